@@ -1,0 +1,70 @@
+# Everything runs in .venv, which is made on first use. With another Python: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --constraint constraints.txt
+INPUTS := pyproject.toml constraints.txt finetune/__init__.py
+# One thread a worker: the tests run side by side.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-fast lint format docs bench clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+quickstart: $(VENV)/.runtime ## Install, then train and evaluate a small health model from the bundled sample
+	@$(BIN)/slmtune quickstart
+
+test: $(VENV)/.dev ## Run every test
+	@$(PYTEST)
+
+test-fast: $(VENV)/.dev ## Run the tests that take less than about ten seconds each
+	@$(PYTEST) -m 'not slow'
+
+lint: $(VENV)/.dev ## Check style, types, layers and the generated command reference
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo 'Some files are not formatted: make format'; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python docs/generate_commands.py --check
+
+format: $(VENV)/.dev ## Format the code
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+docs: $(VENV)/.dev ## Generate the command reference and build the guide into site/
+	@$(BIN)/python docs/generate_commands.py
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo 'The guide is in site/index.html'
+
+bench: $(VENV)/.dev ## Run every benchmark; each prints a ratio measured in one run
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean: ## Remove what building and checking leave behind; keeps .venv and runs/
+	@rm -rf build dist site wandb .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find finetune tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'slmtune needs Python 3.11 or newer. Name one: make PYTHON=python3.11 ...'; exit 1; }
+	@echo 'Making $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+
+# torch has its own step, so that the build which the package index offers for this machine stands before the rest.
+$(VENV)/.torch: constraints.txt | $(BIN)/python
+	@echo 'Installing torch into $(VENV) (once; a large download)'
+	@$(INSTALL) torch
+	@touch $@
+
+$(VENV)/.runtime: $(INPUTS) $(VENV)/.torch
+	@echo 'Installing slmtune into $(VENV)'
+	@$(INSTALL) --editable '.[serve]'
+	@touch $@
+
+$(VENV)/.dev: $(INPUTS) $(VENV)/.torch
+	@echo 'Installing slmtune and its development tools into $(VENV)'
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.runtime

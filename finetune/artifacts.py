@@ -1,0 +1,259 @@
+"""The artifacts on disk: a folder with a `manifest.json`, written whole or not at all, verified when opened.
+
+An artifact is built in a sibling folder, its files are fsynced, the manifest is written last and the folder is renamed
+into place; so a folder with a valid manifest is complete. The manifest holds no host name, user name or absolute path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from finetune import __version__
+from finetune.errors import ArtifactError, InputError, MissingStageError, OutputExistsError
+from finetune.records import SPLITS, Split
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "safetensors", "tokenizers")
+UNHASHED = {MANIFEST, "README.md"}  # a card may be edited by hand; everything else is under checksum
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified folder and its manifest. `open` is the only way to get one."""
+
+    kind: ClassVar[str] = ""
+    made_by: ClassVar[str] = ""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: Path, *, command: str | None = None) -> Self:
+        """Read and verify the artifact at `path`.
+
+        Raises:
+            MissingStageError: nothing is there; names `command`, the one that makes it.
+            ArtifactError: a file is missing, changed or of another kind; names the file.
+        """
+        path = Path(path)
+        if not path.is_dir() or not any(path.iterdir()):
+            raise MissingStageError(cls.kind, path, command or cls.made_by)
+        manifest = _read_manifest(path, cls.kind, command or cls.made_by)
+        for name, expected in manifest["files"].items():
+            file = path / name
+            if not file.is_file():
+                raise ArtifactError(f"{path} is damaged: {name} is missing. Make it again with: {command or cls.made_by}")
+            if sha256_of(file) != expected:
+                raise ArtifactError(
+                    f"{path} is damaged: {name} has changed since it was written. Make it again with: {command or cls.made_by}"
+                )
+        return cls(path, manifest)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over kind, configuration, parents and file checksums: the identity that lineage refers to."""
+        return fingerprint_of(self.manifest)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved configuration that the artifact was made with."""
+        config: Mapping[str, Any] = self.manifest["config"]
+        return config
+
+
+class Corpus(Artifact):
+    """Rows to train and evaluate on, as a Hub data set repository."""
+
+    kind = "corpus"
+    made_by = "slmtune prepare --domain DOMAIN"
+
+    def data_file(self, split: Split) -> Path | None:
+        """The parquet file of a split, or None where the split is empty."""
+        found = sorted((self.path / "data").glob(f"{split}-*.parquet"))
+        return found[0] if found else None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows a split."""
+        return {split: int(self.manifest["counts"].get(split, 0)) for split in SPLITS}
+
+
+class Adapter(Artifact):
+    """A PEFT adapter, loadable without slmtune."""
+
+    kind = "adapter"
+    made_by = "slmtune train --domain DOMAIN"
+
+
+class Model(Artifact):
+    """A plain transformers folder."""
+
+    kind = "model"
+    made_by = "slmtune merge --domain DOMAIN"
+
+
+class EvalReport(Artifact):
+    """Scores of base and adapter, with samples."""
+
+    kind = "eval report"
+    made_by = "slmtune eval --domain DOMAIN"
+
+
+@contextmanager
+def writing(
+    out: Path,
+    kind: type[Artifact],
+    *,
+    overwrite: bool,
+) -> Iterator[ArtifactWriter]:
+    """Build an artifact in a sibling folder and rename it to `out` when the block ends without an error.
+
+    Raises:
+        OutputExistsError: `out` holds something and `overwrite` is false.
+        InputError: the parent folder cannot be written.
+    """
+    out = Path(os.path.abspath(out))
+    ensure_replaceable(out, overwrite=overwrite)
+    staging = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
+    make_folder(staging)
+    try:
+        writer = ArtifactWriter(staging, kind)
+        yield writer
+        writer.finish()
+        replace_folder(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+class ArtifactWriter:
+    """Collects what the manifest says; the files themselves are written to `folder` by the caller."""
+
+    def __init__(self, folder: Path, kind: type[Artifact]) -> None:
+        self.folder = folder
+        self.manifest: dict[str, Any] = {
+            "kind": kind.kind,
+            "schema_version": SCHEMA_VERSION,
+            "slmtune_version": __version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "config": {},
+            "parents": {},
+            "libraries": library_versions(),
+        }
+
+    def finish(self) -> None:
+        """Hash and fsync every file, then write the manifest."""
+        files = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        self.manifest["files"] = {
+            path.relative_to(self.folder).as_posix(): sha256_of(path) for path in files if path.name not in UNHASHED
+        }
+        self.manifest["fingerprint"] = fingerprint_of(self.manifest)
+        for path in files:
+            fsync(path)
+        write_json(self.folder / MANIFEST, self.manifest)
+        fsync(self.folder / MANIFEST)
+        fsync(self.folder)
+
+
+def ensure_replaceable(out: Path, *, overwrite: bool) -> None:
+    """Refuse an output that exists, unless it may be replaced and is ours to replace.
+
+    Raises:
+        OutputExistsError: `out` holds something and `overwrite` is false.
+        InputError: `overwrite` is set, but `out` is no artifact: it might be the user's own folder.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise OutputExistsError(out)
+    if not (out / MANIFEST).is_file():
+        raise InputError(f"{out} was not made by slmtune, so --overwrite does not touch it. Remove it or choose another --output-dir")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        InputError: it cannot be made; names the folder and the reason.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        where = path.parent if path.name.startswith(".") else path
+        raise InputError(f"Cannot write to {where}: {error.strerror or error}. Choose a writable --output-dir") from None
+
+
+def replace_folder(staging: Path, out: Path) -> None:
+    """Rename `staging` to `out`; what was there stays until the new folder is complete."""
+    old = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.old"
+    if out.exists():
+        os.replace(out, old)
+    os.replace(staging, out)
+    fsync(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def fingerprint_of(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 over the parts of a manifest that do not depend on when or by which version it was written."""
+    parts = {key: manifest.get(key) for key in ("kind", "config", "parents", "files")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(path: Path, kind: str, command: str) -> dict[str, Any]:
+    file = path / MANIFEST
+    if not file.is_file():
+        raise ArtifactError(f"{path} is not a complete {kind}: it has no {MANIFEST}. Make it with: {command}")
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        found, version, complete = manifest["kind"], manifest["schema_version"], fingerprint_of(manifest)
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        raise ArtifactError(f"{file} cannot be read. Make the {kind} again with: {command}") from None
+    if found != kind:
+        raise ArtifactError(f"{path} holds a {found}, not a {kind}")
+    if version != SCHEMA_VERSION:
+        raise ArtifactError(f"{file} has schema version {version}; this slmtune reads {SCHEMA_VERSION}")
+    if manifest.get("fingerprint") != complete:
+        raise ArtifactError(f"{path} is damaged: {MANIFEST} was edited after it was written. Make it again with: {command}")
+    return manifest
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of the libraries that decide a result, read from metadata without importing them."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write indented UTF-8 JSON with a final newline."""
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Flush a file or a folder's entries to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,44 @@
+"""Process-wide settings of the libraries below slmtune; they must be made before those are imported."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+
+HUB_DOMAINS = ("huggingface.co", "hf.co")
+
+
+def settle(*, offline: bool = False) -> None:
+    """Turn off telemetry and library chatter, and forbid the network if `offline`.
+
+    Only environment variables that the libraries document are set, and none that the user has set is changed, except
+    that `offline` always wins.
+    """
+    defaults = {
+        "HF_HUB_DISABLE_TELEMETRY": "1",  # trl sends a ping per trainer otherwise
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_VERBOSITY": "error",  # slmtune says itself what it tries again
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DATASETS_VERBOSITY": "error",
+        "BITSANDBYTES_NOWELCOME": "1",
+        "WANDB_SILENT": "true",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    if not is_real_hub(os.environ.get("HF_ENDPOINT", "")):
+        os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # only the real Hub has xet, and hf_xet does not fall back
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        os.environ.setdefault("WANDB_MODE", "offline")
+
+
+def is_real_hub(endpoint: str) -> bool:
+    """Whether `HF_ENDPOINT` (empty: the default) names the public Hub and no mirror or stand-in."""
+    host = urlsplit(endpoint).hostname or ""
+    return not endpoint or any(host == domain or host.endswith(f".{domain}") for domain in HUB_DOMAINS)
+
+
+def is_offline() -> bool:
+    """Whether the Hub must not be asked."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}

@@ -1,0 +1,134 @@
+"""What a model answers: likelihood of each label for classification, greedy decoding for everything else.
+
+Base and adapter go through the same functions, prompts and batches, so that a difference is the adapter's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from finetune.chat import end_of_turn_ids, render_answer, render_prompt
+from finetune.models import Loaded
+from finetune.records import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Progress = Callable[[int], None]  # told how many rows are done with each batch
+
+
+def label_logprobs(
+    loaded: Loaded, examples: Sequence[Example], *, batch_size: int, on_rows: Progress | None = None
+) -> list[list[float]]:
+    """Log-probability, in nats, that the model gives each of a row's `choices` as its whole answer.
+
+    The probability of an answer is the product over its tokens, the end-of-turn token included, so that a label which
+    begins another one is told apart. A prompt is computed once and shared by all of its choices.
+    """
+    scores: list[list[float]] = [[] for _ in examples]
+    for choices in dict.fromkeys(example.choices for example in examples):
+        members = [number for number, example in enumerate(examples) if example.choices == choices]
+        answers = [render_answer(loaded.tokenizer, examples[members[0]].prompt, choice) for choice in choices]
+        for batch in _batches(loaded, examples, members, batch_size):
+            rows = _score_batch(loaded, [prompt for _, prompt in batch], answers)
+            for (number, _), row in zip(batch, rows.tolist(), strict=True):
+                scores[number] = row
+            if on_rows:
+                on_rows(len(batch))
+    return scores
+
+
+def generate(
+    loaded: Loaded,
+    examples: Sequence[Example],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    on_rows: Progress | None = None,
+) -> list[str]:
+    """Greedy answers, cut at the end of turn or after `max_new_tokens`."""
+    import torch
+    from transformers import GenerationConfig
+
+    settings = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end_of_turn_ids(loaded.tokenizer),
+        pad_token_id=loaded.tokenizer.pad_token_id,
+    )
+    answers = [""] * len(examples)
+    for batch in _batches(loaded, examples, range(len(examples)), batch_size):
+        ids, mask = _left_pad(loaded, [prompt for _, prompt in batch])
+        with torch.inference_mode():
+            output = loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+        texts = loaded.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
+        for (number, _), text in zip(batch, texts, strict=True):
+            answers[number] = text.strip()
+        if on_rows:
+            on_rows(len(batch))
+    return answers
+
+
+def _batches(
+    loaded: Loaded, examples: Sequence[Example], members: Sequence[int], size: int
+) -> Iterator[list[tuple[int, list[int]]]]:
+    """Rows with their prompts' ids, longest first, so that a batch has little padding and memory peaks at once."""
+    prompts = [(number, render_prompt(loaded.tokenizer, examples[number].prompt)) for number in members]
+    prompts.sort(key=lambda item: (-len(item[1]), item[0]))
+    for start in range(0, len(prompts), size):
+        yield prompts[start : start + size]
+
+
+def _score_batch(loaded: Loaded, prompts: list[list[int]], answers: list[list[int]]) -> Tensor:
+    """Log-probabilities of `answers` after each of `prompts`: (prompts, answers), in nats."""
+    import torch
+
+    ids, mask = _left_pad(loaded, prompts)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.inference_mode():
+        first = loaded.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
+        )
+        logprobs = first.logits[:, -1].float().log_softmax(-1)
+        scores = logprobs[:, [answer[0] for answer in answers]]
+        longest = max(len(answer) for answer in answers)
+        if longest > 1:
+            scores = scores + _score_rest(loaded, first.past_key_values, mask, answers, longest)
+    return scores.cpu()
+
+
+def _score_rest(loaded: Loaded, cache: Any, mask: Tensor, answers: list[list[int]], longest: int) -> Tensor:
+    """Log-probabilities of each answer's second and later tokens, given the cached prompts: (prompts, answers)."""
+    import torch
+
+    rows, device = mask.shape[0], mask.device
+    pad = loaded.tokenizer.pad_token_id
+    inputs = torch.tensor([answer[:-1] + [pad] * (longest - len(answer)) for answer in answers], device=device)
+    targets = torch.tensor([answer[1:] + [pad] * (longest - len(answer)) for answer in answers], device=device)
+    real = torch.tensor([[1] * (len(answer) - 1) + [0] * (longest - len(answer)) for answer in answers], device=device)
+    cache.batch_repeat_interleave(len(answers))
+    whole_mask = torch.cat([mask.repeat_interleave(len(answers), 0), real.repeat(rows, 1)], dim=1)
+    lengths = mask.sum(-1).repeat_interleave(len(answers), 0)
+    positions = lengths[:, None] + torch.arange(longest - 1, device=device)
+    output = loaded.model(
+        input_ids=inputs.repeat(rows, 1),
+        attention_mask=whole_mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    logprobs = output.logits.float().log_softmax(-1)
+    picked = logprobs.gather(-1, targets.repeat(rows, 1)[..., None])[..., 0] * real.repeat(rows, 1)
+    return picked.sum(-1).view(rows, len(answers))
+
+
+def _left_pad(loaded: Loaded, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, (prompts, tokens), padded in front so that all prompts end together."""
+    import torch
+
+    width = max(len(prompt) for prompt in prompts)
+    pad = loaded.tokenizer.pad_token_id
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids.to(loaded.model.device), mask.to(loaded.model.device)

@@ -1,0 +1,80 @@
+"""Is a difference between base and adapter more than chance? Paired resampling over the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Scorer = Callable[[NDArray[np.intp], NDArray[np.intp]], float]  # (model of each row, row) -> score
+
+RESAMPLES = 2000  # the standard error of a 95 % bound is then about 0.5 percentage points of coverage
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Adapter minus base, its 95 % interval, and the two-sided p-value of no difference."""
+
+    delta: float
+    ci95: tuple[float, float]
+    p_value: float
+
+
+def compare_labels(labels: Sequence[str], base: Sequence[str], adapter: Sequence[str], seed: int = 0) -> Comparison:
+    """Compare weighted F1."""
+    import numpy as np
+
+    names = {name: code for code, name in enumerate(sorted({*labels, *base, *adapter}))}
+    truth = np.array([names[label] for label in labels])
+    answers = np.array([[names[label] for label in base], [names[label] for label in adapter]])
+
+    def score(model: NDArray[np.intp], rows: NDArray[np.intp]) -> float:
+        return weighted_f1(truth[rows], answers[model, rows], len(names))
+
+    return _compare(score, len(labels), seed)
+
+
+def compare_means(base: Sequence[float], adapter: Sequence[float], seed: int = 0) -> Comparison:
+    """Compare the means of per-row scores."""
+    import numpy as np
+
+    values = np.array([base, adapter])
+
+    def score(model: NDArray[np.intp], rows: NDArray[np.intp]) -> float:
+        return float(values[model, rows].mean())
+
+    return _compare(score, len(base), seed)
+
+
+def weighted_f1(truth: NDArray[np.intp], answers: NDArray[np.intp], classes: int) -> float:
+    """F1 of each class, averaged by the class's size; equals scikit-learn's, some hundred times faster."""
+    import numpy as np
+
+    table = np.bincount(truth * classes + answers, minlength=classes * classes).reshape(classes, classes)
+    size, given, right = table.sum(1), table.sum(0), np.diag(table)
+    f1 = np.divide(2 * right, size + given, out=np.zeros(classes), where=(size + given) > 0)
+    return float((f1 * size).sum() / size.sum())
+
+
+def _compare(score: Scorer, rows: int, seed: int) -> Comparison:
+    """Paired bootstrap for the interval (Efron and Tibshirani 1993, percentile method), sign-flip permutation for p."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    base, adapter, all_rows = np.zeros(rows, np.intp), np.ones(rows, np.intp), np.arange(rows)
+    delta = score(adapter, all_rows) - score(base, all_rows)
+    resampled = []
+    for _ in range(RESAMPLES):
+        drawn = random.integers(0, rows, rows)
+        resampled.append(score(adapter, drawn) - score(base, drawn))
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    as_large = 0
+    for _ in range(RESAMPLES):
+        swap = random.integers(0, 2, rows)
+        as_large += abs(score(1 - swap, all_rows) - score(swap, all_rows)) >= abs(delta) - 1e-12
+    # Add-one: a permutation p-value is never zero (Phipson and Smyth 2010).
+    return Comparison(delta, (float(low), float(high)), (as_large + 1) / (RESAMPLES + 1))

@@ -1,0 +1,174 @@
+"""Talking to the Hub with patience: what is worth another try, and what a refusal means to the person who meets it.
+
+huggingface_hub 2.4 repeats most requests itself, but neither a failed commit nor a 503 on a file's download; and to
+repeat a commit whose answer was lost is to commit twice. So what is passed to `patiently` must look at the state of
+the repository before it changes anything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import httpx2
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from finetune.environment import is_offline
+from finetune.errors import HubError, InputError, OfflineError, SlmtuneError, UnknownNameError
+
+T = TypeVar("T")
+
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third, ... try
+LONGEST_WAIT = 300.0  # seconds; the window of the Hub's rate limits
+LONGEST_WAIT_FOR_CONNECTION = 2.0  # seconds; without a network, waiting longer only keeps the user waiting
+TRANSIENT = {408, 429, 500, 502, 503, 504}
+LOGIN = "Log in with: hf auth login"
+
+log = logging.getLogger(__name__)
+
+
+def patiently(call: Callable[[], T], *, also: Collection[int] = ()) -> T:
+    """Return what `call` returns, repeating it after failures that pass by themselves and after the statuses `also`."""
+    for wait in WAITS:
+        try:
+            return call()
+        except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
+            cause = _root(error)
+            delay = max(wait, _requested_wait(cause))
+            if not _may_pass(cause, also) or delay > LONGEST_WAIT:
+                raise
+            if isinstance(cause, httpx2.ConnectError) and wait > LONGEST_WAIT_FOR_CONNECTION:
+                raise
+            log.info("The Hub: %s. Trying again in %.0f s.", _summary(cause), delay)
+            time.sleep(delay)
+    return call()
+
+
+@contextmanager
+def explained(repo_id: str, user: str = "") -> Iterator[None]:
+    """Turn the client's errors into one paragraph each; `user` says who is logged in, for refusals.
+
+    Raises:
+        OfflineError: the network is forbidden.
+        UnknownNameError: no such repository or revision, or not for this user.
+        HubError: the Hub refused or cannot be reached.
+        InputError: no login, or something local is wrong.
+    """
+    if is_offline():
+        raise OfflineError(
+            f"{repo_id} is on the Hub, and the network is forbidden (--offline). Run again without --offline"
+        )
+    try:
+        yield
+    except SlmtuneError:
+        raise
+    except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
+        raise _translate(_root(error), repo_id, user) from None
+
+
+def _translate(error: BaseException, repo_id: str, user: str) -> SlmtuneError:
+    if isinstance(error, OfflineModeIsEnabled):
+        return OfflineError("The network is forbidden (HF_HUB_OFFLINE). Unset it and try again")
+    if isinstance(error, GatedRepoError):
+        url = f"{constants.ENDPOINT}/{repo_id}"
+        return HubError(f"{repo_id} is gated: accept its terms at {url}, then log in with: hf auth login")
+    if isinstance(error, RevisionNotFoundError):
+        return UnknownNameError(
+            "such revision of", repo_id, [], "Look at the branches, tags and commits of the repository."
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return UnknownNameError("repository", repo_id, [], f"If it is private: {LOGIN[0].lower()}{LOGIN[1:]}")
+    if isinstance(error, HfHubHTTPError):
+        return _refused(error, repo_id, user)
+    if isinstance(error, httpx2.TransportError):
+        reason = type(error).__name__
+        return HubError(
+            f"The Hub at {constants.ENDPOINT} cannot be reached ({reason}). Check the connection and HF_ENDPOINT"
+        )
+    if isinstance(error, HFValidationError):
+        return InputError(f"{repo_id!r} is no name that the Hub accepts. Give NAMESPACE/NAME, as in you/health-adapter")
+    if isinstance(error, OSError) and error.errno:
+        return InputError(f"Cannot read or write {error.filename or 'a file'}: {error.strerror}")
+    return HubError(f"The exchange with the Hub about {repo_id} failed: {_summary(error)}")
+
+
+def _refused(error: HfHubHTTPError, repo_id: str, user: str) -> SlmtuneError:
+    status = error.response.status_code
+    if status == 401:
+        return InputError(f"The Hub does not accept the token for {repo_id}. {LOGIN} (a token in HF_TOKEN comes first)")
+    if status == 403:
+        who = f" You are {user}." if user else ""
+        return HubError(
+            f"The Hub does not let you write to {repo_id}.{who} Use a token with write access "
+            "(https://huggingface.co/settings/tokens) and a namespace that is yours"
+        )
+    if status == 429:
+        return HubError(f"The Hub asks to wait {_requested_wait(error):.0f} s: too many requests. Try again later")
+    if status in {409, 412}:
+        return HubError(f"Someone else keeps changing {repo_id}. Nothing was committed. Try again later")
+    if status >= 500:
+        return HubError(
+            f"The Hub still answers {status} after {len(WAITS) + 1} tries. Try again later: what is uploaded is kept"
+        )
+    return HubError(f"The Hub answered {status} for {repo_id}: {_summary(error)}")
+
+
+def _root(error: BaseException) -> BaseException:
+    """What went wrong underneath: the client wraps failures of single files."""
+    while isinstance(error, LocalEntryNotFoundError | RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _may_pass(error: BaseException, also: Collection[int]) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in {*TRANSIENT, *also}
+    if isinstance(error, OfflineModeIsEnabled | HFValidationError):
+        return False
+    if isinstance(error, json.JSONDecodeError):  # a proxy's error page where the client expects JSON
+        return True
+    cut_short = isinstance(error, OSError) and error.errno is None  # the client's check of a download's length
+    return cut_short or isinstance(error, httpx2.TransportError)
+
+
+def _requested_wait(error: BaseException) -> float:
+    """Seconds that the Hub asks to wait: `Retry-After` as a number or a date, or the end of the rate limit's window."""
+    if not isinstance(error, HfHubHTTPError):
+        return 0.0
+    headers = error.response.headers
+    value = headers.get("Retry-After", "").strip()
+    if value.isdigit():
+        return float(value)
+    if value:
+        try:
+            return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+        except (TypeError, ValueError):
+            return 0.0
+    window = re.search(r"\bt=(\d+)", headers.get("RateLimit", "")) if error.response.status_code == 429 else None
+    return float(window[1]) if window else 0.0
+
+
+def _summary(error: BaseException) -> str:
+    """A few words for a log line: never a URL's query or a header."""
+    if isinstance(error, HfHubHTTPError):
+        detail = (error.server_message or "").strip().splitlines()
+        return f"status {error.response.status_code}" + (f" ({detail[0]})" if detail else "")
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__

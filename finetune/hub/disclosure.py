@@ -1,0 +1,130 @@
+"""What must not leave this machine: access tokens, paths and names of the machine, pickles, and anything not listed."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from finetune.errors import CheckFailedError
+
+# Data formats only. A pickle or a script runs code on the reader's machine.
+SHAREABLE = {".safetensors", ".json", ".jsonl", ".md", ".parquet", ".html", ".png", ".jinja", ".txt", ".model"}
+SHAREABLE_NAMES = {"LICENSE", "NOTICE"}
+PICKLE = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04")  # a pickle of protocol 2 to 5; a zip, as torch.save writes it
+
+# Vocabularies hold fragments of every kind; they come from the base model.
+VOCABULARIES = {"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"}
+
+SECRET = re.compile(
+    r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{36}|AKIA[0-9A-Z]{16}|sk-[A-Za-z0-9_-]{32,})"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+PERSONAL_PATH = re.compile(
+    r"(?<![\w.:/~-])/(?:home|Users|root|tmp|var|private|mnt|media|opt|srv|scratch|Volumes)/[\w.@-]+"
+    r"|(?<![A-Za-z])[A-Za-z]:[\\/]+(?:Users|Documents and Settings)[\\/]|file:///\w"
+)
+WHOLE_PATH = re.compile(r"(?:/[^/\s<>]+){2,}/?|[A-Za-z]:[\\/]\S+|~/\S+")
+COMMON_NAMES = {"root", "user", "admin", "ubuntu", "runner", "nobody", "test", "dev", "localhost"}
+
+
+def is_shareable(name: str) -> bool:
+    """Whether a file of this name is of a format that slmtune puts on the Hub and takes from it."""
+    path = PurePosixPath(name)
+    return path.suffix in SHAREABLE or path.name in SHAREABLE_NAMES
+
+
+def check_disclosure(files: Mapping[str, Path], token: str | None = None) -> None:
+    """Look through the files of an artifact before they are shared.
+
+    Raises:
+        CheckFailedError: names each file and what is wrong with it, never the text that was found.
+    """
+    problems = [f"{name} {problem}" for name, path in sorted(files.items()) for problem in _problems(name, path, token)]
+    if problems:
+        raise CheckFailedError(
+            f"Nothing was uploaded: {'; '.join(problems)}. Remove that, or make the artifact again without it"
+        )
+
+
+def _problems(name: str, path: Path, token: str | None) -> Iterator[str]:
+    if not is_shareable(name):
+        yield f"is not a format to share ({', '.join(sorted(SHAREABLE))})"
+        return
+    with path.open("rb") as file:
+        if PICKLE.match(file.read(4)):
+            yield "is a pickle or a zip archive under another name"
+            return
+    private = _own_places(path)
+    if any(SECRET.search(text) or (token and token in text) for text in _texts(name, path)):
+        yield "holds an access token or a private key"
+    if path.suffix == ".parquet" or name in VOCABULARIES:
+        return
+    if any(PERSONAL_PATH.search(text) or any(place in text for place in private) for text in _texts(name, path)):
+        yield "holds an absolute path of this machine"
+    elif any(WHOLE_PATH.fullmatch(value) for value in _values(name, path)):
+        yield "holds an absolute path"
+    if (named := _names_this_machine()) and any(named(text) for text in (*_texts(name, path), *_values(name, path))):
+        yield "holds the name of this machine or of its user"
+
+
+def _texts(name: str, path: Path) -> Iterator[str]:
+    """The readable text of a file: all of it, a safetensors file's metadata, or a parquet file's values by batch."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as parquet
+
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
+            yield json.dumps(batch.to_pylist(), ensure_ascii=False, default=str)
+    elif path.suffix == ".safetensors":
+        with path.open("rb") as file:
+            header = file.read(int.from_bytes(file.read(8), "little"))
+        yield json.dumps(json.loads(header).get("__metadata__", {}))
+    else:
+        yield path.read_text("utf-8", errors="replace")
+
+
+def _values(name: str, path: Path) -> Iterator[str]:
+    """Every string value of a JSON file, or of each line of a JSON Lines file."""
+    if path.suffix not in {".json", ".jsonl"}:
+        return
+    text = path.read_text("utf-8", errors="replace")
+    for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
+        try:
+            yield from _strings(json.loads(part))
+        except ValueError:
+            continue
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+
+
+def _own_places(path: Path) -> list[str]:
+    """Folders of this machine that a file could mention by accident; short ones say nothing about anyone."""
+    places = (Path.home(), Path.cwd(), path.resolve().parent)
+    return [str(place) for place in places if len(place.parts) > 2]
+
+
+def _names_this_machine() -> Callable[[str], bool] | None:
+    """A test whether a text is the user's or host's name, or has a host name in it that is not an ordinary word."""
+    host = socket.gethostname().split(".")[0]
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = ""
+    names = {name for name in (host, user) if len(name) > 3 and name.lower() not in COMMON_NAMES}
+    if not names:
+        return None
+    distinct = host in names and not host.isalpha()
+    in_text = re.compile(rf"(?<![\w.-]){re.escape(host)}(?![\w-])") if distinct else None
+    return lambda text: text in names or (in_text is not None and in_text.search(text) is not None)

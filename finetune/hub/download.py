@@ -1,0 +1,129 @@
+"""Fetching an artifact from the Hub: one commit, only what its manifest lists, verified before it is there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
+
+from finetune.artifacts import MANIFEST, Artifact, ensure_replaceable, make_folder, replace_folder
+from finetune.errors import ArtifactError, InputError, SlmtuneError, UnknownNameError
+from finetune.hub.client import explained
+from finetune.hub.disclosure import is_shareable
+from finetune.hub.repo import CARD, SHARED, Repo, check_repo_id
+
+LARGEST_MANIFEST = 64 << 20  # bytes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PullResult:
+    """A verified artifact from the Hub, and the commit that it came from."""
+
+    path: Path
+    kind: str
+    repo_id: str
+    revision: str
+    verified: bool
+
+
+def pull(repo_id: str, out: Path, *, revision: str | None = None, overwrite: bool = False) -> PullResult:
+    """Fetch an artifact that slmtune pushed, verify it, and put it at `out`.
+
+    `repo_id` may start with `datasets/` or `models/` where both kinds have a repository of that name; a model is
+    looked for first. Only the files that the manifest lists are fetched, and none that could run code.
+
+    Raises:
+        UnknownNameError: no such repository or revision, or not for this user.
+        InputError: the repository was not made by slmtune.
+        OutputExistsError: `out` holds something and `overwrite` is false.
+        ArtifactError: what came does not match its manifest.
+        HubError: the Hub refused or cannot be reached.
+    """
+    prefix, _, rest = repo_id.partition("/")
+    types = {"models": ["model"], "datasets": ["dataset"]}.get(prefix if rest.count("/") else "", ["model", "dataset"])
+    name = rest if len(types) == 1 else repo_id
+    check_repo_id(name)
+    out = Path(out).absolute()
+    ensure_replaceable(out, overwrite=overwrite)
+    staging = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
+    with explained(name):
+        repo, commit, remote = _find_artifact(name, types, revision)
+        make_folder(staging)
+        try:
+            kind = _download(repo, commit, remote, staging)
+            artifact = _verify(kind, staging, f"{name} at {commit[:12]}")
+            replace_folder(staging, out)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return PullResult(out, artifact.kind, name, commit, verified=True)
+
+
+def _find_artifact(name: str, types: list[str], revision: str | None) -> tuple[Repo, str, dict[str, RepoFile]]:
+    """The first repository of this name that holds an artifact, its commit, and its files."""
+    seen = False
+    for kind in types:
+        repo = Repo(HfApi(), name, kind)
+        try:
+            commit = str(repo.info(revision).sha)
+            remote = repo.files(commit)
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError:
+            continue
+        seen = True
+        if MANIFEST in remote and remote[MANIFEST].size <= LARGEST_MANIFEST:
+            return repo, commit, remote
+    if seen:
+        raise InputError(
+            f"{name} was not made by slmtune: it has no {MANIFEST}. To use a base model, give its name to --model"
+        )
+    raise UnknownNameError(
+        "repository", name, [], f"If it is private, log in with: hf auth login. Looked at {constants.ENDPOINT}"
+    )
+
+
+def _download(repo: Repo, commit: str, remote: Mapping[str, RepoFile], folder: Path) -> type[Artifact]:
+    """Fetch the manifest, then exactly what it lists, and return what kind of artifact it is."""
+    where = f"{repo.id} at {commit[:12]}"
+    try:
+        manifest = json.loads(repo.download(MANIFEST, commit, folder).read_text("utf-8"))
+        kind, names = SHARED[manifest["kind"]], list(manifest["files"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{where} was not made by slmtune: its {MANIFEST} is of another program") from None
+    if unsafe := [name for name in names if not _is_safe_name(name)]:
+        raise ArtifactError(f"{where} lists a file that pull refuses: {unsafe[0]!r}. Nothing was kept")
+    if missing := [name for name in names if name not in remote]:
+        raise ArtifactError(f"{where} is damaged: {missing[0]} is missing. Its owner can push it again")
+    wanted = [*names, CARD] if CARD in remote else names
+    log.info("Fetching %d files of %s.", len(wanted) + 1, repo.id)
+    for name in wanted:
+        repo.download(name, commit, folder)
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's notes on the download
+    return kind
+
+
+def _is_safe_name(name: object) -> bool:
+    """Whether a file may be written under this name: below the folder, visible, and of a format that runs no code."""
+    if not isinstance(name, str) or set(name) & set("\\:\0"):
+        return False
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") for part in path.parts)  # `..` as well
+    return bool(path.parts) and not path.is_absolute() and not hidden and is_shareable(name)
+
+
+def _verify(kind: type[Artifact], folder: Path, where: str) -> Artifact:
+    try:
+        return kind.open(folder)
+    except SlmtuneError as error:
+        problem = str(error).split(". Make it again")[0].replace(str(folder), where)
+        raise ArtifactError(f"{problem}. Nothing was kept; its owner can push it again") from None

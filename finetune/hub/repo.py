@@ -1,0 +1,67 @@
+"""A repository on the Hub, as one user sees it, and what slmtune keeps there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from huggingface_hub import DatasetInfo, HfApi, ModelInfo
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, not in __all__
+
+from finetune.artifacts import Adapter, Artifact, Corpus, Model
+from finetune.errors import InputError
+from finetune.hub.client import patiently
+
+CARD = "README.md"
+SHARED: dict[str, type[Artifact]] = {kind.kind: kind for kind in (Adapter, Model, Corpus)}
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A repository on the Hub, as one user sees it."""
+
+    api: HfApi
+    id: str
+    type: str  # "model" or "dataset"
+
+    @property
+    def url(self) -> str:
+        """Where people read it."""
+        return f"{self.api.endpoint}/{'datasets/' if self.type == 'dataset' else ''}{self.id}"
+
+    def info(self, revision: str | None = None) -> ModelInfo | DatasetInfo:
+        """Visibility and commit."""
+        if self.type == "dataset":
+            return patiently(partial(self.api.dataset_info, self.id, revision=revision))
+        return patiently(partial(self.api.model_info, self.id, revision=revision))
+
+    def files(self, commit: str) -> dict[str, RepoFile]:
+        """The files of a commit by name."""
+
+        def listing() -> dict[str, RepoFile]:
+            tree = self.api.list_repo_tree(self.id, repo_type=self.type, revision=commit, recursive=True)
+            return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+
+        return patiently(listing)
+
+    def download(self, name: str, commit: str, folder: Path | None = None) -> Path:
+        """Fetch one file of a commit into `folder`, or into the client's cache."""
+        fetch = partial(self.api.hf_hub_download, self.id, name, repo_type=self.type, revision=commit, local_dir=folder)
+        return Path(patiently(fetch))
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Refuse a name that the Hub would refuse.
+
+    Raises:
+        InputError: says what a name looks like.
+    """
+    try:
+        validate_repo_id(repo_id)
+        valid = repo_id.count("/") == 1
+    except ValueError:
+        valid = False
+    if not valid:
+        raise InputError(f"{repo_id!r} is no repository on the Hub. Give NAMESPACE/NAME, as in you/health-adapter")

@@ -1,0 +1,105 @@
+"""A row's columns: found whatever their case, reached into, and read as clean text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from finetune.prepare.clean import clean_text
+
+Values = Mapping[str, Any]
+
+ANSWERS = frozenset({"answer", "completion", "output"})
+SHOWN_NAMES, SHOWN_CHARACTERS = 12, 24
+
+
+class Unusable(Exception):
+    """A row that cannot be used; `reason` is the word that counts are kept under. Never holds the row's text."""
+
+    def __init__(self, reason: str, problem: str) -> None:
+        self.reason = reason
+        super().__init__(problem)
+
+
+def plain_columns(values: Values) -> dict[str, Any]:
+    """The columns by name without case and surrounding blanks; the first of two alike stays."""
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
+        plain.setdefault(str(name).strip().lower(), value)
+    return plain
+
+
+def map_columns(values: Values, mapping: Mapping[str, str]) -> dict[str, Any]:
+    """The columns under plain names, with those of `mapping` (name -> column, dots reach into structs) on top.
+
+    Raises:
+        Unusable: a mapped column is not there.
+    """
+    columns = plain_columns(values)
+    return columns | {name: _reach(values, column) for name, column in mapping.items()}
+
+
+def _reach(values: Values, column: str) -> Any:
+    plain = plain_columns(values)
+    if column in values:
+        return values[column]
+    if column.strip().lower() in plain:
+        return plain[column.strip().lower()]
+    head, dot, rest = column.partition(".")
+    if dot and isinstance(plain.get(head.lower()), Mapping):
+        return _reach(plain[head.lower()], rest)
+    raise Unusable("missing_column", f"there is no column {column!r}. Columns found: {list_names(values)}")
+
+
+def need_text(columns: Values, name: str) -> str:
+    """A column as clean text; numbers are written out and lists of texts joined by line breaks.
+
+    Raises:
+        Unusable: the column is missing, null, empty or of another kind.
+    """
+    reason = "no_answer" if name in ANSWERS else "no_label" if name == "label" else "empty_field"
+    if name not in columns:
+        raise Unusable("missing_column", f"there is no column {name!r}. Columns found: {list_names(columns)}")
+    value = columns[name]
+    if is_null(value):
+        raise Unusable(reason, f"the column {name!r} is null. Fill it in, or leave such rows out with --on-error skip")
+    text = _as_text(value, name)
+    if not text:
+        raise Unusable(reason, f"the column {name!r} is empty. Fill it in, or leave such rows out with --on-error skip")
+    return text
+
+
+def may_text(columns: Values, name: str) -> str:
+    """A column as clean text, or "" where it is missing, null or empty."""
+    value = columns.get(name)
+    return "" if is_null(value) else _as_text(value, name)
+
+
+def list_names(columns: Iterable[str]) -> str:
+    """Column names for a message, cut short: in a file without a header they are a row's text."""
+    names = [str(name)[:SHOWN_CHARACTERS] for name in columns]
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more if names else "none"
+
+
+def is_null(value: object) -> bool:
+    """Whether a value stands for none: null, or the not-a-number of data frames."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _as_text(value: object, name: str) -> str:
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = "\n".join(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # data frames turn whole numbers beside gaps into floats
+    if not isinstance(value, str | int | float):
+        raise Unusable(
+            "not_text",
+            f"the column {name!r} is a {type(value).__name__}, not text. Reach into it with --map {name}=COLUMN.FIELD",
+        )
+    try:
+        return clean_text(str(value))
+    except UnicodeEncodeError:
+        raise Unusable(
+            "broken_unicode", f"the column {name!r} has half of a surrogate pair. Write the file again as UTF-8"
+        ) from None

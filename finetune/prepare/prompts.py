@@ -1,0 +1,72 @@
+"""Prompts of a domain: small Jinja files that turn a row's columns into the question put to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from finetune.errors import ConfigError
+from finetune.recipe import Domain
+
+# Sandboxed: a recipe may come from somebody else, and text must never run.
+ENVIRONMENT = ImmutableSandboxedEnvironment(
+    undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A Jinja text; `name` is the file that errors speak of."""
+
+    name: str
+    text: str
+
+    @cached_property
+    def columns(self) -> frozenset[str]:
+        """The columns that it reads.
+
+        Raises:
+            ConfigError: the text is no valid template.
+        """
+        try:
+            return frozenset(meta.find_undeclared_variables(ENVIRONMENT.parse(self.text))) - {"choices"}
+        except TemplateError as error:
+            raise ConfigError(f"{self.name}:{getattr(error, 'lineno', 1)}", [f"not a valid prompt ({error})"]) from None
+
+    @cached_property
+    def _template(self) -> Template:
+        return ENVIRONMENT.from_string(self.text)
+
+    def render(self, columns: Mapping[str, Any], choices: Sequence[str]) -> str:
+        """The question, without blank lines around it.
+
+        Raises:
+            ConfigError: the template asks for something that is not there.
+        """
+        try:
+            return self._template.render({**columns, "choices": list(choices)}).strip()
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+            raise ConfigError(self.name, [f"the prompt cannot be rendered ({error})"]) from None
+
+
+def load_prompt(domain: Domain, task: str) -> Prompt:
+    """The prompt of a domain's task.
+
+    Raises:
+        ConfigError: the file is missing or is no valid template.
+    """
+    name = domain.recipe.tasks[task].prompt
+    try:
+        prompt = Prompt(name, domain.prompt_text(task))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise ConfigError(
+            str(domain.folder / "recipe.yaml"), [f"the prompt {name} cannot be read ({reason})"]
+        ) from None
+    _ = prompt.columns  # a broken template is an error of the recipe, not of the first row
+    return prompt

@@ -1,0 +1,157 @@
+"""Replace structured identifiers by placeholders: those that a pattern finds and a check confirms.
+
+E-mail addresses, IBANs (check digits), payment cards (issuer, grouping and Luhn digit), US social security numbers,
+telephone numbers in international form and IPv4 addresses. Names, postal addresses, birth dates, record numbers and
+telephone numbers in national form are NOT found: scrubbed text is not anonymous.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+# Lengths from the IBAN registry (ISO 13616), so that a word after the number is not read as part of it.
+IBAN_LENGTHS = {
+    **dict.fromkeys(["NO"], 15),
+    **dict.fromkeys(["BE"], 16),
+    **dict.fromkeys(["DK", "FI", "FO", "GL", "NL"], 18),
+    **dict.fromkeys(["MK", "SI"], 19),
+    **dict.fromkeys(["AT", "BA", "EE", "KZ", "LT", "LU", "XK"], 20),
+    **dict.fromkeys(["CH", "HR", "LI", "LV"], 21),
+    **dict.fromkeys(["BG", "BH", "CR", "DE", "GB", "GE", "IE", "ME", "RS"], 22),
+    **dict.fromkeys(["AE", "GI", "IL", "IQ"], 23),
+    **dict.fromkeys(["AD", "CZ", "ES", "MD", "PK", "RO", "SA", "SE", "SK", "TN"], 24),
+    **dict.fromkeys(["PT", "ST"], 25),
+    **dict.fromkeys(["IS", "TR"], 26),
+    **dict.fromkeys(["FR", "GR", "IT", "MC", "SM"], 27),
+    **dict.fromkeys(["AL", "AZ", "BY", "CY", "DO", "GT", "HU", "LB", "PL", "SV"], 28),
+    **dict.fromkeys(["BR", "EG", "QA", "UA"], 29),
+    **dict.fromkeys(["JO", "KW", "MU"], 30),
+    **dict.fromkeys(["MT", "SC"], 31),
+}
+# First digits and lengths of the card schemes (ISO/IEC 7812, the schemes' own BIN tables).
+CARD_ISSUERS = re.compile(
+    r"4\d{12}(?:\d{3})?|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}"
+    r"|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|6(?:011|5\d\d|4[4-9]\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}"
+)
+# Country codes of ITU-T E.164.
+CALLING_CODES = re.compile(
+    r"1|7|2(?:0|7|[1-69]\d)|3(?:[0-469]|[578]\d)|4(?:[013-9]|2\d)|5(?:[1-8]|[09]\d)|6(?:[0-6]|[789]\d)"
+    r"|8(?:[1246]|[058]\d)|9(?:[0-58]|[679]\d)"
+)
+AMOUNT_BEFORE = re.compile(r"(?:[$€£¥%]|\b(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|NOK|SEK|DKK|INR|CNY|by))\s*$", re.I)
+AMOUNT_AFTER = re.compile(
+    r"\s*(?:[$€£¥%]|(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|NOK|SEK|DKK|INR|CNY|dollars?|euros?|pounds?|francs?|yen|kron[aeo]r?"
+    r"|rupees?|shares?|units?|percent|per cent|basis points?|tonnes?|barrels?|ounces?)\b)",
+    re.I,
+)
+NUMBERED_BEFORE = re.compile(r"(?:\bv|version|release|section|chapter|clause|item|article|paragraph|§)\.?\s*$", re.I)
+
+
+def _is_iban(found: str, _: str, __: str) -> bool:
+    compact = found.replace(" ", "").upper()
+    if IBAN_LENGTHS.get(compact[:2]) != len(compact):
+        return False
+    return int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4])) % 97 == 1  # ISO 7064
+
+
+def _is_card(found: str, before: str, after: str) -> bool:
+    digits = re.sub(r"\D", "", found)
+    if not CARD_ISSUERS.fullmatch(digits) or _is_amount(before, after):
+        return False
+    doubled = (int(digit) * (2 if place % 2 else 1) for place, digit in enumerate(reversed(digits)))
+    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0  # Luhn
+
+
+def _is_ssn(found: str, before: str, after: str) -> bool:
+    area, group, serial = found.split("-")
+    return area not in {"000", "666"} and area < "900" and group != "00" and serial != "0000"
+
+
+def _is_phone(found: str, before: str, after: str) -> bool:
+    digits = re.sub(r"\D", "", found)
+    code = CALLING_CODES.match(digits)
+    if code is None or not 9 <= len(digits) <= 15 or _is_amount(before, after):
+        return False
+    if code[0] in {"1", "7"} and len(digits) != 11:
+        return False
+    # +200 000 000 is a figure: groups of three that end in zeros.
+    return not re.fullmatch(r"\+\d{1,3}(?: \d{3})* 000", found)
+
+
+def _is_ipv4(found: str, before: str, after: str) -> bool:
+    octets = found.split(".")
+    plain = all(str(int(octet)) == octet and int(octet) < 256 for octet in octets)
+    return plain and octets[0] != "0" and not NUMBERED_BEFORE.search(before)
+
+
+def _is_amount(before: str, after: str) -> bool:
+    return bool(AMOUNT_BEFORE.search(before) or AMOUNT_AFTER.match(after))
+
+
+def _always(found: str, before: str, after: str) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Identifier:
+    """A kind of identifier: where it may be, and whether the text found there is one."""
+
+    entity: str
+    pattern: re.Pattern[str]
+    check: Callable[[str, str, str], bool]
+
+
+IDENTIFIERS = (
+    Identifier(
+        "EMAIL", re.compile(r"(?<![\w.+-])[\w.+%-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}\b"), _always
+    ),
+    Identifier("IBAN", re.compile(r"\b[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]{4}){2,6}(?: ?[A-Za-z0-9]{1,3})?\b"), _is_iban),
+    Identifier(
+        "CARD",
+        re.compile(
+            r"(?<![\w.,+-])(?:\d{13,16}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}|\d{4}([ -])\d{6}\2\d{4,5})(?![\w-]|[.,]\d)"
+        ),
+        _is_card,
+    ),
+    Identifier("SSN", re.compile(r"(?<![\w.,+-])\d{3}-\d{2}-\d{4}(?![\w-]|[.,]\d)"), _is_ssn),
+    Identifier(
+        "PHONE",
+        re.compile(r"(?<![\w+])(?:\+\d{1,3}|\(\+\d{1,3}\))(?:[ .\-/]?(?:\(\d{1,5}\)|\d{1,5})){2,7}(?!\w|[.,]\d)"),
+        _is_phone,
+    ),
+    Identifier("IP", re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)"), _is_ipv4),
+)
+CONTEXT = 24  # characters before and after that the checks see
+
+
+def scrub(text: str, counts: Counter[str]) -> str:
+    """Replace the identifiers in `text` by `[EMAIL]`, `[IBAN]`, `[CARD]`, `[SSN]`, `[PHONE]`, `[IP]` and count them."""
+    for identifier in IDENTIFIERS:
+        text = identifier.pattern.sub(partial(_replace, identifier, counts), text)
+    return text
+
+
+def _replace(identifier: Identifier, counts: Counter[str], match: re.Match[str]) -> str:
+    before, after = match.string[: match.start()][-CONTEXT:], match.string[match.end() : match.end() + CONTEXT]
+    if identifier.check(match[0], before, after):
+        counts[identifier.entity] += 1
+        return f"[{identifier.entity}]"
+    shorter = _shorter_iban(match[0]) if identifier.entity == "IBAN" else None
+    if shorter is None:
+        return match[0]
+    counts["IBAN"] += 1
+    return f"[IBAN]{match[0][len(shorter) :]}"
+
+
+def _shorter_iban(found: str) -> str | None:
+    """The IBAN that `found` starts with, where letters or digits of the next word were taken as part of it."""
+    length = IBAN_LENGTHS.get(found[:2].upper(), 0)
+    for end in range(length, len(found)):
+        start = found[:end]
+        if found[end] == " " and len(start.replace(" ", "")) == length:
+            return start if _is_iban(start, "", "") else None
+    return None

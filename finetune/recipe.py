@@ -1,0 +1,235 @@
+"""Recipes: what a domain is (`datasets/<name>/recipe.yaml`) and how an adapter is trained (`adapters/<name>.yaml`).
+
+YAML and Jinja only; a recipe never executes code. Every default stands here and nowhere else; precedence is
+flag > `--config FILE.yaml` > recipe > default. An unknown key is an error that names the nearest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from finetune.errors import ConfigError, UnknownNameError, did_you_mean
+from finetune.records import Split, Task
+
+M = TypeVar("M", bound=BaseModel)
+
+DEFAULT_MODEL = "smollm2-135m"
+CUSTOM_DOMAIN = "custom"  # the workspace of a corpus that belongs to no recipe
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskRecipe(Strict):
+    """How a row becomes a question: the kind of task, its prompt and, for classification, its answers."""
+
+    task: Task
+    prompt: str = Field(description="Jinja file beside the recipe; sees the row's mapped columns and `choices`.")
+    system: str | None = Field(None, description="The system turn: the instruction that all rows of the task share.")
+    choices: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _choices_fit(self) -> Self:
+        if (self.task == "classification") != bool(self.choices):
+            raise ValueError("choices belong to classification tasks, and those need them")
+        return self
+
+
+class SourceRecipe(Strict):
+    """Where rows come from and how their columns are read."""
+
+    id: str
+    uri: str = Field(description="A path or glob beside the recipe, or hf://datasets/ID[@revision][:config].")
+    license: str
+    task: str = Field(description="A key of the recipe's tasks.")
+    map: dict[str, str] = Field(default_factory=dict, description="Name in the prompt -> column; dots reach into structs.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Value in the label column -> answer.")
+    splits: dict[str, Split] = Field(
+        default_factory=dict,
+        description="The source's split -> the corpus's; others are divided among train and the splits not listed here.",
+    )
+    test_ids: str | None = Field(default=None, description="File beside the recipe with the ids of the official test set.")
+    drop_unanswered: bool = Field(False, description="Leave out rows without an answer instead of failing on them.")
+    noncommercial: bool = Field(False, description="Used only where the user accepts a non-commercial licence.")
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether rows come from the Hub."""
+        return self.uri.startswith("hf://")
+
+
+class DomainRecipe(Strict):
+    """A domain: tasks, full sources, and a bundled sample."""
+
+    name: str
+    title: str
+    description: str
+    caution: str = Field(description="One sentence that every card and README repeats.")
+    tasks: dict[str, TaskRecipe]
+    sources: tuple[SourceRecipe, ...]
+    sample: tuple[SourceRecipe, ...]
+
+    @model_validator(mode="after")
+    def _tasks_exist(self) -> Self:
+        for source in (*self.sources, *self.sample):
+            if source.task not in self.tasks:
+                raise ValueError(f"source {source.id}: there is no task {source.task!r}. {did_you_mean(source.task, self.tasks)}")
+        return self
+
+
+class AdapterRecipe(Strict):
+    """How an adapter is trained. The flags of `slmtune train` are these fields."""
+
+    model: str = Field(DEFAULT_MODEL, description="Preset, Hub id or local folder.")
+    revision: str | None = Field(None, description="Branch, tag or commit of the base model on the Hub.")
+    load_in_4bit: bool = Field(True, description="Quantise the base model to NF4 with double quantisation (QLoRA).")
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Precision of matrix products; auto: bfloat16 where the GPU has it, else float32."
+    )
+    lora_r: int = Field(16, gt=0, le=1024, description="LoRA rank.")
+    lora_alpha: int = Field(32, gt=0, description="LoRA scale; the update is multiplied by alpha / r.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA matrices.")
+    target_modules: str | tuple[str, ...] = Field(
+        "all-linear", description="Modules that get LoRA matrices: all-linear, or names separated by commas."
+    )
+    # LoRA wants about ten times the rate of full fine-tuning (Schulman et al., LoRA Without Regret, 2025).
+    learning_rate: float = Field(2e-4, gt=0, lt=1, description="Peak learning rate.")
+    lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = Field("cosine", description="Decay after warm-up.")
+    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    num_train_epochs: float = Field(3.0, gt=0, description="Passes over the training split.")
+    max_steps: int | None = Field(None, gt=0, description="Stop after this many optimizer steps; overrides the epochs.")
+    per_device_train_batch_size: int = Field(8, gt=0, description="Rows a forward pass.")
+    gradient_accumulation_steps: int = Field(1, gt=0, description="Forward passes an optimizer step.")
+    max_length: int = Field(1024, gt=0, description="Longest row, in tokens; longer rows lose their end and are counted.")
+    packing: bool = Field(False, description="Join short rows into one sequence (needs a GPU with FlashAttention).")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 20 % slower.")
+    eval_steps: int | None = Field(None, ge=0, description="Measure held-out loss every N steps; 0: never; not given: at the end.")
+    save_steps: int = Field(0, ge=0, description="Keep a checkpoint every N steps; 0: only the finished adapter.")
+    logging_steps: int = Field(5, gt=0, description="Write a line of training.jsonl every N steps.")
+    seed: int = Field(42, ge=0, description="Seed of LoRA initialisation, dropout and row order.")
+    report_to: Literal["none", "wandb"] = Field("none", description="Experiment tracker.")
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        if isinstance(value, str) and "," in value:
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return tuple(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain's recipe and the folder that its relative paths start from."""
+
+    recipe: DomainRecipe
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The name that `--domain` takes."""
+        return self.recipe.name
+
+    def prompt_text(self, task: str) -> str:
+        """The Jinja source of a task's prompt."""
+        return (self.folder / self.recipe.tasks[task].prompt).read_text("utf-8")
+
+
+def recipes_folder() -> Path:
+    """The folder that holds `datasets/` and `adapters/`: packaged in a wheel, beside `finetune/` in a checkout."""
+    package = Path(__file__).parent
+    packaged = package / "_recipes"
+    checkout = package.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / "datasets").is_dir():
+        return checkout
+    return packaged
+
+
+def domain_names() -> list[str]:
+    """The bundled domains, sorted."""
+    return sorted(path.parent.name for path in (recipes_folder() / "datasets").glob("*/recipe.yaml"))
+
+
+def load_domain(name: str) -> Domain:
+    """Read a bundled domain by name, or any domain folder by path.
+
+    Raises:
+        UnknownNameError: no bundled domain has this name and no such folder holds a recipe.yaml.
+        ConfigError: the recipe does not validate.
+    """
+    folder = Path(name) if (Path(name) / "recipe.yaml").is_file() else recipes_folder() / "datasets" / name
+    if not (folder / "recipe.yaml").is_file():
+        hint = "A domain is a folder with a recipe.yaml; for your own files without one, use: slmtune prepare --source FILE"
+        raise UnknownNameError("domain", name, domain_names(), hint)
+    file = folder / "recipe.yaml"
+    return Domain(validate(DomainRecipe, read_yaml(file), str(file)), folder)
+
+
+def load_adapter_recipe(
+    domain: str | None, config: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> AdapterRecipe:
+    """The training configuration: flags over `--config` over the domain's recipe over the defaults.
+
+    Raises:
+        ConfigError: every problem of every layer, at once.
+    """
+    values: dict[str, Any] = {}
+    recipe = recipes_folder() / "adapters" / f"{Path(domain).name}.yaml" if domain else None
+    sources = []
+    for file in (recipe, config):
+        if file is not None and (file is config or file.is_file()):
+            values |= read_yaml(file)
+            sources.append(file.name)
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    if given:
+        sources.append("command line")
+    return validate(AdapterRecipe, values | given, " + ".join(sources) or "defaults")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or is no mapping; names the line.
+    """
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})"]) from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{line}", [f"not valid YAML ({error.problem})"]) from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(str(path), ["the file must be a mapping of keys to values"])
+    return {str(key): value for key, value in data.items()}
+
+
+def validate(model: type[M], data: Mapping[str, Any], source: str) -> M:
+    """Build a pydantic model, turning all of its complaints into one `ConfigError`."""
+    try:
+        return model.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError(source, [_describe(item, model) for item in error.errors()]) from None
+
+
+def _describe(item: Any, model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        fields: list[str] = list(model.model_fields) if len(item["loc"]) == 1 else []
+        return f"unknown key {where!r}. {did_you_mean(where, fields)}" if fields else f"unknown key {where!r}"
+    message = item["msg"].removeprefix("Value error, ")
+    value = item.get("input")
+    shown = f", got {value!r}" if isinstance(value, str | int | float | bool) else ""
+    return f"{where}: {message}{shown}" if where else message

@@ -1,0 +1,66 @@
+"""The records that pass between the stages of preparation: frozen, slotted, standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Role = Literal["system", "user", "assistant"]
+Task = Literal["chat", "classification", "qa", "summarization", "translation", "text"]
+Split = Literal["train", "validation", "test"]
+
+ROLES: tuple[str, ...] = get_args(Role)
+TASKS: tuple[str, ...] = get_args(Task)
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of a corpus: a conversation whose last turn is the assistant's, and what is known about it.
+
+    A row of continued pretraining (`task == "text"`) is a single assistant message.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    task: Task
+    label: str | None = None
+    choices: tuple[str, ...] = ()
+    group: str | None = None
+    source: str = ""
+    license: str = ""
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """Everything before the answer."""
+        return self.messages[:-1]
+
+    @property
+    def answer(self) -> str:
+        """The assistant's last turn."""
+        return self.messages[-1].content
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A row that a step of preparation removed: which, where, why. Never the text."""
+
+    id: str
+    step: str
+    reason: str
+
+
+def fingerprint_messages(messages: tuple[Message, ...]) -> str:
+    """SHA-256 over roles and contents, hexadecimal."""
+    text = json.dumps([[message.role, message.content] for message in messages], ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,192 @@
+"""The routes, and how answers look on the wire."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from finetune import __version__
+from finetune.errors import SlmtuneError
+from finetune.serve.auth import Gate
+from finetune.serve.engine import Engine
+from finetune.serve.job import Result, Served
+from finetune.serve.limits import read_body
+from finetune.serve.problem import ApiError, api_error
+from finetune.serve.reply import EventStream, Reply
+from finetune.serve.schema import ChatRequest, CompletionRequest, GenerationRequest, ModelCard, Usage, parse
+
+DONE = "data: [DONE]\n\n"
+
+
+def create_app(engine: Engine, *, api_key: str | None = None, host: str = "127.0.0.1") -> FastAPI:
+    """The ASGI application over an engine; `host` is the name that it is reached by."""
+    app = FastAPI(
+        title="slmtune",
+        version=__version__,
+        openapi_url=None,  # its pages load scripts from elsewhere
+        redirect_slashes=False,
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
+    )
+    app.add_middleware(Gate, api_key=api_key, host=host)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ApiError, _on_api_error)
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request) -> Response:
+        """Answer a conversation."""
+        asked = parse(ChatRequest, await read_body(request))
+        messages = [message.to_message() for message in asked.messages]
+        return await _answer(engine, request, asked, CHAT, lambda: engine.encode_chat(messages))
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        """Continue a text."""
+        asked = parse(CompletionRequest, await read_body(request))
+        return await _answer(engine, request, asked, COMPLETION, lambda: engine.encode_text(asked.prompt))
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        """Every name that requests may ask for."""
+        return JSONResponse({"object": "list", "data": [_card(engine, served) for served in engine.served.values()]})
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Response:
+        """One of them."""
+        return JSONResponse(_card(engine, _find(engine, name)))
+
+    @app.get("/health")
+    async def health() -> Response:
+        """Whether requests can be answered."""
+        if not engine.alive:
+            raise ApiError(503, "The worker is not running. Restart the server", code="unavailable")
+        return JSONResponse({"status": "ok"})
+
+    return app
+
+
+@dataclass(frozen=True)
+class Form:
+    """What differs between chat and text completions on the wire."""
+
+    id_prefix: str
+    object: str
+    chunk_object: str
+    prompt_field: str
+    opening: dict[str, Any] | None  # the first chunk's choice, before any text
+    whole: Callable[[str], dict[str, Any]]
+    delta: Callable[[str], dict[str, Any]]
+
+
+CHAT = Form(
+    "chatcmpl-",
+    "chat.completion",
+    "chat.completion.chunk",
+    "messages",
+    opening={"delta": {"role": "assistant", "content": ""}},
+    whole=lambda text: {"message": {"role": "assistant", "content": text, "refusal": None}},
+    delta=lambda text: {"delta": {"content": text} if text else {}},
+)
+COMPLETION = Form(
+    "cmpl-",
+    "text_completion",
+    "text_completion",
+    "prompt",
+    opening=None,
+    whole=lambda text: {"text": text},
+    delta=lambda text: {"text": text},
+)
+
+
+async def _answer(
+    engine: Engine, request: Request, asked: GenerationRequest, form: Form, encode: Callable[[], list[int]]
+) -> Response:
+    _find(engine, asked.model)
+    try:
+        prompt = await run_in_threadpool(encode)
+        reply = Reply(engine, prompt, asked.params(), asked.model)
+        if asked.stream:
+            return EventStream(reply, _events(reply, form, with_usage=asked.with_usage))
+        text = await reply.text(request)
+    except SlmtuneError as error:
+        raise api_error(error, form.prompt_field) from None
+    assert reply.result is not None
+    choice = {"index": 0, **form.whole(text), "logprobs": None, "finish_reason": reply.result.finish_reason}
+    head = _head(form.id_prefix, form.object, asked.model)
+    return JSONResponse({**head, "choices": [choice], "usage": _usage(reply.result)})
+
+
+async def _events(reply: Reply, form: Form, *, with_usage: bool) -> AsyncIterator[str]:
+    """Server-sent events: the role, the text, why it ended, optionally the token counts, and `[DONE]`."""
+    head = _head(form.id_prefix, form.chunk_object, reply.model)
+    no_usage = {"usage": None} if with_usage else {}
+
+    def chunk(content: dict[str, Any], finish_reason: str | None = None) -> str:
+        choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason}
+        return _event({**head, "choices": [choice], **no_usage})
+
+    if form.opening is not None:
+        yield chunk(form.opening)
+    try:
+        async for piece in reply.pieces():
+            yield chunk(form.delta(piece))
+    except SlmtuneError as error:
+        yield _event(api_error(error).body())  # the status line is sent already
+        return
+    assert reply.result is not None
+    yield chunk(form.delta(""), reply.result.finish_reason)
+    if with_usage:
+        yield _event({**head, "choices": [], "usage": _usage(reply.result)})
+    yield DONE
+
+
+def _head(prefix: str, kind: str, model: str) -> dict[str, Any]:
+    return {"id": prefix + uuid.uuid4().hex, "object": kind, "created": int(time.time()), "model": model}
+
+
+def _event(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def _usage(result: Result) -> dict[str, int]:
+    return Usage.of(result).model_dump()
+
+
+def _find(engine: Engine, name: str) -> Served:
+    served = engine.served.get(name)
+    if served is None:
+        known = ", ".join(engine.served)
+        raise ApiError(
+            404, f"This server has no model of that name. It has: {known}", param="model", code="model_not_found"
+        )
+    return served
+
+
+def _card(engine: Engine, served: Served) -> dict[str, Any]:
+    root = served.parent or served.id
+    return ModelCard(id=served.id, created=engine.created, root=root, parent=served.parent).model_dump()
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """Unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    return ApiError(error.status_code, str(error.detail), headers=dict(error.headers or {})).response()
+
+
+async def _on_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()

@@ -1,0 +1,83 @@
+"""Who may ask: every route but /health needs the key, if there is one; without one, only this machine may ask."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from finetune.serve.problem import ApiError
+
+OPEN_PATH = "/health"  # for load balancers; says nothing but up or down
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+log = logging.getLogger(__name__)
+
+
+class Gate:
+    """Lets a request through to the routes, or answers it; also answers for a route that fails.
+
+    It stands before routing and denies by default, so a new route is closed unless it is named here. The path is the
+    one that the server routes by; headers such as Host cannot change it.
+    """
+
+    def __init__(self, app: ASGIApp, api_key: str | None, host: str) -> None:
+        self._app = app
+        self._key = api_key.encode() if api_key is not None else None
+        self._names = LOCAL_NAMES | {host.lower()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refuse(scope)
+        if refusal is not None:
+            await refusal.response()(scope, receive, send)
+            return
+        await self._guarded(scope, receive, send)
+
+    def _refuse(self, scope: Scope) -> ApiError | None:
+        if scope["path"] == OPEN_PATH:
+            return None
+        headers = dict(scope["headers"])  # names are lower-case here
+        if self._key is None:
+            # A web page can point a name of its own at this machine and then read what a server without a key answers.
+            if _host_name(headers.get(b"host", b"")) not in self._names:
+                message = "Without an API key, the Host must be this machine. Start the server with --api-key-file"
+                return ApiError(403, message, code="host_not_allowed")
+            return None
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._key):
+            return None
+        message = "A valid API key is needed: Authorization: Bearer KEY"
+        return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the routes; an error nobody expected becomes a 500 that says nothing of its cause."""
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            log.error("%s %r failed: %s.", scope["method"], scope["path"], type(error).__name__)
+            if not started:
+                await ApiError(500, "The server failed to answer").response()(scope, receive, send)
+
+
+def _host_name(host: bytes) -> str:
+    """The name in a Host header, without its port."""
+    name = host.decode("latin-1").lower()
+    return name.rpartition(":")[0] if not name.endswith("]") and ":" in name else name

@@ -1,0 +1,68 @@
+"""The conversation behind `slmtune chat`: it remembers turns, and forgets the oldest when the context is full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from finetune.errors import ContextLengthError
+from finetune.records import Message
+from finetune.serve.job import GenerationParams, Result
+
+if TYPE_CHECKING:
+    from finetune.serve.engine import Engine
+
+ANSWER_TOKENS = 256  # kept free for the answer where `params` does not say
+
+
+class Conversation:
+    """Turns with one served model. `messages` holds what it remembers, `forgotten` how many turns it dropped."""
+
+    def __init__(
+        self, engine: Engine, model: str, *, system: str | None = None, params: GenerationParams | None = None
+    ) -> None:
+        self.messages: list[Message] = []
+        self.forgotten = 0
+        self.last: Result | None = None
+        self._engine = engine
+        self._model = model
+        self._system = [Message("system", system)] if system else []
+        self._params = params or GenerationParams()
+
+    def reply(self, text: str) -> Iterator[str]:
+        """Add a user turn and yield the pieces of the answer, which is remembered as far as it was written.
+
+        Raises:
+            ContextLengthError: this turn alone does not fit the context; it is not remembered.
+            SlmtuneError: the engine failed.
+        """
+        turn = Message("user", text)
+        self._make_room(turn)
+        written: list[str] = []
+        generation = self._engine.generate([*self._system, *self.messages, turn], self._params, self._model)
+        self.last = None
+        try:
+            for piece in generation:
+                written.append(piece)
+                yield piece
+        finally:
+            self.last = generation.result
+            if written or self.last is not None:
+                self.messages += [turn, Message("assistant", "".join(written))]
+
+    def clear(self) -> None:
+        """Forget all turns but the system's."""
+        self.messages.clear()
+        self.forgotten = 0
+
+    def _make_room(self, turn: Message) -> None:
+        """Forget the oldest question and answer until the next answer fits."""
+        answer = self._params.max_tokens or min(ANSWER_TOKENS, self._engine.context // 2)
+        while True:
+            needed = len(self._engine.encode_chat([*self._system, *self.messages, turn]))
+            if needed + answer <= self._engine.context:
+                return
+            if not self.messages:
+                raise ContextLengthError(needed, answer, self._engine.context)
+            del self.messages[:2]
+            self.forgotten += 1

@@ -1,0 +1,254 @@
+"""The engine behind `slmtune serve` and `slmtune chat`: one worker thread that generates, behind a bounded queue.
+
+A caller submits a prompt and gets events: pieces of text, then one `Result` or one error. Nothing here knows of HTTP.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import secrets
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from queue import SimpleQueue
+from typing import Any, cast
+
+import torch
+from jinja2 import TemplateError
+from peft import PeftModel
+from transformers import GenerationConfig, StoppingCriteriaList
+
+from finetune.chat import end_of_turn_ids, render_prompt
+from finetune.errors import (
+    ContextLengthError,
+    EngineStoppedError,
+    InputError,
+    QueueFullError,
+    SlmtuneError,
+    UnknownNameError,
+)
+from finetune.models import Loaded
+from finetune.records import Message
+from finetune.serve.job import Event, Generation, GenerationParams, Job, Result, Served
+from finetune.serve.text import Detokenizer
+from finetune.serve.watcher import Watcher
+
+QUEUE_SIZE = 32  # requests that may wait behind the running one
+MAX_TOKENS = 256  # of an answer, where the caller says nothing
+GREEDY_BELOW = 1e-3  # lower temperatures differ from greedy decoding only in rounding, and dividing by them overflows
+JOIN_SECONDS = 5.0  # how long closing waits for the token that is being computed
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Generates with a loaded model, one request at a time, first come, first served."""
+
+    def __init__(self, loaded: Loaded, served: Sequence[Served], *, queue_size: int = QUEUE_SIZE) -> None:
+        self._model = loaded.model
+        self._encoder = loaded.tokenizer
+        self._encoding = threading.Lock()
+        # The encoder may be busy in another thread, and fast tokenizers cannot be borrowed twice.
+        self._decoder = copy.deepcopy(loaded.tokenizer)
+        self._ends = _end_ids(loaded)
+        self.served = {entry.id: entry for entry in served}
+        self.context = _context_of(loaded)
+        self.created = int(time.time())
+        self._queue_size = queue_size
+        self._waiting: deque[Job] = deque()
+        self._running: Job | None = None
+        self._changed = threading.Condition()
+        self._closed = False
+        self._worker = threading.Thread(target=self._work, name="slmtune-generate", daemon=True)
+        self._worker.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are served: not closed, and the worker runs."""
+        return self._worker.is_alive() and not self._closed
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation, up to where the assistant's next turn begins.
+
+        Raises:
+            InputError: the model's chat template refuses the messages.
+        """
+        with self._encoding:
+            try:
+                return render_prompt(self._encoder, messages)
+            except TemplateError as error:
+                # The template's own words ("System role not supported"), which hold no message text.
+                raise InputError(f"The model's chat template refuses these messages: {error.message}") from None
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a plain prompt, with the tokens that the tokenizer puts around every text."""
+        with self._encoding:
+            ids: list[int] = self._encoder(text)["input_ids"]
+            return ids
+
+    def submit(
+        self, prompt: Sequence[int], params: GenerationParams, model: str, report: Callable[[Event], None]
+    ) -> Job:
+        """Queue a prompt. `report` is called from the worker's thread: pieces, then one `Result` or one error.
+
+        Raises:
+            UnknownNameError: no model has this name.
+            ContextLengthError: prompt and answer do not fit the context.
+            InputError: the prompt is empty.
+            QueueFullError: too many requests wait already.
+            EngineStoppedError: the engine was closed, or its worker died.
+        """
+        if model not in self.served:
+            raise UnknownNameError("model", model, self.served)
+        if not prompt:
+            raise InputError("The prompt is empty. Give at least one token")
+        max_tokens = self._room_for(len(prompt), params.max_tokens)
+        job = Job(tuple(prompt), params, max_tokens, self.served[model].adapter, report, self._drop)
+        with self._changed:
+            if not self.alive:
+                raise _stopped()
+            if len(self._waiting) + (self._running is not None) > self._queue_size:
+                raise QueueFullError(len(self._waiting))
+            self._waiting.append(job)
+            self._changed.notify()
+        return job
+
+    def generate(self, prompt: str | Sequence[Message], params: GenerationParams, model: str) -> Generation:
+        """Answer a conversation, or continue a plain text. Raises what `submit` and the encoders raise."""
+        ids = self.encode_text(prompt) if isinstance(prompt, str) else self.encode_chat(prompt)
+        events: SimpleQueue[Event] = SimpleQueue()
+        return Generation(self.submit(ids, params, model, events.put), events)
+
+    def close(self) -> None:
+        """Refuse new requests and end those that wait or run with an `EngineStoppedError`. May be called again."""
+        with self._changed:
+            self._closed = True
+            jobs = [job for job in (self._running, *self._waiting) if job is not None]
+            self._waiting.clear()
+            self._changed.notify()
+        for job in jobs:
+            job.cancelled.set()
+            job.report(_stopped())  # at once: the token that is being computed may take long
+
+    def join(self) -> None:
+        """Wait for the worker of a closed engine to end, a few seconds at most."""
+        self._worker.join(JOIN_SECONDS)
+
+    def _room_for(self, prompt: int, wanted: int | None) -> int:
+        room = self.context - prompt
+        if room < (1 if wanted is None else wanted):
+            raise ContextLengthError(prompt, wanted or 1, self.context)
+        return min(MAX_TOKENS, room) if wanted is None else wanted
+
+    def _drop(self, job: Job) -> None:
+        """Take a cancelled job out of the queue, if it still waits."""
+        with self._changed:
+            if job not in self._waiting:
+                return
+            self._waiting.remove(job)
+        job.report(Result("cancelled", len(job.prompt), 0))
+
+    def _work(self) -> None:
+        try:
+            while (job := self._next()) is not None:
+                self._run(job)
+        finally:
+            self.close()
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            self._running = None
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return None
+            self._running = self._waiting.popleft()
+            return self._running
+
+    def _run(self, job: Job) -> None:
+        """Generate, and report whatever happens: a caller must never wait for an answer that cannot come."""
+        outcome: Event = _stopped()
+        try:
+            outcome = Result("cancelled", len(job.prompt), 0) if job.cancelled.is_set() else self._generate(job)
+        except torch.OutOfMemoryError:
+            outcome = SlmtuneError(
+                "There is not enough memory for this request. Shorten the prompt or lower max_tokens"
+            )
+        except torch.AcceleratorError:
+            raise  # the device is unusable from here on: let the worker die, which /health shows
+        except Exception as error:
+            log.error("A generation failed: %s.", type(error).__name__)  # its message could hold the prompt
+            log.debug("%s", "".join(traceback.format_tb(error.__traceback__)))
+            outcome = SlmtuneError(f"The generation failed ({type(error).__name__})")
+        finally:
+            job.report(outcome)
+
+    def _generate(self, job: Job) -> Result:
+        prompt = torch.tensor([job.prompt], device=self._model.device)
+        watcher = Watcher(job, self._ends, Detokenizer(self._decode))
+        seed = secrets.randbits(63) if job.params.seed is None else job.params.seed
+        devices = [prompt.device] if prompt.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), self._activated(job.adapter):
+            torch.manual_seed(seed)
+            # PEFT and transformers type `generate` differently.
+            cast(Any, self._model).generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                generation_config=self._settings(job),
+                stopping_criteria=StoppingCriteriaList([watcher]),
+            )
+        return watcher.finish()
+
+    def _activated(self, adapter: str | None) -> AbstractContextManager[Any]:
+        """The adapter switched on, or, for the base model, all of them off."""
+        if not isinstance(self._model, PeftModel):
+            return nullcontext()
+        if adapter is None:
+            return cast(AbstractContextManager[Any], self._model.disable_adapter())
+        self._model.set_adapter(adapter, inference_mode=True)
+        return nullcontext()
+
+    def _settings(self, job: Job) -> GenerationConfig:
+        """The model's own generation settings, with what the request decides put over them."""
+        settings = copy.deepcopy(self._model.generation_config)
+        assert isinstance(settings, GenerationConfig)
+        sampling = job.params.temperature >= GREEDY_BELOW
+        settings.update(
+            max_new_tokens=job.max_tokens,
+            max_length=None,
+            do_sample=sampling,
+            temperature=job.params.temperature if sampling else None,
+            top_p=job.params.top_p if sampling else None,
+            top_k=0 if sampling else None,  # the library's own default would cut the distribution at 50 tokens
+            num_beams=1,
+            num_return_sequences=1,
+            return_dict_in_generate=False,
+            use_cache=True,
+            eos_token_id=sorted(self._ends),
+            pad_token_id=self._decoder.pad_token_id,
+        )
+        return settings
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._decoder.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _end_ids(loaded: Loaded) -> frozenset[int]:
+    """Tokens that end an answer: by the tokenizer, its chat template, and the model's generation settings."""
+    settings = getattr(loaded.model, "generation_config", None)
+    stated = getattr(settings, "eos_token_id", None)
+    stated = stated if isinstance(stated, list) else [stated]
+    return frozenset(int(token) for token in (*end_of_turn_ids(loaded.tokenizer), *stated) if token is not None)
+
+
+def _context_of(loaded: Loaded) -> int:
+    """Tokens that the model's positions, else its tokenizer, allow."""
+    positions = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    return int(positions or loaded.tokenizer.model_max_length)
+
+
+def _stopped() -> EngineStoppedError:
+    return EngineStoppedError("The server is shutting down or its worker died. Send the request again later")

@@ -1,0 +1,112 @@
+"""A request to the engine, from the queue to its end, and the events that its caller gets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Literal
+
+from finetune.errors import SlmtuneError
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationParams:
+    """How to sample. `temperature` 0 is greedy; `max_tokens` None is 256, or what the context still holds."""
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How an answer ended and what it cost. `completion_tokens` leaves out the token that ends a turn."""
+
+    finish_reason: Literal["stop", "length", "cancelled"]
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A name that requests may ask for: the base model, or an adapter (by its name inside PEFT) over it."""
+
+    id: str
+    adapter: str | None = None
+    parent: str | None = None
+
+
+Event = str | Result | SlmtuneError
+
+
+class Job:
+    """One request, from the queue to its end; its methods may be called from any thread.
+
+    `listener` gets every event, on the thread that reports it; `dequeue` takes the job out of the queue.
+    """
+
+    def __init__(
+        self,
+        prompt: tuple[int, ...],
+        params: GenerationParams,
+        max_tokens: int,
+        adapter: str | None,
+        listener: Callable[[Event], None],
+        dequeue: Callable[[Job], None],
+    ) -> None:
+        self.prompt = prompt
+        self.params = params
+        self.max_tokens = max_tokens
+        self.adapter = adapter
+        self.cancelled = threading.Event()
+        self._listener = listener
+        self._dequeue = dequeue
+        self._reporting = threading.Lock()
+        self._ended = False
+
+    def report(self, event: Event) -> None:
+        """Pass an event on; after a `Result` or an error, nothing more."""
+        with self._reporting:
+            if not self._ended:
+                self._ended = not isinstance(event, str)
+                self._listener(event)
+
+    def cancel(self) -> None:
+        """End it: at once while it waits, after the current token while it runs. An ended job stays as it is."""
+        self.cancelled.set()
+        self._dequeue(self)
+
+
+class Generation:
+    """An answer as it is written: iterate over its pieces, then read `result`. Leaving the loop early cancels it."""
+
+    def __init__(self, job: Job, events: SimpleQueue[Event]) -> None:
+        self._job = job
+        self._events = events
+        self.result: Result | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        """Pieces of the answer, each at least one character.
+
+        Raises:
+            SlmtuneError: the engine failed or was closed.
+        """
+        try:
+            while self.result is None:
+                event = self._events.get()
+                if isinstance(event, str):
+                    yield event
+                elif isinstance(event, Result):
+                    self.result = event
+                else:
+                    raise event
+        finally:
+            self._job.cancel()
+
+    def cancel(self) -> None:
+        """Stop writing; the iteration ends after what was written so far."""
+        self._job.cancel()

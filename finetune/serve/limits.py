@@ -1,0 +1,48 @@
+"""Reading a request's body: JSON only, up to a size, within a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+
+from finetune.serve.problem import ApiError
+
+MAX_BODY = 1 << 20  # bytes
+# A body that is too large is read up to here before the refusal: clients that are still sending would not see it.
+MAX_DISCARDED = 16 << 20
+BODY_SECONDS = 30.0
+
+
+async def read_body(request: Request) -> bytes:
+    """The body of a request.
+
+    Raises:
+        ApiError: 400 no JSON by its content type; 408 too slow; 413 too large.
+        ClientDisconnect: the client left.
+    """
+    # Browsers send any other type across sites without asking, so this also keeps web pages from using a local server.
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await _read(request)
+    except TimeoutError:
+        raise ApiError(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds") from None
+    if content_type != "application/json":
+        raise ApiError(400, "Content-Type must be application/json")
+    return body
+
+
+async def _read(request: Request) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_DISCARDED:
+            break
+        if size <= MAX_BODY:
+            chunks.append(chunk)
+    if size > MAX_BODY:
+        message = f"The body is larger than {MAX_BODY} bytes"
+        raise ApiError(413, message, code="body_too_large", headers={"Connection": "close"})
+    return b"".join(chunks)

@@ -1,0 +1,98 @@
+"""An answer of the engine on the event loop: its pieces as they come, and an end to it when the client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from finetune.serve.engine import Engine
+from finetune.serve.job import Event, GenerationParams, Result
+
+log = logging.getLogger(__name__)
+
+
+class Reply:
+    """A submitted request. Raises what `Engine.submit` raises, before anything is sent."""
+
+    def __init__(self, engine: Engine, prompt: Sequence[int], params: GenerationParams, model: str) -> None:
+        self.model = model
+        self.result: Result | None = None
+        self._started = time.monotonic()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._job = engine.submit(prompt, params, model, self._post)
+
+    async def pieces(self) -> AsyncIterator[str]:
+        """The text as it is written; `result` is there afterwards.
+
+        Raises:
+            SlmtuneError: the engine failed or was closed.
+        """
+        while self.result is None:
+            event = await self._events.get()
+            if isinstance(event, str):
+                yield event
+            elif isinstance(event, Result):
+                self.result = event
+                self._log(event)
+            else:
+                raise event
+
+    @asynccontextmanager
+    async def cancelled_on_disconnect(self, receive: Receive) -> AsyncIterator[None]:
+        """Cancel the generation when the client leaves, and in any case when the block ends."""
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self._job.cancel()
+
+        watching = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            self._job.cancel()
+
+    async def text(self, request: Request) -> str:
+        """The whole answer; see `pieces`."""
+        async with self.cancelled_on_disconnect(request.receive):
+            return "".join([piece async for piece in self.pieces()])
+
+    def _post(self, event: Event) -> None:
+        """Called from the engine's thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    def _log(self, result: Result) -> None:
+        log.info(
+            "%s: %d prompt tokens, %d completion tokens, %s, %.1f s.",
+            self.model,
+            result.prompt_tokens,
+            result.completion_tokens,
+            result.finish_reason,
+            time.monotonic() - self._started,
+        )
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events for a reply, whose generation ends with the connection."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, reply: Reply, events: AsyncIterator[str]) -> None:
+        # Proxies that collect responses would turn the stream into one late block.
+        super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._reply = reply
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events until they end or the client leaves."""
+        async with self._reply.cancelled_on_disconnect(receive):
+            await super().__call__(scope, receive, send)

@@ -1,0 +1,129 @@
+"""What is served: artifacts or names, resolved and loaded into one engine with one base model in memory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune import models
+from finetune.artifacts import MANIFEST, Adapter, Model
+from finetune.errors import InputError
+from finetune.recipe import AdapterRecipe
+from finetune.serve import ServeTarget
+from finetune.serve.job import Served
+
+if TYPE_CHECKING:
+    from finetune.serve.engine import Engine
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # what clients write as `model`, also inside a path
+
+Opened = Adapter | Model | models.BaseModel
+
+
+def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> Engine:
+    """Load the targets: adapters of one base model (which is served as well), one merged model, or one base model.
+
+    `model` says where the base model of the adapters lies, if not where they were trained.
+
+    Raises:
+        InputError: names clash, or the targets need different base models in memory.
+        SlmtuneError: what opening artifacts and finding base models raise.
+    """
+    _check_names([target.name for target in targets])
+    opened = [(target.name, _open(target)) for target in targets]
+    adapters = [(name, artifact) for name, artifact in opened if isinstance(artifact, Adapter)]
+    if adapters:
+        return _open_adapters(
+            adapters, [(name, other) for name, other in opened if not isinstance(other, Adapter)], model
+        )
+    if len(opened) > 1:
+        raise _one_base(name for name, _ in opened)
+    from finetune.serve.engine import Engine
+
+    name, artifact = opened[0]
+    if isinstance(artifact, Model):
+        loaded = models.load_merged(artifact)
+    else:
+        assert isinstance(artifact, models.BaseModel)
+        loaded = models.load(artifact, AdapterRecipe(load_in_4bit=False))
+    return Engine(loaded, [Served(name)])
+
+
+def _open_adapters(
+    adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, Opened]], model: str | None
+) -> Engine:
+    """Load the first adapter with its base, put the others beside it, and name the base as it is asked for."""
+    base = models.base_of(adapters[0][1], model)
+    fingerprints = {models.base_of(adapter, model).fingerprint for _, adapter in adapters}
+    fingerprints |= {other.fingerprint if isinstance(other, models.BaseModel) else "merged" for _, other in others}
+    precisions = {_precision(adapter) for _, adapter in adapters}
+    if len(fingerprints) > 1 or len(precisions) > 1:
+        raise _one_base(name for name, _ in (*adapters, *others))
+    base_ids = [name for name, _ in others] or [base.name]
+    _check_distinct([*base_ids, *(name for name, _ in adapters)])
+    from finetune.serve.engine import Engine
+
+    loaded = models.load_adapter(adapters[0][1], model)
+    inner = {name: f"adapter{number}" if number else "default" for number, (name, _) in enumerate(adapters)}
+    for name, adapter in adapters[1:]:
+        tokenizer = models.load_tokenizer(adapter.path, base)
+        if (tokenizer.chat_template, tokenizer.get_vocab()) != (
+            loaded.tokenizer.chat_template,
+            loaded.tokenizer.get_vocab(),
+        ):
+            raise InputError(f"{name} has another tokenizer or chat template than {adapters[0][0]}. Serve them apart")
+        models.attach_adapter(loaded.model, adapter.path, inner[name])
+    served = [Served(name, inner[name], base_ids[0]) for name, _ in adapters]
+    return Engine(loaded, [*served, *(Served(name) for name in base_ids)])
+
+
+def _open(target: ServeTarget) -> Opened:
+    """The artifact in a folder, or the base model of a name or plain folder."""
+    folder = Path(target.path)
+    kind = _kind_of(folder)
+    if kind == Model.kind:
+        return Model.open(folder)
+    if kind is None and (isinstance(target.path, str) or (folder / "config.json").is_file()):
+        return models.find_base(str(target.path))
+    return Adapter.open(folder)  # or its complaint about what is there instead
+
+
+def _kind_of(folder: Path) -> str | None:
+    """The kind that a manifest states, `""` where it cannot be read, None without one."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        return str(json.loads(file.read_text("utf-8"))["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _precision(adapter: Adapter) -> tuple[bool, str]:
+    recipe = AdapterRecipe.model_validate(adapter.config)
+    return recipe.load_in_4bit, recipe.compute_dtype
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if not names:
+        raise InputError("There is nothing to serve. Give --domain, or NAME=ADAPTER")
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise InputError(f"{name!r} cannot be a model's name: use letters, digits and . _ : / @ - only")
+    _check_distinct(names)
+
+
+def _check_distinct(names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"Two models would be called {twice[0]!r}. Give one of them another name: NAME=ADAPTER")
+
+
+def _one_base(names: Iterable[str]) -> InputError:
+    return InputError(
+        f"{', '.join(names)} do not share one base model in one precision, and a server keeps one in memory. "
+        "Start a server for each"
+    )

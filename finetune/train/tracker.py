@@ -1,0 +1,47 @@
+"""Weights & Biases, when the recipe asks for it: online, or into a local folder with `WANDB_MODE=offline`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.recipe import AdapterRecipe
+
+if TYPE_CHECKING:
+    from finetune.train.causal import Outcome
+
+
+@contextmanager
+def run(recipe: AdapterRecipe, folder: Path) -> Iterator[Callable[[Outcome], None]]:
+    """Open a run that the Trainer's own callback logs into; yields a function that adds the final figures."""
+    if recipe.report_to != "wandb":
+        yield lambda outcome: None
+        return
+    import wandb
+
+    directory = Path(os.environ.get("WANDB_DIR") or folder.parent)
+    directory.mkdir(parents=True, exist_ok=True)
+    config = recipe.model_dump(mode="json")
+    session = wandb.init(project=os.environ.get("WANDB_PROJECT", "slmtune"), dir=str(directory), config=config)
+
+    def finish(outcome: Outcome) -> None:
+        session.summary.update(
+            {
+                "steps": outcome.steps,
+                "train_loss": outcome.train_loss,
+                "eval_loss": outcome.eval_loss,
+                "tokens": outcome.tokens,
+                "supervised_tokens": outcome.supervised_tokens,
+                "tokens_per_second": outcome.tokens / outcome.seconds,
+            }
+        )
+
+    try:
+        yield finish
+    except BaseException:
+        session.finish(exit_code=1)
+        raise
+    session.finish()

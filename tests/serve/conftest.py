@@ -1,0 +1,159 @@
+"""A server in this process, over a tiny random model, and adapters that change what it says."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune import models
+from finetune.artifacts import Adapter, writing
+from finetune.models import Loaded
+from finetune.recipe import AdapterRecipe
+from finetune.serve.engine import Engine
+from finetune.serve.job import Served
+from finetune.serve.listen import Server, bind, url_of
+
+KEY = "a-long-random-string"
+
+
+def make_adapter(folder: Path, base_folder: Path, seed: int, **recipe: Any) -> Path:
+    """An adapter artifact whose random matrices change every answer."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = models.find_base(str(base_folder))
+    torch.manual_seed(seed)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    peft_model = get_peft_model(AutoModelForCausalLM.from_pretrained(base_folder), config)
+    for name, parameter in peft_model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    with writing(folder, Adapter, overwrite=False) as writer:
+        peft_model.save_pretrained(writer.folder)
+        models.load_tokenizer(base_folder, base).save_pretrained(writer.folder)
+        settings = AdapterRecipe(model=str(base_folder), **recipe)
+        writer.manifest["config"] = settings.model_dump(mode="json") | {"model": base.name}
+        writer.manifest["parents"] = {"base_model": base.describe()}
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two_adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two adapters of the tiny model, by the names that they are served under."""
+    folder = tmp_path_factory.mktemp("adapters")
+    return {name: make_adapter(folder / name, tiny_model, seed) for seed, name in enumerate(("health", "finance"))}
+
+
+@pytest.fixture
+def loaded(tiny_model: Path) -> Loaded:
+    """The tiny model, to be changed by a test as it likes."""
+    return models.load(models.find_base(str(tiny_model)), AdapterRecipe(load_in_4bit=False))
+
+
+@pytest.fixture
+def make_engine(loaded: Loaded) -> Iterator[Callable[..., Engine]]:
+    """Builds engines over the tiny model, named `tiny`, and closes them."""
+    engines: list[Engine] = []
+
+    def make(queue_size: int = 4) -> Engine:
+        engines.append(Engine(loaded, [Served("tiny")], queue_size=queue_size))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.close()
+        engine.join()
+
+
+class Brake:
+    """Holds a model before each of its steps until released, and counts the steps."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.reached = threading.Event()
+        self.released = threading.Event()
+        self.steps = 0
+        loaded.model.register_forward_pre_hook(self._step)
+
+    def _step(self, *_: object) -> None:
+        self.steps += 1
+        self.reached.set()
+        assert self.released.wait(30)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP response."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    text: str
+
+    @property
+    def data(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.text)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The body's error, after a look at its shape."""
+        assert self.headers["content-type"] == "application/json"
+        assert set(self.data) == {"error"}
+        error: dict[str, Any] = self.data["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert isinstance(error["message"], str)
+        return error
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server in a thread."""
+
+    server: Server
+    url: str
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A fresh connection."""
+        return http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=30)
+
+    def ask(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Answer:
+        """One request; a body that is not bytes is sent as JSON."""
+        connection = self.connect()
+        given = {"Content-Type": "application/json"} if body is not None else {}
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        try:
+            connection.request(method, path, data, given | (headers or {}))
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read().decode())
+        finally:
+            connection.close()
+
+
+@contextmanager
+def running(engine: Engine, api_key: str | None = None) -> Iterator[Running]:
+    """Serve an engine from a thread of this process."""
+    ready = threading.Event()
+    with bind("127.0.0.1", 0, local_only=True) as taken:
+        server = Server(engine, host="127.0.0.1", api_key=api_key, on_ready=ready.set)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
+        thread.start()
+        assert ready.wait(30)
+        try:
+            yield Running(server, url_of("127.0.0.1", taken))
+        finally:
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+def hello(**fields: object) -> dict[str, object]:
+    """A small chat request."""
+    return {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4, **fields}

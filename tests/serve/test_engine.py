@@ -1,0 +1,251 @@
+"""The engine: what it generates, when it stops, who waits, and what happens when things go wrong."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune import models
+from finetune.artifacts import Adapter
+from finetune.chat import render_prompt
+from finetune.errors import ContextLengthError, EngineStoppedError, QueueFullError, SlmtuneError
+from finetune.models import Loaded
+from finetune.records import Message
+from finetune.serve import ServeTarget
+from finetune.serve.engine import Engine
+from finetune.serve.job import Event, GenerationParams, Result
+from finetune.serve.targets import open_engine
+
+from .conftest import Brake
+
+QUESTION = [Message("user", "Did profit rise?")]
+GREEDY = GenerationParams(max_tokens=24, temperature=0)
+
+
+def say(engine: Engine, params: GenerationParams, model: str = "tiny") -> tuple[str, Result]:
+    generation = engine.generate(QUESTION, params, model)
+    text = "".join(generation)
+    assert generation.result is not None
+    return text, generation.result
+
+
+def greedy_ids(loaded: Loaded, tokens: int) -> list[int]:
+    """What the library generates by itself."""
+    import torch
+
+    prompt = torch.tensor([render_prompt(loaded.tokenizer, QUESTION)])
+    model: Any = loaded.model
+    out = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=tokens)
+    ids: list[int] = out[0, prompt.shape[1] :].tolist()
+    return ids
+
+
+def test_greedy_text_is_what_the_model_generates(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+    ids = greedy_ids(loaded, 24)
+    text, result = say(make_engine(), GREEDY)
+    assert text == loaded.tokenizer.decode(ids, skip_special_tokens=True)
+    assert result == Result("length", len(render_prompt(loaded.tokenizer, QUESTION)), 24)
+
+
+def test_each_adapter_and_the_base_answer_for_themselves(two_adapters: dict[str, Path], tiny_model: Path) -> None:
+    expected = {}
+    for name, path in two_adapters.items():
+        alone = models.load_adapter(Adapter.open(path))
+        expected[name] = alone.tokenizer.decode(greedy_ids(alone, 24), skip_special_tokens=True)
+        with alone.model.disable_adapter():  # type: ignore[operator]
+            expected[tiny_model.name] = alone.tokenizer.decode(greedy_ids(alone, 24), skip_special_tokens=True)
+    engine = open_engine([ServeTarget(name, path) for name, path in two_adapters.items()])
+    try:
+        order = [*expected, *reversed(expected)]
+        assert [say(engine, GREEDY, name)[0] for name in order] == [expected[name] for name in order]
+    finally:
+        engine.close()
+    assert len(set(expected.values())) == 3
+
+
+def test_a_seed_fixes_the_sample(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine()
+    first, again, other = (say(engine, GenerationParams(max_tokens=16, seed=seed))[0] for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_without_a_seed_samples_differ(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine()
+    assert len({say(engine, GenerationParams(max_tokens=16))[0] for _ in range(3)}) == 3
+
+
+def test_sampling_leaves_the_callers_random_numbers_alone(make_engine: Callable[..., Engine]) -> None:
+    import torch
+
+    state = torch.get_rng_state()
+    say(make_engine(), GenerationParams(max_tokens=2, seed=1))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_sampling_reaches_beyond_the_fifty_likeliest_tokens(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+    """The library's default `top_k`, which requests cannot see."""
+    import torch
+
+    engine = make_engine()
+    prompt = torch.tensor([render_prompt(loaded.tokenizer, QUESTION)])
+    likeliest = set(loaded.model(input_ids=prompt).logits[0, -1].topk(50).indices.tolist())
+    texts = [say(engine, GenerationParams(max_tokens=1, temperature=2, seed=seed))[0] for seed in range(20)]
+    known = {loaded.tokenizer.decode([token], skip_special_tokens=True) for token in likeliest}
+    assert set(texts) - known
+
+
+@pytest.mark.parametrize("temperature", [1e-9, 1e-300])
+def test_a_temperature_next_to_zero_is_greedy(make_engine: Callable[..., Engine], temperature: float) -> None:
+    engine = make_engine()
+    assert say(engine, GenerationParams(max_tokens=8, temperature=temperature)) == say(
+        engine, GenerationParams(max_tokens=8, temperature=0)
+    )
+
+
+def test_a_stop_token_of_the_generation_settings_ends_the_answer(
+    make_engine: Callable[..., Engine], loaded: Loaded
+) -> None:
+    ids = greedy_ids(loaded, 24)
+    end = ids[5]
+    settings: Any = loaded.model.generation_config
+    settings.eos_token_id = [2, end]
+    text, result = say(make_engine(), GREEDY)
+    kept = ids[: ids.index(end)]
+    assert text == loaded.tokenizer.decode(kept, skip_special_tokens=True)
+    assert (result.finish_reason, result.completion_tokens) == ("stop", len(kept))
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine()
+    whole, _ = say(engine, GREEDY)
+    stop = whole[4:7]
+    text, result = say(engine, GenerationParams(max_tokens=24, temperature=0, stop=("never", stop)))
+    assert text == whole[: whole.index(stop)]
+    assert result.finish_reason == "stop"
+    assert result.completion_tokens < 24
+
+
+def test_an_answer_has_what_the_context_leaves_when_nothing_is_said(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine()
+    long = [Message("user", "profit rose " * 100)]
+    room = engine.context - len(engine.encode_chat(long))
+    assert 0 < room < 256
+    generation = engine.generate(long, GenerationParams(temperature=0), "tiny")
+    assert list(generation)
+    assert generation.result is not None
+    assert generation.result.completion_tokens <= room
+
+
+def test_more_than_the_context_is_refused_with_the_counts(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine()
+    prompt = len(engine.encode_chat(QUESTION))
+    with pytest.raises(ContextLengthError, match=rf"{prompt} tokens.* {engine.context} .*{engine.context}"):
+        engine.generate(QUESTION, GenerationParams(max_tokens=engine.context), "tiny")
+    engine.generate(QUESTION, GenerationParams(max_tokens=engine.context - prompt), "tiny").cancel()
+
+
+def test_leaving_the_loop_ends_the_generation(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+    brake = Brake(loaded)
+    brake.released.set()
+    engine = make_engine()
+    for _ in engine.generate(QUESTION, GenerationParams(max_tokens=400, temperature=0), "tiny"):
+        break
+    say(engine, GenerationParams(max_tokens=1))
+    assert brake.steps < 200
+
+
+def test_a_full_queue_refuses_and_a_cancelled_request_makes_room(
+    make_engine: Callable[..., Engine], loaded: Loaded
+) -> None:
+    brake = Brake(loaded)
+    engine = make_engine(queue_size=1)
+    events: list[Event] = []
+    running = engine.submit([1], GREEDY, "tiny", events.append)
+    assert brake.reached.wait(30)
+    waiting = engine.submit([1], GREEDY, "tiny", events.append)
+    with pytest.raises(QueueFullError):
+        engine.submit([1], GREEDY, "tiny", events.append)
+    waiting.cancel()
+    assert events == [Result("cancelled", 1, 0)]
+    last = engine.generate(QUESTION, GREEDY, "tiny")
+    running.cancel()
+    brake.released.set()
+    assert list(last)
+    assert events[1:] == [Result("cancelled", 1, 0)]
+
+
+def test_requests_are_served_in_their_order(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+    brake = Brake(loaded)
+    engine = make_engine()
+    done: list[int] = []
+    ended = threading.Semaphore(0)
+
+    def listener(number: int) -> Callable[[Event], None]:
+        def listen(event: Event) -> None:
+            if isinstance(event, Result):
+                done.append(number)
+                ended.release()
+
+        return listen
+
+    for number in range(4):
+        engine.submit([1], GenerationParams(max_tokens=2), "tiny", listener(number))
+    brake.released.set()
+    assert all(ended.acquire(timeout=30) for _ in range(4))
+    assert done == [0, 1, 2, 3]
+
+
+def test_a_failed_generation_says_so_without_the_text_and_the_next_one_works(
+    make_engine: Callable[..., Engine], loaded: Loaded, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("about the patient's diagnosis")
+
+    caplog.set_level(logging.DEBUG)
+    engine = make_engine()
+    hook = loaded.model.register_forward_pre_hook(fail)
+    with pytest.raises(SlmtuneError, match="RuntimeError") as caught:
+        say(engine, GREEDY)
+    hook.remove()
+    assert "diagnosis" not in str(caught.value) + caplog.text
+    assert "RuntimeError" in caplog.text
+    assert say(engine, GREEDY)[0]
+    assert engine.alive
+
+
+def test_when_the_worker_dies_nobody_waits_for_ever(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+    def die(*_: object) -> None:
+        raise SystemExit
+
+    loaded.model.register_forward_pre_hook(die)
+    engine = make_engine()
+    generations = []
+    for _ in range(3):
+        try:
+            generations.append(engine.generate(QUESTION, GREEDY, "tiny"))
+        except EngineStoppedError:  # it died before this one came
+            break
+    for generation in generations:
+        with pytest.raises(EngineStoppedError):
+            list(generation)
+    engine.join()
+    assert not engine.alive
+    with pytest.raises(EngineStoppedError):
+        engine.generate(QUESTION, GREEDY, "tiny")
+
+
+def test_closing_ends_running_and_waiting_requests_at_once(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+    brake = Brake(loaded)
+    engine = make_engine()
+    generations = [engine.generate(QUESTION, GREEDY, "tiny") for _ in range(2)]
+    assert brake.reached.wait(30)
+    engine.close()
+    for generation in generations:
+        with pytest.raises(EngineStoppedError):
+            list(generation)
+    brake.released.set()

@@ -1,0 +1,146 @@
+"""The doctor, on a machine in order and on one where everything that a test can break is broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = """
+import dataclasses, json, sys
+from pathlib import Path
+from finetune.doctor import run_checks
+report = run_checks(workspace=Path(sys.argv[1]), offline=sys.argv[2] == "offline")
+print(json.dumps(dataclasses.asdict(report)))
+"""
+
+
+def examine(workspace: Path, mode: str, **environment: str) -> dict[str, Any]:
+    """Run the doctor in a process of its own: libraries read their settings when they are imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(workspace), mode],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    report = json.loads(done.stdout)
+    return {"ok": report["ok"], **{check["name"]: check for check in report["checks"]}}
+
+
+@pytest.fixture(scope="module")
+def in_order(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A machine without GPU and network, with nothing cached."""
+    folder = tmp_path_factory.mktemp("in-order")
+    caches = {"XDG_CACHE_HOME": str(folder / "cache"), "HF_HOME": str(folder / "hf")}
+    return examine(folder / "runs", "offline", **caches)
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """No folder can be made, libraries do not fit, and nothing listens where the Hub should be."""
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "file").write_text("not a folder", "utf-8")
+    claim(folder / "site", "slmtune", "0", "peft>=0.21.2,<1", "click>=8", "library-that-is-missing>=7")
+    claim(folder / "site", "peft", "0.1.0")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        return examine(
+            folder / "file" / "runs",
+            "online",
+            PYTHONPATH=str(folder / "site"),
+            HF_ENDPOINT=f"http://127.0.0.1:{closed.getsockname()[1]}",
+            HF_HOME=str(folder / "file" / "hf"),
+            XDG_CACHE_HOME=str(folder / "cache"),
+            HF_HUB_OFFLINE="0",
+        )
+
+
+def claim(site: Path, name: str, version: str, *requires: str) -> None:
+    """Metadata of an installed distribution, found before the real one."""
+    folder = site / f"{name}-{version}.dist-info"
+    folder.mkdir(parents=True)
+    lines = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}", "Requires-Python: >=3.11"]
+    (folder / "METADATA").write_text(
+        "\n".join([*lines, *(f"Requires-Dist: {one}" for one in requires)]) + "\n", "utf-8"
+    )
+
+
+@pytest.mark.parametrize("name", ["python", "libraries", "torch", "cuda", "bitsandbytes", "disk", "workspace", "cache"])
+def test_machine_in_order_passes(in_order: dict[str, Any], name: str) -> None:
+    assert in_order[name]["ok"], in_order[name]
+
+
+def test_no_gpu_is_not_a_failure(in_order: dict[str, Any]) -> None:
+    assert "training runs on the CPU" in in_order["cuda"]["detail"]
+
+
+def test_bitsandbytes_is_tried_not_only_found(in_order: dict[str, Any]) -> None:
+    assert "quantises on cpu" in in_order["bitsandbytes"]["detail"]
+
+
+def test_offline_hub_is_not_asked(in_order: dict[str, Any]) -> None:
+    assert in_order["hub"]["ok"]
+    assert "offline" in in_order["hub"]["detail"]
+
+
+def test_offline_without_base_model_is_not_ready(in_order: dict[str, Any]) -> None:
+    assert not in_order["base-model"]["ok"]
+    assert not in_order["ok"]
+
+
+def test_looking_leaves_nothing_behind(in_order: dict[str, Any]) -> None:
+    workspace = Path(in_order["workspace"]["detail"].removesuffix(" can be written"))
+    assert not list(workspace.parent.iterdir())
+
+
+def test_missing_library_is_named(broken: dict[str, Any]) -> None:
+    assert "library-that-is-missing is missing" in broken["libraries"]["detail"]
+
+
+def test_library_out_of_range_is_named_with_its_version(broken: dict[str, Any]) -> None:
+    assert "peft 0.1.0 is not" in broken["libraries"]["detail"]
+
+
+def test_fix_installs_only_what_is_wrong(broken: dict[str, Any]) -> None:
+    fix = broken["libraries"]["fix"]
+    assert "pip install" in fix
+    assert "library-that-is-missing>=7" in fix
+    assert "peft" in fix
+    assert "click" not in fix
+
+
+def test_unwritable_workspace_fails(broken: dict[str, Any]) -> None:
+    assert not broken["workspace"]["ok"]
+
+
+def test_unwritable_cache_fails(broken: dict[str, Any]) -> None:
+    assert not broken["cache"]["ok"]
+    assert "HF_HOME" in broken["cache"]["fix"]
+
+
+def test_unreachable_hub_is_a_warning_with_a_way_out(broken: dict[str, Any]) -> None:
+    hub = broken["hub"]
+    assert (hub["ok"], hub["required"]) == (False, False)
+    assert "127.0.0.1" in hub["detail"]
+    assert "--offline" in hub["fix"]
+
+
+def test_every_failure_says_how_to_mend_it(broken: dict[str, Any]) -> None:
+    checks = [value for key, value in broken.items() if key != "ok"]
+    assert all(bool(check["fix"]) != check["ok"] for check in checks)
+
+
+def test_failure_makes_the_machine_not_ready(broken: dict[str, Any]) -> None:
+    assert not broken["ok"]
+
+
+def test_importing_the_doctor_loads_no_torch() -> None:
+    program = "import sys, finetune.doctor; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
