@@ -15,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dis
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-quickstart: $(VENV)/.runtime ## Install, then train and evaluate a small health model from the bundled sample
+quickstart: $(VENV)/.runtime ## Install, then train, evaluate and merge a small finance model
 	@$(BIN)/slmtune quickstart
 
 test: $(VENV)/.dev ## Run every test
@@ -25,7 +25,7 @@ test-fast: $(VENV)/.dev ## Run the tests that take less than about ten seconds e
 	@$(PYTEST) -m 'not slow'
 
 lint: $(VENV)/.dev ## Check style, types, layers and the generated command reference
-	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff check --quiet --output-format concise .
 	@$(BIN)/ruff format --quiet --check . || { echo 'Some files are not formatted: make format'; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
@@ -37,7 +37,7 @@ format: $(VENV)/.dev ## Format the code
 
 docs: $(VENV)/.dev ## Generate the command reference and build the guide into site/
 	@$(BIN)/python docs/generate_commands.py
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'The guide is in site/index.html'
 
 bench: $(VENV)/.dev ## Run every benchmark; each prints a ratio measured in one run

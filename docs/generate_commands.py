@@ -12,7 +12,7 @@ import click
 from finetune.cli import cli
 
 TARGET = Path(__file__).with_name("commands.md")
-WIDTH = 100
+WIDTH = 110
 HEADER = """# Command reference
 
 Generated from the program by `make docs`; do not edit.
@@ -22,7 +22,8 @@ Generated from the program by `make docs`; do not edit.
 
 def pages(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[str]:
     """The help of a command and of all commands below it, each as a section."""
-    context = click.Context(command, info_name=name, parent=parent, terminal_width=WIDTH, max_content_width=WIDTH)
+    settings = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
+    context = click.Context(command, info_name=name, parent=parent, **settings)
     yield f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for child in command.list_commands(context):

@@ -96,11 +96,19 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> 
 
 
 def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, open_turn: bool) -> str:
+    from jinja2 import TemplateError
+
     conversation = [{"role": message.role, "content": message.content} for message in messages]
-    text = tokenizer.apply_chat_template(
-        conversation, tokenize=False, add_generation_prompt=open_turn, date_string=TEMPLATE_DATE
-    )
-    return str(text)
+    options = {"tokenize": False, "add_generation_prompt": open_turn, "date_string": TEMPLATE_DATE}
+    try:
+        return str(tokenizer.apply_chat_template(conversation, **options))
+    except TemplateError as error:
+        if conversation[0]["role"] != "system" or len(conversation) == 1:
+            raise InputError(f"The chat template of this model refuses a conversation: {error}") from None
+    # Gemma knows no system role: its instruction opens the first user turn.
+    system, first, *rest = conversation
+    opened = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
+    return str(tokenizer.apply_chat_template([opened, *rest], **options))
 
 
 def _prefix_length(part: str, whole: str) -> int:

@@ -15,6 +15,7 @@ from finetune.artifacts import Adapter, Model
 from finetune.environment import is_offline
 from finetune.errors import ArtifactError, BaseModelError, HubError, InputError, OfflineError, UnknownNameError
 from finetune.presets import PLAIN_TEMPLATE, PRESETS, find_preset
+from finetune.quantization import keep_linear4bit_unpacked, nf4, unpack_on_cpu
 from finetune.recipe import AdapterRecipe
 
 if TYPE_CHECKING:
@@ -164,25 +165,17 @@ def load_merged(model: Model) -> Loaded:
 def load_base(folder: Path, recipe: AdapterRecipe) -> PreTrainedModel:
     """Load causal language model weights onto the first GPU or the CPU.
 
-    With `load_in_4bit`: NF4 with double quantisation (Dettmers et al., QLoRA, 2023). Parts that stay unquantised are kept
-    in the compute precision.
+    With `load_in_4bit` the linear layers are quantised to NF4; the other parts are kept in the compute precision.
 
     Raises:
         InputError: the folder holds no causal language model that transformers can load.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     dtype = compute_dtype(recipe)
     options: dict[str, Any] = {"device_map": {"": device_name()}, "dtype": dtype, "attn_implementation": "sdpa"}
     if recipe.load_in_4bit:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-            bnb_4bit_quant_storage=torch.uint8,
-        )
+        options["quantization_config"] = nf4(dtype)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if not any("CausalLM" in name or "LMHead" in name for name in config.architectures or []):
@@ -196,7 +189,8 @@ def load_base(folder: Path, recipe: AdapterRecipe) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"The model in {folder} cannot be loaded: {reason}. slmtune needs config.json and safetensors") from None
-    keep_linear4bit_unpacked(model)
+    if not unpack_on_cpu(model):
+        keep_linear4bit_unpacked(model)
     return model
 
 
@@ -246,21 +240,6 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str =
             f"{len(stored - expected)} are left over"
         )
     return peft_model
-
-
-def keep_linear4bit_unpacked(model: torch.nn.Module) -> None:
-    """Stop bitsandbytes from repacking 4-bit weights for CPU inference, which makes later gradients wrong.
-
-    `Linear4bit.forward` repacks when the layer is in eval mode and the input needs no gradient; the backward pass then
-    reads the packed weights as if they were not (bitsandbytes 0.50.2, CPUs with AVX512-BF16; related:
-    https://github.com/bitsandbytes-foundation/bitsandbytes/issues/2078). Remove when a release passes
-    tests/train/test_eval_neutral.py without it.
-    """
-    from bitsandbytes.nn import Linear4bit
-
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
 
 
 def device_name() -> str:
@@ -390,8 +369,11 @@ def _download_snapshot(hub_id: str, revision: str | None) -> Path:
         RevisionNotFoundError,
     )
 
+    from finetune.patience import be_patient
+
     if is_offline():
         raise OfflineError(f"{hub_id} is not cached, and the network is forbidden (--offline). Run once without --offline")
+    be_patient()
     log.info("Downloading %s from the Hub.", hub_id)
     try:
         folder = snapshot_download(hub_id, revision=revision, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,20 +13,31 @@ from finetune import environment
 
 environment.settle()  # before any test imports a library that reads it
 
+from local_hub import LocalHub  # noqa: E402
+
+from finetune.prepare import PrepareRequest, prepare  # noqa: E402
+from finetune.recipe import DEFAULT_MODEL, AdapterRecipe  # noqa: E402
 from finetune.records import Message  # noqa: E402
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-WORDS = "The bank raised its outlook after profit rose. Shares fell as costs grew. bearish neutral bullish yes no maybe "
+WORDS = (
+    "The bank raised its outlook after profit rose. Shares fell as costs grew. bearish neutral bullish yes no maybe "
+)
+
+
+ORDINARY = {name: os.environ.get(name) for name in ("HF_HOME", "XDG_CACHE_HOME")}  # before the tests have their own
 
 
 @pytest.fixture(scope="session", autouse=True)
 def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep caches of the machine out of the tests, and the tests out of them; `slow` tests share the model cache."""
+    """Keep caches of the machine out of the tests, and the tests out of them."""
     home = tmp_path_factory.mktemp("home")
-    os.environ.update(HF_HOME=str(home / "hf"), WANDB_MODE="offline", WANDB_DIR=str(home))
+    os.environ.update(
+        HF_HOME=str(home / "hf"), XDG_CACHE_HOME=str(home / "cache"), WANDB_MODE="offline", WANDB_DIR=str(home)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +52,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator([WORDS] * 20, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
@@ -55,6 +70,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_key_value_heads=2,
         max_position_embeddings=512,
         tie_word_embeddings=True,
+        initializer_range=0.15,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
@@ -67,6 +83,56 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """The default base model, from the machine's own cache or fetched into it; for `slow` tests."""
+    from finetune.models import resolve
+
+    isolated = {name: os.environ[name] for name in ORDINARY}
+    for name, value in ORDINARY.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    try:
+        return resolve(DEFAULT_MODEL)
+    finally:
+        os.environ.update(isolated)
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of 48 labelled sentences and 12 questions, whose labels follow from a word in the sentence."""
+    folder = tmp_path_factory.mktemp("corpora")
+    signs = {"bearish": "fell", "neutral": "held", "bullish": "rose"}
+    news = [
+        {"text": f"Shares of company number {number} {sign} today.", "label": label}
+        for number in range(16)
+        for label, sign in signs.items()
+    ]
+    questions = [{"question": f"What is {n} plus one?", "answer": f"It is {n + 1}."} for n in range(12)]
+    for name, rows in (("news", news), ("questions", questions)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    sources = tuple(str(folder / f"{name}.jsonl") for name in ("news", "questions"))
+    prepare(PrepareRequest(folder / "corpus", sources=sources, split_ratio="0.6/0.1/0.3", license="cc0-1.0"))
+    return folder / "corpus"
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_model: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the tiny model in 4 bit, trained for real on the tiny corpus."""
+    from finetune.train import TrainRequest, train
+
+    recipe = AdapterRecipe(model=str(tiny_model), learning_rate=1e-2, num_train_epochs=10, logging_steps=1)
+    folder = tmp_path_factory.mktemp("adapters") / "tiny"
+    train(TrainRequest(tiny_corpus, folder, recipe))
+    return folder
+
+
 def chat(*turns: str) -> tuple[Message, ...]:
     """A conversation of alternating user and assistant turns."""
     return tuple(Message("user" if number % 2 == 0 else "assistant", turn) for number, turn in enumerate(turns))
+
+
+@pytest.fixture
+def local_hub() -> Iterator[LocalHub]:
+    """An empty Hugging Face Hub on this machine; a client is a process with `local_hub.environ(home)`."""
+    with LocalHub() as hub:
+        yield hub

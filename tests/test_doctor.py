@@ -144,3 +144,13 @@ def test_failure_makes_the_machine_not_ready(broken: dict[str, Any]) -> None:
 def test_importing_the_doctor_loads_no_torch() -> None:
     program = "import sys, finetune.doctor; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_command_prints_the_report_and_ends_with_its_verdict(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder", "utf-8")
+    command = [sys.executable, "-m", "finetune", "doctor", "--offline", "--json", "--run-dir", str(tmp_path / "file")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    failed = {check["name"] for check in report["checks"] if not check["ok"] and check["required"]}
+    assert "workspace" in failed
+    assert (report["ok"], done.returncode) == (False, 1)

@@ -28,7 +28,7 @@ domains = [load_domain(name) for name in domain_names()]
 for domain in domains:
     assert all(domain.prompt_text(task).strip() for task in domain.recipe.tasks), domain.name
     for source in (*domain.recipe.sources, *domain.recipe.sample):
-        assert source.is_remote or (domain.folder / source.uri).exists(), (domain.name, source.uri)
+        assert source.is_remote or any(domain.folder.glob(source.uri)), (domain.name, source.uri)
         assert source.test_ids is None or (domain.folder / source.test_ids).is_file(), (domain.name, source.test_ids)
 adapters = sorted(path.stem for path in (recipes_folder() / "adapters").glob("*.yaml"))
 assert all(isinstance(load_adapter_recipe(name), AdapterRecipe) for name in adapters)

@@ -1,20 +1,14 @@
-"""Talking to the Hub with patience: what is worth another try, and what a refusal means to the person who meets it.
+"""Changing things on the Hub: what is worth another try, and what a refusal means to the person who meets it.
 
-huggingface_hub 2.4 repeats most requests itself, but neither a failed commit nor a 503 on a file's download; and to
-repeat a commit whose answer was lost is to commit twice. So what is passed to `patiently` must look at the state of
-the repository before it changes anything.
+huggingface_hub 2.4 does not repeat a failed commit, and to repeat one whose answer was lost is to commit twice. So what
+is passed to `patiently` must look at the state of the repository before it changes anything.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import re
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import httpx2
@@ -31,16 +25,11 @@ from huggingface_hub.errors import (
 
 from finetune.environment import is_offline
 from finetune.errors import HubError, InputError, OfflineError, SlmtuneError, UnknownNameError
+from finetune.patience import LONGEST_WAIT, TRANSIENT, WAITS, be_patient, pause, requested_wait
 
 T = TypeVar("T")
 
-WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third, ... try
-LONGEST_WAIT = 300.0  # seconds; the window of the Hub's rate limits
-LONGEST_WAIT_FOR_CONNECTION = 2.0  # seconds; without a network, waiting longer only keeps the user waiting
-TRANSIENT = {408, 429, 500, 502, 503, 504}
 LOGIN = "Log in with: hf auth login"
-
-log = logging.getLogger(__name__)
 
 
 def patiently(call: Callable[[], T], *, also: Collection[int] = ()) -> T:
@@ -53,10 +42,7 @@ def patiently(call: Callable[[], T], *, also: Collection[int] = ()) -> T:
             delay = max(wait, _requested_wait(cause))
             if not _may_pass(cause, also) or delay > LONGEST_WAIT:
                 raise
-            if isinstance(cause, httpx2.ConnectError) and wait > LONGEST_WAIT_FOR_CONNECTION:
-                raise
-            log.info("The Hub: %s. Trying again in %.0f s.", _summary(cause), delay)
-            time.sleep(delay)
+            pause(delay, _summary(cause))
     return call()
 
 
@@ -74,6 +60,7 @@ def explained(repo_id: str, user: str = "") -> Iterator[None]:
         raise OfflineError(
             f"{repo_id} is on the Hub, and the network is forbidden (--offline). Run again without --offline"
         )
+    be_patient()
     try:
         yield
     except SlmtuneError:
@@ -115,7 +102,7 @@ def _refused(error: HfHubHTTPError, repo_id: str, user: str) -> SlmtuneError:
     if status == 403:
         who = f" You are {user}." if user else ""
         return HubError(
-            f"The Hub does not let you write to {repo_id}.{who} Use a token with write access "
+            f"The Hub refuses access to {repo_id}.{who} Writing needs a token with write access "
             "(https://huggingface.co/settings/tokens) and a namespace that is yours"
         )
     if status == 429:
@@ -149,20 +136,7 @@ def _may_pass(error: BaseException, also: Collection[int]) -> bool:
 
 
 def _requested_wait(error: BaseException) -> float:
-    """Seconds that the Hub asks to wait: `Retry-After` as a number or a date, or the end of the rate limit's window."""
-    if not isinstance(error, HfHubHTTPError):
-        return 0.0
-    headers = error.response.headers
-    value = headers.get("Retry-After", "").strip()
-    if value.isdigit():
-        return float(value)
-    if value:
-        try:
-            return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-        except (TypeError, ValueError):
-            return 0.0
-    window = re.search(r"\bt=(\d+)", headers.get("RateLimit", "")) if error.response.status_code == 429 else None
-    return float(window[1]) if window else 0.0
+    return requested_wait(error.response) if isinstance(error, HfHubHTTPError) else 0.0
 
 
 def _summary(error: BaseException) -> str:
@@ -170,5 +144,5 @@ def _summary(error: BaseException) -> str:
     if isinstance(error, HfHubHTTPError):
         detail = (error.server_message or "").strip().splitlines()
         return f"status {error.response.status_code}" + (f" ({detail[0]})" if detail else "")
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -97,8 +97,8 @@ def _download(repo: Repo, commit: str, remote: Mapping[str, RepoFile], folder: P
     where = f"{repo.id} at {commit[:12]}"
     try:
         manifest = json.loads(repo.download(MANIFEST, commit, folder).read_text("utf-8"))
-        kind, names = SHARED[manifest["kind"]], list(manifest["files"])
-    except (KeyError, TypeError, ValueError):
+        kind, names = SHARED[manifest["kind"]], list(manifest["files"].keys())
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(f"{where} was not made by slmtune: its {MANIFEST} is of another program") from None
     if unsafe := [name for name in names if not _is_safe_name(name)]:
         raise ArtifactError(f"{where} lists a file that pull refuses: {unsafe[0]!r}. Nothing was kept")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from huggingface_hub import DatasetInfo, HfApi, ModelInfo
@@ -12,7 +11,6 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from finetune.artifacts import Adapter, Artifact, Corpus, Model
 from finetune.errors import InputError
-from finetune.hub.client import patiently
 
 CARD = "README.md"
 SHARED: dict[str, type[Artifact]] = {kind.kind: kind for kind in (Adapter, Model, Corpus)}
@@ -34,22 +32,17 @@ class Repo:
     def info(self, revision: str | None = None) -> ModelInfo | DatasetInfo:
         """Visibility and commit."""
         if self.type == "dataset":
-            return patiently(partial(self.api.dataset_info, self.id, revision=revision))
-        return patiently(partial(self.api.model_info, self.id, revision=revision))
+            return self.api.dataset_info(self.id, revision=revision)
+        return self.api.model_info(self.id, revision=revision)
 
     def files(self, commit: str) -> dict[str, RepoFile]:
         """The files of a commit by name."""
-
-        def listing() -> dict[str, RepoFile]:
-            tree = self.api.list_repo_tree(self.id, repo_type=self.type, revision=commit, recursive=True)
-            return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-
-        return patiently(listing)
+        tree = self.api.list_repo_tree(self.id, repo_type=self.type, revision=commit, recursive=True)
+        return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
 
     def download(self, name: str, commit: str, folder: Path | None = None) -> Path:
         """Fetch one file of a commit into `folder`, or into the client's cache."""
-        fetch = partial(self.api.hf_hub_download, self.id, name, repo_type=self.type, revision=commit, local_dir=folder)
-        return Path(patiently(fetch))
+        return Path(self.api.hf_hub_download(self.id, name, repo_type=self.type, revision=commit, local_dir=folder))
 
 
 def check_repo_id(repo_id: str) -> None:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,15 @@ def push(
     check_disclosure(_payload(artifact), token or get_token())
     with explained(repo_id):
         api = HfApi(token=_require_token(token))
-        user = _describe_user(patiently(api.whoami))
+        user = _describe_user(api.whoami())
     repo = Repo(api, repo_id, "dataset" if isinstance(artifact, Corpus) else "model")
     with explained(repo_id, user):
         info = _ensure_visibility(repo, public=public)
         refresh_card(artifact, repo)
         files = _payload(artifact)
         text = message or f"Push {artifact.kind} {artifact.fingerprint[:12]}"
-        commit = patiently(partial(_bring_up_to_date, repo, artifact, files, text), also=OVERTAKEN)
+        looks = count(1)
+        commit = patiently(lambda: _bring_up_to_date(repo, artifact, files, text, next(looks)), also=OVERTAKEN)
     if commit == info.sha:
         log.info("%s holds this %s already: nothing to commit.", repo_id, artifact.kind)
     size = sum(file.stat().st_size for file in files.values())
@@ -92,7 +94,7 @@ def open_shared(path: Path) -> Artifact:
     except (ValueError, KeyError, TypeError):
         raise ArtifactError(f"{path} is damaged: {MANIFEST} cannot be read") from None
     if kind not in SHARED:
-        raise ArtifactError(f"{path} holds a {kind}, which is not shared on its own. Give one of: {kinds}")
+        raise ArtifactError(f"{path} is of the kind {kind!r}, which is not shared on its own. Give one of: {kinds}")
     return SHARED[kind].open(path)
 
 
@@ -115,12 +117,13 @@ def refresh_card(artifact: Artifact, repo: Repo) -> None:
 def _report_of(artifact: Artifact) -> EvalReport | None:
     """The evaluation in the same workspace, if it is of this very artifact."""
     try:
-        report = EvalReport.open(artifact.path.parent / "eval")
+        report = EvalReport.open(artifact.path.resolve().parent / "eval")
     except SlmtuneError:
         return None
-    evaluated = report.manifest["parents"].get(artifact.kind, {}).get("fingerprint")
-    if evaluated != artifact.fingerprint:
-        log.info("%s is of another %s: the card does not quote it.", report.path, artifact.kind)
+    merged_from = artifact.manifest["parents"].get("adapter", {})
+    adapter = artifact.fingerprint if isinstance(artifact, Adapter) else merged_from.get("fingerprint")
+    if report.manifest["parents"]["adapter"]["fingerprint"] != adapter:
+        log.info("%s is of another adapter: the card does not quote it.", report.path)
         return None
     return report
 
@@ -128,7 +131,7 @@ def _report_of(artifact: Artifact) -> EvalReport | None:
 def _is_public(api: HfApi, dataset: str) -> bool:
     """Whether anyone may know of a data set: only then a card names it."""
     try:
-        patiently(partial(api.dataset_info, dataset, token=False))
+        api.dataset_info(dataset, token=False)
     except HfHubHTTPError:
         return False
     return True
@@ -178,18 +181,20 @@ def _ensure_visibility(repo: Repo, *, public: bool) -> ModelInfo | DatasetInfo:
     return info
 
 
-def _bring_up_to_date(repo: Repo, artifact: Artifact, files: Mapping[str, Path], message: str) -> str:
+def _bring_up_to_date(repo: Repo, artifact: Artifact, files: Mapping[str, Path], message: str, looks: int) -> str:
     """Commit what differs from the repository's head, if anything does, and return the head that holds it all.
 
-    Safe to repeat: it looks at the head first, and the Hub refuses the commit if the head has moved since.
+    Safe to repeat: it looks at the head first, and the Hub refuses the commit if the head has moved since. It looks
+    `looks` times, because the Hub may be at work still on an earlier try whose answer was lost.
     """
-    head = repo.info().sha or ""
-    remote = repo.files(head) if head else {}
     sums = artifact.manifest["files"]
-    stale = [name for name, path in files.items() if not _is_same(path, sums.get(name), remote.get(name))]
-    leftovers = _leftovers(repo, head, remote, files) if MANIFEST in stale else []
-    if not stale and not leftovers:
-        return head
+    for _ in range(looks):
+        head = repo.info().sha or ""
+        remote = repo.files(head) if head else {}
+        stale = [name for name, path in files.items() if not _is_same(path, sums.get(name), remote.get(name))]
+        leftovers = _leftovers(repo, head, remote, files) if MANIFEST in stale else []
+        if not stale and not leftovers:
+            return head
     additions = [CommitOperationAdd(name, files[name]) for name in stale]
     deletions = [CommitOperationDelete(name, is_folder=False) for name in leftovers]
     log.info("Uploading %d of %d files to %s.", len(stale), len(files), repo.id)

@@ -50,13 +50,14 @@ def prepare(request: PrepareRequest) -> PrepareResult:
         split: [row.example for row in rows if row.split == split] for split in SPLITS
     }
     facts = _facts(sources, rows, ledger)
+    about = facts | {"by_task": count_tasks(splits), "scrubbed": facts["scrubbed"] if request.scrub else None}
     corpus = write_corpus(
         request.output_dir,
         splits,
         config=describe_request(request, [source.uri for source in sources], domain),
         facts={"domain": domain.name if domain else CUSTOM_DOMAIN, **facts},
         drops=ledger.drops,
-        card=card_text(domain, {split: len(splits[split]) for split in SPLITS}, by_task=count_tasks(splits), **facts),
+        card=card_text(domain, {split: len(splits[split]) for split in SPLITS}, **about),
         overwrite=request.overwrite,
     )
     return PrepareResult(

@@ -16,10 +16,10 @@ def card_text(
     splits: Mapping[str, int],
     sources: Sequence[Mapping[str, Any]],
     dropped: Mapping[str, int],
-    scrubbed: Mapping[str, int],
+    scrubbed: Mapping[str, int] | None,
     by_task: Mapping[str, int],
 ) -> str:
-    """The card without its metadata; the same arguments give the same text."""
+    """The card without its metadata; `scrubbed` is None where nothing was scrubbed."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -27,6 +27,7 @@ def card_text(
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         autoescape=False,
     )
     text: str = environment.get_template("dataset_card.md.jinja").render(

@@ -36,13 +36,14 @@ def question_key(example: Example) -> str:
     """What a row asks, as a digest: two rows with equal keys must not lie in different splits.
 
     For classification punctuation is ignored too, since posts are copied with and without it. For chat and text the key
-    is that of the whole row: many conversations may rightly begin alike.
+    is that of the whole row: many conversations may rightly begin alike. An instruction in the system turn does not
+    count, so that wording it anew moves no row.
     """
+    asked = example.prompt if example.task in {"classification", "qa"} else example.messages
+    text = normalise("\n".join(message.content for message in asked if message.role != "system"))
     if example.task == "classification":
-        asked = normalise("\n".join(message.content for message in example.prompt))
-        return _digest(" ".join(TOKEN.findall(asked)) or asked)
-    messages = example.prompt if example.task == "qa" else example.messages
-    return _digest(normalise("\n".join(message.content for message in messages)))
+        text = " ".join(TOKEN.findall(text)) or text
+    return _digest(text)
 
 
 def drop_duplicates(rows: Sequence[Placed]) -> tuple[list[Placed], list[Drop]]:

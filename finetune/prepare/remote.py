@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,18 +10,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune.environment import is_offline
-from finetune.errors import HubError, InputError, OfflineError, UnknownNameError
+from finetune.errors import HubError, InputError, OfflineError, SlmtuneError, UnknownNameError
+from finetune.patience import be_patient
 from finetune.prepare.files import READERS
 from finetune.prepare.split import named_split
 
 T = TypeVar("T")
 
 URI = re.compile(r"hf://datasets/(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[^:]+))?(?::(?P<config>.+))?")
-SHARD = re.compile(r"-\d{5}-of-(\d{5})\.\w+$")
 NO_DATA = {"dataset_infos.json", "dataset_info.json", "state.json", "manifest.json", "drops.jsonl"}
-TRIES, PAUSE = 4, 1.0  # of a request that the Hub could not serve just then; seconds, doubled each time
-
-log = logging.getLogger(__name__)
+PRIVATE = "Private ones need a login: hf auth login"
 
 
 @dataclass(frozen=True)
@@ -58,58 +54,41 @@ def fetch(uri: str) -> HubData:
         raise InputError(
             f"{uri} is no data set on the Hub. Write hf://datasets/ID, hf://datasets/ID@REVISION or …:CONFIG"
         )
-    repo, revision, config = match["repo"], match["revision"], match["config"]
-    folder, names = _snapshot(repo, revision)
-    card = _card(folder, names)
+    repo, config = match["repo"], match["config"]
+    folder = _snapshot(repo, match["revision"], ["README.md"])
+    names = _file_names(repo, folder.name)
+    card = _card(folder)
     chosen = _configured(repo, names, card, config) or _by_layout(repo, names, config)
-    folder = _download(repo, revision, sorted(chosen), folder)
+    folder = _snapshot(repo, folder.name, [re.sub(r"([*?\[])", r"[\1]", name) for name in chosen])
     files = tuple(HubFile(folder / name, name, split) for name, split in sorted(chosen.items()))
-    return HubData(files, folder.name, _license(card))
+    return HubData(files, folder.name, _license(card) or _main_license(repo))
 
 
-def _snapshot(repo: str, revision: str | None) -> tuple[Path, list[str]]:
-    """The folder of a snapshot with its card, and the names of the repository's files (offline: the cached ones)."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    if is_offline():
-        return _cached(repo, revision, "the network is forbidden (--offline)")
-    try:
-        info = _asked(repo, lambda: HfApi().dataset_info(repo, revision=revision))
-    except OfflineError:
-        log.info("The Hub cannot be reached; looking for %s in the cache.", repo)
-        return _cached(repo, revision, "the Hub cannot be reached")
-    names = [file.rfilename for file in info.siblings or []]
-    folder = _asked(
-        repo, lambda: snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=["README.md"])
-    )
-    return Path(folder), names
-
-
-def _cached(repo: str, revision: str | None, why: str) -> tuple[Path, list[str]]:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(repo, repo_type="dataset", revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, FileNotFoundError):
-        raise OfflineError(_not_cached(repo, why)) from None
-    return folder, sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def _download(repo: str, revision: str | None, names: Sequence[str], folder: Path) -> Path:
+def _snapshot(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The folder of a snapshot, named by its commit, that holds the files which fit; the cache serves what it can."""
     from huggingface_hub import snapshot_download
 
-    for name in names:
-        shards = SHARD.search(name)
-        if shards and sum(name[: shards.start()] == other[: shards.start()] for other in names) < int(shards[1]):
-            raise OfflineError(_not_cached(repo, f"only a part of {name[: shards.start()]} is there"))
-    if all((folder / name).is_file() for name in names):
-        return folder
-    log.info("Downloading %s from the Hub.", repo)
-    patterns = [re.sub(r"([*?\[])", r"[\1]", name) for name in names]
-    return Path(
-        _asked(repo, lambda: snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns))
-    )
+    def request() -> str:
+        return snapshot_download(
+            repo,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=list(patterns),
+            local_files_only=is_offline(),
+        )
+
+    return Path(_asked(repo, request))
+
+
+def _file_names(repo: str, revision: str) -> list[str]:
+    """All files of a repository, downloaded or not, as the last look at the Hub found them."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        return [file.path for file in get_cached_repo_tree(repo, repo_type="dataset", revision=revision)]
+    except CachedRepoTreeNotFoundError:
+        raise OfflineError(_not_cached(repo)) from None
 
 
 def _configured(repo: str, names: Sequence[str], card: dict[str, Any], config: str | None) -> dict[str, str | None]:
@@ -162,13 +141,11 @@ def _by_layout(repo: str, names: Sequence[str], config: str | None) -> dict[str,
 
 def _several(repo: str, configs: Collection[str]) -> InputError:
     return InputError(
-        f"{repo} has several configurations: {', '.join(sorted(configs))}. Choose one: hf://datasets/{repo}:CONFIG"
+        f"{repo} has several configurations: {', '.join(sorted(configs))}. Add one of them to the address: …:CONFIG"
     )
 
 
 def _no_files(repo: str, why: str) -> InputError:
-    if is_offline():
-        return OfflineError(_not_cached(repo, "the network is forbidden (--offline)"))
     return InputError(
         f"{repo} cannot be read: {why}. slmtune runs no loading scripts; the Hub's converted files may be there: "
         f"hf://datasets/{repo}@refs/convert/parquet:CONFIG"
@@ -180,10 +157,10 @@ def _is_data(name: str) -> bool:
     return Path(file).suffix.lower() in READERS and file not in NO_DATA and not name.startswith(".")
 
 
-def _card(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+def _card(folder: Path) -> dict[str, Any]:
     from huggingface_hub import metadata_load
 
-    if "README.md" not in names or not (folder / "README.md").is_file():
+    if not (folder / "README.md").is_file():
         return {}
     try:
         return metadata_load(folder / "README.md") or {}
@@ -198,40 +175,54 @@ def _license(card: dict[str, Any]) -> str | None:
     return license if isinstance(license, str) else None
 
 
+def _main_license(repo: str) -> str | None:
+    """The licence that the main branch states: branches of converted files have no card."""
+    try:
+        return _license(_card(_snapshot(repo, None, ["README.md"])))
+    except SlmtuneError:
+        return None
+
+
 def _asked(repo: str, request: Callable[[], T]) -> T:
-    """The Hub's answer; busy answers are asked for again, refusals become errors that say what to do."""
+    """The Hub's answer, waited for while it is busy; refusals become errors that say what to do."""
     import httpx2
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    for attempt in range(TRIES):
-        try:
-            return request()
-        except GatedRepoError:
-            page = f"https://huggingface.co/datasets/{repo}"
-            raise HubError(f"{repo} is gated: accept its terms at {page}, then log in with: hf auth login") from None
-        except RevisionNotFoundError:
-            raise UnknownNameError("such revision of", repo, [], "Look at its branches and tags on the Hub.") from None
-        except (RepositoryNotFoundError, HFValidationError):
-            raise UnknownNameError(
-                "data set on the Hub called", repo, [], "Private ones need a login: hf auth login"
-            ) from None
-        except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.TransportError, ConnectionError):
-            raise OfflineError(_not_cached(repo, "the Hub cannot be reached")) from None
-        except HfHubHTTPError as error:
-            status = error.response.status_code if error.response is not None else 0
-            if attempt + 1 == TRIES or not (status == 429 or status >= 500):
-                raise HubError(f"The Hub answered {status or 'nothing'} for {repo}. Try again later") from None
-            time.sleep(PAUSE * 2**attempt)
-    raise AssertionError("the last try returns or raises")
+    be_patient()
+    try:
+        return request()
+    except GatedRepoError:
+        page = f"https://huggingface.co/datasets/{repo}"
+        raise HubError(f"{repo} is gated: accept its terms at {page}, then log in with: hf auth login") from None
+    except RevisionNotFoundError:
+        raise UnknownNameError("such revision of", repo, [], "Look at its branches and tags on the Hub.") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise UnknownNameError("data set on the Hub called", repo, [], PRIVATE) from None
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        status = _status(error)
+        if status is None:
+            raise OfflineError(_not_cached(repo)) from None
+        raise HubError(f"The Hub answered {status} for {repo}. Try again later") from None
+    except (httpx2.TransportError, ConnectionError):
+        raise OfflineError(_not_cached(repo)) from None
 
 
-def _not_cached(repo: str, why: str) -> str:
+def _status(error: BaseException) -> int | None:
+    """The status of the Hub's answer, which a look into the cache may have wrapped; None where there was no answer."""
+    for one in (error, error.__cause__):
+        response = getattr(one, "response", None)
+        if response is not None:
+            return int(response.status_code)
+    return None
+
+
+def _not_cached(repo: str) -> str:
+    why = "the network is forbidden (--offline)" if is_offline() else "the Hub cannot be reached"
     return f"The data set {repo} is not in the cache, and {why}. Connect once, or give --source a local file"

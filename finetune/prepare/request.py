@@ -23,6 +23,7 @@ class PrepareRequest:
     domain: str | None = None
     sources: tuple[str, ...] = ()  # paths or hf://…; they replace the recipe's
     sample: bool = False  # the rows that come with the domain, instead of the Hub's
+    tasks: tuple[str, ...] = ()  # of the domain; empty: all
     columns: Mapping[str, str] = field(default_factory=dict)  # name -> column
     instruction: str | None = None  # the question of a classification without a domain
     split_ratio: str | None = None  # train/validation/test; None: split.DEFAULT_RATIO
@@ -69,6 +70,10 @@ def check_request(request: PrepareRequest, domain: Domain | None) -> None:
     known = NAMES | (domain_columns(domain) if domain else frozenset())
     for name in sorted(set(request.columns) - known):
         problems.append(f"--map {name}=…: no shape has {name!r}. {did_you_mean(name, sorted(known))}")
+    tasks = domain.recipe.tasks if domain else {}
+    for task in request.tasks:
+        if task not in tasks:
+            problems.append(f"--task {task}: the domain has no such task. {did_you_mean(task, sorted(tasks))}")
     try:
         ratio_of(request)
     except InputError as error:
@@ -93,6 +98,7 @@ def describe_request(request: PrepareRequest, uris: Sequence[str], domain: Domai
         "domain": domain.name if domain else CUSTOM_DOMAIN,
         "sources": list(uris),
         "sample": request.sample,
+        "tasks": sorted(request.tasks),
         "columns": dict(sorted(request.columns.items())),
         "instruction": request.instruction,
         "split_ratio": request.split_ratio or DEFAULT_RATIO,

@@ -14,7 +14,15 @@ from finetune.prepare.files import BadRow, DataFile, Row, read_file
 from finetune.prepare.prompts import load_prompt
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.scrub import scrub
-from finetune.prepare.shapes import TEXT_AND_LABEL, Shape, choose_shape, classification, distinct_labels, domain_shape
+from finetune.prepare.shapes import (
+    SHAPES,
+    TEXT_AND_LABEL,
+    Shape,
+    choose_shape,
+    classification,
+    distinct_labels,
+    domain_shape,
+)
 from finetune.prepare.sources import Source
 from finetune.recipe import Domain
 from finetune.records import Drop, Example, Split
@@ -81,10 +89,13 @@ def load_rows(
     parts = [_read_part(source, file, request, domain, ledger) for source in sources for file in source.files]
     test_ids = {source.id: _official_ids(source, domain) for source in sources}
     loaded: list[Loaded] = []
+    shapes: Counter[tuple[str, str]] = Counter()
     for part in _with_choices(parts, request):
-        before = len(loaded)
-        loaded += _build_part(part, request, ledger, test_ids[part.source.id])
-        log.info("%s: %d rows as %s.", part.file.shown, len(loaded) - before, part.shape.name)
+        rows = _build_part(part, request, ledger, test_ids[part.source.id])
+        shapes[part.source.id, part.shape.name] += len(rows)
+        loaded += rows
+    for (source_id, shape), number in shapes.items():
+        log.info("%s: %d rows as %s.", source_id, number, shape)
     return loaded
 
 
@@ -124,6 +135,8 @@ def _shape_of(
     if source.recipe is not None:
         assert domain is not None
         return _task_shape(domain, source.recipe.task, source.recipe.labels)
+    if not rows:
+        return SHAPES[-1]  # all of them were refused, so any shape will do
     names = list(dict.fromkeys(name for row in rows for name in plain_columns(row.values)))
     names += [name for name in request.columns if name not in names]
     if domain is not None and (shape := _fitting_task(domain, names, rows, request)) is not None:
@@ -131,7 +144,7 @@ def _shape_of(
     try:
         return choose_shape(names, request.columns)
     except Unusable as error:
-        raise RecordError(f"{file.shown}:{rows[0].line if rows else 1}", str(error)) from None
+        raise RecordError(f"{file.shown}:{rows[0].line}", str(error)) from None
 
 
 def _fitting_task(domain: Domain, names: Sequence[str], rows: Sequence[Row], request: PrepareRequest) -> Shape | None:
@@ -150,7 +163,7 @@ def _fitting_task(domain: Domain, names: Sequence[str], rows: Sequence[Row], req
 
 def _task_shape(domain: Domain, task: str, labels: Mapping[str, str]) -> Shape:
     recipe = domain.recipe.tasks[task]
-    return domain_shape(f"{domain.name} {task}", recipe.task, load_prompt(domain, task), recipe.choices, labels)
+    return domain_shape(f"{domain.name} {task}", recipe, load_prompt(domain, task), labels)
 
 
 def _labels(rows: Sequence[Row], mapping: Mapping[str, str]) -> set[str]:
@@ -166,6 +179,10 @@ def _labels(rows: Sequence[Row], mapping: Mapping[str, str]) -> set[str]:
 def _with_choices(parts: Sequence[Part], request: PrepareRequest) -> Iterator[Part]:
     """Give classification rows their choices: all labels of the files that share a label."""
     labels = {id(part): _labels(part.rows, request.columns) for part in parts if part.shape is TEXT_AND_LABEL}
+    if request.instruction is not None and not labels:
+        raise InputError(
+            "--instruction is the question for rows of text and label, and no source has such rows. Leave it out"
+        )
     pools: list[set[str]] = []
     for found in labels.values():
         touching = [pool for pool in pools if pool & found]

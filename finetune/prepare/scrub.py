@@ -40,7 +40,7 @@ CARD_ISSUERS = re.compile(
 # Country codes of ITU-T E.164.
 CALLING_CODES = re.compile(
     r"1|7|2(?:0|7|[1-69]\d)|3(?:[0-469]|[578]\d)|4(?:[013-9]|2\d)|5(?:[1-8]|[09]\d)|6(?:[0-6]|[789]\d)"
-    r"|8(?:[1246]|[058]\d)|9(?:[0-58]|[679]\d)"
+    r"|8(?:[1246]|[058]\d)|9(?:[0-58]|6[0-8]|7[0-79]|9[2-68])"
 )
 AMOUNT_BEFORE = re.compile(r"(?:[$€£¥%]|\b(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|NOK|SEK|DKK|INR|CNY|by))\s*$", re.I)
 AMOUNT_AFTER = re.compile(
@@ -48,10 +48,12 @@ AMOUNT_AFTER = re.compile(
     r"|rupees?|shares?|units?|percent|per cent|basis points?|tonnes?|barrels?|ounces?)\b)",
     re.I,
 )
-NUMBERED_BEFORE = re.compile(r"(?:\bv|version|release|section|chapter|clause|item|article|paragraph|§)\.?\s*$", re.I)
+NUMBERED_BEFORE = re.compile(
+    r"(?:\bv|version|release|section|chapter|clause|item|article|paragraph|§|\bEC)\.?\s*$", re.I
+)
 
 
-def _is_iban(found: str, _: str, __: str) -> bool:
+def _is_iban(found: str, before: str, after: str) -> bool:
     compact = found.replace(" ", "").upper()
     if IBAN_LENGTHS.get(compact[:2]) != len(compact):
         return False
@@ -98,32 +100,44 @@ def _always(found: str, before: str, after: str) -> bool:
 
 @dataclass(frozen=True)
 class Identifier:
-    """A kind of identifier: where it may be, and whether the text found there is one."""
+    """A kind of identifier: a sign that texts without it need no search, where it may be, and whether it is one."""
 
     entity: str
+    sign: str
     pattern: re.Pattern[str]
     check: Callable[[str, str, str], bool]
 
 
+# What must not stand before is asked after the first character, so that the search can skip to such characters.
 IDENTIFIERS = (
     Identifier(
-        "EMAIL", re.compile(r"(?<![\w.+-])[\w.+%-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}\b"), _always
+        "EMAIL",
+        "@",
+        re.compile(r"(?<![\w.+-])[\w.+%-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}\b"),
+        _always,
     ),
-    Identifier("IBAN", re.compile(r"\b[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]{4}){2,6}(?: ?[A-Za-z0-9]{1,3})?\b"), _is_iban),
+    Identifier(
+        "IBAN",
+        "",
+        re.compile(r"[A-Za-z](?<!\w.)[A-Za-z]\d\d(?: ?[A-Za-z0-9]{4}){2,6}(?: ?[A-Za-z0-9]{1,3})?(?!\w)"),
+        _is_iban,
+    ),
     Identifier(
         "CARD",
+        "",
         re.compile(
-            r"(?<![\w.,+-])(?:\d{13,16}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}|\d{4}([ -])\d{6}\2\d{4,5})(?![\w-]|[.,]\d)"
+            r"\d(?<![\w.,+-].)(?:\d{12,15}|\d{3}([ -])\d{4}\1\d{4}\1\d{4}|\d{3}([ -])\d{6}\2\d{4,5})(?![\w-]|[.,]\d)"
         ),
         _is_card,
     ),
-    Identifier("SSN", re.compile(r"(?<![\w.,+-])\d{3}-\d{2}-\d{4}(?![\w-]|[.,]\d)"), _is_ssn),
+    Identifier("SSN", "-", re.compile(r"\d(?<![\w.,+-].)\d\d-\d\d-\d{4}(?![\w-]|[.,]\d)"), _is_ssn),
     Identifier(
         "PHONE",
+        "+",
         re.compile(r"(?<![\w+])(?:\+\d{1,3}|\(\+\d{1,3}\))(?:[ .\-/]?(?:\(\d{1,5}\)|\d{1,5})){2,7}(?!\w|[.,]\d)"),
         _is_phone,
     ),
-    Identifier("IP", re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)"), _is_ipv4),
+    Identifier("IP", ".", re.compile(r"\d(?<![\w.].)\d{0,2}(?:\.\d{1,3}){3}(?!\w|\.\d)"), _is_ipv4),
 )
 CONTEXT = 24  # characters before and after that the checks see
 
@@ -131,7 +145,8 @@ CONTEXT = 24  # characters before and after that the checks see
 def scrub(text: str, counts: Counter[str]) -> str:
     """Replace the identifiers in `text` by `[EMAIL]`, `[IBAN]`, `[CARD]`, `[SSN]`, `[PHONE]`, `[IP]` and count them."""
     for identifier in IDENTIFIERS:
-        text = identifier.pattern.sub(partial(_replace, identifier, counts), text)
+        if identifier.sign in text:
+            text = identifier.pattern.sub(partial(_replace, identifier, counts), text)
     return text
 
 

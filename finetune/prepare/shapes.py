@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from finetune.errors import InputError
 from finetune.prepare.columns import Unusable, Values, is_null, list_names, may_text, need_text
 from finetune.prepare.prompts import Prompt
+from finetune.recipe import TaskRecipe
 from finetune.records import ROLES, TASKS, Message, Task
 
 DEFAULT_INSTRUCTION = "Which label fits this text?"
@@ -57,9 +58,9 @@ def build_messages(columns: Values) -> Draft:
     if task == "text" and [message.role for message in messages] == ["assistant"]:
         return Draft(messages, "text")
     _check_turns(messages, "messages")
-    choices = columns.get("choices") or ()
+    choices = columns.get("choices")
     label = may_text(columns, "label") or None
-    if task == "classification" and label and label in choices:
+    if task == "classification" and isinstance(choices, list) and label in choices:
         return Draft(messages, "classification", label, tuple(map(str, choices)))
     kept: Task = task if task in TASKS and task not in {"classification", "text"} else "chat"
     return Draft(messages, kept)
@@ -102,8 +103,9 @@ def build_text(columns: Values) -> Draft:
     return Draft((Message("assistant", need_text(columns, "text")),), "text")
 
 
-def _exchange(question: str, answer: str) -> tuple[Message, ...]:
-    return Message("user", question), Message("assistant", answer)
+def _exchange(question: str, answer: str, system: str | None = None) -> tuple[Message, ...]:
+    opening = (Message("system", system),) if system else ()
+    return *opening, Message("user", question), Message("assistant", answer)
 
 
 def _turns(value: object, name: str, role_key: str, text_key: str, roles: Mapping[str, str]) -> tuple[Message, ...]:
@@ -148,15 +150,15 @@ def classification(choices: Sequence[str], instruction: str | None) -> Shape:
 
     def build(columns: Values) -> Draft:
         label = need_text(columns, "label")
-        return Draft(
-            _exchange(f"{question}\n\n{need_text(columns, 'text')}", label), "classification", label, tuple(choices)
-        )
+        turns = _exchange(need_text(columns, "text"), label, system=question)
+        return Draft(turns, "classification", label, tuple(choices))
 
     return Shape("classification", ("text", "label"), build)
 
 
-def domain_shape(name: str, task: Task, prompt: Prompt, choices: Sequence[str], labels: Mapping[str, str]) -> Shape:
+def domain_shape(name: str, recipe: TaskRecipe, prompt: Prompt, labels: Mapping[str, str]) -> Shape:
     """A task of a domain: its prompt's columns, and a `label` among the choices or an `answer`."""
+    choices = recipe.choices
     target = "label" if choices else "answer"
     known = {choice.casefold(): choice for choice in choices} | {
         value.casefold(): answer for value, answer in labels.items()
@@ -169,7 +171,7 @@ def domain_shape(name: str, task: Task, prompt: Prompt, choices: Sequence[str], 
                 raise Unusable("unknown_label", f"the label is none of {', '.join(choices)}. Correct the row")
             answer = known[answer.casefold()]
         question = prompt.render({column: need_text(columns, column) for column in prompt.columns}, choices)
-        return Draft(_exchange(question, answer), task, answer if choices else None, tuple(choices))
+        return Draft(_exchange(question, answer, recipe.system), recipe.task, answer if choices else None, choices)
 
     return Shape(name, (*sorted(prompt.columns), target), build)
 
@@ -221,10 +223,7 @@ def _nearest(columns: Collection[str]) -> str:
     guesses = {
         shape.name: {need: _guess(need, columns) for need in shape.needs if need not in columns} for shape in SHAPES
     }
-    best = min(
-        SHAPES,
-        key=lambda shape: (sum(1 - 0.5 * bool(guess) for guess in guesses[shape.name].values()), -len(shape.needs)),
-    )
+    best = max(SHAPES, key=lambda shape: _likeness(shape, guesses[shape.name]))
     missing = guesses[best.name]
     maps = " ".join(f"--map {need}={guess or 'COLUMN'}" for need, guess in missing.items())
     return (
@@ -233,9 +232,15 @@ def _nearest(columns: Collection[str]) -> str:
     )
 
 
+def _likeness(shape: Shape, guesses: Mapping[str, str | None]) -> int:
+    """How many columns of a shape are there, perhaps under another name, less those that are not."""
+    absent = sum(guess is None for guess in guesses.values())
+    return len(shape.needs) - 2 * absent
+
+
 def _guess(need: str, columns: Collection[str]) -> str | None:
     for synonym in SYNONYMS.get(need, ()):
         if synonym in columns:
             return synonym
-    near = difflib.get_close_matches(need, columns, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(need, columns, n=1, cutoff=0.8)
     return near[0] if near else None

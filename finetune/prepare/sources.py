@@ -53,7 +53,7 @@ def open_sources(request: PrepareRequest, domain: Domain | None) -> list[Source]
     if request.sources and request.sample:
         raise InputError("--sample stands for the bundled rows and --source for others. Give one of the two")
     if request.sources:
-        known = {source.uri: source for source in domain.recipe.sources} if domain else {}
+        known = {source.uri: source for source in domain.recipe.sources} if domain and not request.columns else {}
         found = [_open(known.get(uri, uri), request, domain) for uri in request.sources]
     elif domain is None:
         raise InputError("There is nothing to prepare. Give --domain NAME, or your own rows with --source FILE")
@@ -64,16 +64,16 @@ def open_sources(request: PrepareRequest, domain: Domain | None) -> list[Source]
 
 def _wanted(request: PrepareRequest, domain: Domain) -> Iterable[SourceRecipe]:
     """The sources of a recipe, without those whose licence the user has not accepted."""
-    if request.sample:
-        return domain.recipe.sample
-    closed = [source for source in domain.recipe.sources if source.noncommercial and not request.accept_noncommercial]
-    if closed and len(closed) == len(domain.recipe.sources):
+    listed = domain.recipe.sample if request.sample else domain.recipe.sources
+    sources = [source for source in listed if not request.tasks or source.task in request.tasks]
+    closed = [source for source in sources if source.noncommercial and not request.accept_noncommercial]
+    if closed and len(closed) == len(sources):
         raise _not_accepted(closed[0].id, closed[0].license)
     for source in closed:
         log.info(
             "%s is left out: its licence %s forbids commercial use (--accept-noncommercial).", source.id, source.license
         )
-    return [source for source in domain.recipe.sources if source not in closed]
+    return [source for source in sources if source not in closed]
 
 
 def _open(wanted: SourceRecipe | str, request: PrepareRequest, domain: Domain | None) -> Source:

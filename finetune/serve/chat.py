@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.errors import ContextLengthError
@@ -66,3 +68,26 @@ class Conversation:
                 raise ContextLengthError(needed, answer, self._engine.context)
             del self.messages[:2]
             self.forgotten += 1
+
+
+@contextmanager
+def open_conversation(
+    name: str,
+    path: Path | str,
+    *,
+    model: str | None = None,
+    system: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+) -> Iterator[Conversation]:
+    """Load what is to be talked to, and let it go at the end. Answers are greedy unless `temperature` is given."""
+    from finetune.serve import ServeTarget
+    from finetune.serve.targets import open_engine
+
+    engine = open_engine([ServeTarget(name, path)], model=model)
+    params = GenerationParams(max_tokens=max_tokens or ANSWER_TOKENS, temperature=temperature or 0.0)
+    try:
+        yield Conversation(engine, name, system=system, params=params)
+    finally:
+        engine.close()
+        engine.join()

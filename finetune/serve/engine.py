@@ -220,8 +220,8 @@ class Engine:
             max_new_tokens=job.max_tokens,
             max_length=None,
             do_sample=sampling,
-            temperature=job.params.temperature if sampling else None,
-            top_p=job.params.top_p if sampling else None,
+            temperature=float(job.params.temperature) if sampling else None,  # an int is refused
+            top_p=float(job.params.top_p) if sampling else None,
             top_k=0 if sampling else None,  # the library's own default would cut the distribution at 50 tokens
             num_beams=1,
             num_return_sequences=1,

@@ -86,9 +86,14 @@ def _open(target: ServeTarget) -> Opened:
     kind = _kind_of(folder)
     if kind == Model.kind:
         return Model.open(folder)
-    if kind is None and (isinstance(target.path, str) or (folder / "config.json").is_file()):
+    if kind is None and (_is_name(target.path) or (folder / "config.json").is_file()):
         return models.find_base(str(target.path))
     return Adapter.open(folder)  # or its complaint about what is there instead
+
+
+def _is_name(path: Path | str) -> bool:
+    """Whether this is a preset or a Hub id rather than a place on the disk."""
+    return isinstance(path, str) and path.count("/") < 2 and not path.startswith((".", "~", "/"))
 
 
 def _kind_of(folder: Path) -> str | None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 REPLACEMENT = "\ufffd"  # what decoders print for bytes that are no character, or not yet one
 KEPT_TOKENS = 4  # decoded again as left context: some decoders join or strip spaces at a seam
 MAX_KEPT_TOKENS = 32  # decoding the whole answer again at each token would be quadratic
-UNFINISHED = 3  # a UTF-8 character has at most four bytes, so at most three can wait for the last
 
 
 class Detokenizer:
@@ -26,9 +25,10 @@ class Detokenizer:
         """The text that `token` completes; may be empty."""
         self._ids.append(token)
         text = self._decode(self._ids)
-        waiting = min(len(text) - len(text.rstrip(REPLACEMENT)), UNFINISHED)
-        piece = self._take(text, len(text) - waiting)
-        if not waiting and len(self._ids) > MAX_KEPT_TOKENS:
+        # All of them: decoders with byte fallback print a whole run of characters so while its last one lacks a byte.
+        whole = len(text.rstrip(REPLACEMENT))
+        piece = self._take(text, whole)
+        if whole == len(text) and len(self._ids) > MAX_KEPT_TOKENS:
             self._forget()
         return piece
 

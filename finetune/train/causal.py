@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import InputError, TrainingDivergedError
-from finetune.models import BaseModel, compute_dtype, keep_linear4bit_unpacked
+from finetune.models import BaseModel, compute_dtype
 from finetune.recipe import AdapterRecipe
 from finetune.train import plot, tracker
 from finetune.train.rows import Rows
@@ -121,7 +121,6 @@ def make_trainer(
         raise InputError(f"--target-modules: {str(error).splitlines()[0]}") from None
     trainer.remove_callback(PrinterCallback)
     restore_adapter_precision(trainer.model)
-    keep_linear4bit_unpacked(trainer.model)
     return trainer
 
 

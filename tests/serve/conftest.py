@@ -24,7 +24,9 @@ from finetune.serve.listen import Server, bind, url_of
 KEY = "a-long-random-string"
 
 
-def make_adapter(folder: Path, base_folder: Path, seed: int, **recipe: Any) -> Path:
+def make_adapter(
+    folder: Path, base_folder: Path, seed: int, *, chat_template: str | None = None, load_in_4bit: bool = True
+) -> Path:
     """An adapter artifact whose random matrices change every answer."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -39,8 +41,10 @@ def make_adapter(folder: Path, base_folder: Path, seed: int, **recipe: Any) -> P
             torch.nn.init.normal_(parameter, std=0.5)
     with writing(folder, Adapter, overwrite=False) as writer:
         peft_model.save_pretrained(writer.folder)
-        models.load_tokenizer(base_folder, base).save_pretrained(writer.folder)
-        settings = AdapterRecipe(model=str(base_folder), **recipe)
+        tokenizer = models.load_tokenizer(base_folder, base)
+        tokenizer.chat_template = chat_template or tokenizer.chat_template
+        tokenizer.save_pretrained(writer.folder)
+        settings = AdapterRecipe(model=str(base_folder), load_in_4bit=load_in_4bit)
         writer.manifest["config"] = settings.model_dump(mode="json") | {"model": base.name}
         writer.manifest["parents"] = {"base_model": base.describe()}
     return folder
@@ -56,7 +60,21 @@ def two_adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def loaded(tiny_model: Path) -> Loaded:
     """The tiny model, to be changed by a test as it likes."""
-    return models.load(models.find_base(str(tiny_model)), AdapterRecipe(load_in_4bit=False))
+    return load(tiny_model)
+
+
+@pytest.fixture(scope="session")
+def engine(tiny_model: Path) -> Iterator[Engine]:
+    """An engine over the tiny model, named `tiny`, that no test changes."""
+    engine = Engine(load(tiny_model), [Served("tiny")])
+    yield engine
+    engine.close()
+    engine.join()
+
+
+def load(model: Path) -> Loaded:
+    """A base model as it is, not quantised."""
+    return models.load(models.find_base(str(model)), AdapterRecipe(load_in_4bit=False))
 
 
 @pytest.fixture

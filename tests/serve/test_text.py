@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 from finetune.serve.text import Detokenizer, StopStrings
 
@@ -42,6 +42,16 @@ def test_a_character_comes_with_its_last_byte(tokenizer: Tokenizer) -> None:
 def test_an_unfinished_character_comes_at_the_end(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("ok é").ids[:-1]
     assert pieces_of(tokenizer, ids)[-1] == tokenizer.decode(ids)[-1] == "\ufffd"
+
+
+@given(text=st.text(st.sampled_from("aé你👩\n"), max_size=60))
+def test_characters_from_single_bytes_are_never_cut(text: str) -> None:
+    """Tokenizers with byte fallback spell what they do not know; one missing byte spoils the whole run."""
+    decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    detokenizer = Detokenizer(lambda some: decoder.decode([f"<0x{byte:02X}>" for byte in some]))
+    pieces = [detokenizer.push(byte) for byte in text.encode()]
+    assert "".join(pieces) == text
+    assert detokenizer.finish() == ""
 
 
 def cut(pieces: Sequence[str], *stops: str) -> tuple[str, bool]:

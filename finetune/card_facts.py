@@ -1,0 +1,137 @@
+"""What a model card tells of an artifact: facts and tables from its manifest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetune.artifacts import Adapter, Model
+
+UNKNOWN_LICENSES = {"", "other", "unknown"}
+COMPARED_WITH = {"exact": "adapter over the same weights", "drift": "adapter over its base as trained"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The adapter, or the model that it was merged to, that a card is about."""
+
+    artifact: Adapter | Model
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the base model's weights are inside."""
+        return isinstance(self.artifact, Model)
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """How the adapter was trained; a merged model remembers it."""
+        recipe: Mapping[str, Any] = self.artifact.config.get("adapter_config", self.artifact.config)
+        return recipe
+
+    @property
+    def base(self) -> Mapping[str, Any]:
+        """Name, source, revision, fingerprint and licence of the base model."""
+        base: Mapping[str, Any] = self._parents.get("base_model") or {}
+        return {"name": "an unknown base model", "source": "", "revision": None, **base}
+
+    @property
+    def base_is_on_hub(self) -> bool:
+        """Whether the base model's name is a Hub id: the name of a local folder would link to nothing."""
+        return str(self.base["name"]).count("/") == 1
+
+    @property
+    def license(self) -> str | None:
+        """The base model's licence, or None where it is unknown."""
+        license = str(self.base.get("license") or "").lower()
+        return None if license in UNKNOWN_LICENSES else license
+
+    @property
+    def domain(self) -> str:
+        """The corpus's domain."""
+        return str(self._corpus.get("domain") or "custom")
+
+    @property
+    def sources(self) -> Sequence[Mapping[str, Any]]:
+        """The corpus's sources."""
+        sources: Sequence[Mapping[str, Any]] = self._corpus.get("sources") or []
+        return sources
+
+    @property
+    def hub_datasets(self) -> list[str]:
+        """The Hub ids among the sources, in order."""
+        found = (re.match(r"hf://datasets/([^@:]+)", str(source.get("uri", ""))) for source in self.sources)
+        return list(dict.fromkeys(match[1] for match in found if match))
+
+    @property
+    def _parents(self) -> Mapping[str, Any]:
+        parents: Mapping[str, Any] = self.artifact.manifest.get("parents", {})
+        return parents
+
+    @property
+    def _corpus(self) -> Mapping[str, Any]:
+        corpus: Mapping[str, Any] = self._parents.get("corpus") or {}
+        return corpus
+
+    def settings(self) -> list[list[str]]:
+        """Hyperparameters and outcome, a row each; what the manifest does not know is left out."""
+        recipe, result = self.recipe, self.artifact.manifest.get("result", {})
+        counts, targets = self._corpus.get("counts") or {}, recipe.get("target_modules") or []
+        memory = result.get("peak_memory_bytes")
+        rows = {
+            "Rows (train / validation / test)": " / ".join(str(rows) for rows in counts.values()),
+            "Base model in training": "4-bit NF4, double quantisation" if recipe.get("load_in_4bit") else "unquantised",
+            "LoRA rank, alpha, dropout": _joined(recipe, "lora_r", "lora_alpha", "lora_dropout"),
+            "Target modules": targets if isinstance(targets, str) else ", ".join(targets),
+            "Learning rate, schedule, warm-up": _joined(recipe, "learning_rate", "lr_scheduler_type", "warmup_ratio"),
+            "Batch size, accumulation": _joined(recipe, "per_device_train_batch_size", "gradient_accumulation_steps"),
+            "Longest row in tokens": _joined(recipe, "max_length"),
+            "Seed": str(recipe.get("seed", "")),
+            "Steps, epochs": _joined(result, "steps", "epochs"),
+            "Tokens": _joined(result, "tokens"),
+            "Training loss": _joined(result, "train_loss"),
+            "Held-out loss": _joined(result, "eval_loss"),
+            "Time in seconds": _joined(result, "seconds"),
+            "Peak memory": f"{memory / 2**30:.2f} GiB" if memory else "",
+        }
+        return [[name, cell(value)] for name, value in rows.items() if value]
+
+    def comparisons(self) -> list[list[str]]:
+        """How far a merged model is from the adapter, a row a comparison."""
+        found = self.artifact.manifest.get("verification") or {}
+        return [
+            [
+                COMPARED_WITH[key],
+                str(figures["prompts"]),
+                f"{figures['max_abs_logit_diff']:.4f}",
+                f"{figures['mean_kl']:.5f}",
+                f"{figures['greedy_agreement']:.1%}",
+            ]
+            for key, figures in found.items()
+            if key in COMPARED_WITH
+        ]
+
+    def lineage(self) -> list[list[str]]:
+        """Fingerprints of the ancestors, and of the artifact once it is complete."""
+        rows = [[name.replace("_", " ").capitalize(), parent["fingerprint"]] for name, parent in self._parents.items()]
+        if "files" in self.artifact.manifest:
+            rows.append([f"This {self.artifact.kind}", self.artifact.fingerprint])
+        return rows
+
+
+def cell(value: object) -> str:
+    """Text that cannot break out of a table."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _joined(values: Mapping[str, Any], *keys: str) -> str:
+    return ", ".join(_shown(values[key]) for key in keys if values.get(key) is not None)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:g}" if abs(value) < 0.01 else f"{value:.4f}".rstrip("0").rstrip(".")

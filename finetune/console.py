@@ -1,0 +1,223 @@
+"""All that slmtune prints: results to stdout, progress and logs to stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from finetune.serve.chat import Conversation
+    from finetune.train import Step
+
+REPORT_EVERY = 0.1  # of the work, where there is no terminal to draw a bar on
+
+
+class Console:
+    """What the user asked about printing, and the printing."""
+
+    def __init__(self) -> None:
+        self.as_json = self.quiet = self.debug = False
+        self.log_format = "text"
+
+    def configure(self, *, as_json: bool, quiet: bool, verbose: bool, log_format: str, debug: bool) -> None:
+        """Take the common options and set up logging."""
+        self.as_json, self.quiet, self.debug, self.log_format = as_json, quiet, debug, log_format
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter("%(message)s"))
+        logger = logging.getLogger("finetune")
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+        if not (verbose or debug):
+            warnings.simplefilter("ignore")  # deprecations inside the libraries below are not the user's business
+
+    def result(self, result: Any, render: Callable[[], str]) -> None:
+        """Print a command's result: the object as JSON, or what `render` says."""
+        if self.as_json:
+            print(json.dumps(to_json(result), ensure_ascii=False))
+        else:
+            print(render())
+
+    def say(self, text: str) -> None:
+        """A line of progress on stderr."""
+        if not self.quiet:
+            if self.log_format == "json":
+                text = json.dumps({"time": round(time.time(), 3), "level": "info", "message": text})
+            print(text, file=sys.stderr, flush=True)
+
+    def error(self, error: BaseException) -> None:
+        """One paragraph on stderr; with --debug the traceback before it."""
+        if self.debug:
+            traceback.print_exception(error, file=sys.stderr)
+        print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
+
+    def unexpected(self, error: Exception) -> None:
+        """An error that slmtune did not foresee: its kind, where, and how to see more."""
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        self.error(RuntimeError(f"Unexpected {type(error).__name__} in {where}. Run again with --debug for the traceback"))
+        if self.debug:
+            traceback.print_exception(error, file=sys.stderr)
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """Progress of long work: bars on a terminal, else a line every tenth of the way."""
+        if self.quiet:
+            yield Progress(lambda name, done, total, detail: None, lambda text: None)
+        elif not sys.stderr.isatty() or self.log_format == "json":
+            yield Progress(self._lines(), self.say)
+        else:
+            from rich.console import Console as Terminal
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bars
+
+            columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+            terminal = Terminal(stderr=True, highlight=False)
+            with Bars(*columns, TextColumn("{task.fields[detail]}"), console=terminal) as bars:
+                shown: dict[str, Any] = {}
+
+                def update(name: str, done: int, total: int, detail: str) -> None:
+                    if name not in shown:
+                        shown[name] = bars.add_task(name, total=total, detail=detail)
+                    bars.update(shown[name], completed=done, total=total, detail=detail)
+
+                yield Progress(update, lambda text: terminal.print(text, markup=False))
+
+    def converse(self, conversation: Conversation, prompt: str | None) -> None:
+        """Ask `prompt`, or what the user types until the end of input."""
+        if prompt is not None:
+            answer = conversation.reply(prompt)
+            if self.as_json:
+                print(json.dumps({"answer": "".join(answer)}, ensure_ascii=False))
+            else:
+                self._stream(answer)
+            return
+        self.say("Ctrl-D ends the conversation.")
+        while (question := self._ask()) is not None:
+            if question:
+                self._stream(conversation.reply(question))
+
+    def _ask(self) -> str | None:
+        try:
+            return input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return None
+
+    def _stream(self, pieces: Iterator[str]) -> None:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print()
+
+    def _lines(self) -> Callable[[str, int, int, str], None]:
+        told: dict[str, int] = {}
+
+        def update(name: str, done: int, total: int, detail: str) -> None:
+            tenth = int(done / total / REPORT_EVERY)
+            if told.get(name) != tenth:
+                told[name] = tenth
+                self.say(f"{name}: {done}/{total}{', ' + detail if detail else ''}")
+
+        return update
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where long work tells how far it is."""
+
+    update: Callable[[str, int, int, str], None]
+    stage: Callable[[str], None]
+
+    def step(self, step: Step) -> None:
+        """An optimizer step is done."""
+        loss = "" if math.isnan(step.loss) else f"loss {step.loss:.3f}, "
+        detail = f"{loss}{step.tokens_per_second:.0f} tokens/s, {duration(step.remaining)} left"
+        self.update("training", step.step, step.steps, detail)
+
+    def rows(self, task: str, model: str, done: int, total: int) -> None:
+        """Rows of a task are scored."""
+        self.update(f"{task}, {model}", done, total, "")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time in seconds since the epoch, level and message."""
+        line = {"time": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage()}
+        return json.dumps(line, ensure_ascii=False)
+
+
+def to_json(value: Any) -> Any:
+    """Dataclasses, pydantic models, paths and tuples as plain JSON values; NaN as null, which JSON has not."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> str:
+    """A table as text, as wide as the terminal; numbers belong to the right."""
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*[str(cell) for cell in row])
+    return _text(made)
+
+
+def facts(rows: Mapping[str, object]) -> str:
+    """Two columns: a name, and what is to be said of it."""
+    width = max(len(name) for name in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, as 3:07."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def size(bytes_: float) -> str:
+    """Bytes in the largest unit that keeps a digit before the point, as 1.9 GiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if bytes_ < 1024:
+            return f"{bytes_:.0f} {unit}"
+        bytes_ /= 1024
+    return f"{bytes_:.1f} GiB"
+
+
+def _text(made: Table) -> str:
+    import io
+    import shutil
+
+    from rich.console import Console as Terminal
+
+    out = io.StringIO()
+    width = max(shutil.get_terminal_size((110, 24)).columns, 80)
+    Terminal(file=out, width=width, no_color=True, highlight=False).print(made)
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+console = Console()

@@ -1,0 +1,91 @@
+"""The Hub's client, with patience: requests that change nothing are repeated until a busy Hub answers.
+
+huggingface_hub 2.4 repeats uploads and most HEADs itself, but no other look-up, no download that gets a 503, and not
+the check of a card. What changes a repository is not repeated here: its caller has to look first whether it was done.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from typing import Any
+
+import httpx2
+
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third, ... try
+WAITS_FOR_CONNECTION = WAITS[:1]  # where nothing listens at all, more would only keep the user waiting
+LONGEST_WAIT = 300.0  # seconds; the window of the Hub's rate limits
+TIMEOUT = httpx2.Timeout(300.0, connect=10.0)  # seconds; the client's own default is to wait for ever
+TRANSIENT = {408, 429, 500, 502, 503, 504}
+
+log = logging.getLogger(__name__)
+
+
+class PatientClient(httpx2.Client):
+    """An HTTP client that repeats a request that failed for a reason that passes, if asking twice is harmless."""
+
+    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send a request, and return its last response; raise the last error if there is none."""
+        if not _is_harmless(request):
+            return super().send(request, **options)
+        for wait in WAITS:
+            try:
+                response = super().send(request, **options)
+            except httpx2.TransportError as error:
+                if isinstance(error, httpx2.ConnectError) and wait not in WAITS_FOR_CONNECTION:
+                    raise
+                delay, problem = wait, type(error).__name__
+            else:
+                delay, problem = max(wait, requested_wait(response)), f"status {response.status_code}"
+                if not _may_pass(request, response) or delay > LONGEST_WAIT:
+                    return response
+                response.close()
+            pause(delay, problem)
+        return super().send(request, **options)
+
+
+@cache
+def be_patient() -> None:
+    """Let huggingface_hub use `PatientClient` from now on, in this process."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import hf_request_event_hook  # what the client's own factory installs
+
+    hooks = {"request": [hf_request_event_hook]}
+    set_client_factory(lambda: PatientClient(event_hooks=hooks, follow_redirects=True, timeout=TIMEOUT))
+
+
+def pause(seconds: float, problem: str) -> None:
+    """Say why, and wait."""
+    log.info("The Hub: %s. Trying again in %.0f s.", problem, seconds)
+    time.sleep(seconds)
+
+
+def requested_wait(response: httpx2.Response) -> float:
+    """Seconds that the Hub asks to wait: `Retry-After` as a number or a date, or the end of the rate limit's window."""
+    headers: Mapping[str, str] = response.headers
+    value = headers.get("Retry-After", "").strip()
+    if value.isdigit():
+        return float(value)
+    if value:
+        try:
+            return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+        except (TypeError, ValueError):
+            return 0.0
+    window = re.search(r"\bt=(\d+)", headers.get("RateLimit", "")) if response.status_code == 429 else None
+    return float(window[1]) if window else 0.0
+
+
+def _is_harmless(request: httpx2.Request) -> bool:
+    """Whether a request only asks. HEADs are left to huggingface_hub, which looks into its cache first."""
+    return request.method == "GET" or request.url.path.endswith("/api/validate-yaml")
+
+
+def _may_pass(request: httpx2.Request, response: httpx2.Response) -> bool:
+    if "/resolve/" in request.url.path and response.status_code in {408, 429}:
+        return False  # huggingface_hub repeats these: twice over would be too long
+    return response.status_code in TRANSIENT

@@ -1,0 +1,78 @@
+"""4-bit base weights: how they are quantised, and two measures that make bitsandbytes right and fast on a CPU."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import BitsAndBytesConfig
+
+MEMORY_SHARE = 0.5  # of the free memory that unpacked weights may take
+
+log = logging.getLogger(__name__)
+
+
+def nf4(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with double quantisation (Dettmers et al., QLoRA, 2023, section 3).
+
+    Everything is said, because `load_in_4bit=True` alone means fp4 without double quantisation.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+        bnb_4bit_quant_storage=torch.uint8,
+    )
+
+
+def keep_linear4bit_unpacked(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights for CPU inference, which makes later gradients wrong.
+
+    `Linear4bit.forward` repacks when the layer is in eval mode and the input needs no gradient; the backward pass then
+    reads the packed weights as if they were not (bitsandbytes 0.50.2, CPUs with AVX512-BF16; related:
+    https://github.com/bitsandbytes-foundation/bitsandbytes/issues/2078). Remove when a release passes
+    tests/train/test_eval_neutral.py without it.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def unpack_on_cpu(model: nn.Module) -> bool:
+    """Replace 4-bit layers on a CPU by plain ones that hold the same NF4 values in the compute precision.
+
+    bitsandbytes unpacks a layer's weights on every pass, and without AVX512 multiplies them by a slow kernel when no
+    gradient is wanted; unpacking once gives the same numbers sooner, for 8 times the memory. Done where that takes at
+    most half of the free memory. Returns whether it was done.
+    """
+    import psutil
+    import torch
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+    from torch import nn
+
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Linear4bit)]
+    if not layers or any(layer.weight.device.type != "cpu" for _, layer in layers):
+        return False
+    needed = sum(layer.in_features * layer.out_features * torch.finfo(layer.compute_dtype).bits // 8 for _, layer in layers)
+    if needed > MEMORY_SHARE * psutil.virtual_memory().available:
+        log.info("Weights stay packed in 4 bit: unpacking them would take %.1f GiB.", needed / 2**30)
+        return False
+    for name, layer in layers:
+        plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(layer.compute_dtype)
+        plain.weight = nn.Parameter(weight, requires_grad=False)
+        if layer.bias is not None:
+            plain.bias = layer.bias
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, plain)
+    return True

@@ -1,0 +1,81 @@
+"""The workspace of a domain: `runs/<domain>/`, where each stage finds what the one before it left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.artifacts import MANIFEST
+from finetune.errors import InputError
+from finetune.recipe import CUSTOM_DOMAIN, load_domain
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a domain's artifacts lie. `given` is what the user wrote after `--domain`, if anything."""
+
+    name: str
+    root: Path
+    given: str | None
+
+    @classmethod
+    def of(cls, domain: str | None, run_dir: Path | None) -> Workspace:
+        """The workspace of `--domain`, or of rows that belong to no recipe.
+
+        Raises:
+            UnknownNameError: no such domain, and no workspace of that name either.
+        """
+        runs = run_dir or RUNS
+        if domain is None or (runs / domain).is_dir():
+            return cls(domain or CUSTOM_DOMAIN, runs / (domain or CUSTOM_DOMAIN), domain)
+        name = load_domain(domain).name
+        return cls(name, runs / name, domain)
+
+    @classmethod
+    def named(cls, name: str, run_dir: Path | None) -> Workspace:
+        """A workspace that belongs to no recipe."""
+        return cls(name, (run_dir or RUNS) / name, name)
+
+    @property
+    def corpus(self) -> Path:
+        """Where the corpus lies."""
+        return self.root / "corpus"
+
+    @property
+    def adapter(self) -> Path:
+        """Where the adapter lies."""
+        return self.root / "adapter"
+
+    @property
+    def eval(self) -> Path:
+        """Where the eval report lies."""
+        return self.root / "eval"
+
+    @property
+    def model(self) -> Path:
+        """Where the merged model lies."""
+        return self.root / "model"
+
+    def command(self, stage: str) -> str:
+        """The command that runs a stage in this workspace, as a hint."""
+        if self.given is None and stage == "prepare":
+            return "slmtune prepare --source FILE"
+        domain = f" --domain {self.given}" if self.given else ""
+        run_dir = f" --run-dir {self.root.parent}" if self.root.parent != RUNS else ""
+        return f"slmtune {stage}{domain}{run_dir}"
+
+
+def served_artifact(workspace: Workspace) -> Path:
+    """What `serve` and `chat` take from a workspace: the adapter, else the merged model.
+
+    Raises:
+        InputError: neither is there; names the command.
+    """
+    for path in (workspace.adapter, workspace.model):
+        if (path / MANIFEST).is_file():
+            return path
+    raise InputError(f"There is no adapter at {workspace.adapter}. Make it with: {workspace.command('train')}")
+
+

@@ -1,0 +1,95 @@
+"""An evaluation of a real adapter: base and adapter side by side, as files that verify."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from finetune.artifacts import Adapter, Corpus, EvalReport
+from finetune.corpus import read_split
+from finetune.errors import InputError, MissingStageError, UnknownNameError
+from finetune.evaluate import EvalRequest, EvalResult, evaluate
+
+
+@pytest.fixture(scope="module")
+def result(tiny_adapter: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> EvalResult:
+    folder = tmp_path_factory.mktemp("reports") / "eval"
+    return evaluate(EvalRequest(tiny_adapter, tiny_corpus, folder, max_new_tokens=8))
+
+
+def test_training_helped_on_held_out_rows(result: EvalResult) -> None:
+    news = result.tasks["news"]
+    assert news.adapter["weighted_f1"] > news.base["weighted_f1"]
+    assert news.delta == pytest.approx(news.adapter["weighted_f1"] - news.base["weighted_f1"])
+    assert news.ci95[0] <= news.delta <= news.ci95[1]
+
+
+def test_every_source_is_a_task_with_its_own_metric(result: EvalResult, tiny_corpus: Path) -> None:
+    assert {name: task.metric for name, task in result.tasks.items()} == {
+        "news": "weighted_f1",
+        "questions": "token_f1",
+    }
+    rows = read_split(Corpus.open(tiny_corpus), "test")
+    assert result.tasks["news"].n == sum(row.source == "news" for row in rows)
+    assert result.tasks["questions"].majority is None
+
+
+def test_report_verifies_and_holds_the_contract(result: EvalResult, tiny_adapter: Path) -> None:
+    report = EvalReport.open(result.report.parent)
+    assert report.manifest["parents"]["adapter"]["fingerprint"] == Adapter.open(tiny_adapter).fingerprint
+    data = json.loads((report.path / "report.json").read_text("utf-8"))
+    assert {"n", "metric", "majority", "base", "adapter", "delta", "ci95", "p_value"} <= set(data["tasks"]["news"])
+    samples = [json.loads(line) for line in (report.path / "samples.jsonl").read_text("utf-8").splitlines()]
+    assert len(samples) == sum(task.n for task in result.tasks.values())
+    probabilities = samples[0]["adapter_probabilities"]
+    assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_page_fetches_nothing(result: EvalResult) -> None:
+    class Links(HTMLParser):
+        found: list[str] = []
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.found += [f"{tag} {name}" for name, _ in attrs if name in {"src", "href"}]
+
+    page = Links()
+    page.feed(result.report.read_text("utf-8"))
+    assert page.found == []
+    assert "news" in result.report.read_text("utf-8")
+
+
+def test_limit_and_task_choose_rows(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    request = EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", tasks=("news",), limit=3)
+    assert {name: task.n for name, task in evaluate(request).tasks.items()} == {"news": 3}
+
+
+def test_unknown_task_is_named(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'news'"):
+        evaluate(EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", tasks=("new",)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_adapter_names_the_command(tiny_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingStageError, match="slmtune train --domain finance"):
+        evaluate(
+            EvalRequest(
+                tmp_path / "no", tiny_corpus, tmp_path / "out", train_command="slmtune train --domain finance"
+            )
+        )
+
+
+def test_adapter_of_another_base_is_refused(
+    tiny_adapter: Path, tiny_corpus: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(5)
+    other = AutoModelForCausalLM.from_config(AutoModelForCausalLM.from_pretrained(tiny_model).config)
+    other.save_pretrained(tmp_path / "other")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "other")
+    with pytest.raises(InputError, match="only on its own base model"):
+        evaluate(EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", model=str(tmp_path / "other")))

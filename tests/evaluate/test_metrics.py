@@ -1,0 +1,59 @@
+"""Figures that agree with scikit-learn and with what can be counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+
+from finetune.evaluate.metrics import classification_scores, majority, token_f1
+from finetune.evaluate.significance import compare_labels, compare_means, weighted_f1
+
+pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
+
+
+@given(pairs)
+def test_fast_weighted_f1_is_scikit_learns(rows: list[tuple[int, int]]) -> None:
+    truth, answers = (np.array(column) for column in zip(*rows, strict=True))
+    expected = f1_score(truth, answers, average="weighted", zero_division=0)
+    assert weighted_f1(truth, answers, 4) == pytest.approx(expected)
+
+
+def test_scores_of_a_known_table() -> None:
+    scores = classification_scores(["a", "a", "a", "b"], ["a", "a", "b", "b"])
+    assert scores["accuracy"] == 0.75
+    assert scores["weighted_f1"] == pytest.approx(0.75 * 0.8 + 0.25 * (2 / 3))
+    assert scores["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+
+
+def test_majority_is_the_most_frequent_label() -> None:
+    found = majority(["b", "a", "b"])
+    assert (found.label, found.scores["accuracy"]) == ("b", pytest.approx(2 / 3))
+
+
+def test_token_f1_by_hand() -> None:
+    assert token_f1("The yield rises", "the yield falls") == pytest.approx(2 * 2 / 6)
+    assert token_f1("yes", "") == 0.0
+
+
+def test_clear_gain_has_an_interval_above_zero_and_a_small_p() -> None:
+    labels = ["a", "b"] * 60
+    result = compare_labels(labels, ["a"] * 120, labels)
+    assert result.delta == pytest.approx(1 - weighted_f1(np.array([0, 1] * 60), np.zeros(120, int), 2))
+    assert 0 < result.ci95[0] <= result.delta <= result.ci95[1]
+    assert result.p_value < 0.01
+
+
+def test_no_difference_is_no_gain() -> None:
+    result = compare_means([0.2, 0.4, 0.6] * 10, [0.2, 0.4, 0.6] * 10)
+    assert (result.delta, result.ci95, result.p_value) == (0.0, (0.0, 0.0), 1.0)
+
+
+def test_chance_is_not_called_a_gain() -> None:
+    random = np.random.default_rng(3)
+    labels = random.choice(["a", "b"], 100).tolist()
+    result = compare_labels(labels, random.choice(["a", "b"], 100).tolist(), random.choice(["a", "b"], 100).tolist())
+    assert result.ci95[0] < 0 < result.ci95[1]
+    assert result.p_value > 0.05

@@ -1,0 +1,57 @@
+"""Likelihoods and answers are the model's own, however rows are batched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune.artifacts import Adapter
+from finetune.chat import render_answer, render_prompt
+from finetune.evaluate.scoring import generate, label_logprobs
+from finetune.models import Loaded, load_adapter
+from finetune.records import Example, Message
+
+CHOICES = ("bearish", "neutral", "bullish", "no")
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_adapter: Path) -> Loaded:
+    return load_adapter(Adapter.open(tiny_adapter))
+
+
+def examples() -> list[Example]:
+    texts = ["Profit rose.", "Shares fell as costs grew and then fell again, and again.", "It held."]
+    return [
+        Example(str(n), (Message("user", text), Message("assistant", "no")), "classification", "no", CHOICES)
+        for n, text in enumerate(texts)
+    ]
+
+
+def plain_logprob(loaded: Loaded, example: Example, choice: str) -> float:
+    """One row and one choice at a time, with nothing shared."""
+    prompt = render_prompt(loaded.tokenizer, example.prompt)
+    answer = render_answer(loaded.tokenizer, example.prompt, choice)
+    with torch.no_grad():
+        logits = loaded.model(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+    return sum(float(logits[len(prompt) + n - 1, token]) for n, token in enumerate(answer))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_shared_prompts_give_the_plain_likelihoods(loaded: Loaded, batch_size: int) -> None:
+    scores = label_logprobs(loaded, examples(), batch_size=batch_size)
+    for example, row in zip(examples(), scores, strict=True):
+        assert row == pytest.approx([plain_logprob(loaded, example, choice) for choice in CHOICES], abs=1e-3)
+
+
+def test_base_and_adapter_differ(loaded: Loaded) -> None:
+    with loaded.model.disable_adapter():
+        base = label_logprobs(loaded, examples(), batch_size=4)
+    assert base[0] != pytest.approx(label_logprobs(loaded, examples(), batch_size=4)[0], abs=1e-3)
+
+
+def test_generated_answers_do_not_depend_on_the_batch(loaded: Loaded) -> None:
+    alone = [generate(loaded, [example], batch_size=1, max_new_tokens=8)[0] for example in examples()]
+    assert generate(loaded, examples(), batch_size=3, max_new_tokens=8) == alone
+    assert any(alone)

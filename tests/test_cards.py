@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from finetune.artifacts import Adapter, EvalReport, Model
+from finetune.cards import is_untouched, model_card
+from finetune.recipe import AdapterRecipe, load_domain
+
+BASE = {"name": "acme/tiny", "source": "hub", "revision": "main", "fingerprint": "b" * 64, "license": "apache-2.0"}
+SOURCES = [
+    {"id": "tweets", "uri": "hf://datasets/acme/tweets@1234:default", "license": "mit"},
+    {"id": "ours", "uri": "hf://datasets/acme/secret-project", "license": "unknown"},
+    {"id": "reviews | mine", "uri": "reviews.csv", "license": "cc0-1.0"},
+]
+TASK = {
+    "n": 80,
+    "metric": "weighted_f1",
+    "majority": 0.65,
+    "base": {"accuracy": 0.5, "weighted_f1": 0.4, "macro_f1": 0.3},
+    "adapter": {"accuracy": 0.81234567, "weighted_f1": 0.79, "macro_f1": 0.7},
+    "delta": 0.39,
+    "ci95": [0.25, 0.5],
+    "p_value": 0.0001,
+}
+
+
+def adapter(base: dict[str, Any] | None = None, domain: str = "finance") -> Adapter:
+    parents = {
+        "base_model": {**BASE, **(base or {})},
+        "corpus": {"fingerprint": "c" * 64, "domain": domain, "sources": SOURCES, "counts": {"train": 900, "test": 80}},
+    }
+    result = {"steps": 100, "epochs": 3.0, "train_loss": 1.23456789, "eval_loss": None, "tokens": 123456}
+    config = AdapterRecipe(lora_r=7).model_dump(mode="json")
+    about = {"kind": "adapter", "slmtune_version": "9.9", "config": config, "parents": parents, "result": result}
+    return Adapter(Path("adapter"), about)
+
+
+def merged() -> Model:
+    trained = adapter()
+    figures = {"prompts": 64, "max_abs_logit_diff": 0.05, "mean_kl": 0.0001, "greedy_agreement": 0.99}
+    config = {"onto": "original", "adapter_config": trained.config}
+    parents = {"adapter": {"fingerprint": "a" * 64}, **trained.manifest["parents"]}
+    return Model(
+        Path("model"),
+        {**trained.manifest, "kind": "model", "config": config, "parents": parents, "verification": {"drift": figures}},
+    )
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> EvalReport:
+    (tmp_path / "report.json").write_text(json.dumps({"split": "test", "tasks": {"sentiment": TASK}}), "utf-8")
+    return EvalReport(tmp_path, {})
+
+
+def metadata(card: str) -> dict[str, Any]:
+    return ModelCard(card).data.to_dict()
+
+
+def test_metadata_links_the_adapter_to_its_base_model() -> None:
+    data = metadata(model_card(adapter(), None))
+
+    assert data["base_model"] == "acme/tiny"
+    assert data["base_model_relation"] == "adapter"
+    assert data["library_name"] == "peft"
+    assert data["pipeline_tag"] == "text-generation"
+    assert data["license"] == "apache-2.0"
+    assert data["language"] == "en"
+    assert {"slmtune", "lora", "qlora", "finance"} <= set(data["tags"])
+
+
+def test_scores_become_a_model_index(report: EvalReport) -> None:
+    data = metadata(model_card(adapter(), report))
+
+    (entry,) = data["model-index"]
+    (result,) = entry["results"]
+    scores = {metric["name"]: metric["value"] for metric in result["metrics"]}
+    assert scores == {"Accuracy": 0.8123, "F1 (weighted)": 0.79, "F1 (macro)": 0.7}
+    assert result["dataset"]["split"] == "test"
+    assert data["metrics"] == ["accuracy", "f1"]
+
+
+def test_card_without_an_evaluation_claims_no_scores() -> None:
+    card = model_card(adapter(), None)
+
+    assert "model-index" not in metadata(card)
+    assert "Not evaluated yet. Measure it with `slmtune eval --domain finance`" in card
+
+
+def test_results_table_shows_base_beside_adapter(report: EvalReport) -> None:
+    card = model_card(adapter(), report)
+
+    assert "| sentiment | 80 | Accuracy | 0.650 | 0.500 | 0.812 | +0.312 |  |  |" in card
+    assert "| sentiment | 80 | F1 (weighted) | - | 0.400 | 0.790 | +0.390 | +0.250 to +0.500 | < 0.001 |" in card
+
+
+def test_only_hub_data_sets_that_anyone_may_know_are_named() -> None:
+    card = model_card(adapter(), None, is_public=lambda name: name == "acme/tweets")
+
+    assert metadata(card)["datasets"] == ["acme/tweets"]
+    assert "secret-project" not in card
+
+
+def test_unknown_licence_is_said_in_metadata_text_and_log(caplog: pytest.LogCaptureFixture) -> None:
+    card = model_card(adapter({"license": "other"}), None)
+
+    assert metadata(card)["license"] == "other"
+    assert "The licence of the base model is unknown" in card
+    assert "licence of acme/tiny is unknown" in caplog.text
+
+
+def test_local_base_model_is_not_linked() -> None:
+    data = metadata(model_card(adapter({"name": "my-folder", "source": "local"}), None))
+
+    assert "base_model" not in data
+    assert "base_model_relation" not in data
+
+
+def test_card_repeats_the_caution_of_the_domain() -> None:
+    assert load_domain("finance").recipe.caution in model_card(adapter(), None)
+
+
+def test_table_cells_cannot_break_the_table() -> None:
+    assert "| reviews \\| mine | cc0-1.0 |" in model_card(adapter(), None)
+
+
+def test_training_is_told_in_numbers() -> None:
+    card = model_card(adapter(), None)
+
+    assert "| LoRA rank, alpha, dropout | 7, " in card
+    assert "| Training loss | 1.2346 |" in card
+    assert "Held-out loss" not in card  # there was none
+
+
+def test_repository_name_stands_in_the_commands() -> None:
+    card = model_card(adapter(), None, repo_id="me/finance-adapter")
+
+    assert "slmtune pull me/finance-adapter --output-dir finance-adapter" in card
+    assert 'PeftModel.from_pretrained(base, "me/finance-adapter")' in card
+
+
+def test_python_in_the_card_compiles() -> None:
+    for artifact in (adapter(), merged()):
+        snippet = model_card(artifact, None, repo_id="me/x").split("```python\n")[1].split("```")[0]
+        compile(snippet, "card", "exec")
+
+
+def test_merged_model_shows_how_it_was_verified() -> None:
+    card = model_card(merged(), None)
+
+    assert metadata(card)["base_model_relation"] == "finetune"
+    assert metadata(card)["library_name"] == "transformers"
+    assert "| adapter over its base as trained | 64 | 0.0500 | 0.00010 | 99.0% |" in card
+    assert "| LoRA rank, alpha, dropout | 7, " in card
+
+
+def test_only_a_card_as_slmtune_wrote_it_counts_as_untouched(report: EvalReport) -> None:
+    card = model_card(adapter(), report)
+
+    assert is_untouched(card)
+    assert card == model_card(adapter(), report)
+    assert not is_untouched(card.replace("Limitations", "Known limitations"))
+    assert not is_untouched("# My own card\n")
+
+
+def test_front_matter_is_plain_yaml(report: EvalReport) -> None:
+    front = model_card(adapter(), report).split("---\n")[1]
+
+    assert yaml.safe_load(front)["model-index"][0]["results"][0]["task"]["type"] == "text-generation"

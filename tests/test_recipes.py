@@ -1,0 +1,262 @@
+"""The bundled domains: their recipes load, their prompts render, and their samples are what the READMEs say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from finetune.artifacts import Corpus
+from finetune.corpus import read_split
+from finetune.errors import ConfigError, UnknownNameError
+from finetune.prepare import PrepareRequest, prepare
+from finetune.prepare.prompts import load_prompt
+from finetune.recipe import AdapterRecipe, Domain, domain_names, load_adapter_recipe, load_domain, recipes_folder
+from finetune.records import SPLITS, Example
+
+DOMAINS = domain_names()
+WORDS = re.compile(r"\w+")
+SHARED = 0.6  # of the five-word sequences of the shorter text
+
+
+@pytest.fixture(scope="module", params=DOMAINS)
+def domain(request: pytest.FixtureRequest) -> Domain:
+    return load_domain(request.param)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[Example]]]:
+    """Domain -> split -> rows, through prepare."""
+    folder = tmp_path_factory.mktemp("samples")
+    found: dict[str, dict[str, list[Example]]] = {}
+    for name in DOMAINS:
+        prepare(PrepareRequest(folder / name, domain=name, sample=True))
+        corpus = Corpus.open(folder / name)
+        found[name] = {split: read_split(corpus, split) for split in SPLITS}
+    return found
+
+
+def test_the_two_domains_are_found() -> None:
+    assert {"finance", "health"} <= set(DOMAINS)
+
+
+def test_every_prompt_renders(domain: Domain) -> None:
+    for task, recipe in domain.recipe.tasks.items():
+        prompt = load_prompt(domain, task)
+        columns = {name: f"<{name}>" for name in prompt.columns}
+        rendered = prompt.render(columns, recipe.choices)
+        assert all(value in rendered for value in columns.values())
+        assert rendered == rendered.strip()
+
+
+def test_a_classification_states_its_choices_to_the_model(domain: Domain) -> None:
+    for task, recipe in domain.recipe.tasks.items():
+        prompt = load_prompt(domain, task)
+        rendered = prompt.render(dict.fromkeys(prompt.columns, "x"), recipe.choices)
+        told = f"{recipe.system or ''} {rendered}"
+        assert all(choice in told for choice in recipe.choices), task
+
+
+def test_files_named_by_the_recipe_are_there(domain: Domain) -> None:
+    for source in (*domain.recipe.sources, *domain.recipe.sample):
+        if not source.is_remote:
+            assert list(domain.folder.glob(source.uri)), source.id
+        if source.test_ids:
+            ids = (domain.folder / source.test_ids).read_text("utf-8").split()
+            assert len(ids) == len(set(ids)) == 500
+
+
+def test_every_source_states_a_licence_and_noncommercial_ones_say_so(domain: Domain) -> None:
+    for source in (*domain.recipe.sources, *domain.recipe.sample):
+        assert source.license
+        assert source.noncommercial == ("-nc" in source.license)
+    assert {source.license for source in domain.recipe.sample} == {"apache-2.0"}
+
+
+def test_labels_of_the_sources_are_choices(domain: Domain) -> None:
+    for source in domain.recipe.sources:
+        choices = domain.recipe.tasks[source.task].choices
+        assert set(source.labels.values()) <= set(choices)
+
+
+def test_adapter_settings_load_and_differ_from_the_defaults(domain: Domain) -> None:
+    import yaml
+
+    file = recipes_folder() / "adapters" / f"{domain.name}.yaml"
+    given = yaml.safe_load(file.read_text("utf-8")) or {}
+    loaded, default = load_adapter_recipe(domain.name), AdapterRecipe()  # type: ignore[call-arg]
+    assert {key: getattr(loaded, key) for key in given} == given
+    assert all(getattr(default, key) != value for key, value in given.items())
+
+
+def test_every_file_of_settings_belongs_to_a_domain() -> None:
+    assert {path.stem for path in (recipes_folder() / "adapters").glob("*.yaml")} <= set(DOMAINS)
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_finance_sample_is_as_large_as_promised(samples: dict[str, dict[str, list[Example]]]) -> None:
+    finance = samples["finance"]
+    assert count(finance, "classification") == {"train": 450, "validation": 60, "test": 180}
+    assert count(finance, "qa") == {"train": 90, "validation": 10, "test": 20}
+
+
+def test_the_health_sample_is_as_large_as_promised(samples: dict[str, dict[str, list[Example]]]) -> None:
+    health = samples["health"]
+    assert count(health, "classification") == {"train": 120, "validation": 24, "test": 72}
+    assert count(health, "qa") == {"train": 170, "validation": 20, "test": 30}
+
+
+def count(splits: dict[str, list[Example]], task: str) -> dict[str, int]:
+    return {split: sum(row.task == task for row in rows) for split, rows in splits.items()}
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_labels_are_balanced_in_every_split_and_interleaved(
+    name: str, samples: dict[str, dict[str, list[Example]]]
+) -> None:
+    for rows in samples[name].values():
+        labels = [row.label for row in rows if row.task == "classification"]
+        assert len(set(Counter(labels).values())) == 1
+        assert len(set(labels)) == 3
+        assert all(len(set(labels[at : at + 3])) == 3 for at in range(0, len(labels), 3))
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_no_text_is_in_two_splits_or_twice(name: str, samples: dict[str, dict[str, list[Example]]]) -> None:
+    asked = Counter(" ".join(WORDS.findall(row.prompt[-1].content.lower())) for row in everything(samples[name]))
+    assert max(asked.values()) == 1
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_no_two_samples_share_most_of_their_word_sequences(name: str) -> None:
+    """Over all pairs of rows; near copies would make a test score say little."""
+    texts = [" ".join(str(value) for key, value in row.items() if key != "label") for row in raw_rows(name)]
+    sequences = [five_words(text) for text in texts]
+    where: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for number, found in enumerate(sequences):
+        for sequence in found:
+            where[sequence].append(number)
+    common = Counter(pair for numbers in where.values() for pair in combinations(numbers, 2))
+    too_like = [pair for pair, n in common.items() if n > SHARED * min(len(sequences[i]) for i in pair)]
+    assert not too_like
+    assert len(texts) > 400
+
+
+def five_words(text: str) -> set[tuple[str, ...]]:
+    words = WORDS.findall(text.lower())
+    return {tuple(words[at : at + 5]) for at in range(len(words) - 4)}
+
+
+def raw_rows(name: str) -> list[dict[str, str]]:
+    files = sorted((load_domain(name).folder / "sample").glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+
+
+def everything(splits: dict[str, list[Example]]) -> list[Example]:
+    return [row for rows in splits.values() for row in rows]
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_nothing_of_a_sample_is_dropped_or_scrubbed(name: str, tmp_path: Path) -> None:
+    result = prepare(PrepareRequest(tmp_path / "out", domain=name, sample=True))
+    assert result.dropped == {}
+    assert result.scrubbed == {}
+    assert sum(result.splits.values()) == len(raw_rows(name))
+
+
+# --- a domain of one's own --------------------------------------------------------------------------------------------
+
+RECIPE = """
+name: legal
+title: Legal
+description: The kind of clause.
+caution: Not legal advice.
+tasks:
+  clauses:
+    task: classification
+    system: Is this clause a duty or a right?
+    prompt: prompts/clauses.jinja
+    choices: [duty, right]
+sources:
+  - id: full
+    uri: data/*.csv
+    license: cc-by-4.0
+    task: clauses
+    map: {clause: wording}
+    labels: {"0": duty, "1": right}
+sample:
+  - {id: sample, uri: "sample/*.jsonl", license: apache-2.0, task: clauses}
+"""
+
+
+@pytest.fixture
+def legal(tmp_path: Path) -> Path:
+    """A domain as datasets/README.md tells to make one."""
+    folder = tmp_path / "legal"
+    for name in ("prompts", "data", "sample"):
+        (folder / name).mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(RECIPE, "utf-8")
+    (folder / "prompts" / "clauses.jinja").write_text("Clause: {{ clause }}\n", "utf-8")
+    (folder / "data" / "train.csv").write_text("wording,label\nPay rent.,0\nUse the garden.,1\n", "utf-8")
+    (folder / "sample" / "rows.jsonl").write_text('{"clause": "Sweep the stairs.", "label": "duty"}\n', "utf-8")
+    return folder
+
+
+def test_a_domain_is_a_folder(legal: Path, tmp_path: Path) -> None:
+    result = prepare(PrepareRequest(tmp_path / "out", domain=str(legal)))
+    rows = read_split(Corpus.open(result.corpus), "train")
+    assert [(row.prompt[-1].content, row.answer) for row in rows] == [
+        ("Clause: Pay rent.", "duty"),
+        ("Clause: Use the garden.", "right"),
+    ]
+    manifest = Corpus.open(result.corpus).manifest
+    assert manifest["domain"] == "legal"
+    assert "Not legal advice." in (result.corpus / "README.md").read_text("utf-8")
+    assert prepare(PrepareRequest(tmp_path / "small", domain=str(legal), sample=True)).by_task == {"classification": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{{ clause", "prompts/clauses.jinja:1"),
+        ("{{ clause.__class__.__mro__ }}", "cannot be rendered"),
+        ("{{ clause.missing }}", "cannot be rendered"),
+    ],
+)
+def test_a_broken_or_prying_prompt_is_an_error_of_the_recipe(legal: Path, tmp_path: Path, text: str, says: str) -> None:
+    (legal / "prompts" / "clauses.jinja").write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        prepare(PrepareRequest(tmp_path / "out", domain=str(legal)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_prompt_is_named(legal: Path, tmp_path: Path) -> None:
+    (legal / "prompts" / "clauses.jinja").unlink()
+    with pytest.raises(ConfigError, match=r"the prompt prompts/clauses\.jinja cannot be read"):
+        prepare(PrepareRequest(tmp_path / "out", domain=str(legal)))
+
+
+def test_an_unknown_label_of_a_source_is_refused_with_the_choices(legal: Path, tmp_path: Path) -> None:
+    (legal / "data" / "train.csv").write_text("wording,label\nPay rent.,0\nUse the garden.,2\n", "utf-8")
+    with pytest.raises(Exception, match=r"train\.csv:3: the label is none of duty, right"):
+        prepare(PrepareRequest(tmp_path / "out", domain=str(legal)))
+
+
+def test_noncommercial_sources_alone_need_consent(legal: Path, tmp_path: Path) -> None:
+    text = RECIPE.replace("license: cc-by-4.0", "license: cc-by-nc-4.0\n    noncommercial: true")
+    (legal / "recipe.yaml").write_text(text, "utf-8")
+    with pytest.raises(Exception, match="--accept-noncommercial"):
+        prepare(PrepareRequest(tmp_path / "out", domain=str(legal)))
+    request = PrepareRequest(tmp_path / "out", domain=str(legal), accept_noncommercial=True)
+    assert sum(prepare(request).splits.values()) == 2
+
+
+def test_a_domain_that_is_not_there_suggests_one() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'health'"):
+        load_domain("helth")

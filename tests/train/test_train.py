@@ -1,0 +1,197 @@
+"""Training: an adapter that PEFT loads, the same one each time, and nothing at all when something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finetune.artifacts import Adapter, Corpus
+from finetune.chat import render
+from finetune.corpus import read_split
+from finetune.errors import InputError, OutputExistsError, TrainingDivergedError
+from finetune.models import find_base, load_adapter, load_tokenizer
+from finetune.recipe import AdapterRecipe
+from finetune.train import Step, TrainRequest, plan_training, train
+
+
+def recipe(model: Path, **changes: Any) -> AdapterRecipe:
+    return AdapterRecipe(**{"model": str(model), "max_steps": 3, "logging_steps": 1, "learning_rate": 1e-2} | changes)
+
+
+def weights(adapter: Path) -> dict[str, torch.Tensor]:
+    return load_file(adapter / "adapter_model.safetensors")
+
+
+def test_loss_falls(tiny_adapter: Path) -> None:
+    lines = [json.loads(line) for line in (tiny_adapter / "training.jsonl").read_text("utf-8").splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0] / 2
+    assert {"step", "epoch", "loss", "grad_norm", "learning_rate", "tokens", "seconds"} <= set(lines[0])
+
+
+def test_adapter_is_plain_peft_and_names_no_path(tiny_adapter: Path, tiny_model: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), str(tiny_adapter))
+    assert any("lora_A" in name for name, _ in model.named_parameters())
+    names = {path.name for path in tiny_adapter.iterdir()}
+    assert {"README.md", "chat_template.jinja", "manifest.json", "tokenizer.json", "training.png"} <= names
+    for file in ("adapter_config.json", "manifest.json", "README.md", "tokenizer_config.json"):
+        assert str(tiny_model.parent) not in (tiny_adapter / file).read_text("utf-8")
+
+
+def test_all_linear_layers_but_the_head_are_adapted(tiny_adapter: Path) -> None:
+    adapted = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in weights(tiny_adapter)}
+    assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert {tensor.dtype for tensor in weights(tiny_adapter).values()} == {torch.float32}
+
+
+def test_manifest_tells_parents_and_result(tiny_adapter: Path, tiny_corpus: Path) -> None:
+    manifest = Adapter.open(tiny_adapter).manifest
+    assert manifest["parents"]["corpus"]["fingerprint"] == Corpus.open(tiny_corpus).fingerprint
+    assert manifest["parents"]["base_model"]["name"] == "tiny-llama"
+    assert manifest["result"]["eval_loss"] > 0
+
+
+def test_tokens_are_those_of_the_rows(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    result = train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, max_steps=None, num_train_epochs=2)))
+    tokenizer = load_tokenizer(tiny_model, find_base(str(tiny_model)))
+    rows = [render(tokenizer, example) for example in read_split(Corpus.open(tiny_corpus), "train")]
+    assert result.tokens == 2 * sum(len(row.ids) for row in rows)
+    assert result.supervised_tokens == 2 * sum(sum(row.supervised) for row in rows)
+
+
+def test_same_seed_gives_the_same_weights(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(TrainRequest(tiny_corpus, tmp_path / name, recipe(tiny_model, seed=seed, lora_dropout=0.1)))
+    first, second, other = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_evaluating_between_steps_changes_no_weight(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    train(TrainRequest(tiny_corpus, tmp_path / "never", recipe(tiny_model, eval_steps=0)))
+    train(TrainRequest(tiny_corpus, tmp_path / "always", recipe(tiny_model, eval_steps=1)))
+    never, always = weights(tmp_path / "never"), weights(tmp_path / "always")
+    assert all(torch.equal(never[name], always[name]) for name in never)
+    lines = (tmp_path / "always" / "training.jsonl").read_text("utf-8").splitlines()
+    assert sum("eval_loss" in line for line in lines) >= 3
+
+
+def test_accumulated_batches_equal_one_big_batch(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    shapes = {"one": (8, 1), "many": (2, 4)}
+    for name, (batch, accumulated) in shapes.items():
+        changes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
+        train(TrainRequest(tiny_corpus, tmp_path / name, recipe(tiny_model, max_steps=1, warmup_ratio=0, **changes)))
+    losses = [
+        json.loads((tmp_path / name / "training.jsonl").read_text("utf-8").splitlines()[0])["loss"] for name in shapes
+    ]
+    # The sampler groups rows by length within batches of another size, so the rows differ; a wrong scale would be 4-fold.
+    assert losses[0] == pytest.approx(losses[1], rel=0.2)
+
+
+def test_progress_is_told_step_by_step(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    steps: list[Step] = []
+    train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model)), steps.append)
+    assert [(step.step, step.steps) for step in steps] == [(1, 3), (2, 3), (3, 3)]
+    assert all(step.tokens_per_second > 0 for step in steps)
+    assert steps[-1].remaining == 0
+
+
+def test_dry_run_counts_without_training(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    plan = plan_training(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, max_steps=None)))
+    assert plan.rows == Corpus.open(tiny_corpus).counts["train"]
+    assert plan.steps == 3 * -(-plan.rows // 8)
+    assert not (tmp_path / "out").exists()
+
+
+def test_long_rows_are_counted(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    plan = plan_training(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model)))
+    shorter = recipe(tiny_model, max_length=plan.longest - 1)
+    assert plan_training(TrainRequest(tiny_corpus, tmp_path / "out", shorter)).truncated > 0
+
+
+def test_row_without_room_for_its_answer_is_refused(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no answer within 8 tokens"):
+        train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, max_length=8)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_diverging_run_stops_and_leaves_nothing(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken-model"
+    copy_with_nan(tiny_model, broken)
+    with pytest.raises(TrainingDivergedError, match="Lower --learning-rate"):
+        train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(broken)))
+    assert not (tmp_path / "out").exists()
+
+
+def copy_with_nan(source: Path, target: Path) -> None:
+    import shutil
+
+    from safetensors.torch import save_file
+
+    shutil.copytree(source, target)
+    tensors = load_file(target / "model.safetensors")
+    tensors["model.norm.weight"] = torch.full_like(tensors["model.norm.weight"], float("nan"))
+    save_file(tensors, target / "model.safetensors", {"format": "pt"})
+
+
+def test_existing_output_is_kept(tiny_adapter: Path, tiny_model: Path, tiny_corpus: Path) -> None:
+    before = (tiny_adapter / "manifest.json").read_bytes()
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        train(TrainRequest(tiny_corpus, tiny_adapter, recipe(tiny_model)))
+    assert (tiny_adapter / "manifest.json").read_bytes() == before
+
+
+def test_unknown_target_module_is_named(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--target-modules"):
+        train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, target_modules="no_such_proj,x_proj")))
+
+
+def test_unquantised_training_works_too(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    result = train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, load_in_4bit=False)))
+    loaded = load_adapter(Adapter.open(result.adapter))
+    assert not getattr(loaded.model, "is_loaded_in_4bit", False)
+
+
+def test_wandb_offline_run_holds_config_and_losses(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "tracked"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    settings = recipe(tiny_model, report_to="wandb", eval_steps=2, lora_r=4)
+    result = train(TrainRequest(tiny_corpus, tmp_path / "out", settings))
+    (run,) = (tmp_path / "tracked" / "wandb").glob("offline-run-*/run-*.wandb")
+    history, config, summary = read_wandb(run)
+    losses = [float(row["train/loss"]) for row in history if "train/loss" in row]
+    assert len(losses) >= 3
+    assert [row for row in history if "eval/loss" in row]
+    assert config["lora_r"] == 4
+    assert float(summary["eval_loss"]) == pytest.approx(result.eval_loss or 0)
+
+
+def read_wandb(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """History rows, configuration and summary of an offline run's log."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    store = DataStore()
+    store.open_for_scan(str(file))
+    history, config, summary = [], {}, {}
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.HasField("history"):
+            items = record.history.item
+            history.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
+        for update in (*record.run.config.update, *record.config.update):
+            config[update.key or "/".join(update.nested_key)] = json.loads(update.value_json)
+        for update in record.summary.update:
+            summary[update.key or "/".join(update.nested_key)] = json.loads(update.value_json)
+    return history, config, summary
