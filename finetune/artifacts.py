@@ -25,7 +25,17 @@ from finetune.records import SPLITS, Split
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
-LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "safetensors", "tokenizers")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "datasets",
+    "bitsandbytes",
+    "accelerate",
+    "safetensors",
+    "tokenizers",
+)
 UNHASHED = {MANIFEST, "README.md"}  # a card may be edited by hand; everything else is under checksum
 
 
@@ -54,7 +64,9 @@ class Artifact:
         for name, expected in manifest["files"].items():
             file = path / name
             if not file.is_file():
-                raise ArtifactError(f"{path} is damaged: {name} is missing. Make it again with: {command or cls.made_by}")
+                raise ArtifactError(
+                    f"{path} is damaged: {name} is missing. Make it again with: {command or cls.made_by}"
+                )
             if sha256_of(file) != expected:
                 raise ArtifactError(
                     f"{path} is damaged: {name} has changed since it was written. Make it again with: {command or cls.made_by}"
@@ -178,7 +190,9 @@ def ensure_replaceable(out: Path, *, overwrite: bool) -> None:
     if not overwrite:
         raise OutputExistsError(out)
     if not (out / MANIFEST).is_file():
-        raise InputError(f"{out} was not made by slmtune, so --overwrite does not touch it. Remove it or choose another --output-dir")
+        raise InputError(
+            f"{out} was not made by slmtune, so --overwrite does not touch it. Remove it or choose another --output-dir"
+        )
 
 
 def make_folder(path: Path) -> None:
@@ -191,7 +205,9 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         where = path.parent if path.name.startswith(".") else path
-        raise InputError(f"Cannot write to {where}: {error.strerror or error}. Choose a writable --output-dir") from None
+        raise InputError(
+            f"Cannot write to {where}: {error.strerror or error}. Choose a writable --output-dir"
+        ) from None
 
 
 def replace_folder(staging: Path, out: Path) -> None:
@@ -224,7 +240,9 @@ def _read_manifest(path: Path, kind: str, command: str) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         raise ArtifactError(f"{file} has schema version {version}; this slmtune reads {SCHEMA_VERSION}")
     if manifest.get("fingerprint") != complete:
-        raise ArtifactError(f"{path} is damaged: {MANIFEST} was edited after it was written. Make it again with: {command}")
+        raise ArtifactError(
+            f"{path} is damaged: {MANIFEST} was edited after it was written. Make it again with: {command}"
+        )
     return manifest
 
 

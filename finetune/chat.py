@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune.errors import InputError
 from finetune.records import Example, Message
@@ -99,7 +99,7 @@ def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, o
     from jinja2 import TemplateError
 
     conversation = [{"role": message.role, "content": message.content} for message in messages]
-    options = {"tokenize": False, "add_generation_prompt": open_turn, "date_string": TEMPLATE_DATE}
+    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": open_turn, "date_string": TEMPLATE_DATE}
     try:
         return str(tokenizer.apply_chat_template(conversation, **options))
     except TemplateError as error:
@@ -130,6 +130,10 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def _render_text(tokenizer: PreTrainedTokenizerBase, text: str) -> Rendered:
-    start = [tokenizer.bos_token_id] if getattr(tokenizer, "add_bos_token", False) and tokenizer.bos_token_id is not None else []
+    start = (
+        [tokenizer.bos_token_id]
+        if getattr(tokenizer, "add_bos_token", False) and tokenizer.bos_token_id is not None
+        else []
+    )
     ids = [*start, *_encode(tokenizer, text), tokenizer.eos_token_id]
     return Rendered(tuple(ids), tuple([False] * len(start) + [True] * (len(ids) - len(start))))

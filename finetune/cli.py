@@ -26,10 +26,14 @@ def cli() -> None:
 
 @cli.command()
 @options.workspace
-@click.option("--source", "sources", multiple=True, help="File, folder or hf://datasets/ID; replaces the recipe's sources.")
+@click.option(
+    "--source", "sources", multiple=True, help="File, folder or hf://datasets/ID; replaces the recipe's sources."
+)
 @click.option("--sample", is_flag=True, help="Use the rows that come with the domain.")
 @click.option("--task", "tasks", multiple=True, help="Only this task of the domain.")
-@click.option("--map", "columns", multiple=True, metavar="NAME=COLUMN", help="Which column is text, label, question, answer …")
+@click.option(
+    "--map", "columns", multiple=True, metavar="NAME=COLUMN", help="Which column is text, label, question, answer …"
+)
 @click.option("--instruction", help="The question for rows of text and label without a domain.")
 @click.option("--split-ratio", metavar="A/B/C", help="Shares of train, validation and test.  [0.9/0.05/0.05]")
 @click.option("--limit", type=int, help="Keep so many rows of each source and split.")
@@ -96,7 +100,9 @@ def train(
 @cli.command(name="eval")
 @click.argument("adapter", required=False, type=click.Path(path_type=Path))
 @options.workspace
-@click.option("--corpus", type=click.Path(path_type=Path), help="Corpus whose rows are asked, instead of the workspace's.")
+@click.option(
+    "--corpus", type=click.Path(path_type=Path), help="Corpus whose rows are asked, instead of the workspace's."
+)
 @click.option("--split", type=click.Choice(["test", "validation", "train"]), help="Rows that are asked.  [test]")
 @click.option("--task", "tasks", multiple=True, help="Only this task; a task has the name of its source.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows a task.")

@@ -67,7 +67,9 @@ class Console:
         """An error that slmtune did not foresee: its kind, where, and how to see more."""
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"
-        self.error(RuntimeError(f"Unexpected {type(error).__name__} in {where}. Run again with --debug for the traceback"))
+        self.error(
+            RuntimeError(f"Unexpected {type(error).__name__} in {where}. Run again with --debug for the traceback")
+        )
         if self.debug:
             traceback.print_exception(error, file=sys.stderr)
 

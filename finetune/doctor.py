@@ -207,9 +207,9 @@ def _check_cache() -> Check:
 
 
 def _check_base_model(*, offline: bool) -> Check:
-    from finetune import models
+    from finetune import base_model
 
-    folder = models.cached_folder(DEFAULT_MODEL)
+    folder = base_model.cached_folder(DEFAULT_MODEL)
     if folder is not None:
         return Check("base-model", True, f"{DEFAULT_MODEL} is cached in {folder}")
     if not offline:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.artifacts import Adapter, Corpus, Model, ensure_replaceable, writing
+from finetune.base_model import base_of
+from finetune.cards import model_card
 from finetune.chat import end_of_turn_ids, render_messages, render_prompt
 from finetune.corpus import read_split
 from finetune.errors import CheckFailedError, MissingStageError
 from finetune.memory import peak_bytes
-from finetune.models import Loaded, base_of, load, load_base, load_tokenizer
+from finetune.models import Loaded, load, load_base, load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Message
 
@@ -35,7 +37,10 @@ MAX_DRIFT_KL = 0.35  # nats a token; NF4 against bfloat16 weights
 BUNDLED_PROMPTS = (
     ("What is inflation?", "Inflation is a general rise in prices, so that money buys less than before."),
     ("Why do banks hold capital?", "Capital absorbs losses before depositors and other creditors are hurt."),
-    ("How does a vaccine work?", "It shows the immune system a harmless part of a germ, so that defences are ready later."),
+    (
+        "How does a vaccine work?",
+        "It shows the immune system a harmless part of a germ, so that defences are ready later.",
+    ),
     ("What is a dividend?", "A dividend is the part of its profit that a company pays out to its shareholders."),
     ("Name a source of vitamin C.", "Oranges, peppers and broccoli are rich in vitamin C."),
     ("What does liquidity mean?", "Liquidity is how quickly something can be turned into cash without a loss."),
@@ -105,7 +110,7 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
     recipe = AdapterRecipe.model_validate(adapter.config)
     prompts = _held_out(request.corpus)
     stage("tracing the adapter over its base as trained")
-    live = _trace_and_free(load(base, recipe, adapter.path), prompts)
+    live = trace(load(base, recipe, adapter.path), prompts)
     plain = recipe.model_copy(update={"load_in_4bit": False})
     with writing(request.output_dir, Model, overwrite=request.overwrite) as writer:
         stage("merging onto the unquantised weights")
@@ -115,13 +120,13 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
         del loaded
         stage("verifying the merged model")
         tokenizer = load_tokenizer(writer.folder, base)
-        merged = _trace_and_free(Loaded(load_base(writer.folder, plain).eval(), tokenizer, base), prompts)
+        merged = trace(Loaded(load_base(writer.folder, plain).eval(), tokenizer, base), prompts)
         exact, drift = distance(unmerged, merged), distance(live, merged)
         _require_equal(exact, drift)
         writer.manifest["config"] = {"onto": "original", "adapter_config": dict(adapter.config)}
         writer.manifest["parents"] = {"adapter": {"fingerprint": adapter.fingerprint}, **adapter.manifest["parents"]}
         writer.manifest["verification"] = {"exact": asdict(exact), "drift": asdict(drift)}
-        (writer.folder / "README.md").write_text(_card(adapter, exact, drift), "utf-8")
+        (writer.folder / "README.md").write_text(model_card(Model(writer.folder, writer.manifest), None), "utf-8")
     return MergeResult(
         model=request.output_dir,
         onto="original",
@@ -186,10 +191,6 @@ def distance(reference: Trace, other: Trace) -> Distance:
     )
 
 
-def _trace_and_free(loaded: Loaded, prompts: Sequence[Example]) -> Trace:
-    return trace(loaded, prompts)
-
-
 def _save_merged(loaded: Loaded, base_folder: Path, adapter_folder: Path, out: Path) -> None:
     """Merge in the loaded precision and store in the base's own."""
     import torch
@@ -233,18 +234,3 @@ def _require_equal(exact: Distance, drift: Distance) -> None:
                 f"The merged model is not {against}: mean KL {found:.4f} nats a token is above {limit}. Nothing was written. "
                 "Serve the adapter itself (slmtune serve), or train again with --no-load-in-4bit and merge that"
             )
-
-
-def _card(adapter: Adapter, exact: Distance, drift: Distance) -> str:
-    base = adapter.manifest["parents"]["base_model"]
-    return (
-        f"---\nlicense: {base['license']}\nbase_model: {base['name']}\nlibrary_name: transformers\n"
-        "pipeline_tag: text-generation\ntags:\n- slmtune\n---\n\n"
-        f"# {base['name'].split('/')[-1]}, fine-tuned and merged\n\n"
-        f"Made by slmtune from an adapter (`{adapter.fingerprint[:16]}`) and the unquantised weights of {base['name']}.\n\n"
-        "| compared with | prompts | max. logit difference | mean KL, nats | greedy agreement |\n|---|---|---|---|---|\n"
-        f"| adapter over the same weights | {exact.prompts} | {exact.max_abs_logit_diff:.4f} | {exact.mean_kl:.5f} "
-        f"| {exact.greedy_agreement:.1%} |\n"
-        f"| adapter over its base as trained | {drift.prompts} | {drift.max_abs_logit_diff:.4f} | {drift.mean_kl:.5f} "
-        f"| {drift.greedy_agreement:.1%} |\n"
-    )

@@ -6,7 +6,7 @@ import functools
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -47,7 +47,7 @@ def common(command: F) -> F:
         click.option("--offline", is_flag=True, help="Never use the network."),
         click.option("--debug", is_flag=True, help="Show tracebacks."),
     ]
-    return _apply(wrapper, options)
+    return cast(F, _apply(wrapper, options))
 
 
 def workspace(command: F) -> F:
@@ -61,7 +61,7 @@ def workspace(command: F) -> F:
         click.option("--domain", help="A bundled domain, or the folder of one; its workspace is runs/DOMAIN."),
         click.option("--run-dir", type=click.Path(path_type=Path), help="Where workspaces lie, instead of runs/."),
     ]
-    return _apply(wrapper, options)
+    return cast(F, _apply(wrapper, options))
 
 
 def recipe_fields(model: type[BaseModel]) -> Callable[[F], F]:
@@ -77,7 +77,7 @@ def recipe_fields(model: type[BaseModel]) -> Callable[[F], F]:
             overrides = {name: kwargs.pop(name) for name in names}
             return command(*args, overrides=overrides, **kwargs)
 
-        return _apply(wrapper, [_option(name, model) for name in names])
+        return cast(F, _apply(wrapper, [_option(name, model) for name in names]))
 
     return decorate
 
@@ -102,7 +102,7 @@ def _click_type(kind: Any) -> Any:
     return kind
 
 
-def _apply(command: Any, options: list[Callable[[Any], Any]]) -> Any:
+def _apply(command: Callable[..., Any], options: list[Callable[[Any], Any]]) -> Any:
     for option in reversed(options):
         command = option(command)
     return command

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -63,13 +63,16 @@ def unpack_on_cpu(model: nn.Module) -> bool:
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Linear4bit)]
     if not layers or any(layer.weight.device.type != "cpu" for _, layer in layers):
         return False
-    needed = sum(layer.in_features * layer.out_features * torch.finfo(layer.compute_dtype).bits // 8 for _, layer in layers)
+    needed = sum(
+        layer.in_features * layer.out_features * torch.finfo(layer.compute_dtype).bits // 8 for _, layer in layers
+    )
     if needed > MEMORY_SHARE * psutil.virtual_memory().available:
         log.info("Weights stay packed in 4 bit: unpacking them would take %.1f GiB.", needed / 2**30)
         return False
     for name, layer in layers:
         plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
-        weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(layer.compute_dtype)
+        packed: Any = layer.weight
+        weight = dequantize_4bit(packed.data, packed.quant_state).to(layer.compute_dtype)
         plain.weight = nn.Parameter(weight, requires_grad=False)
         if layer.bias is not None:
             plain.bias = layer.bias

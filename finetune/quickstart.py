@@ -40,9 +40,7 @@ def quickstart(
     on_stage("prepare: the bundled finance news sentences")
     from finetune.prepare import PrepareRequest, prepare
 
-    prepared = prepare(
-        PrepareRequest(workspace.corpus, domain=DOMAIN, sample=True, tasks=(TASK,), overwrite=True)
-    )
+    prepared = prepare(PrepareRequest(workspace.corpus, domain=DOMAIN, sample=True, tasks=(TASK,), overwrite=True))
     recipe = load_adapter_recipe(DOMAIN, overrides=overrides)
     on_stage(f"train: QLoRA on {recipe.model}")
     from finetune.train import TrainRequest, train

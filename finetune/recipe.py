@@ -51,13 +51,17 @@ class SourceRecipe(Strict):
     uri: str = Field(description="A path or glob beside the recipe, or hf://datasets/ID[@revision][:config].")
     license: str
     task: str = Field(description="A key of the recipe's tasks.")
-    map: dict[str, str] = Field(default_factory=dict, description="Name in the prompt -> column; dots reach into structs.")
+    map: dict[str, str] = Field(
+        default_factory=dict, description="Name in the prompt -> column; dots reach into structs."
+    )
     labels: dict[str, str] = Field(default_factory=dict, description="Value in the label column -> answer.")
     splits: dict[str, Split] = Field(
         default_factory=dict,
         description="The source's split -> the corpus's; others are divided among train and the splits not listed here.",
     )
-    test_ids: str | None = Field(default=None, description="File beside the recipe with the ids of the official test set.")
+    test_ids: str | None = Field(
+        default=None, description="File beside the recipe with the ids of the official test set."
+    )
     drop_unanswered: bool = Field(False, description="Leave out rows without an answer instead of failing on them.")
     noncommercial: bool = Field(False, description="Used only where the user accepts a non-commercial licence.")
 
@@ -82,7 +86,9 @@ class DomainRecipe(Strict):
     def _tasks_exist(self) -> Self:
         for source in (*self.sources, *self.sample):
             if source.task not in self.tasks:
-                raise ValueError(f"source {source.id}: there is no task {source.task!r}. {did_you_mean(source.task, self.tasks)}")
+                raise ValueError(
+                    f"source {source.id}: there is no task {source.task!r}. {did_you_mean(source.task, self.tasks)}"
+                )
         return self
 
 
@@ -103,7 +109,9 @@ class AdapterRecipe(Strict):
     )
     # LoRA wants about ten times the rate of full fine-tuning (Schulman et al., LoRA Without Regret, 2025).
     learning_rate: float = Field(2e-4, gt=0, lt=1, description="Peak learning rate.")
-    lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = Field("cosine", description="Decay after warm-up.")
+    lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = Field(
+        "cosine", description="Decay after warm-up."
+    )
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
@@ -111,10 +119,14 @@ class AdapterRecipe(Strict):
     max_steps: int | None = Field(None, gt=0, description="Stop after this many optimizer steps; overrides the epochs.")
     per_device_train_batch_size: int = Field(8, gt=0, description="Rows a forward pass.")
     gradient_accumulation_steps: int = Field(1, gt=0, description="Forward passes an optimizer step.")
-    max_length: int = Field(1024, gt=0, description="Longest row, in tokens; longer rows lose their end and are counted.")
+    max_length: int = Field(
+        1024, gt=0, description="Longest row, in tokens; longer rows lose their end and are counted."
+    )
     packing: bool = Field(False, description="Join short rows into one sequence (needs a GPU with FlashAttention).")
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 20 % slower.")
-    eval_steps: int | None = Field(None, ge=0, description="Measure held-out loss every N steps; 0: never; not given: at the end.")
+    eval_steps: int | None = Field(
+        None, ge=0, description="Measure held-out loss every N steps; 0: never; not given: at the end."
+    )
     save_steps: int = Field(0, ge=0, description="Keep a checkpoint every N steps; 0: only the finished adapter.")
     logging_steps: int = Field(5, gt=0, description="Write a line of training.jsonl every N steps.")
     seed: int = Field(42, ge=0, description="Seed of LoRA initialisation, dropout and row order.")

@@ -99,7 +99,9 @@ def scores(tasks: Mapping[str, TaskScore]) -> str:
         interval = f"{task.ci95[0]:+.3f} to {task.ci95[1]:+.3f}"
         majority = "" if task.majority is None else f"{task.majority:.3f}"
         rows.append([name, task.n, majority, "base", *_scores(task.base), "", "", ""])
-        rows.append(["", "", "", "adapter", *_scores(task.adapter), f"{task.delta:+.3f}", interval, f"{task.p_value:.4f}"])
+        rows.append(
+            ["", "", "", "adapter", *_scores(task.adapter), f"{task.delta:+.3f}", interval, f"{task.p_value:.4f}"]
+        )
     empty = [number for number in (5, 6) if all(not row[number] for row in rows)]
     empty += [4] if all(not row[4] for row in rows) else []
     kept = [number for number in range(len(columns)) if number not in empty]

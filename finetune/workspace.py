@@ -77,5 +77,3 @@ def served_artifact(workspace: Workspace) -> Path:
         if (path / MANIFEST).is_file():
             return path
     raise InputError(f"There is no adapter at {workspace.adapter}. Make it with: {workspace.command('train')}")
-
-

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from conftest import chat
+
+from finetune.base_model import find_base
 from finetune.chat import end_of_turn_ids, render, render_answer, render_messages, render_prompt
-from finetune.models import find_base, load_tokenizer
+from finetune.models import load_tokenizer
 from finetune.presets import PHI2_TEMPLATE, PLAIN_TEMPLATE
 from finetune.records import Example, Message
 

@@ -93,9 +93,7 @@ def evaluate(request: EvalRequest, on_progress: Progress | None = None) -> EvalR
     return result
 
 
-def _answer(
-    loaded: Loaded, task: EvalTask, name: str, request: EvalRequest, on_progress: Progress | None
-) -> Answers:
+def _answer(loaded: Loaded, task: EvalTask, name: str, request: EvalRequest, on_progress: Progress | None) -> Answers:
     done = 0
 
     def on_rows(rows: int) -> None:
@@ -127,7 +125,9 @@ def pick_labels(task: EvalTask, rows: Sequence[Sequence[float]]) -> Answers:
         shares = np.exp(np.array(row) - max(row))
         shares /= shares.sum()
         texts.append(example.choices[int(np.argmax(row))])
-        probabilities.append({choice: round(float(share), 6) for choice, share in zip(example.choices, shares, strict=True)})
+        probabilities.append(
+            {choice: round(float(share), 6) for choice, share in zip(example.choices, shares, strict=True)}
+        )
     return Answers(texts, probabilities)
 
 
@@ -137,7 +137,7 @@ def _score(task: EvalTask, base: Answers, adapter: Answers) -> TaskScore:
             [metrics.token_f1(example.answer, text) for example, text in zip(task.examples, answers.texts, strict=True)]
             for answers in (base, adapter)
         ]
-        comparison = significance.compare_means(*rows)
+        comparison = significance.compare_means(rows[0], rows[1])
         means = [{"token_f1": sum(values) / len(values)} for values in rows]
         majority = None
     else:

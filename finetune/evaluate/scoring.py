@@ -95,7 +95,8 @@ def _score_batch(loaded: Loaded, prompts: list[list[int]], answers: list[list[in
         longest = max(len(answer) for answer in answers)
         if longest > 1:
             scores = scores + _score_rest(loaded, first.past_key_values, mask, answers, longest)
-    return scores.cpu()
+    result: Tensor = scores.cpu()
+    return result
 
 
 def _score_rest(loaded: Loaded, cache: Any, mask: Tensor, answers: list[list[int]], longest: int) -> Tensor:
@@ -120,7 +121,8 @@ def _score_rest(loaded: Loaded, cache: Any, mask: Tensor, answers: list[list[int
     )
     logprobs = output.logits.float().log_softmax(-1)
     picked = logprobs.gather(-1, targets.repeat(rows, 1)[..., None])[..., 0] * real.repeat(rows, 1)
-    return picked.sum(-1).view(rows, len(answers))
+    scores: Tensor = picked.sum(-1).view(rows, len(answers))
+    return scores
 
 
 def _left_pad(loaded: Loaded, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,9 @@ def tasks_of(corpus: Corpus, split: Split, wanted: Sequence[str] = (), limit: in
         metric: Metric = "weighted_f1" if example.choices else "token_f1"
         groups.setdefault((example.source, metric), []).append(example)
     if not groups:
-        raise InputError(f"The {split} split of {corpus.path} has no rows to evaluate. Prepare a corpus with --split-ratio")
+        raise InputError(
+            f"The {split} split of {corpus.path} has no rows to evaluate. Prepare a corpus with --split-ratio"
+        )
     sources = [source for source, _ in groups]
     tasks = [
         EvalTask(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune import models
+from finetune import base_model, models
 from finetune.artifacts import MANIFEST, Adapter, Model
 from finetune.errors import InputError
 from finetune.recipe import AdapterRecipe
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # what clients write as `model`, also inside a path
 
-Opened = Adapter | Model | models.BaseModel
+Opened = Adapter | Model | base_model.BaseModel
 
 
 def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> Engine:
@@ -47,7 +47,7 @@ def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> 
     if isinstance(artifact, Model):
         loaded = models.load_merged(artifact)
     else:
-        assert isinstance(artifact, models.BaseModel)
+        assert isinstance(artifact, base_model.BaseModel)
         loaded = models.load(artifact, AdapterRecipe(load_in_4bit=False))
     return Engine(loaded, [Served(name)])
 
@@ -56,9 +56,9 @@ def _open_adapters(
     adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, Opened]], model: str | None
 ) -> Engine:
     """Load the first adapter with its base, put the others beside it, and name the base as it is asked for."""
-    base = models.base_of(adapters[0][1], model)
-    fingerprints = {models.base_of(adapter, model).fingerprint for _, adapter in adapters}
-    fingerprints |= {other.fingerprint if isinstance(other, models.BaseModel) else "merged" for _, other in others}
+    base = base_model.base_of(adapters[0][1], model)
+    fingerprints = {base_model.base_of(adapter, model).fingerprint for _, adapter in adapters}
+    fingerprints |= {other.fingerprint if isinstance(other, base_model.BaseModel) else "merged" for _, other in others}
     precisions = {_precision(adapter) for _, adapter in adapters}
     if len(fingerprints) > 1 or len(precisions) > 1:
         raise _one_base(name for name, _ in (*adapters, *others))
@@ -87,7 +87,7 @@ def _open(target: ServeTarget) -> Opened:
     if kind == Model.kind:
         return Model.open(folder)
     if kind is None and (_is_name(target.path) or (folder / "config.json").is_file()):
-        return models.find_base(str(target.path))
+        return base_model.find_base(str(target.path))
     return Adapter.open(folder)  # or its complaint about what is there instead
 
 

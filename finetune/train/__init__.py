@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.artifacts import Adapter, ArtifactWriter, Corpus, ensure_replaceable, writing
+from finetune.base_model import BaseModel, find_base
 from finetune.cards import model_card
 from finetune.corpus import read_split
 from finetune.errors import InputError
 from finetune.memory import peak_bytes
-from finetune.models import BaseModel, find_base, load_base, load_tokenizer
-from finetune.records import Example
+from finetune.models import load_base, load_tokenizer
 from finetune.recipe import AdapterRecipe
+from finetune.records import Example
 from finetune.train.rows import Rows, render_rows
 
 if TYPE_CHECKING:

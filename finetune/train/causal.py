@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.base_model import BaseModel
 from finetune.errors import InputError, TrainingDivergedError
-from finetune.models import BaseModel, compute_dtype
+from finetune.models import compute_dtype
 from finetune.recipe import AdapterRecipe
 from finetune.train import plot, tracker
 from finetune.train.rows import Rows
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig
 
@@ -32,7 +32,7 @@ TRAINING_LOG = "training.jsonl"
 class Outcome:
     """A fitted model and what the fit took; losses in nats per supervised token."""
 
-    model: PeftModel
+    model: Any  # a PeftModel
     steps: int
     epochs: float
     train_loss: float
@@ -67,11 +67,12 @@ def fit(
         output = trainer.train()
         seconds = time.monotonic() - started - journal.evaluating
         eval_loss = _evaluate(trainer, held_out, recipe)
-        _require_finite(trainer.model)
+        adapted: Any = trainer.model
+        _require_finite(adapted)
         plot.draw(folder / TRAINING_LOG, folder / "training.png")
         epochs = float(trainer.state.epoch or 0)
         outcome = Outcome(
-            trainer.model,
+            adapted,
             trainer.state.global_step,
             epochs,
             float(output.training_loss),
@@ -95,6 +96,7 @@ def make_trainer(
     """An SFTTrainer over rows that are rendered already: TRL neither tokenises nor cuts nor drops anything."""
     from peft import LoraConfig
     from transformers import PrinterCallback
+
     from finetune.train.loss import SupervisedTrainer
 
     targets = recipe.target_modules if isinstance(recipe.target_modules, str) else list(recipe.target_modules)
@@ -120,7 +122,8 @@ def make_trainer(
             raise
         raise InputError(f"--target-modules: {str(error).splitlines()[0]}") from None
     trainer.remove_callback(PrinterCallback)
-    restore_adapter_precision(trainer.model)
+    adapted: Any = trainer.model
+    restore_adapter_precision(adapted)
     return trainer
 
 
@@ -200,8 +203,8 @@ class Journal:
             def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 journal.started = time.monotonic()
 
-            def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
-                journal.write(state, logs)
+            def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                journal.write(state, kwargs["logs"])
 
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 journal.report(state)
@@ -262,4 +265,6 @@ def _evaluate(trainer: SupervisedTrainer, held_out: Rows, recipe: AdapterRecipe)
 def _require_finite(model: torch.nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not bool(parameter.isfinite().all()):
-            raise TrainingDivergedError(f"Training diverged: {name} is not finite. Nothing was written. Lower --learning-rate")
+            raise TrainingDivergedError(
+                f"Training diverged: {name} is not finite. Nothing was written. Lower --learning-rate"
+            )

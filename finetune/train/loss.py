@@ -51,14 +51,16 @@ class SupervisedTrainer(SFTTrainer):
     ) -> Any:
         """Mean negative log-likelihood a supervised token of the whole optimizer step, in nats."""
         supervised = (inputs["labels"][:, 1:] != -100).sum()
-        if self.model.training:
+        peft_model: Any = self.model
+        if peft_model.training:
             mask = inputs.get("attention_mask")
             self.tokens += int(inputs["input_ids"].numel() if mask is None else mask.sum())
             self.supervised_tokens += int(supervised)
-        config = self.model.config.get_text_config()
+        config = peft_model.config.get_text_config()
         scaled = any(getattr(config, name, None) for name in SCALED_LOGITS)
         if return_outputs or scaled or supervised.device.type != "cpu" or self.accelerator.num_processes > 1:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            plain: Any = super().compute_loss
+            return plain(model, inputs, return_outputs, num_items_in_batch)
         causal = self.accelerator.unwrap_model(model).get_base_model()
         hidden = causal.base_model(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False

@@ -49,16 +49,17 @@ def test_report_verifies_and_holds_the_contract(result: EvalResult, tiny_adapter
 
 
 def test_page_fetches_nothing(result: EvalResult) -> None:
+    found: list[str] = []
+
     class Links(HTMLParser):
-        found: list[str] = []
-
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            self.found += [f"{tag} {name}" for name, _ in attrs if name in {"src", "href"}]
+            found.extend(f"{tag} {name}" for name, _ in attrs if name in {"src", "href"})
 
-    page = Links()
-    page.feed(result.report.read_text("utf-8"))
-    assert page.found == []
-    assert "news" in result.report.read_text("utf-8")
+    page = result.report.read_text("utf-8")
+    Links().feed(page)
+    assert "news" in page
+    assert "url(" not in page
+    assert found == []
 
 
 def test_limit_and_task_choose_rows(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
@@ -75,9 +76,7 @@ def test_unknown_task_is_named(tiny_adapter: Path, tiny_corpus: Path, tmp_path: 
 def test_missing_adapter_names_the_command(tiny_corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingStageError, match="slmtune train --domain finance"):
         evaluate(
-            EvalRequest(
-                tmp_path / "no", tiny_corpus, tmp_path / "out", train_command="slmtune train --domain finance"
-            )
+            EvalRequest(tmp_path / "no", tiny_corpus, tmp_path / "out", train_command="slmtune train --domain finance")
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from finetune import models
+from finetune import base_model, models
 from finetune.artifacts import Adapter, writing
 from finetune.models import Loaded
 from finetune.recipe import AdapterRecipe
@@ -32,7 +32,7 @@ def make_adapter(
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    base = models.find_base(str(base_folder))
+    base = base_model.find_base(str(base_folder))
     torch.manual_seed(seed)
     config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
     peft_model = get_peft_model(AutoModelForCausalLM.from_pretrained(base_folder), config)
@@ -74,7 +74,7 @@ def engine(tiny_model: Path) -> Iterator[Engine]:
 
 def load(model: Path) -> Loaded:
     """A base model as it is, not quantised."""
-    return models.load(models.find_base(str(model)), AdapterRecipe(load_in_4bit=False))
+    return models.load(base_model.find_base(str(model)), AdapterRecipe(load_in_4bit=False))
 
 
 @pytest.fixture

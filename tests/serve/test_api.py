@@ -36,7 +36,6 @@ signal = serve(
 )
 print("ended by signal", signal)
 """
-QUIET = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 MESSAGES: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Did profit rise? 👍"}]
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
 
@@ -50,7 +49,7 @@ def url(two_adapters: dict[str, Path]) -> Iterator[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=QUIET,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
     )
     assert process.stdout is not None
     try:

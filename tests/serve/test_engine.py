@@ -70,6 +70,18 @@ def test_each_adapter_and_the_base_answer_for_themselves(two_adapters: dict[str,
     assert len(set(expected.values())) == 3
 
 
+def test_a_trained_adapter_is_served_as_it_was_trained(tiny_adapter: Path) -> None:
+    alone = models.load_adapter(Adapter.open(tiny_adapter))
+    engine = open_engine([ServeTarget("trained", tiny_adapter)])
+    try:
+        text, _ = say(engine, GREEDY, "trained")
+    finally:
+        engine.close()
+    ids = greedy_ids(alone, 24)
+    kept = ids[: ids.index(2)] if 2 in ids else ids
+    assert text == alone.tokenizer.decode(kept, skip_special_tokens=True)
+
+
 def test_a_seed_fixes_the_sample(engine: Engine) -> None:
     first, again, other = (say(engine, GenerationParams(max_tokens=16, seed=seed))[0] for seed in (1, 1, 2))
     assert first == again != other
