@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,16 @@ class BaseModel:
         """The licence that its preset or model card states, else "other"."""
         preset = find_preset(self.name)
         return preset.license if preset else (_card_license(self.folder) or "other")
+
+    @property
+    def parameters(self) -> int:
+        """Weights in the model, counted from the headers of its files (format: huggingface/safetensors, README)."""
+        count = 0
+        for path in self.folder.glob("*.safetensors"):
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            count += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        return count
 
     def describe(self) -> dict[str, str | None]:
         """What an artifact's manifest says of it."""

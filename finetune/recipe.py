@@ -20,6 +20,9 @@ from finetune.records import Split, Task
 M = TypeVar("M", bound=BaseModel)
 
 DEFAULT_MODEL = "smollm2-135m"
+# LoRA wants about ten times the rate of full fine-tuning (Schulman et al., LoRA Without Regret, 2025), and the smallest
+# models more: two epochs of the finance sample at 1e-3 took SmolLM2-135M from weighted F1 0.20 to 0.81 (n = 180).
+SMALL_MODEL, SMALL_MODEL_RATE, LARGER_MODEL_RATE = 200_000_000, 1e-3, 2e-4
 CUSTOM_DOMAIN = "custom"  # the workspace of a corpus that belongs to no recipe
 
 
@@ -107,8 +110,9 @@ class AdapterRecipe(Strict):
     target_modules: str | tuple[str, ...] = Field(
         "all-linear", description="Modules that get LoRA matrices: all-linear, or names separated by commas."
     )
-    # LoRA wants about ten times the rate of full fine-tuning (Schulman et al., LoRA Without Regret, 2025).
-    learning_rate: float = Field(2e-4, gt=0, lt=1, description="Peak learning rate.")
+    learning_rate: float | None = Field(
+        None, gt=0, lt=1, description="Peak learning rate; not given: 1e-3 below 200 M parameters, else 2e-4."
+    )
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = Field(
         "cosine", description="Decay after warm-up."
     )
@@ -131,6 +135,13 @@ class AdapterRecipe(Strict):
     logging_steps: int = Field(5, gt=0, description="Write a line of training.jsonl every N steps.")
     seed: int = Field(42, ge=0, description="Seed of LoRA initialisation, dropout and row order.")
     report_to: Literal["none", "wandb"] = Field("none", description="Experiment tracker.")
+
+    def for_model(self, parameters: int) -> AdapterRecipe:
+        """The recipe with what depends on the size of the base model filled in."""
+        if self.learning_rate is not None:
+            return self
+        rate = SMALL_MODEL_RATE if parameters < SMALL_MODEL else LARGER_MODEL_RATE
+        return self.model_copy(update={"learning_rate": rate})
 
     @field_validator("target_modules", mode="before")
     @classmethod

@@ -63,6 +63,7 @@ def hub(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """The local Hub, as the one that this process is logged in to: the client read its environment when imported."""
     for name, value in {
         "ENDPOINT": local_hub.endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": f"{local_hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
         "HF_HUB_CACHE": str(tmp_path / "cache"),
         "HF_HUB_DISABLE_XET": True,
     }.items():

@@ -94,18 +94,19 @@ def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) 
     started = time.monotonic()
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     corpus, base, examples = _open(request)
+    recipe = request.recipe.for_model(base.parameters)
     with writing(request.output_dir, Adapter, overwrite=request.overwrite) as writer:
         from finetune.train import causal
 
         tokenizer = load_tokenizer(base.folder, base)
-        rows = _render(request, tokenizer, examples)
-        held_out = render_rows(tokenizer, read_split(corpus, "validation"), request.recipe.max_length)
-        model = load_base(base.folder, request.recipe)
-        outcome = causal.fit(model, tokenizer, rows, held_out, request.recipe, writer.folder, on_step)
+        rows = _render(recipe, tokenizer, examples)
+        held_out = render_rows(tokenizer, read_split(corpus, "validation"), recipe.max_length)
+        model = load_base(base.folder, recipe)
+        outcome = causal.fit(model, tokenizer, rows, held_out, recipe, writer.folder, on_step)
         causal.save(outcome, base, writer.folder)
         tokenizer.save_pretrained(writer.folder)
         result = _result(request, outcome, rows, time.monotonic() - started)
-        _describe(writer, request.recipe, base, corpus, result)
+        _describe(writer, recipe, base, corpus, result)
     return result
 
 
@@ -113,12 +114,13 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     """Resolve everything that `train` would use, and count rows, steps and tokens, without loading weights."""
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     _, base, examples = _open(request)
-    rows = _render(request, load_tokenizer(base.folder, base), examples)
+    recipe = request.recipe.for_model(base.parameters)
+    rows = _render(recipe, load_tokenizer(base.folder, base), examples)
     return TrainPlan(
-        recipe=request.recipe,
+        recipe=recipe,
         model=base.name,
         rows=len(rows.rendered),
-        steps=count_steps(len(rows.rendered), request.recipe),
+        steps=count_steps(len(rows.rendered), recipe),
         tokens_per_epoch=rows.tokens,
         supervised_tokens_per_epoch=rows.supervised_tokens,
         truncated=rows.truncated,
@@ -141,14 +143,14 @@ def _open(request: TrainRequest) -> tuple[Corpus, BaseModel, list[Example]]:
     return corpus, find_base(request.recipe.model, request.recipe.revision), examples
 
 
-def _render(request: TrainRequest, tokenizer: Any, examples: list[Example]) -> Rows:
-    rows = render_rows(tokenizer, examples, request.recipe.max_length)
+def _render(recipe: AdapterRecipe, tokenizer: Any, examples: list[Example]) -> Rows:
+    rows = render_rows(tokenizer, examples, recipe.max_length)
     if rows.truncated:
         log.warning(
             "%d of %d rows are longer than --max-length %d tokens and lose their end (the longest has %d).",
             rows.truncated,
             len(rows.rendered),
-            request.recipe.max_length,
+            recipe.max_length,
             rows.longest,
         )
     return rows

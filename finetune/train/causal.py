@@ -132,6 +132,7 @@ def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int |
     import torch
     from trl import SFTConfig
 
+    assert recipe.learning_rate is not None  # AdapterRecipe.for_model filled it in
     gpu = torch.cuda.is_available()
     return SFTConfig(
         output_dir=str(folder / "trainer"),

@@ -164,7 +164,7 @@ def test_a_signal_ends_the_server_after_its_last_answer(tiny_model: Path, number
         """Send the signal, to this process, in the middle of an answer."""
         addresses.append(url.removeprefix("http://"))
         connection = HTTPConnection(addresses[0], timeout=30)
-        body = {"model": "tiny", "prompt": "The", "max_tokens": 200, "stream": True, "temperature": 0}
+        body = {"model": "tiny", "prompt": "The", "max_tokens": 20, "stream": True, "temperature": 0}
         connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
         response = connection.getresponse()
         assert response.readline().startswith(b"data: {")

@@ -1,0 +1,33 @@
+"""The examples run as they stand, with the installed command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = cwd / "slmtune"  # the console script, whatever environment the tests run in
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m finetune "$@"\n', "utf-8")
+    command.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{cwd}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    words = ["bash", str(ROOT / "examples" / script), *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=environment, timeout=600, check=False)
+
+
+def test_finance(tiny_model: Path, tmp_path: Path) -> None:
+    done = run("finance.sh", "--model", tiny_model, "--max-steps", 2, "--eval-steps", 0, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {"corpus", "adapter", "eval", "model"} == {path.name for path in (tmp_path / "runs/finance").iterdir()}
+
+
+def test_own_data(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [f"message number {number} about {label},{label}" for number in range(40) for label in ("cards", "loans")]
+    (tmp_path / "tickets.csv").write_text("\n".join(["text,label", *rows]) + "\n", "utf-8")
+    done = run("own_data.sh", "tickets.csv", "Which team?", "--model", tiny_model, "--max-steps", 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {"corpus", "adapter", "eval", "model"} == {path.name for path in (tmp_path / "runs/custom").iterdir()}

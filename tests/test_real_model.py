@@ -1,0 +1,55 @@
+"""The main job on a real pretrained model, in a size that fits CI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune.artifacts import Adapter, Corpus, Model
+from finetune.base_model import find_base
+from finetune.evaluate import EvalRequest, evaluate, pick_labels
+from finetune.evaluate.scoring import label_logprobs
+from finetune.evaluate.tasks import tasks_of
+from finetune.merge import MergeRequest, merge_adapter
+from finetune.models import load_adapter, load_merged
+from finetune.prepare import PrepareRequest, prepare
+from finetune.recipe import AdapterRecipe, load_adapter_recipe
+from finetune.train import TrainRequest, train
+
+
+@pytest.mark.slow
+def test_finance_sample_makes_a_real_model_better(real_model: Path, tmp_path: Path) -> None:
+    """QLoRA for 24 steps on the bundled news, then 60 held-out sentences: base against adapter, and the merged model."""
+    prepared = prepare(PrepareRequest(tmp_path / "corpus", domain="finance", sample=True, tasks=("sentiment",)))
+    recipe = load_adapter_recipe("finance", overrides={"model": str(real_model), "max_steps": 24, "eval_steps": 0})
+    train(TrainRequest(prepared.corpus, tmp_path / "adapter", recipe))
+    evaluated = evaluate(EvalRequest(tmp_path / "adapter", prepared.corpus, tmp_path / "eval", limit=60))
+    news = evaluated.tasks["news"]
+    assert news.n == 60
+    assert news.ci95[0] > 0, f"weighted F1 {news.base['weighted_f1']:.2f} -> {news.adapter['weighted_f1']:.2f}"
+
+    merged = merge_adapter(MergeRequest(tmp_path / "adapter", tmp_path / "model", prepared.corpus))
+    assert merged.exact.mean_kl < 0.02
+    assert merged.greedy_agreement > 0.7
+    adapter = Adapter.open(tmp_path / "adapter")
+    (task,) = tasks_of(Corpus.open(prepared.corpus), "test", limit=16)
+    live = label_logprobs(load_adapter(adapter), task.examples, batch_size=8)
+    plain = label_logprobs(load_merged(Model.open(tmp_path / "model")), task.examples, batch_size=8)
+    pairs = zip(pick_labels(task, live).texts, pick_labels(task, plain).texts, strict=True)
+    assert sum(left == right for left, right in pairs) >= 14
+
+
+@pytest.mark.slow
+def test_real_model_counts_its_parameters(real_model: Path) -> None:
+    assert find_base(str(real_model)).parameters == 134_515_008  # as in the preset
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_same_code_trains_on_a_gpu(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    recipe = AdapterRecipe(model=str(tiny_model), max_steps=3)
+    result = train(TrainRequest(tiny_corpus, tmp_path / "adapter", recipe))
+    assert result.train_loss > 0
+    assert next(load_adapter(Adapter.open(result.adapter)).model.parameters()).is_cuda
