@@ -46,9 +46,9 @@ class Console:
     def result(self, result: Any, render: Callable[[], str]) -> None:
         """Print a command's result: the object as JSON, or what `render` says."""
         if self.as_json:
-            print(json.dumps(to_json(result), ensure_ascii=False))
+            print(json.dumps(to_json(result), ensure_ascii=False), flush=True)
         else:
-            print(render())
+            print(render(), flush=True)
 
     def say(self, text: str) -> None:
         """A line of progress on stderr."""

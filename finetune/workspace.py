@@ -28,7 +28,8 @@ class Workspace:
             UnknownNameError: no such domain, and no workspace of that name either.
         """
         runs = run_dir or RUNS
-        if domain is None or (runs / domain).is_dir():
+        is_workspace = domain is None or (Path(domain).name == domain and (runs / domain).is_dir())
+        if is_workspace:
             return cls(domain or CUSTOM_DOMAIN, runs / (domain or CUSTOM_DOMAIN), domain)
         name = load_domain(domain).name
         return cls(name, runs / name, domain)
