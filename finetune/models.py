@@ -117,16 +117,20 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str =
     Raises:
         ArtifactError: tensors are missing, left over or of another shape; PEFT alone only warns.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
     file = folder / "adapter_model.safetensors"
     try:
+        config = PeftConfig.from_pretrained(str(folder), inference_mode=True)
+        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        config.base_model_name_or_path = base.name_or_path  # a local folder: PEFT would ask the Hub about a name
         if isinstance(model, PeftModel):
             peft_model = model
-            peft_model.load_adapter(str(folder), name, is_trainable=False)
+            peft_model.add_adapter(name, config)
         else:
-            peft_model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False)
+            peft_model = PeftModel(model, config, adapter_name=name)
+        peft_model.load_adapter(str(folder), name, is_trainable=False)
         with safe_open(file, framework="pt") as tensors:
             stored = set(tensors.keys())
     except (RuntimeError, OSError, ValueError) as error:

@@ -126,12 +126,10 @@ class AdapterRecipe(Strict):
     max_length: int = Field(
         1024, gt=0, description="Longest row, in tokens; longer rows lose their end and are counted."
     )
-    packing: bool = Field(False, description="Join short rows into one sequence (needs a GPU with FlashAttention).")
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 20 % slower.")
     eval_steps: int | None = Field(
         None, ge=0, description="Measure held-out loss every N steps; 0: never; not given: at the end."
     )
-    save_steps: int = Field(0, ge=0, description="Keep a checkpoint every N steps; 0: only the finished adapter.")
     logging_steps: int = Field(5, gt=0, description="Write a line of training.jsonl every N steps.")
     seed: int = Field(42, ge=0, description="Seed of LoRA initialisation, dropout and row order.")
     report_to: Literal["none", "wandb"] = Field("none", description="Experiment tracker.")

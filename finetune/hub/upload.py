@@ -120,12 +120,17 @@ def _report_of(artifact: Artifact) -> EvalReport | None:
         report = EvalReport.open(artifact.path.resolve().parent / "eval")
     except SlmtuneError:
         return None
-    merged_from = artifact.manifest["parents"].get("adapter", {})
-    adapter = artifact.fingerprint if isinstance(artifact, Adapter) else merged_from.get("fingerprint")
-    if report.manifest["parents"]["adapter"]["fingerprint"] != adapter:
+    adapter = artifact.fingerprint if isinstance(artifact, Adapter) else _adapter_in(artifact)
+    if _adapter_in(report) != adapter:
         log.info("%s is of another adapter: the card does not quote it.", report.path)
         return None
     return report
+
+
+def _adapter_in(artifact: Artifact) -> str | None:
+    """The fingerprint of the adapter that an artifact was made from."""
+    parent = artifact.manifest.get("parents", {}).get("adapter") or {}
+    return parent.get("fingerprint")
 
 
 def _is_public(api: HfApi, dataset: str) -> bool:
