@@ -11,9 +11,9 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,6 +28,7 @@ class Console:
     """What the user asked about printing, and the printing."""
 
     def __init__(self) -> None:
+        self.out: TextIO = sys.stdout
         self.as_json = self.quiet = self.debug = False
         self.log_format = "text"
 
@@ -43,12 +44,19 @@ class Console:
         if not (verbose or debug):
             warnings.simplefilter("ignore")  # deprecations inside the libraries below are not the user's business
 
+    @contextmanager
+    def own_stdout(self) -> Iterator[None]:
+        """Keep stdout for results: what libraries print there (wandb's notice, say) goes to stderr."""
+        self.out = sys.stdout
+        with redirect_stdout(sys.stderr):
+            yield
+
     def result(self, result: Any, render: Callable[[], str]) -> None:
         """Print a command's result: the object as JSON, or what `render` says."""
         if self.as_json:
-            print(json.dumps(to_json(result), ensure_ascii=False), flush=True)
+            print(json.dumps(to_json(result), ensure_ascii=False), file=self.out, flush=True)
         else:
-            print(render(), flush=True)
+            print(render(), file=self.out, flush=True)
 
     def say(self, text: str) -> None:
         """A line of progress on stderr."""
@@ -102,7 +110,7 @@ class Console:
         if prompt is not None:
             answer = conversation.reply(prompt)
             if self.as_json:
-                print(json.dumps({"answer": "".join(answer)}, ensure_ascii=False))
+                print(json.dumps({"answer": "".join(answer)}, ensure_ascii=False), file=self.out)
             else:
                 self._stream(answer)
             return
@@ -119,8 +127,8 @@ class Console:
 
     def _stream(self, pieces: Iterator[str]) -> None:
         for piece in pieces:
-            print(piece, end="", flush=True)
-        print()
+            print(piece, end="", file=self.out, flush=True)
+        print(file=self.out)
 
     def _lines(self) -> Callable[[str, int, int, str], None]:
         told: dict[str, int] = {}

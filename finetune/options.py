@@ -37,7 +37,8 @@ def common(command: F) -> F:
             debug=kwargs.pop("debug"),
         )
         settle(offline=kwargs.pop("offline"))
-        return command(*args, **kwargs)
+        with console.own_stdout():
+            return command(*args, **kwargs)
 
     options = [
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else, on stdout."),

@@ -141,7 +141,7 @@ def pushed(result: PushResult) -> str:
         {
             result.kind: result.url,
             "visible to": "you and whom you invite" if result.private else "everyone",
-            "commit": result.commit,
+            "commit": result.commit if result.changed else f"{result.commit} (unchanged: the Hub had it all)",
             "sent": f"{result.files} files, {size(result.bytes)}",
             "next": f"slmtune pull {result.repo_id}",
         }
