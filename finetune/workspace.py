@@ -28,9 +28,10 @@ class Workspace:
             UnknownNameError: no such domain, and no workspace of that name either.
         """
         runs = run_dir or RUNS
-        is_workspace = domain is None or (Path(domain).name == domain and (runs / domain).is_dir())
-        if is_workspace:
-            return cls(domain or CUSTOM_DOMAIN, runs / (domain or CUSTOM_DOMAIN), domain)
+        if domain is None:
+            return cls(CUSTOM_DOMAIN, runs / CUSTOM_DOMAIN, None)
+        if Path(domain).name == domain and (runs / domain).is_dir():
+            return cls(domain, runs / domain, domain)
         name = load_domain(domain).name
         return cls(name, runs / name, domain)
 
