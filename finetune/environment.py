@@ -17,6 +17,7 @@ def settle(*, offline: bool = False) -> None:
     defaults = {
         "HF_HUB_DISABLE_TELEMETRY": "1",  # trl sends a ping per trainer otherwise
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",  # slmtune draws its own bars
         "HF_HUB_VERBOSITY": "error",  # slmtune says itself what it tries again
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",

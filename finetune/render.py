@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from finetune.console import duration, facts, size, table
 from finetune.errors import InputError
+from finetune.workspace import RUNS
 
 if TYPE_CHECKING:
     from finetune.doctor import DoctorReport
@@ -245,7 +246,8 @@ def served(text: str) -> tuple[str, Path | str]:
     name, separator, value = text.partition("=")
     place = value if separator else text
     path = Path(place)
-    return (name if separator else path.name), (path if path.exists() else place)
+    is_path = path.exists() or path.parts[0] == RUNS.name or place.startswith((".", "~", "/"))
+    return (name if separator else path.name), (path.expanduser() if is_path else place)
 
 
 def read_key(path: Path) -> str:

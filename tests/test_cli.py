@@ -128,6 +128,10 @@ def test_chat_answers_one_question(workspace: Path) -> None:
     assert isinstance(json.loads(done.stdout)["answer"], str)
 
 
+def test_missing_folder_is_not_taken_for_a_hub_id(tmp_path: Path) -> None:
+    refuse(tmp_path, ("serve", "news=runs/nothing"), "runs/nothing", "slmtune train")
+
+
 def test_log_lines_can_be_json(workspace: Path) -> None:
     arguments = ("--domain", "finance", "--limit", 4, "--task", "news", "--overwrite", "--log-format", "json")
     lines = slmtune("eval", *arguments, cwd=workspace).stderr.splitlines()
