@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PROMPTS = 64  # held-out conversations that are compared
 GREEDY_PROMPTS, GREEDY_TOKENS = 16, 32  # of those, how many are continued, and how far
 # Limits, in nats a token. Measured with SmolLM2-135M on the finance sample: exact 0.000005 (weights rounded to bfloat16),
-# drift 0.055 (NF4 against bfloat16 weights). A wrong merge is off by nats.
+# drift 0.055 (NF4 against bfloat16 weights).
 MAX_EXACT_KL = 0.01
 MAX_DRIFT_KL = 0.35
 
