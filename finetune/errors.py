@@ -26,6 +26,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 EXIT_FAILURE, EXIT_INPUT, EXIT_CHECK = 1, 2, 3
 
@@ -34,6 +35,17 @@ class SlmtuneError(Exception):
     """Anything that slmtune itself reports."""
 
     exit_code = EXIT_FAILURE
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel from worker processes as they are, whatever their constructors take."""
+        return _rebuild, (type(self), str(self), self.__dict__)
+
+
+def _rebuild(kind: type[SlmtuneError], message: str, state: dict[str, Any]) -> SlmtuneError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
 
 
 class PortInUseError(SlmtuneError):

@@ -37,8 +37,19 @@ class TaskRecipe(Strict):
 
     task: Task
     prompt: str = Field(description="Jinja file beside the recipe; sees the row's mapped columns and `choices`.")
-    system: str | None = Field(None, description="The system turn: the instruction that all rows of the task share.")
+    system: str | None = Field(
+        None, description="The system turn, the same for all rows of the task; {choices} stands for the list of them."
+    )
     choices: tuple[str, ...] = ()
+    default: bool = Field(True, description="Whether it is read where the user names no --task.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_choices(cls, data: Any) -> Any:
+        """Write the choices into the system turn; in the prompt they would make all short questions alike."""
+        if isinstance(data, dict) and isinstance(data.get("system"), str) and isinstance(data.get("choices"), list):
+            return data | {"system": data["system"].replace("{choices}", ", ".join(map(str, data["choices"])))}
+        return data
 
     @model_validator(mode="after")
     def _choices_fit(self) -> Self:
@@ -51,27 +62,48 @@ class SourceRecipe(Strict):
     """Where rows come from and how their columns are read."""
 
     id: str
-    uri: str = Field(description="A path or glob beside the recipe, or hf://datasets/ID[@revision][:config].")
+    uri: str = Field(description="A path or glob beside the recipe, or hf://datasets/ID[@revision][:config][:split].")
     license: str
     task: str = Field(description="A key of the recipe's tasks.")
     map: dict[str, str] = Field(
         default_factory=dict, description="Name in the prompt -> column; dots reach into structs."
     )
-    labels: dict[str, str] = Field(default_factory=dict, description="Value in the label column -> answer.")
-    splits: dict[str, Split] = Field(
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="Value in the label column -> answer; a list stands for the numbers from 0."
+    )
+    answer_template: str | None = Field(
+        None, description="Jinja text that makes the label or answer out of the mapped columns, where no column holds it."
+    )
+    splits: dict[str, Split | None] = Field(
         default_factory=dict,
-        description="The source's split -> the corpus's; others are divided among train and the splits not listed here.",
+        description="The source's split -> the corpus's, or null: not read; others are divided among train and the "
+        "splits not listed here.",
     )
     test_ids: str | None = Field(
         default=None, description="File beside the recipe with the ids of the official test set."
     )
     drop_unanswered: bool = Field(False, description="Leave out rows without an answer instead of failing on them.")
     noncommercial: bool = Field(False, description="Used only where the user accepts a non-commercial licence.")
+    default: bool = Field(True, description="Whether it is read where the user does not --include it.")
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _number_labels(cls, value: object) -> object:
+        return {str(number): name for number, name in enumerate(value)} if isinstance(value, list) else value
 
     @property
     def is_remote(self) -> bool:
         """Whether rows come from the Hub."""
         return self.uri.startswith("hf://")
+
+
+class EvalRecipe(Strict):
+    """An evaluation set that no row may give away, kept as hashes."""
+
+    id: str
+    index: str = Field(description="File beside the recipe, made with examples/index_eval_set.py; holds no text.")
+    license: str
+    source: str = Field(description="Where the set itself is, for people: hf://datasets/ID[@revision][:config][:split].")
 
 
 class DomainRecipe(Strict):
@@ -81,9 +113,19 @@ class DomainRecipe(Strict):
     title: str
     description: str
     caution: str = Field(description="One sentence that every card and README repeats.")
+    languages: tuple[str, ...] = Field((), description="Rows in other languages are left out; empty: any is kept.")
     tasks: dict[str, TaskRecipe]
     sources: tuple[SourceRecipe, ...]
     sample: tuple[SourceRecipe, ...]
+    evals: tuple[EvalRecipe, ...] = Field((), description="Rows that give these sets away are left out.")
+
+    @model_validator(mode="after")
+    def _evals_differ(self) -> Self:
+        ids = [recipe.id for recipe in self.evals]
+        for name in ids:
+            if ids.count(name) > 1:
+                raise ValueError(f"there are {ids.count(name)} evals with the id {name!r}. Give each its own")
+        return self
 
     @model_validator(mode="after")
     def _tasks_exist(self) -> Self:

@@ -52,6 +52,26 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a document under one heading; `text` is Markdown without the heading.
+
+    `level` is the heading's depth, 1 for the top; text before the first heading has no heading and level 0.
+    """
+
+    heading: str | None
+    level: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a reader gets out of a file that is no table of rows: a page, a leaflet, a book."""
+
+    title: str | None
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """A row that a step of preparation removed: which, where, why. Never the text."""
 

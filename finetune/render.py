@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune.console import duration, facts, size, table
 from finetune.errors import InputError
@@ -23,25 +24,55 @@ if TYPE_CHECKING:
     from finetune.workspace import Workspace
 
 
+def preparation(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a request to prepare out of the options of the command line.
+
+    Raises:
+        InputError: --map cannot be read.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    columns = dict(key_value(pair, "--map") for pair in chosen.pop("columns", ()))
+    if "group_by" in chosen:
+        columns["group"] = chosen.pop("group_by")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"workers": cores} | chosen | {"columns": columns}
+
+
 def prepared(result: PrepareResult, workspace: Workspace) -> str:
     """The corpus and where its rows came from."""
-    rows = [[source["id"], source["read"], source["kept"], source["license"]] for source in result.sources]
+    names = ("id", "shape", "read", "kept", "license")
+    rows = [[source[name] for name in names] for source in result.sources]
     return "\n".join(
         [
-            table(["source", "read", "kept", "licence"], rows),
+            table(["source", "read as", "read", "kept", "licence"], rows),
             "",
             facts(
                 {
                     "corpus": result.corpus,
                     "splits": _counts(result.splits),
                     "dropped": _counts(result.dropped) or "none",
+                    "near-duplicates": f"{result.clusters} rows had some (clusters.jsonl)",
+                    "eval sets": _evals(result),
+                    "disjoint": result.disjoint,
                     "scrubbed": _counts(result.scrubbed) or "none",
+                    "licence": result.license,
                     "fingerprint": result.fingerprint[:16],
                     "next": workspace.command("train"),
                 }
             ),
         ]
     )
+
+
+def _evals(result: PrepareResult) -> str:
+    if not result.evals:
+        return "none to compare with"
+    return f"{', '.join(result.evals)}: {result.contaminated} rows gave one away (contamination.jsonl)"
+
+
+def new_domain(folder: Path) -> str:
+    """Where a new domain lies, and how to try it."""
+    return f"{folder} is a domain. Edit recipe.yaml, or try it as it is: slmtune prepare --domain ./{folder} --sample"
 
 
 def plan(made: TrainPlan) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.environment import is_offline
@@ -11,7 +12,8 @@ from finetune.errors import HubError, OfflineError, UnknownNameError
 from finetune.presets import PRESETS
 
 # Safetensors and tokenizer files only: no pickle, no code, no second copy of the weights in another format.
-WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*")
+TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
+WANTED = ("*.safetensors", *TOKENIZER_FILES, "LICENSE*")
 UNWANTED = ("onnx/*", "*/*.safetensors", "openvino/*", "runs/*")
 
 log = logging.getLogger(__name__)
@@ -19,14 +21,28 @@ log = logging.getLogger(__name__)
 
 def cached_snapshot(hub_id: str, revision: str | None) -> Path | None:
     """The cached folder of a repository, without asking the network; None where it is not there or not complete."""
+    folder = _cached(hub_id, revision)
+    return folder if folder is not None and _is_complete(folder) else None
+
+
+def cached_tokenizer(hub_id: str) -> Path | None:
+    """The cached folder of a repository that holds its tokenizer at least, perhaps without weights; asks no network."""
+    folder = _cached(hub_id, None)
+    return folder if folder is not None and _has_tokenizer(folder) else None
+
+
+def _cached(hub_id: str, revision: str | None) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError):
         return None
-    return folder if _is_complete(folder) else None
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.txt"))
 
 
 def _is_complete(folder: Path) -> bool:
@@ -35,12 +51,15 @@ def _is_complete(folder: Path) -> bool:
     shards = {"model.safetensors"}
     if index.is_file():
         shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.txt"))
-    return tokenizer and (folder / "config.json").is_file() and all((folder / shard).is_file() for shard in shards)
+    return (
+        _has_tokenizer(folder)
+        and (folder / "config.json").is_file()
+        and all((folder / shard).is_file() for shard in shards)
+    )
 
 
-def download_snapshot(hub_id: str, revision: str | None) -> Path:
-    """Fetch a repository's weights, configuration and tokenizer.
+def download_snapshot(hub_id: str, revision: str | None, wanted: Sequence[str] = WANTED) -> Path:
+    """Fetch a repository's weights, configuration and tokenizer, or only the files that are `wanted`.
 
     Raises:
         UnknownNameError: no such repository or revision, or a private one.
@@ -69,7 +88,7 @@ def download_snapshot(hub_id: str, revision: str | None) -> Path:
     log.info("Downloading %s from the Hub.", hub_id)
     try:
         folder = snapshot_download(
-            hub_id, revision=revision, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED)
+            hub_id, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(UNWANTED)
         )
     except GatedRepoError:
         raise HubError(

@@ -1,30 +1,50 @@
-"""Prepare: from sources to a corpus. Read, shape, clean, scrub, split, drop duplicates, limit, write."""
+"""Prepare: from sources to a corpus.
+
+Survey the files, extract documents, read rows into shards (clean, judge, scrub, sign), place rows in splits, drop
+duplicates and what gives away an eval set, limit, write. Only the reading holds text, a block at a time.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import shutil
 import time
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from finetune.artifacts import ensure_replaceable
-from finetune.corpus import count_tasks, write_corpus
-from finetune.errors import InputError
+from finetune.corpus import writing_corpus
+from finetune.errors import InputError, SlmtuneError
+from finetune.licenses import strictest
 from finetune.prepare.card import card_text
-from finetune.prepare.dedup import Placed, drop_duplicates, question_key
-from finetune.prepare.request import PrepareRequest, PrepareResult, check_request, describe_request, ratio_of
-from finetune.prepare.rows import Ledger, Loaded, load_rows
-from finetune.prepare.sources import Source, open_sources
-from finetune.prepare.split import draw_split, shares_left
-from finetune.recipe import CUSTOM_DOMAIN, load_domain
-from finetune.records import SPLITS, Drop, Example, Split
+from finetune.prepare.decide import Decided, decide
+from finetune.prepare.evals import load_evals
+from finetune.prepare.ledger import Ledger
+from finetune.prepare.numbers import Numbers, collect
+from finetune.prepare.page import CorpusFacts, corpus_page
+from finetune.prepare.read import Progress, read_shards
+from finetune.prepare.request import PrepareRequest, PrepareResult, check_request, describe_request
+from finetune.prepare.shards import Shard
+from finetune.prepare.sources import Source, open_earlier, open_sources
+from finetune.prepare.survey import Part, survey
+from finetune.prepare.work import open_work
+from finetune.prepare.write import Tally, write_lines, write_rows
+from finetune.recipe import CUSTOM_DOMAIN, Domain, load_domain
+from finetune.records import SPLITS
 
 __all__ = ["PrepareRequest", "PrepareResult", "prepare"]
 
 
-def prepare(request: PrepareRequest) -> PrepareResult:
-    """Turn sources into a corpus at `request.output_dir`. Nothing is written before every row has been looked at.
+def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done, total, unit: None) -> PrepareResult:
+    """Turn sources into a corpus at `request.output_dir`; the corpus appears whole or not at all.
+
+    A run that was interrupted leaves its finished stages in a folder beside the corpus, and the same request goes on
+    from there.
+
+    Args:
+        request: what to read, and how.
+        on_progress: told the stage, how much of it is done, of how much, in which unit.
 
     Raises:
         SlmtuneError: the request, a source or a row cannot be used; names it and says what to do.
@@ -34,98 +54,147 @@ def prepare(request: PrepareRequest) -> PrepareResult:
     check_request(request, domain)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     sources = open_sources(request, domain)
+    license = strictest(source.license for source in sources)
+    earlier = open_earlier(request)
     ledger = Ledger(request.on_error)
-    rows = _place(load_rows(sources, request, domain, ledger), request)
-    if request.dedup:
-        rows, drops = drop_duplicates(rows)
-        ledger.drops += drops
-    if request.limit is not None:
-        rows, drops = _limit(rows, request.limit, request.seed)
-        ledger.drops += drops
-    if not rows:
-        raise InputError(
-            f"No row is left: {ledger.read.total()} read, dropped {_counts(ledger.drops)}. Correct the rows"
+    parts = survey([*earlier, *sources], request, domain, ledger)
+    evals = load_evals(request, domain)
+    folder = open_work(request, [*earlier, *sources])
+    try:
+        shards = read_shards(parts, request, domain, evals, folder, ledger, on_progress)
+        numbers = collect(shards, parts, [source.id for source in (*earlier, *sources)])
+        decided = decide(numbers, shards, [*earlier, *sources], request, evals, folder, on_progress)
+        if not numbers.kept.any():
+            raise InputError(_nothing_left(shards, numbers, ledger))
+        result = _write(request, domain, sources, earlier, parts, shards, numbers, decided, ledger, license, on_progress)
+    except SlmtuneError:
+        shutil.rmtree(folder, ignore_errors=True)  # the next try is another request, or reads other files
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    return PrepareResult(**result, seconds=round(time.perf_counter() - started, 3))
+
+
+def _nothing_left(shards: Sequence[Shard], numbers: Numbers, ledger: Ledger) -> str:
+    read = sum(shard.facts["read"] for shard in shards)
+    reasons = {reason: int((numbers.reason == number).sum()) for number, (_, reason) in enumerate(numbers.reasons)}
+    for reason in [drop[2] for shard in shards for drop in shard.facts["drops"]] + [d.reason for d in ledger.drops]:
+        reasons[reason] = reasons.get(reason, 0) + 1
+    del reasons[""]
+    return f"No row is left: {read} read, dropped {reasons}. Correct the rows"
+
+
+def _write(
+    request: PrepareRequest,
+    domain: Domain | None,
+    sources: Sequence[Source],
+    earlier: Sequence[Source],
+    parts: Sequence[Part],
+    shards: Sequence[Shard],
+    numbers: Numbers,
+    decided: Decided,
+    ledger: Ledger,
+    license: str,
+    on_progress: Progress,
+) -> dict[str, Any]:
+    """Write the corpus; returns what the result says of it."""
+    with writing_corpus(request.output_dir, overwrite=request.overwrite) as writer:
+        tally = write_rows(
+            writer, shards, numbers, ledger.drops, lambda done: on_progress("write", done, len(shards), "shards")
         )
-    splits: dict[Split, list[Example]] = {
-        split: [row.example for row in rows if row.split == split] for split in SPLITS
+        scrubbed = _scrubbed(shards)
+        described = _described(sources, parts, shards, tally)
+        facts = _facts(domain, writer.counts, tally, described, decided, license, shards)
+        dropped = {reason: number for (_, reason), number in sorted(tally.dropped.items())}
+        write_lines(writer.folder / "clusters.jsonl", decided.clusters)
+        write_lines(writer.folder / "contamination.jsonl", decided.hits)
+        (writer.folder / "corpus.html").write_text(corpus_page(facts), "utf-8")
+        writer.manifest["config"] = describe_request(request, [source.uri for source in sources], domain)
+        writer.manifest["parents"] = {source.id: source.revision for source in earlier}
+        summary = {
+            "sources": described,
+            "dropped": dropped,
+            "scrubbed": scrubbed,
+            "license": license,
+            "clusters": len(decided.clusters),
+            "contaminated": len({hit["row"] for hit in decided.hits}),
+            "evals": list(decided.evals),
+            "disjoint": decided.disjoint,
+        }
+        writer.manifest.update({"domain": domain.name if domain else CUSTOM_DOMAIN, **summary, "split_rule": decided.rule})
+        writer.finish(card_text(domain, facts, scrubbed if request.scrub else None), license)
+    from finetune.artifacts import Corpus
+
+    corpus = Corpus.open(request.output_dir)
+    return summary | {
+        "corpus": corpus.path,
+        "splits": corpus.counts,
+        "fingerprint": corpus.fingerprint,
+        "by_task": dict(sorted(tally.by_task.items())),
+        "labels": {source: dict(sorted(counts.items())) for source, counts in tally.labels.items()},
     }
-    facts = _facts(sources, rows, ledger)
-    about = facts | {"by_task": count_tasks(splits), "scrubbed": facts["scrubbed"] if request.scrub else None}
-    corpus = write_corpus(
-        request.output_dir,
-        splits,
-        config=describe_request(request, [source.uri for source in sources], domain),
-        facts={"domain": domain.name if domain else CUSTOM_DOMAIN, **facts},
-        drops=ledger.drops,
-        card=card_text(domain, {split: len(splits[split]) for split in SPLITS}, **about),
-        overwrite=request.overwrite,
-    )
-    return PrepareResult(
-        corpus=corpus.path,
-        splits=corpus.counts,
-        fingerprint=corpus.fingerprint,
-        seconds=round(time.perf_counter() - started, 3),
-        by_task=count_tasks(splits),
-        labels=_labels(rows),
-        **facts,
-    )
 
 
-def _place(loaded: Sequence[Loaded], request: PrepareRequest) -> list[Placed]:
-    """Settle the split of every row: the one that its source names, else one drawn by its group or its question."""
-    ratio = ratio_of(request)
-    shares: dict[str, dict[Split, float]] = {}
-    placed = []
-    for row in loaded:
-        key, split, source = question_key(row.example), row.split, row.source
-        if split is None:
-            if source.id not in shares:
-                shares[source.id] = shares_left(ratio, source.taken, source.id)
-            split = draw_split(row.example.group or key, shares[source.id], request.seed)
-            placed.append(Placed(row.example, split, key))
-        else:
-            placed.append(Placed(row.example, split, key, official=split == "test" and source.recipe is not None))
-    return placed
+def _scrubbed(shards: Sequence[Shard]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for shard in shards:
+        for entity, number in shard.facts["scrubbed"].items():
+            total[entity] = total.get(entity, 0) + number
+    return dict(sorted(total.items()))
 
 
-def _limit(rows: Sequence[Placed], limit: int, seed: int) -> tuple[list[Placed], list[Drop]]:
-    """Keep `limit` rows of each source and split, drawn by hash: files are often sorted by label."""
-    pools: defaultdict[tuple[str, Split], list[str]] = defaultdict(list)
-    for row in rows:
-        pools[row.example.source, row.split].append(row.example.id)
-    kept = {name for pool in pools.values() for name in sorted(pool, key=lambda name: _rank(name, seed))[:limit]}
-    drops = [Drop(row.example.id, "limit", "over_limit") for row in rows if row.example.id not in kept]
-    return [row for row in rows if row.example.id in kept], drops
-
-
-def _rank(name: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
-
-
-def _facts(sources: Sequence[Source], rows: Sequence[Placed], ledger: Ledger) -> dict[str, Any]:
-    """What the manifest, the card and the result all say of the sources and of the rows left out."""
-    kept = Counter(row.example.source for row in rows)
-    described = [
+def _described(
+    sources: Sequence[Source], parts: Sequence[Part], shards: Sequence[Shard], tally: Tally
+) -> list[dict[str, Any]]:
+    """What the manifest, the card and the result all say of the sources."""
+    read = dict.fromkeys((source.id for source in sources), 0)
+    shapes: dict[str, set[str]] = {source.id: set() for source in sources}
+    for part in parts:
+        if not part.source.earlier:
+            shapes[part.source.id].add(part.shape_name)
+    for shard in shards:
+        source = parts[shard.part].source
+        if not source.earlier:
+            read[source.id] += shard.facts["read"]
+    return [
         {
             "id": source.id,
             "uri": source.uri,
             "revision": source.revision,
-            "read": ledger.read[source.id],
-            "kept": kept[source.id],
+            "read": read[source.id],
+            "kept": tally.by_source[source.id],
             "license": source.license,
+            "shape": ", ".join(sorted(shapes[source.id])),
         }
         for source in sources
     ]
-    return {"sources": described, "dropped": _counts(ledger.drops), "scrubbed": dict(sorted(ledger.scrubbed.items()))}
 
 
-def _counts(drops: Sequence[Drop]) -> dict[str, int]:
-    return dict(sorted(Counter(drop.reason for drop in drops).items()))
-
-
-def _labels(rows: Sequence[Placed]) -> dict[str, dict[str, int]]:
-    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for row in rows:
-        if row.example.label is not None:
-            found[row.example.source][row.example.label] += 1
-    return {source: dict(sorted(counts.items())) for source, counts in found.items()}
+def _facts(
+    domain: Domain | None,
+    splits: Mapping[str, int],
+    tally: Tally,
+    sources: Sequence[Mapping[str, Any]],
+    decided: Decided,
+    license: str,
+    shards: Sequence[Shard],
+) -> CorpusFacts:
+    """What the card and the page show."""
+    neutralised = sum(shard.facts["neutralised"] for shard in shards)
+    notes = [f"Split rule: {decided.rule}.", f"Disjoint: {decided.disjoint}."]
+    if neutralised:
+        notes.append(f"{neutralised} control tokens of chat models in the texts were made harmless.")
+    sizes, counts = np.unique([len(cluster["dropped"]) + 1 for cluster in decided.clusters], return_counts=True)
+    return CorpusFacts(
+        title=f"{domain.recipe.title} corpus" if domain else "Corpus",
+        splits={split: splits.get(split, 0) for split in SPLITS},
+        by_task=dict(sorted(tally.by_task.items())),
+        by_source={source["id"]: source["kept"] for source in sources},
+        labels={source: dict(sorted(counts.items())) for source, counts in tally.labels.items()},
+        words_histogram=sorted(tally.words.items()),
+        dropped=[(step, reason, number) for (step, reason), number in sorted(tally.dropped.items())],
+        clusters=dict(zip(map(int, sizes), map(int, counts), strict=True)),
+        hits=decided.hits,
+        sources=sources,
+        license=license,
+        notes=notes,
+    )

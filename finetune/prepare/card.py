@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finetune.prepare.page import CorpusFacts
 from finetune.recipe import Domain
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
+SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\|<[`"})
 
 
-def card_text(
-    domain: Domain | None,
-    splits: Mapping[str, int],
-    sources: Sequence[Mapping[str, Any]],
-    dropped: Mapping[str, int],
-    scrubbed: Mapping[str, int] | None,
-    by_task: Mapping[str, int],
-) -> str:
-    """The card without its metadata; `scrubbed` is None where nothing was scrubbed."""
+def card_text(domain: Domain | None, facts: CorpusFacts, scrubbed: Mapping[str, int] | None) -> str:
+    """The card without its metadata; `scrubbed` is None where nothing was scrubbed. It holds no text of any row."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -29,20 +24,35 @@ def card_text(
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
+        finalize=_cell,
     )
+    environment.filters["count"] = "{:,}".format
+    clusters = {size: count for size, count in (facts.clusters or {}).items() if size > 1}
     text: str = environment.get_template("dataset_card.md.jinja").render(
-        title=f"{domain.recipe.title} corpus" if domain else "Corpus",
+        facts=facts,
         description=domain.recipe.description if domain else "Rows for fine-tuning a language model.",
         caution=domain.recipe.caution if domain else None,
-        splits=splits,
-        by_task=by_task,
-        sources=[{name: _cell(value) for name, value in source.items()} for source in sources],
-        dropped=dropped,
-        scrubbed=scrubbed,
+        by_task=_by_size(facts.by_task),
+        sources=sorted(facts.sources, key=lambda source: str(source["id"])),
+        dropped=sorted(facts.dropped, key=lambda drop: (-drop[2], drop[0], drop[1])),
+        clusters=sum(clusters.values()),
+        clustered=sum(size * count for size, count in clusters.items()),
+        largest=max(clusters, default=0),
+        eval_sets=sorted(facts.eval_sets or (), key=lambda each: str(each["name"])),
+        matched=len({hit["row"] for hit in facts.hits}),
+        scrubbed=None if scrubbed is None else _by_size(scrubbed),
     )
     return text
 
 
-def _cell(value: object) -> str:
-    """Text that cannot break out of a table."""
-    return " ".join(str("" if value is None else value).split()).replace("|", "\\|")
+def _by_size(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _cell(value: Any) -> Any:
+    """Text that is what it says in Markdown: it cannot break out of a table, nor become a link or HTML.
+
+    Only what a recipe says is Markdown itself.
+    """
+    is_markdown = hasattr(value, "__html__")
+    return " ".join(value.split()).translate(SPECIAL) if isinstance(value, str) and not is_markdown else value

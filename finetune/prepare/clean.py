@@ -1,22 +1,124 @@
-"""Text as every later step may expect it: composed Unicode, plain line breaks, nothing invisible at the ends."""
+"""Text as every later step may expect it: rightly decoded, composed, plain blanks and line breaks, nothing invisible.
+
+What is repaired and what stays, where ftfy offers a choice:
+
+- Mojibake is decoded again (`ftfy.fix_encoding`), a line at a time, since texts are pasted together from several
+  encodings. C1 controls become what Windows-1252 has in their place, as browsers read them.
+- HTML entities are written out unless the text holds tags: then it is markup, which `finetune.prepare.markup` reads.
+- Typesetters' ligatures (ﬁ) are taken apart and full-width Latin letters and digits made ordinary. Chinese and Japanese
+  punctuation, the ideographic space, Ĳ and ǆ stay: they are how those languages are written.
+- Curly quotes stay, and there is no NFKC: it would turn 10³ into 103, ½ into 1⁄2 and µ into another letter.
+- Zero-width joiners stay between characters that they join (emoji, Persian, Indic scripts).
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from html import unescape
+from html.entities import html5
 
-LINE_BREAKS = re.compile(r"\r\n?|\u2028|\u2029|\x85")
-# C0 and C1 controls, the byte order mark and noncharacters; tab and line break stay.
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff]")
-TRAILING = re.compile(r"[^\S\n]+(?=\n)")
+from finetune.prepare.mojibake import MOJIBAKE
+
+LINE_BREAKS = re.compile(r"\r\n?|[\x0b\x0c\u2028\u2029]")
+TERMINAL = re.compile(r"\x1b(?:\[[0-9;:?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
+ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+TAG = re.compile(r"<[A-Za-z/!?]")
+C1_CONTROLS = re.compile(r"[\x80-\x9f]")
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+ODD_SPACES = re.compile(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f]")
+# Soft hyphen, zero-width space, word joiner, byte order mark, bidirectional and annotation controls, noncharacters.
+INVISIBLE = re.compile(
+    r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\ufdd0-\ufdef\ufffe\uffff]"
+)
+# Joiners join only letters of other scripts than Latin, Greek and Cyrillic, and emoji.
+LONE_JOINERS = re.compile(
+    r"(?<![\u0590-\u1fff\u2100-\U0010ffff])[\u200c\u200d]+|[\u200c\u200d]+(?![\u0590-\U0010ffff])"
+)
+# Tags spell out a region after the black flag (England, Scotland, Wales); elsewhere they are text that no one sees.
+TAG_CHARACTERS = re.compile("(\U0001f3f4[\U000e0030-\U000e007a]{3,6}\U000e007f)|[\U000e0000-\U000e007f]")
+PLAIN_FORMS = {
+    **{chr(code + 0xFEE0): chr(code) for code in range(128) if chr(code).isalnum()},
+    **dict(zip("ﬀﬁﬂﬃﬄﬅﬆ", ("ff", "fi", "fl", "ffi", "ffl", "st", "st"), strict=True)),
+    "\uf0b7": "•",  # the bullet of the Symbol font, as word processors write it
+}
+FORMS = re.compile(f"[{''.join(PLAIN_FORMS)}]")
+ODD = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\xa0\u00ad\u061c\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\uf0b7\ufb00-\ufb06\ufdd0-\ufdef"
+    r"\ufeff\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
+)
+# What must not stand before is asked after the first character, so that the search can skip to such characters.
+BLANKS_INSIDE = re.compile(r"[ \t](?<=[^ \t\n].)[ \t]++(?=[^ \t\n])")
+BLANKS_AT_END = re.compile(r"[ \t\u3000](?<![ \t\u3000].)[ \t\u3000]*+(?=\n)")
+BLANK_LINES = re.compile(r"\n{4,}")
 
 
 def clean_text(text: str) -> str:
-    """Compose to Unicode NFC and remove control characters and trailing blanks; a second pass changes nothing.
+    """Repair and compose the text, and remove what is invisible; a second pass changes nothing.
+
+    Indentation stays, a run of blanks inside a line becomes one (or the tab that it holds), and three or more blank
+    lines become one.
 
     Raises:
         UnicodeEncodeError: the text holds half of a surrogate pair and so cannot be written as UTF-8.
     """
-    text.encode()
-    text = CONTROLS.sub("", LINE_BREAKS.sub("\n", text))
-    return unicodedata.normalize("NFC", TRAILING.sub("", text).strip())
+    if not text.isascii():
+        text.encode()
+    before = None
+    while text != before:  # what one repair uncovers may need another
+        before = text
+        text = _tidy(_repair(text) if _is_odd(text) else text)
+    return text
+
+
+def _is_odd(text: str) -> bool:
+    """Whether there may be more to repair than blanks."""
+    if "&" in text and ENTITY.search(text):
+        return True
+    if text.isascii():
+        return bool(CONTROLS.search(text))
+    return bool(ODD.search(text) or MOJIBAKE.search(text)) or not unicodedata.is_normalized("NFC", text)
+
+
+def _repair(text: str) -> str:
+    text = LINE_BREAKS.sub("\n", TERMINAL.sub("", text))
+    if "&" in text and not TAG.search(text):
+        text = ENTITY.sub(_write_out, text)
+    if text.isascii():
+        return CONTROLS.sub("", text)
+    if MOJIBAKE.search(text):
+        text = "\n".join(_decode_again(line) if MOJIBAKE.search(line) else line for line in text.split("\n"))
+    text = C1_CONTROLS.sub(_as_windows, text)
+    text = ODD_SPACES.sub(" ", INVISIBLE.sub("", TAG_CHARACTERS.sub(r"\1", text)))
+    text = FORMS.sub(lambda match: PLAIN_FORMS[match[0]], LONE_JOINERS.sub("", text))
+    return unicodedata.normalize("NFC", text)
+
+
+def _tidy(text: str) -> str:
+    if " \n" in text or "\t\n" in text or "\u3000\n" in text:
+        text = BLANKS_AT_END.sub("", text)
+    if "  " in text or "\t" in text:
+        text = BLANKS_INSIDE.sub(_one_blank, text)
+    if "\n\n\n\n" in text:
+        text = BLANK_LINES.sub("\n\n", text)
+    return text.strip()
+
+
+def _decode_again(line: str) -> str:
+    from ftfy import TextFixerConfig, fix_encoding
+
+    return fix_encoding(line, TextFixerConfig(explain=False))
+
+
+def _as_windows(match: re.Match[str]) -> str:
+    return match[0].encode("latin-1").decode("cp1252", "ignore")
+
+
+def _write_out(match: re.Match[str]) -> str:
+    name = match[0][1:]
+    return unescape(match[0]) if name.startswith("#") else html5.get(name, match[0])
+
+
+def _one_blank(match: re.Match[str]) -> str:
+    return "\t" if "\t" in match[0] else " "

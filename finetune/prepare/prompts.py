@@ -26,6 +26,10 @@ class Prompt:
     name: str
     text: str
 
+    def __reduce__(self) -> tuple[type[Prompt], tuple[str, str]]:
+        """Compiled templates do not travel between processes."""
+        return Prompt, (self.name, self.text)
+
     @cached_property
     def columns(self) -> frozenset[str]:
         """The columns that it reads.

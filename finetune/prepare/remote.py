@@ -1,4 +1,4 @@
-"""Data sets on the Hugging Face Hub: from `hf://datasets/ID[@revision][:config]` to local files at one commit."""
+"""Data sets on the Hugging Face Hub: from `hf://datasets/ID[@revision][:config][:split]` to local files at one commit."""
 
 from __future__ import annotations
 
@@ -12,13 +12,27 @@ from typing import Any, TypeVar
 from finetune.environment import is_offline
 from finetune.errors import HubError, InputError, OfflineError, SlmtuneError, UnknownNameError
 from finetune.patience import be_patient
-from finetune.prepare.files import READERS
+from finetune.prepare.containers import inner_name
+from finetune.prepare.files import suffix_of
+from finetune.prepare.formats import READERS
 from finetune.prepare.split import named_split
 
 T = TypeVar("T")
 
-URI = re.compile(r"hf://datasets/(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[^:]+))?(?::(?P<config>.+))?")
-NO_DATA = {"dataset_infos.json", "dataset_info.json", "state.json", "manifest.json", "drops.jsonl"}
+URI = re.compile(
+    r"hf://datasets/(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[^:]+))?(?::(?P<config>[^:]*))?(?::(?P<split>[^:]+))?"
+)
+# What data sets and corpora have beside their rows.
+NO_DATA = {
+    "dataset_infos.json",
+    "dataset_info.json",
+    "state.json",
+    "manifest.json",
+    "drops.jsonl",
+    "clusters.jsonl",
+    "contamination.jsonl",
+    "corpus.html",
+}
 PRIVATE = "Private ones need a login: hf auth login"
 
 
@@ -52,16 +66,36 @@ def fetch(uri: str) -> HubData:
     match = URI.fullmatch(uri)
     if match is None:
         raise InputError(
-            f"{uri} is no data set on the Hub. Write hf://datasets/ID, hf://datasets/ID@REVISION or …:CONFIG"
+            f"{uri} is no data set on the Hub. Write hf://datasets/ID[@REVISION][:CONFIG][:SPLIT]; the brackets mark what "
+            "may be left out"
         )
-    repo, config = match["repo"], match["config"]
+    repo, config, split = match["repo"], match["config"] or None, match["split"]
     folder = _snapshot(repo, match["revision"], ["README.md"])
     names = _file_names(repo, folder.name)
     card = _card(folder)
-    chosen = _configured(repo, names, card, config) or _by_layout(repo, names, config)
+    chosen = _chosen(repo, names, card, config, split)
     folder = _snapshot(repo, folder.name, [re.sub(r"([*?\[])", r"[\1]", name) for name in chosen])
     files = tuple(HubFile(folder / name, name, split) for name, split in sorted(chosen.items()))
     return HubData(files, folder.name, _license(card) or _main_license(repo))
+
+
+def _chosen(
+    repo: str, names: Sequence[str], card: dict[str, Any], config: str | None, split: str | None
+) -> dict[str, str | None]:
+    """File -> split; a last part that is no configuration but a split is one."""
+    try:
+        found = _configured(repo, names, card, config) or _by_layout(repo, names, config)
+    except UnknownNameError:
+        if config is None or split is not None or named_split(config) is None:
+            raise
+        split = config
+        found = _configured(repo, names, card, None) or _by_layout(repo, names, None)
+    if split is None:
+        return found
+    wanted = {name: place for name, place in found.items() if place == split or named_split(place or "") == split}
+    if not wanted:
+        raise UnknownNameError(f"split of {repo} called", split, sorted({place for place in found.values() if place}))
+    return wanted
 
 
 def _snapshot(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
@@ -154,7 +188,8 @@ def _no_files(repo: str, why: str) -> InputError:
 
 def _is_data(name: str) -> bool:
     file = name.rsplit("/", 1)[-1]
-    return Path(file).suffix.lower() in READERS and file not in NO_DATA and not name.startswith(".")
+    ending = suffix_of(inner_name(Path(file), None))
+    return ending in READERS and file not in NO_DATA and not name.startswith(".")
 
 
 def _card(folder: Path) -> dict[str, Any]:

@@ -1,248 +1,267 @@
-"""From the files of the sources to examples: every row becomes one, or is refused with its file and line."""
+"""From a block of a file to examples: every row becomes one or several, is left out with a reason, or is refused."""
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from pathlib import Path
 
-from finetune.errors import ConfigError, InputError, RecordError
-from finetune.prepare.columns import Unusable, Values, list_names, map_columns, may_text, plain_columns
-from finetune.prepare.files import BadRow, DataFile, Row, read_file
-from finetune.prepare.prompts import load_prompt
-from finetune.prepare.request import PrepareRequest
+from finetune.errors import InputError, RecordError
+from finetune.prepare.boilerplate import drop_repeated
+from finetune.prepare.chunk import approximate_tokens, chunk
+from finetune.prepare.clean import clean_text
+from finetune.prepare.columns import Unusable, list_names, map_columns, may_text, plain_columns
+from finetune.prepare.eval_index import EvalIndex
+from finetune.prepare.files import BadRow, Lines, Row, Rows
+from finetune.prepare.formats import rows_of
+from finetune.prepare.instruct import instruct
+from finetune.prepare.language import is_foreign
+from finetune.prepare.ledger import Ledger, Policy, file_id, row_id
+from finetune.prepare.quality import judge
+from finetune.prepare.request import moment_of
 from finetune.prepare.scrub import scrub
-from finetune.prepare.shapes import (
-    SHAPES,
-    TEXT_AND_LABEL,
-    Shape,
-    choose_shape,
-    classification,
-    distinct_labels,
-    domain_shape,
-)
-from finetune.prepare.sources import Source
-from finetune.recipe import Domain
-from finetune.records import Drop, Example, Split
-
-INPUTS = {"text", "question", "context"}  # columns that a prompt of a domain must not leave unread
-
-log = logging.getLogger(__name__)
+from finetune.prepare.shapes import Draft
+from finetune.prepare.special_tokens import looks_rendered, neutralise
+from finetune.prepare.survey import Part, kind_of
+from finetune.records import Document, Drop, Example, Message, Section, Split
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """An example before its split is settled; `split` is None where the source leaves it open."""
+class Block:
+    """Some rows of a part, or the file that an extracted document waits in; `number` counts over all parts."""
 
-    example: Example
-    source: Source
-    split: Split | None
-
-
-@dataclass
-class Ledger:
-    """What happened to the rows that are not in the corpus, and how many were read of each source."""
-
-    on_error: Literal["fail", "skip"]
-    read: Counter[str] = field(default_factory=Counter)
-    drops: list[Drop] = field(default_factory=list)
-    scrubbed: Counter[str] = field(default_factory=Counter)
-
-    def refuse(self, source: Source, file: DataFile, line: int, reason: str, problem: str) -> None:
-        """Drop a row that cannot be used, or stop at it.
-
-        Raises:
-            RecordError: broken rows are not to be skipped.
-        """
-        expected = reason == "no_answer" and source.recipe is not None and source.recipe.drop_unanswered
-        if self.on_error == "fail" and not expected:
-            raise RecordError(f"{file.shown}:{line}", problem)
-        self.drops.append(Drop(row_id(source, file, line), "read", reason))
+    number: int
+    part: int
+    content: Lines | Rows | Path
 
 
 @dataclass(frozen=True)
-class Part:
-    """A file's rows and the shape they have."""
+class Job:
+    """What a worker process has to know of the request."""
 
-    source: Source
-    file: DataFile
-    rows: Sequence[Row]
-    shape: Shape
+    parts: tuple[Part, ...]
+    folder: Path  # where the shards go
+    on_error: Policy
+    seed: int
+    scrub: bool
+    quality: bool
+    languages: frozenset[str]
+    instruct: bool
+    chunk_tokens: int
+    sign: bool  # make the signatures that near-duplicates are found by
+    time_column: str | None
+    evals: EvalIndex | None = None
+    repeated: Mapping[str, frozenset[int]] = field(default_factory=dict)  # source -> lines that its documents share
 
 
-def row_id(source: Source, file: DataFile, line: int) -> str:
-    """What a row is called in the corpus and among the dropped: source, file and line."""
-    return f"{source.id}/{file.name}:{line}"
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An example with the split that its source names, if any, and its moment in seconds, if rows are split by time."""
+
+    example: Example
+    split: Split | None
+    official: bool = False  # of a published test set, whose rows must all stay
+    moment: float | None = None
 
 
-def load_rows(
-    sources: Sequence[Source], request: PrepareRequest, domain: Domain | None, ledger: Ledger
-) -> list[Loaded]:
-    """Read all sources into memory.
+@dataclass
+class Made:
+    """What became of a block."""
+
+    rows: list[Placed] = field(default_factory=list)
+    found_ids: set[str] = field(default_factory=set)
+
+
+def make_rows(job: Job, block: Block, ledger: Ledger) -> Made:
+    """Build, clean and judge the examples of a block.
 
     Raises:
-        RecordError: a row cannot be used; names file and line.
-        InputError: a file cannot be used.
+        RecordError: a row cannot be used and is not to be skipped; names file and line.
     """
-    parts = [_read_part(source, file, request, domain, ledger) for source in sources for file in source.files]
-    test_ids = {source.id: _official_ids(source, domain) for source in sources}
-    loaded: list[Loaded] = []
-    shapes: Counter[tuple[str, str]] = Counter()
-    for part in _with_choices(parts, request):
-        rows = _build_part(part, request, ledger, test_ids[part.source.id])
-        shapes[part.source.id, part.shape.name] += len(rows)
-        loaded += rows
-    for (source_id, shape), number in shapes.items():
-        log.info("%s: %d rows as %s.", source_id, number, shape)
-    return loaded
-
-
-def _official_ids(source: Source, domain: Domain | None) -> frozenset[str]:
-    """The ids of a test set that lies inside another split."""
-    if source.recipe is None or source.recipe.test_ids is None or domain is None:
-        return frozenset()
-    file = domain.folder / source.recipe.test_ids
-    try:
-        return frozenset(file.read_text("utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise ConfigError(str(domain.folder / "recipe.yaml"), [f"{file.name} cannot be read ({reason})"]) from None
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _read_part(source: Source, file: DataFile, request: PrepareRequest, domain: Domain | None, ledger: Ledger) -> Part:
-    rows: list[Row] = []
-    read = 0
-    for item in read_file(file):
-        read += 1
-        if isinstance(item, BadRow):
-            ledger.refuse(source, file, item.line, item.reason, item.problem)
-        else:
-            rows.append(item)
-    if not read:
-        raise InputError(f"{file.shown} has no rows. Give a file with at least one")
-    ledger.read[source.id] += read
-    return Part(source, file, rows, _shape_of(source, file, rows, request, domain))
-
-
-def _shape_of(
-    source: Source, file: DataFile, rows: Sequence[Row], request: PrepareRequest, domain: Domain | None
-) -> Shape:
-    if source.recipe is not None:
-        assert domain is not None
-        return _task_shape(domain, source.recipe.task, source.recipe.labels)
-    if not rows:
-        return SHAPES[-1]  # all of them were refused, so any shape will do
-    names = list(dict.fromkeys(name for row in rows for name in plain_columns(row.values)))
-    names += [name for name in request.columns if name not in names]
-    if domain is not None and (shape := _fitting_task(domain, names, rows, request)) is not None:
-        return shape
-    try:
-        return choose_shape(names, request.columns)
-    except Unusable as error:
-        raise RecordError(f"{file.shown}:{rows[0].line}", str(error)) from None
-
-
-def _fitting_task(domain: Domain, names: Sequence[str], rows: Sequence[Row], request: PrepareRequest) -> Shape | None:
-    """The domain's task whose prompt reads these columns and, for classification, whose choices these labels are."""
-    for task, recipe in domain.recipe.tasks.items():
-        shape = _task_shape(domain, task, {})
-        if not set(shape.needs) <= set(names) or INPUTS & set(names) - set(shape.needs):
+    part = job.parts[block.part]
+    made = Made()
+    drafts = _from_document(job, part, block.content) if isinstance(block.content, Path) else None
+    if drafts is not None:
+        ledger.read[part.source.id] += 1
+        for number, draft in enumerate(drafts, 1):
+            name = f"{file_id(part.source, part.file)}#{number}"
+            try:
+                _take(job, part, draft, name, file_id(part.source, part.file), None, made, ledger, split=part.file.split)
+            except Unusable as error:
+                problem = RecordError(part.file.shown, str(error))
+                ledger.refuse_file(part.source, part.file, error.reason, problem)
+        return made
+    assert not isinstance(block.content, Path)
+    for row in rows_of(block.content):
+        ledger.read[part.source.id] += 1
+        if isinstance(row, BadRow):
+            ledger.refuse(part.source, part.file, row.line, row.reason, row.problem)
             continue
-        if not recipe.choices:
-            return shape
-        choices = {choice.casefold() for choice in recipe.choices}
-        if request.instruction is None and {label.casefold() for label in _labels(rows, request.columns)} <= choices:
-            return shape
-    return None
-
-
-def _task_shape(domain: Domain, task: str, labels: Mapping[str, str]) -> Shape:
-    recipe = domain.recipe.tasks[task]
-    return domain_shape(f"{domain.name} {task}", recipe, load_prompt(domain, task), labels)
-
-
-def _labels(rows: Sequence[Row], mapping: Mapping[str, str]) -> set[str]:
-    found = set()
-    for row in rows:
         try:
-            found.add(may_text(map_columns(row.values, mapping), "label"))
-        except Unusable:
-            continue  # refused when its turn comes
-    return found - {""}
-
-
-def _with_choices(parts: Sequence[Part], request: PrepareRequest) -> Iterator[Part]:
-    """Give classification rows their choices: all labels of the files that share a label."""
-    labels = {id(part): _labels(part.rows, request.columns) for part in parts if part.shape is TEXT_AND_LABEL}
-    if request.instruction is not None and not labels:
-        raise InputError(
-            "--instruction is the question for rows of text and label, and no source has such rows. Leave it out"
-        )
-    pools: list[set[str]] = []
-    for found in labels.values():
-        touching = [pool for pool in pools if pool & found]
-        pools = [pool for pool in pools if not pool & found] + [found.union(*touching)]
-    for part in parts:
-        if part.shape is TEXT_AND_LABEL:
-            pool = next(pool for pool in pools if labels[id(part)] <= pool)
-            choices = distinct_labels(pool, part.file.shown)
-            part = replace(part, shape=classification(choices, request.instruction))
-        yield part
-
-
-# --- building ---------------------------------------------------------------------------------------------------------
-
-
-def _build_part(part: Part, request: PrepareRequest, ledger: Ledger, test_ids: frozenset[str]) -> list[Loaded]:
-    source, file = part.source, part.file
-    mapping = source.recipe.map if source.recipe else request.columns
-    loaded: list[Loaded] = []
-    found: set[str] = set()
-    for row in part.rows:
-        try:
-            columns = map_columns(row.values, mapping)
-            number = may_text(columns, "id") if test_ids else ""
-            found |= {number} & test_ids
-            example = _build(part, row, columns, may_text(columns, "group") if "group" in mapping else "")
+            _from_row(job, part, row, made, ledger)
         except Unusable as error:
-            ledger.refuse(source, file, row.line, error.reason, str(error))
-            continue
-        if request.scrub:
-            example = _scrubbed(example, ledger.scrubbed)
-        loaded.append(Loaded(example, source, "test" if number in test_ids else file.split))
-    if test_ids - found:
-        raise InputError(
-            f"{file.shown} lacks {len(test_ids - found)} of the {len(test_ids)} official test ids of {source.id}: "
-            "the data set is not the one that the recipe was written for. Give an older revision of it"
-        )
-    return loaded
+            ledger.refuse(part.source, part.file, row.line, error.reason, str(error))
+    return made
 
 
-def _build(part: Part, row: Row, columns: Values, group: str) -> Example:
+def _from_row(job: Job, part: Part, row: Row, made: Made, ledger: Ledger) -> None:
+    assert part.shape is not None
+    columns = map_columns(row.values, part.mapping)
+    number = may_text(columns, "id") if part.test_ids else ""
     missing = [name for name in part.shape.needs if name not in columns]
     if missing:
         raise Unusable("missing_column", f"there is no column {missing[0]!r}. Columns found: {list_names(columns)}")
+    _check_kinds(part, row)
     draft = part.shape.build(columns)
-    return Example(
-        id=row_id(part.source, part.file, row.line),
+    official = number in part.test_ids
+    made.found_ids |= {number} & part.test_ids
+    group = may_text(columns, "group") if "group" in part.mapping else ""
+    moment = _moment(job, row)
+    name = row_id(part.source, part.file, row.line)
+    split: Split | None = "test" if official else part.file.split
+    official |= split == "test" and part.source.recipe is not None
+    if draft.task == "text" and approximate_tokens(draft.messages[-1].content) > job.chunk_tokens:
+        pieces = _pieces(Document(None, (Section(None, 0, draft.messages[-1].content),)), job)
+        for place, piece in enumerate(pieces, 1):
+            inner = row_id(part.source, part.file, row.line, place)
+            _take(job, part, piece, inner, group or name, moment, made, ledger, split=split, official=official)
+        return
+    _take(job, part, draft, name, group or None, moment, made, ledger, split=split, official=official)
+
+
+def _check_kinds(part: Part, row: Row) -> None:
+    for name, value in plain_columns(row.values).items():
+        usual, kind = part.kinds.get(name), kind_of(value)
+        if usual is not None and kind is not None and kind != usual:
+            raise Unusable("type_conflict", f"the column {name!r} is a {kind} here and a {usual} in other rows")
+
+
+def _moment(job: Job, row: Row) -> float | None:
+    if job.time_column is None:
+        return None
+    moment = moment_of(may_text(map_columns(row.values, {"time": job.time_column}), "time"))
+    if moment is None:
+        raise Unusable("no_time", f"the column {job.time_column!r} holds no date. Write dates as 2024-12-31")
+    return moment
+
+
+# --- documents --------------------------------------------------------------------------------------------------------
+
+
+def _from_document(job: Job, part: Part, path: Path) -> Iterator[Draft]:
+    document = load_document(path)
+    repeated = job.repeated.get(part.source.id)
+    if repeated:
+        document = drop_repeated(document, repeated)
+    pairs = list(instruct(document)) if job.instruct else []
+    if not pairs:
+        yield from _pieces(document, job)
+    for question, answer in pairs:
+        turns = Message("user", clean_text(question)), Message("assistant", clean_text(answer))
+        yield Draft(turns, "qa")
+
+
+def _pieces(document: Document, job: Job) -> Iterator[Draft]:
+    for piece in chunk(document, job.chunk_tokens, approximate_tokens):
+        text = clean_text(piece)
+        if text:
+            yield Draft((Message("assistant", text),), "text")
+
+
+def save_document(document: Document, path: Path) -> None:
+    """Keep an extracted document until its turn comes."""
+    sections = [[section.heading, section.level, section.text] for section in document.sections]
+    path.write_text(json.dumps({"title": document.title, "sections": sections}, ensure_ascii=False), "utf-8")
+
+
+def load_document(path: Path) -> Document:
+    """A document that `save_document` kept."""
+    kept = json.loads(path.read_text("utf-8"))
+    return Document(kept["title"], tuple(Section(*section) for section in kept["sections"]))
+
+
+# --- every example ----------------------------------------------------------------------------------------------------
+
+
+def _take(
+    job: Job,
+    part: Part,
+    draft: Draft,
+    name: str,
+    group: str | None,
+    moment: float | None,
+    made: Made,
+    ledger: Ledger,
+    *,
+    split: Split | None,
+    official: bool = False,
+) -> None:
+    example = Example(
+        id=name,
         messages=draft.messages,
         task=draft.task,
         label=draft.label,
         choices=draft.choices,
-        group=group or None,
+        group=group,
         source=part.source.id,
         license=part.source.license,
     )
+    if any(looks_rendered(turn.content) for turn in example.messages):
+        raise Unusable(
+            "rendered_template",
+            "the text is a conversation with a model's control tokens already in it, which training would add a second "
+            "time. Give the turns as messages",
+        )
+    example = _without_control_tokens(example, ledger)
+    reason = None if official else _unwanted(job, example)
+    if reason is not None:
+        ledger.drops.append(Drop(name, *reason))
+        return
+    if job.scrub:
+        example = _scrubbed(example, ledger)
+    made.rows.append(Placed(example, split, official, moment))
 
 
-def _scrubbed(example: Example, counts: Counter[str]) -> Example:
+def _unwanted(job: Job, example: Example) -> tuple[str, str] | None:
+    """The step and the reason for which an example is left out."""
+    reason = judge(example) if job.quality else None
+    if reason is not None:
+        return "quality", reason
+    if job.languages:
+        text = "\n".join(turn.content for turn in example.messages if turn.role != "system")
+        if is_foreign(text, job.languages):
+            return "language", "foreign_language"
+    return None
+
+
+def _without_control_tokens(example: Example, ledger: Ledger) -> Example:
+    made = [neutralise(turn.content) for turn in example.messages]
+    number = sum(count for _, count in made)
+    if not number:
+        return example
+    ledger.neutralised += number
+    turns = [replace(turn, content=text) for turn, (text, _) in zip(example.messages, made, strict=True)]
+    return replace(example, messages=tuple(turns))
+
+
+def _scrubbed(example: Example, ledger: Ledger) -> Example:
     """The example without identifiers; a label stays as it is."""
     kept = 1 if example.task == "classification" else 0
     cut = len(example.messages) - kept
-    turns = [replace(turn, content=scrub(turn.content, counts)) for turn in example.messages[:cut]]
+    turns = [replace(turn, content=scrub(turn.content, ledger.scrubbed)) for turn in example.messages[:cut]]
     return replace(example, messages=(*turns, *example.messages[cut:]))
+
+
+def all_found(part: Part, found: set[str]) -> None:
+    """Make sure that a test set is whole.
+
+    Raises:
+        InputError: some of its ids were not there.
+    """
+    lacking = len(part.test_ids - found)
+    if lacking:
+        raise InputError(
+            f"{part.file.shown} lacks {lacking} of the {len(part.test_ids)} official test ids of {part.source.id}: the "
+            "data set is not the one that the recipe was written for. Give an older revision of it"
+        )

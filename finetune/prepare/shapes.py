@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from finetune.errors import InputError
 from finetune.prepare.columns import Unusable, Values, is_null, list_names, may_text, need_text
@@ -98,6 +99,16 @@ def build_qa(columns: Values) -> Draft:
     return Draft(_exchange(question, need_text(columns, "answer")), "qa")
 
 
+def build_extractive(columns: Values) -> Draft:
+    """SQuAD rows: a `question`, `answers` that are spans of the `context`; the first answer is taken."""
+    answers = columns["answers"]
+    texts = answers.get("text") if isinstance(answers, Mapping) else answers
+    first = texts[0] if isinstance(texts, list) and texts else None
+    answer = {"answer": first.get("text") if isinstance(first, Mapping) else first}
+    question = "\n\n".join(part for part in (may_text(columns, "context"), need_text(columns, "question")) if part)
+    return Draft(_exchange(question, need_text(answer, "answer")), "qa")
+
+
 def build_text(columns: Values) -> Draft:
     """Plain `text`, for continued pretraining."""
     return Draft((Message("assistant", need_text(columns, "text")),), "text")
@@ -147,33 +158,32 @@ def _check_turns(messages: Sequence[Message], name: str) -> None:
 def classification(choices: Sequence[str], instruction: str | None) -> Shape:
     """`text` and `label` with a plain question."""
     question = f"{instruction or DEFAULT_INSTRUCTION}\nAnswer with one of: {', '.join(choices)}."
+    return Shape("classification", ("text", "label"), partial(_build_labelled, tuple(choices), question))
 
-    def build(columns: Values) -> Draft:
-        label = need_text(columns, "label")
-        turns = _exchange(need_text(columns, "text"), label, system=question)
-        return Draft(turns, "classification", label, tuple(choices))
 
-    return Shape("classification", ("text", "label"), build)
+def _build_labelled(choices: tuple[str, ...], question: str, columns: Values) -> Draft:
+    label = need_text(columns, "label")
+    return Draft(_exchange(need_text(columns, "text"), label, question), "classification", label, choices)
 
 
 def domain_shape(name: str, recipe: TaskRecipe, prompt: Prompt, labels: Mapping[str, str]) -> Shape:
     """A task of a domain: its prompt's columns, and a `label` among the choices or an `answer`."""
-    choices = recipe.choices
-    target = "label" if choices else "answer"
-    known = {choice.casefold(): choice for choice in choices} | {
+    known = {choice.casefold(): choice for choice in recipe.choices} | {
         value.casefold(): answer for value, answer in labels.items()
     }
+    target = "label" if recipe.choices else "answer"
+    return Shape(name, (*sorted(prompt.columns), target), partial(_build_task, recipe, prompt, known))
 
-    def build(columns: Values) -> Draft:
-        answer = need_text(columns, target)
-        if choices:
-            if answer.casefold() not in known:
-                raise Unusable("unknown_label", f"the label is none of {', '.join(choices)}. Correct the row")
-            answer = known[answer.casefold()]
-        question = prompt.render({column: need_text(columns, column) for column in prompt.columns}, choices)
-        return Draft(_exchange(question, answer, recipe.system), recipe.task, answer if choices else None, choices)
 
-    return Shape(name, (*sorted(prompt.columns), target), build)
+def _build_task(recipe: TaskRecipe, prompt: Prompt, known: Mapping[str, str], columns: Values) -> Draft:
+    choices = recipe.choices
+    answer = need_text(columns, "label" if choices else "answer")
+    if choices:
+        if answer.casefold() not in known:
+            raise Unusable("unknown_label", f"the label is none of {', '.join(choices)}. Correct the row")
+        answer = known[answer.casefold()]
+    question = prompt.render({column: need_text(columns, column) for column in prompt.columns}, choices)
+    return Draft(_exchange(question, answer, recipe.system), recipe.task, answer if choices else None, choices)
 
 
 def distinct_labels(labels: Iterable[str], source: str) -> tuple[str, ...]:
@@ -200,6 +210,7 @@ SHAPES: tuple[Shape, ...] = (
     Shape("prompt-completion", ("prompt", "completion"), build_prompt),
     Shape("alpaca", ("instruction", "output"), build_alpaca, ("input",)),
     Shape("question-answer", ("question", "answer"), build_qa, ("context",)),
+    Shape("extractive question-answer", ("question", "answers"), build_extractive, ("context",)),
     TEXT_AND_LABEL,
     Shape("text", ("text",), build_text),
 )

@@ -1,26 +1,29 @@
-"""Where rows come from: the sources of a recipe, local files and folders, and data sets on the Hub."""
+"""Where rows come from: the sources of a recipe, local files and folders, addresses, and data sets on the Hub."""
 
 from __future__ import annotations
 
-import difflib
-import glob
+import hashlib
 import logging
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from finetune.artifacts import Corpus
 from finetune.errors import InputError
-from finetune.prepare.files import READERS, DataFile
-from finetune.prepare.remote import NO_DATA, fetch
+from finetune.licenses import is_noncommercial
+from finetune.prepare.containers import inner_name
+from finetune.prepare.download import download, is_address, public_address
+from finetune.prepare.files import DataFile, suffix_of
+from finetune.prepare.local import find_files
+from finetune.prepare.remote import fetch
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.split import WORDS, named_split
+from finetune.prepare.split import named_split
 from finetune.recipe import Domain, SourceRecipe
-from finetune.records import Split
+from finetune.records import SPLITS, Split
 
 HUB = "hf://"
 UNKNOWN_LICENSE = "unknown"
-NONCOMMERCIAL = re.compile(r"(?:^|[-_ ])nc(?:[-_ ]|$)|non-?commercial", re.I)
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,7 @@ class Source:
     files: tuple[DataFile, ...]
     revision: str | None = None
     recipe: SourceRecipe | None = None
+    earlier: bool = False  # of a corpus that was made before: compared with, not taken
 
     @property
     def taken(self) -> set[Split]:
@@ -62,10 +66,45 @@ def open_sources(request: PrepareRequest, domain: Domain | None) -> list[Source]
     return _with_own_ids(found)
 
 
+def open_source(uri: str, request: PrepareRequest, domain: Domain | None) -> Source:
+    """One source that the user names, such as an eval set; the recipe tells of it what it can."""
+    known = {source.uri: source for source in domain.recipe.sources} if domain else {}
+    return _open(known.get(uri, uri), replace(request, accept_noncommercial=True), domain)
+
+
+def open_earlier(request: PrepareRequest) -> list[Source]:
+    """The earlier corpora whose rows are not to be taken again.
+
+    Raises:
+        ArtifactError: one of them is no complete corpus.
+    """
+    opened = [Corpus.open(path) for path in request.against]
+    return [
+        Source(
+            f"earlier-{number}",
+            corpus.path.name,
+            UNKNOWN_LICENSE,
+            tuple(
+                DataFile(path, path.name, str(path), split)
+                for split in SPLITS
+                if (path := corpus.data_file(split)) is not None
+            ),
+            corpus.fingerprint,
+            earlier=True,
+        )
+        for number, corpus in enumerate(opened, 1)
+    ]
+
+
 def _wanted(request: PrepareRequest, domain: Domain) -> Iterable[SourceRecipe]:
     """The sources of a recipe, without those whose licence the user has not accepted."""
     listed = domain.recipe.sample if request.sample else domain.recipe.sources
-    sources = [source for source in listed if not request.tasks or source.task in request.tasks]
+    tasks = request.tasks or [name for name, task in domain.recipe.tasks.items() if task.default]
+    sources = [
+        source for source in listed if source.id in request.include or (source.default and source.task in tasks)
+    ]
+    if not sources:
+        raise InputError(_nothing_listed(domain, tasks, listed))
     closed = [source for source in sources if source.noncommercial and not request.accept_noncommercial]
     if closed and len(closed) == len(sources):
         raise _not_accepted(closed[0].id, closed[0].license)
@@ -76,45 +115,70 @@ def _wanted(request: PrepareRequest, domain: Domain) -> Iterable[SourceRecipe]:
     return [source for source in sources if source not in closed]
 
 
+def _nothing_listed(domain: Domain, tasks: Iterable[str], listed: Iterable[SourceRecipe]) -> str:
+    others = [f"--include {source.id}" for source in listed if source.task in tasks]
+    hint = f"Read what is off by default with {' or '.join(others)}" if others else "Choose another --task"
+    return f"The domain {domain.name} has no source for {', '.join(tasks)} that is on by default. {hint}"
+
+
 def _open(wanted: SourceRecipe | str, request: PrepareRequest, domain: Domain | None) -> Source:
     if isinstance(wanted, str):
-        return _open_hub(wanted, request, None) if wanted.startswith(HUB) else _open_local(wanted, request)
+        if wanted.startswith(HUB):
+            return _open_hub(wanted, request, None)
+        return _open_address(wanted, request) if is_address(wanted) else _open_local(wanted, request)
     if wanted.noncommercial and not request.accept_noncommercial:
         raise _not_accepted(wanted.id, wanted.license)
     if wanted.is_remote:
         return _open_hub(wanted.uri, request, wanted)
     assert domain is not None
-    files = _local_files(str(domain.folder / wanted.uri))
+    files = find_files(str(domain.folder / wanted.uri))
     return Source(wanted.id, wanted.uri, wanted.license, _place(files, wanted, request), recipe=wanted)
 
 
 def _open_local(text: str, request: PrepareRequest) -> Source:
-    files = _local_files(text)
+    files = find_files(text.removeprefix("file://"))
     name = Path(text).expanduser().absolute().name
     return Source(_plain_id(name), name, request.license or UNKNOWN_LICENSE, _place(files, None, request))
+
+
+def _open_address(url: str, request: PrepareRequest) -> Source:
+    path, shown = download(url), public_address(url)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    files = [replace(file, shown=shown if file.member is None else f"{shown}/{file.member}") for file in find_files(str(path))]
+    placed = _place(files, None, request)
+    return Source(_plain_id(path.name), shown, request.license or UNKNOWN_LICENSE, placed, f"sha256:{digest}")
 
 
 def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) -> Source:
     data = fetch(uri)
     license = recipe.license if recipe else request.license or data.license or UNKNOWN_LICENSE
-    if recipe is None and NONCOMMERCIAL.search(data.license or "") and not request.accept_noncommercial:
+    if recipe is None and is_noncommercial(data.license or "") and not request.accept_noncommercial:
         raise _not_accepted(uri, data.license or "")
-    splits = [_hub_split(file.split, recipe) for file in data.files]
+    read = [file for file in data.files if not _is_left_out(file.split, recipe)]
+    splits = [_hub_split(file.split, recipe) for file in read]
     if not (recipe and recipe.splits) and set(splits) == {"train"}:
         splits = [None] * len(splits)  # an only split is no split
     files = [
         DataFile(file.path, file.name, f"{uri}/{file.name}", split)
-        for file, split in zip(data.files, splits, strict=True)
+        for file, split in zip(read, splits, strict=True)
     ]
     name = recipe.id if recipe else _plain_id(uri.removeprefix(f"{HUB}datasets/").split("@")[0].split("/")[-1])
     return Source(name, uri, license, _place(files, recipe, request), data.revision, recipe)
 
 
+def _listed(name: str | None, recipe: SourceRecipe) -> str:
+    return (name if name in recipe.splits else named_split(name or "")) or ""
+
+
+def _is_left_out(name: str | None, recipe: SourceRecipe | None) -> bool:
+    return recipe is not None and recipe.splits.get(_listed(name, recipe), "open") is None
+
+
 def _hub_split(name: str | None, recipe: SourceRecipe | None) -> Split | None:
     """The corpus's split for a split of the Hub; one that a recipe does not list is open."""
     if recipe and recipe.splits:
-        listed = name if name in recipe.splits else named_split(name or "")
-        return recipe.splits.get(listed or "")
+        return recipe.splits.get(_listed(name, recipe))
     return named_split(name or "")
 
 
@@ -125,47 +189,6 @@ def _place(files: list[DataFile], recipe: SourceRecipe | None, request: PrepareR
     return tuple(replace(file, split=None) if file.split == "train" else file for file in files)
 
 
-def _local_files(text: str) -> list[DataFile]:
-    """The readable files that a path, a folder or a pattern stands for."""
-    path = Path(text).expanduser()
-    if path.is_dir():
-        found = [file for file in sorted(path.rglob("*")) if _is_data(file, path)]
-        root = path
-        if not found:
-            raise InputError(f"{text} has no files that slmtune reads. It reads {', '.join(READERS)}")
-    elif path.exists():
-        if path.suffix.lower() not in READERS:
-            raise InputError(f"{text} is in a format that slmtune does not read. It reads {', '.join(READERS)}")
-        found, root = [path], path.parent
-    else:
-        found = [Path(name) for name in sorted(glob.glob(str(path))) if _is_data(Path(name), Path(name).parent)]
-        root = path.parent
-        if not found:
-            raise _missing(text)
-    folder = f"{root.name}/" if path.is_dir() and root.name.lower() in WORDS else ""
-    return [_data_file(file, root, folder) for file in found]
-
-
-def _data_file(file: Path, root: Path, folder: str) -> DataFile:
-    name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-    return DataFile(file, name, str(file), named_split(f"{folder}{name}"))
-
-
-def _is_data(file: Path, root: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    return file.is_file() and file.suffix.lower() in READERS and file.name not in NO_DATA and not hidden
-
-
-def _missing(text: str) -> InputError:
-    folder = Path(text).expanduser().absolute().parent
-    names = [path.name for path in folder.glob("*")] if folder.is_dir() else []
-    near = difflib.get_close_matches(Path(text).name, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", text):
-        hint += f" A data set on the Hub is written hf://datasets/{text}"
-    return InputError(f"There is no file or folder {text}.{hint or ' Check the path'}")
-
-
 def _not_accepted(name: str, license: str) -> InputError:
     return InputError(
         f"The licence of {name} ({license}) forbids commercial use. Read it, then accept it with --accept-noncommercial"
@@ -174,7 +197,8 @@ def _not_accepted(name: str, license: str) -> InputError:
 
 def _plain_id(name: str) -> str:
     """A short name for a source: the file's name without its ending."""
-    stem = name.rsplit(".", 1)[0] if Path(name).suffix.lower() in READERS else name
+    plain = inner_name(Path(name), None)
+    stem = plain.removesuffix(suffix_of(plain)) or plain
     return re.sub(r"[^\w-]+", "-", stem.split(":")[0]).strip("-") or "source"
 
 

@@ -5,7 +5,6 @@ A row's place depends on nothing but its own content and the seed, so rows that 
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -72,13 +71,3 @@ def shares_left(ratio: Mapping[Split, float], taken: Collection[Split], source: 
     if total <= 0:
         raise InputError(f"--split-ratio leaves no split for the rows of {source}. Give train a share above 0")
     return {split: share / total for split, share in shares.items()}
-
-
-def draw_split(key: str, shares: Mapping[Split, float], seed: int) -> Split:
-    """The split of a row with this key (its group, else a digest of its content)."""
-    number = int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8]) / 2**64
-    for split in DRAW_ORDER:
-        number -= shares.get(split, 0)
-        if number < 0:
-            return split
-    return max(shares, key=lambda split: shares[split])  # the shares added up to a hair less than 1

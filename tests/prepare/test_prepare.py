@@ -68,6 +68,7 @@ def test_manifest_says_what_was_done_and_no_path(prepared: Preparer, tmp_path: P
     assert manifest["dropped"] == {"duplicate": 2, "no_answer": 1}
     assert manifest["by_task"] == {"qa": 20}
     described = {"id": "rows", "uri": "rows.jsonl", "revision": None, "read": 23, "kept": 20, "license": "cc-by-4.0"}
+    described["shape"] = "question-answer"
     assert manifest["sources"] == [described]
     assert manifest["config"]["sources"] == ["rows.jsonl"]
     for file in made.corpus.path.rglob("*"):
@@ -190,7 +191,7 @@ def test_a_mistyped_file_name_is_guessed(prepared: Preparer, tmp_path: Path) -> 
 
 def test_a_folder_without_readable_files_lists_the_formats(prepared: Preparer, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "notes.txt").write_text("x", "utf-8")
+    (tmp_path / "in" / "notes.odt").write_text("x", "utf-8")
     with pytest.raises(InputError, match=r"It reads \.jsonl, .*\.parquet"):
         prepared(tmp_path / "in")
     with pytest.raises(InputError, match=r"notes.txt is in a format"):

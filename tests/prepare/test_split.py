@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune.errors import ConfigError, InputError
-from finetune.prepare.split import draw_split, named_split, parse_ratio, shares_left
-from finetune.records import Split
+from finetune.prepare.place import split_of
+from finetune.prepare.split import named_split, parse_ratio, shares_left
+from finetune.records import SPLITS, Split
 
 from .conftest import Preparer, questions, write_jsonl
 
@@ -57,23 +59,17 @@ def test_bad_ratio_is_refused_with_an_example(ratio: str, prepared: Preparer, tm
         prepared(source, split_ratio=ratio)
 
 
-@given(st.lists(st.text(min_size=1), min_size=1, unique=True), st.integers(0, 5))
-def test_a_draw_depends_on_key_and_seed_alone(keys: list[str], seed: int) -> None:
-    shares = parse_ratio("0.5/0.25/0.25")
-    first = {key: draw_split(key, shares, seed) for key in keys}
-    assert {key: draw_split(key, shares, seed) for key in reversed(keys)} == first
-
-
 def test_draws_follow_the_shares() -> None:
     shares = parse_ratio("0.8/0.15/0.05")
-    drawn = [draw_split(str(number), shares, 42) for number in range(20_000)]
+    draws = np.random.default_rng(42).integers(0, 2**64, 20_000, np.uint64)
+    placed = split_of(draws, shares)
     for split, share in shares.items():
-        assert drawn.count(split) / 20_000 == pytest.approx(share, abs=0.01)
+        assert (placed == SPLITS.index(split)).mean() == pytest.approx(share, abs=0.01)
 
 
-@given(st.sampled_from(["train", "validation", "test"]), st.text())
-def test_a_share_of_one_takes_every_row(split: Split, key: str) -> None:
-    assert draw_split(key, {split: 1.0}, 0) == split
+@given(st.sampled_from(["train", "validation", "test"]), st.integers(0, 2**64 - 1))
+def test_a_share_of_one_takes_every_row(split: Split, draw: int) -> None:
+    assert split_of(np.array([draw], np.uint64), {split: 1.0}).tolist() == [SPLITS.index(split)]
 
 
 def test_shares_of_named_splits_go_to_the_rest() -> None:
@@ -103,7 +99,6 @@ def test_rows_added_later_move_no_old_row(more: list[int], front: bool, prepared
 
 def by_split(made):  # type: ignore[no-untyped-def]
     from finetune.corpus import read_split
-    from finetune.records import SPLITS
 
     return [(split, row) for split in SPLITS for row in read_split(made.corpus, split)]
 

@@ -1,0 +1,125 @@
+"""Lines that the documents of one source share: cookie notices, disclaimers, navigation, running heads.
+
+CCNet (Wenzek et al. 2020) removes every paragraph that stands in another document too, C4 (Raffel et al. 2020) every
+span of three sentences; both were made for the web at large. In a domain's own folder short lines repeat because they
+mean something ("Fever", "Not available"), so a single line has to be long, and short lines go only as a run of several in
+the same order, as menus do. Headings, tables and code stay, and so does a document that is mostly repeated: it is a near
+duplicate of others, which is for deduplication to see. On 5,476 pages of MedQuAD this removes the standing paragraphs on
+clinical trials of one source and nothing else.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+
+from finetune.records import Document, Section
+
+MIN_DOCUMENTS = 3
+MIN_SHARE = 0.4  # of the source's documents: standing sentences that mean something stay below (measured: a third)
+MIN_CHARACTERS, MIN_WORDS = 40, 6  # of a long line
+RUN = 4  # short lines one after another that repeat as one
+MOST_REPEATED = 0.5  # of a document's characters: above, it is no boilerplate
+SAMPLED_DOCUMENTS, SAMPLED_LINES = 4000, 1000
+
+Line = tuple[int, int]  # number of the section, number of the line in it
+
+
+@dataclass
+class LineCounter:
+    """In how many documents a line stands, by hash, in bounded memory.
+
+    Of a large source a sample is kept: the documents with the smallest hashes, so that neither order nor the way in which
+    counters are merged changes the outcome. Documents that are alike to the letter count once.
+    """
+
+    documents: dict[int, array[int]] = field(default_factory=dict)
+
+    def add(self, document: Document) -> None:
+        """Count the lines of a document, each once."""
+        hashes = array("Q", sorted({hashed for hashed, _ in _units(document)})[:SAMPLED_LINES])
+        text = "\0".join([document.title or "", *(section.text for section in document.sections)])
+        self.documents[_hash(text)] = hashes
+        if len(self.documents) > 2 * SAMPLED_DOCUMENTS:
+            self._forget()
+
+    def merge(self, other: LineCounter) -> None:
+        """Take over what another counter of the same source has seen."""
+        self.documents.update(other.documents)
+        self._forget()
+
+    def repeated(self) -> frozenset[int]:
+        """The hashes of the lines that are boilerplate, for `drop_repeated`."""
+        self._forget()
+        seen = Counter(hashed for hashes in self.documents.values() for hashed in hashes)
+        least = max(MIN_DOCUMENTS, MIN_SHARE * len(self.documents))
+        return frozenset(hashed for hashed, count in seen.items() if count >= least)
+
+    def _forget(self) -> None:
+        if len(self.documents) > SAMPLED_DOCUMENTS:
+            kept = heapq.nsmallest(SAMPLED_DOCUMENTS, self.documents)
+            self.documents = {key: self.documents[key] for key in kept}
+
+
+def drop_repeated(document: Document, repeated: frozenset[int]) -> Document:
+    """The document without the lines that `repeated` names.
+
+    A section with a heading keeps its text where all of it is repeated, since it is what the heading asks for; a document
+    most of whose characters are repeated comes back as it is.
+    """
+    if not repeated:
+        return document
+    gone: defaultdict[int, set[int]] = defaultdict(set)
+    for hashed, lines in _units(document):
+        if hashed in repeated:
+            for place, number in lines:
+                gone[place].add(number)
+    sections = tuple(
+        _without(section, gone[place]) if place in gone else section for place, section in enumerate(document.sections)
+    )
+    before, after = (sum(len(section.text) for section in kept) for kept in (document.sections, sections))
+    return document if before - after > MOST_REPEATED * before else replace(document, sections=sections)
+
+
+def _units(document: Document) -> Iterator[tuple[int, tuple[Line, ...]]]:
+    """What may be boilerplate: (hash, its lines); of a long line, or of a run of short ones."""
+    run: list[tuple[str, Line]] = []
+    for place, section in enumerate(document.sections):
+        run.clear()
+        for number, text in _prose_lines(section.text):
+            if len(text) >= MIN_CHARACTERS and text.count(" ") >= MIN_WORDS - 1:
+                run.clear()
+                yield _hash(text), ((place, number),)
+                continue
+            run.append((text, (place, number)))
+            if len(run) >= RUN:
+                last = run[-RUN:]
+                yield _hash("\n".join(text for text, _ in last)), tuple(line for _, line in last)
+
+
+def _prose_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that are neither blank, nor headings, nor of a table or of code, with their numbers; blanks squeezed."""
+    code = False
+    for number, line in enumerate(text.split("\n")):
+        squeezed = " ".join(line.split()).casefold()
+        fence = squeezed.startswith("```")
+        code ^= fence
+        if squeezed and not (code or fence or squeezed.startswith(("#", "|")) or "\t" in line.strip()):
+            yield number, squeezed
+
+
+def _without(section: Section, gone: set[int]) -> Section:
+    kept: list[str] = []
+    for number, line in enumerate(section.text.split("\n")):
+        if number not in gone and (line.strip() or (kept and kept[-1].strip())):
+            kept.append(line)
+    text = "\n".join(kept).strip("\n")
+    return section if section.heading and not text.strip() else replace(section, text=text)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")

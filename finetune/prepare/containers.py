@@ -1,0 +1,211 @@
+"""Bytes out of a file on disk, whatever it is packed in: .gz, .zst and .zip are read as streams, within limits.
+
+Nothing is ever unpacked onto the disk; an archive that tries to write elsewhere is refused all the same, since its
+other contents cannot be trusted either. zstd through backports.zstd, the standard library's own module of Python 3.14:
+a file cut short raises EOFError there, where the package zstandard ends the stream without a word.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, BinaryIO, cast
+
+from finetune.errors import InputError
+
+MAX_UNPACKED = 256 * 2**30  # bytes out of one file: more than a shard of any public corpus
+MAX_RATIO = 250  # unpacked to packed: text is 3 to 20, logs up to about 100, deflate can reach 1,032
+RATIO_FREE = 64 * 2**20  # bytes that do no harm whatever their ratio: a small file of blanks is no bomb
+MAX_MEMBERS = 100_000  # of one archive: its table of contents is held in memory, about 1 KiB a member
+MAX_NAME = 1024  # characters of a member's name
+
+COMPRESSIONS = (".gz", ".zst")
+ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar", ".jar", ".cab", ".iso"))
+JUNK_FOLDERS = frozenset(("__macosx",))
+JUNK_NAMES = frozenset(("thumbs.db", "desktop.ini"))
+
+ZIP_ENCRYPTED = 0x1  # bit 0 of the general purpose flags, APPNOTE 4.4.4
+
+
+def members(path: Path) -> tuple[str | None, ...]:
+    """The names of an archive's usable members in order; `(None,)` for a file that is no archive.
+
+    Raises:
+        InputError: the path is no readable file, or the archive is damaged, hostile, encrypted or too large.
+    """
+    with _opened(path) as raw:
+        if path.suffix.lower() != ".zip":
+            return (None,)
+        with _damage_named(str(path)), zipfile.ZipFile(raw) as archive:
+            entries = archive.infolist()
+            _check_archive(path, entries, os.fstat(raw.fileno()).st_size)
+    return tuple(sorted(entry.filename for entry in entries if not _is_junk(entry)))
+
+
+@contextmanager
+def open_member(path: Path, member: str | None) -> Iterator[BinaryIO]:
+    """A stream of a file's bytes, decompressed; of a member where the file is an archive. Plain files can be seeked.
+
+    A read raises InputError where the compressed data is damaged, cut short or a decompression bomb.
+
+    Raises:
+        InputError: the path is no readable file, or there is no such member.
+    """
+    shown = str(path) if member is None else f"{path}/{member}"
+    with _opened(path) as raw:
+        if member is None:
+            yield _unpacked(raw, path.name, shown, raw.tell)
+            return
+        with _damage_named(shown), zipfile.ZipFile(raw) as archive:
+            try:
+                entry = archive.getinfo(member)
+            except KeyError:
+                raise InputError(f"{path} has no member {member}. List what it holds with: unzip -l") from None
+            _check_entry(path, entry)
+            inside = _Unpacked(archive.open(entry), shown, lambda: entry.compress_size)
+        with inside:  # the stream names damage itself, so that errors of whoever reads pass unchanged
+            yield _unpacked(cast(BinaryIO, io.BufferedReader(inside)), member, shown, lambda: entry.compress_size)
+
+
+def inner_name(path: Path, member: str | None) -> str:
+    """The name that tells the format: the member's or the file's, without the ending of a compression."""
+    name = path.name if member is None else member
+    stem, dot, ending = name.rpartition(".")
+    return stem if stem and f"{dot}{ending.lower()}" in COMPRESSIONS else name
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file; a FIFO does not block, and cannot take the file's place between check and opening."""
+    try:
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{path} cannot be read ({reason}). Check the path and its permissions") from None
+    with os.fdopen(number, "rb") as raw:
+        mode = os.fstat(raw.fileno()).st_mode
+        if stat.S_ISDIR(mode):
+            raise InputError(f"{path} is a folder, not a file. Give it as a source of its own, or name a file in it")
+        if not stat.S_ISREG(mode):
+            kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+            raise InputError(f"{path} is {kind}, not a regular file. Save what comes out of it as a file first")
+        yield raw
+
+
+def _unpacked(raw: BinaryIO, name: str, shown: str, packed: Callable[[], int]) -> BinaryIO:
+    """The stream itself, or its decompression if the name says that it is compressed."""
+    ending = PurePosixPath(name).suffix.lower()
+    if ending == ".gz":
+        unpacker = cast(IO[bytes], gzip.GzipFile(fileobj=raw, mode="rb"))
+    elif ending == ".zst":
+        from backports import zstd
+
+        unpacker = cast(IO[bytes], zstd.ZstdFile(raw, mode="rb"))
+    else:
+        return raw
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(unpacker, shown, packed), 2**17))
+
+
+class _Unpacked(io.RawIOBase):
+    """A decompressed stream that counts what comes out of it against `packed()`, the compressed bytes that went in."""
+
+    def __init__(self, source: IO[bytes], shown: str, packed: Callable[[], int]) -> None:
+        self._source, self._shown, self._packed, self._count = source, shown, packed, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        with _damage_named(self._shown):
+            data: bytes = self._source.read(len(buffer))
+        self._count += len(data)
+        _check_size(self._shown, self._count, self._packed())
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
+@contextmanager
+def _damage_named(shown: str) -> Iterator[None]:
+    """Turn what the decompressors raise into one error that names the file."""
+    from backports import zstd
+
+    try:
+        yield
+    except EOFError:
+        raise InputError(f"{shown} is cut short: the compressed data ends too early. Copy it again") from None
+    except NotImplementedError:
+        raise InputError(f"{shown} is packed in a way that cannot be read. Pack it again with deflate") from None
+    except (OSError, zipfile.BadZipFile, zlib.error, zstd.ZstdError, ValueError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk, not the data
+        raise InputError(f"{shown} is damaged, or is not what its name says. Copy or pack it again") from None
+
+
+def _check_size(shown: str, unpacked: int, packed: int) -> None:
+    if unpacked > MAX_UNPACKED:
+        raise InputError(f"{shown} unpacks to more than {MAX_UNPACKED // 2**30} GiB. Split it into smaller files")
+    if unpacked > RATIO_FREE and unpacked > MAX_RATIO * max(packed, 1):
+        raise InputError(
+            f"{shown} unpacks to more than {MAX_RATIO} times its size, like a decompression bomb. If it is what it "
+            "should be, unpack it yourself and give the folder"
+        )
+
+
+def _check_archive(path: Path, entries: Sequence[zipfile.ZipInfo], size: int) -> None:
+    if len(entries) > MAX_MEMBERS:
+        raise InputError(f"{path} has {len(entries):,} members, more than {MAX_MEMBERS:,}. Unpack it, give the folder")
+    seen: set[str] = set()
+    for entry in entries:
+        _check_entry(path, entry)
+        if entry.filename in seen:
+            raise InputError(f"{path} has two members named {_shown(entry)}. Pack it again with one of them")
+        seen.add(entry.filename)
+    # Members that overlap would each pass alone, so the sum is held against the file as it lies on the disk.
+    _check_size(str(path), sum(entry.file_size for entry in entries), size)
+
+
+def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
+    problem = _problem(entry)
+    if problem:
+        raise InputError(f"{path}: the member {_shown(entry)} {problem}")
+
+
+def _problem(entry: zipfile.ZipInfo) -> str | None:
+    """Why an archive with this member is refused, and what to do."""
+    name = entry.orig_filename
+    mode = entry.external_attr >> 16
+    if len(name) > MAX_NAME or any(ord(letter) < 32 for letter in name):
+        return "has a name that no file system takes. Pack the archive again"
+    if "\\" in name or PureWindowsPath(name).drive or name.startswith("/") or ".." in name.split("/"):
+        return "would land outside the folder it is unpacked to. Do not trust this archive; pack it again"
+    if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        return "is a link or a device, not a file. Pack the archive again without it"
+    if entry.flag_bits & ZIP_ENCRYPTED:
+        return "is encrypted. Unpack the archive with its password and give the folder"
+    if not _is_junk(entry) and PurePosixPath(inner_name(Path(), name)).suffix.lower() in ARCHIVES:
+        return "is an archive inside an archive. Unpack the outer one and give the folder"
+    return None
+
+
+def _is_junk(entry: zipfile.ZipInfo) -> bool:
+    """Folders, hidden files, and what desktop systems leave behind."""
+    parts = entry.filename.lower().split("/")
+    return (
+        entry.is_dir() or parts[-1] in JUNK_NAMES or any(part.startswith(".") or part in JUNK_FOLDERS for part in parts)
+    )
+
+
+def _shown(entry: zipfile.ZipInfo) -> str:
+    """A member's name for a message: escaped and cut short, since it may hold anything."""
+    return ascii(entry.orig_filename[:80])

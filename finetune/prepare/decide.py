@@ -1,0 +1,235 @@
+"""Which rows stay and where: splits, exact duplicates, eval sets, near-duplicates, groups, limit, in this order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune.prepare import decontaminate
+from finetune.prepare.dedup import drop_exact
+from finetune.prepare.eval_index import EvalIndex, Match
+from finetune.prepare.neardup import clusters, near_duplicates
+from finetune.prepare.numbers import KEPT, Numbers
+from finetune.prepare.place import assert_disjoint, drop_split_groups, place_by_hash, place_by_label, place_by_time
+from finetune.prepare.read import Progress
+from finetune.prepare.request import PrepareRequest, ratio_of, time_rule
+from finetune.prepare.shards import Shard, matches_of, read_columns
+from finetune.prepare.signature import NUM_PERM, SIGNATURE_DTYPE
+from finetune.prepare.sources import Source
+from finetune.prepare.split import shares_left
+from finetune.records import SPLITS
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What the corpus tells of the decisions.
+
+    `clusters` have a kept row and those that nearly repeat it; `hits` the rows that gave away an eval set.
+    """
+
+    rule: str
+    disjoint: str
+    clusters: list[dict[str, Any]]
+    hits: list[dict[str, Any]]
+    evals: tuple[str, ...]
+
+
+def decide(
+    numbers: Numbers,
+    shards: Sequence[Shard],
+    sources: Sequence[Source],
+    request: PrepareRequest,
+    evals: EvalIndex | None,
+    folder: Path,
+    on_progress: Progress,
+) -> Decided:
+    """Give every row its split, and a reason to those that are left out.
+
+    Raises:
+        InputError: the splits cannot be made as asked.
+    """
+    rule = _place(numbers, sources, request)
+    steps = 4
+    if request.dedup:
+        drop_exact(numbers)
+    on_progress("compare", 1, steps, "steps")
+    hits = _drop_contaminated(numbers, shards, evals) if evals is not None else []
+    on_progress("compare", 2, steps, "steps")
+    found: list[tuple[int, list[int], list[float]]] = []
+    if request.dedup and request.near_duplicates < 1:
+        found = _drop_near(numbers, shards, request.near_duplicates, folder)
+    on_progress("compare", 3, steps, "steps")
+    if request.stratify:
+        place_by_label(numbers, _shares(sources, request))
+        if request.dedup:
+            drop_exact(numbers)  # rows of sources that name their splits have met the others only now
+    drop_split_groups(numbers)
+    if request.limit is not None:
+        _limit(numbers, request.limit)
+    disjoint = assert_disjoint(numbers, strict=request.dedup)
+    on_progress("compare", 4, steps, "steps")
+    return Decided(rule, disjoint, _named_clusters(found, shards), _named_hits(hits, shards), _names(evals))
+
+
+def _place(numbers: Numbers, sources: Sequence[Source], request: PrepareRequest) -> str:
+    shares = _shares(sources, request)
+    timed = time_rule(request)
+    if timed is not None:
+        moments = place_by_time(numbers, ratio_of(request), timed[1])
+        days = "/".join(datetime.fromtimestamp(moment, UTC).isoformat() for moment in moments)
+        return f"by time: {timed[0]}={days}, the moments from which rows are validation and test"
+    if request.stratify:
+        return "exact shares of each label, in the order of a hash of each row's group or question"
+    place_by_hash(numbers, shares)
+    return "by a hash of each row's group or question, so that rows which are added move no others"
+
+
+def _shares(sources: Sequence[Source], request: PrepareRequest) -> list[Mapping[Any, float]]:
+    ratio = ratio_of(request)
+    return [shares_left(ratio, source.taken, source.id) for source in sources]
+
+
+# --- eval sets --------------------------------------------------------------------------------------------------------
+
+
+def _drop_contaminated(numbers: Numbers, shards: Sequence[Shard], evals: EvalIndex) -> list[decontaminate.Hit]:
+    verdict = decontaminate.decide(evals, list(_matches(shards)), len(numbers.reason))
+    hits = [hit for hit in verdict.hits if not numbers.official[hit.row] and not numbers.earlier[hit.row]]
+    for field in ("question", "answer"):
+        rows = np.array([hit.row for hit in hits if hit.field == field], np.int64)
+        rows = rows[numbers.reason[rows] == KEPT]
+        if len(rows):
+            numbers.drop(rows, "decontaminate", f"eval_{field}")
+    return hits
+
+
+def _matches(shards: Sequence[Shard]) -> Iterator[tuple[int, Match]]:
+    start = 0
+    for shard in shards:
+        for row, match in matches_of(shard):
+            yield start + row, match
+        start += shard.rows
+
+
+def _names(evals: EvalIndex | None) -> tuple[str, ...]:
+    return tuple(part.name for part in evals.sets) if evals is not None else ()
+
+
+# --- near-duplicates --------------------------------------------------------------------------------------------------
+
+
+def _drop_near(
+    numbers: Numbers, shards: Sequence[Shard], threshold: float, folder: Path
+) -> list[tuple[int, list[int], list[float]]]:
+    """Leave out the rows that nearly repeat a better one."""
+    order = numbers.order()
+    rows = np.sort(order)
+    if len(rows) < 2:
+        return []
+    rank = np.empty(len(numbers.reason), np.int64)
+    rank[order] = np.arange(len(order))
+    path = folder / "signatures.part"
+    signatures = _signatures(shards, rows, path)
+    found = near_duplicates(signatures, numbers.guard[rows], rank[rows], threshold)
+    groups = []
+    for keeper, repeats in clusters(found.keeper):
+        kept, dropped, alike = int(rows[keeper]), [], []
+        for repeat in repeats:
+            row = int(rows[repeat])
+            reason = _near_reason(numbers, kept, row)
+            if not numbers.official[row] and not numbers.earlier[row]:
+                numbers.drop(row, "dedup", reason)
+                dropped.append(row)
+                alike.append(round(float(found.similarity[repeat]), 3))
+        if dropped:
+            groups.append((kept, dropped, alike))
+    path.unlink(missing_ok=True)
+    return groups
+
+
+def _near_reason(numbers: Numbers, kept: int, row: int) -> str:
+    if numbers.earlier[kept]:
+        return "near_earlier_corpus"
+    if numbers.place(kept) != numbers.place(row):
+        return f"near_{SPLITS[numbers.place(kept)]}"
+    return "near_duplicate"
+
+
+def _signatures(shards: Sequence[Shard], rows: np.ndarray, path: Path) -> np.ndarray:
+    """The signatures of some rows, in a file: at a million rows they are a quarter of a gigabyte."""
+    made = np.memmap(path, SIGNATURE_DTYPE, "w+", shape=(len(rows), NUM_PERM))
+    start = filled = 0
+    for shard in shards:
+        wanted = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + shard.rows)] - start
+        if len(wanted):
+            column = read_columns(shard, ["signature"])["signature"].combine_chunks()
+            data = np.frombuffer(column.buffers()[1], SIGNATURE_DTYPE).reshape(-1, NUM_PERM)
+            made[filled : filled + len(wanted)] = data[wanted]
+            filled += len(wanted)
+        start += shard.rows
+    made.flush()
+    del made
+    return np.memmap(path, SIGNATURE_DTYPE, "r", shape=(len(rows), NUM_PERM))
+
+
+# --- limit and names --------------------------------------------------------------------------------------------------
+
+
+def _limit(numbers: Numbers, limit: int) -> None:
+    """Keep `limit` rows of each source and split, drawn by hash: files are often sorted by label."""
+    rows = np.flatnonzero(numbers.kept)
+    pools = numbers.source[rows].astype(np.int64) * 4 + numbers.split[rows]
+    ordered = rows[np.lexsort((numbers.rank[rows], pools))]
+    pools = np.sort(pools)
+    place = np.arange(len(pools)) - np.searchsorted(pools, pools)
+    away = ordered[place >= limit]
+    if len(away):
+        numbers.drop(away, "limit", "over_limit")
+
+
+def _row_names(rows: Sequence[int], shards: Sequence[Shard]) -> dict[int, str]:
+    """The ids of some rows."""
+    wanted = np.unique(np.array(rows, np.int64))
+    names: dict[int, str] = {}
+    start = 0
+    for shard in shards:
+        here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + shard.rows)]
+        if len(here):
+            ids = read_columns(shard, ["id"])["id"].take(here - start).to_pylist()
+            names.update(zip(map(int, here), ids, strict=True))
+        start += shard.rows
+    return names
+
+
+def _named_clusters(
+    found: Sequence[tuple[int, list[int], list[float]]], shards: Sequence[Shard]
+) -> list[dict[str, Any]]:
+    names = _row_names([row for kept, dropped, _ in found for row in (kept, *dropped)], shards)
+    return [
+        {"kept": names[kept], "dropped": [names[row] for row in dropped], "similarity": alike}
+        for kept, dropped, alike in found
+    ]
+
+
+def _named_hits(hits: Sequence[decontaminate.Hit], shards: Sequence[Shard]) -> list[dict[str, Any]]:
+    names = _row_names([hit.row for hit in hits], shards)
+    by_row: defaultdict[int, list[decontaminate.Hit]] = defaultdict(list)
+    for hit in hits:
+        by_row[hit.row].append(hit)
+    return [
+        {
+            "row": names[row],
+            "eval_set": hit.eval_set,
+            "item": hit.item,
+            "field": hit.field,
+            "overlap": round(float(hit.overlap), 3),
+        }
+        for row in sorted(by_row)
+        for hit in by_row[row]
+    ]

@@ -1,0 +1,96 @@
+"""EPUB books: the chapters in the order of the spine, each read as a page without boilerplate.
+
+With the standard library and lxml: an EPUB is a zip archive of XHTML, and the known reader, EbookLib, is AGPL.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from finetune.prepare.columns import Unusable
+from finetune.prepare.documents import package
+from finetune.prepare.documents.html import decode_markup, parse, prune
+from finetune.prepare.documents.markup import outline_of, tag_of
+from finetune.prepare.documents.outline import Outline
+from finetune.prepare.documents.trees import parse_xml
+from finetune.records import Document
+
+if TYPE_CHECKING:
+    from lxml.etree import _Element as Element
+
+CONTAINER, ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
+# Algorithms of EPUB's font obfuscation, which leaves the text readable.
+FONTS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
+PAGES = frozenset(("application/xhtml+xml", "text/html", "application/x-dtbook+xml"))
+MAX_CHAPTERS = 5000
+
+
+def read(data: bytes, shown: str) -> Document:
+    """A book's chapters.
+
+    Raises:
+        Unusable: it is damaged, is protected, or has no text.
+    """
+    with package.opened(data, "epub") as parts:
+        _check_protection(parts)
+        place, book = _package_document(parts)
+        outline = Outline()
+        for name in _chapters(book, posixpath.dirname(place)):
+            chapter = parts.part(name)
+            if chapter is None:
+                raise package.damaged("epub")
+            if chapter.strip():
+                root = parse(decode_markup(chapter, shown))
+                prune(root)
+                outline.extend(outline_of(root))
+    return outline.document(_title(book))
+
+
+def _check_protection(parts: package.Package) -> None:
+    data = parts.part(ENCRYPTION)
+    if data is None:
+        return
+    methods = [element.get("Algorithm", "") for element in _xml(data).iter() if tag_of(element) == "encryptionmethod"]
+    if any(method not in FONTS for method in methods):
+        raise Unusable("encrypted_epub", "the book is protected against copying. Use one without protection")
+
+
+def _package_document(parts: package.Package) -> tuple[str, Element]:
+    container = parts.part(CONTAINER)
+    if container is None:
+        raise package.damaged("epub")
+    place = next((item.get("full-path", "") for item in _xml(container).iter() if tag_of(item) == "rootfile"), "")
+    book = parts.part(place)
+    if book is None:
+        raise package.damaged("epub")
+    return place, _xml(book)
+
+
+def _chapters(book: Element, folder: str) -> Iterator[str]:
+    items = {item.get("id"): item for item in book.iter() if tag_of(item) == "item"}
+    spine = [items.get(ref.get("idref")) for ref in book.iter() if tag_of(ref) == "itemref"]
+    if len(spine) > MAX_CHAPTERS:
+        raise Unusable("too_large", f"the book has more than {MAX_CHAPTERS:,} chapters. Split it")
+    seen: set[str] = set()
+    for item in spine:
+        if item is None or item.get("media-type") not in PAGES or "nav" in item.get("properties", "").split():
+            continue
+        name = posixpath.normpath(posixpath.join(folder, unquote(item.get("href", "").partition("#")[0])))
+        if name not in seen:
+            seen.add(name)
+            yield name
+
+
+def _title(book: Element) -> str | None:
+    return next((item.text for item in book.iter() if tag_of(item) == "title" and item.text), None)
+
+
+def _xml(data: bytes) -> Element:
+    package.refuse_doctype(data)
+    root = parse_xml(data)
+    if root is None:
+        raise package.damaged("epub")
+    return root

@@ -1,0 +1,98 @@
+"""Sections as a reader meets them: headings and blocks of Markdown go in, a Document comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from finetune.prepare.columns import Unusable
+from finetune.records import Document, Section
+
+MAX_LEVEL = 6  # Markdown and HTML have no deeper heading
+MAX_HEADING = 300  # characters: what is longer is text that only looks like a heading
+
+
+class Outline:
+    """Collects a document in reading order."""
+
+    def __init__(self) -> None:
+        self._sections: list[tuple[str | None, int, list[str]]] = [(None, 0, [])]
+
+    @property
+    def level(self) -> int:
+        """The level of the section that blocks go to now; 0 before the first heading."""
+        return self._sections[-1][1]
+
+    def heading(self, text: str, level: int) -> None:
+        """Begin a section; a heading without text begins none, one as long as a paragraph is one."""
+        text = one_line(text)
+        if len(text) > MAX_HEADING:
+            self.block(text)
+        elif text:
+            self._sections.append((text, min(max(level, 1), MAX_LEVEL), []))
+
+    def block(self, text: str) -> None:
+        """Add a paragraph, list, table or code block to the section."""
+        text = text.strip("\n")
+        if text.strip():
+            self._sections[-1][2].append(text)
+
+    def extend(self, other: Outline) -> None:
+        """Add what another outline holds."""
+        for heading, level, blocks in other._sections:
+            if heading is not None:
+                self.heading(heading, level)
+            for block in blocks:
+                self.block(block)
+
+    def only(self, wanted: Callable[[str], bool]) -> Outline:
+        """The outline with the blocks that are wanted, and the headings above them."""
+        kept: list[tuple[str | None, int, list[str]]] = []
+        above = 0  # headings of a smaller level than this lead to something kept
+        for heading, level, blocks in reversed(self._sections):
+            good = [block for block in blocks if wanted(block)]
+            if good or level < above or level == 0:
+                kept.append((heading, level, good))
+                above = level
+        outline = Outline()
+        outline._sections = kept[::-1]
+        return outline
+
+    def document(self, title: str | None = None) -> Document:
+        """The document; its title is its one first heading of level 1, else `title`.
+
+        Raises:
+            Unusable: there is no text.
+        """
+        sections = [Section(heading, level, "\n\n".join(blocks)) for heading, level, blocks in self._sections]
+        if not any(section.text for section in sections):
+            raise Unusable("no_text", "the document has no text. Leave it out with --on-error skip")
+        title = one_line(title or "")[:MAX_HEADING] or None
+        tops = [place for place, section in enumerate(sections) if section.level == 1]
+        if tops == [1]:
+            title = sections[1].heading
+            sections[1] = Section(None, 0, sections[1].text)
+        return Document(title, tuple(section for section in sections if section.heading or section.text))
+
+
+def one_line(text: str) -> str:
+    """The text with every run of blanks and line breaks as one blank."""
+    return " ".join(text.split())
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its head, short rows are filled up."""
+    width = max(len(row) for row in rows)
+    lines = [_table_row([*row, *[""] * (width - len(row))]) for row in rows]
+    return "\n".join([lines[0], _table_row(["---"] * width), *lines[1:]])
+
+
+def _table_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def code(text: str) -> str:
+    """A fenced code block."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}\n{text.strip(chr(10))}\n{fence}"

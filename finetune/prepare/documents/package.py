@@ -1,0 +1,82 @@
+"""Documents that are zip archives of XML (.docx, .epub): opened within limits, before any library sees them."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from finetune.prepare.columns import Unusable
+
+MAX_PARTS = 10_000  # a book of one file a page has fewer
+MAX_UNPACKED = 512 * 2**20  # bytes of all parts together, pictures included
+MAX_RATIO = 250  # unpacked to packed, as for other archives: XML is about 10
+MAX_PART = 64 * 2**20  # bytes of one part that is read: XML, of which the tree takes about ten times as much
+ENTITIES = tuple("<!DOCTYPE".encode(encoding) for encoding in ("ascii", "utf-16-le", "utf-16-be"))
+ZIP_ENCRYPTED = 0x1
+
+
+class Package:
+    """The parts of a document that is a zip archive."""
+
+    def __init__(self, archive: zipfile.ZipFile, kind: str) -> None:
+        self._archive, self._kind = archive, kind
+        self.names = frozenset(archive.namelist())
+
+    def part(self, name: str) -> bytes | None:
+        """A part's bytes; None if there is none of that name.
+
+        Raises:
+            Unusable: it is damaged or too large.
+        """
+        if name not in self.names:
+            return None
+        with _damage_named(self._kind), self._archive.open(name) as stream:
+            data = stream.read(MAX_PART + 1)
+        if len(data) > MAX_PART:
+            raise Unusable("too_large", f"a part of the {self._kind} has more than {MAX_PART // 2**20} MiB. Split it")
+        return data
+
+
+@contextmanager
+def opened(data: bytes, kind: str) -> Iterator[Package]:
+    """The archive, checked.
+
+    Raises:
+        Unusable: it is damaged, encrypted, or unpacks to more than any document does.
+    """
+    with _damage_named(kind):
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    with archive:
+        entries = archive.infolist()
+        total = sum(entry.file_size for entry in entries)
+        if len(entries) > MAX_PARTS or total > MAX_UNPACKED or total > MAX_RATIO * len(data):
+            raise Unusable("bomb", f"the {kind} unpacks to {total:,} bytes in {len(entries):,} parts. Do not trust it")
+        if any(entry.flag_bits & ZIP_ENCRYPTED for entry in entries):
+            raise Unusable(f"encrypted_{kind}", f"the {kind} needs a password. Save it without one")
+        yield Package(archive, kind)
+
+
+def damaged(kind: str) -> Unusable:
+    """The refusal of a file that is not what its name says."""
+    return Unusable(f"damaged_{kind}", f"it is no {kind} file, or a damaged one. Save or copy it again")
+
+
+def refuse_doctype(data: bytes) -> None:
+    """Stop at a document type: the formats have none, and entities ("billion laughs") are declared there.
+
+    Raises:
+        Unusable: there is one.
+    """
+    if any(mark in data for mark in ENTITIES):
+        raise Unusable("xml_entities", "it declares XML entities, which no document needs. Do not trust it")
+
+
+@contextmanager
+def _damage_named(kind: str) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError):
+        raise damaged(kind) from None

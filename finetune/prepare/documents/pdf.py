@@ -1,0 +1,143 @@
+"""PDF: text in reading order, without running heads, feet and page numbers; ruled tables as tables.
+
+Read with pypdfium2 (Apache-2.0 or BSD-3-Clause; PDFium itself is BSD-3-Clause), which gives the place and size of each
+line. benchmarks/document_readers.py: pypdf and pdfplumber (MIT) find the same texts, but both take 5 to 30 times as
+long, pdfplumber mixes the lines of two columns, and neither removes running heads. PyMuPDF is AGPL. What PDFium leaves
+open is done in pdf_layout.py and flow.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from finetune.prepare.columns import Unusable
+from finetune.prepare.documents.flow import Line, Page, outline_from, running_key, running_keys
+from finetune.prepare.documents.outline import Outline
+from finetune.prepare.documents.pdf_layout import (
+    Piece,
+    columns_of,
+    edge_pieces,
+    headings_of,
+    is_page_number,
+    lines_of,
+    pieces_of,
+)
+from finetune.records import Document
+
+if TYPE_CHECKING:
+    import pypdfium2 as pdfium
+
+MAX_PAGES = 5000  # the longest handbooks have about 3,000
+MAX_SECONDS = 120.0  # for one file: 5,000 pages of text take about 20 s
+MAX_TEXT = 50 * 2**20  # characters of one file
+MIN_LETTERS = 0.5  # of what is neither blank nor digit: fonts without a code table give signs instead
+
+
+def read(data: bytes, shown: str) -> Document:
+    """The text of a PDF; its title is the largest heading on the first page, else the one in its properties.
+
+    Raises:
+        Unusable: `damaged_pdf`, `encrypted_pdf`, `scanned_pdf` (pictures only), `unreadable_pdf` (letters that stand
+            for others), `slow_pdf`, `too_large`, `no_text`.
+    """
+    import pypdfium2 as pdfium
+
+    try:
+        file = pdfium.PdfDocument(data)
+    except pdfium.PdfiumError as error:
+        if "assword" in str(error) or "ecurity" in str(error):
+            raise Unusable("encrypted_pdf", "it needs a password. Save it without one, or leave it out") from None
+        raise Unusable("damaged_pdf", "it is no PDF file, or a damaged one. Save or copy it again") from None
+    try:
+        title = file.get_metadata_value("Title")
+        pages = _pages(file)
+        if not any(pages):
+            raise _without_text(file)
+    except pdfium.PdfiumError:
+        raise Unusable("damaged_pdf", "a page of it is damaged. Save or copy it again") from None
+    finally:
+        file.close()
+    _check_letters(pages)
+    return _outline(pages).document(title)
+
+
+def _pages(file: pdfium.PdfDocument) -> list[list[Piece]]:
+    if len(file) > MAX_PAGES:
+        raise Unusable("too_large", f"it has more than {MAX_PAGES:,} pages. Split it")
+    end = time.monotonic() + MAX_SECONDS
+    pages: list[list[Piece]] = []
+    size = 0
+    for number in range(len(file)):
+        page = file[number]
+        pages.append(pieces_of(page))
+        page.close()
+        size += sum(len(piece.text) for piece in pages[-1])
+        if size > MAX_TEXT:
+            raise Unusable("too_large", f"it has more than {MAX_TEXT // 2**20} MiB of text. Split it")
+        if time.monotonic() > end:
+            raise Unusable("slow_pdf", f"reading it takes more than {MAX_SECONDS:.0f} s. Split it, or print it anew")
+    return pages
+
+
+def _without_text(file: pdfium.PdfDocument) -> Unusable:
+    import pypdfium2.raw as raw
+
+    pictures = any(
+        True for number in range(len(file)) for _ in file[number].get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE])
+    )
+    if pictures:
+        return Unusable("scanned_pdf", "its pages are pictures without text. Run character recognition on it first")
+    return Unusable("no_text", "the document has no text. Leave it out with --on-error skip")
+
+
+def _check_letters(pages: Sequence[Sequence[Piece]]) -> None:
+    letters = odd = 0
+    for page in pages:
+        for piece in page:
+            letters += sum(map(str.isalpha, piece.text))
+            odd += sum(
+                1 for sign in piece.text if sign == "\ufffd" or not sign.isprintable() or "\ue000" <= sign <= "\uf8ff"
+            )
+    if odd > letters:
+        raise Unusable(
+            "unreadable_pdf", "its fonts do not tell which letters they show. Run character recognition on it"
+        )
+
+
+def _outline(pages: list[list[Piece]]) -> Outline:
+    """Running heads go by their place on the page, then each page is put in reading order."""
+    edges = [edge_pieces(page) for page in pages]
+    keys = running_keys([[piece.text for piece in page] for page in edges])
+    several = len(pages) > 1
+    kept = [
+        [
+            piece
+            for piece in page
+            if not (piece in edge and (running_key(piece.text) in keys or (several and is_page_number(piece.text))))
+        ]
+        for page, edge in zip(pages, edges, strict=True)
+    ]
+    headings = headings_of([piece for page in kept for piece in page])
+    made: list[Page] = [lines_of(run, headings) for page in kept for run in columns_of(page)]
+    return outline_from(_with_whole_tables(made), wrapped=True)
+
+
+def _with_whole_tables(pages: Sequence[Page]) -> list[Page]:
+    """A table that goes on over the page is one table: the repeated head goes."""
+    made: list[list[Line]] = []
+    table: tuple[int, int] | None = None  # where the table is that the last page ended with
+    for page in pages:
+        lines = list(page)
+        first = next((place for place, line in enumerate(lines) if line.text), None)
+        if table is not None and first is not None and lines[first].fixed:
+            before, rows = made[table[0]][table[1]], lines[first].text.split("\n")
+            if before.text.split("\n")[:2] == rows[:2]:
+                made[table[0]][table[1]] = Line("\n".join([before.text, *rows[2:]]), fixed=True)
+                del lines[first]
+        made.append(lines)
+        last = next((place for place in reversed(range(len(lines))) if lines[place].text), None)
+        if last is not None:
+            table = (len(made) - 1, last) if lines[last].fixed else None
+    return list(made)

@@ -1,0 +1,263 @@
+"""What stands where on a page of a PDF: lines with place and size, ruled tables, columns, headings by size."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from finetune.prepare.documents.flow import BULLET, PAGE_NUMBER, Line
+from finetune.prepare.documents.outline import table
+from finetune.prepare.documents.pdf_tables import Box, RuledTable, ruled_tables
+
+if TYPE_CHECKING:
+    import pypdfium2 as pdfium
+
+EDGE = 2  # lines at the top and at the foot of a page that may be a running head or foot
+JOIN_GAP = 0.8  # of the letter size: runs of one line that stand as close as that are one text; a gutter is wider
+BLANK_GAP = 0.15  # of the letter size: half of a narrow blank
+HEADING_SIZE = 1.07  # of the usual letter size: 12 against 11 points is the least that people use
+HEADING_WORDS = 20
+HEADING_LEVELS = 4
+LINE_SPACING = 1.75  # of the letter size: wider than that are the gaps between paragraphs
+USUAL_SPACING = 1.2
+PARAGRAPH_GAP = 1.2  # of the usual distance between lines
+INDENT = 0.8  # of the letter size
+COLUMN_LINES = 5  # lines on either side at least, to be columns
+COLUMN_FILL = 0.55  # of a column's width, by its middle line: cells of a table without rules are shorter
+ACROSS = 0.2  # of the lines may go across a gutter: titles, tables and figures over both columns
+FONT_NAME = 128  # bytes
+BOLD = re.compile(rb"bold|black|heavy|demi", re.I)
+LINE_HYPHEN = re.compile("[\x02\xad\ufffe]\\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A line of text or a table, its box and baseline in points, and the size of its letters (0 for a table)."""
+
+    text: str
+    box: Box
+    base: float
+    size: float
+    bold: bool = False
+
+
+# --- what is on the page ----------------------------------------------------------------------------------------------
+
+
+def pieces_of(page: pdfium.PdfPage) -> list[Piece]:
+    """The lines of a page in the order of the file, with ruled tables in place of the lines inside them."""
+    textpage = page.get_textpage()
+    try:
+        lines = list(_lines(textpage))
+        tables = [_as_piece(found) for found in ruled_tables(page, textpage)] if lines else []
+    finally:
+        textpage.close()
+    made: list[Piece] = []
+    shown: set[int] = set()
+    for line in lines:
+        place = next((number for number, found in enumerate(tables) if _inside(line.box, found.box)), None)
+        if place is None:
+            made.append(line)
+        elif place not in shown:
+            shown.add(place)
+            made.append(tables[place])
+    return made
+
+
+def _as_piece(found: RuledTable) -> Piece:
+    return Piece(table(found.rows), found.box, found.box[3], 0.0)
+
+
+def _lines(textpage: pdfium.PdfTextPage) -> Iterator[Piece]:
+    """PDFium's runs of text; those that follow each other on a line are joined."""
+    last: Piece | None = None
+    for number in range(textpage.count_rects()):
+        box = textpage.get_rect(number)
+        raw_text = textpage.get_text_bounded(*box)
+        text = " ".join(LINE_HYPHEN.sub("-", raw_text).split())
+        if not text:
+            continue
+        base, size, bold = _letters(textpage, box)
+        gap = box[0] - last.box[2] if last is not None else 0.0
+        if last is not None and abs(base - last.base) < 0.3 * size and -0.5 * size < gap < JOIN_GAP * size:
+            blank = " " if gap > BLANK_GAP * size or raw_text[:1].isspace() else ""
+            whole = (last.box[0], min(last.box[1], box[1]), box[2], max(last.box[3], box[3]))
+            last = Piece(last.text + blank + text, whole, last.base, max(size, last.size), bold and last.bold)
+            continue
+        if last is not None:
+            yield last
+        last = Piece(text, box, base, size, bold)
+    if last is not None:
+        yield last
+
+
+def _letters(textpage: pdfium.PdfTextPage, box: Box) -> tuple[float, float, bool]:
+    """The baseline, the letter size and whether the type is bold, at the beginning of a run."""
+    import pypdfium2.raw as raw
+
+    index = textpage.get_index(box[0] + 1, (box[1] + box[3]) / 2, 4, 4)
+    across, down = ctypes.c_double(), ctypes.c_double()
+    if index is None or not raw.FPDFText_GetCharOrigin(textpage, index, across, down):
+        return box[1], box[3] - box[1], False
+    name, flags = ctypes.create_string_buffer(FONT_NAME), ctypes.c_int()
+    raw.FPDFText_GetFontInfo(textpage, index, name, FONT_NAME, flags)
+    return down.value, raw.FPDFText_GetFontSize(textpage, index), BOLD.search(name.value) is not None
+
+
+def _inside(inner: Box, outer: Box) -> bool:
+    across, down = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
+    return outer[0] <= across <= outer[2] and outer[1] <= down <= outer[3]
+
+
+def edge_pieces(page: Sequence[Piece]) -> frozenset[Piece]:
+    """The lines where a running head, a foot or a page number may stand: the highest and the lowest ones."""
+    lines = [piece for piece in page if piece.size]
+    heights = sorted({round(piece.base) for piece in lines})
+    edges = {*heights[:EDGE], *heights[-EDGE:]}
+    return frozenset(piece for piece in lines if round(piece.base) in edges)
+
+
+def is_page_number(text: str) -> bool:
+    """Whether a line is a page number, alone or as "Page 3 of 12"."""
+    return PAGE_NUMBER.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Headings:
+    """How headings look in a document: levels by letter size in half points, and the level of bold lines (0: none)."""
+
+    by_size: Mapping[int, int]
+    bold: int
+
+    def level(self, piece: Piece) -> int:
+        """The level of a line, 0 if it is no heading."""
+        if not piece.size or len(piece.text.split()) > HEADING_WORDS or piece.text[-1] in ".,;":
+            return 0
+        return self.by_size.get(_half_points(piece.size), self.bold if piece.bold else 0)
+
+
+def headings_of(pieces: Sequence[Piece]) -> Headings:
+    """Headings are larger than most of the text, the largest of level 1, or bold where most of it is not."""
+    sizes: Counter[int] = Counter()
+    bold = 0
+    for piece in pieces:
+        if piece.size:
+            sizes[_half_points(piece.size)] += len(piece.text)
+            bold += len(piece.text) if piece.bold else 0
+    if not sizes:
+        return Headings({}, 0)
+    usual = max(sizes, key=lambda size: (sizes[size], -size))
+    larger = sorted((size for size in sizes if size >= HEADING_SIZE * usual), reverse=True)
+    levels = {size: min(place, HEADING_LEVELS) for place, size in enumerate(larger, 1)}
+    few = 2 * bold < sizes.total()
+    return Headings(levels, max(levels.values(), default=1) + 1 if few else 0)
+
+
+def _half_points(size: float) -> int:
+    return round(size * 2)
+
+
+# --- in which order it is read ----------------------------------------------------------------------------------------
+
+
+def columns_of(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """The page as runs of lines in reading order: columns from left to right, parted by what goes across them.
+
+    Without columns the file's own order stands, which is that of the program that wrote it.
+    """
+    gutter = _gutter(pieces)
+    if gutter is None:
+        return [list(pieces)] if pieces else []
+    left: list[Piece] = []
+    right: list[Piece] = []
+    runs: list[list[Piece]] = []
+    for piece in sorted(pieces, key=lambda piece: (-round(piece.base), piece.box[0])):
+        if piece.box[2] <= gutter:
+            left.append(piece)
+        elif piece.box[0] >= gutter:
+            right.append(piece)
+        else:
+            runs += [*columns_of(left), *columns_of(right), [piece]]
+            left, right = [], []
+    return runs + columns_of(left) + columns_of(right)
+
+
+def _gutter(pieces: Sequence[Piece]) -> float | None:
+    """The place between two columns that the fewest lines go across; None if there is none."""
+    lines = [piece for piece in pieces if piece.size]
+    if len(lines) < 2 * COLUMN_LINES:
+        return None
+    best: tuple[int, float] | None = None
+    for place in sorted({round(piece.box[0], 1) for piece in lines})[1:]:
+        left = [piece for piece in lines if piece.box[2] <= place]
+        right = [piece for piece in lines if piece.box[0] >= place]
+        across = len(lines) - len(left) - len(right)
+        if across > ACROSS * len(lines) or not _are_columns(left, right):
+            continue
+        if best is None or across < best[0]:
+            best = across, place
+    return best[1] if best else None
+
+
+def _are_columns(left: Sequence[Piece], right: Sequence[Piece]) -> bool:
+    if min(len(left), len(right)) < COLUMN_LINES:
+        return False
+    if min(piece.base for piece in left) > max(piece.base for piece in right):
+        return False
+    if min(piece.base for piece in right) > max(piece.base for piece in left):
+        return False  # one above the other
+    return _is_filled(left) and _is_filled(right)
+
+
+def _is_filled(column: Sequence[Piece]) -> bool:
+    width = max(piece.box[2] for piece in column) - min(piece.box[0] for piece in column)
+    return statistics.median(piece.box[2] - piece.box[0] for piece in column) >= COLUMN_FILL * width
+
+
+def lines_of(run: Sequence[Piece], headings: Headings) -> list[Line]:
+    """The lines of a column; an empty one parts paragraphs."""
+    pitch = _pitch(run)
+    margin = min((piece.box[0] for piece in run if piece.size), default=0.0)
+    made: list[Line] = []
+    before: Piece | None = None
+    for piece in run:
+        line = Line(piece.text, headings.level(piece), fixed=not piece.size)
+        if before is None:
+            made.append(line)
+        elif line.fixed or made[-1].fixed:
+            made += [Line(""), line]
+        elif abs(before.base - piece.base) < 0.3 * piece.size:
+            made[-1] = replace(made[-1], text=f"{made[-1].text} {line.text}")  # cells of a table without rules
+        elif line.level and line.level == made[-1].level and 0 < before.base - piece.base < 1.6 * piece.size:
+            made[-1] = replace(line, text=f"{made[-1].text} {line.text}")  # a heading of two lines
+        elif _is_new(before, piece, pitch, margin):
+            made += [Line(""), line]
+        else:
+            made.append(line)
+        before = piece
+    return made
+
+
+def _pitch(run: Sequence[Piece]) -> float:
+    """The usual distance between the baselines of two lines of a paragraph, in points."""
+    steps = [before.base - piece.base for before, piece in pairwise(run) if piece.size and before.size]
+    size = max((piece.size for piece in run), default=0.0)
+    near = [step for step in steps if 0.3 * size < step < LINE_SPACING * size]
+    return statistics.median_low(near) if near else USUAL_SPACING * size
+
+
+def _is_new(before: Piece, piece: Piece, pitch: float, margin: float) -> bool:
+    """Whether a line begins a paragraph: after a gap, with a bullet, set in, or in letters of another size."""
+    step = before.base - piece.base
+    if step > PARAGRAPH_GAP * pitch or step < 0 or BULLET.match(piece.text):
+        return True
+    if abs(before.size - piece.size) > 0.1 * max(before.size, piece.size):
+        return True
+    set_in = INDENT * piece.size
+    return piece.box[0] > margin + set_in and before.box[0] < margin + 0.3 * set_in and not BULLET.match(before.text)

@@ -1,0 +1,134 @@
+"""Tables of a PDF whose cells are drawn with rules: which cell holds which text."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pypdfium2 as pdfium
+
+NEAR = 3.0  # points: rules that meet are drawn as far apart as this
+MIN_RULE = 8.0  # points: shorter ones are parts of signs and pictures
+MAX_RULES = 1500  # on a page: more are a drawing, and comparing each with each takes too long
+MAX_GRID = 300  # rows or columns of a table
+FILLED = 0.5  # of the cells: the grid of a chart is nearly empty
+BROKEN = re.compile("(?<=\\w)[-\x02\xad\ufffe]\\s*[\r\n]+(?=[a-z])|[\x02\xad\ufffe]")
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top in points, from the lower left corner
+
+
+@dataclass(frozen=True, slots=True)
+class RuledTable:
+    """A table's place and the texts of its cells, row by row."""
+
+    box: Box
+    rows: tuple[tuple[str, ...], ...]
+
+
+def ruled_tables(page: pdfium.PdfPage, textpage: pdfium.PdfTextPage) -> list[RuledTable]:
+    """The tables of a page that have at least two rows and two columns drawn."""
+    rules = list(_rules(page))
+    if not 4 <= len(rules) <= MAX_RULES:
+        return []
+    found = (_table(textpage, group) for group in _groups(rules))
+    return [table for table in found if table is not None]
+
+
+def _rules(page: pdfium.PdfPage) -> Iterator[Box]:
+    """Straight lines along the edges of the page, as boxes without area; sides of rectangles as well."""
+    import pypdfium2.raw as raw
+
+    count = 0
+    for item in page.get_objects(filter=[raw.FPDF_PAGEOBJ_PATH]):
+        matrix = item.get_matrix()
+        points: list[tuple[float, float]] = []
+        start = (0.0, 0.0)
+        for number in range(min(raw.FPDFPath_CountSegments(item), MAX_RULES)):
+            segment = raw.FPDFPath_GetPathSegment(item, number)
+            across, down = ctypes.c_float(), ctypes.c_float()
+            raw.FPDFPathSegment_GetPoint(segment, across, down)
+            point = matrix.on_point(across.value, down.value)
+            kind = raw.FPDFPathSegment_GetType(segment)
+            if kind == raw.FPDF_SEGMENT_MOVETO:
+                points, start = [point], point
+            elif kind == raw.FPDF_SEGMENT_LINETO:
+                points.append(point)
+            else:
+                points = [point]  # a curve
+            ends = [*points[-2:], start] if raw.FPDFPathSegment_GetClose(segment) else points[-2:]
+            for rule in filter(None, (_rule(*pair) for pair in pairwise(ends))):
+                yield rule
+                count += 1
+                if count > MAX_RULES:
+                    return
+
+
+def _rule(one: tuple[float, float], other: tuple[float, float]) -> Box | None:
+    wide, high = abs(one[0] - other[0]), abs(one[1] - other[1])
+    if min(wide, high) > 1 or max(wide, high) < MIN_RULE:
+        return None
+    return min(one[0], other[0]), min(one[1], other[1]), max(one[0], other[0]), max(one[1], other[1])
+
+
+def _groups(rules: Sequence[Box]) -> list[list[Box]]:
+    """Rules that touch each other, directly or through others."""
+    parent = list(range(len(rules)))
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = parent[parent[number]]
+            number = parent[number]
+        return number
+
+    for number, rule in enumerate(rules):
+        for other in range(number):
+            if _touch(rule, rules[other]):
+                parent[root(number)] = root(other)
+    groups: dict[int, list[Box]] = {}
+    for number, rule in enumerate(rules):
+        groups.setdefault(root(number), []).append(rule)
+    return list(groups.values())
+
+
+def _touch(one: Box, other: Box) -> bool:
+    return (
+        one[0] <= other[2] + NEAR
+        and other[0] <= one[2] + NEAR
+        and one[1] <= other[3] + NEAR
+        and other[1] <= one[3] + NEAR
+    )
+
+
+def _table(textpage: pdfium.PdfTextPage, rules: Sequence[Box]) -> RuledTable | None:
+    across = _places(rule[0] for rule in rules if rule[2] - rule[0] < rule[3] - rule[1])
+    down = _places(rule[1] for rule in rules if rule[2] - rule[0] >= rule[3] - rule[1])[::-1]
+    if not (3 <= len(across) <= MAX_GRID and 3 <= len(down) <= MAX_GRID):
+        return None
+    cells = [
+        [_cell(textpage, (left, bottom, right, top)) for left, right in pairwise(across)]
+        for top, bottom in pairwise(down)
+    ]
+    used = [place for place in range(len(across) - 1) if any(row[place] for row in cells)]
+    rows = tuple(tuple(row[place] for place in used) for row in cells if any(row))
+    filled = sum(1 for row in rows for text in row if text)
+    if len(rows) < 2 or len(used) < 2 or filled < FILLED * len(rows) * len(used):
+        return None
+    return RuledTable((across[0] - NEAR, down[-1] - NEAR, across[-1] + NEAR, down[0] + NEAR), rows)
+
+
+def _places(values: Iterator[float]) -> list[float]:
+    """The values in order, those that are near each other as one."""
+    places: list[float] = []
+    for value in sorted(values):
+        if not places or value - places[-1] > NEAR:
+            places.append(value)
+    return places
+
+
+def _cell(textpage: pdfium.PdfTextPage, box: Box) -> str:
+    return " ".join(BROKEN.sub("", textpage.get_text_bounded(*box)).split())

@@ -1,0 +1,42 @@
+"""Plain text: as typed, as wrapped by a mail program, or as copied from a printout with its pages."""
+
+from __future__ import annotations
+
+import re
+
+from finetune.prepare.columns import Unusable
+from finetune.prepare.documents.flow import Line, Page, outline_from, underlined, without_running
+from finetune.prepare.encoding import decode
+from finetune.records import Document
+
+LINE_END = re.compile(r"\r\n?|\u2028|\x85")
+PARAGRAPH_LINE = 200  # characters: where lines are as long as that, each is a paragraph
+FEED = "\f"
+PAGE_OF = re.compile(r"\s*(?:page|seite)?\s*\d{1,5}\s*(?:of|/|von)\s*\d{1,5}\s*", re.I)
+
+
+def read(data: bytes, shown: str) -> Document:
+    """A text's paragraphs; underlined lines, lines of capitals and short questions of their own become headings.
+
+    Raises:
+        Unusable: it has no text.
+        InputError: it is binary.
+    """
+    text = LINE_END.sub("\n", decode(data, shown)).replace("\u2029", "\n\n")
+    if not text.strip():
+        raise Unusable("no_text", "the file is empty or blank. Leave it out with --on-error skip")
+    pages: list[Page] = [[Line(line) for line in _spaced(page)] for page in text.split(FEED)]
+    if len(pages) > 1:
+        pages = without_running(pages)
+    elif sum(1 for line in pages[0] if PAGE_OF.fullmatch(line.text)) > 1:
+        pages = [[line for line in pages[0] if not PAGE_OF.fullmatch(line.text)]]
+    return outline_from([underlined(page) for page in pages], wrapped=False).document()
+
+
+def _spaced(text: str) -> list[str]:
+    """The lines; where they are long, a blank one between each."""
+    lines = [line.expandtabs(8) if line.startswith("\t") else line for line in text.split("\n")]
+    filled = [line for line in lines if line.strip()]
+    if filled and max(map(len, filled)) > PARAGRAPH_LINE:
+        return [part for line in lines for part in (line, "")]
+    return lines

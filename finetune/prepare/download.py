@@ -1,0 +1,79 @@
+"""Files at an address: https://, and whatever fsspec reaches (s3://, gs://) with the extra `remote`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from finetune.environment import is_offline
+from finetune.errors import InputError, OfflineError
+
+CHUNK = 2**20
+EXTRAS = {"s3", "gs", "gcs", "abfs", "az"}
+
+
+def is_address(text: str) -> bool:
+    """Whether a source is fetched by URL; hf:// ones have their own way."""
+    return "://" in text and not text.startswith(("hf://", "file://"))
+
+
+def public_address(url: str) -> str:
+    """The address without what may be secret: user, password, query."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def download(url: str) -> Path:
+    """Fetch a file into the user's cache; with the network forbidden, the copy that is there.
+
+    Raises:
+        OfflineError: it is not cached and the network is forbidden or out of reach.
+        InputError: there is no such file, or the address cannot be read.
+    """
+    shown = public_address(url)
+    name = PurePosixPath(urlsplit(url).path).name
+    if not name:
+        raise InputError(f"{shown} names no file. Give the address of one file")
+    folder = Path(platformdirs.user_cache_path("slmtune")) / "sources" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    target = folder / name
+    if is_offline():
+        if target.is_file():
+            return target
+        raise OfflineError(f"{shown} is not in the cache, and the network is forbidden (--offline). Connect once")
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{uuid.uuid4().hex[:8]}.part"
+    try:
+        _copy(url, shown, partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _copy(url: str, shown: str, target: Path) -> None:
+    import fsspec
+
+    scheme = urlsplit(url).scheme
+    try:
+        with fsspec.open(url, "rb") as source, target.open("wb") as out:
+            _stream(source, out)
+    except (ImportError, ValueError) as error:
+        hint = " Install what it needs: pip install 'slmtune[remote]'" if scheme in EXTRAS else ""
+        known = "slmtune reads https://, s3:// and gs://"
+        raise InputError(f"{shown} cannot be read ({type(error).__name__}); {known}.{hint}") from None
+    except FileNotFoundError:
+        raise InputError(f"There is no file at {shown}. Check the address") from None
+    except Exception as error:  # each file system raises its own kinds
+        raise OfflineError(f"{shown} cannot be fetched ({type(error).__name__}). Check the network and the access") from None
+
+
+def _stream(source: Any, out: Any) -> None:
+    while data := source.read(CHUNK):
+        out.write(data)

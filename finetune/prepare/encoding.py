@@ -1,0 +1,130 @@
+"""Which encoding a file's text is in, from its first block alone."""
+
+from __future__ import annotations
+
+import codecs
+
+from finetune.errors import InputError
+
+# In this order: the mark of UTF-32 LE begins with that of UTF-16 LE.
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+GUESS_BYTES = 2**16  # enough for charset-normalizer, whose time grows with the length
+UTF16_NULLS = 0.3  # of the bytes on one side: Latin text in UTF-16 has nearly all of them null, binary data few
+UTF32_NULLS = 0.9  # of the third bytes: no plane above the first two is in use for text
+BINARY_CONTROLS = 0.05  # of the bytes: text has tabs, line breaks and form feeds, and next to no other control
+TEXT_CONTROLS = b"\t\n\x0b\x0c\r\x1a\x1b\x85"
+# What an undefined byte of Windows-1252 means: such a text is Latin-1, where it is a (rare) control.
+UNDEFINED_1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
+# charset-normalizer's answers that are worth more than Windows-1252: other scripts, whose letters it can tell apart.
+EAST_ASIA = ("cp932", "shift_jis", "euc_jp", "iso2022_jp", "gb18030", "gbk", "gb2312", "big5", "cp949", "euc_kr")
+CYRILLIC = ("cp1251", "koi8_r", "koi8_u", "iso8859_5", "mac_cyrillic")
+OTHERS = (
+    "cp1253",
+    "iso8859_7",
+    "cp1255",
+    "iso8859_8",
+    "cp1256",
+    "iso8859_6",
+    "cp874",
+    "tis_620",
+    "cp1250",
+    "iso8859_2",
+    "cp1254",
+    "iso8859_9",
+)
+OTHER_SCRIPTS = frozenset((*EAST_ASIA, *CYRILLIC, *OTHERS))
+
+
+def detect_encoding(sample: bytes, shown: str = "The file") -> str:
+    """The Python codec of a text of which `sample` is the beginning; it may be cut within a character.
+
+    A byte order mark is part of the text that the codec gives ("\\ufeff"), except with "utf-8-sig".
+
+    Raises:
+        InputError: it is no text; names `shown`.
+    """
+    for mark, name in MARKS:
+        if sample.startswith(mark):
+            return name
+    if b"\0" in sample:
+        wide = _wide(sample)
+        if wide is None:
+            raise _binary(shown, "null bytes")
+        return wide
+    if _is_utf8(sample):
+        return "utf-8"
+    if _controls(sample) > BINARY_CONTROLS:
+        raise _binary(shown, "control bytes")
+    return _legacy(sample)
+
+
+def decode(data: bytes, shown: str) -> str:
+    """The whole text, without a byte order mark; bytes that its encoding does not have become U+FFFD.
+
+    Raises:
+        InputError: it is no text; names `shown`.
+    """
+    return data.decode(detect_encoding(data, shown), "replace").removeprefix("\ufeff")
+
+
+def _binary(shown: str, what: str) -> InputError:
+    return InputError(f"{shown} is a binary file (it has {what}), not text. Check that its name has the right ending")
+
+
+def _is_utf8(sample: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _wide(sample: bytes) -> str | None:
+    """UTF-16 or UTF-32 without a mark, by where the null bytes stand."""
+    quarters = [sample[place : len(sample) - len(sample) % 4 : 4] for place in range(4)]
+    nulls = [quarter.count(0) / max(len(quarter), 1) for quarter in quarters]
+    candidates = []
+    if nulls[2] > UTF32_NULLS and nulls[3] > UTF32_NULLS:
+        candidates.append("utf-32-le")
+    if nulls[0] > UTF32_NULLS and nulls[1] > UTF32_NULLS:
+        candidates.append("utf-32-be")
+    even, odd = sample[0::2].count(0), sample[1::2].count(0)
+    half = max(len(sample) // 2, 1)
+    if odd / half > UTF16_NULLS and odd > 3 * even:
+        candidates.append("utf-16-le")
+    if even / half > UTF16_NULLS and even > 3 * odd:
+        candidates.append("utf-16-be")
+    return next((name for name in candidates if _is_wide_text(sample, name)), None)
+
+
+def _is_wide_text(sample: bytes, name: str) -> bool:
+    try:
+        text = codecs.getincrementaldecoder(name)().decode(sample)
+    except UnicodeDecodeError:
+        return False
+    odd = sum(1 for letter in text if letter < " " and letter not in "\t\n\r\x0b\x0c")
+    return odd <= BINARY_CONTROLS * len(text)
+
+
+def _controls(sample: bytes) -> float:
+    controls = bytes(byte for byte in range(32) if byte not in TEXT_CONTROLS)
+    return (len(sample) - len(sample.translate(None, controls))) / max(len(sample), 1)
+
+
+def _legacy(sample: bytes) -> str:
+    """An encoding of one byte a letter, or of East Asia; Windows-1252 unless another script is plain to see."""
+    from charset_normalizer import from_bytes
+
+    high = [byte for byte in sample[:GUESS_BYTES] if byte >= 0x80]
+    # A few accents and quotes between ASCII letters: no other script writes like that, and guessers go astray there.
+    if len(high) > 0.05 * len(sample[:GUESS_BYTES]):
+        best = from_bytes(sample[:GUESS_BYTES]).best()
+        if best is not None and best.encoding in OTHER_SCRIPTS:
+            return best.encoding
+    return "latin-1" if UNDEFINED_1252.intersection(high) else "cp1252"

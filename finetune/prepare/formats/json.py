@@ -1,0 +1,243 @@
+"""JSON Lines, lists of objects, and objects that wrap such a list (SQuAD among them)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from finetune.errors import InputError
+from finetune.prepare.files import BLOCK_ROWS, MAX_LINE, BadRow, DataFile, Lines, Row, Rows, Text, not_utf8, opened
+
+WRAPPERS = ("data", "rows", "examples", "records")  # {"data": [row, row]} is a list of rows
+BLANKS = " \t\r\n"
+
+
+def read_jsonl(file: DataFile) -> Iterator[Lines | Rows]:
+    """Blocks of whole lines."""
+    with opened(file) as raw:
+        text, line, rest = Text(file, raw), 1, b""
+        while data := text.read():
+            data = rest + data
+            cut = data.rfind(b"\n") + 1
+            if cut:
+                yield Lines(line, data[:cut])
+                line += data.count(b"\n", 0, cut)
+            rest = data[cut:]
+            if len(rest) > MAX_LINE:
+                yield (too_long(line),)
+                rest, line = _skip_line(text), line + 1
+        if rest:
+            yield Lines(line, rest)
+
+
+def _skip_line(text: Text) -> bytes:
+    """Read past a line that is too long; returns what was read of the next."""
+    while data := text.read():
+        if b"\n" in data:
+            return data.split(b"\n", 1)[1]
+    return b""
+
+
+def too_long(line: int) -> BadRow:
+    """What becomes of a row that no memory is spent on."""
+    size = f"{MAX_LINE // 2**20} MiB"
+    return BadRow(line, "too_long", f"the row is longer than {size}. Write one row a line, or split the document")
+
+
+def parse_lines(block: Lines) -> Iterator[Row | BadRow]:
+    """The rows of a block; blank lines are none."""
+    for number, line in enumerate(block.data.split(b"\n"), block.first):
+        try:
+            text = line.decode().strip()
+        except UnicodeDecodeError:
+            yield BadRow(number, "not_utf8", not_utf8(line))
+            continue
+        if text:
+            yield _parse_line(number, text)
+
+
+def _parse_line(number: int, text: str) -> Row | BadRow:
+    try:
+        return _as_row(number, json.loads(text, object_pairs_hook=_without_repeats))
+    except json.JSONDecodeError as error:
+        return BadRow(
+            number, "broken_json", f"not valid JSON ({error.msg}, column {error.colno}). Each line must be one object"
+        )
+    except _RepeatedKeyError:
+        return BadRow(number, "repeated_key", "an object has the same key twice. Give each field its own name")
+    except (ValueError, RecursionError):
+        return BadRow(number, "broken_json", "not valid JSON (a number is too long, or objects are nested too deeply)")
+
+
+class _RepeatedKeyError(Exception):
+    pass
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise _RepeatedKeyError
+    return made
+
+
+def _as_row(number: int, value: object) -> Row | BadRow:
+    if isinstance(value, dict):
+        return Row(number, value)
+    kind = {list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
+    return BadRow(
+        number, "no_object", f"the row is {kind}, not an object with named fields. Write one object for each row"
+    )
+
+
+def read_json(file: DataFile) -> Iterator[Lines | Rows]:
+    """A list is read element by element; one object may wrap a list; else the file is JSON Lines under another name."""
+    with opened(file) as raw:
+        buffer = _Buffer(file, Text(file, raw))
+        first = buffer.peek()
+        if first == "[":
+            yield from _blocks(_read_list(buffer))
+            return
+        buffer.read_all()
+    try:
+        value, end = json.JSONDecoder(object_pairs_hook=_without_repeats).raw_decode(buffer.text, buffer.position)
+    except _RepeatedKeyError:
+        raise InputError(f"{file.shown}: an object has the same key twice. Give each field its own name") from None
+    except (ValueError, RecursionError):
+        yield from read_jsonl(file)  # names the first broken line
+        return
+    if buffer.text[end:].strip():
+        yield from read_jsonl(file)
+        return
+    rows = _unwrapped(value)
+    yield from _blocks(_as_row(number, row) for number, row in enumerate(rows, 1))
+
+
+def _unwrapped(value: Any) -> Iterator[Any]:
+    """The rows inside an object: those of the list that it wraps, and of SQuAD's articles."""
+    wrapped = [value[key] for key in WRAPPERS if isinstance(value, dict) and isinstance(value.get(key), list)]
+    plain = isinstance(value, dict) and sum(isinstance(item, list | dict) for item in value.values()) == 1
+    for row in wrapped[0] if wrapped and plain else [value]:
+        if isinstance(row, dict) and isinstance(row.get("paragraphs"), list):
+            yield from _squad_rows(row)
+        else:
+            yield row
+
+
+def _squad_rows(article: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """One row a question (Rajpurkar et al., SQuAD, 2016)."""
+    for paragraph in article["paragraphs"]:
+        if not isinstance(paragraph, dict):
+            continue
+        for asked in paragraph.get("qas") or ():
+            if isinstance(asked, dict):
+                yield {"title": article.get("title"), "context": paragraph.get("context"), **asked}
+
+
+class _Buffer:
+    """The part of a JSON text that is in memory."""
+
+    def __init__(self, file: DataFile, source: Text) -> None:
+        self.file, self.text, self.position, self.line, self.ended = file, "", 0, 1, False
+        self._source, self._rest = source, b""
+
+    def more(self) -> bool:
+        """Read on; False at the end of the file."""
+        read = self._source.read()
+        data, self._rest = self._rest + read, b""
+        if not data:
+            self.ended = True
+            return False
+        try:
+            new = data.decode()
+        except UnicodeDecodeError as error:
+            if not read or error.end < len(data) or len(data) - error.start > 3:
+                line = self.line + self.text.count("\n", self.position) + data.count(b"\n", 0, error.start)
+                raise InputError(f"{self.file.shown}:{line}: {not_utf8(data)}") from None
+            new, self._rest = data[: error.start].decode(), data[error.start :]  # cut within a character
+        self.line += self.text.count("\n", 0, self.position)
+        self.text, self.position = self.text[self.position :] + new, 0
+        return True
+
+    def read_all(self) -> None:
+        """Take in the whole file, which is one object.
+
+        Raises:
+            InputError: it is too long for that.
+        """
+        while self.more():
+            if len(self.text) > 8 * MAX_LINE:
+                raise InputError(
+                    f"{self.file.shown} is one JSON object of more than {8 * MAX_LINE // 2**20} MiB. Write it as JSON "
+                    "Lines, one row a line"
+                )
+
+    def peek(self) -> str:
+        """The next character that is no blank; "" at the end."""
+        while True:
+            while self.position < len(self.text) and self.text[self.position] in BLANKS:
+                self.position += 1
+            if self.position < len(self.text):
+                return self.text[self.position]
+            if not self.more():
+                return ""
+
+    def take(self, decoder: json.JSONDecoder) -> Any:
+        """The next value, however many reads it spans.
+
+        Raises:
+            InputError: it is broken, or longer than a row may be.
+        """
+        while True:
+            try:
+                value, end = decoder.raw_decode(self.text, self.position)
+            except (ValueError, RecursionError) as error:
+                if len(self.text) - self.position > MAX_LINE:
+                    raise InputError(f"{self.file.shown}:{self.at()}: {too_long(1).problem}") from None
+                if isinstance(error, RecursionError) or not self.more():
+                    raise self.broken(getattr(error, "msg", "nested too deeply"), getattr(error, "pos", 0)) from None
+                continue
+            if end == len(self.text) and self.more():
+                continue  # a number may go on
+            self.position = end
+            return value
+
+    def at(self, position: int | None = None) -> int:
+        """The line of a position in the text, of the present one if none is given."""
+        return self.line + self.text.count("\n", 0, self.position if position is None else position)
+
+    def broken(self, why: str, position: int | None = None) -> InputError:
+        """An error that names the line."""
+        return InputError(f"{self.file.shown}:{self.at(position)}: not valid JSON ({why}). Correct the file there")
+
+
+def _read_list(buffer: _Buffer) -> Iterator[Row | BadRow]:
+    """Decode one element after the other, so that each has its line; what is broken ends the file."""
+    decoder = json.JSONDecoder(object_pairs_hook=_without_repeats)
+    buffer.position += 1
+    while buffer.peek() != "]":
+        line = buffer.at()
+        try:
+            value = buffer.take(decoder)
+        except _RepeatedKeyError:
+            raise buffer.broken("an object has the same key twice") from None
+        if isinstance(value, dict) and isinstance(value.get("paragraphs"), list):
+            yield from (Row(line, row) for row in _squad_rows(value))
+        else:
+            yield _as_row(line, value)
+        following = buffer.peek()
+        if following == ",":
+            buffer.position += 1
+        elif following != "]":
+            raise buffer.broken("a comma or the end of the list is missing")
+
+
+def _blocks(rows: Iterator[Row | BadRow]) -> Iterator[Rows]:
+    block: list[Row | BadRow] = []
+    for row in rows:
+        block.append(row)
+        if len(block) == BLOCK_ROWS:
+            yield tuple(block)
+            block = []
+    if block:
+        yield tuple(block)

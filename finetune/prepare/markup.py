@@ -1,0 +1,90 @@
+"""HTML inside the texts of rows, as review and forum dumps have it: tags become plain text, anything else stays."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+# Elements that stand in the running text of dumps. `s` is missing: `<s>` is more often a control token.
+BLOCKS = (
+    "address|article|aside|blockquote|center|dd|div|dl|dt|figcaption|figure|footer|form|h[1-6]|header|main|nav|ol|p"
+)
+BLOCKS += "|pre|section|table|tbody|tfoot|thead|tr|ul|body|html|head"
+INLINES = "a|abbr|acronym|b|big|button|caption|cite|code|del|dfn|em|font|i|iframe|ins|kbd|label|mark|q|samp|small|span"
+INLINES += "|strike|strong|tt|u|var|wbr|img|input|link|meta|colgroup|col|title"
+OTHERS = "br|hr|li|td|th|sup|sub|script|style|noscript"
+ATTRIBUTES = r"""(?:\s+[A-Za-z][\w:.-]*\s*=\s*(?:"[^"<]*"|'[^'<]*'|[^\s"'<>]+))*"""
+
+TAG = re.compile(rf"<(/?)({BLOCKS}|{INLINES}|{OTHERS})({ATTRIBUTES})\s*/?>", re.I)
+# Code keeps its tags: a fenced block, or a span between backticks.
+CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.S)
+COMMENT = re.compile(r"<!--.*?-->|<!doctype[^>]*>", re.S | re.I)
+UNSEEN = re.compile(r"<(script|style|noscript)\b[^>]*>.*?(?:</\1\s*>|\Z)", re.S | re.I)
+SCRIPTS = re.compile(rf"<(sup|sub){ATTRIBUTES}\s*>([^<>]{{1,40}})</\1\s*>", re.I)
+RAISED = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")
+LOWERED = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
+PLAINLY_RAISED = {"st", "nd", "rd", "th", "®", "©", "™", "tm", "*", "†", "‡"}  # 5th, not 5^th
+BLOCK_NAME = re.compile(BLOCKS, re.I)
+BREAKS = re.compile(r"[ \t]*\n[ \t]*(?:\n\s*)+")
+
+
+def strip_markup(text: str) -> str:
+    """Write a text that clearly is HTML as plain text; any other comes back as it is.
+
+    Clear are a line break or rule (`<br>`, `<hr>`), a tag with attributes, and a pair of tags. `x < y and z > w`,
+    `List<a>`, `<unk>` and tags in code are none. Exponents and indices keep their place (10<sup>3</sup> becomes 10³).
+    """
+    if "<" not in text:
+        if "&lt;" not in text:
+            return text
+        written = unescape(text)  # markup that was escaped once more
+        return _strip(written) if _is_markup(written) else text
+    return _strip(text) if _is_markup(text) else text
+
+
+def _is_markup(text: str) -> bool:
+    if not TAG.search(text):
+        return False
+    opened = set()
+    for end, name, attributes in TAG.findall(CODE.sub("", text)):
+        name = name.lower()
+        if attributes or name in {"br", "hr"} or (end and name in opened):
+            return True
+        if not end:
+            opened.add(name)
+    return False
+
+
+def _strip(text: str) -> str:
+    parts = CODE.split(text)
+    parts[::2] = [_strip_prose(part) for part in parts[::2]]
+    return "".join(parts).strip()
+
+
+def _strip_prose(text: str) -> str:
+    text = UNSEEN.sub("", COMMENT.sub("", text))
+    text = SCRIPTS.sub(_raise_or_lower, text)
+    return BREAKS.sub("\n\n", unescape(TAG.sub(_plain, text)))
+
+
+def _plain(match: re.Match[str]) -> str:
+    end, name = match[1], match[2].lower()
+    if name == "br":
+        return "\n"
+    if name == "li":
+        return "" if end else "\n- "
+    if name in {"td", "th"}:
+        return "\t" if end else ""
+    if name == "tr":
+        return "\n" if end else ""
+    return "\n\n" if name == "hr" or BLOCK_NAME.fullmatch(name) else ""
+
+
+def _raise_or_lower(match: re.Match[str]) -> str:
+    raised, inner = match[1].lower() == "sup", unescape(match[2]).strip()
+    if inner.lower() in PLAINLY_RAISED:
+        return inner
+    written = inner.translate(RAISED if raised else LOWERED)
+    if not set(written) & set(inner):
+        return written
+    return ("^" if raised else "_") + (inner if inner.isalnum() else f"({inner})")

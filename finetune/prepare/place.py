@@ -1,0 +1,129 @@
+"""Settle the split of every row that its source leaves open: by hash, by label in exact shares, or by time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from finetune.errors import InputError
+from finetune.prepare.numbers import OPEN, TEST, TRAIN, VALIDATION, Numbers
+from finetune.prepare.split import DRAW_ORDER
+from finetune.records import SPLITS, Split
+
+Shares = Mapping[Split, float]
+
+
+def place_by_hash(numbers: Numbers, shares: Sequence[Shares]) -> None:
+    """Give each open row the split that its own draw falls into; `shares` are those of each source.
+
+    A row's place depends on nothing but its group or question and the seed, so rows that are added move no old row;
+    and since draws know nothing of labels, each label has the same shares, but for chance.
+    """
+    for source, share in enumerate(shares):
+        rows = np.flatnonzero((numbers.split == OPEN) & (numbers.source == source))
+        numbers.split[rows] = split_of(numbers.draw[rows], share)
+
+
+def split_of(draws: np.ndarray, shares: Shares) -> np.ndarray:
+    """The index of the split of each draw, a number from 0 to 2^64."""
+    left = draws / 2**64
+    placed = np.full(len(draws), SPLITS.index(max(shares, key=lambda split: shares[split])), np.int8)
+    waiting = np.ones(len(draws), bool)
+    for split in DRAW_ORDER:
+        left = left - shares.get(split, 0)
+        here = waiting & (left < 0)
+        placed[here] = SPLITS.index(split)
+        waiting &= ~here
+    return placed
+
+
+def place_by_label(numbers: Numbers, shares: Sequence[Shares]) -> None:
+    """Give the open rows of each source and label exact shares in the order of their draws; groups stay whole.
+
+    Rows that are added later may move old ones: the price of exact shares.
+    """
+    for source, share in enumerate(shares):
+        open_rows = np.flatnonzero((numbers.split == OPEN) & (numbers.source == source) & (numbers.reason == 0))
+        for label in np.unique(numbers.label[open_rows]):
+            rows = open_rows[numbers.label[open_rows] == label]
+            draws, members = np.unique(numbers.draw[rows], return_inverse=True)
+            held_out = {split: round(share.get(split, 0) * len(draws)) for split in DRAW_ORDER[:-1]}
+            of_draw = np.full(len(draws), TRAIN, np.int8)
+            start = 0
+            for split, number in held_out.items():
+                of_draw[start : start + number] = SPLITS.index(split)
+                start += number
+            numbers.split[rows] = of_draw[members]
+        _keep_groups_whole(numbers, open_rows)
+    numbers.split[numbers.split == OPEN] = TRAIN  # of rows that are left out
+
+
+def _keep_groups_whole(numbers: Numbers, rows: np.ndarray) -> None:
+    """A group or question whose rows have several labels goes where its first row went."""
+    _, first, members = np.unique(numbers.draw[rows], return_index=True, return_inverse=True)
+    numbers.split[rows] = numbers.split[rows][first][members]
+
+
+def place_by_time(numbers: Numbers, share: Shares, moments: tuple[float, float] | None) -> tuple[float, float]:
+    """Give the open rows to train, validation and test by their moment, the newest to test.
+
+    Returns the moments from which rows are validation and test: those given, else where the shares of the rows end.
+
+    Raises:
+        InputError: all rows are of one moment.
+    """
+    rows = np.flatnonzero((numbers.split == OPEN) & ~numbers.earlier)
+    times = numbers.moment[rows]
+    if moments is None:
+        ordered = np.sort(times)
+        cuts = [share["train"], share["train"] + share["validation"]]
+        moments = tuple(float(ordered[min(int(cut * len(ordered)), len(ordered) - 1)]) for cut in cuts)  # type: ignore[assignment]
+        assert moments is not None
+        if len(ordered) and ordered[0] == moments[1]:
+            raise InputError("--split-by-time: the rows are of one moment, so that none is older. Choose another column")
+    numbers.split[rows] = np.select([times >= moments[1], times >= moments[0]], [TEST, VALIDATION], TRAIN)
+    numbers.split[numbers.split == OPEN] = TRAIN
+    return moments
+
+
+def drop_split_groups(numbers: Numbers) -> None:
+    """Leave out rows whose group also lies in a split that is measured on, where sources name their splits."""
+    rows = np.flatnonzero(numbers.grouped & numbers.kept)
+    if not len(rows):
+        return
+    held = np.select([numbers.split[rows] == TEST, numbers.split[rows] == VALIDATION], [0, 1], 2)
+    _, members = np.unique(numbers.draw[rows], return_inverse=True)
+    best = np.full(members.max() + 1, 2)
+    np.minimum.at(best, members, held)
+    for number, name in ((0, "test"), (1, "validation")):
+        away = (best[members] == number) & (held > number) & ~numbers.official[rows]
+        if away.any():
+            numbers.drop(rows[away], "split", f"group_in_{name}")
+
+
+def assert_disjoint(numbers: Numbers, *, strict: bool) -> str:
+    """Make sure that no question and no group lies in two splits, and say so; if not `strict`, say how many do.
+
+    Raises:
+        AssertionError: slmtune is wrong; nothing is written.
+    """
+    rows = np.flatnonzero(numbers.kept)
+    _, questions = np.unique(numbers.key[rows], axis=0, return_inverse=True)
+    grouped = rows[numbers.grouped[rows]]
+    _, groups = np.unique(numbers.draw[grouped], return_inverse=True)
+    torn = _torn(questions.reshape(-1), numbers.split[rows])
+    torn_groups = _torn(groups, numbers.split[grouped])
+    if torn_groups or (strict and torn):
+        raise AssertionError(f"{torn} questions and {torn_groups} groups lie in two splits")
+    if torn:
+        return f"NOT: {torn} questions lie in two splits, since duplicates were kept (--no-dedup)"
+    counted = f"{len(rows)} rows" + (f", {len(np.unique(groups))} groups" if len(grouped) else "")
+    return f"no question{' and no group' if len(grouped) else ''} lies in two splits ({counted})"
+
+
+def _torn(members: np.ndarray, splits: np.ndarray) -> int:
+    """How many members occur in several splits."""
+    pairs = np.unique(np.stack([members, splits.astype(members.dtype)]), axis=1)
+    _, counts = np.unique(pairs[0], return_counts=True)
+    return int((counts > 1).sum())

@@ -1,0 +1,115 @@
+"""The stage that holds text: from files to shards, block by block, in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from finetune.errors import InputError
+from finetune.prepare.eval_index import EvalIndex
+from finetune.prepare.extract import extract, repeated_lines
+from finetune.prepare.files import Lines, Rows, read_blocks
+from finetune.prepare.ledger import Ledger
+from finetune.prepare.request import PrepareRequest, time_rule
+from finetune.prepare.rows import Block, Job, all_found
+from finetune.prepare.shards import Shard, make_shard, open_shard, shard_path
+from finetune.prepare.survey import Part
+from finetune.prepare.workers import ordered_map
+from finetune.recipe import Domain
+
+Progress = Callable[[str, int, int, str], None]
+SMALL = 4 * 2**20  # bytes: reading so little takes less time than starting processes
+
+
+def read_shards(
+    parts: Sequence[Part],
+    request: PrepareRequest,
+    domain: Domain | None,
+    evals: EvalIndex | None,
+    folder: Path,
+    ledger: Ledger,
+    on_progress: Progress,
+) -> list[Shard]:
+    """Turn the parts into shards; those that an interrupted run made are there already.
+
+    Raises:
+        RecordError: a row cannot be used and is not to be skipped.
+        InputError: a file cannot be used, or an official test set is not whole.
+    """
+    sizes = [part.file.path.stat().st_size for part in parts]
+    workers = request.workers if sum(sizes) > SMALL else 1
+    documents = {}
+    total = sum(part.shape is None for part in parts)
+    for number, path in extract(parts, folder, ledger, workers):
+        if path is not None:
+            documents[number] = path
+        on_progress("extract", len(documents), total, "documents")
+    job = Job(
+        parts=tuple(parts),
+        folder=folder,
+        on_error=request.on_error,
+        seed=request.seed,
+        scrub=request.scrub,
+        quality=request.quality,
+        languages=_languages(request, domain),
+        instruct=request.instruct,
+        chunk_tokens=request.chunk_tokens,
+        sign=request.near_duplicates < 1,
+        time_column=(time_rule(request) or (None,))[0],
+        evals=evals,
+        repeated=repeated_lines(parts, documents),
+    )
+    blocks = _Blocks(parts, documents, ledger)
+    todo = (block for block in blocks if not shard_path(folder, block.number).is_file())
+    for _ in ordered_map(partial(make_shard, job), todo, workers):
+        on_progress("read", blocks.read(sizes), sum(sizes), "bytes")
+    shards = [open_shard(shard_path(folder, number)) for number in range(blocks.count)]
+    _check_test_sets(parts, shards)
+    return shards
+
+
+class _Blocks:
+    """The blocks of all parts in order, numbered, and how far the reading is."""
+
+    def __init__(self, parts: Sequence[Part], documents: dict[int, Path], ledger: Ledger) -> None:
+        self.count = 0
+        self._parts, self._documents, self._ledger = parts, documents, ledger
+        self._part, self._bytes = 0, 0
+
+    def __iter__(self) -> Iterator[Block]:
+        for number, part in enumerate(self._parts):
+            self._part, self._bytes = number, 0
+            try:
+                for content in self._contents(number, part):
+                    if isinstance(content, Lines):
+                        self._bytes += len(content.data)
+                    self.count += 1
+                    yield Block(self.count - 1, number, content)
+            except InputError as error:
+                self._ledger.refuse_file(part.source, part.file, "unreadable", error)
+        self._part = len(self._parts)
+
+    def _contents(self, number: int, part: Part) -> Iterator[Lines | Rows | Path]:
+        if part.shape is not None:
+            yield from read_blocks(part.file)
+        elif number in self._documents:
+            yield self._documents[number]
+
+    def read(self, sizes: Sequence[int]) -> int:
+        """Bytes of the files that are done, and of the one at hand."""
+        present = min(self._bytes, sizes[self._part]) if self._part < len(sizes) else 0
+        return sum(sizes[: self._part]) + present
+
+
+def _languages(request: PrepareRequest, domain: Domain | None) -> frozenset[str]:
+    if request.language is None:
+        return frozenset(domain.recipe.languages if domain else ())
+    return frozenset(code.strip().lower() for code in request.language.split(",") if code.strip()) - {"any"}
+
+
+def _check_test_sets(parts: Sequence[Part], shards: Sequence[Shard]) -> None:
+    for number, part in enumerate(parts):
+        if part.test_ids:
+            found = {name for shard in shards if shard.part == number for name in shard.facts["found_ids"]}
+            all_found(part, found)

@@ -1,0 +1,163 @@
+"""Shards: what became of each block, as an Arrow file in the work folder; made in worker processes, read by the stages.
+
+A shard holds the rows of the corpus and, beside them, the few numbers a row by which the later stages decide, so that
+no stage has to hold text. A shard is renamed into place when it is complete, and so a run that was interrupted finds
+what it has finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from finetune.corpus import SCHEMA
+from finetune.prepare.keys import answer_digest, compared_text, question_digest
+from finetune.prepare.eval_index import Match
+from finetune.prepare.guard import guard
+from finetune.prepare.ledger import Ledger
+from finetune.prepare.rows import Block, Job, Placed, make_rows
+from finetune.prepare.signature import NUM_PERM, SIGNATURE_DTYPE, sign
+from finetune.records import SPLITS, TASKS, Drop
+
+OPEN = -1  # the split of a row that is drawn later
+NUMBERS = {
+    "key": pa.binary(16),
+    "answer": pa.binary(8),
+    "draw": pa.uint64(),
+    "rank": pa.uint64(),
+    "split": pa.int8(),
+    "official": pa.bool_(),
+    "kind": pa.int8(),
+    "words": pa.uint32(),
+    "length": pa.uint32(),
+    "moment": pa.float64(),
+    "guard": pa.uint64(),
+    "signature": pa.binary(NUM_PERM * SIGNATURE_DTYPE().itemsize),
+}
+FULL = pa.schema([*SCHEMA, *NUMBERS.items()])
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file; `facts` are the counts of its block."""
+
+    path: Path
+    part: int
+    rows: int
+    facts: dict[str, Any]
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where the shard of a block lies."""
+    return folder / f"rows-{number:06d}.arrow"
+
+
+def make_shard(job: Job, block: Block) -> Path:
+    """Turn a block into its shard.
+
+    Raises:
+        RecordError: see `make_rows`.
+    """
+    ledger = Ledger(job.on_error)
+    made = make_rows(job, block, ledger)
+    facts = {
+        "part": block.part,
+        "read": sum(ledger.read.values()),
+        "drops": [[drop.id, drop.step, drop.reason] for drop in ledger.drops],
+        "scrubbed": dict(sorted(ledger.scrubbed.items())),
+        "neutralised": ledger.neutralised,
+        "found_ids": sorted(made.found_ids),
+        "matches": _matches(job, made.rows),
+    }
+    table = _table(job, made.rows).replace_schema_metadata({"slmtune": json.dumps(facts)})
+    path = shard_path(job.folder, block.number)
+    partial = path.with_suffix(".part")
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    os.replace(partial, path)
+    return path
+
+
+def open_shard(path: Path) -> Shard:
+    """A shard's counts, without its rows."""
+    with pa.OSFile(str(path), "rb") as source:
+        file = pa.ipc.open_file(source)
+        facts = json.loads(file.schema.metadata[b"slmtune"])
+        rows = sum(file.get_batch(number).num_rows for number in range(file.num_record_batches)) if file else 0
+    return Shard(path, facts["part"], rows, facts)
+
+
+def read_columns(shard: Shard, names: Sequence[str]) -> pa.Table:
+    """Some columns of a shard; the others are not read."""
+    options = pa.ipc.IpcReadOptions(included_fields=[FULL.get_field_index(name) for name in names])
+    with pa.OSFile(str(shard.path), "rb") as source:
+        return pa.ipc.open_file(source, options=options).read_all().select(list(names))
+
+
+def drops_of(shard: Shard) -> Iterator[Drop]:
+    """What was left out of a block."""
+    for name, step, reason in shard.facts["drops"]:
+        yield Drop(name, step, reason)
+
+
+def matches_of(shard: Shard) -> Iterator[tuple[int, Match]]:
+    """The rows of a shard that share words with an eval set."""
+    for row, item, field, grams in shard.facts["matches"]:
+        yield row, Match(item, field, tuple(grams))
+
+
+def _matches(job: Job, rows: Sequence[Placed]) -> list[list[Any]]:
+    if job.evals is None or not rows:
+        return []
+    questions = ["\n".join(turn.content for turn in row.example.prompt if turn.role != "system") for row in rows]
+    answers = [row.example.answer for row in rows]
+    found = job.evals.match_rows(questions, answers)
+    return [
+        [row, match.item, match.field, list(match.grams)] for row, match in found if not rows[row].official
+    ]
+
+
+def _table(job: Job, rows: Sequence[Placed]) -> pa.Table:
+    examples = [row.example for row in rows]
+    keys = [question_digest(example) for example in examples]
+    compared = [compared_text(example) for example in examples]
+    signed = sign(compared) if job.sign and rows else np.zeros((len(rows), NUM_PERM), SIGNATURE_DTYPE)
+    data: dict[str, Any] = {
+        "id": [example.id for example in examples],
+        "messages": [
+            [{"role": turn.role, "content": turn.content} for turn in example.messages] for example in examples
+        ],
+        "task": [example.task for example in examples],
+        "label": [example.label for example in examples],
+        "choices": [list(example.choices) or None for example in examples],
+        "group": [example.group for example in examples],
+        "source": [example.source for example in examples],
+        "license": [example.license for example in examples],
+        "key": [key[:16] for key in keys],
+        "answer": [answer_digest(example, key) for example, key in zip(examples, keys, strict=True)],
+        "draw": [_number(f"{job.seed}:{e.group or key.hex()}") for e, key in zip(examples, keys, strict=True)],
+        "rank": [_number(f"{job.seed}:{example.id}") for example in examples],
+        "split": [OPEN if row.split is None else SPLITS.index(row.split) for row in rows],
+        "official": [row.official for row in rows],
+        "kind": [TASKS.index(example.task) for example in examples],
+        "words": [sum(turn.content.count(" ") + 1 for turn in example.messages) for example in examples],
+        "length": [sum(len(turn.content) for turn in example.messages) for example in examples],
+        "moment": [row.moment for row in rows],
+        "guard": guard(compared) if rows else [],
+    }
+    columns = {name: pa.array(values, FULL.field(name).type) for name, values in data.items()}
+    packed = pa.py_buffer(np.ascontiguousarray(signed))
+    columns["signature"] = pa.Array.from_buffers(NUMBERS["signature"], len(rows), [None, packed])
+    return pa.table([columns[name] for name in FULL.names], schema=FULL)
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])

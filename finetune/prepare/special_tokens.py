@@ -1,0 +1,66 @@
+"""Control tokens of chat models in somebody's text, where they must not act: `<|im_end|>` would end a turn in training.
+
+Tokenizers look for their control tokens before anything else, in every text they are given. A space after the first
+character keeps a reader's sense and takes the token away from every tokenizer, whatever it normalises: no control token
+holds a space. (A look-alike such as a full-width bar would not do: NFKC, which some tokenizers apply, turns it back.)
+
+`<think>` and `<tool_call>` stay: they mark parts of an answer, end no turn, and reasoning data is full of them.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Beside the pattern of ChatML, Llama 3, Phi and others: Llama 2 and Mistral, Gemma, BERT, and SmolLM2's code tokens.
+NAMES = (
+    "s pad unk bos eos mask cls sep start_of_turn end_of_turn start_of_image end_of_image image_soft_token "
+    "repo_name reponame file_sep filename gh_stars issue_start issue_comment issue_closed jupyter_start jupyter_text "
+    "jupyter_code jupyter_output jupyter_script empty_output fim_prefix fim_middle fim_suffix fim_pad "
+    r"unused\d{1,4} extra_id_\d{1,4} reserved_special_token_\d{1,4}"
+)
+BRACKETED = (
+    "INST CLS SEP PAD UNK MASK BOS EOS TOOL_CALLS AVAILABLE_TOOLS TOOL_RESULTS TOOL_CONTENT SYSTEM_PROMPT IMG IMG_BREAK "
+    r"IMG_END PREFIX MIDDLE SUFFIX control_\d{1,4} unused\d{1,4} multimodal"
+)
+CONTROL = re.compile(
+    r"([<\[])("
+    r"(?<=<)\|[^\s<>|]{1,64}\|>"  # <|im_start|>
+    r"|(?<=<)\uff5c[^\s<>\uff5c]{1,64}\uff5c>"  # the same with full-width bars: DeepSeek
+    rf"|(?<=<)/?(?:{NAMES.replace(' ', '|')})>"
+    rf"|(?<=\[)/?(?:{BRACKETED.replace(' ', '|')})\]"
+    r"|(?<=<)</?SYS>>"
+    r")"
+)
+# A conversation that a chat template has written: its first token, or a turn's head at the beginning of a line.
+RENDERED = re.compile(
+    r"\A\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|startoftext\|>|<\uff5cbegin|\[INST\]|\[gMASK\])"
+    r"|^[ \t]*(?:<\|im_start\|>(?:system|user|assistant|tool)\b|<\|start_header_id\|>\w|<start_of_turn>(?:user|model)\b"
+    r"|<\|(?:system|user|assistant)\|>)",
+    re.M,
+)
+ALPACA_QUESTION = re.compile(r"^### ?(?:Instruction|Human|User):", re.M)
+ALPACA_ANSWER = re.compile(r"^### ?(?:Response|Assistant|Output):", re.M)
+
+
+def neutralise(text: str) -> tuple[str, int]:
+    """Take the effect from control tokens: the text with `<|im_end|>` as `< |im_end|>`, and how many there were.
+
+    To be applied last, after what could put a token together: `clean_text` removes characters and writes out entities.
+    """
+    if "<" not in text and "[" not in text:
+        return text, 0
+    return CONTROL.subn(r"\1 \2", text)
+
+
+def looks_rendered(text: str) -> bool:
+    """Whether the text is a conversation that a chat template has already been applied to.
+
+    Training on it would render it a second time: two beginnings of sequence, and turns inside a turn. A token that is
+    spoken of in the middle of a sentence is none.
+    """
+    if "<" not in text and "[" not in text and "###" not in text:
+        return False
+    if RENDERED.search(text):
+        return True
+    question = ALPACA_QUESTION.search(text) if "###" in text else None
+    return question is not None and bool(ALPACA_ANSWER.search(text, question.end()))

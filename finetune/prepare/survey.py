@@ -1,0 +1,194 @@
+"""A first look at every file: which shape its rows have, and for labelled texts which labels there are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+from finetune.errors import ConfigError, InputError, RecordError
+from finetune.prepare.columns import Unusable, is_null, map_columns, may_text, plain_columns
+from finetune.prepare.files import DataFile, Row, read_rows
+from finetune.prepare.ledger import Ledger
+from finetune.prepare.local import is_document
+from finetune.prepare.prompts import load_prompt
+from finetune.prepare.request import PrepareRequest
+from finetune.prepare.shapes import (
+    MAX_LABELS,
+    SHAPES,
+    TEXT_AND_LABEL,
+    Shape,
+    choose_shape,
+    classification,
+    distinct_labels,
+    domain_shape,
+)
+from finetune.prepare.sources import Source
+from finetune.recipe import Domain
+
+LOOKED_AT = 1000  # rows that decide the shape of a file; the others must fit it
+INPUTS = {"text", "question", "context"}  # columns that a prompt of a domain must not leave unread
+DOCUMENT = "document"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of a source and what its rows are taken for; a document has no shape.
+
+    `kinds` are the kinds of the values in its columns, `test_ids` the ids of a test set that lies in another split.
+    """
+
+    source: Source
+    file: DataFile
+    shape: Shape | None
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    test_ids: frozenset[str] = frozenset()
+
+    @property
+    def shape_name(self) -> str:
+        """What its rows are taken for."""
+        return self.shape.name if self.shape else DOCUMENT
+
+
+def survey(sources: Sequence[Source], request: PrepareRequest, domain: Domain | None, ledger: Ledger) -> list[Part]:
+    """Look at the first rows of every file, and at all labels where the labels make the choices.
+
+    Raises:
+        InputError: a file cannot be used, and is not to be skipped.
+    """
+    parts = []
+    for source in sources:
+        for file in source.files:
+            try:
+                parts.append(_look(source, file, request, domain))
+            except InputError as error:
+                reason = "unknown_columns" if isinstance(error, RecordError) else "unreadable"
+                ledger.refuse_file(source, file, reason, error)
+    return list(_with_choices(parts, request))
+
+
+def kind_of(value: object) -> str | None:
+    """The kind of a value, for comparing rows; null has none, and all numbers are of one."""
+    if is_null(value):
+        return None
+    if isinstance(value, int | float):
+        return "number"
+    return {str: "text", list: "list", dict: "object"}.get(type(value), type(value).__name__)
+
+
+def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domain | None) -> Part:
+    mapping = dict(source.recipe.map if source.recipe else request.columns)
+    if is_document(file):
+        return Part(source, file, None)
+    first = list(islice(read_rows(file), LOOKED_AT))
+    if not first:
+        raise InputError(f"{file.shown} has no rows. Give a file with at least one")
+    rows = [row for row in first if isinstance(row, Row)]
+    shape = _shape_of(source, file, rows, request, domain)
+    ids = _official_ids(source, domain)
+    return Part(source, file, shape, mapping, _kinds(rows, shape, mapping), ids)
+
+
+def _kinds(rows: Sequence[Row], shape: Shape, mapping: Mapping[str, str]) -> dict[str, str]:
+    """The commonest kind of each column that the shape reads, and of the id."""
+    used = {*shape.needs, *shape.optional, "id"} - set(mapping)
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        for name, value in plain_columns(row.values).items():
+            kind = kind_of(value) if name in used else None
+            if kind is not None:
+                counts.setdefault(name, Counter())[kind] += 1
+    return {name: kinds.most_common(1)[0][0] for name, kinds in sorted(counts.items())}
+
+
+def _shape_of(
+    source: Source, file: DataFile, rows: Sequence[Row], request: PrepareRequest, domain: Domain | None
+) -> Shape:
+    if source.recipe is not None:
+        assert domain is not None
+        return _task_shape(domain, source.recipe.task, source.recipe.labels)
+    if not rows:
+        return SHAPES[-1]  # all of them are refused, so any shape will do
+    names = list(dict.fromkeys(name for row in rows for name in plain_columns(row.values)))
+    names += [name for name in request.columns if name not in names]
+    if domain is not None and (shape := _fitting_task(domain, names, file, request)) is not None:
+        return shape
+    try:
+        return choose_shape(names, request.columns)
+    except Unusable as error:
+        raise RecordError(f"{file.shown}:{rows[0].line}", str(error)) from None
+
+
+def _fitting_task(domain: Domain, names: Sequence[str], file: DataFile, request: PrepareRequest) -> Shape | None:
+    """The domain's task whose prompt reads these columns and, for classification, whose choices these labels are."""
+    for task, recipe in domain.recipe.tasks.items():
+        shape = _task_shape(domain, task, {})
+        if not set(shape.needs) <= set(names) or INPUTS & set(names) - set(shape.needs):
+            continue
+        if not recipe.choices:
+            return shape
+        choices = {choice.casefold() for choice in recipe.choices}
+        found = _labels(file, request.columns, len(choices))
+        if request.instruction is None and {label.casefold() for label in found} <= choices:
+            return shape
+    return None
+
+
+def _task_shape(domain: Domain, task: str, labels: Mapping[str, str]) -> Shape:
+    recipe = domain.recipe.tasks[task]
+    return domain_shape(f"{domain.name} {task}", recipe, load_prompt(domain, task), labels)
+
+
+def _labels(file: DataFile, mapping: Mapping[str, str], enough: int) -> set[str]:
+    """The labels of all rows of a file; no more are sought once there are more than `enough`."""
+    found: set[str] = set()
+    raw: set[Any] = set()
+    for row in read_rows(file):
+        try:
+            value = map_columns(row.values, mapping).get("label") if isinstance(row, Row) else None
+            if isinstance(value, str | int | float) and value in raw:
+                continue
+            found.add(may_text({"label": value}, "label"))
+        except Unusable:
+            continue  # refused when its turn comes
+        if isinstance(value, str | int | float):
+            raw.add(value)
+        if len(found - {""}) > enough:
+            break
+    return found - {""}
+
+
+def _with_choices(parts: Sequence[Part], request: PrepareRequest) -> Iterator[Part]:
+    """Give classification rows their choices: all labels of the files that share a label."""
+    labels = {
+        id(part): _labels(part.file, request.columns, MAX_LABELS) for part in parts if part.shape is TEXT_AND_LABEL
+    }
+    if request.instruction is not None and not labels:
+        raise InputError(
+            "--instruction is the question for rows of text and label, and no source has such rows. Leave it out"
+        )
+    pools: list[set[str]] = []
+    for found in labels.values():
+        touching = [pool for pool in pools if pool & found]
+        pools = [pool for pool in pools if not pool & found] + [found.union(*touching)]
+    for part in parts:
+        if part.shape is TEXT_AND_LABEL:
+            pool = next(pool for pool in pools if labels[id(part)] <= pool)
+            choices = distinct_labels(pool, part.file.shown)
+            part = replace(part, shape=classification(choices, request.instruction))
+        yield part
+
+
+def _official_ids(source: Source, domain: Domain | None) -> frozenset[str]:
+    """The ids of a test set that lies inside another split."""
+    if source.recipe is None or source.recipe.test_ids is None or domain is None:
+        return frozenset()
+    file = domain.folder / source.recipe.test_ids
+    try:
+        return frozenset(file.read_text("utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise ConfigError(str(domain.folder / "recipe.yaml"), [f"{file.name} cannot be read ({reason})"]) from None

@@ -1,0 +1,53 @@
+"""The work folder beside the corpus: what finished stages left, so that a run which was interrupted goes on from there.
+
+It holds text and is therefore only for its owner; it is removed when the corpus is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from finetune import __version__
+from finetune.artifacts import make_folder
+from finetune.prepare.request import PrepareRequest
+from finetune.prepare.sources import Source
+
+KEY = "key"
+
+
+def open_work(request: PrepareRequest, sources: Sequence[Source]) -> Path:
+    """The work folder of this request; what another request or other files left there is removed.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    out = Path(os.path.abspath(request.output_dir))
+    folder = out.parent / f".{out.name}.work"
+    key = _key(request, sources)
+    if not (folder / KEY).is_file() or (folder / KEY).read_text("utf-8") != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        make_folder(folder)
+        folder.chmod(0o700)
+        (folder / KEY).write_text(key, "utf-8")
+    for partial in folder.glob("*.part"):
+        partial.unlink()
+    return folder
+
+
+def _key(request: PrepareRequest, sources: Sequence[Source]) -> str:
+    """A digest of all that decides what the stages make; files count by name, size and time of change."""
+    asked = {name: value for name, value in asdict(request).items() if name not in {"workers", "overwrite"}}
+    files = [
+        [source.id, source.revision, file.name, status.st_size, status.st_mtime_ns]
+        for source in sources
+        for file in source.files
+        for status in [file.path.stat()]
+    ]
+    text = json.dumps([__version__, asked, files], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

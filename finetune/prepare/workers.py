@@ -1,0 +1,60 @@
+"""A function over many items in processes, with the results in the order of the items."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from finetune.errors import SlmtuneError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+WAITING = 3  # items a worker that may wait for it: enough to keep it busy, few enough to stay small
+
+
+def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Yield `function(item)` for each item; with one worker in this process.
+
+    Processes are spawned, not forked: the libraries below have threads, which a fork would leave behind locked.
+
+    Raises:
+        SlmtuneError: what the function raised, or that a worker died.
+    """
+    if workers == 1:
+        yield from map(function, items)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(function,))
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(_run, item))
+            if len(waiting) >= WAITING * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise SlmtuneError("A worker process died, perhaps for want of memory. Try again with --workers 1") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_function: list[Callable[[Any], Any]] = []  # of this worker process: sent once, not with every item
+
+
+def _start(function: Callable[[Any], Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends the workers
+    _function.append(function)
+
+
+def _run(item: Any) -> Any:
+    return _function[0](item)
+
+
+

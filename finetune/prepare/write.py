@@ -1,0 +1,87 @@
+"""The last stage: from the shards to the corpus, a block at a time."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from finetune.corpus import SCHEMA, CorpusWriter
+from finetune.prepare.numbers import Numbers
+from finetune.prepare.shards import Shard, drops_of, read_columns
+from finetune.records import SPLITS, TASKS, Drop
+
+WORD_BOUNDS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 2**31)  # of the histogram of lengths
+
+
+@dataclass
+class Tally:
+    """What the card, the manifest and the result say of the rows that were written."""
+
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    labels: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    by_source: Counter[str] = field(default_factory=Counter)
+    by_task: Counter[str] = field(default_factory=Counter)
+    words: Counter[int] = field(default_factory=Counter)
+
+
+def write_rows(
+    writer: CorpusWriter,
+    shards: Sequence[Shard],
+    numbers: Numbers,
+    first_drops: Iterable[Drop],
+    on_shard: Callable[[int], None],
+) -> Tally:
+    """Write the kept rows of the shards to their splits, and the others to drops.jsonl."""
+    tally = Tally()
+    with (writer.folder / "drops.jsonl").open("w", encoding="utf-8") as out:
+
+        def drop(dropped: Drop) -> None:
+            tally.dropped[dropped.step, dropped.reason] += 1
+            record = {"id": dropped.id, "step": dropped.step, "reason": dropped.reason}
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+        for dropped in first_drops:
+            drop(dropped)
+        start = 0
+        for number, shard in enumerate(shards):
+            rows = slice(start, start + shard.rows)
+            start += shard.rows
+            if shard.rows and numbers.earlier[rows].any():
+                continue
+            for dropped in drops_of(shard):
+                drop(dropped)
+            table = read_columns(shard, SCHEMA.names)
+            away = np.flatnonzero(~numbers.kept[rows])
+            for name, reason in zip(table["id"].take(away).to_pylist(), numbers.reason[rows][away], strict=True):
+                drop(Drop(name, *numbers.reasons[reason]))
+            for index, split in enumerate(SPLITS):
+                chosen = table.take(np.flatnonzero(numbers.kept[rows] & (numbers.split[rows] == index)))
+                writer.write(split, chosen)
+                _count(tally, chosen)
+            on_shard(number + 1)
+    kept = numbers.kept
+    for bound, number in zip(*np.unique(np.searchsorted(WORD_BOUNDS, numbers.words[kept]), return_counts=True), strict=True):
+        tally.words[WORD_BOUNDS[bound]] = int(number)
+    tally.by_task.update({TASKS[kind]: int((numbers.kind[kept] == kind).sum()) for kind in np.unique(numbers.kind[kept])})
+    return tally
+
+
+def _count(tally: Tally, table: pa.Table) -> None:
+    for source, label in zip(table["source"].to_pylist(), table["label"].to_pylist(), strict=True):
+        tally.by_source[source] += 1
+        if label is not None:
+            tally.labels[source][label] += 1
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """JSON Lines."""
+    with path.open("w", encoding="utf-8") as out:
+        for record in records:
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")
