@@ -33,7 +33,9 @@ def items(files: list[Path], columns: Mapping[str, str], wanted: frozenset[str] 
             name = may_text(values, "id") if "id" in columns else str(number)
             number += 1
             if not wanted or name in wanted:
-                texts = {field: may_text(values, field) for field in ("question", "answer", "context") if field in columns}
+                texts = {
+                    field: may_text(values, field) for field in ("question", "answer", "context") if field in columns
+                }
                 yield EvalItem(name, **texts)
 
 

@@ -204,12 +204,13 @@ def to_json(value: Any) -> Any:
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> str:
     """A table as text, as wide as the terminal; numbers belong to the right."""
     from rich.table import Table
+    from rich.text import Text
 
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         made.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
-        made.add_row(*[str(cell) for cell in row])
+        made.add_row(*[Text(str(cell)) for cell in row])  # text, not markup: names have brackets
     return _text(made)
 
 

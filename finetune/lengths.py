@@ -131,5 +131,5 @@ def _rank(lengths: Mapping[int, int], share: float) -> int:
 
 def _round_step(width: float) -> int:
     """The next width of 1, 2 or 5 times a power of ten."""
-    power = 10 ** max(0, math.floor(math.log10(max(width, 1))))
+    power: int = 10 ** max(0, math.floor(math.log10(max(width, 1))))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= width)

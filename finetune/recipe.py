@@ -72,7 +72,8 @@ class SourceRecipe(Strict):
         default_factory=dict, description="Value in the label column -> answer; a list stands for the numbers from 0."
     )
     answer_template: str | None = Field(
-        None, description="Jinja text that makes the label or answer out of the mapped columns, where no column holds it."
+        None,
+        description="Jinja text that makes the label or answer out of the mapped columns, where no column holds it.",
     )
     splits: dict[str, Split | None] = Field(
         default_factory=dict,
@@ -103,7 +104,9 @@ class EvalRecipe(Strict):
     id: str
     index: str = Field(description="File beside the recipe, made with examples/index_eval_set.py; holds no text.")
     license: str
-    source: str = Field(description="Where the set itself is, for people: hf://datasets/ID[@revision][:config][:split].")
+    source: str = Field(
+        description="Where the set itself is, for people: hf://datasets/ID[@revision][:config][:split]."
+    )
 
 
 class DomainRecipe(Strict):

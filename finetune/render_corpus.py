@@ -124,7 +124,7 @@ def _sample(sample: Sample) -> Iterator[str]:
         more = len(turn.content) - len(text)
         text += f" … ({more:,} more characters)" if more else ""
         first = f"    {turn.role + ':':<11}"
-        for line in text.split("\n"):
+        for line in CONTROL.sub(_escaped, text).split("\n"):
             yield textwrap.fill(line, width, initial_indent=first, subsequent_indent=" " * 15) or first.rstrip()
             first = " " * 15
 

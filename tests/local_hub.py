@@ -32,6 +32,7 @@ ROLES = {WRITE_TOKEN: "write", READ_TOKEN: "read"}
 LARGE = (".safetensors", ".parquet", ".bin", ".model", ".png")  # what the Hub sends to large-file storage
 
 API = r"/api/(?P<kind>model|dataset)s/(?P<repo_id>[^/]+/[^/]+)"
+REVISION = r"(?P<revision>refs/[^/]+/[^/]+|[^/]+)"
 GIT = r"/(?:(?P<kind>dataset)s/)?(?P<repo_id>[^/]+/[^/]+)"
 ROUTES: list[tuple[str, str, Callable[..., None]]] = []  # verb, pattern of the path, method of Handler
 
@@ -77,20 +78,25 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A repository with one branch, `main`. Files of a gated one are refused to everybody."""
+    """A repository with one branch, `main`, and perhaps refs beside it. Files of a gated one are refused to everybody."""
 
     private: bool
     gated: bool = False
     commits: list[Commit] = field(default_factory=list)
+    refs: dict[str, Commit] = field(default_factory=dict)  # refs/convert/parquet and the like
 
     @property
     def head(self) -> Commit:
         return self.commits[-1]
 
-    def add(self, title: str, files: Mapping[str, Blob]) -> Commit:
-        state = [id(self), len(self.commits), title, sorted((name, blob.etag) for name, blob in files.items())]
-        self.commits.append(Commit(hashlib.sha1(json.dumps(state).encode()).hexdigest(), title, dict(files)))
-        return self.head
+    def add(self, title: str, files: Mapping[str, Blob], ref: str | None = None) -> Commit:
+        state = [id(self), len(self.commits), title, sorted((name, blob.etag) for name, blob in files.items()), ref]
+        commit = Commit(hashlib.sha1(json.dumps(state).encode()).hexdigest(), title, dict(files))
+        if ref is None:
+            self.commits.append(commit)
+        else:
+            self.refs[ref] = commit
+        return commit
 
 
 @dataclass
@@ -203,8 +209,12 @@ class Handler(BaseHTTPRequestHandler):
         return repo
 
     def find_commit(self, kind: str | None, repo_id: str, revision: str | None) -> Commit:
-        for commit in reversed(self.find(kind, repo_id).commits):
+        repo = self.find(kind, repo_id)
+        for commit in reversed(repo.commits):
             if revision in (None, "main", commit.sha):
+                return commit
+        for ref, commit in repo.refs.items():
+            if revision in (ref, commit.sha):
                 return commit
         raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
@@ -248,14 +258,14 @@ class Handler(BaseHTTPRequestHandler):
             raise Answer({"errors": [{"message": str(error)}], "warnings": []}, 400) from None
         raise Answer({"errors": [], "warnings": []})
 
-    @route("GET", rf"{API}(?:/revision/(?P<revision>[^/]+))?")
+    @route("GET", rf"{API}(?:/revision/{REVISION})?")
     def info(self, kind: str, repo_id: str, revision: str | None) -> None:
         repo, commit = self.find(kind, repo_id), self.find_commit(kind, repo_id, revision)
         about = {"private": repo.private, "gated": "manual" if repo.gated else False, "disabled": False, "tags": []}
         siblings = [{"rfilename": name} for name in commit.files]
         raise Answer({"id": repo_id, "sha": commit.sha, "siblings": siblings, **about})
 
-    @route("GET", rf"{API}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?")
+    @route("GET", rf"{API}/tree/{REVISION}(?:/(?P<path>.+))?")
     def tree(self, kind: str, repo_id: str, revision: str, path: str | None) -> None:
         files, start = self.find_commit(kind, repo_id, revision).files, f"{path}/" if path else ""
         below = {name.removeprefix(start): name for name in files if name.startswith(start)}
@@ -267,7 +277,7 @@ class Handler(BaseHTTPRequestHandler):
         shown = [name for rest, name in below.items() if deep or "/" not in rest]
         raise Answer(entries + [files[name].describe(name) for name in shown])
 
-    @route("POST", rf"{API}/paths-info/(?P<revision>[^/]+)")
+    @route("POST", rf"{API}/paths-info/{REVISION}")
     def paths_info(self, kind: str, repo_id: str, revision: str) -> None:
         files = self.find_commit(kind, repo_id, revision).files
         asked = parse_qs(self.body.decode())["paths"] if self.body[:1] != b"{" else json.loads(self.body)["paths"]
@@ -324,7 +334,7 @@ class Handler(BaseHTTPRequestHandler):
         sha = repo.add(header["value"]["summary"], files).sha
         raise Answer({"success": True, "commitOid": sha, "commitUrl": f"{self.server.endpoint}/{repo_id}/commit/{sha}"})
 
-    @route("GET", rf"{GIT}/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+    @route("GET", rf"{GIT}/resolve/{REVISION}/(?P<path>.+)")
     def resolve(self, kind: str | None, repo_id: str, revision: str, path: str) -> None:
         commit = self.find_commit(kind, repo_id, revision)
         if self.find(kind, repo_id).gated:
@@ -365,12 +375,21 @@ class LocalHub(ThreadingHTTPServer):
         self.thread.join()
         self.server_close()
 
-    def serve(self, kind: str, repo_id: str, folder: Path, *, private: bool = False, gated: bool = False) -> Repo:
-        """Make the files that are in a folder now a repository."""
-        repo = self.repos[kind, repo_id] = Repo(private, gated)
+    def serve(
+        self,
+        kind: str,
+        repo_id: str,
+        folder: Path,
+        *,
+        private: bool = False,
+        gated: bool = False,
+        ref: str | None = None,
+    ) -> Repo:
+        """Make the files that are in a folder now a repository, or a ref of one that is there."""
+        repo = self.repos[kind, repo_id] = Repo(private, gated) if ref is None else self.repos[kind, repo_id]
         paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         files = {path.relative_to(folder).as_posix(): Blob(path, large=path.suffix in LARGE) for path in paths}
-        repo.add("serve a folder", files)
+        repo.add("serve a folder", files, ref)
         return repo
 
     def environ(self, home: Path, token: str | None = WRITE_TOKEN) -> dict[str, str]:

@@ -113,6 +113,13 @@ def test_shares_above_the_usual_limits_are_exact(tiny_model: Path, tmp_path: Pat
     assert len(set(lengths.above.values())) > 1  # the texts are long enough to tell
 
 
+def test_a_row_as_long_as_a_limit_is_not_above_it() -> None:
+    rows = [Example(str(length), chat("q", "a"), "qa") for length in (511, 512, 513, 1024)]
+    lengths = measure_rows(rows, lambda row: (int(row.id), 1), rows=4, unit="tokens", tokenizer="any")
+    assert lengths is not None
+    assert lengths.above == {512: 0.5, 1024: 0.0, 2048: 0.0}
+
+
 def test_without_a_tokenizer_lengths_are_words_and_say_so(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for model in (None, "qwen2.5-0.5b"):
@@ -167,7 +174,7 @@ def test_a_refusing_template_leaves_words(tiny_model: Path, corpus: Path, tmp_pa
 
 def test_histogram_bins_are_round_cover_all_and_end_with_the_tail() -> None:
     assert histogram({5: 1}) == (Bin(0, 1, 0), Bin(2, 2, 0), Bin(3, 3, 0), Bin(4, 4, 0), Bin(5, 5, 1))
-    lengths = Counter({number: 1 for number in range(1, 101)}) + Counter({5000: 2})
+    lengths = Counter(dict.fromkeys(range(1, 101), 1)) + Counter({5000: 2})
     bins = histogram(lengths)
     assert [each.high for each in bins] == [10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 5000]
     assert [each.rows for each in bins] == [10] * 10 + [2]
@@ -252,7 +259,8 @@ def test_rows_are_read_a_batch_at_a_time_and_row_groups_without_need_not_at_all(
 
 
 def test_looking_loads_no_torch() -> None:
-    program = "import sys, finetune.show, finetune.render_corpus; print(*{'torch', 'transformers', 'datasets'} & set(sys.modules))"
+    heavy = {"torch", "transformers", "datasets", "peft", "huggingface_hub"}
+    program = f"import sys, finetune.show, finetune.render_corpus; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from finetune.artifacts import ensure_replaceable
+from finetune.artifacts import Corpus, ensure_replaceable
 from finetune.corpus import writing_corpus
 from finetune.errors import InputError, SlmtuneError
 from finetune.licenses import strictest
@@ -59,14 +58,16 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
     ledger = Ledger(request.on_error)
     parts = survey([*earlier, *sources], request, domain, ledger)
     evals = load_evals(request, domain)
-    folder = open_work(request, [*earlier, *sources])
+    folder = open_work(request, [*earlier, *sources], evals)
     try:
         shards = read_shards(parts, request, domain, evals, folder, ledger, on_progress)
         numbers = collect(shards, parts, [source.id for source in (*earlier, *sources)])
         decided = decide(numbers, shards, [*earlier, *sources], request, evals, folder, on_progress)
         if not numbers.kept.any():
             raise InputError(_nothing_left(shards, numbers, ledger))
-        result = _write(request, domain, sources, earlier, parts, shards, numbers, decided, ledger, license, on_progress)
+        result = _write(
+            request, domain, sources, earlier, parts, shards, numbers, decided, ledger, license, on_progress
+        )
     except SlmtuneError:
         shutil.rmtree(folder, ignore_errors=True)  # the next try is another request, or reads other files
         raise
@@ -105,7 +106,7 @@ def _write(
         described = _described(sources, parts, shards, tally)
         facts = _facts(domain, writer.counts, tally, described, decided, license, shards)
         dropped = {reason: number for (_, reason), number in sorted(tally.dropped.items())}
-        write_lines(writer.folder / "clusters.jsonl", decided.clusters)
+        write_lines(writer.folder / "clusters.jsonl", decided.clusters or [])
         write_lines(writer.folder / "contamination.jsonl", decided.hits)
         (writer.folder / "corpus.html").write_text(corpus_page(facts), "utf-8")
         writer.manifest["config"] = describe_request(request, [source.uri for source in sources], domain)
@@ -115,15 +116,15 @@ def _write(
             "dropped": dropped,
             "scrubbed": scrubbed,
             "license": license,
-            "clusters": len(decided.clusters),
+            "clusters": len(decided.clusters or []),
             "contaminated": len({hit["row"] for hit in decided.hits}),
-            "evals": list(decided.evals),
+            "evals": [part["name"] for part in decided.evals],
             "disjoint": decided.disjoint,
         }
-        writer.manifest.update({"domain": domain.name if domain else CUSTOM_DOMAIN, **summary, "split_rule": decided.rule})
+        writer.manifest.update(
+            {"domain": domain.name if domain else CUSTOM_DOMAIN, **summary, "split_rule": decided.rule}
+        )
         writer.finish(card_text(domain, facts, scrubbed if request.scrub else None), license)
-    from finetune.artifacts import Corpus
-
     corpus = Corpus.open(request.output_dir)
     return summary | {
         "corpus": corpus.path,
@@ -180,10 +181,10 @@ def _facts(
 ) -> CorpusFacts:
     """What the card and the page show."""
     neutralised = sum(shard.facts["neutralised"] for shard in shards)
-    notes = [f"Split rule: {decided.rule}.", f"Disjoint: {decided.disjoint}."]
-    if neutralised:
-        notes.append(f"{neutralised} control tokens of chat models in the texts were made harmless.")
-    sizes, counts = np.unique([len(cluster["dropped"]) + 1 for cluster in decided.clusters], return_counts=True)
+    notes = [f"{neutralised} control tokens of chat models in the texts were made harmless."] if neutralised else []
+    clusters = None
+    if decided.clusters is not None:
+        clusters = dict(sorted(Counter(len(cluster["dropped"]) + 1 for cluster in decided.clusters).items()))
     return CorpusFacts(
         title=f"{domain.recipe.title} corpus" if domain else "Corpus",
         splits={split: splits.get(split, 0) for split in SPLITS},
@@ -192,9 +193,13 @@ def _facts(
         labels={source: dict(sorted(counts.items())) for source, counts in tally.labels.items()},
         words_histogram=sorted(tally.words.items()),
         dropped=[(step, reason, number) for (step, reason), number in sorted(tally.dropped.items())],
-        clusters=dict(zip(map(int, sizes), map(int, counts), strict=True)),
+        clusters=clusters,
         hits=decided.hits,
         sources=sources,
         license=license,
         notes=notes,
+        split_rule=decided.rule,
+        disjoint=decided.disjoint,
+        eval_sets=decided.evals,
+        boilerplate=decided.boilerplate,
     )

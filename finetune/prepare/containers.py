@@ -89,13 +89,14 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{path} cannot be read ({reason}). Check the path and its permissions") from None
-    with os.fdopen(number, "rb") as raw:
-        mode = os.fstat(raw.fileno()).st_mode
+    mode = os.fstat(number).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(number)
         if stat.S_ISDIR(mode):
             raise InputError(f"{path} is a folder, not a file. Give it as a source of its own, or name a file in it")
-        if not stat.S_ISREG(mode):
-            kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
-            raise InputError(f"{path} is {kind}, not a regular file. Save what comes out of it as a file first")
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+        raise InputError(f"{path} is {kind}, not a regular file. Save what comes out of it as a file first")
+    with os.fdopen(number, "rb") as raw:
         yield raw
 
 

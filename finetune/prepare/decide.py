@@ -13,7 +13,7 @@ import numpy as np
 
 from finetune.prepare import decontaminate
 from finetune.prepare.dedup import drop_exact
-from finetune.prepare.eval_index import EvalIndex, Match
+from finetune.prepare.eval_index import FIELDS, EvalIndex, Match
 from finetune.prepare.neardup import clusters, near_duplicates
 from finetune.prepare.numbers import KEPT, Numbers
 from finetune.prepare.place import assert_disjoint, drop_split_groups, place_by_hash, place_by_label, place_by_time
@@ -30,14 +30,17 @@ from finetune.records import SPLITS
 class Decided:
     """What the corpus tells of the decisions.
 
-    `clusters` have a kept row and those that nearly repeat it; `hits` the rows that gave away an eval set.
+    `clusters` have a kept row and those that nearly repeat it, None where they were not looked for; `hits` the rows
+    that gave away an eval set; `evals` have a name and a number of items; `boilerplate` counts the grams that so many
+    rows share that they prove nothing.
     """
 
     rule: str
     disjoint: str
-    clusters: list[dict[str, Any]]
+    clusters: list[dict[str, Any]] | None
     hits: list[dict[str, Any]]
-    evals: tuple[str, ...]
+    evals: list[dict[str, Any]]
+    boilerplate: int
 
 
 def decide(
@@ -59,9 +62,9 @@ def decide(
     if request.dedup:
         drop_exact(numbers)
     on_progress("compare", 1, steps, "steps")
-    hits = _drop_contaminated(numbers, shards, evals) if evals is not None else []
+    hits, boilerplate = _drop_contaminated(numbers, shards, evals) if evals is not None else ([], 0)
     on_progress("compare", 2, steps, "steps")
-    found: list[tuple[int, list[int], list[float]]] = []
+    found = None
     if request.dedup and request.near_duplicates < 1:
         found = _drop_near(numbers, shards, request.near_duplicates, folder)
     on_progress("compare", 3, steps, "steps")
@@ -74,7 +77,9 @@ def decide(
         _limit(numbers, request.limit)
     disjoint = assert_disjoint(numbers, strict=request.dedup)
     on_progress("compare", 4, steps, "steps")
-    return Decided(rule, disjoint, _named_clusters(found, shards), _named_hits(hits, shards), _names(evals))
+    named = None if found is None else _named_clusters(found, shards)
+    sets = [{"name": part.name, "items": part.items} for part in evals.sets] if evals is not None else []
+    return Decided(rule, disjoint, named, _named_hits(hits, shards), sets, boilerplate)
 
 
 def _place(numbers: Numbers, sources: Sequence[Source], request: PrepareRequest) -> str:
@@ -98,15 +103,18 @@ def _shares(sources: Sequence[Source], request: PrepareRequest) -> list[Mapping[
 # --- eval sets --------------------------------------------------------------------------------------------------------
 
 
-def _drop_contaminated(numbers: Numbers, shards: Sequence[Shard], evals: EvalIndex) -> list[decontaminate.Hit]:
+def _drop_contaminated(
+    numbers: Numbers, shards: Sequence[Shard], evals: EvalIndex
+) -> tuple[list[decontaminate.Hit], int]:
+    """The hits, and how many grams so many rows share that they do not count."""
     verdict = decontaminate.decide(evals, list(_matches(shards)), len(numbers.reason))
     hits = [hit for hit in verdict.hits if not numbers.official[hit.row] and not numbers.earlier[hit.row]]
-    for field in ("question", "answer"):
+    for field in FIELDS:
         rows = np.array([hit.row for hit in hits if hit.field == field], np.int64)
         rows = rows[numbers.reason[rows] == KEPT]
         if len(rows):
             numbers.drop(rows, "decontaminate", f"eval_{field}")
-    return hits
+    return hits, sum(ignored.grams_of_many_rows for ignored in verdict.ignored)
 
 
 def _matches(shards: Sequence[Shard]) -> Iterator[tuple[int, Match]]:
@@ -115,10 +123,6 @@ def _matches(shards: Sequence[Shard]) -> Iterator[tuple[int, Match]]:
         for row, match in matches_of(shard):
             yield start + row, match
         start += shard.rows
-
-
-def _names(evals: EvalIndex | None) -> tuple[str, ...]:
-    return tuple(part.name for part in evals.sets) if evals is not None else ()
 
 
 # --- near-duplicates --------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import numpy as np
 from finetune.prepare.numbers import CLASSIFICATION, Numbers
 from finetune.records import SPLITS
 
+
 def drop_exact(numbers: Numbers) -> None:
     """Keep the best of equal rows (see `Numbers.order`), and all rows of published test sets.
 

@@ -71,7 +71,9 @@ def _copy(url: str, shown: str, target: Path) -> None:
     except FileNotFoundError:
         raise InputError(f"There is no file at {shown}. Check the address") from None
     except Exception as error:  # each file system raises its own kinds
-        raise OfflineError(f"{shown} cannot be fetched ({type(error).__name__}). Check the network and the access") from None
+        raise OfflineError(
+            f"{shown} cannot be fetched ({type(error).__name__}). Check the network and the access"
+        ) from None
 
 
 def _stream(source: Any, out: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 
 from finetune.errors import InputError
 
@@ -24,21 +25,13 @@ UNDEFINED_1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
 # charset-normalizer's answers that are worth more than Windows-1252: other scripts, whose letters it can tell apart.
 EAST_ASIA = ("cp932", "shift_jis", "euc_jp", "iso2022_jp", "gb18030", "gbk", "gb2312", "big5", "cp949", "euc_kr")
 CYRILLIC = ("cp1251", "koi8_r", "koi8_u", "iso8859_5", "mac_cyrillic")
-OTHERS = (
-    "cp1253",
-    "iso8859_7",
-    "cp1255",
-    "iso8859_8",
-    "cp1256",
-    "iso8859_6",
-    "cp874",
-    "tis_620",
-    "cp1250",
-    "iso8859_2",
-    "cp1254",
-    "iso8859_9",
-)
+OTHERS = ("cp1253", "iso8859_7", "cp1255", "iso8859_8", "cp1256", "iso8859_6", "cp874", "tis_620")
 OTHER_SCRIPTS = frozenset((*EAST_ASIA, *CYRILLIC, *OTHERS))
+# It takes French for Central European and the other way round; there, signs inside words tell.
+CENTRAL_EUROPE = frozenset(("cp1250", "iso8859_2"))
+SIGN_IN_WORD = re.compile(r"[A-Za-z][¡-¿][a-z]")  # Polish in Windows-1252: "ma³y", "mo¿e"
+SIGN_SHARE = 0.1  # of the bytes beyond ASCII
+OTHER_SHARE = 0.05  # of the bytes: fewer are a few accents and quotes between ASCII letters, as no other script is
 
 
 def detect_encoding(sample: bytes, shown: str = "The file") -> str:
@@ -121,10 +114,13 @@ def _legacy(sample: bytes) -> str:
     """An encoding of one byte a letter, or of East Asia; Windows-1252 unless another script is plain to see."""
     from charset_normalizer import from_bytes
 
-    high = [byte for byte in sample[:GUESS_BYTES] if byte >= 0x80]
-    # A few accents and quotes between ASCII letters: no other script writes like that, and guessers go astray there.
-    if len(high) > 0.05 * len(sample[:GUESS_BYTES]):
-        best = from_bytes(sample[:GUESS_BYTES]).best()
-        if best is not None and best.encoding in OTHER_SCRIPTS:
-            return best.encoding
+    sample = sample[:GUESS_BYTES]
+    high = [byte for byte in sample if byte >= 0x80]
+    central = len(SIGN_IN_WORD.findall(sample.decode("latin-1"))) > SIGN_SHARE * len(high)
+    if central or len(high) > OTHER_SHARE * len(sample):
+        matches = [match.encoding for match in from_bytes(sample)]
+        # The best of those that signs inside words ask for; else the very best, if it is another script.
+        found = [name for name in matches if name in CENTRAL_EUROPE] if central else matches[:1]
+        if found and (central or found[0] in OTHER_SCRIPTS):
+            return found[0]
     return "latin-1" if UNDEFINED_1252.intersection(high) else "cp1252"

@@ -79,9 +79,7 @@ class Text:
         self._raw = raw
         self._head = raw.read(BLOCK_BYTES)
         self.encoding = _encoding(self._head, file.shown)
-        self._decoder = (
-            None if self.encoding in UTF8 else codecs.getincrementaldecoder(self.encoding)(errors="replace")
-        )
+        self._decoder = None if self.encoding in UTF8 else codecs.getincrementaldecoder(self.encoding)(errors="replace")
         if self._head.startswith(codecs.BOM_UTF8):
             self._head = self._head[3:]
 

@@ -1,2 +1,206 @@
-"""PLACEHOLDER of the lead: overwrite me."""
-def instruct(document): return iter(())
+"""Questions and answers out of a document, by rules on its headings: no model is asked, nothing leaves the machine.
+
+a heading that is a question           the heading                              the section
+a definition list                      What is TERM?                            the definition
+a heading with a known word            What are the symptoms of TITLE?          the section
+another heading below a title          What does TITLE say about HEADING?       the section
+a table of questions and answers       the first cell                           the second cell
+text before the first heading          What is TITLE about?                     that text
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from finetune.prepare.chunk import blocks_of, with_paths
+from finetune.records import Document
+
+MIN_ANSWER = 40  # characters of a section: shorter ones are captions and "See also"
+MIN_DEFINITION = 15  # characters: a meaning in three words is one
+MAX_TERM = 100  # characters: a longer term is a sentence
+MAX_LINKS = 0.5  # of the lines: a section that is mostly links, addresses or references answers nothing
+
+# The first word or words of a heading -> the question, {} standing for what the document is about.
+KNOWN = {
+    "at a glance": "What is {} at a glance?",
+    "overview": "What is {}?",
+    "definition": "What is {}?",
+    "description": "What is {}?",
+    "summary": "What is {}, in short?",
+    "about": "What is {}?",
+    "introduction": "What is {}?",
+    "background": "What is the background of {}?",
+    "symptoms": "What are the symptoms of {}?",
+    "signs and symptoms": "What are the signs and symptoms of {}?",
+    "signs": "What are the signs of {}?",
+    "causes": "What causes {}?",
+    "cause": "What causes {}?",
+    "etiology": "What causes {}?",
+    "risk factors": "What are the risk factors for {}?",
+    "who is at risk": "Who is at risk for {}?",
+    "complications": "What are the complications of {}?",
+    "diagnosis": "How is {} diagnosed?",
+    "exams and tests": "How is {} diagnosed?",
+    "tests": "Which tests are there for {}?",
+    "treatment": "How is {} treated?",
+    "treatments": "What are the treatments for {}?",
+    "therapy": "How is {} treated?",
+    "management": "How is {} managed?",
+    "outlook": "What is the outlook for {}?",
+    "prognosis": "What is the outlook for {}?",
+    "outlook (prognosis)": "What is the outlook for {}?",
+    "prevention": "How can {} be prevented?",
+    "inheritance": "How is {} inherited?",
+    "epidemiology": "How common is {}?",
+    "frequency": "How common is {}?",
+    "prevalence": "How common is {}?",
+    "transmission": "How is {} transmitted?",
+    "side effects": "What are the side effects of {}?",
+    "dosage": "What is the dosage of {}?",
+    "warnings": "What are the warnings about {}?",
+    "uses": "What is {} used for?",
+    "indications": "What is {} used for?",
+    "contraindications": "When should {} not be used?",
+    "ingredients": "What are the ingredients of {}?",
+    "fees": "What are the fees for {}?",
+    "costs": "What does {} cost?",
+    "pricing": "What does {} cost?",
+    "charges": "What are the charges for {}?",
+    "eligibility": "Who is eligible for {}?",
+    "requirements": "What are the requirements for {}?",
+    "benefits": "What are the benefits of {}?",
+    "advantages": "What are the advantages of {}?",
+    "disadvantages": "What are the disadvantages of {}?",
+    "risks": "What are the risks of {}?",
+    "how it works": "How does {} work?",
+    "how to apply": "How does one apply for {}?",
+    "application": "How does one apply for {}?",
+    "deadlines": "What are the deadlines for {}?",
+    "terms": "What are the terms of {}?",
+    "coverage": "What does {} cover?",
+    "exclusions": "What does {} not cover?",
+    "examples": "What are examples of {}?",
+    "history": "What is the history of {}?",
+    "features": "What are the features of {}?",
+    "types": "Which types of {} are there?",
+    "installation": "How is {} installed?",
+    "usage": "How is {} used?",
+    "troubleshooting": "What can be done about problems with {}?",
+    "purpose": "What is the purpose of {}?",
+    "scope": "What is the scope of {}?",
+}
+# Sections that tell of the document or point elsewhere.
+SKIPPED = re.compile(
+    r"(?:references?|sources?|bibliography|literature|further (?:reading|information)|see also|external links|links|notes"
+    r"|footnotes|endnotes|contents|table of contents|index|contact(?: us)?|disclaimer|copyright|licen[cs]e|authors?"
+    r"|acknowledge?ments?|revision history|change ?log|related (?:topics|pages|links|articles)|resources"
+    r"|for more information|learn more|share this.*|print this.*)\W*",
+    re.I,
+)
+NUMBER = re.compile(r"^(?:(?:chapter|section|part|article)\s+)?(?:\d+(?:\.\d+)*|[IVXLC]+)[.):]?\s+(?=\S)", re.I)
+LINK = re.compile(r"https?://|www\.|\bdoi:|@\w+\.|\b(?:tel|phone|fax)\b", re.I)
+CITATION = re.compile(r"^\s*(?:[-*]|\[?\d+[\].)])?\s*\S.*\b(?:19|20)\d\d\b.*\b(?:\d+\s*\(\d+\)|pp?\.\s*\d|\d+[-–]\d+)")
+SPEAKER = re.compile(r"^(?:Q|Question|A|Answer)\s*[:.]\s*", re.I)
+DEFINITION = re.compile(r"^([^\n|]{2,100})\n: (\S.*)$", re.S)
+TABLE_ROW = re.compile(r"^\|\s*(.+?)\s*(?<!\\)\|\s*(.+?)\s*(?<!\\)\|\s*$")
+DOUBLED = re.compile(r"\?{2,}$")
+NAMED_TITLES = re.compile(r"^(?:facts about|about|what is|what are|all about|guide to|introduction to)\s+", re.I)
+
+
+def instruct(document: Document) -> Iterator[tuple[str, str]]:
+    """Yield questions and their answers, in the order of the document, none twice.
+
+    Headings that are no question need the document's title (or the headings above) to say what they are about;
+    without one they give nothing.
+    """
+    seen: set[tuple[str, str]] = set()
+    for path, section in with_paths(document):
+        for question, answer in _pairs(document, path, section.heading, section.text):
+            pair = (_as_question(question), answer.strip())
+            if pair not in seen:
+                seen.add(pair)
+                yield pair
+
+
+def _pairs(document: Document, path: tuple[str, ...], heading: str | None, text: str) -> Iterator[tuple[str, str]]:
+    if any(SKIPPED.fullmatch(_bare(part)) for part in path):
+        return
+    rest = []
+    for block in blocks_of(text):
+        found = list(_definitions(block)) or list(_rows(block))
+        yield from found
+        if not found:
+            rest.append(block)
+    answer = "\n\n".join(rest)
+    question = _question(document, path, heading)
+    if question and _is_answer(answer):
+        yield question, SPEAKER.sub("", answer)
+
+
+def _question(document: Document, path: tuple[str, ...], heading: str | None) -> str | None:
+    """What a section answers; None where that cannot be told from its headings."""
+    if heading is None:
+        return f"What is {_subject(document.title)}?" if document.title and not document.title.endswith("?") else None
+    bare = _bare(heading)
+    if bare.endswith("?"):
+        return bare
+    about = next((part for part in reversed(path[:-1]) if not _known(part)), None)
+    if about is None:
+        return None
+    known = _known(heading)
+    if about.endswith("?"):
+        return f"{about} In particular: {bare}"
+    return (
+        known.format(_subject(about)) if known else f"What should I know about {_subject(bare)} in {_subject(about)}?"
+    )
+
+
+def _known(heading: str) -> str | None:
+    return KNOWN.get(_bare(heading).casefold().rstrip(":."))
+
+
+def _bare(heading: str) -> str:
+    """A heading without its number and the sign of the one who asks."""
+    return SPEAKER.sub("", NUMBER.sub("", heading)).strip()
+
+
+def _subject(text: str | None) -> str:
+    """What a title or heading is about, as it stands in a question."""
+    return NAMED_TITLES.sub("", _bare(text or "").rstrip(".:?!"))
+
+
+def _as_question(text: str) -> str:
+    text = DOUBLED.sub("?", " ".join(text.split()))
+    letters = [letter for letter in text if letter.isalpha()]
+    if letters and all(letter.isupper() for letter in letters) and len(letters) > 8:
+        text = text.lower()
+    return text[:1].upper() + text[1:]
+
+
+def _definitions(block: str) -> Iterator[tuple[str, str]]:
+    """A term and its meaning, as the readers write definition lists."""
+    match = DEFINITION.match(block)
+    if match and len(match[1]) <= MAX_TERM and len(match[2]) >= MIN_DEFINITION:
+        term = match[1].strip().rstrip(":")
+        yield (term if term.endswith("?") else f"What is {term}?"), match[2]
+
+
+def _rows(block: str) -> Iterator[tuple[str, str]]:
+    """The rows of a table of two columns whose first cell is a question."""
+    rows = [TABLE_ROW.match(line) for line in block.split("\n")]
+    pairs = [(row[1].replace("\\|", "|"), row[2].replace("\\|", "|")) for row in rows if row]
+    if len(pairs) != len(rows) or not all("|" not in answer for _, answer in pairs):
+        return
+    asked = [(question, answer) for question, answer in pairs if question.endswith("?") and _is_answer(answer)]
+    if len(asked) * 2 > max(len(pairs) - 2, 1):
+        yield from asked
+
+
+def _is_answer(text: str) -> bool:
+    """Whether a section says something: long enough, and not mostly links, addresses or references."""
+    if len(text) < MIN_ANSWER or text.rstrip().endswith(("?", ":")):
+        return False
+    lines = [line for line in text.split("\n") if line.strip()]
+    pointing = sum(1 for line in lines if CITATION.match(line) or (LINK.search(line) and len(line) < 200))
+    return pointing <= MAX_LINKS * len(lines)

@@ -97,7 +97,8 @@ def _is_foreign(sample: str, wanted: frozenset[str]) -> bool:
         language, confidence = _classify(prose)
         return confidence >= MIN_CONFIDENCE and language not in accepted
     # Chinese and Japanese, or Arabic and Persian, share a text's probability, and yet it is surely not English.
-    return sum(share for language, share in _identifier().rank(prose) if language in accepted) <= MAX_WANTED
+    wanted_share: float = sum(share for language, share in _identifier().rank(prose) if language in accepted)
+    return wanted_share <= MAX_WANTED
 
 
 def _prose(sample: str) -> str:

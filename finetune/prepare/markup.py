@@ -18,14 +18,14 @@ ATTRIBUTES = r"""(?:\s+[A-Za-z][\w:.-]*\s*=\s*(?:"[^"<]*"|'[^'<]*'|[^\s"'<>]+))*
 TAG = re.compile(rf"<(/?)({BLOCKS}|{INLINES}|{OTHERS})({ATTRIBUTES})\s*/?>", re.I)
 # Code keeps its tags: a fenced block, or a span between backticks.
 CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.S)
-COMMENT = re.compile(r"<!--.*?-->|<!doctype[^>]*>", re.S | re.I)
-UNSEEN = re.compile(r"<(script|style|noscript)\b[^>]*>.*?(?:</\1\s*>|\Z)", re.S | re.I)
+COMMENT = re.compile(r"<!--(?:(?!<!--).)*?-->|<!doctype[^<>]*>", re.S | re.I)
+UNSEEN = re.compile(r"<(script|style|noscript)\b[^<>]*>.*?(?:</\1\s*>|\Z)", re.S | re.I)
 SCRIPTS = re.compile(rf"<(sup|sub){ATTRIBUTES}\s*>([^<>]{{1,40}})</\1\s*>", re.I)
 RAISED = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")
 LOWERED = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
 PLAINLY_RAISED = {"st", "nd", "rd", "th", "®", "©", "™", "tm", "*", "†", "‡"}  # 5th, not 5^th
 BLOCK_NAME = re.compile(BLOCKS, re.I)
-BREAKS = re.compile(r"[ \t]*\n[ \t]*(?:\n\s*)+")
+BREAKS = re.compile(r"\n[ \t]*\n\s*")
 
 
 def strip_markup(text: str) -> str:

@@ -81,7 +81,9 @@ def place_by_time(numbers: Numbers, share: Shares, moments: tuple[float, float] 
         moments = tuple(float(ordered[min(int(cut * len(ordered)), len(ordered) - 1)]) for cut in cuts)  # type: ignore[assignment]
         assert moments is not None
         if len(ordered) and ordered[0] == moments[1]:
-            raise InputError("--split-by-time: the rows are of one moment, so that none is older. Choose another column")
+            raise InputError(
+                "--split-by-time: the rows are of one moment, so that none is older. Choose another column"
+            )
     numbers.split[rows] = np.select([times >= moments[1], times >= moments[0]], [TEST, VALIDATION], TRAIN)
     numbers.split[numbers.split == OPEN] = TRAIN
     return moments

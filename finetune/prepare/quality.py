@@ -9,7 +9,7 @@ For documents (task `text`) these are rules of Gopher (Rae et al. 2021, arXiv 21
 - Four words in five must have a letter in Gopher; half of them here, and lines of tables are not counted.
 - Repeated lines and paragraphs: 30 % of lines or 20 % of their characters in Gopher; lines of tables and short ones (a
   list of "None" or of dates) do not count here, and both shares have to be above 30 %.
-- The share of the most frequent 2-, 3-, 4-gram: 20, 18 and 16 % of the characters, as in Gopher.
+- The share of the most frequent 2-, 3-, 4-gram: 20, 18 and 16 % of the characters, as in Gopher, over the same lines.
 - Gopher's bullets, stop words and FineWeb's punctuation at line ends are left out: lists and tables are good medicine.
 """
 
@@ -31,7 +31,7 @@ MAX_TOP_GRAM = {2: 0.20, 3: 0.18, 4: 0.16}
 LOOP_WORDS, LOOP_DISTINCT, LOOP_MEASURED, LOOP_WORD, LOOP_LETTERS = 60, 0.12, 400, 200, 6
 FEW_DISTINCT = 0.5  # texts with a larger share of distinct words are not counted by n-grams
 MEASURED_WORDS = 2000
-ENOUGH_WORDS, ENOUGH_LINES, LONG_LINE = 20, 4, 20
+ENOUGH_WORDS, ENOUGH_LINES, LONG_LINE, TABLE_WIDTH = 20, 4, 20, 200
 
 LETTER = re.compile(r"[^\W\d_]")
 WIDE = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
@@ -95,7 +95,7 @@ def _judge_document(text: str) -> str | None:
         return "loop"
     if text.count("\n") >= ENOUGH_LINES - 1 and _are_repeated(text.split("\n")):
         return "repeated_lines"
-    if spaced and len(words) >= ENOUGH_WORDS and distinct < FEW_DISTINCT * len(words) and _has_top_gram(words):
+    if spaced and len(words) >= ENOUGH_WORDS and distinct < FEW_DISTINCT * len(words) and _has_top_gram(text):
         return "repeated_phrases"
     return None
 
@@ -107,7 +107,7 @@ def _are_plain(words: Sequence[str]) -> bool:
 
 
 def _judge_words(text: str) -> str | None:
-    words = [word for line in text.split("\n") if not TABLE_LINE.search(line) for word in line.split()]
+    words = [word for line in text.split("\n") if not _is_of_table(line) for word in line.split()]
     if len(words) < ENOUGH_WORDS:
         return None
     lengths = [sum(map(str.isalpha, word)) for word in words]
@@ -120,7 +120,7 @@ def _judge_words(text: str) -> str | None:
 
 def _are_repeated(lines: Sequence[str]) -> bool:
     stripped = [line.strip() for line in lines]
-    counted = [line for line in stripped if len(line) > LONG_LINE and not TABLE_LINE.search(line)]
+    counted = [line for line in stripped if _is_prose(line)]
     if len(counted) < ENOUGH_LINES:
         return False
     distinct = set(counted)
@@ -131,8 +131,18 @@ def _are_repeated(lines: Sequence[str]) -> bool:
     return repeats > MAX_REPEATED_LINES and characters > MAX_REPEATED_LINES
 
 
-def _has_top_gram(words: Sequence[str]) -> bool:
-    words = words[:MEASURED_WORDS]
+def _is_prose(line: str) -> bool:
+    return len(line) > LONG_LINE and not _is_of_table(line)
+
+
+def _is_of_table(line: str) -> bool:
+    return bool(TABLE_LINE.search(line[:TABLE_WIDTH]))
+
+
+def _has_top_gram(text: str) -> bool:
+    words = [word for line in text.split("\n") if _is_prose(line) for word in line.split()][:MEASURED_WORDS]
+    if len(words) < ENOUGH_WORDS:
+        return False
     total = sum(map(len, words))
     # A gram's characters are at most those of all occurrences of its words, which are fast to count.
     largest = sorted((count * len(word) for word, count in Counter(words).items()), reverse=True)
@@ -166,7 +176,12 @@ def _is_placeholder(answer: str) -> bool:
     if len(answer) > LONGEST_PLACEHOLDER:
         return LOREM in answer[:200].lower()
     bare = answer.strip().lower()
-    return bare in PLACEHOLDERS or bare.strip(" .:-–—_!") in PLACEHOLDERS or bool(PUNCTUATION.fullmatch(bare))
+    return (
+        bare.startswith(LOREM)
+        or bare in PLACEHOLDERS
+        or bare.strip(" .:-–—_!") in PLACEHOLDERS
+        or bool(PUNCTUATION.fullmatch(bare))
+    )
 
 
 def _is_echo(question: str, answer: str) -> bool:

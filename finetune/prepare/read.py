@@ -19,7 +19,7 @@ from finetune.prepare.workers import ordered_map
 from finetune.recipe import Domain
 
 Progress = Callable[[str, int, int, str], None]
-SMALL = 4 * 2**20  # bytes: reading so little takes less time than starting processes
+SMALL = 2 * 2**20  # bytes: reading so little takes less time than starting processes
 
 
 def read_shards(

@@ -63,6 +63,8 @@ class Placed:
     split: Split | None
     official: bool = False  # of a published test set, whose rows must all stay
     moment: float | None = None
+    asked: str = ""  # before scrubbing, as eval sets have it; instructions do not count
+    answered: str = ""
 
 
 @dataclass
@@ -87,7 +89,9 @@ def make_rows(job: Job, block: Block, ledger: Ledger) -> Made:
         for number, draft in enumerate(drafts, 1):
             name = f"{file_id(part.source, part.file)}#{number}"
             try:
-                _take(job, part, draft, name, file_id(part.source, part.file), None, made, ledger, split=part.file.split)
+                _take(
+                    job, part, draft, name, file_id(part.source, part.file), None, made, ledger, split=part.file.split
+                )
             except Unusable as error:
                 problem = RecordError(part.file.shown, str(error))
                 ledger.refuse_file(part.source, part.file, error.reason, problem)
@@ -218,9 +222,13 @@ def _take(
     if reason is not None:
         ledger.drops.append(Drop(name, *reason))
         return
+    asked = answered = ""
+    if job.evals is not None and not official:
+        asked = "\n".join(turn.content for turn in example.prompt if turn.role != "system")
+        answered = example.answer
     if job.scrub:
         example = _scrubbed(example, ledger)
-    made.rows.append(Placed(example, split, official, moment))
+    made.rows.append(Placed(example, split, official, moment, asked, answered))
 
 
 def _unwanted(job: Job, example: Example) -> tuple[str, str] | None:
@@ -249,7 +257,10 @@ def _scrubbed(example: Example, ledger: Ledger) -> Example:
     """The example without identifiers; a label stays as it is."""
     kept = 1 if example.task == "classification" else 0
     cut = len(example.messages) - kept
-    turns = [replace(turn, content=scrub(turn.content, ledger.scrubbed)) for turn in example.messages[:cut]]
+    texts = [scrub(turn.content, ledger.scrubbed) for turn in example.messages[:cut]]
+    if all(text is turn.content for text, turn in zip(texts, example.messages, strict=False)):
+        return example
+    turns = [replace(turn, content=text) for turn, text in zip(example.messages, texts, strict=False)]
     return replace(example, messages=(*turns, *example.messages[cut:]))
 
 

@@ -100,10 +100,11 @@ def _always(found: str, before: str, after: str) -> bool:
 
 @dataclass(frozen=True)
 class Identifier:
-    """A kind of identifier: a sign that texts without it need no search, where it may be, and whether it is one."""
+    """A kind of identifier: what texts without it need no search for, where it may be, and whether it is one."""
 
     entity: str
     sign: str
+    hint: re.Pattern[str]
     pattern: re.Pattern[str]
     check: Callable[[str, str, str], bool]
 
@@ -113,39 +114,49 @@ IDENTIFIERS = (
     Identifier(
         "EMAIL",
         "@",
+        re.compile("@"),
         re.compile(r"(?<![\w.+-])[\w.+%-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}\b"),
         _always,
     ),
     Identifier(
         "IBAN",
         "",
+        re.compile(r"\d(?<=[A-Za-z][A-Za-z]\d)\d"),  # led by a digit: letters are everywhere
         re.compile(r"[A-Za-z](?<!\w.)[A-Za-z]\d\d(?: ?[A-Za-z0-9]{4}){2,6}(?: ?[A-Za-z0-9]{1,3})?(?!\w)"),
         _is_iban,
     ),
     Identifier(
         "CARD",
         "",
+        re.compile(r"\d{4}[ -]?\d{4}"),
         re.compile(
             r"\d(?<![\w.,+-].)(?:\d{12,15}|\d{3}([ -])\d{4}\1\d{4}\1\d{4}|\d{3}([ -])\d{6}\2\d{4,5})(?![\w-]|[.,]\d)"
         ),
         _is_card,
     ),
-    Identifier("SSN", "-", re.compile(r"\d(?<![\w.,+-].)\d\d-\d\d-\d{4}(?![\w-]|[.,]\d)"), _is_ssn),
+    Identifier(
+        "SSN", "-", re.compile(r"\d-\d\d-\d"), re.compile(r"\d(?<![\w.,+-].)\d\d-\d\d-\d{4}(?![\w-]|[.,]\d)"), _is_ssn
+    ),
     Identifier(
         "PHONE",
         "+",
+        re.compile(r"\+\d"),
         re.compile(r"(?<![\w+])(?:\+\d{1,3}|\(\+\d{1,3}\))(?:[ .\-/]?(?:\(\d{1,5}\)|\d{1,5})){2,7}(?!\w|[.,]\d)"),
         _is_phone,
     ),
-    Identifier("IP", ".", re.compile(r"\d(?<![\w.].)\d{0,2}(?:\.\d{1,3}){3}(?!\w|\.\d)"), _is_ipv4),
+    Identifier(
+        "IP", ".", re.compile(r"\d\.\d"), re.compile(r"\d(?<![\w.].)\d{0,2}(?:\.\d{1,3}){3}(?!\w|\.\d)"), _is_ipv4
+    ),
 )
+DIGIT = re.compile(r"\d")
+WITHOUT_DIGITS = IDENTIFIERS[:1]
 CONTEXT = 24  # characters before and after that the checks see
 
 
 def scrub(text: str, counts: Counter[str]) -> str:
     """Replace the identifiers in `text` by `[EMAIL]`, `[IBAN]`, `[CARD]`, `[SSN]`, `[PHONE]`, `[IP]` and count them."""
-    for identifier in IDENTIFIERS:
-        if identifier.sign in text:
+    for identifier in IDENTIFIERS if DIGIT.search(text) else WITHOUT_DIGITS:
+        if identifier.sign in text and identifier.hint.search(text):
             text = identifier.pattern.sub(partial(_replace, identifier, counts), text)
     return text
 

@@ -117,12 +117,8 @@ def matches_of(shard: Shard) -> Iterator[tuple[int, Match]]:
 def _matches(job: Job, rows: Sequence[Placed]) -> list[list[Any]]:
     if job.evals is None or not rows:
         return []
-    questions = ["\n".join(turn.content for turn in row.example.prompt if turn.role != "system") for row in rows]
-    answers = [row.example.answer for row in rows]
-    found = job.evals.match_rows(questions, answers)
-    return [
-        [row, match.item, match.field, list(match.grams)] for row, match in found if not rows[row].official
-    ]
+    found = job.evals.match_rows([row.asked for row in rows], [row.answered for row in rows])
+    return [[row, match.item, match.field, list(match.grams)] for row, match in found]
 
 
 def _table(job: Job, rows: Sequence[Placed]) -> pa.Table:

@@ -100,9 +100,7 @@ def _wanted(request: PrepareRequest, domain: Domain) -> Iterable[SourceRecipe]:
     """The sources of a recipe, without those whose licence the user has not accepted."""
     listed = domain.recipe.sample if request.sample else domain.recipe.sources
     tasks = request.tasks or [name for name, task in domain.recipe.tasks.items() if task.default]
-    sources = [
-        source for source in listed if source.id in request.include or (source.default and source.task in tasks)
-    ]
+    sources = [source for source in listed if source.id in request.include or (source.default and source.task in tasks)]
     if not sources:
         raise InputError(_nothing_listed(domain, tasks, listed))
     closed = [source for source in sources if source.noncommercial and not request.accept_noncommercial]
@@ -145,7 +143,10 @@ def _open_address(url: str, request: PrepareRequest) -> Source:
     path, shown = download(url), public_address(url)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    files = [replace(file, shown=shown if file.member is None else f"{shown}/{file.member}") for file in find_files(str(path))]
+    files = [
+        replace(file, shown=shown if file.member is None else f"{shown}/{file.member}")
+        for file in find_files(str(path))
+    ]
     placed = _place(files, None, request)
     return Source(_plain_id(path.name), shown, request.license or UNKNOWN_LICENSE, placed, f"sha256:{digest}")
 
@@ -160,8 +161,7 @@ def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) ->
     if not (recipe and recipe.splits) and set(splits) == {"train"}:
         splits = [None] * len(splits)  # an only split is no split
     files = [
-        DataFile(file.path, file.name, f"{uri}/{file.name}", split)
-        for file, split in zip(read, splits, strict=True)
+        DataFile(file.path, file.name, f"{uri}/{file.name}", split) for file, split in zip(read, splits, strict=True)
     ]
     name = recipe.id if recipe else _plain_id(uri.removeprefix(f"{HUB}datasets/").split("@")[0].split("/")[-1])
     return Source(name, uri, license, _place(files, recipe, request), data.revision, recipe)

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from finetune import __version__
 from finetune.artifacts import make_folder
+from finetune.prepare.eval_index import EvalIndex
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.sources import Source
 
 KEY = "key"
 
 
-def open_work(request: PrepareRequest, sources: Sequence[Source]) -> Path:
+def open_work(request: PrepareRequest, sources: Sequence[Source], evals: EvalIndex | None) -> Path:
     """The work folder of this request; what another request or other files left there is removed.
 
     Raises:
@@ -29,7 +30,7 @@ def open_work(request: PrepareRequest, sources: Sequence[Source]) -> Path:
     """
     out = Path(os.path.abspath(request.output_dir))
     folder = out.parent / f".{out.name}.work"
-    key = _key(request, sources)
+    key = _key(request, sources, evals)
     if not (folder / KEY).is_file() or (folder / KEY).read_text("utf-8") != key:
         shutil.rmtree(folder, ignore_errors=True)
         make_folder(folder)
@@ -40,7 +41,7 @@ def open_work(request: PrepareRequest, sources: Sequence[Source]) -> Path:
     return folder
 
 
-def _key(request: PrepareRequest, sources: Sequence[Source]) -> str:
+def _key(request: PrepareRequest, sources: Sequence[Source], evals: EvalIndex | None) -> str:
     """A digest of all that decides what the stages make; files count by name, size and time of change."""
     asked = {name: value for name, value in asdict(request).items() if name not in {"workers", "overwrite"}}
     files = [
@@ -49,5 +50,6 @@ def _key(request: PrepareRequest, sources: Sequence[Source]) -> str:
         for file in source.files
         for status in [file.path.stat()]
     ]
-    text = json.dumps([__version__, asked, files], sort_keys=True, default=str)
+    compared = hashlib.sha256(evals.keys.tobytes()).hexdigest() if evals is not None else None
+    text = json.dumps([__version__, asked, files, compared], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

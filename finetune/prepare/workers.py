@@ -55,6 +55,3 @@ def _start(function: Callable[[Any], Any]) -> None:
 
 def _run(item: Any) -> Any:
     return _function[0](item)
-
-
-

@@ -67,9 +67,13 @@ def write_rows(
                 _count(tally, chosen)
             on_shard(number + 1)
     kept = numbers.kept
-    for bound, number in zip(*np.unique(np.searchsorted(WORD_BOUNDS, numbers.words[kept]), return_counts=True), strict=True):
+    for bound, number in zip(
+        *np.unique(np.searchsorted(WORD_BOUNDS, numbers.words[kept]), return_counts=True), strict=True
+    ):
         tally.words[WORD_BOUNDS[bound]] = int(number)
-    tally.by_task.update({TASKS[kind]: int((numbers.kind[kept] == kind).sum()) for kind in np.unique(numbers.kind[kept])})
+    tally.by_task.update(
+        {TASKS[kind]: int((numbers.kind[kept] == kind).sum()) for kind in np.unique(numbers.kind[kept])}
+    )
     return tally
 
 

@@ -12,7 +12,9 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import numpy as np
@@ -37,7 +39,9 @@ LEAK = (
     "large city hospitals?"
 )
 ANSWER = "Long night shifts were linked to a small rise in systolic pressure, which had gone after two days of rest."
-FILLER = "The committee met on a rainy Tuesday and spoke for hours about chairs, lamps and the price of printing paper. "
+FILLER = (
+    "The committee met on a rainy Tuesday and spoke for hours about chairs, lamps and the price of printing paper. "
+)
 TWEET = "$ACME - Acme Rail cuts its outlook after strike https://t.co/aaaaaaa"
 
 
@@ -108,9 +112,10 @@ def test_questions_answers_and_contexts_are_found_separately_in_either_text_of_a
 
 
 def test_no_gram_runs_from_question_to_answer_or_from_row_to_row() -> None:
-    words = LEAK.split()
-    index = index_of(EvalItem("q", LEAK))
+    words = LEAK.split()[:24]
+    index = index_of(EvalItem("q", " ".join(words)))
     first, second = " ".join(words[:12]), " ".join(words[12:])
+    assert judge(index, (f"{first} {second}", "")).rows == (0,)
     assert judge(index, (first, second), ("", ""), (second, first), (second, "")).hits == ()
 
 
@@ -156,7 +161,9 @@ def test_from_eight_words_on_a_short_text_is_found_inside_others() -> None:
 
 def test_characters_are_the_words_of_scripts_without_blanks() -> None:
     item = EvalItem("q", "糖尿病患者每天应该检查几次血糖水平才算安全")
-    assert rows_hit([item], "请问:糖尿病患者每天应该检查几次血糖水平才算安全?谢谢。", "高血压患者每天应该量几次血压") == (0,)
+    assert rows_hit(
+        [item], "请问:糖尿病患者每天应该检查几次血糖水平才算安全?谢谢。", "高血压患者每天应该量几次血压"
+    ) == (0,)
 
 
 @pytest.mark.parametrize("label", ["yes", "bullish", "Maybe.", "See your doctor.", "A", "Option B is right"])
@@ -185,7 +192,8 @@ def test_a_phrase_of_many_rows_does_not_count_and_is_reported() -> None:
     assert len(few.rows) == MOST_ROWS
     many = judge(index, *others, (f"Report: {PHRASE} fish.", ""), (index.ids[0], ""))
     assert many.hits == ()
-    assert (many.ignored[0].grams_of_many_rows, many.ignored[0].rows) == (5, MOST_ROWS + 1)  # 17 words have 5 grams
+    grams = len(split_words(PHRASE)) - GRAM + 1
+    assert (many.ignored[0].grams_of_many_rows, many.ignored[0].rows) == (grams, MOST_ROWS + 1)
 
 
 def test_a_leak_among_boilerplate_is_still_found_and_its_overlap_counts_telling_grams_only() -> None:
@@ -220,8 +228,10 @@ def test_a_large_corpus_allows_a_share_of_its_rows() -> None:
 
 
 def test_an_instruction_of_many_items_is_not_indexed() -> None:
-    instruction = "Read the following news item with care and then say whether it is good or bad for those who hold shares."
-    items = [EvalItem(str(number), f"{instruction} Item {number}") for number in range(MOST_ITEMS[QUESTION] + 1)]
+    instruction = (
+        "Read the following news item with care and then say whether it is good or bad for those who hold shares."
+    )
+    items = [EvalItem(str(number), f"{instruction} N{number}") for number in range(MOST_ITEMS[QUESTION] + 1)]
     verdict = judge(index_of(*items), (f"{instruction} Something quite different.", ""))
     assert verdict.hits == ()
     assert verdict.ignored[0].grams_of_many_items == len(split_words(instruction)) - GRAM + 1
@@ -259,7 +269,9 @@ def test_a_set_without_items_or_with_an_id_twice_is_refused() -> None:
 
 
 def test_a_saved_index_is_the_same_and_holds_no_text(tmp_path: Path) -> None:
-    index = merge_indexes([index_of(EvalItem("a", LEAK, ANSWER, FILLER)), index_of(EvalItem("b", TWEET), name="tweets")])
+    index = merge_indexes(
+        [index_of(EvalItem("a", LEAK, ANSWER, FILLER)), index_of(EvalItem("b", TWEET), name="tweets")]
+    )
     index.save(tmp_path / "deep" / "one.npz")
     loaded = EvalIndex.load(tmp_path / "deep" / "one.npz")
     loaded.save(tmp_path / "two.npz")
@@ -292,33 +304,35 @@ def _header(**changes: object) -> np.ndarray:
     return np.frombuffer(json.dumps(whole).encode(), np.uint8)
 
 
-HOSTILE: dict[str, dict[str, np.ndarray]] = {
-    "pickled objects": {"keys": np.array([{"a": 1}], object)},
-    "another kind of numbers": {"keys": np.zeros(3, np.float64)},
-    "a table": {"keys": np.zeros((3, 3), np.uint64)},
-    "other byte order": {"keys": np.zeros(3, ">u8")},
-    "columns of different lengths": {"fields": np.zeros(1, np.uint8)},
-    "items that are not there": {"items": np.full(13, 9, np.uint16)},
-    "fields that are not there": {"fields": np.full(13, 3, np.uint8)},
-    "keys out of order": {"keys": np.arange(13, 0, -1).astype(np.uint64)},
-    "a header that is no JSON": {"header": np.frombuffer(b"{" * 9, np.uint8)},
-    "a header that is a list": {"header": np.frombuffer(b"[]", np.uint8)},
-    "a header nested too deep": {"header": np.frombuffer(b"[" * 200_000, np.uint8)},
-    "another version": {"header": _header(version=2)},
-    "wrong counts": {"header": _header(sets=[["exam", 2, 0]])},
-    "negative counts": {"header": _header(sets=[["exam", 2, 0], ["more", -1, 0]])},
-    "ids that are no text": {"header": _header(ids=[["q"]])},
+KEYS = len(index_of(EvalItem("q", LEAK)).keys)
+HOSTILE: dict[str, tuple[dict[str, np.ndarray], str]] = {
+    "pickled objects": ({"keys": np.array([{"a": 1}], object)}, "keys is not a row of uint64"),
+    "another kind of numbers": ({"keys": np.zeros(KEYS, np.float64)}, "keys is not a row of uint64"),
+    "a table": ({"keys": np.zeros((KEYS, 1), np.uint64)}, "keys is not a row of uint64"),
+    "another byte order": ({"keys": np.zeros(KEYS, ">u8")}, "keys is not a row of uint64"),
+    "columns of different lengths": ({"fields": np.zeros(1, np.uint8)}, "differ in length"),
+    "items that are not there": ({"items": np.full(KEYS, 1, np.uint16)}, "points at items"),
+    "fields that are not there": ({"fields": np.full(KEYS, 3, np.uint8)}, "points at items or fields"),
+    "lengths that are not there": ({"lengths": np.full(KEYS, 14, np.uint8)}, "points at items or fields"),
+    "keys out of order": ({"keys": np.arange(KEYS, 0, -1).astype(np.uint64)}, "not in order"),
+    "a header that is no JSON": ({"header": np.frombuffer(b"{" * 9, np.uint8)}, "header cannot be read"),
+    "a header that is a list": ({"header": np.frombuffer(b"[]", np.uint8)}, "header cannot be read"),
+    "a header nested too deep": ({"header": np.frombuffer(b"[" * 200_000, np.uint8)}, "header cannot be read"),
+    "another version": ({"header": _header(version=2)}, "another version"),
+    "wrong counts": ({"header": _header(sets=[["exam", 2, 0]])}, "do not have the items"),
+    "negative counts": ({"header": _header(sets=[["exam", 2, 0], ["more", -1, 0]])}, "no numbers"),
+    "ids that are no text": ({"header": _header(ids=[["q"]])}, "no text"),
 }
 
 
-@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_hostile_file_is_refused(change: dict[str, np.ndarray], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("change", "reason"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_file_is_refused(change: dict[str, np.ndarray], reason: str, tmp_path: Path) -> None:
     index = index_of(EvalItem("q", LEAK))
     good, bad = tmp_path / "good.npz", tmp_path / "bad.npz"
     np.savez(good, **_members(index))
     assert EvalIndex.load(good).match(LEAK, "") == index.match(LEAK, "")
-    np.savez(bad, **(_members(index) | change), allow_pickle=True)
-    with pytest.raises(InputError, match=r"bad\.npz is damaged or is no index .*index_eval_set\.py"):
+    np.savez(bad, **(_members(index) | change))
+    with pytest.raises(InputError, match=rf"bad\.npz is damaged or is no index .*{reason}.*index_eval_set\.py"):
         EvalIndex.load(bad)
 
 
@@ -334,6 +348,19 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
             EvalIndex.load(path)
 
 
+@given(st.data())
+def test_no_damage_is_anything_but_an_input_error(data: st.DataObject) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "index.npz"
+        index_of(EvalItem("q", LEAK)).save(path)
+        content = bytearray(path.read_bytes())
+        for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
+            content[place] = data.draw(st.integers(0, 255))
+        path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+        with suppress(InputError):
+            EvalIndex.load(path).match(LEAK, "")
+
+
 def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -345,11 +372,16 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
 
 def test_a_header_that_claims_terabytes_allocates_nothing(tmp_path: Path) -> None:
     path = tmp_path / "huge.npz"
-    members = _members(index_of(EvalItem("q", LEAK)))
-    np.savez(path, **members)
-    content = path.read_bytes().replace(b"'shape': (13,), }  ", b"'shape': (10**13,)}")
-    path.write_bytes(content.replace(b"(10**13,)}", b"(9999999,)}"))
-    with pytest.raises(InputError, match="damaged"):
+    np.savez(path, **_members(index_of(EvalItem("q", LEAK))))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    old = f"({KEYS},), }}               ".encode()
+    assert old in members["keys.npy"]
+    members["keys.npy"] = members["keys.npy"].replace(old, b"(999999999999,), }".ljust(len(old)))
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(InputError, match="the array keys is not a row of uint64"):
         EvalIndex.load(path)
 
 
@@ -366,7 +398,9 @@ def _domain(tmp_path: Path, **changes: str) -> str:
 
 
 def test_a_missing_eval_set_is_an_error_that_says_where_it_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"eval set tfns of the domain finance is not at .*tfns\.npz.* Install") as raised:
+    with pytest.raises(
+        InputError, match=r"eval set tfns of the domain finance is not at .*tfns\.npz.* Install"
+    ) as raised:
         open_evals(load_domain(_domain(tmp_path)))
     assert str(tmp_path / "evals" / "tfns.npz") in str(raised.value)
 

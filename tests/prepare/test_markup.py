@@ -26,3 +26,8 @@ def test_markup_becomes_what_the_golden_file_says(file: Path) -> None:
 def test_text_without_pairs_breaks_or_attributes_stays_as_it_is(text: str) -> None:
     if "</" not in text and "=" not in text and "<br" not in text:
         assert strip_markup(text) == text
+
+
+@pytest.mark.parametrize("piece", ["<!--", "<script", "<b a=b ", "<sup>", "&lt;", "\n \t", "`", "<!doctype "])
+def test_hostile_markup_takes_no_quadratic_time(piece: str) -> None:
+    strip_markup("<br>" + piece * 50_000)

@@ -15,6 +15,8 @@ from finetune.prepare.page import LABEL_LENGTH, LISTED_HITS, NAMED_LABELS, Corpu
 from finetune.records import Drop, Example, Message
 from finetune.show import CorpusView, show_corpus
 
+from .conftest import Preparer, write_jsonl
+
 SECRET = "swordfish-4711"
 HITS = [
     {"row": "news/7", "eval_set": "fpb-test", "item": "i-31", "field": "question", "overlap": 0.87},
@@ -123,8 +125,11 @@ def test_page_has_every_figure() -> None:
     assert ["17 to 32", "3,333", "92.3 %", ""] in rows
     assert ["33 and more", "44", "1.2 %", ""] in rows
     assert ["dedup: near_duplicate", "190", "96.4 %", ""] in rows
-    assert [["2 rows", "80"], ["3 rows", "9"], ["6 to 10 rows", "2"], ["101 rows and more", "1"]] == [
-        row[:2] for row in rows if row[0].endswith(("rows", "rows and more"))
+    assert [row[:2] for row in rows if row[0].endswith(("rows", "rows and more"))] == [
+        ["2 rows", "80"],
+        ["3 rows", "9"],
+        ["6 to 10 rows", "2"],
+        ["101 rows and more", "1"],
     ]
     assert ["fpb-test", "970", "1"] in rows
     assert ["pubmedqa", "500", "0"] in rows
@@ -218,6 +223,16 @@ def test_no_text_of_a_row_is_on_the_page(tmp_path: Path) -> None:
     assert SECRET not in html
     assert "(1 more)" in html
     assert "bullish" in html
+
+
+def test_prepare_writes_a_page_without_row_text(prepared: Preparer, tmp_path: Path) -> None:
+    rows = [{"question": f"Who knows {SECRET} number {n}?", "answer": f"{SECRET} {n}"} for n in (1, 2, 3, 3)]
+    made = prepared(write_jsonl(tmp_path / "rows.jsonl", rows), license="mit")
+    assert any(SECRET in text for text in made.texts)
+    assert made.drops
+    for name in ("corpus.html", "README.md", "drops.jsonl", "manifest.json"):
+        assert SECRET not in (made.corpus.path / name).read_text("utf-8")
+    assert Page((made.corpus.path / "corpus.html").read_text("utf-8")).problems == []
 
 
 def facts_of(view: CorpusView) -> CorpusFacts:
