@@ -257,7 +257,7 @@ def main() -> None:
     parser.add_argument("--datatrove", metavar="PYTHON")
     parser.add_argument("--text-dedup", metavar="PYTHON")
     parser.add_argument("--slmtune", default="", help="more arguments of slmtune prepare")
-    parser.add_argument("--only", help="names of the tools to run, with commas")
+    parser.add_argument("--only", default="", help="how the names of the tools to run begin, with commas")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder otherwise")
     arguments = parser.parse_args()
@@ -271,7 +271,7 @@ def main() -> None:
             numbers = write(source, count, parts=2 * arguments.workers)
             rates: dict[str, float] = {}
             for tool, command, result, form in commands(arguments, source, Path(folder), count <= arguments.compare_at):
-                if arguments.only and tool.split()[0] not in arguments.only.split(","):
+                if not tool.startswith(tuple(arguments.only.split(","))):
                     continue
                 environment = {"OMP_NUM_THREADS": "1", "HF_HOME": f"{folder}/hub", "XDG_CACHE_HOME": f"{folder}/cache"}
                 seconds, peak = run(tool, command, Path(folder, "log"), environment)

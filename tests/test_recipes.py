@@ -12,7 +12,7 @@ import pytest
 
 from finetune.artifacts import Corpus
 from finetune.corpus import read_split
-from finetune.errors import ConfigError, UnknownNameError
+from finetune.errors import ConfigError, InputError, UnknownNameError
 from finetune.licenses import LEVELS, is_noncommercial, strictest
 from finetune.prepare import PrepareRequest, prepare
 from finetune.prepare.prompts import Prompt, load_prompt
@@ -330,6 +330,19 @@ def test_an_unknown_label_of_a_source_is_refused_with_the_choices(legal: Path, t
     (legal / "data" / "train.csv").write_text("wording,label\nPay rent.,0\nUse the garden.,2\n", "utf-8")
     with pytest.raises(Exception, match=r"train\.csv:3: the label is none of duty, right"):
         prepare(PrepareRequest(tmp_path / "out", domain=str(legal)))
+
+
+def test_an_answer_can_be_made_by_a_template(legal: Path, tmp_path: Path) -> None:
+    template = """{{ 'duty' if weight | float < 0 else 'right' if weight | float <= 1 else '' }}"""
+    text = RECIPE.replace("map: {clause: wording}", f'map: {{clause: wording}}\n    answer_template: "{template}"')
+    (legal / "recipe.yaml").write_text(text, "utf-8")
+    rows = "wording,weight\nPay rent.,-0.5\nUse the garden.,1\nLeave the key.,2\n"
+    (legal / "data" / "train.csv").write_text(rows, "utf-8")
+    result = prepare(PrepareRequest(tmp_path / "out", domain=str(legal), on_error="skip"))
+    assert [row.label for row in read_split(Corpus.open(result.corpus), "train")] == ["duty", "right"]
+    assert sum(result.dropped.values()) == 1
+    with pytest.raises(InputError, match=r"train\.csv:4: "):
+        prepare(PrepareRequest(tmp_path / "again", domain=str(legal)))
 
 
 def test_noncommercial_sources_alone_need_consent(legal: Path, tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
     folder = open_work(request, [*earlier, *sources], evals)
     try:
         shards = read_shards(parts, request, domain, evals, folder, ledger, on_progress)
+        if not any(shard.rows for shard in shards):
+            raise InputError(_nothing_left(shards, None, ledger))
         numbers = collect(shards, parts, [source.id for source in (*earlier, *sources)])
         decided = decide(numbers, shards, [*earlier, *sources], request, evals, folder, on_progress)
         if not numbers.kept.any():
@@ -75,13 +77,14 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
     return PrepareResult(**result, seconds=round(time.perf_counter() - started, 3))
 
 
-def _nothing_left(shards: Sequence[Shard], numbers: Numbers, ledger: Ledger) -> str:
+def _nothing_left(shards: Sequence[Shard], numbers: Numbers | None, ledger: Ledger) -> str:
     read = sum(shard.facts["read"] for shard in shards)
-    reasons = {reason: int((numbers.reason == number).sum()) for number, (_, reason) in enumerate(numbers.reasons)}
-    for reason in [drop[2] for shard in shards for drop in shard.facts["drops"]] + [d.reason for d in ledger.drops]:
-        reasons[reason] = reasons.get(reason, 0) + 1
-    del reasons[""]
-    return f"No row is left: {read} read, dropped {reasons}. Correct the rows"
+    reasons = Counter(drop[2] for shard in shards for drop in shard.facts["drops"])
+    reasons.update(drop.reason for drop in ledger.drops)
+    if numbers is not None:
+        reasons.update(numbers.reasons[reason][1] for reason in numbers.reason if reason)
+    told = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
+    return f"No row is left: {read} read, dropped {told or 'none'}. Correct the rows, or look at the reasons in the guide"
 
 
 def _write(

@@ -24,7 +24,7 @@ HEADING_SHARE = 0.5  # of the budget: more of the headings are left out, the out
 MARK = "\n\n"
 
 FENCE = re.compile(r"\s*(```+|~~~+)")
-SENTENCE_END = re.compile(r"(?<=[.!?。！？।؟])[\"'”’)\]]*\s+(?=\S)|(?<=[。！？।])")
+SENTENCE_END = re.compile(r"[.!?।؟][\"'”’)\]]*\s+(?=\S)|[。！？]\s*(?=\S)")
 LINE_START = re.compile(r"\s*(?:[-*+]|\d{1,4}[.)])\s|\s*\||: ")
 
 Count = Callable[[str], int]
@@ -219,11 +219,17 @@ def _ways(text: str) -> Iterator[tuple[list[str], str]]:
     if len(lines) > 1:
         yield _items(lines), "\n"
     yield lines, "\n"
-    yield [piece for piece in SENTENCE_END.split(text) if piece], " "
+    yield _sentences(text), ""
     yield text.split(), " "
     if len(text) > 1:
         half = len(text) // 2
         yield [text[:half], text[half:]], ""
+
+
+def _sentences(text: str) -> list[str]:
+    """Sentences with the blanks after them, which some scripts do without."""
+    ends = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
+    return [text[start:end] for start, end in pairwise(ends)]
 
 
 def _items(lines: Sequence[str]) -> list[str]:
@@ -257,7 +263,7 @@ def _packed(pieces: Sequence[str], mark: str, room: int, count: Count) -> list[s
 
 
 def _fitting(group: Sequence[str], mark: str, room: int, count: Count) -> Iterator[str]:
-    text = mark.join(group)
+    text = mark.join(group).rstrip()
     if len(group) == 1 or count(text) <= room:
         yield text
         return

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from finetune.prepare.clean import clean_text
+from finetune.prepare.markup import strip_markup
 
 Values = Mapping[str, Any]
 
@@ -98,7 +99,7 @@ def _as_text(value: object, name: str) -> str:
             f"the column {name!r} is a {type(value).__name__}, not text. Reach into it with --map {name}=COLUMN.FIELD",
         )
     try:
-        return clean_text(str(value))
+        return clean_text(strip_markup(str(value)))
     except UnicodeEncodeError:
         raise Unusable(
             "broken_unicode", f"the column {name!r} has half of a surrogate pair. Write the file again as UTF-8"

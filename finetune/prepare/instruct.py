@@ -126,16 +126,18 @@ def instruct(document: Document) -> Iterator[tuple[str, str]]:
 def _pairs(document: Document, path: tuple[str, ...], heading: str | None, text: str) -> Iterator[tuple[str, str]]:
     if any(SKIPPED.fullmatch(_bare(part)) for part in path):
         return
+    listed: list[tuple[str, str]] = []
     rest = []
     for block in blocks_of(text):
         found = list(_definitions(block)) or list(_rows(block))
-        yield from found
+        listed += found
         if not found:
             rest.append(block)
     answer = "\n\n".join(rest)
     question = _question(document, path, heading)
     if question and _is_answer(answer):
         yield question, SPEAKER.sub("", answer)
+    yield from listed
 
 
 def _question(document: Document, path: tuple[str, ...], heading: str | None) -> str | None:

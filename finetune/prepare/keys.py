@@ -21,10 +21,19 @@ def normalise(text: str) -> str:
     return " ".join(folded.split()) or text
 
 
-def compared_text(example: Example) -> str:
-    """What near-duplicates are found by: what a classification asks, else all that is said, without instructions."""
+def compared_text(example: Example, context: str = "") -> str:
+    """What near-duplicates are found by: what a classification asks, else all that is said, without instructions.
+
+    A `context` that several questions share does not count: they are no repeats of each other.
+    """
     turns = example.prompt if example.task == "classification" else example.messages
-    return "\n".join(turn.content for turn in turns if turn.role != "system")
+    text = "\n".join(turn.content for turn in turns if turn.role != "system")
+    return text.replace(context, " ", 1) if context else text
+
+
+def context_group(context: str) -> str:
+    """The group of all questions about one text, so that they share a split."""
+    return f"context-{hashlib.sha256(normalise(context).encode()).hexdigest()[:16]}"
 
 
 def question_digest(example: Example) -> bytes:

@@ -38,13 +38,13 @@ WIDE = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-
 LOST_INSIDE = re.compile(r"\w\ufffd")  # a lost letter; in front of a word it was an emoji or a bullet
 TABLE_LINE = re.compile(r"\||\t|^\W*\w[^\n]*?\d[^\n]*\s[-+($€£]*\d")
 PUNCTUATION = re.compile(r"[\s!-/:-@\[-`{-~\u00a1-\u00bf\u2010-\u205e\u3000-\u303f\uff01-\uff0f]*")
-PLACEHOLDERS = frozenset(
-    """n/a|na|n.a|tbd|tba|todo|to do|to be done|to be determined|to be added|see above|see below|as above|same as above|null
-    nan|undefined|#n/a|#ref!|#name?|#value!|xxx|placeholder|insert answer here|your answer here|answer|answer here|empty
-    no answer|no answer available|no answer provided|not provided|lorem ipsum|test|deleted|[deleted]|removed|[removed]
-    """.replace("\n", "|").split("|")
+# No word that may be an answer: "Na" is sodium, "undefined" what 1/0 is.
+STAND_INS = (
+    "n/a|n.a|#n/a|#ref!|#name?|#value!|null|tbd|tba|todo|to do|to be done|to be determined|to be added|see above|see below"
+    "|as above|same as above|placeholder|insert answer here|your answer here|answer here|no answer|no answer available"
+    "|no answer provided|answer not available|not provided|lorem ipsum|[deleted]|[removed]"
 )
-PLACEHOLDERS = frozenset(word.strip() for word in PLACEHOLDERS) - {""}
+PLACEHOLDERS = frozenset(STAND_INS.split("|"))
 LONGEST_PLACEHOLDER = max(map(len, PLACEHOLDERS)) + 4
 ENDS = " .:?!\"'"
 LOREM = "lorem ipsum dolor"

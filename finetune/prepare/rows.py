@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from finetune.prepare.eval_index import EvalIndex
 from finetune.prepare.files import BadRow, Lines, Row, Rows
 from finetune.prepare.formats import rows_of
 from finetune.prepare.instruct import instruct
+from finetune.prepare.keys import context_group
 from finetune.prepare.language import is_foreign
 from finetune.prepare.ledger import Ledger, Policy, file_id, row_id
 from finetune.prepare.quality import judge
@@ -65,6 +67,7 @@ class Placed:
     moment: float | None = None
     asked: str = ""  # before scrubbing, as eval sets have it; instructions do not count
     answered: str = ""
+    context: str = ""  # the part of the question that other questions may share
 
 
 @dataclass
@@ -207,7 +210,7 @@ def _take(
         task=draft.task,
         label=draft.label,
         choices=draft.choices,
-        group=group,
+        group=group or (context_group(draft.context) if draft.context else None),
         source=part.source.id,
         license=part.source.license,
     )
@@ -228,7 +231,8 @@ def _take(
         answered = example.answer
     if job.scrub:
         example = _scrubbed(example, ledger)
-    made.rows.append(Placed(example, split, official, moment, asked, answered))
+    context = scrub(draft.context, Counter()) if job.scrub else draft.context
+    made.rows.append(Placed(example, split, official, moment, asked, answered, context))
 
 
 def _unwanted(job: Job, example: Example) -> tuple[str, str] | None:
@@ -236,7 +240,7 @@ def _unwanted(job: Job, example: Example) -> tuple[str, str] | None:
     reason = judge(example) if job.quality else None
     if reason is not None:
         return "quality", reason
-    if job.languages:
+    if job.languages and example.task != "translation":
         text = "\n".join(turn.content for turn in example.messages if turn.role != "system")
         if is_foreign(text, job.languages):
             return "language", "foreign_language"

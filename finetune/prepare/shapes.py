@@ -37,6 +37,7 @@ class Draft:
     task: Task
     label: str | None = None
     choices: tuple[str, ...] = ()
+    context: str = ""  # a text that the question is about, which other questions may share
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ def build_alpaca(columns: Values) -> Draft:
 
 def build_qa(columns: Values) -> Draft:
     """`question` and `answer`, perhaps with the `context` to answer from."""
-    question = "\n\n".join(part for part in (may_text(columns, "context"), need_text(columns, "question")) if part)
-    return Draft(_exchange(question, need_text(columns, "answer")), "qa")
+    context = may_text(columns, "context")
+    question = "\n\n".join(part for part in (context, need_text(columns, "question")) if part)
+    return Draft(_exchange(question, need_text(columns, "answer")), "qa", context=context)
 
 
 def build_extractive(columns: Values) -> Draft:
@@ -105,8 +107,9 @@ def build_extractive(columns: Values) -> Draft:
     texts = answers.get("text") if isinstance(answers, Mapping) else answers
     first = texts[0] if isinstance(texts, list) and texts else None
     answer = {"answer": first.get("text") if isinstance(first, Mapping) else first}
-    question = "\n\n".join(part for part in (may_text(columns, "context"), need_text(columns, "question")) if part)
-    return Draft(_exchange(question, need_text(answer, "answer")), "qa")
+    context = may_text(columns, "context")
+    question = "\n\n".join(part for part in (context, need_text(columns, "question")) if part)
+    return Draft(_exchange(question, need_text(answer, "answer")), "qa", context=context)
 
 
 def build_text(columns: Values) -> Draft:
@@ -183,7 +186,9 @@ def _build_task(recipe: TaskRecipe, prompt: Prompt, known: Mapping[str, str], co
             raise Unusable("unknown_label", f"the label is none of {', '.join(choices)}. Correct the row")
         answer = known[answer.casefold()]
     question = prompt.render({column: need_text(columns, column) for column in prompt.columns}, choices)
-    return Draft(_exchange(question, answer, recipe.system), recipe.task, answer if choices else None, choices)
+    context = may_text(columns, "context") if "context" in prompt.columns else ""
+    label = answer if choices else None
+    return Draft(_exchange(question, answer, recipe.system), recipe.task, label, choices, context)
 
 
 def distinct_labels(labels: Iterable[str], source: str) -> tuple[str, ...]:

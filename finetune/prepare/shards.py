@@ -124,7 +124,7 @@ def _matches(job: Job, rows: Sequence[Placed]) -> list[list[Any]]:
 def _table(job: Job, rows: Sequence[Placed]) -> pa.Table:
     examples = [row.example for row in rows]
     keys = [question_digest(example) for example in examples]
-    compared = [compared_text(example) for example in examples]
+    compared = [compared_text(row.example, row.context) for row in rows]
     signed = sign(compared) if job.sign and rows else np.zeros((len(rows), NUM_PERM), SIGNATURE_DTYPE)
     data: dict[str, Any] = {
         "id": [example.id for example in examples],

@@ -263,7 +263,9 @@ MTS_DIALOG = HubShape(
     "mts-dialog",
     {
         "MTS-Dialog-TrainingSet (SDHP).csv": [
-            _mts_row(0, "Doctor: What brings you here?\nPatient: My knee, since Sunday.", "Symptoms: knee pain\nPlan: N/A"),
+            _mts_row(
+                0, "Doctor: What brings you here?\nPatient: My knee, since Sunday.", "Symptoms: knee pain\nPlan: N/A"
+            ),
             _mts_row(1, "Doctor: Any allergies?\nPatient: Only to nuts.", "Symptoms: N/A\nHistory: allergic to nuts"),
         ],
         "MTS-Dialog-Validation Set (SDHP).csv": [

@@ -153,7 +153,7 @@ def test_all_text_occurs_once_in_order_and_within_the_budget(
     parts = list(chunk(document, budget, count))
     assert "".join(chunked_words(parts)) == "".join(texts(document))
     assert all(count(part) <= budget for part in parts)
-    if count is words_counted:
+    if count is words_counted and all(text.isascii() for text in texts(document)):
         assert chunked_words(parts) == texts(document)
 
 

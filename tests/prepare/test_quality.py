@@ -122,7 +122,8 @@ def test_placeholder_is_no_answer(answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["No", "42", "5 mg", "None", "Unknown", "≥ 3", "👍", "B", "C++", "See above all your doctor"]
+    "answer",
+    ["No", "42", "5 mg", "None", "Unknown", "Na", "undefined", "≥ 3", "👍", "B", "C++", "See above all your doctor"],
 )
 def test_short_answer_stays(answer: str) -> None:
     assert judge(answered("What is VAT?", answer)) is None

@@ -92,7 +92,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, str
 
 
 def test_every_source_on_the_hub_has_a_shape() -> None:
-    sources = {(name, source.id) for name in domain_names() for source in load_domain(name).recipe.sources if source.is_remote}
+    sources = {
+        (name, source.id) for name in domain_names() for source in load_domain(name).recipe.sources if source.is_remote
+    }
     assert {(shape.domain, shape.source) for shape in HUB_SHAPES} == sources
 
 
