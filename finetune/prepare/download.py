@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import uuid
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -15,7 +15,6 @@ from finetune.environment import is_offline
 from finetune.errors import InputError, OfflineError
 
 CHUNK = 2**20
-EXTRAS = {"s3", "gs", "gcs", "abfs", "az"}
 
 
 def is_address(text: str) -> bool:
@@ -58,24 +57,39 @@ def download(url: str) -> Path:
 
 
 def _copy(url: str, shown: str, target: Path) -> None:
-    import fsspec
-
-    scheme = urlsplit(url).scheme
     try:
-        with fsspec.open(url, "rb") as source, target.open("wb") as out:
-            _stream(source, out)
-    except (ImportError, ValueError) as error:
-        hint = " Install what it needs: pip install 'slmtune[remote]'" if scheme in EXTRAS else ""
-        known = "slmtune reads https://, s3:// and gs://"
-        raise InputError(f"{shown} cannot be read ({type(error).__name__}); {known}.{hint}") from None
+        if urlsplit(url).scheme in {"http", "https"}:
+            _copy_web(url, shown, target)
+        else:
+            _copy_remote(url, shown, target)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"There is no file at {shown}. Check the address") from None
     except Exception as error:  # each file system raises its own kinds
         raise OfflineError(
-            f"{shown} cannot be fetched ({type(error).__name__}). Check the network and the access"
+            f"{shown} cannot be fetched ({type(error).__name__}). Check the network, and the right to read it"
         ) from None
 
 
-def _stream(source: Any, out: Any) -> None:
-    while data := source.read(CHUNK):
-        out.write(data)
+def _copy_web(url: str, shown: str, target: Path) -> None:
+    import httpx2
+
+    with httpx2.stream("GET", url, follow_redirects=True, timeout=60) as answer, target.open("wb") as out:
+        if answer.status_code in {404, 410}:
+            raise FileNotFoundError
+        if answer.is_error:
+            raise InputError(f"{shown} answered {answer.status_code}. Check the address, and the right to read it")
+        for data in answer.iter_bytes(CHUNK):
+            out.write(data)
+
+
+def _copy_remote(url: str, shown: str, target: Path) -> None:
+    import fsspec
+
+    try:
+        with fsspec.open(url, "rb") as source, target.open("wb") as out:
+            shutil.copyfileobj(source, out, CHUNK)
+    except (ImportError, ValueError) as error:
+        hint = " Install what it needs: pip install 'slmtune[remote]'" if isinstance(error, ImportError) else ""
+        raise InputError(f"{shown} cannot be read: slmtune fetches https://, s3:// and gs://.{hint}") from None

@@ -31,6 +31,16 @@ def compared_text(example: Example, context: str = "") -> str:
     return text.replace(context, " ", 1) if context else text
 
 
+def guarded_text(example: Example, context: str = "") -> str:
+    """Where a changed figure makes another row of a near-duplicate: the question of questions and answers, however long
+    the answer is; else all that is compared.
+    """
+    if example.task != "qa":
+        return compared_text(example, context)
+    text = "\n".join(turn.content for turn in example.prompt if turn.role != "system")
+    return text.replace(context, " ", 1) if context else text
+
+
 def context_group(context: str) -> str:
     """The group of all questions about one text, so that they share a split."""
     return f"context-{hashlib.sha256(normalise(context).encode()).hexdigest()[:16]}"

@@ -169,18 +169,27 @@ def _build_labelled(choices: tuple[str, ...], question: str, columns: Values) ->
     return Draft(_exchange(need_text(columns, "text"), label, question), "classification", label, choices)
 
 
-def domain_shape(name: str, recipe: TaskRecipe, prompt: Prompt, labels: Mapping[str, str]) -> Shape:
-    """A task of a domain: its prompt's columns, and a `label` among the choices or an `answer`."""
+def domain_shape(
+    name: str, recipe: TaskRecipe, prompt: Prompt, labels: Mapping[str, str], made: Prompt | None = None
+) -> Shape:
+    """A task of a domain: its prompt's columns, and a `label` among the choices or an `answer`, which `made` may make."""
     known = {choice.casefold(): choice for choice in recipe.choices} | {
         value.casefold(): answer for value, answer in labels.items()
     }
     target = "label" if recipe.choices else "answer"
-    return Shape(name, (*sorted(prompt.columns), target), partial(_build_task, recipe, prompt, known))
+    needs = prompt.columns | (made.columns if made else {target})
+    return Shape(name, tuple(sorted(needs)), partial(_build_task, recipe, prompt, known, made))
 
 
-def _build_task(recipe: TaskRecipe, prompt: Prompt, known: Mapping[str, str], columns: Values) -> Draft:
+def _build_task(
+    recipe: TaskRecipe, prompt: Prompt, known: Mapping[str, str], made: Prompt | None, columns: Values
+) -> Draft:
     choices = recipe.choices
-    answer = need_text(columns, "label" if choices else "answer")
+    target = "label" if choices else "answer"
+    if made is not None:
+        text = made.render({column: need_text(columns, column) for column in made.columns}, choices)
+        columns = {**columns, target: text}
+    answer = need_text(columns, target)
     if choices:
         if answer.casefold() not in known:
             raise Unusable("unknown_label", f"the label is none of {', '.join(choices)}. Correct the row")

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from finetune.corpus import SCHEMA
-from finetune.prepare.keys import answer_digest, compared_text, question_digest
+from finetune.prepare.keys import answer_digest, compared_text, guarded_text, question_digest
 from finetune.prepare.eval_index import Match
 from finetune.prepare.guard import guard
 from finetune.prepare.ledger import Ledger
@@ -147,7 +147,7 @@ def _table(job: Job, rows: Sequence[Placed]) -> pa.Table:
         "words": [sum(turn.content.count(" ") + 1 for turn in example.messages) for example in examples],
         "length": [sum(len(turn.content) for turn in example.messages) for example in examples],
         "moment": [row.moment for row in rows],
-        "guard": guard(compared) if rows else [],
+        "guard": guard([guarded_text(row.example, row.context) for row in rows]) if rows else [],
     }
     columns = {name: pa.array(values, FULL.field(name).type) for name, values in data.items()}
     packed = pa.py_buffer(np.ascontiguousarray(signed))

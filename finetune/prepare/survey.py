@@ -13,7 +13,7 @@ from finetune.prepare.columns import Unusable, is_null, map_columns, may_text, p
 from finetune.prepare.files import DataFile, Row, read_rows
 from finetune.prepare.ledger import Ledger
 from finetune.prepare.local import is_document
-from finetune.prepare.prompts import load_prompt
+from finetune.prepare.prompts import Prompt, load_prompt
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.shapes import (
     MAX_LABELS,
@@ -109,10 +109,11 @@ def _shape_of(
 ) -> Shape:
     if source.recipe is not None:
         assert domain is not None
-        return _task_shape(domain, source.recipe.task, source.recipe.labels)
+        return _task_shape(domain, source.recipe.task, source.recipe.labels, source.recipe.answer_template)
     if not rows:
         return SHAPES[-1]  # all of them are refused, so any shape will do
-    names = list(dict.fromkeys(name for row in rows for name in plain_columns(row.values)))
+    counts = Counter(name for row in rows for name in plain_columns(row.values))
+    names = [name for name, number in counts.items() if 2 * number >= len(rows)] or list(counts)
     names += [name for name in request.columns if name not in names]
     if domain is not None and (shape := _fitting_task(domain, names, file, request)) is not None:
         return shape
@@ -137,9 +138,10 @@ def _fitting_task(domain: Domain, names: Sequence[str], file: DataFile, request:
     return None
 
 
-def _task_shape(domain: Domain, task: str, labels: Mapping[str, str]) -> Shape:
+def _task_shape(domain: Domain, task: str, labels: Mapping[str, str], template: str | None = None) -> Shape:
     recipe = domain.recipe.tasks[task]
-    return domain_shape(f"{domain.name} {task}", recipe, load_prompt(domain, task), labels)
+    made = Prompt("answer_template", template) if template else None
+    return domain_shape(f"{domain.name} {task}", recipe, load_prompt(domain, task), labels, made)
 
 
 def _labels(file: DataFile, mapping: Mapping[str, str], enough: int) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from finetune.prepare.documents.outline import Outline, code, one_line, table
@@ -76,10 +76,25 @@ def _inline(child: Element) -> Iterator[str]:
     yield (child.tail or "").replace("\v", " ")
 
 
+def _heading(element: Element, level: int, outline: Outline) -> None:
+    """A heading; one that was left open ends at the first block inside it."""
+    before = [element.text or ""]
+    for place, child in enumerate(element):
+        if tag_of(child) in BLOCKS and "".join(before).strip():
+            outline.heading("".join(before), level)
+            _walk_children(element[place:], [], outline)
+            return
+        before.extend(_inline(child))
+    outline.heading("".join(before), level)
+
+
 def _walk(element: Element, outline: Outline) -> None:
     """Hand over an element's contents: runs of text between blocks are paragraphs."""
-    run = [element.text or ""]
-    for child in element:
+    _walk_children(element, [element.text or ""], outline)
+
+
+def _walk_children(children: Iterable[Element], run: list[str], outline: Outline) -> None:
+    for child in children:
         tag = tag_of(child)
         if tag in SILENT:
             run.append(child.tail or "")
@@ -103,7 +118,7 @@ def _holds_block(element: Element) -> bool:
 
 def _block(element: Element, tag: str, outline: Outline) -> None:
     if tag in HEADINGS:
-        outline.heading(inline_text(element), HEADINGS[tag])
+        _heading(element, HEADINGS[tag], outline)
     elif tag in LISTS:
         outline.block("\n".join(_items(element, "")))
     elif tag == "dl":
