@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from finetune.prepare.numbers import CLASSIFICATION, Numbers
+from finetune.prepare.numbers import Array, CLASSIFICATION, Numbers
 from finetune.records import SPLITS
 
 
@@ -27,7 +27,7 @@ def drop_exact(numbers: Numbers) -> None:
         _drop_in_group(numbers, rows[start:end])
 
 
-def _drop_in_group(numbers: Numbers, group: np.ndarray) -> None:
+def _drop_in_group(numbers: Numbers, group: Array) -> None:
     """Rows with one question, the best first."""
     home = group[0]
     seen = {int(numbers.answer[home])}

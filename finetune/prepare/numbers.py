@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 
 from finetune.prepare.shards import OPEN, Shard, read_columns
 from finetune.prepare.survey import Part
 from finetune.records import SPLITS, TASKS
+
+Array = npt.NDArray[Any]
 
 CLASSIFICATION = TASKS.index("classification")
 TRAIN, VALIDATION, TEST = (SPLITS.index(split) for split in ("train", "validation", "test"))
@@ -25,30 +29,31 @@ class Numbers:
     are compared with and not taken; `grouped` rows share their `draw` with the others of their group.
     """
 
-    source: np.ndarray  # (rows,) int32: number of the source
-    key: np.ndarray  # (rows, 2) uint64: digest of the question
-    answer: np.ndarray  # (rows,) uint64
-    draw: np.ndarray  # (rows,) uint64: decides the split
-    rank: np.ndarray  # (rows,) uint64: decides what --limit takes
-    split: np.ndarray  # (rows,) int8: index into SPLITS, or OPEN
-    official: np.ndarray  # (rows,) bool
-    kind: np.ndarray  # (rows,) int8: index into TASKS
-    words: np.ndarray  # (rows,) uint32
-    length: np.ndarray  # (rows,) uint32: characters
-    moment: np.ndarray  # (rows,) float64: seconds since 1970, NaN where unknown
-    guard: np.ndarray  # (rows,) uint64
-    label: np.ndarray  # (rows,) int32: number of the label, -1 without one
-    grouped: np.ndarray  # (rows,) bool
-    earlier: np.ndarray  # (rows,) bool
-    reason: np.ndarray  # (rows,) uint8
+    source: Array  # (rows,) int32: number of the source
+    key: Array  # (rows, 2) uint64: digest of the question
+    answer: Array  # (rows,) uint64
+    draw: Array  # (rows,) uint64: decides the split
+    rank: Array  # (rows,) uint64: decides what --limit takes
+    split: Array  # (rows,) int8: index into SPLITS, or OPEN
+    official: Array  # (rows,) bool
+    kind: Array  # (rows,) int8: index into TASKS
+    words: Array  # (rows,) uint32
+    length: Array  # (rows,) uint32: characters
+    moment: Array  # (rows,) float64: seconds since 1970, NaN where unknown
+    guard: Array  # (rows,) uint64
+    label: Array  # (rows,) int32: number of the label, -1 without one
+    grouped: Array  # (rows,) bool
+    earlier: Array  # (rows,) bool
+    reason: Array  # (rows,) uint8
     reasons: list[tuple[str, str]] = field(default_factory=lambda: [("", "")])
 
     @property
-    def kept(self) -> np.ndarray:
+    def kept(self) -> Array:
         """(rows,) bool: what goes into the corpus."""
-        return (self.reason == KEPT) & ~self.earlier
+        kept: Array = (self.reason == KEPT) & ~self.earlier
+        return kept
 
-    def drop(self, rows: np.ndarray | int, step: str, reason: str) -> None:
+    def drop(self, rows: Array | int, step: str, reason: str) -> None:
         """Leave rows out."""
         if (step, reason) not in self.reasons:
             self.reasons.append((step, reason))
@@ -58,21 +63,22 @@ class Numbers:
         """The index of a row's split; what is open yet counts as train."""
         return TRAIN if self.split[row] == OPEN else int(self.split[row])
 
-    def order(self) -> np.ndarray:
+    def order(self) -> Array:
         """Row numbers, the best first: earlier corpora, published test sets, test, validation, train; of these the
         source named first, then the longest, then the first.
         """
         held = np.select([self.split == TEST, self.split == VALIDATION], [2, 3], 4)
         place = np.where(self.earlier, 0, np.where(self.official, 1, held))
         rows = np.arange(len(place))
-        best: np.ndarray = np.lexsort((rows, -self.length.astype(np.int64), self.source, place))
-        return best[self.reason[best] == KEPT]
+        best = np.lexsort((rows, -self.length.astype(np.int64), self.source, place))
+        kept: Array = best[self.reason[best] == KEPT]
+        return kept
 
 
 def collect(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequence[str]) -> Numbers:
     """Read the numbers of all shards; `sources` are the ids in their order."""
     names = ["key", "answer", "draw", "rank", "split", "official", "kind", "words", "length", "moment", "guard"]
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in [*names, "label", "grouped", "source", "earlier"]}
+    columns: dict[str, list[Array]] = {name: [] for name in [*names, "label", "grouped", "source", "earlier"]}
     labels: dict[str, int] = {}
     for shard in shards:
         table = read_columns(shard, [*names, "label", "group"])
@@ -86,13 +92,12 @@ def collect(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequence[st
         columns["grouped"].append(pc.is_valid(table["group"]).to_numpy())
         columns["source"].append(np.full(shard.rows, sources.index(part.source.id), np.int32))
         columns["earlier"].append(np.full(shard.rows, part.source.earlier))
-    joined = {name: np.concatenate(arrays) for name, arrays in columns.items()}
-    rows = len(joined["source"])
-    return Numbers(**joined, reason=np.zeros(rows, np.uint8))
+    joined: dict[str, Any] = {name: np.concatenate(arrays) for name, arrays in columns.items()}
+    return Numbers(**joined, reason=np.zeros(len(joined["source"]), np.uint8))
 
 
-def _array(column: object, name: str) -> np.ndarray:
-    chunked = column.combine_chunks()  # type: ignore[attr-defined]
+def _array(column: Any, name: str) -> Array:
+    chunked = column.combine_chunks()
     if name in {"key", "answer"}:
         width = 2 if name == "key" else 1
         data = np.frombuffer(chunked.buffers()[1], np.uint64)[chunked.offset * width :][: len(chunked) * width]
@@ -101,5 +106,3 @@ def _array(column: object, name: str) -> np.ndarray:
         return np.asarray(chunked.to_numpy(zero_copy_only=False), np.float64)
     return np.asarray(chunked.to_numpy(zero_copy_only=False)).copy()
 
-
-__all__ = ["CLASSIFICATION", "OPEN", "TEST", "TRAIN", "VALIDATION", "Numbers", "collect"]

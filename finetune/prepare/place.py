@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from finetune.errors import InputError
-from finetune.prepare.numbers import OPEN, TEST, TRAIN, VALIDATION, Numbers
+from finetune.prepare.numbers import TEST, TRAIN, VALIDATION, Array, Numbers
+from finetune.prepare.shards import OPEN
 from finetune.prepare.split import DRAW_ORDER
 from finetune.records import SPLITS, Split
 
@@ -25,7 +26,7 @@ def place_by_hash(numbers: Numbers, shares: Sequence[Shares]) -> None:
         numbers.split[rows] = split_of(numbers.draw[rows], share)
 
 
-def split_of(draws: np.ndarray, shares: Shares) -> np.ndarray:
+def split_of(draws: Array, shares: Shares) -> Array:
     """The index of the split of each draw, a number from 0 to 2^64."""
     left = draws / 2**64
     placed = np.full(len(draws), SPLITS.index(max(shares, key=lambda split: shares[split])), np.int8)
@@ -59,7 +60,7 @@ def place_by_label(numbers: Numbers, shares: Sequence[Shares]) -> None:
     numbers.split[numbers.split == OPEN] = TRAIN  # of rows that are left out
 
 
-def _keep_groups_whole(numbers: Numbers, rows: np.ndarray) -> None:
+def _keep_groups_whole(numbers: Numbers, rows: Array) -> None:
     """A group or question whose rows have several labels goes where its first row went."""
     _, first, members = np.unique(numbers.draw[rows], return_index=True, return_inverse=True)
     numbers.split[rows] = numbers.split[rows][first][members]
@@ -124,7 +125,7 @@ def assert_disjoint(numbers: Numbers, *, strict: bool) -> str:
     return f"no question{' and no group' if len(grouped) else ''} lies in two splits ({counted})"
 
 
-def _torn(members: np.ndarray, splits: np.ndarray) -> int:
+def _torn(members: Array, splits: Array) -> int:
     """How many members occur in several splits."""
     pairs = np.unique(np.stack([members, splits.astype(members.dtype)]), axis=1)
     _, counts = np.unique(pairs[0], return_counts=True)

@@ -76,7 +76,8 @@ def kind_of(value: object) -> str | None:
         return None
     if isinstance(value, int | float):
         return "number"
-    return {str: "text", list: "list", dict: "object"}.get(type(value), type(value).__name__)
+    names: dict[type, str] = {str: "text", list: "list", dict: "object"}
+    return names.get(type(value), type(value).__name__)
 
 
 def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domain | None) -> Part:

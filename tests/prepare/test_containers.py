@@ -10,6 +10,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from backports import zstd
@@ -150,9 +151,10 @@ def test_archive_inside_an_archive_is_refused(tmp_path: Path, name: str) -> None
 
 
 def test_twice_the_same_member_is_refused(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.txt", "one")
-        archive.writestr("a.txt", "two")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a.txt", "two")
     with pytest.raises(InputError, match=r"two members named 'a\.txt'"):
         members(tmp_path / "a.zip")
 
@@ -167,12 +169,13 @@ def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", ["bomb.jsonl.gz", "bomb.jsonl.zst"])
 def test_decompression_bomb_is_stopped(tmp_path: Path, name: str) -> None:
     path = packed(tmp_path / name, bytes(containers.RATIO_FREE + 2**20))
-    with (
-        pytest.raises(InputError, match=f"{name} unpacks to more than 250 times its size"),
-        open_member(path, None) as s,
-    ):
-        while s.read(2**20):
-            pass
+    with open_member(path, None) as stream, pytest.raises(InputError, match=f"{name} unpacks to more than 250 times"):
+        _drain(stream)
+
+
+def _drain(stream: BinaryIO) -> None:
+    while stream.read(2**20):
+        pass
 
 
 def test_bomb_in_an_archive_is_stopped_before_it_is_read(tmp_path: Path) -> None:
@@ -248,8 +251,14 @@ def test_whatever_the_bytes_only_input_errors_come(tmp_path: Path, data: bytes, 
     packs = {"a.gz": gzip.compress(data), "a.zst": zstd.compress(data), "a.zip": whole.getvalue()}
     for content in (data, packs[name][:-cut], data[:cut] + packs[name]):
         path.write_bytes(content)
-        try:
-            for member in members(path):
-                read(path, member)
-        except InputError as error:
-            assert name in str(error)
+        assert name in _problem(path)
+
+
+def _problem(path: Path) -> str:
+    """The message of what is wrong with a file; its name if nothing is."""
+    try:
+        for member in members(path):
+            read(path, member)
+    except InputError as error:
+        return str(error)
+    return path.name

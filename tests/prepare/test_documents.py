@@ -23,6 +23,15 @@ def read(name: str, text: str | bytes) -> Document:
     return read_document(text if isinstance(text, bytes) else text.encode(), name, name)
 
 
+def reason_of(name: str, text: str) -> str:
+    """Why a document cannot be used; "" if it can."""
+    try:
+        read(name, text)
+    except Unusable as error:
+        return error.reason
+    return ""
+
+
 def body(document: Document) -> str:
     return "\n\n".join(section.text for section in document.sections)
 
@@ -258,10 +267,7 @@ def test_xhtml_with_a_declaration_is_read() -> None:
 
 def test_page_nested_without_end_is_refused_or_read() -> None:
     for tag in ("div", "ul><li", "table><tr><td", "b", "dl><dd", "h1"):
-        try:
-            read("a.html", "<html><body>" + f"<{tag}>" * 20_000 + "text")
-        except Unusable as error:
-            assert error.reason in {"too_deep", "no_text"}
+        assert reason_of("a.html", "<html><body>" + f"<{tag}>" * 20_000 + "text") in {"", "too_deep", "no_text"}
 
 
 # --- XML --------------------------------------------------------------------------------------------------------------
@@ -346,10 +352,8 @@ def test_any_bytes_are_a_document_or_refused(data: bytes, name: str) -> None:
 )
 def test_reading_twice_gives_the_same(pieces: list[str], name: str) -> None:
     text = "text " + "".join(pieces)
-    try:
+    if not reason_of(name, text):
         assert read(name, text) == read(name, text)
-    except Unusable as error:
-        assert error.reason == "no_text"
 
 
 def _real() -> list[Any]:

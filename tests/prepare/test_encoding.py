@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.errors import InputError
@@ -109,8 +110,5 @@ def test_any_marked_utf16_text_comes_back(text: str) -> None:
 
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_text_or_refused(data: bytes) -> None:
-    assume(data)
-    try:
-        decode(data, "a.txt")
-    except InputError as error:
-        assert "a.txt" in str(error)
+    with contextlib.suppress(InputError):
+        assert isinstance(decode(data, "a.txt"), str)

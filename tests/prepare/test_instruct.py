@@ -121,7 +121,9 @@ def test_pair_occurs_once() -> None:
 
 
 def test_page_with_definitions_becomes_pairs() -> None:
-    page = f"<h1>Fever</h1><dl><dt>What is it?</dt><dd>{ANSWER}</dd><dt>Pyrexia</dt><dd>Another word for fever.</dd></dl>"
+    page = (
+        f"<h1>Fever</h1><dl><dt>What is it?</dt><dd>{ANSWER}</dd><dt>Pyrexia</dt><dd>Another word for fever.</dd></dl>"
+    )
     document = read_document(page.encode(), "a.html", "a.html")
     assert list(instruct(document)) == [
         ("What is it?", ANSWER),

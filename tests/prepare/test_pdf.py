@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -10,7 +11,7 @@ from finetune.prepare.columns import Unusable
 from finetune.prepare.documents import pdf, read_document
 from finetune.records import Document, Section
 
-WORDS = "the liver makes proteins and cleans the blood while it stores sugar for later".split()
+WORDS = ["the", "liver", "makes", "proteins", "and", "cleans", "the", "blood", "while", "it", "stores"]
 
 
 def text(across: float, down: float, words: str, *, size: float = 10, font: str = "F1") -> str:
@@ -132,8 +133,8 @@ def grid(across: Sequence[float], down: Sequence[float]) -> list[str]:
 def boxes(across: Sequence[float], down: Sequence[float]) -> list[str]:
     return [
         f"{left} {bottom} {right - left} {top - bottom} re S"
-        for left, right in zip(across, across[1:], strict=False)
-        for bottom, top in zip(down, down[1:], strict=False)
+        for left, right in pairwise(across)
+        for bottom, top in pairwise(down)
     ]
 
 

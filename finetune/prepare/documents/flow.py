@@ -27,6 +27,8 @@ PAGE_NUMBER = re.compile(
 BULLET = re.compile(r"\s*(?:[-*+•‣◦▪●○■□–—·]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
 BULLET_SIGN = re.compile(r"^(\s*)[*+•‣◦▪●○■□–—·]\s+")
 COLUMNS = re.compile(r"\S(?:\t|\s{3,})\S")
+LONGEST_WORD = 60  # letters before a hyphen that are looked at
+WORD_START = re.compile(r"[^\W\d_]+")
 BROKEN_WORD = re.compile(r"([^\W\d_]+)-$")
 WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
@@ -189,30 +191,30 @@ def _width(groups: Iterable[Sequence[Line]]) -> int | None:
 def _join(lines: Sequence[str], words: Counter[str], width: int | None, *, strip: bool = True) -> str:
     """One text of several lines; with a `width`, lines that end well before it keep their end."""
     drawn = width is not None and sum(1 for line in lines if COLUMNS.search(line.strip())) > len(lines) / 2
-    text = lines[0].strip() if strip else lines[0].rstrip()
+    parts = [lines[0].strip() if strip else lines[0].rstrip()]
     for before, line in pairwise(lines):
         piece = line.strip()
-        broken = BROKEN_WORD.search(text)
+        broken = BROKEN_WORD.search(parts[-1][-LONGEST_WORD:]) if parts[-1].endswith("-") else None
         if broken and piece[:1].islower():
-            text = _mend(text, broken[1], piece, words)
+            if not _keeps_hyphen(broken[1], piece, words):
+                parts[-1] = parts[-1][:-1]
         elif drawn or (width is not None and len(before.rstrip()) + len(piece.split(" ", 1)[0]) < width - WRAP_SLACK):
-            text += "\n" + piece
+            parts.append("\n")
         else:
-            text += " " + piece
-    return text
+            parts.append(" ")
+        parts.append(piece)
+    return "".join(parts)
 
 
-def _mend(text: str, head: str, piece: str, words: Counter[str]) -> str:
-    """Join a word that was broken over a line end; the hyphen stays if the document writes the word with it."""
-    match = re.match(r"[^\W\d_]+", piece)
+def _keeps_hyphen(head: str, piece: str, words: Counter[str]) -> bool:
+    """Whether a word broken over a line end is written with a hyphen: as elsewhere in the document, or of two words."""
+    match = WORD_START.match(piece)
     tail = match[0] if match else ""
-    whole, hyphened = f"{head}{tail}".casefold(), f"{head}-{tail}".casefold()
-    if words[whole] >= words[hyphened] and (words[whole] or not words[hyphened]):
-        both = words[head.casefold()] > 0 and words[tail.casefold()] > 1
-        keep = not words[whole] and both and len(head) > 2 and len(tail) > 2
-    else:
-        keep = True
-    return text + piece if keep else text[:-1] + piece
+    whole, hyphened = words[f"{head}{tail}".casefold()], words[f"{head}-{tail}".casefold()]
+    if whole or hyphened:
+        return hyphened > whole
+    both = words[head.casefold()] > 0 and words[tail.casefold()] > 1
+    return both and min(len(head), len(tail)) > 2
 
 
 def underlined(page: Page) -> list[Line]:

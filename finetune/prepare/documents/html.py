@@ -21,7 +21,7 @@ from finetune.records import Document
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
-MAX_HTML = 20 * 2**20  # bytes of markup: a tree takes about ten times as much, and no page that people read is so long
+MAX_HTML = 10 * 2**20  # bytes of markup: about a minute's work, and no page that people read is so long
 
 DECLARED = re.compile(
     rb"""<(?:meta\b[^>]{0,200}?\bcharset|\?xml\b[^>]{0,200}?\bencoding)\s*=\s*["']?\s*([\w.:-]{2,40})""", re.I
@@ -40,6 +40,7 @@ BOILERPLATE_NAMES = re.compile(
 HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 NO_LETTERS = re.compile(r"[\W_]+")
 KEPT_SHARE = 0.5  # of a list or table: trafilatura may leave out single lines
+MAX_SEARCHED = 2**20  # characters: on longer pages only whole lines are looked up, since searching each takes too long
 SITE_NAME = re.compile(r"\s+[|·»]\s+.*\Z|\s+::\s+.*\Z", re.S)
 
 
@@ -152,13 +153,20 @@ def _main_part(root: Element, outline: Outline) -> Outline:
         favor_recall=True,  # a lost paragraph is gone for good; boilerplate that stays meets later filters
     )
     main = _letters(found or "")
-    return outline.only(lambda block: _share(block, main) >= KEPT_SHARE) if main else outline
+    if not main:
+        return outline
+    lines = frozenset(_letters(line) for line in (found or "").split("\n"))
+    return outline.only(lambda block: _share(block, main, lines) >= KEPT_SHARE)
 
 
-def _share(block: str, main: str) -> float:
-    """How much of a block, by letters of its lines, is in the main part."""
-    lines = [_letters(line) for line in block.split("\n")]
-    return sum(len(line) for line in lines if line in main) / max(sum(map(len, lines)), 1)
+def _share(block: str, main: str, lines: frozenset[str]) -> float:
+    """How much of a block, by the letters of its lines, is in the main part."""
+    found = total = 0
+    for line in map(_letters, block.split("\n")):
+        total += len(line)
+        if line in lines or (len(main) <= MAX_SEARCHED and line in main):
+            found += len(line)
+    return found / max(total, 1)
 
 
 def _letters(text: str) -> str:

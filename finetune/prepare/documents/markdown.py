@@ -18,6 +18,7 @@ from finetune.records import Document
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
+MAX_MARKDOWN = 10 * 2**20  # bytes: about a minute's work, and no text that people write by hand is so long
 MAX_FRONT = 2**16  # characters of front matter: YAML that is longer is no front matter
 
 FRONT_MATTER = re.compile(r"\A\s*(---|\+\+\+)[ \t]*\n(.*?)^\1[ \t]*(?:\n|\Z)", re.S | re.M)
@@ -43,6 +44,8 @@ def read(data: bytes, shown: str) -> Document:
     """
     from markdown_it import MarkdownIt
 
+    if len(data) > MAX_MARKDOWN:
+        raise Unusable("too_large", f"the file has more than {MAX_MARKDOWN // 2**20} MiB of Markdown. Split it")
     text = decode(data, shown).replace("\r\n", "\n").replace("\r", "\n")
     title, text = _front_matter(text)
     if not text.strip():

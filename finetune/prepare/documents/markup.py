@@ -82,7 +82,7 @@ def _heading(element: Element, level: int, outline: Outline) -> None:
     for place, child in enumerate(element):
         if tag_of(child) in BLOCKS and "".join(before).strip():
             outline.heading("".join(before), level)
-            _walk_children(element[place:], [], outline)
+            _walk_children(list(element)[place:], [], outline)
             return
         before.extend(_inline(child))
     outline.heading("".join(before), level)
@@ -182,7 +182,7 @@ def _definitions(element: Element, outline: Outline) -> None:
     """A definition list: questions become headings, terms are written as in Markdown Extra."""
     level = min(outline.level + 1, 6)
     term = ""
-    for part in element.iter():
+    for part in _terms_and_meanings(element):
         tag = tag_of(part)
         if tag == "dt":
             outline.block(term)
@@ -190,12 +190,20 @@ def _definitions(element: Element, outline: Outline) -> None:
             if term.endswith("?"):
                 outline.heading(term, max(level, 2))
                 term = ""
-        elif tag == "dd" and term:
+        elif term:
             outline.block(f"{term}\n: {one_line(inline_text(part))}")
             term = ""
-        elif tag == "dd":
+        else:
             _walk(part, outline)
     outline.block(term)
+
+
+def _terms_and_meanings(element: Element) -> Iterator[Element]:
+    for child in element:
+        if tag_of(child) == "div":  # HTML allows it around pairs
+            yield from _terms_and_meanings(child)
+        elif tag_of(child) in {"dt", "dd"}:
+            yield child
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

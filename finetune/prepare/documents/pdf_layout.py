@@ -29,6 +29,8 @@ USUAL_SPACING = 1.2
 PARAGRAPH_GAP = 1.2  # of the usual distance between lines
 INDENT = 0.8  # of the letter size
 COLUMN_LINES = 5  # lines on either side at least, to be columns
+EDGE_STEP = 2  # points within which lines begin at one edge
+EDGES_TRIED = 20  # most common places where lines begin
 COLUMN_FILL = 0.55  # of a column's width, by its middle line: cells of a table without rules are shorter
 ACROSS = 0.2  # of the lines may go across a gutter: titles, tables and figures over both columns
 FONT_NAME = 128  # bytes
@@ -194,7 +196,8 @@ def _gutter(pieces: Sequence[Piece]) -> float | None:
     if len(lines) < 2 * COLUMN_LINES:
         return None
     best: tuple[int, float] | None = None
-    for place in sorted({round(piece.box[0], 1) for piece in lines})[1:]:
+    edges = Counter(EDGE_STEP * int(piece.box[0] // EDGE_STEP) for piece in lines)
+    for place in sorted(place for place, _ in edges.most_common(EDGES_TRIED)):
         left = [piece for piece in lines if piece.box[2] <= place]
         right = [piece for piece in lines if piece.box[0] >= place]
         across = len(lines) - len(left) - len(right)
