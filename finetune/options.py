@@ -21,32 +21,68 @@ output_dir = click.option("--output-dir", "--out", type=click.Path(path_type=Pat
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an earlier result.")
 
 
+PATH = click.Path(path_type=Path)
+
 PREPARATION = (
-    click.option("--source", "sources", multiple=True, help="File, folder, pattern, archive, URL or "
-                 "hf://datasets/ID[@REVISION][:CONFIG][:SPLIT]; replaces the recipe's sources."),
+    click.option(
+        "--source",
+        "sources",
+        multiple=True,
+        help="File, folder, pattern, archive, URL or "
+        "hf://datasets/ID[@REVISION][:CONFIG][:SPLIT]; replaces the recipe's sources.",
+    ),
     click.option("--sample", is_flag=True, help="Use the rows that come with the domain."),
     click.option("--task", "tasks", multiple=True, help="Only this task of the domain."),
-    click.option("--include", multiple=True, metavar="ID", help="Also this source of the domain, which is off by default."),
-    click.option("--map", "columns", multiple=True, metavar="NAME=COLUMN", help="Which column is text, label, question …"),
+    click.option(
+        "--include", multiple=True, metavar="ID", help="Also this source of the domain, which is off by default."
+    ),
+    click.option(
+        "--map", "columns", multiple=True, metavar="NAME=COLUMN", help="Which column is text, label, question …"
+    ),
     click.option("--group-by", metavar="COLUMN", help="Rows with one value here (a patient, a ticker) share a split."),
     click.option("--instruction", help="The question for rows of text and label without a domain."),
-    click.option("--instruct", is_flag=True, default=None, help="Make questions and answers out of documents, by rules."),
+    click.option(
+        "--instruct", is_flag=True, default=None, help="Make questions and answers out of documents, by rules."
+    ),
     click.option("--chunk-tokens", type=int, help="Longest piece of a long text, in tokens.  [768]"),
     click.option("--language", metavar="CODES", help="Keep these languages (en,de), or any.  [the recipe's, else any]"),
     click.option("--quality/--no-quality", default=None, help="Drop rows that say nothing or repeat themselves.  [on]"),
     click.option("--split-ratio", metavar="A/B/C", help="Shares of train, validation and test.  [0.9/0.05/0.05]"),
-    click.option("--split-by-time", metavar="COLUMN[=FROM/FROM]", help="The newest rows are test, those before validation."),
-    click.option("--stratify", is_flag=True, default=None, help="Exact shares of each label; added rows may move old ones."),
+    click.option(
+        "--split-by-time", metavar="COLUMN[=FROM/FROM]", help="The newest rows are test, those before validation."
+    ),
+    click.option(
+        "--stratify", is_flag=True, default=None, help="Exact shares of each label; added rows may move old ones."
+    ),
     click.option("--limit", type=int, help="Keep so many rows of each source and split."),
     click.option("--seed", type=int, help="Decides which rows --limit and the split take.  [42]"),
     click.option("--dedup/--no-dedup", default=None, help="Drop rows that repeat another, exactly or nearly.  [on]"),
-    click.option("--near-duplicates", type=float, metavar="SIMILARITY", help="How alike two rows are one; 1: only equal ones.  [0.8]"),
-    click.option("--against", multiple=True, type=click.Path(path_type=Path), metavar="CORPUS", help="Take no row that this earlier corpus has."),
-    click.option("--decontaminate", multiple=True, metavar="SOURCE", help="Take no row that gives away this eval set either."),
-    click.option("--recipe-evals/--no-recipe-evals", default=None, help="Take no row that gives away the domain's eval sets.  [on]"),
+    click.option(
+        "--near-duplicates",
+        type=float,
+        metavar="SIMILARITY",
+        help="How alike two rows count as one.  [0.8]",
+    ),
+    click.option(
+        "--against",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="CORPUS",
+        help="Take no row that this earlier corpus has.",
+    ),
+    click.option(
+        "--decontaminate", multiple=True, metavar="SOURCE", help="Also leave out what gives away this eval set."
+    ),
+    click.option(
+        "--recipe-evals/--no-recipe-evals",
+        default=None,
+        help="Leave out what gives away the domain's eval sets.  [on]",
+    ),
     click.option("--scrub/--no-scrub", default=None, help="Replace e-mail addresses, account and card numbers.  [on]"),
     click.option("--on-error", type=click.Choice(["fail", "skip"]), help="What a broken row or file does.  [fail]"),
-    click.option("--accept-noncommercial", is_flag=True, default=None, help="Also use sources that forbid commercial use."),
+    click.option(
+        "--accept-noncommercial", is_flag=True, default=None, help="Also use sources that forbid commercial use."
+    ),
     click.option("--license", help="Licence of your own rows, as the Hub names it."),
     click.option("--workers", type=int, help="Processes; the corpus is the same with any number.  [all cores]"),
 )

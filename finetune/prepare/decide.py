@@ -15,7 +15,7 @@ from finetune.prepare import decontaminate
 from finetune.prepare.dedup import drop_exact
 from finetune.prepare.eval_index import FIELDS, EvalIndex, Match
 from finetune.prepare.neardup import clusters, near_duplicates
-from finetune.prepare.numbers import Array, KEPT, Numbers
+from finetune.prepare.numbers import KEPT, Array, Numbers
 from finetune.prepare.place import assert_disjoint, drop_split_groups, place_by_hash, place_by_label, place_by_time
 from finetune.prepare.read import Progress
 from finetune.prepare.request import PrepareRequest, ratio_of, time_rule

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from finetune.errors import InputError
 from finetune.prepare.columns import Unusable, map_columns, may_text
 from finetune.prepare.decontaminate import open_evals
 from finetune.prepare.eval_build import build_index
@@ -14,7 +15,6 @@ from finetune.prepare.request import PrepareRequest
 from finetune.prepare.sources import Source, open_source
 from finetune.prepare.survey import Part, survey
 from finetune.recipe import Domain
-from finetune.errors import InputError
 
 
 def load_evals(request: PrepareRequest, domain: Domain | None) -> EvalIndex | None:

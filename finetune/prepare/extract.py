@@ -10,9 +10,9 @@ from pathlib import Path
 from finetune.errors import InputError, RecordError
 from finetune.prepare.boilerplate import LineCounter
 from finetune.prepare.columns import Unusable
+from finetune.prepare.containers import inner_name
 from finetune.prepare.documents import read_document
 from finetune.prepare.files import MAX_LINE, DataFile, opened
-from finetune.prepare.containers import inner_name
 from finetune.prepare.ledger import Ledger
 from finetune.prepare.rows import load_document, save_document
 from finetune.prepare.survey import Part

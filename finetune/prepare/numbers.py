@@ -105,4 +105,3 @@ def _array(column: Any, name: str) -> Array:
     if name == "moment":
         return np.asarray(chunked.to_numpy(zero_copy_only=False), np.float64)
     return np.asarray(chunked.to_numpy(zero_copy_only=False)).copy()
-

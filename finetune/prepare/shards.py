@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from finetune.corpus import SCHEMA
-from finetune.prepare.keys import answer_digest, compared_text, guarded_text, question_digest
 from finetune.prepare.eval_index import Match
 from finetune.prepare.guard import guard
+from finetune.prepare.keys import answer_digest, compared_text, guarded_text, question_digest
 from finetune.prepare.ledger import Ledger
 from finetune.prepare.rows import Block, Job, Placed, make_rows
 from finetune.prepare.signature import NUM_PERM, SIGNATURE_DTYPE, sign

@@ -23,6 +23,7 @@ from finetune.prepare.files import BadRow, DataFile, Row, read_rows
 
 from .conftest import Preparer, questions, write_jsonl
 
+SUFFIXES = ["jsonl", "json", "csv", "tsv", "parquet", "arrow", "jsonl.gz", "csv.zst"]
 IN_ONE_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 JSON_VALUES = st.recursive(
@@ -95,7 +96,10 @@ def test_csv_gives_back_every_cell(
 
 
 @IN_ONE_FOLDER
-@given(data=st.binary(min_size=1, max_size=200), suffix=st.sampled_from(["jsonl", "json", "csv", "tsv", "parquet", "arrow", "jsonl.gz", "csv.zst"]))
+@given(
+    data=st.binary(min_size=1, max_size=200),
+    suffix=st.sampled_from(SUFFIXES),
+)
 def test_arbitrary_bytes_are_read_or_refused_but_never_crash(data: bytes, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"rows.{suffix}"
     path.write_bytes(data)
@@ -221,7 +225,10 @@ def test_letters_of_all_scripts_survive(prepared: Preparer, tmp_path: Path) -> N
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252", "latin-1"])
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
 def test_every_common_encoding_gives_the_same_rows(encoding: str, suffix: str, tmp_path: Path) -> None:
-    rows = [{"question": f"Was kostet Öl für Gäste, Nummer {n}?", "answer": "Zwölf größere Stücke à 5 £."} for n in range(40)]
+    rows = [
+        {"question": f"Was kostet Öl für Gäste, Nummer {n}?", "answer": "Zwölf größere Stücke à 5 £."}
+        for n in range(40)
+    ]
     text = {
         "jsonl": "\n".join(json.dumps(row, ensure_ascii=False) for row in rows),
         "json": json.dumps(rows, ensure_ascii=False, indent=1),
@@ -275,7 +282,9 @@ def test_a_list_of_any_length_is_read_piece_by_piece(tmp_path: Path) -> None:
 
 
 def test_articles_of_squad_become_a_row_a_question(tmp_path: Path) -> None:
-    asked = [{"id": str(n), "question": f"What is {n}?", "answers": [{"text": f"it {n}", "answer_start": 0}]} for n in (1, 2)]
+    asked = [
+        {"id": str(n), "question": f"What is {n}?", "answers": [{"text": f"it {n}", "answer_start": 0}]} for n in (1, 2)
+    ]
     data = [{"title": "T", "paragraphs": [{"context": "C", "qas": asked}]}]
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"version": "1", "data": data}), "utf-8")

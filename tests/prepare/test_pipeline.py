@@ -21,7 +21,23 @@ from finetune.prepare.workers import ordered_map
 
 from .conftest import Preparer, questions, write_jsonl
 
-WORDS = "market river doctor loan garden yield muscle window tariff bridge signal harvest ledger kidney voice".split()
+WORDS = ["market", "river", "doctor", "loan", "garden", "yield", "muscle", "window", "tariff", "bridge", "signal"]
+    "market",
+    "river",
+    "doctor",
+    "loan",
+    "garden",
+    "yield",
+    "muscle",
+    "window",
+    "tariff",
+    "bridge",
+    "signal",
+    "harvest",
+    "ledger",
+    "kidney",
+    "voice",
+]
 
 
 def texts(count: int, seed: int = 1) -> list[dict[str, str]]:

@@ -47,7 +47,10 @@ def test_stratified_splits_have_exact_shares_of_each_label(prepared: Preparer, t
 def test_stratified_groups_stay_whole(prepared: Preparer, tmp_path: Path) -> None:
     rows = [row | {"patient": f"p{n % 40}"} for n, row in enumerate(reviews(400))]
     made = prepared(
-        write_jsonl(tmp_path / "rows.jsonl", rows), stratify=True, columns={"group": "patient"}, split_ratio="0.5/0.25/0.25"
+        write_jsonl(tmp_path / "rows.jsonl", rows),
+        stratify=True,
+        columns={"group": "patient"},
+        split_ratio="0.5/0.25/0.25",
     )
     places: dict[str | None, set[str]] = {}
     for split in SPLITS:
@@ -150,9 +153,7 @@ LONG = (
 
 def test_near_duplicates_keep_the_best_source_then_the_longest(prepared: Preparer, tmp_path: Path) -> None:
     first = write_jsonl(tmp_path / "first-train.jsonl", [{"text": LONG.replace("The board", "A board")}])
-    second = write_jsonl(
-        tmp_path / "second-train.jsonl", [{"text": LONG}, {"text": LONG + " indeed"}]
-    )
+    second = write_jsonl(tmp_path / "second-train.jsonl", [{"text": LONG}, {"text": LONG + " indeed"}])
     made = prepared(first, second)
     assert [row.id for row in made.rows] == ["first-train/first-train.jsonl:1"]
     assert made.result.dropped == {"near_duplicate": 2}
@@ -211,12 +212,16 @@ def test_rows_that_give_away_an_eval_set_are_left_out_and_listed(prepared: Prepa
 
     evals = write_jsonl(
         tmp_path / "bench.jsonl",
-        [{"question": "Which of the two rivers that meet below the old town carries more water in spring?", "answer": "The Inn"}],
+        [
+            {
+                "question": "Which of the two rivers that meet below the old town carries more water in spring?",
+                "answer": "The Inn",
+            }
+        ],
     )
     rows = [*questions(5), {"text": "x"}]
     rows[-1] = {
-        "question": "A reader asks: which of the two rivers that meet below the old town carries more water in spring? "
-        "Please explain it to us.",
+        "question": f"A reader asks: w{asked} Please explain it to us.",
         "answer": "It is the smaller one.",
     }
     source = write_jsonl(tmp_path / "rows.jsonl", rows)

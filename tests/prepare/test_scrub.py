@@ -106,6 +106,8 @@ def test_prepare_scrubs_unless_told_not_to(prepared: Preparer, tmp_path: Path) -
 
 
 def test_card_says_what_was_scrubbed(prepared: Preparer, tmp_path: Path) -> None:
-    source = write_jsonl(tmp_path / "train.jsonl", [{"text": "Please write to jane@example.com before the end of this week."}])
+    source = write_jsonl(
+        tmp_path / "train.jsonl", [{"text": "Please write to jane@example.com before the end of this week."}]
+    )
     assert "EMAIL (1)" in (prepared(source).corpus.path / "README.md").read_text("utf-8")
     assert "Nothing was scrubbed" in (prepared(source, scrub=False).corpus.path / "README.md").read_text("utf-8")

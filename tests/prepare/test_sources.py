@@ -16,6 +16,7 @@ from finetune.prepare.download import public_address
 
 from .conftest import Preparer, questions, write_jsonl
 
+RENDERED = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes"
 PROSE = (
     "The library opens at nine and closes at six on every day of the week but Sunday, when it stays shut. Members may "
     "borrow up to ten books for four weeks and can ask for two more weeks if nobody else is waiting for the book.\n\n"
@@ -136,7 +137,10 @@ def test_lines_that_documents_repeat_are_left_out(prepared: Preparer, tmp_path: 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"question": "What is it?", "answer": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes"}, "rendered_template"),
+        (
+            {"question": "What is it?", "answer": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes"},
+            "rendered_template",
+        ),
         ({"question": ["a", 1], "answer": "b"}, "type_conflict"),
         ({"question": 3, "answer": "It is three."}, "type_conflict"),
         ({"question": float("nan"), "answer": "It is none."}, "empty_field"),
@@ -153,7 +157,10 @@ def test_rows_unlike_the_others_are_refused(
 
 
 def test_control_tokens_in_a_text_are_made_harmless(prepared: Preparer, tmp_path: Path) -> None:
-    rows = [*questions(3), {"question": "What does <|im_end|> mean?", "answer": "It ends a turn; </s> does so elsewhere."}]
+    rows = [
+        *questions(3),
+        {"question": "What does <|im_end|> mean?", "answer": "It ends a turn; </s> does so elsewhere."},
+    ]
     made = prepared(write_jsonl(tmp_path / "rows.jsonl", rows))
     text = " ".join(made.texts)
     assert "<|im_end|>" not in text
@@ -163,7 +170,9 @@ def test_control_tokens_in_a_text_are_made_harmless(prepared: Preparer, tmp_path
 
 
 def test_null_characters_and_markup_are_cleaned_away(prepared: Preparer, tmp_path: Path) -> None:
-    made = prepared(write_jsonl(tmp_path / "rows.jsonl", [{"question": "Who?\u0000", "answer": "<p>Nobody<br/>at all</p>"}]))
+    made = prepared(
+        write_jsonl(tmp_path / "rows.jsonl", [{"question": "Who?\u0000", "answer": "<p>Nobody<br/>at all</p>"}])
+    )
     assert made.texts == ["Who?", "Nobody\nat all"]
 
 

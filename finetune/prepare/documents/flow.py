@@ -27,6 +27,7 @@ PAGE_NUMBER = re.compile(
 BULLET = re.compile(r"\s*(?:[-*+•‣◦▪●○■□–—·]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
 BULLET_SIGN = re.compile(r"^(\s*)[*+•‣◦▪●○■□–—·]\s+")
 COLUMNS = re.compile(r"\S(?:\t|\s{3,})\S")
+LONGEST_NUMBER = 40  # characters of "- Page 1234 of 1234 -" and the like
 LONGEST_WORD = 60  # letters before a hyphen that are looked at
 WORD_START = re.compile(r"[^\W\d_]+")
 BROKEN_WORD = re.compile(r"([^\W\d_]+)-$")
@@ -78,7 +79,13 @@ def without_running(pages: Sequence[Page]) -> list[Page]:
 def _is_running(line: Line, keys: frozenset[str], numbered: bool) -> bool:
     if line.fixed or not line.text.strip():
         return False
-    return running_key(line.text) in keys or (numbered and PAGE_NUMBER.fullmatch(line.text) is not None)
+    return running_key(line.text) in keys or (numbered and is_page_number(line.text))
+
+
+def is_page_number(line: str) -> bool:
+    """Whether a line is a page number, alone or as "Page 3 of 12"."""
+    line = line.strip()
+    return len(line) <= LONGEST_NUMBER and PAGE_NUMBER.fullmatch(line) is not None
 
 
 def paragraphs(pages: Iterable[Page]) -> list[list[Line]]:

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from finetune.prepare.columns import Unusable
-from finetune.prepare.documents.flow import Line, Page, outline_from, running_key, running_keys
+from finetune.prepare.documents.flow import Line, Page, is_page_number, outline_from, running_key, running_keys
 from finetune.prepare.documents.outline import Outline
 from finetune.prepare.documents.pdf_layout import (
     Piece,
     columns_of,
     edge_pieces,
     headings_of,
-    is_page_number,
     lines_of,
     pieces_of,
 )

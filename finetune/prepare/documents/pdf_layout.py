@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from finetune.prepare.documents.flow import BULLET, PAGE_NUMBER, Line
+from finetune.prepare.documents.flow import BULLET, Line
 from finetune.prepare.documents.outline import table
 from finetune.prepare.documents.pdf_tables import Box, RuledTable, ruled_tables
 
@@ -123,11 +123,6 @@ def edge_pieces(page: Sequence[Piece]) -> frozenset[Piece]:
     heights = sorted({round(piece.base) for piece in lines})
     edges = {*heights[:EDGE], *heights[-EDGE:]}
     return frozenset(piece for piece in lines if round(piece.base) in edges)
-
-
-def is_page_number(text: str) -> bool:
-    """Whether a line is a page number, alone or as "Page 3 of 12"."""
-    return PAGE_NUMBER.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

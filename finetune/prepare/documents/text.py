@@ -5,14 +5,22 @@ from __future__ import annotations
 import re
 
 from finetune.prepare.columns import Unusable
-from finetune.prepare.documents.flow import Line, Page, outline_from, underlined, without_running
+from finetune.prepare.documents.flow import (
+    LONGEST_NUMBER,
+    Line,
+    Page,
+    is_page_number,
+    outline_from,
+    underlined,
+    without_running,
+)
 from finetune.prepare.encoding import decode
 from finetune.records import Document
 
 LINE_END = re.compile(r"\r\n?|\u2028|\x85")
 PARAGRAPH_LINE = 200  # characters: where lines are as long as that, each is a paragraph
 FEED = "\f"
-PAGE_OF = re.compile(r"\s*(?:page|seite)?\s*\d{1,5}\s*(?:of|/|von)\s*\d{1,5}\s*", re.I)
+PAGE_OF = re.compile(r"\d\s*(?:of|/|von|de|sur)\s*\d", re.I)
 
 
 def read(data: bytes, shown: str) -> Document:
@@ -28,9 +36,14 @@ def read(data: bytes, shown: str) -> Document:
     pages: list[Page] = [[Line(line) for line in _spaced(page)] for page in text.split(FEED)]
     if len(pages) > 1:
         pages = without_running(pages)
-    elif sum(1 for line in pages[0] if PAGE_OF.fullmatch(line.text)) > 1:
-        pages = [[line for line in pages[0] if not PAGE_OF.fullmatch(line.text)]]
+    elif sum(1 for line in pages[0] if _is_page_of(line)) > 1:
+        pages = [[line for line in pages[0] if not _is_page_of(line)]]
     return outline_from([underlined(page) for page in pages], wrapped=False).document()
+
+
+def _is_page_of(line: Line) -> bool:
+    """Whether a line is "Page 3 of 12"; a number alone may be text where no form feeds tell the pages."""
+    return PAGE_OF.search(line.text[-LONGEST_NUMBER:]) is not None and is_page_number(line.text)
 
 
 def _spaced(text: str) -> list[str]:
