@@ -22,22 +22,6 @@ from finetune.prepare.workers import ordered_map
 from .conftest import Preparer, questions, write_jsonl
 
 WORDS = ["market", "river", "doctor", "loan", "garden", "yield", "muscle", "window", "tariff", "bridge", "signal"]
-    "market",
-    "river",
-    "doctor",
-    "loan",
-    "garden",
-    "yield",
-    "muscle",
-    "window",
-    "tariff",
-    "bridge",
-    "signal",
-    "harvest",
-    "ledger",
-    "kidney",
-    "voice",
-]
 
 
 def texts(count: int, seed: int = 1) -> list[dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from datetime import date, timedelta
@@ -162,8 +163,6 @@ def test_near_duplicates_keep_the_best_source_then_the_longest(prepared: Prepare
 
 
 def test_clusters_name_the_kept_row_and_those_that_repeat_it(prepared: Preparer, tmp_path: Path) -> None:
-    import json
-
     rows = [{"text": LONG}, {"text": "Something else altogether happened in the town that day, nobody knows why."}]
     rows.append({"text": LONG.replace("The board", "A board")})
     made = prepared(write_jsonl(tmp_path / "train.jsonl", rows))
@@ -208,22 +207,10 @@ def test_an_earlier_corpus_that_is_none_is_named(prepared: Preparer, tmp_path: P
 
 
 def test_rows_that_give_away_an_eval_set_are_left_out_and_listed(prepared: Preparer, tmp_path: Path) -> None:
-    import json
-
-    evals = write_jsonl(
-        tmp_path / "bench.jsonl",
-        [
-            {
-                "question": "Which of the two rivers that meet below the old town carries more water in spring?",
-                "answer": "The Inn",
-            }
-        ],
-    )
-    rows = [*questions(5), {"text": "x"}]
-    rows[-1] = {
-        "question": f"A reader asks: w{asked} Please explain it to us.",
-        "answer": "It is the smaller one.",
-    }
+    asked = "hich of the two rivers that meet below the old town carries more water in spring?"
+    evals = write_jsonl(tmp_path / "bench.jsonl", [{"question": f"W{asked}", "answer": "The Inn"}])
+    leak = {"question": f"A reader asks: w{asked} Please explain it.", "answer": "It is the smaller one."}
+    rows = [*questions(5), leak]
     source = write_jsonl(tmp_path / "rows.jsonl", rows)
     made = prepared(source, decontaminate=(str(evals),))
     assert made.result.dropped == {"eval_question": 1}

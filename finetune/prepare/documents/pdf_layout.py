@@ -18,6 +18,7 @@ from finetune.prepare.documents.pdf_tables import Box, RuledTable, ruled_tables
 if TYPE_CHECKING:
     import pypdfium2 as pdfium
 
+MAX_RUNS = 4000  # of text on a page: a newspaper has 1,000; PDFium looks up each in time that grows with all of them
 EDGE = 2  # lines at the top and at the foot of a page that may be a running head or foot
 JOIN_GAP = 0.8  # of the letter size: runs of one line that stand as close as that are one text; a gutter is wider
 BLANK_GAP = 0.15  # of the letter size: half of a narrow blank
@@ -56,6 +57,8 @@ def pieces_of(page: pdfium.PdfPage) -> list[Piece]:
     """The lines of a page in the order of the file, with ruled tables in place of the lines inside them."""
     textpage = page.get_textpage()
     try:
+        if textpage.count_rects() > MAX_RUNS:
+            return _plain_lines(textpage)
         lines = list(_lines(textpage))
         tables = [_as_piece(found) for found in ruled_tables(page, textpage)] if lines else []
     finally:
@@ -70,6 +73,17 @@ def pieces_of(page: pdfium.PdfPage) -> list[Piece]:
             shown.add(place)
             made.append(tables[place])
     return made
+
+
+def _plain_lines(textpage: pdfium.PdfTextPage) -> list[Piece]:
+    """The lines of a page without their places, as if they stood one below the other."""
+    lines = [" ".join(line.split()) for line in textpage.get_text_bounded().splitlines()]
+    usual = 10.0  # points
+    return [
+        Piece(line, (0.0, -place * usual, usual, (1 - place) * usual), -place * usual, usual)
+        for place, line in enumerate(lines)
+        if line
+    ]
 
 
 def _as_piece(found: RuledTable) -> Piece:
