@@ -15,11 +15,11 @@ import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from finetune.prepare.columns import map_columns, may_text
-from finetune.prepare.eval_build import build_index
-from finetune.prepare.eval_index import EvalItem
-from finetune.prepare.files import BadRow, DataFile, read_rows
-from finetune.prepare.remote import fetch
+from finetune.prepare.decontaminate.build import build_index
+from finetune.prepare.decontaminate.eval_index import EvalItem
+from finetune.prepare.formats.files import BadRow, DataFile, read_rows
+from finetune.prepare.rows.columns import map_columns, may_text
+from finetune.prepare.sources.remote import fetch
 
 
 def items(files: list[Path], columns: Mapping[str, str], wanted: frozenset[str] = frozenset()) -> Iterator[EvalItem]:

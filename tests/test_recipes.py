@@ -15,8 +15,8 @@ from finetune.corpus import read_split
 from finetune.errors import ConfigError, InputError, UnknownNameError
 from finetune.licenses import LEVELS, is_noncommercial, strictest
 from finetune.prepare import PrepareRequest, prepare
-from finetune.prepare.prompts import Prompt, load_prompt
-from finetune.prepare.remote import URI
+from finetune.prepare.rows.prompts import Prompt, load_prompt
+from finetune.prepare.sources.remote import URI
 from finetune.recipe import (
     AdapterRecipe,
     Domain,

@@ -18,15 +18,15 @@ from finetune.errors import InputError, SlmtuneError
 from finetune.licenses import strictest
 from finetune.prepare.card import card_text
 from finetune.prepare.decide import Decided, decide
-from finetune.prepare.evals import load_evals
+from finetune.prepare.decontaminate.evals import load_evals
 from finetune.prepare.ledger import Ledger
 from finetune.prepare.numbers import Numbers, collect
 from finetune.prepare.page import CorpusFacts, corpus_page
 from finetune.prepare.read import Progress, read_shards
 from finetune.prepare.request import PrepareRequest, PrepareResult, check_request, describe_request
+from finetune.prepare.rows.survey import Part, survey
 from finetune.prepare.shards import Shard
-from finetune.prepare.sources import Source, open_earlier, open_sources
-from finetune.prepare.survey import Part, survey
+from finetune.prepare.sources.source import Source, open_earlier, open_sources
 from finetune.prepare.work import open_work
 from finetune.prepare.write import Tally, write_lines, write_rows
 from finetune.recipe import CUSTOM_DOMAIN, Domain, load_domain

@@ -11,6 +11,7 @@ import gzip
 import io
 import os
 import stat
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, BinaryIO, cast
 
 from finetune.errors import InputError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 MAX_UNPACKED = 256 * 2**30  # bytes out of one file: more than a shard of any public corpus
 MAX_RATIO = 250  # unpacked to packed: text is 3 to 20, logs up to about 100, deflate can reach 1,032
@@ -106,8 +112,6 @@ def _unpacked(raw: BinaryIO, name: str, shown: str, packed: Callable[[], int]) -
     if ending == ".gz":
         unpacker = cast(IO[bytes], gzip.GzipFile(fileobj=raw, mode="rb"))
     elif ending == ".zst":
-        from backports import zstd
-
         unpacker = cast(IO[bytes], zstd.ZstdFile(raw, mode="rb"))
     else:
         return raw
@@ -139,8 +143,6 @@ class _Unpacked(io.RawIOBase):
 @contextmanager
 def _damage_named(shown: str) -> Iterator[None]:
     """Turn what the decompressors raise into one error that names the file."""
-    from backports import zstd
-
     try:
         yield
     except EOFError:

@@ -11,18 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from finetune.prepare import decontaminate
-from finetune.prepare.dedup import drop_exact
-from finetune.prepare.eval_index import FIELDS, EvalIndex, Match
-from finetune.prepare.neardup import clusters, near_duplicates
+from finetune.prepare.decontaminate.eval_index import FIELDS, EvalIndex, Match
+from finetune.prepare.decontaminate.verdict import Hit
+from finetune.prepare.decontaminate.verdict import decide as judge_matches
+from finetune.prepare.dedup.exact import drop_exact
+from finetune.prepare.dedup.near import clusters, near_duplicates
+from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE
 from finetune.prepare.numbers import KEPT, Array, Numbers
-from finetune.prepare.place import assert_disjoint, drop_split_groups, place_by_hash, place_by_label, place_by_time
 from finetune.prepare.read import Progress
 from finetune.prepare.request import PrepareRequest, ratio_of, time_rule
 from finetune.prepare.shards import Shard, matches_of, read_columns
-from finetune.prepare.signature import NUM_PERM, SIGNATURE_DTYPE
-from finetune.prepare.sources import Source
-from finetune.prepare.split import shares_left
+from finetune.prepare.sources.source import Source
+from finetune.prepare.splits.place import (
+    assert_disjoint,
+    drop_split_groups,
+    place_by_hash,
+    place_by_label,
+    place_by_time,
+)
+from finetune.prepare.splits.shares import shares_left
 from finetune.records import SPLITS
 
 
@@ -103,11 +110,9 @@ def _shares(sources: Sequence[Source], request: PrepareRequest) -> list[Mapping[
 # --- eval sets --------------------------------------------------------------------------------------------------------
 
 
-def _drop_contaminated(
-    numbers: Numbers, shards: Sequence[Shard], evals: EvalIndex
-) -> tuple[list[decontaminate.Hit], int]:
+def _drop_contaminated(numbers: Numbers, shards: Sequence[Shard], evals: EvalIndex) -> tuple[list[Hit], int]:
     """The hits, and how many grams so many rows share that they do not count."""
-    verdict = decontaminate.decide(evals, list(_matches(shards)), len(numbers.reason))
+    verdict = judge_matches(evals, list(_matches(shards)), len(numbers.reason))
     hits = [hit for hit in verdict.hits if not numbers.official[hit.row] and not numbers.earlier[hit.row]]
     for field in FIELDS:
         rows = np.array([hit.row for hit in hits if hit.field == field], np.int64)
@@ -221,9 +226,9 @@ def _named_clusters(
     ]
 
 
-def _named_hits(hits: Sequence[decontaminate.Hit], shards: Sequence[Shard]) -> list[dict[str, Any]]:
+def _named_hits(hits: Sequence[Hit], shards: Sequence[Shard]) -> list[dict[str, Any]]:
     names = _row_names([hit.row for hit in hits], shards)
-    by_row: defaultdict[int, list[decontaminate.Hit]] = defaultdict(list)
+    by_row: defaultdict[int, list[Hit]] = defaultdict(list)
     for hit in hits:
         by_row[hit.row].append(hit)
     return [

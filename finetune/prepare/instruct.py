@@ -19,6 +19,8 @@ from finetune.records import Document
 MIN_ANSWER = 40  # characters of a section: shorter ones are captions and "See also"
 MIN_DEFINITION = 15  # characters: a meaning in three words is one
 MAX_TERM = 100  # characters: a longer term is a sentence
+MAX_BARS = 20  # in a row of two columns, with those that are text
+MAX_REFERENCE = 300  # characters: a longer line is a paragraph that names a source
 MAX_LINKS = 0.5  # of the lines: a section that is mostly links, addresses or references answers nothing
 
 # The first word or words of a heading -> the question, {} standing for what the document is about.
@@ -190,7 +192,10 @@ def _definitions(block: str) -> Iterator[tuple[str, str]]:
 
 def _rows(block: str) -> Iterator[tuple[str, str]]:
     """The rows of a table of two columns whose first cell is a question."""
-    rows = [TABLE_ROW.match(line) for line in block.split("\n")]
+    lines = block.split("\n")
+    if any(not 3 <= line.count("|") <= MAX_BARS for line in lines):
+        return
+    rows = [TABLE_ROW.match(line) for line in lines]
     pairs = [(row[1].replace("\\|", "|"), row[2].replace("\\|", "|")) for row in rows if row]
     if len(pairs) != len(rows) or not all("|" not in answer for _, answer in pairs):
         return
@@ -204,5 +209,5 @@ def _is_answer(text: str) -> bool:
     if len(text) < MIN_ANSWER or text.rstrip().endswith(("?", ":")):
         return False
     lines = [line for line in text.split("\n") if line.strip()]
-    pointing = sum(1 for line in lines if CITATION.match(line) or (LINK.search(line) and len(line) < 200))
+    pointing = sum(1 for line in lines if len(line) <= MAX_REFERENCE and (LINK.search(line) or CITATION.match(line)))
     return pointing <= MAX_LINKS * len(lines)

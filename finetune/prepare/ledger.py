@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from finetune.errors import InputError, RecordError
-from finetune.prepare.files import DataFile
-from finetune.prepare.sources import Source
+from finetune.prepare.formats.files import DataFile
+from finetune.prepare.sources.source import Source
 from finetune.records import Drop
 
 Policy = Literal["fail", "skip"]

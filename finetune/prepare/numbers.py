@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
+from finetune.prepare.rows.survey import Part
 from finetune.prepare.shards import OPEN, Shard, read_columns
-from finetune.prepare.survey import Part
 from finetune.records import SPLITS, TASKS
 
 Array = npt.NDArray[Any]

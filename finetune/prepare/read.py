@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from finetune.errors import InputError
-from finetune.prepare.eval_index import EvalIndex
-from finetune.prepare.extract import extract, repeated_lines
-from finetune.prepare.files import Lines, Rows, read_blocks
+from finetune.prepare.decontaminate.eval_index import EvalIndex
+from finetune.prepare.documents.extract import extract, repeated_lines
+from finetune.prepare.formats.files import Lines, Rows, read_blocks
 from finetune.prepare.ledger import Ledger
 from finetune.prepare.request import PrepareRequest, time_rule
-from finetune.prepare.rows import Block, Job, all_found
+from finetune.prepare.rows.make import Block, Job, all_found
+from finetune.prepare.rows.survey import Part
 from finetune.prepare.shards import Shard, make_shard, open_shard, shard_path
-from finetune.prepare.survey import Part
 from finetune.prepare.workers import ordered_map
 from finetune.recipe import Domain
 

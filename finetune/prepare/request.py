@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune.errors import ConfigError, InputError, did_you_mean
-from finetune.prepare.prompts import load_prompt
-from finetune.prepare.shapes import NAMES
-from finetune.prepare.split import DEFAULT_RATIO, parse_ratio
+from finetune.prepare.rows.prompts import load_prompt
+from finetune.prepare.rows.shapes import NAMES
+from finetune.prepare.splits.shares import DEFAULT_RATIO, parse_ratio
 from finetune.recipe import CUSTOM_DOMAIN, Domain
 from finetune.records import Split
 

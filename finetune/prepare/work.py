@@ -15,9 +15,9 @@ from pathlib import Path
 
 from finetune import __version__
 from finetune.artifacts import make_folder
-from finetune.prepare.eval_index import EvalIndex
+from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.sources import Source
+from finetune.prepare.sources.source import Source
 
 KEY = "key"
 

@@ -8,7 +8,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.prepare.boilerplate import SAMPLED_DOCUMENTS, LineCounter, drop_repeated
+from finetune.prepare.clean.boilerplate import SAMPLED_DOCUMENTS, LineCounter, drop_repeated
 from finetune.records import Document, Section
 
 COOKIES = "We use cookies to improve this website, and by reading on you agree to our use of them."

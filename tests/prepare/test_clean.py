@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finetune.prepare.clean import clean_text
+from finetune.prepare.clean.text import clean_text
 
 GOLDEN = sorted((Path(__file__).parent / "golden" / "clean").glob("*.json"))
 # What repairs act on, so that random texts meet them and one another.

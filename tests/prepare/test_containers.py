@@ -7,19 +7,24 @@ import io
 import os
 import stat
 import struct
+import sys
 import zipfile
 import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from backports import zstd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune.errors import InputError
 from finetune.prepare import containers
 from finetune.prepare.containers import inner_name, members, open_member
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 TEXT = b'{"text": "a row of some length"}\n' * 2000
 

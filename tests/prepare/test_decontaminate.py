@@ -23,10 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.errors import ConfigError, InputError
-from finetune.prepare.decontaminate import MOST_ROWS, Hit, Verdict, decide, open_evals
-from finetune.prepare.eval_build import DENSE_WORDS, MOST_ITEMS, WINDOW, build_index
-from finetune.prepare.eval_index import QUESTION, EvalIndex, EvalItem, merge_indexes
-from finetune.prepare.grams import GRAM, SHORTEST_GRAM, split_words
+from finetune.prepare.decontaminate.build import DENSE_WORDS, MOST_ITEMS, WINDOW, build_index
+from finetune.prepare.decontaminate.eval_index import QUESTION, EvalIndex, EvalItem, merge_indexes
+from finetune.prepare.decontaminate.grams import GRAM, SHORTEST_GRAM, split_words
+from finetune.prepare.decontaminate.verdict import MOST_ROWS, Hit, Verdict, decide, open_evals
 from finetune.recipe import DomainRecipe, load_domain, validate
 
 ROOT = Path(__file__).parents[2]
@@ -536,9 +536,9 @@ def test_a_batch_finds_what_single_rows_find(pairs: list[tuple[list[str], list[s
 def test_the_hash_seed_of_python_changes_nothing(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from finetune.prepare.eval_build import build_index\n"
-        "from finetune.prepare.eval_index import EvalItem\n"
-        "from finetune.prepare.decontaminate import decide\n"
+        "from finetune.prepare.decontaminate.build import build_index\n"
+        "from finetune.prepare.decontaminate.eval_index import EvalItem\n"
+        "from finetune.prepare.decontaminate.verdict import decide\n"
         f"index = build_index('x', [EvalItem(str(n), {LEAK!r} + ' %d' % n, {ANSWER!r}, {FILLER * 9!r}) for n in range(4)])\n"
         "index.save(Path(sys.argv[1]))\n"
         f"print(decide(index, index.match_rows([{LEAK!r}] * 12, [{FILLER!r}] * 12), 12))\n"

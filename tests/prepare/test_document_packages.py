@@ -12,8 +12,8 @@ import pytest
 from docx.oxml import parse_xml
 from docx.oxml.ns import nsdecls
 
-from finetune.prepare.columns import Unusable
 from finetune.prepare.documents import package, read_document
+from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document, Section
 
 BOMB_BYTES = 2**22

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from finetune.errors import InputError
 from finetune.prepare import documents
-from finetune.prepare.columns import Unusable
 from finetune.prepare.documents import DOCUMENTS, read_document
+from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document, Section
 
 RAW = Path(__file__).resolve().parents[3] / "shared" / "data" / "raw"

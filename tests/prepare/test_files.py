@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from finetune.errors import InputError, RecordError, SlmtuneError
-from finetune.prepare.files import BadRow, DataFile, Row, read_rows
+from finetune.prepare.formats.files import BadRow, DataFile, Row, read_rows
 
 from .conftest import Preparer, questions, write_jsonl
 
@@ -241,7 +241,7 @@ def test_every_common_encoding_gives_the_same_rows(encoding: str, suffix: str, t
 
 @pytest.mark.parametrize("wrap", ["gz", "zst", "zip"])
 def test_compressed_rows_are_the_same_rows(wrap: str, tmp_path: Path) -> None:
-    from finetune.prepare.local import find_files
+    from finetune.prepare.sources.local import find_files
 
     data = "\n".join(map(json.dumps, questions(3000))).encode()
     path = tmp_path / f"rows.jsonl.{wrap}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finetune.prepare.guard import SHORT, guard
+from finetune.prepare.dedup.guard import SHORT, guard
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.prepare.language import MIN_LETTERS, is_foreign, language_of
+from finetune.prepare.clean.language import MIN_LETTERS, is_foreign, language_of
 
 SENTENCES = {
     "en": "Rinse the wound with clean water and cover it with a sterile dressing until the bleeding stops.",

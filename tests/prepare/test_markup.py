@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.prepare.clean import clean_text
-from finetune.prepare.markup import strip_markup
+from finetune.prepare.clean.markup import strip_markup
+from finetune.prepare.clean.text import clean_text
 
 GOLDEN = sorted((Path(__file__).parent / "golden" / "markup").glob("*.json"))
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.prepare.guard import guard
-from finetune.prepare.neardup import clusters, near_duplicates
-from finetune.prepare.signature import NUM_PERM, SIGNATURE_DTYPE, sign
+from finetune.prepare.dedup.guard import guard
+from finetune.prepare.dedup.near import clusters, near_duplicates
+from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE, sign
 
 from .invented import edited, texts
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from finetune.prepare.columns import Unusable
 from finetune.prepare.documents import pdf, read_document
+from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document, Section
 
 WORDS = ["the", "liver", "makes", "proteins", "and", "cleans", "the", "blood", "while", "it", "stores"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.prepare.quality import judge
+from finetune.prepare.clean.quality import judge
 from finetune.records import Example, Message, Task
 
 SAMPLES = sorted((Path(__file__).parents[2] / "datasets").glob("*/sample/*.jsonl"))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.prepare.scrub import scrub
+from finetune.prepare.clean.scrub import scrub
 from finetune.recipe import domain_names, load_domain
 
 from .conftest import Preparer, questions, write_jsonl

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.prepare.signature import NGRAM, NUM_PERM, sign
+from finetune.prepare.dedup.signature import NGRAM, NUM_PERM, sign
 
 from .invented import edited, texts
 
@@ -109,7 +109,8 @@ def test_texts_without_a_letter_and_without_anything_are_signed() -> None:
 
 def test_signatures_are_the_same_in_every_process_and_release() -> None:
     rows = ["Diabetes mellitus is a group of metabolic disorders.", "kürzer", "", "糖尿病は病気", "x " * 400]
-    program = "import hashlib; from finetune.prepare.signature import sign; from finetune.prepare.guard import guard\n"
+    program = "import hashlib\nfrom finetune.prepare.dedup.signature import sign\n"
+    program += "from finetune.prepare.dedup.guard import guard\n"
     program += f"rows={rows!r}\nprint(hashlib.sha256(sign(rows).tobytes()+guard(rows).tobytes()).hexdigest())"
     digests = {
         subprocess.run(

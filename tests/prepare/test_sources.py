@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import InputError, OfflineError, RecordError
-from finetune.prepare.download import public_address
+from finetune.prepare.sources.download import public_address
 
 from .conftest import Preparer, questions, write_jsonl
 

@@ -15,7 +15,7 @@ from local_hub import LocalHub
 
 from finetune.artifacts import Corpus
 from finetune.corpus import read_split
-from finetune.prepare.remote import URI
+from finetune.prepare.sources.remote import URI
 from finetune.recipe import SourceRecipe, domain_names, load_domain
 from finetune.records import SPLITS, Example
 

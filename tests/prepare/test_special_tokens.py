@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.prepare.clean import clean_text
-from finetune.prepare.special_tokens import looks_rendered, neutralise
+from finetune.prepare.clean.special_tokens import looks_rendered, neutralise
+from finetune.prepare.clean.text import clean_text
 
 # The control tokens of the preset families: SmolLM2, Qwen2.5, Llama 3.2, Phi, Gemma, BERT; and of their relatives.
 TOKENS = """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from finetune.prepare.columns import Unusable
 from finetune.prepare.documents.flow import (
     LONGEST_NUMBER,
     Line,
@@ -15,6 +14,7 @@ from finetune.prepare.documents.flow import (
     without_running,
 )
 from finetune.prepare.encoding import decode
+from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document
 
 LINE_END = re.compile(r"\r\n?|\u2028|\x85")

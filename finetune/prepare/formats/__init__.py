@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from finetune.prepare.files import BadRow, Lines, Reader, Row, Rows
 from finetune.prepare.formats.arrow import read_arrow, read_parquet
+from finetune.prepare.formats.files import BadRow, Lines, Reader, Row, Rows
 from finetune.prepare.formats.json import parse_lines, read_json, read_jsonl
 from finetune.prepare.formats.separated import read_csv
 

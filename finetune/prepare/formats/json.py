@@ -7,7 +7,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune.errors import InputError
-from finetune.prepare.files import BLOCK_ROWS, MAX_LINE, BadRow, DataFile, Lines, Row, Rows, Text, not_utf8, opened
+from finetune.prepare.formats.files import (
+    BLOCK_ROWS,
+    MAX_LINE,
+    BadRow,
+    DataFile,
+    Lines,
+    Row,
+    Rows,
+    Text,
+    not_utf8,
+    opened,
+)
 
 WRAPPERS = ("data", "rows", "examples", "records")  # {"data": [row, row]} is a list of rows
 BLANKS = " \t\r\n"

@@ -7,7 +7,18 @@ import re
 from collections.abc import Iterator
 
 from finetune.errors import InputError
-from finetune.prepare.files import BLOCK_ROWS, MAX_LINE, BadRow, DataFile, Lines, Row, Rows, Text, not_utf8, opened
+from finetune.prepare.formats.files import (
+    BLOCK_ROWS,
+    MAX_LINE,
+    BadRow,
+    DataFile,
+    Lines,
+    Row,
+    Rows,
+    Text,
+    not_utf8,
+    opened,
+)
 from finetune.prepare.formats.json import too_long
 
 SEPARATORS = ",;\t|"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import InputError
-from finetune.prepare.eval_index import (
+from finetune.prepare.decontaminate.eval_index import (
     ANSWER,
     CONTEXT,
     FIELDS,
@@ -22,7 +22,7 @@ from finetune.prepare.eval_index import (
     sort_index,
     whole_lengths,
 )
-from finetune.prepare.grams import GRAM, SHORTEST_GRAM, Keys, hash_texts, rolling_grams, whole_keys
+from finetune.prepare.decontaminate.grams import GRAM, SHORTEST_GRAM, Keys, hash_texts, rolling_grams, whole_keys
 
 # A gram of more items than this is the set's way of putting things ("what is the sentiment of this news …") and tells
 # nothing about one item; 10 is GPT-3's limit for grams that many documents share. Contexts are counted once however

@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from finetune.prepare.mojibake import MOJIBAKE
+from finetune.prepare.clean.mojibake import MOJIBAKE
 from finetune.records import Example
 
 MIN_WORDS = 3

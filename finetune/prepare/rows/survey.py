@@ -9,13 +9,12 @@ from itertools import islice
 from typing import Any
 
 from finetune.errors import ConfigError, InputError, RecordError
-from finetune.prepare.columns import Unusable, is_null, map_columns, may_text, plain_columns
-from finetune.prepare.files import DataFile, Row, read_rows
+from finetune.prepare.formats.files import DataFile, Row, read_rows
 from finetune.prepare.ledger import Ledger
-from finetune.prepare.local import is_document
-from finetune.prepare.prompts import Prompt, load_prompt
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.shapes import (
+from finetune.prepare.rows.columns import Unusable, is_null, map_columns, may_text, plain_columns
+from finetune.prepare.rows.prompts import Prompt, load_prompt
+from finetune.prepare.rows.shapes import (
     MAX_LABELS,
     SHAPES,
     TEXT_AND_LABEL,
@@ -25,7 +24,8 @@ from finetune.prepare.shapes import (
     distinct_labels,
     domain_shape,
 )
-from finetune.prepare.sources import Source
+from finetune.prepare.sources.local import is_document
+from finetune.prepare.sources.source import Source
 from finetune.recipe import Domain
 
 LOOKED_AT = 1000  # rows that decide the shape of a file; the others must fit it

@@ -17,8 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import InputError
-from finetune.prepare.grams import SHORTEST_GRAM, HashedTexts, Keys, Numbers, hash_texts, rolling_grams, whole_keys
-from finetune.prepare.index_file import read_arrays, write_arrays
+from finetune.prepare.decontaminate.grams import (
+    SHORTEST_GRAM,
+    HashedTexts,
+    Keys,
+    Numbers,
+    hash_texts,
+    rolling_grams,
+    whole_keys,
+)
+from finetune.prepare.decontaminate.index_file import read_arrays, write_arrays
 
 EvalField = Literal["question", "answer", "context"]
 

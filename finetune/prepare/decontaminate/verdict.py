@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from finetune.errors import InputError
-from finetune.prepare.eval_index import FIELDS, WHOLE, EvalField, EvalIndex, Match, merge_indexes
-from finetune.prepare.grams import SHORTEST_GRAM, SPECIFIC_WORDS
+from finetune.prepare.decontaminate.eval_index import FIELDS, WHOLE, EvalField, EvalIndex, Match, merge_indexes
+from finetune.prepare.decontaminate.grams import SHORTEST_GRAM, SPECIFIC_WORDS
 from finetune.recipe import Domain
 
 # A gram in more rows than this is boilerplate. 10 documents is GPT-3's limit (arXiv 2005.14165, appendix C); the share

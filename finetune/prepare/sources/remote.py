@@ -13,9 +13,9 @@ from finetune.environment import is_offline
 from finetune.errors import HubError, InputError, OfflineError, SlmtuneError, UnknownNameError
 from finetune.patience import be_patient
 from finetune.prepare.containers import inner_name
-from finetune.prepare.files import suffix_of
 from finetune.prepare.formats import READERS
-from finetune.prepare.split import named_split
+from finetune.prepare.formats.files import suffix_of
+from finetune.prepare.splits.shares import named_split
 
 T = TypeVar("T")
 

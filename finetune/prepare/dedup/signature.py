@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from finetune.prepare.keys import URL
+from finetune.prepare.dedup.keys import URL
 
 U64 = npt.NDArray[np.uint64]
 Starts = npt.NDArray[np.int64]

@@ -4,7 +4,7 @@ What is repaired and what stays, where ftfy offers a choice:
 
 - Mojibake is decoded again (`ftfy.fix_encoding`), a line at a time, since texts are pasted together from several
   encodings. C1 controls become what Windows-1252 has in their place, as browsers read them.
-- HTML entities are written out unless the text holds tags: then it is markup, which `finetune.prepare.markup` reads.
+- HTML entities are written out unless the text holds tags: then it is markup, which `finetune.prepare.clean.markup` reads.
 - Typesetters' ligatures (ﬁ) are taken apart and full-width Latin letters and digits made ordinary. Chinese and Japanese
   punctuation, the ideographic space, Ĳ and ǆ stay: they are how those languages are written.
 - Curly quotes stay, and there is no NFKC: it would turn 10³ into 103, ½ into 1⁄2 and µ into another letter.
@@ -18,7 +18,7 @@ import unicodedata
 from html import unescape
 from html.entities import html5
 
-from finetune.prepare.mojibake import MOJIBAKE
+from finetune.prepare.clean.mojibake import MOJIBAKE
 
 LINE_BREAKS = re.compile(r"\r\n?|[\x0b\x0c\u2028\u2029]")
 TERMINAL = re.compile(r"\x1b(?:\[[0-9;:?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from finetune.errors import InputError
-from finetune.prepare.columns import Unusable, map_columns, may_text
-from finetune.prepare.decontaminate import open_evals
-from finetune.prepare.eval_build import build_index
-from finetune.prepare.eval_index import EvalIndex, EvalItem, merge_indexes
-from finetune.prepare.files import Row, read_rows
+from finetune.prepare.decontaminate.build import build_index
+from finetune.prepare.decontaminate.eval_index import EvalIndex, EvalItem, merge_indexes
+from finetune.prepare.decontaminate.verdict import open_evals
+from finetune.prepare.formats.files import Row, read_rows
 from finetune.prepare.ledger import Ledger, row_id
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.sources import Source, open_source
-from finetune.prepare.survey import Part, survey
+from finetune.prepare.rows.columns import Unusable, map_columns, may_text
+from finetune.prepare.rows.survey import Part, survey
+from finetune.prepare.sources.source import Source, open_source
 from finetune.recipe import Domain
 
 

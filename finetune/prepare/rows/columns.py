@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from finetune.prepare.clean import clean_text
-from finetune.prepare.markup import strip_markup
+from finetune.prepare.clean.markup import strip_markup
+from finetune.prepare.clean.text import clean_text
 
 Values = Mapping[str, Any]
 

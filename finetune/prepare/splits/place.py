@@ -9,7 +9,7 @@ import numpy as np
 from finetune.errors import InputError
 from finetune.prepare.numbers import TEST, TRAIN, VALIDATION, Array, Numbers
 from finetune.prepare.shards import OPEN
-from finetune.prepare.split import DRAW_ORDER
+from finetune.prepare.splits.shares import DRAW_ORDER
 from finetune.records import SPLITS, Split
 
 Shares = Mapping[Split, float]

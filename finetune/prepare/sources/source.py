@@ -13,12 +13,12 @@ from finetune.artifacts import Corpus
 from finetune.errors import InputError
 from finetune.licenses import is_noncommercial
 from finetune.prepare.containers import inner_name
-from finetune.prepare.download import download, is_address, public_address
-from finetune.prepare.files import DataFile, suffix_of
-from finetune.prepare.local import find_files
-from finetune.prepare.remote import fetch
+from finetune.prepare.formats.files import DataFile, suffix_of
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.split import named_split
+from finetune.prepare.sources.download import download, is_address, public_address
+from finetune.prepare.sources.local import find_files
+from finetune.prepare.sources.remote import fetch
+from finetune.prepare.splits.shares import named_split
 from finetune.recipe import Domain, SourceRecipe
 from finetune.records import SPLITS, Split
 

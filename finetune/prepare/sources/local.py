@@ -12,10 +12,10 @@ from pathlib import Path
 from finetune.errors import InputError
 from finetune.prepare.containers import inner_name, members
 from finetune.prepare.documents import DOCUMENTS
-from finetune.prepare.files import DataFile, suffix_of
 from finetune.prepare.formats import READERS
-from finetune.prepare.remote import NO_DATA
-from finetune.prepare.split import WORDS, named_split
+from finetune.prepare.formats.files import DataFile, suffix_of
+from finetune.prepare.sources.remote import NO_DATA
+from finetune.prepare.splits.shares import WORDS, named_split
 
 # Files about a folder rather than of it; named alone, they are read.
 ABOUT = re.compile(r"(?:readme|licen[cs]e|changelog|changes|notice|attribution|authors|contributing)\b", re.I)

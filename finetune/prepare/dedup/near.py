@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from finetune.prepare.signature import multipliers
+from finetune.prepare.dedup.signature import multipliers
 
 Rows = npt.NDArray[np.int64]
 Columns = npt.NDArray[np.unsignedinteger]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from finetune.prepare.keys import URL
+from finetune.prepare.dedup.keys import URL
 
 # Characters, about 64 words. Up to here one figure may be all that a text is about, and the signature cannot see it: a
 # changed word alters 5 of n-4 5-grams, and (n-9)/(n+1) is 0.8 and more from 49 words on.

@@ -1,0 +1,1 @@
+"""Rows that give away an eval set."""

@@ -1,0 +1,1 @@
+"""From a row's columns to an example."""
