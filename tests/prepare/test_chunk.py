@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.prepare.chunk import approximate_tokens, chunk
+from finetune.prepare.documents.chunk import approximate_tokens, chunk
 from finetune.records import Document, Section
 
 HEADING = re.compile(r"^#{1,6} .*$", re.M)

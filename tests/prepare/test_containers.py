@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune.errors import InputError
-from finetune.prepare import containers
-from finetune.prepare.containers import inner_name, members, open_member
+from finetune.prepare.sources import containers
+from finetune.prepare.sources.containers import inner_name, members, open_member
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.prepare.documents import read_document
-from finetune.prepare.instruct import instruct
+from finetune.prepare.documents.instruct import instruct
 from finetune.records import Document, Section
 
 ANSWER = "It begins with a high temperature, and most people shiver."

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from finetune.errors import InputError, RecordError
-from finetune.prepare.chunk import approximate_tokens, chunk
 from finetune.prepare.clean.boilerplate import drop_repeated
 from finetune.prepare.clean.language import is_foreign
 from finetune.prepare.clean.quality import judge
@@ -18,9 +17,10 @@ from finetune.prepare.clean.special_tokens import looks_rendered, neutralise
 from finetune.prepare.clean.text import clean_text
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.dedup.keys import context_group
+from finetune.prepare.documents.chunk import approximate_tokens, chunk
+from finetune.prepare.documents.instruct import instruct
 from finetune.prepare.formats import rows_of
 from finetune.prepare.formats.files import BadRow, Lines, Row, Rows
-from finetune.prepare.instruct import instruct
 from finetune.prepare.ledger import Ledger, Policy, file_id, row_id
 from finetune.prepare.request import moment_of
 from finetune.prepare.rows.columns import Unusable, list_names, map_columns, may_text, plain_columns

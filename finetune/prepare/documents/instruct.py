@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from finetune.prepare.chunk import blocks_of, with_paths
+from finetune.prepare.documents.chunk import blocks_of, with_paths
 from finetune.records import Document
 
 MIN_ANSWER = 40  # characters of a section: shorter ones are captions and "See also"
