@@ -141,12 +141,12 @@ def _table(job: Job, rows: Sequence[Placed]) -> pa.Table:
         "answer": [answer_digest(example, key) for example, key in zip(examples, keys, strict=True)],
         "draw": [_number(f"{job.seed}:{e.group or key.hex()}") for e, key in zip(examples, keys, strict=True)],
         "rank": [_number(f"{job.seed}:{example.id}") for example in examples],
-        "split": [OPEN if row.split is None else SPLITS.index(row.split) for row in rows],
-        "official": [row.official for row in rows],
+        "split": [OPEN if row.origin.split is None else SPLITS.index(row.origin.split) for row in rows],
+        "official": [row.origin.official for row in rows],
         "kind": [TASKS.index(example.task) for example in examples],
         "words": [sum(turn.content.count(" ") + 1 for turn in example.messages) for example in examples],
         "length": [sum(len(turn.content) for turn in example.messages) for example in examples],
-        "moment": [row.moment for row in rows],
+        "moment": [row.origin.moment for row in rows],
         "guard": guard([guarded_text(row.example, row.context) for row in rows]) if rows else [],
     }
     columns = {name: pa.array(values, FULL.field(name).type) for name, values in data.items()}

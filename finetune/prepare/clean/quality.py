@@ -102,7 +102,7 @@ def _judge_document(text: str) -> str | None:
 
 def _are_plain(words: Sequence[str]) -> bool:
     """Whether most words are of letters alone and of usual length, so that nothing need be counted in detail."""
-    plain = [word for word in words if word.isalpha()]
+    plain = list(filter(str.isalpha, words))
     return len(plain) * 2 > len(words) and 3 < sum(map(len, plain)) / len(plain) < 10
 
 

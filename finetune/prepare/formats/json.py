@@ -70,7 +70,7 @@ def parse_lines(block: Lines) -> Iterator[Row | BadRow]:
 
 def _parse_line(number: int, text: str) -> Row | BadRow:
     try:
-        return _as_row(number, json.loads(text, object_pairs_hook=_without_repeats))
+        return _as_row(number, DECODER.decode(text))
     except json.JSONDecodeError as error:
         return BadRow(
             number, "broken_json", f"not valid JSON ({error.msg}, column {error.colno}). Each line must be one object"
@@ -92,6 +92,9 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+DECODER = json.JSONDecoder(object_pairs_hook=_without_repeats)
+
+
 def _as_row(number: int, value: object) -> Row | BadRow:
     if isinstance(value, dict):
         return Row(number, value)
@@ -111,7 +114,7 @@ def read_json(file: DataFile) -> Iterator[Lines | Rows]:
             return
         buffer.read_all()
     try:
-        value, end = json.JSONDecoder(object_pairs_hook=_without_repeats).raw_decode(buffer.text, buffer.position)
+        value, end = DECODER.raw_decode(buffer.text, buffer.position)
     except _RepeatedKeyError:
         raise InputError(f"{file.shown}: an object has the same key twice. Give each field its own name") from None
     except (ValueError, RecursionError):
@@ -193,7 +196,7 @@ class _Buffer:
             if not self.more():
                 return ""
 
-    def take(self, decoder: json.JSONDecoder) -> Any:
+    def take(self) -> Any:
         """The next value, however many reads it spans.
 
         Raises:
@@ -201,7 +204,7 @@ class _Buffer:
         """
         while True:
             try:
-                value, end = decoder.raw_decode(self.text, self.position)
+                value, end = DECODER.raw_decode(self.text, self.position)
             except (ValueError, RecursionError) as error:
                 if len(self.text) - self.position > MAX_LINE:
                     raise InputError(f"{self.file.shown}:{self.at()}: {too_long(1).problem}") from None
@@ -224,12 +227,11 @@ class _Buffer:
 
 def _read_list(buffer: _Buffer) -> Iterator[Row | BadRow]:
     """Decode one element after the other, so that each has its line; what is broken ends the file."""
-    decoder = json.JSONDecoder(object_pairs_hook=_without_repeats)
     buffer.position += 1
     while buffer.peek() != "]":
         line = buffer.at()
         try:
-            value = buffer.take(decoder)
+            value = buffer.take()
         except _RepeatedKeyError:
             raise buffer.broken("an object has the same key twice") from None
         if isinstance(value, dict) and isinstance(value.get("paragraphs"), list):

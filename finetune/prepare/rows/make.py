@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,12 +17,13 @@ from finetune.prepare.clean.text import clean_text
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.dedup.keys import context_group
 from finetune.prepare.documents.chunk import approximate_tokens, chunk
+from finetune.prepare.documents.extract import load_document
 from finetune.prepare.documents.instruct import instruct
 from finetune.prepare.formats import rows_of
 from finetune.prepare.formats.files import BadRow, Lines, Row, Rows
 from finetune.prepare.ledger import Ledger, Policy, file_id, row_id
 from finetune.prepare.request import moment_of
-from finetune.prepare.rows.columns import Unusable, list_names, map_columns, may_text, plain_columns
+from finetune.prepare.rows.columns import Unusable, Values, list_names, map_columns, may_text
 from finetune.prepare.rows.shapes import Draft
 from finetune.prepare.rows.survey import Part, kind_of
 from finetune.records import Document, Drop, Example, Message, Section, Split
@@ -58,16 +58,32 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What is known of a row before it is an example: its name, its group, the split that its source names.
+
+    `official` rows are of a published test set and must all stay; `moment` is in seconds, where rows are split by time.
+    """
+
+    name: str
+    group: str | None
+    split: Split | None
+    official: bool = False
+    moment: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
-    """An example with the split that its source names, if any, and its moment in seconds, if rows are split by time."""
+    """An example, where it comes from, and what later stages compare.
+
+    `asked` and `answered` are its texts before scrubbing, as eval sets have them, without instructions; `context` is the
+    part of the question that other questions may share.
+    """
 
     example: Example
-    split: Split | None
-    official: bool = False  # of a published test set, whose rows must all stay
-    moment: float | None = None
-    asked: str = ""  # before scrubbing, as eval sets have it; instructions do not count
+    origin: Origin
+    asked: str = ""
     answered: str = ""
-    context: str = ""  # the part of the question that other questions may share
+    context: str = ""
 
 
 @dataclass
@@ -86,20 +102,9 @@ def make_rows(job: Job, block: Block, ledger: Ledger) -> Made:
     """
     part = job.parts[block.part]
     made = Made()
-    drafts = _from_document(job, part, block.content) if isinstance(block.content, Path) else None
-    if drafts is not None:
-        ledger.read[part.source.id] += 1
-        for number, draft in enumerate(drafts, 1):
-            name = f"{file_id(part.source, part.file)}#{number}"
-            try:
-                _take(
-                    job, part, draft, name, file_id(part.source, part.file), None, made, ledger, split=part.file.split
-                )
-            except Unusable as error:
-                problem = RecordError(part.file.shown, str(error))
-                ledger.refuse_file(part.source, part.file, error.reason, problem)
+    if isinstance(block.content, Path):
+        _from_document(job, part, block.content, made, ledger)
         return made
-    assert not isinstance(block.content, Path)
     for row in rows_of(block.content):
         ledger.read[part.source.id] += 1
         if isinstance(row, BadRow):
@@ -119,28 +124,28 @@ def _from_row(job: Job, part: Part, row: Row, made: Made, ledger: Ledger) -> Non
     missing = [name for name in part.shape.needs if name not in columns]
     if missing:
         raise Unusable("missing_column", f"there is no column {missing[0]!r}. Columns found: {list_names(columns)}")
-    _check_kinds(part, row)
+    _check_kinds(part, columns)
     draft = part.shape.build(columns)
     official = number in part.test_ids
     made.found_ids |= {number} & part.test_ids
-    group = may_text(columns, "group") if "group" in part.mapping else ""
-    moment = _moment(job, row)
-    name = row_id(part.source, part.file, row.line)
     split: Split | None = "test" if official else part.file.split
     official |= split == "test" and part.source.recipe is not None
-    if draft.task == "text" and approximate_tokens(draft.messages[-1].content) > job.chunk_tokens:
-        pieces = _pieces(Document(None, (Section(None, 0, draft.messages[-1].content),)), job)
-        for place, piece in enumerate(pieces, 1):
-            inner = row_id(part.source, part.file, row.line, place)
-            _take(job, part, piece, inner, group or name, moment, made, ledger, split=split, official=official)
+    group = may_text(columns, "group") if "group" in part.mapping else ""
+    name = row_id(part.source, part.file, row.line)
+    origin = Origin(name, group or None, split, official, _moment(job, row))
+    text = draft.messages[-1].content
+    if draft.task != "text" or approximate_tokens(text) <= job.chunk_tokens:
+        _take(job, part, draft, origin, made, ledger)
         return
-    _take(job, part, draft, name, group or None, moment, made, ledger, split=split, official=official)
+    for place, piece in enumerate(_pieces(Document(None, (Section(None, 0, text),)), job), 1):
+        inner = row_id(part.source, part.file, row.line, place)
+        _take(job, part, piece, replace(origin, name=inner, group=group or name), made, ledger)
 
 
-def _check_kinds(part: Part, row: Row) -> None:
-    for name, value in plain_columns(row.values).items():
-        usual, kind = part.kinds.get(name), kind_of(value)
-        if usual is not None and kind is not None and kind != usual:
+def _check_kinds(part: Part, columns: Values) -> None:
+    for name, usual in part.kinds.items():
+        kind = kind_of(columns.get(name))
+        if kind is not None and kind != usual:
             raise Unusable("type_conflict", f"the column {name!r} is a {kind} here and a {usual} in other rows")
 
 
@@ -156,17 +161,25 @@ def _moment(job: Job, row: Row) -> float | None:
 # --- documents --------------------------------------------------------------------------------------------------------
 
 
-def _from_document(job: Job, part: Part, path: Path) -> Iterator[Draft]:
-    document = load_document(path)
-    repeated = job.repeated.get(part.source.id)
-    if repeated:
-        document = drop_repeated(document, repeated)
+def _from_document(job: Job, part: Part, path: Path, made: Made, ledger: Ledger) -> None:
+    """The pieces of a document, or its questions and answers; they are one group."""
+    ledger.read[part.source.id] += 1
+    document = drop_repeated(load_document(path), job.repeated.get(part.source.id, frozenset()))
+    name = file_id(part.source, part.file)
+    for number, draft in enumerate(_drafts(job, document), 1):
+        try:
+            _take(job, part, draft, Origin(f"{name}#{number}", name, part.file.split), made, ledger)
+        except Unusable as error:
+            ledger.refuse_file(part.source, part.file, error.reason, RecordError(part.file.shown, str(error)))
+
+
+def _drafts(job: Job, document: Document) -> Iterator[Draft]:
     pairs = list(instruct(document)) if job.instruct else []
-    if not pairs:
-        yield from _pieces(document, job)
     for question, answer in pairs:
         turns = Message("user", clean_text(question)), Message("assistant", clean_text(answer))
         yield Draft(turns, "qa")
+    if not pairs:
+        yield from _pieces(document, job)
 
 
 def _pieces(document: Document, job: Job) -> Iterator[Draft]:
@@ -176,41 +189,18 @@ def _pieces(document: Document, job: Job) -> Iterator[Draft]:
             yield Draft((Message("assistant", text),), "text")
 
 
-def save_document(document: Document, path: Path) -> None:
-    """Keep an extracted document until its turn comes."""
-    sections = [[section.heading, section.level, section.text] for section in document.sections]
-    path.write_text(json.dumps({"title": document.title, "sections": sections}, ensure_ascii=False), "utf-8")
-
-
-def load_document(path: Path) -> Document:
-    """A document that `save_document` kept."""
-    kept = json.loads(path.read_text("utf-8"))
-    return Document(kept["title"], tuple(Section(*section) for section in kept["sections"]))
-
-
 # --- every example ----------------------------------------------------------------------------------------------------
 
 
-def _take(
-    job: Job,
-    part: Part,
-    draft: Draft,
-    name: str,
-    group: str | None,
-    moment: float | None,
-    made: Made,
-    ledger: Ledger,
-    *,
-    split: Split | None,
-    official: bool = False,
-) -> None:
+def _take(job: Job, part: Part, draft: Draft, origin: Origin, made: Made, ledger: Ledger) -> None:
+    """Make an example of a draft, and keep it unless a step has a reason not to."""
     example = Example(
-        id=name,
+        id=origin.name,
         messages=draft.messages,
         task=draft.task,
         label=draft.label,
         choices=draft.choices,
-        group=group or (context_group(draft.context) if draft.context else None),
+        group=origin.group or (context_group(draft.context) if draft.context else None),
         source=part.source.id,
         license=part.source.license,
     )
@@ -221,18 +211,18 @@ def _take(
             "time. Give the turns as messages",
         )
     example = _without_control_tokens(example, ledger)
-    reason = None if official else _unwanted(job, example)
+    reason = None if origin.official else _unwanted(job, example)
     if reason is not None:
-        ledger.drops.append(Drop(name, *reason))
+        ledger.drops.append(Drop(origin.name, *reason))
         return
     asked = answered = ""
-    if job.evals is not None and not official:
+    if job.evals is not None and not origin.official:
         asked = "\n".join(turn.content for turn in example.prompt if turn.role != "system")
         answered = example.answer
     if job.scrub:
         example = _scrubbed(example, ledger)
-    context = scrub(draft.context, Counter()) if job.scrub else draft.context
-    made.rows.append(Placed(example, split, official, moment, asked, answered, context))
+    context = scrub(draft.context, Counter()) if job.scrub and draft.context else draft.context
+    made.rows.append(Placed(example, origin, asked, answered, context))
 
 
 def _unwanted(job: Job, example: Example) -> tuple[str, str] | None:
