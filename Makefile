@@ -40,6 +40,7 @@ docs: $(VENV)/.dev ## Generate the command reference and build the guide into si
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'The guide is in site/index.html'
 
+# What benchmarks/parts holds needs other tools or files, and says which.
 bench: $(VENV)/.dev ## Run every benchmark; each prints a ratio measured in one run
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 

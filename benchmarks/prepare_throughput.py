@@ -224,7 +224,7 @@ def commands(
     ]
     yield "slmtune", [*slmtune, "--workers", workers, *arguments.slmtune.split()], out / "corpus", "parquet"
     if compare and arguments.datatrove:
-        script = [arguments.datatrove, str(HERE / "prepare_datatrove.py"), str(source)]
+        script = [arguments.datatrove, str(HERE / "parts" / "datatrove_minhash.py"), str(source)]
         for splitter in ("spacy", "blanks"):
             there = out / splitter
             yield f"datatrove {splitter}", [*script, str(there), workers, workers, splitter], there / "kept", "jsonl"

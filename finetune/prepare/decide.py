@@ -95,11 +95,11 @@ def _place(numbers: Numbers, sources: Sequence[Source], request: PrepareRequest)
     if timed is not None:
         moments = place_by_time(numbers, ratio_of(request), timed[1])
         days = "/".join(datetime.fromtimestamp(moment, UTC).isoformat() for moment in moments)
-        return f"by time: {timed[0]}={days}, the moments from which rows are validation and test"
+        return f"Rows are placed by time: {timed[0]}={days}, the moments from which rows are validation and test."
     if request.stratify:
-        return "exact shares of each label, in the order of a hash of each row's group or question"
+        return "Each label has exact shares, in the order of a hash of each row's group or question."
     place_by_hash(numbers, shares)
-    return "by a hash of each row's group or question, so that rows which are added move no others"
+    return "Rows are placed by a hash of their group or question, so that rows which are added move no others."
 
 
 def _shares(sources: Sequence[Source], request: PrepareRequest) -> list[Mapping[Any, float]]:

@@ -59,7 +59,7 @@ def test_stratified_groups_stay_whole(prepared: Preparer, tmp_path: Path) -> Non
             places.setdefault(row.group, set()).add(split)
     assert len(places) == 40
     assert {len(splits) for splits in places.values()} == {1}
-    assert "no question and no group lies in two splits" in made.result.disjoint
+    assert "No question and no group lies in two splits" in made.result.disjoint
 
 
 def test_draws_by_hash_give_each_label_about_its_share(prepared: Preparer, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 What costs time is one Python object per word, so words are hashed in numpy over the bytes of many texts at once, as
 are their n-grams and minima. Texts of 100 words take 10 µs each on one core; finding the words with a regular
-expression alone takes 26, datasketch 235, rensa 4 once it is given the n-grams, which take 65 to make.
+expression alone takes 26, datasketch 235, rensa 4 once it is given the n-grams, which take 65 to make
+(benchmarks/parts/minhash_libraries.py).
 """
 
 from __future__ import annotations

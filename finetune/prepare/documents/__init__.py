@@ -1,7 +1,7 @@
 """Documents: files that are no tables of rows, read into a title and sections of Markdown.
 
 One module a format, imported when a file of it is met. Each names the library it reads with and why, by figures of
-benchmarks/document_readers.py.
+benchmarks/parts/document_readers.py.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Which blocks those are, trafilatura says (Apache-2.0); headings, lists, tables and definitions come from the page
 itself, since trafilatura's own output loses headings on old pages and turns definitions into bullets.
 
-Measured on six pages by benchmarks/document_readers.py (texts missing, boilerplate kept, words lost of 3,700): this
+Measured on six pages by benchmarks/parts/document_readers.py (texts missing, boilerplate kept, words lost of 3,700): this
 reader 0, 0, 0; trafilatura's own output 0, 0, 32, most of them headings; jusText 1, 0, 71; readability-lxml 0, 1 (a
 cookie banner), 0; resiliparse 0, 0, 309. A fragment without <body> was cut out by someone already, and is taken whole.
 """

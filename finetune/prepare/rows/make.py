@@ -129,7 +129,7 @@ def _from_row(job: Job, part: Part, row: Row, made: Made, ledger: Ledger) -> Non
     official = number in part.test_ids
     made.found_ids |= {number} & part.test_ids
     split: Split | None = "test" if official else part.file.split
-    official |= split == "test" and part.source.recipe is not None
+    official |= part.source.earlier or (split == "test" and part.source.recipe is not None)
     group = may_text(columns, "group") if "group" in part.mapping else ""
     name = row_id(part.source, part.file, row.line)
     origin = Origin(name, group or None, split, official, _moment(job, row))

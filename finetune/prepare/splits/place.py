@@ -120,9 +120,9 @@ def assert_disjoint(numbers: Numbers, *, strict: bool) -> str:
     if torn_groups or (strict and torn):
         raise AssertionError(f"{torn} questions and {torn_groups} groups lie in two splits")
     if torn:
-        return f"NOT: {torn} questions lie in two splits, since duplicates were kept (--no-dedup)"
+        return f"{torn} questions lie in two splits, since duplicates were kept (--no-dedup)."
     counted = f"{len(rows)} rows" + (f", {len(np.unique(groups))} groups" if len(grouped) else "")
-    return f"no question{' and no group' if len(grouped) else ''} lies in two splits ({counted})"
+    return f"No question{' and no group' if len(grouped) else ''} lies in two splits ({counted})."
 
 
 def _torn(members: Array, splits: Array) -> int:

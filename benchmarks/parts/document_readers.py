@@ -1,6 +1,6 @@
 """Which library reads documents best: texts found, boilerplate kept, words lost and added, seconds.
 
-    python benchmarks/document_readers.py FOLDER
+    python benchmarks/parts/document_readers.py FOLDER
 
 FOLDER has an expected.json: a list of {"path", "readable", "contains": [...], "absent": [...]}; blanks are collapsed
 before comparing. A library that is not installed is named as such. To compare all:
@@ -193,7 +193,7 @@ def table(folder: Path) -> Iterator[str]:
 def main() -> None:
     """Print the comparison for the folder on the command line."""
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "expected.json").is_file():
-        sys.exit("usage: python benchmarks/document_readers.py FOLDER, where FOLDER has an expected.json")
+        sys.exit("usage: python benchmarks/parts/document_readers.py FOLDER, where FOLDER has an expected.json")
     for line in table(Path(sys.argv[1])):
         print(line, flush=True)
 

@@ -1,6 +1,6 @@
 """Clean and deduplicate with datatrove's local executor; run by prepare_throughput.py in datatrove's own environment.
 
-    python benchmarks/prepare_datatrove.py SOURCE_FOLDER OUTPUT_FOLDER WORKERS TASKS SPLITTER
+    python benchmarks/parts/datatrove_minhash.py SOURCE_FOLDER OUTPUT_FOLDER WORKERS TASKS SPLITTER
 
 Reader, ftfy, MinHash over word 5-grams with 128 permutations, writer: each text is read and repaired once. SPLITTER is
 `spacy`, datatrove's own choice for English, or `blanks`, which is faster and less than datatrove does by itself.
