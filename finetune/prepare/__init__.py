@@ -10,6 +10,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from finetune.artifacts import Corpus, ensure_replaceable
@@ -35,6 +36,17 @@ from finetune.records import SPLITS
 __all__ = ["PrepareRequest", "PrepareResult", "prepare"]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is known before anything is read; `license` is that of the corpus."""
+
+    request: PrepareRequest
+    domain: Domain | None
+    sources: tuple[Source, ...]
+    earlier: tuple[Source, ...]
+    license: str
+
+
 def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done, total, unit: None) -> PrepareResult:
     """Turn sources into a corpus at `request.output_dir`; the corpus appears whole or not at all.
 
@@ -52,9 +64,8 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
     domain = load_domain(request.domain) if request.domain is not None else None
     check_request(request, domain)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
-    sources = open_sources(request, domain)
-    license = strictest(source.license for source in sources)
-    earlier = open_earlier(request)
+    sources, earlier = open_sources(request, domain), open_earlier(request)
+    asked = Asked(request, domain, tuple(sources), tuple(earlier), strictest(source.license for source in sources))
     ledger = Ledger(request.on_error)
     parts = survey([*earlier, *sources], request, domain, ledger)
     evals = load_evals(request, domain)
@@ -67,9 +78,7 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
         decided = decide(numbers, shards, [*earlier, *sources], request, evals, folder, on_progress)
         if not numbers.kept.any():
             raise InputError(_nothing_left(shards, numbers, ledger))
-        result = _write(
-            request, domain, sources, earlier, parts, shards, numbers, decided, ledger, license, on_progress
-        )
+        result = _write(asked, parts, shards, numbers, decided, ledger, on_progress)
     except SlmtuneError:
         shutil.rmtree(folder, ignore_errors=True)  # the next try is another request, or reads other files
         raise
@@ -90,37 +99,34 @@ def _nothing_left(shards: Sequence[Shard], numbers: Numbers | None, ledger: Ledg
 
 
 def _write(
-    request: PrepareRequest,
-    domain: Domain | None,
-    sources: Sequence[Source],
-    earlier: Sequence[Source],
+    asked: Asked,
     parts: Sequence[Part],
     shards: Sequence[Shard],
     numbers: Numbers,
     decided: Decided,
     ledger: Ledger,
-    license: str,
     on_progress: Progress,
 ) -> dict[str, Any]:
     """Write the corpus; returns what the result says of it."""
+    request, domain = asked.request, asked.domain
     with writing_corpus(request.output_dir, overwrite=request.overwrite) as writer:
         tally = write_rows(
             writer, shards, numbers, ledger.drops, lambda done: on_progress("write", done, len(shards), "shards")
         )
         scrubbed = _scrubbed(shards)
-        described = _described(sources, parts, shards, tally)
-        facts = _facts(domain, writer.counts, tally, described, decided, license, shards)
+        described = _described(asked.sources, parts, shards, tally)
+        facts = _facts(asked, writer.counts, tally, described, decided, shards)
         dropped = {reason: number for (_, reason), number in sorted(tally.dropped.items())}
         write_lines(writer.folder / "clusters.jsonl", decided.clusters or [])
         write_lines(writer.folder / "contamination.jsonl", decided.hits)
         (writer.folder / "corpus.html").write_text(corpus_page(facts), "utf-8")
-        writer.manifest["config"] = describe_request(request, [source.uri for source in sources], domain)
-        writer.manifest["parents"] = {source.id: source.revision for source in earlier}
+        writer.manifest["config"] = describe_request(request, [source.uri for source in asked.sources], domain)
+        writer.manifest["parents"] = {source.id: source.revision for source in asked.earlier}
         summary = {
             "sources": described,
             "dropped": dropped,
             "scrubbed": scrubbed,
-            "license": license,
+            "license": asked.license,
             "clusters": len(decided.clusters or []),
             "contaminated": len({hit["row"] for hit in decided.hits}),
             "evals": [part["name"] for part in decided.evals],
@@ -129,7 +135,7 @@ def _write(
         writer.manifest.update(
             {"domain": domain.name if domain else CUSTOM_DOMAIN, **summary, "split_rule": decided.rule}
         )
-        writer.finish(card_text(domain, facts, scrubbed if request.scrub else None), license)
+        writer.finish(card_text(domain, facts, scrubbed if request.scrub else None), asked.license)
     corpus = Corpus.open(request.output_dir)
     return summary | {
         "corpus": corpus.path,
@@ -176,12 +182,11 @@ def _described(
 
 
 def _facts(
-    domain: Domain | None,
+    asked: Asked,
     splits: Mapping[str, int],
     tally: Tally,
     sources: Sequence[Mapping[str, Any]],
     decided: Decided,
-    license: str,
     shards: Sequence[Shard],
 ) -> CorpusFacts:
     """What the card and the page show."""
@@ -191,7 +196,7 @@ def _facts(
     if decided.clusters is not None:
         clusters = dict(sorted(Counter(len(cluster["dropped"]) + 1 for cluster in decided.clusters).items()))
     return CorpusFacts(
-        title=f"{domain.recipe.title} corpus" if domain else "Corpus",
+        title=f"{asked.domain.recipe.title} corpus" if asked.domain else "Corpus",
         splits={split: splits.get(split, 0) for split in SPLITS},
         by_task=dict(sorted(tally.by_task.items())),
         by_source={source["id"]: source["kept"] for source in sources},
@@ -201,7 +206,7 @@ def _facts(
         clusters=clusters,
         hits=decided.hits,
         sources=sources,
-        license=license,
+        license=asked.license,
         notes=notes,
         split_rule=decided.rule,
         disjoint=decided.disjoint,

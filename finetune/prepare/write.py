@@ -39,7 +39,7 @@ def write_rows(
     on_shard: Callable[[int], None],
 ) -> Tally:
     """Write the kept rows of the shards to their splits, and the others to drops.jsonl."""
-    tally = Tally()
+    tally, kept = Tally(), numbers.kept
     with (writer.folder / "drops.jsonl").open("w", encoding="utf-8") as out:
 
         def drop(dropped: Drop) -> None:
@@ -58,22 +58,18 @@ def write_rows(
             for dropped in drops_of(shard):
                 drop(dropped)
             table = read_columns(shard, SCHEMA.names)
-            away = np.flatnonzero(~numbers.kept[rows])
+            away = np.flatnonzero(~kept[rows])
             for name, reason in zip(table["id"].take(away).to_pylist(), numbers.reason[rows][away], strict=True):
                 drop(Drop(name, *numbers.reasons[reason]))
             for index, split in enumerate(SPLITS):
-                chosen = table.take(np.flatnonzero(numbers.kept[rows] & (numbers.split[rows] == index)))
+                chosen = table.take(np.flatnonzero(kept[rows] & (numbers.split[rows] == index)))
                 writer.write(split, chosen)
                 _count(tally, chosen)
             on_shard(number + 1)
-    kept = numbers.kept
-    for bound, number in zip(
-        *np.unique(np.searchsorted(WORD_BOUNDS, numbers.words[kept]), return_counts=True), strict=True
-    ):
-        tally.words[WORD_BOUNDS[bound]] = int(number)
-    tally.by_task.update(
-        {TASKS[kind]: int((numbers.kind[kept] == kind).sum()) for kind in np.unique(numbers.kind[kept])}
-    )
+    bounds, counts = np.unique(np.searchsorted(WORD_BOUNDS, numbers.words[kept]), return_counts=True)
+    tally.words.update({WORD_BOUNDS[bound]: int(count) for bound, count in zip(bounds, counts, strict=True)})
+    kinds, counts = np.unique(numbers.kind[kept], return_counts=True)
+    tally.by_task.update({TASKS[kind]: int(count) for kind, count in zip(kinds, counts, strict=True)})
     return tally
 
 

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune.errors import InputError
-from finetune.prepare.sources import containers
-from finetune.prepare.sources.containers import inner_name, members, open_member
+from finetune.prepare.formats import containers
+from finetune.prepare.formats.containers import inner_name, members, open_member
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.errors import InputError
-from finetune.prepare.sources.encoding import decode, detect_encoding
+from finetune.prepare.formats.encoding import decode, detect_encoding
 
 ENGLISH = "The patient’s fever was 39.5 °C — above what is usual.\n" * 20
 PLAIN = "A leaflet about fevers, for patients.\nIt has two lines.\n"

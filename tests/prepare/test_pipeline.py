@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from finetune.artifacts import MANIFEST
@@ -85,8 +86,11 @@ def test_a_run_that_was_ended_goes_on_and_makes_the_same_bytes(
     deadline = time.monotonic() + 60
     while not list(work.glob("rows-*.arrow")) and running.poll() is None and time.monotonic() < deadline:
         os.sched_yield()
+    workers = psutil.Process(running.pid).children(recursive=True)
     running.send_signal(how)
     assert running.wait(60) in {-signal.SIGKILL, 130, 143}
+    assert workers
+    assert not psutil.wait_procs(workers, timeout=30)[1]
     assert not ended.exists()
     assert work.is_dir()
     done = {path.name: path.stat().st_mtime_ns for path in work.glob("rows-*.arrow")}

@@ -11,11 +11,11 @@ from pathlib import Path
 from finetune.errors import InputError, RecordError
 from finetune.prepare.clean.boilerplate import LineCounter
 from finetune.prepare.documents import read_document
+from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import MAX_LINE, DataFile, opened
 from finetune.prepare.ledger import Ledger
 from finetune.prepare.rows.columns import Unusable
 from finetune.prepare.rows.survey import Part
-from finetune.prepare.sources.containers import inner_name
 from finetune.prepare.workers import ordered_map
 from finetune.records import Document, Section
 

@@ -13,8 +13,8 @@ from finetune.prepare.documents.flow import (
     underlined,
     without_running,
 )
+from finetune.prepare.formats.encoding import decode
 from finetune.prepare.rows.columns import Unusable
-from finetune.prepare.sources.encoding import decode
 from finetune.records import Document
 
 LINE_END = re.compile(r"\r\n?|\u2028|\x85")

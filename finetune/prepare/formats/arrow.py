@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from finetune.errors import InputError
+from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import BLOCK_ROWS, DataFile, Lines, Row, Rows, opened
-from finetune.prepare.sources.containers import inner_name
 
 MAX_UNPACKED = 2**30  # bytes: a compressed Parquet file has to be held whole, since it is read from its end
 

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 from finetune.errors import InputError
-from finetune.prepare.sources.containers import inner_name, open_member
-from finetune.prepare.sources.encoding import detect_encoding
+from finetune.prepare.formats.containers import inner_name, open_member
+from finetune.prepare.formats.encoding import detect_encoding
 from finetune.records import Split
 
 BLOCK_BYTES = 2**20  # big enough that handing it to a process costs little, small enough that a dozen wait in memory

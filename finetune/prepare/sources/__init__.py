@@ -1,1 +1,1 @@
-"""Where files come from, and how they are opened."""
+"""Where files come from: recipes, this machine, addresses, the Hub."""

@@ -13,8 +13,8 @@ from finetune.environment import is_offline
 from finetune.errors import HubError, InputError, OfflineError, SlmtuneError, UnknownNameError
 from finetune.patience import be_patient
 from finetune.prepare.formats import READERS
+from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import suffix_of
-from finetune.prepare.sources.containers import inner_name
 from finetune.prepare.splits.shares import named_split
 
 T = TypeVar("T")

@@ -12,9 +12,9 @@ from pathlib import Path
 from finetune.artifacts import Corpus
 from finetune.errors import InputError
 from finetune.licenses import is_noncommercial
+from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import DataFile, suffix_of
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.sources.containers import inner_name
 from finetune.prepare.sources.download import download, is_address, public_address
 from finetune.prepare.sources.local import find_files
 from finetune.prepare.sources.remote import fetch
