@@ -43,7 +43,7 @@ def read_split(corpus: Corpus, split: Split) -> list[Example]:
     file = corpus.data_file(split)
     if file is None:
         return []
-    return [_from_row(row) for row in parquet.read_table(file, schema=SCHEMA).to_pylist()]
+    return [to_example(row) for row in parquet.read_table(file, schema=SCHEMA).to_pylist()]
 
 
 class CorpusWriter:
@@ -181,14 +181,15 @@ def _to_row(example: Example) -> dict[str, Any]:
     }
 
 
-def _from_row(row: Mapping[str, Any]) -> Example:
+def to_example(row: Mapping[str, Any]) -> Example:
+    """A row of the Parquet files as an example; columns that were not read are as if empty."""
     return Example(
         id=row["id"],
         messages=tuple(Message(turn["role"], turn["content"]) for turn in row["messages"]),
         task=row["task"],
-        label=row["label"],
-        choices=tuple(row["choices"] or ()),
-        group=row["group"],
-        source=row["source"] or "",
-        license=row["license"] or "",
+        label=row.get("label"),
+        choices=tuple(row.get("choices") or ()),
+        group=row.get("group"),
+        source=row.get("source") or "",
+        license=row.get("license") or "",
     )

@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from finetune.artifacts import Corpus
 from finetune.base_tokenizer import find_tokenizer
+from finetune.corpus import to_example
 from finetune.errors import HubError, InputError, OfflineError
 from finetune.lengths import Lengths, count_words, measure_rows, token_ruler
 from finetune.recipe import load_adapter_recipe
@@ -188,7 +189,7 @@ def _read(corpus: Corpus, positions: list[int]) -> Iterator[tuple[Split, Example
                     for batch in opened.iter_batches(READ_AT_ONCE, row_groups=[group], columns=list(READ)):
                         here = wanted[(wanted >= start) & (wanted < start + len(batch))] - start
                         for row in batch.take(pa.array(here)).to_pylist():
-                            yield split, _to_example(row)
+                            yield split, to_example(row)
                         start += len(batch)
                 start = end
 
@@ -263,13 +264,3 @@ def _by_size(counts: Mapping[T, int]) -> dict[T, int]:
 
 def _to_sample(split: Split, example: Example) -> Sample:
     return Sample(example.id, split, example.task, example.source, example.label, example.messages)
-
-
-def _to_example(row: Mapping[str, Any]) -> Example:
-    return Example(
-        id=row["id"],
-        messages=tuple(Message(turn["role"], turn["content"]) for turn in row["messages"]),
-        task=row["task"],
-        label=row["label"],
-        source=row["source"] or "",
-    )

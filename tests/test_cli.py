@@ -110,7 +110,7 @@ def test_own_csv_needs_no_domain(tiny_model: Path, tmp_path: Path) -> None:
     rows = [f"sentence number {number} is {label},{label}" for number in range(30) for label in ("good", "bad")]
     (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *rows]) + "\n", "utf-8")
     prepared = slmtune("prepare", "--source", "reviews.csv", "--split-ratio", "0.6/0.1/0.3", cwd=tmp_path)
-    assert "next         slmtune train" in prepared.stdout, prepared.stderr
+    assert prepared.stdout.splitlines()[-1].split(maxsplit=1) == ["next", "slmtune train"], prepared.stderr
     trained = slmtune("train", "--model", tiny_model, "--max-steps", 1, cwd=tmp_path)
     assert "next         slmtune eval" in trained.stdout, trained.stderr
     assert left_in(tmp_path / "runs" / "custom", "corpus", "adapter")

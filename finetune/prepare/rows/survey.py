@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from finetune.errors import ConfigError, InputError, RecordError
-from finetune.prepare.formats.files import DataFile, Row, read_rows
+from finetune.prepare.formats.files import BadRow, DataFile, Row, read_rows
 from finetune.prepare.ledger import Ledger
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.rows.columns import Unusable, is_null, map_columns, may_text, plain_columns
@@ -63,7 +63,7 @@ def survey(sources: Sequence[Source], request: PrepareRequest, domain: Domain | 
     for source in sources:
         for file in source.files:
             try:
-                parts.append(_look(source, file, request, domain))
+                parts.append(_look(source, file, request, domain, ledger))
             except InputError as error:
                 reason = "unknown_columns" if isinstance(error, RecordError) else "unreadable"
                 ledger.refuse_file(source, file, reason, error)
@@ -80,13 +80,16 @@ def kind_of(value: object) -> str | None:
     return names.get(type(value), type(value).__name__)
 
 
-def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domain | None) -> Part:
+def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domain | None, ledger: Ledger) -> Part:
     mapping = dict(source.recipe.map if source.recipe else request.columns)
     if is_document(file):
         return Part(source, file, None)
     first = list(islice(read_rows(file), LOOKED_AT))
     if not first:
         raise InputError(f"{file.shown} has no rows. Give a file with at least one")
+    broken = next((row for row in first if isinstance(row, BadRow)), None)
+    if broken is not None and ledger.on_error == "fail":
+        raise RecordError(f"{file.shown}:{broken.line}", broken.problem)
     rows = [row for row in first if isinstance(row, Row)]
     shape = _shape_of(source, file, rows, request, domain)
     ids = _official_ids(source, domain)
