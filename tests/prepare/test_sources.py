@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import threading
 import zipfile
@@ -226,6 +227,20 @@ def test_an_address_without_a_file_is_named(site: str, prepared: Preparer) -> No
         prepared(f"{site}/gone.jsonl")
     with pytest.raises(InputError, match="names no file"):
         prepared(f"{site}/")
+
+
+def test_a_file_system_of_fsspec_is_read(prepared: Preparer) -> None:
+    import fsspec
+
+    data = "".join(json.dumps(row) + "\n" for row in questions(4))
+    fsspec.filesystem("memory").pipe("/bucket/rows.jsonl", data.encode())
+    made = prepared("memory://bucket/rows.jsonl")
+    assert sum(made.result.splits.values()) == 4
+    assert made.result.sources[0]["uri"] == "memory://bucket/rows.jsonl"
+    with pytest.raises(InputError, match="There is no file at memory://bucket/gone"):
+        prepared("memory://bucket/gone.jsonl")
+    with pytest.raises(InputError, match="slmtune fetches https://, s3:// and gs://"):
+        prepared("nothing://bucket/rows.jsonl")
 
 
 def test_secrets_are_no_part_of_an_address() -> None:
