@@ -65,7 +65,9 @@ $(VENV)/.runtime: $(INPUTS) $(VENV)/.torch
 	@$(INSTALL) --editable '.[serve]'
 	@touch $@
 
+# The tests start the command a hundred times; where Python may not write its caches, each start would compile all of torch.
 $(VENV)/.dev: $(INPUTS) $(VENV)/.torch
 	@echo 'Installing slmtune and its development tools into $(VENV)'
 	@$(INSTALL) --editable '.[dev]'
+	@$(BIN)/python -m compileall -qq -j $(JOBS) $(VENV)/lib || true
 	@touch $@ $(VENV)/.runtime
