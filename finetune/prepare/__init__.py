@@ -93,9 +93,7 @@ def _nothing_left(shards: Sequence[Shard], numbers: Numbers | None, ledger: Ledg
     if numbers is not None:
         reasons.update(numbers.reasons[reason][1] for reason in numbers.reason if reason)
     told = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
-    return (
-        f"No row is left: {read} read, dropped {told or 'none'}. Correct the rows, or look at the reasons in the guide"
-    )
+    return f"No row is left: {read} read, dropped {told or 'none'}. Correct the rows"
 
 
 def _write(
