@@ -133,13 +133,14 @@ def time_rule(request: PrepareRequest) -> tuple[str, tuple[float, float] | None]
     column, separator, moments = request.split_by_time.partition("=")
     if not separator:
         return column, None
-    parts = [moment_of(part) for part in moments.split("/")]
-    if len(parts) != 2 or None in parts or parts[0] >= parts[1]:  # type: ignore[operator]
+    first, _, second = moments.partition("/")
+    validation, test = moment_of(first), moment_of(second)
+    if validation is None or test is None or validation >= test:
         raise InputError(
             f"--split-by-time {request.split_by_time} cannot be used. Write it as COLUMN=VALIDATION_FROM/TEST_FROM, for "
             "example date=2024-01-01/2024-07-01"
         )
-    return column, (parts[0], parts[1])  # type: ignore[return-value]
+    return column, (validation, test)
 
 
 def moment_of(text: str) -> float | None:
