@@ -1,7 +1,4 @@
-"""Which split a row belongs to: the one its source names, else one drawn by the hash of its group or content.
-
-A row's place depends on nothing but its own content and the seed, so rows that are added later move no old row.
-"""
+"""What splits there are: the shares that a user asks for, and the split that a file's name tells."""
 
 from __future__ import annotations
 
