@@ -6,6 +6,7 @@ into place; so a folder with a valid manifest is complete. The manifest holds no
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -218,6 +219,14 @@ def replace_folder(staging: Path, out: Path) -> None:
     os.replace(staging, out)
     fsync(out.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove the folders that killed processes left beside `out`; only for who alone may write there."""
+    endings = ["tmp", "old"] if out.exists() else ["tmp"]  # killed while replacing, the old one may be all there is
+    for ending in endings:
+        for folder in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}.{ending}"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def fingerprint_of(manifest: Mapping[str, Any]) -> str:

@@ -62,6 +62,7 @@ def show(workspace: Workspace, corpus: Path | None, model: str | None, samples: 
 @click.option("--corpus", type=click.Path(path_type=Path), help="Corpus to train on, instead of the workspace's.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file with any of the options below.")
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of a run that was ended or killed.")
 @options.output_dir
 @options.overwrite
 @options.recipe_fields(AdapterRecipe)
@@ -71,6 +72,7 @@ def train(
     corpus: Path | None,
     config: Path | None,
     dry_run: bool,
+    resume: bool,
     output_dir: Path | None,
     overwrite: bool,
     overrides: dict[str, Any],
@@ -85,6 +87,8 @@ def train(
         output_dir or workspace.adapter,
         recipe,
         overwrite=overwrite,
+        resume=resume,
+        resume_command=render.resuming(sys.argv[1:]),
         prepare_command=workspace.command("prepare"),
     )
     if dry_run:
@@ -94,6 +98,21 @@ def train(
     with console.progress() as progress:
         result = run(request, progress.step)
     console.result(result, lambda: render.trained(result, workspace))
+
+
+@cli.command(name="plan")
+@options.workspace
+@options.recipe_fields(AdapterRecipe, options.PLANNED)
+@click.option("--gpu", help="Memory of a GPU to plan for, as 8GiB, instead of this machine.")
+@click.option("--memory", help="Main memory to plan for, as 16GiB, instead of what is free.")
+@options.common
+def plan_memory(workspace: Workspace, gpu: str | None, memory: str | None, overrides: dict[str, Any]) -> None:
+    """Say how much memory training will take, and what would fit; from the model's config.json alone."""
+    from finetune.plan import plan
+    from finetune.render_plan import render_plan
+
+    made = plan(load_adapter_recipe(workspace.given, None, overrides), device=options.device(gpu, memory))
+    console.result(made, lambda: render_plan(made))
 
 
 @cli.command(name="eval")

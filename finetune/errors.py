@@ -6,12 +6,16 @@
     ├── EngineStoppedError       1  generation ended before its answer: shutting down, or the worker died
     ├── HubError                 1  the Hub refused or could not be reached
     ├── TrainingDivergedError    1  the loss or a gradient is not finite
+    ├── DiskFullError            1  there is no room for what must be written
+    ├── StoppedError           130  a signal ended the work in order; 143 where it was SIGTERM
     ├── InputError               2  what the user gave cannot be used
     │   ├── ConfigError          2  every configuration problem at once
+    │   ├── UnplannedModelError  2  the memory of this family of models cannot be told
     │   ├── UnknownNameError     2  a domain, model or key that does not exist; suggests the nearest
     │   ├── RecordError          2  a row of a source cannot be used; names file and line
     │   ├── MissingStageError    2  an earlier stage has not run; names the command
     │   ├── OutputExistsError    2  the output is there already
+    │   ├── OutputInUseError     2  another process is writing there
     │   ├── ArtifactError        2  an artifact is damaged or is not one
     │   ├── BaseModelError       2  an adapter and a base model do not belong together
     │   ├── ContextLengthError   2  prompt and answer do not fit the model's context
@@ -24,6 +28,7 @@ Messages are one paragraph: what, where, what to do. They never contain the text
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +81,20 @@ class TrainingDivergedError(SlmtuneError):
     """The loss or a gradient became NaN or infinite."""
 
 
+class DiskFullError(SlmtuneError):
+    """There is no room for what must be written."""
+
+
+class StoppedError(SlmtuneError):
+    """A signal ended the work in order: what was done is kept. The exit code is 128 + the signal, as shells have it."""
+
+    exit_code = 128 + signal.SIGINT
+
+    def __init__(self, number: int, message: str) -> None:
+        self.exit_code = 128 + number
+        super().__init__(message)
+
+
 class InputError(SlmtuneError):
     """What the user gave cannot be used."""
 
@@ -88,6 +107,10 @@ class ConfigError(InputError):
     def __init__(self, source: str, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__(f"{source}: " + "; ".join(problems))
+
+
+class UnplannedModelError(InputError):
+    """A model of a family whose memory cannot be told from its configuration."""
 
 
 class UnknownNameError(InputError):
@@ -119,6 +142,16 @@ class OutputExistsError(InputError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} exists already. Choose another --output-dir, or replace it with --overwrite")
+
+
+class OutputInUseError(InputError):
+    """Another process is writing to the output; named by its id where that is known."""
+
+    def __init__(self, path: Path, process: str) -> None:
+        super().__init__(
+            f"Another slmtune{f' (process {process})' if process else ''} is training into {path}. Wait for it, or choose "
+            "another --output-dir"
+        )
 
 
 class ArtifactError(InputError):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import click
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from finetune.workspace import Workspace
+
+if TYPE_CHECKING:
+    from finetune.plan import Device
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +25,20 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace an earlier r
 
 
 PATH = click.Path(path_type=Path)
+
+# Fields of an adapter's recipe that decide how much memory its training takes.
+PLANNED = (
+    "model",
+    "revision",
+    "load_in_4bit",
+    "compute_dtype",
+    "lora_r",
+    "target_modules",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_length",
+    "gradient_checkpointing",
+)
 
 PREPARATION = (
     click.option(
@@ -139,12 +156,12 @@ def workspace(command: F) -> F:
     return cast(F, _apply(wrapper, options))
 
 
-def recipe_fields(model: type[BaseModel]) -> Callable[[F], F]:
-    """One option a field, passed to the command as a dictionary `overrides`; None where not given.
+def recipe_fields(model: type[BaseModel], only: Sequence[str] = ()) -> Callable[[F], F]:
+    """One option a field, or for those in `only`, passed to the command as a dictionary `overrides`; None where not given.
 
     The options have no defaults of their own: those stand in the model.
     """
-    names = list(model.model_fields)
+    names = list(only or model.model_fields)
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
@@ -157,6 +174,17 @@ def recipe_fields(model: type[BaseModel]) -> Callable[[F], F]:
     return decorate
 
 
+def device(gpu: str | None, memory: str | None) -> Device | None:
+    """The machine that --gpu or --memory describe; None: this one."""
+    from finetune.plan import Device, read_size
+
+    if gpu and memory:
+        raise click.UsageError("Give --gpu or --memory: training runs on one of them.")
+    if gpu:
+        return Device("gpu", read_size(gpu))
+    return Device("cpu", read_size(memory)) if memory else None
+
+
 def _option(name: str, model: type[BaseModel]) -> Callable[[Any], Any]:
     field = model.model_fields[name]
     flag = "--" + name.replace("_", "-")
@@ -165,7 +193,8 @@ def _option(name: str, model: type[BaseModel]) -> Callable[[Any], Any]:
     text = (field.description or "") + default
     if kind is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
-    return click.option(flag, *ALIASES.get(name, ()), name, type=_click_type(kind), help=text)
+    reads_text = any(isinstance(part, BeforeValidator) for part in field.metadata)  # the model makes a value out of it
+    return click.option(flag, *ALIASES.get(name, ()), name, type=str if reads_text else _click_type(kind), help=text)
 
 
 def _click_type(kind: Any) -> Any:

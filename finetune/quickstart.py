@@ -46,7 +46,9 @@ def quickstart(
     on_stage(f"train: QLoRA on {recipe.model}")
     from finetune.train import TrainRequest, train
 
-    trained = train(TrainRequest(workspace.corpus, workspace.adapter, recipe, overwrite=True), on_step)
+    again = "slmtune quickstart, which starts from the beginning"
+    request = TrainRequest(workspace.corpus, workspace.adapter, recipe, overwrite=True, resume_command=again)
+    trained = train(request, on_step)
     on_stage("eval: base and adapter on the held-out test split")
     from finetune.evaluate import EvalRequest, evaluate
 

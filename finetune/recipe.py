@@ -7,12 +7,13 @@ flag > `--config FILE.yaml` > recipe > default. An unknown key is an error that 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from finetune.errors import ConfigError, UnknownNameError, did_you_mean
 from finetune.records import Split, Task
@@ -24,6 +25,17 @@ DEFAULT_MODEL = "smollm2-135m"
 # models more: two epochs of the finance sample at 1e-3 took SmolLM2-135M from weighted F1 0.20 to 0.81 (n = 180).
 SMALL_MODEL, SMALL_MODEL_RATE, LARGER_MODEL_RATE = 200_000_000, 1e-3, 2e-4
 CUSTOM_DOMAIN = "custom"  # the workspace of a corpus that belongs to no recipe
+
+
+def _read_share(value: object) -> object:
+    """5% as 0.05; what is no percentage is left to the field's own check."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        with suppress(ValueError):
+            return float(value.strip()[:-1]) / 100
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_read_share)]
 
 
 class Strict(BaseModel):
@@ -171,10 +183,23 @@ class AdapterRecipe(Strict):
     max_length: int = Field(
         1024, gt=0, description="Longest row, in tokens; longer rows lose their end and are counted."
     )
+    max_truncated: Share = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of rows that may lose their end, as 5% or 0.05; with more, training refuses.",
+    )
+    packing: bool = Field(
+        True, description="Lay the rows of a batch end to end, without padding; what they begin with alike is computed once."
+    )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 20 % slower.")
     eval_steps: int | None = Field(
         None, ge=0, description="Measure held-out loss every N steps; 0: never; not given: at the end."
     )
+    save_steps: int = Field(
+        100, ge=0, description="Write a checkpoint every N steps, and at the end; 0: only when stopped by a signal."
+    )
+    save_total_limit: int = Field(2, ge=1, description="Checkpoints that are kept while training.")
     logging_steps: int = Field(5, gt=0, description="Write a line of training.jsonl every N steps.")
     seed: int = Field(42, ge=0, description="Seed of LoRA initialisation, dropout and row order.")
     report_to: Literal["none", "wandb"] = Field("none", description="Experiment tracker.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,12 @@ def new_domain(folder: Path) -> str:
     return f"{folder} is a domain. Edit recipe.yaml, or try it as it is: slmtune prepare --domain ./{folder} --sample"
 
 
+def resuming(arguments: Sequence[str]) -> str:
+    """The command that goes on with the run that these arguments began."""
+    kept = [argument for argument in arguments if argument != "--resume"]
+    return shlex.join(["slmtune", *kept, "--resume"])
+
+
 def plan(made: TrainPlan) -> str:
     """What `train --dry-run` found."""
     return facts(
@@ -83,10 +90,20 @@ def plan(made: TrainPlan) -> str:
             "rows": made.rows,
             "steps": made.steps,
             "tokens an epoch": f"{made.tokens_per_epoch} ({made.supervised_tokens_per_epoch} supervised)",
+            "peak memory": _memory(made),
             "longest row": f"{made.longest} tokens ({made.truncated} rows lose their end)",
             **{name.replace("_", " "): value for name, value in made.recipe.model_dump().items() if value is not None},
         }
     )
+
+
+def _memory(made: TrainPlan) -> str:
+    if made.memory is None:
+        return "unknown for this family of models"
+    found = f"{size(made.memory.peak_bytes)} of {size(made.memory.free_bytes)} free"
+    if made.memory.fits:
+        return found
+    return f"{found}: does not fit" + (f"; try {made.memory.suggestion.options}" if made.memory.suggestion else "")
 
 
 def trained(result: TrainResult, workspace: Workspace) -> str:
@@ -94,7 +111,7 @@ def trained(result: TrainResult, workspace: Workspace) -> str:
     return facts(
         {
             "adapter": result.adapter,
-            "steps": f"{result.steps} ({result.epochs:.2f} epochs)",
+            "steps": f"{result.steps} ({result.epochs:.2f} epochs{_resumed(result)})",
             "loss": f"{result.train_loss:.4f} in training, {_loss(result.eval_loss)} held out",
             "speed": f"{result.tokens_per_second:.0f} tokens/s ({result.tokens} tokens, "
             f"{result.supervised_tokens} supervised)",
@@ -103,6 +120,10 @@ def trained(result: TrainResult, workspace: Workspace) -> str:
             "next": workspace.command("eval"),
         }
     )
+
+
+def _resumed(result: TrainResult) -> str:
+    return f", resumed from {result.resumed_from}" if result.resumed_from else ""
 
 
 def evaluated(result: EvalResult, workspace: Workspace) -> str:

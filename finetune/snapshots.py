@@ -31,6 +31,12 @@ def cached_tokenizer(hub_id: str) -> Path | None:
     return folder if folder is not None and _has_tokenizer(folder) else None
 
 
+def cached_config(hub_id: str, revision: str | None) -> Path | None:
+    """The cached folder of a repository that holds its config.json at least; asks no network."""
+    folder = _cached(hub_id, revision)
+    return folder if folder is not None and (folder / "config.json").is_file() else None
+
+
 def _cached(hub_id: str, revision: str | None) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError

@@ -126,7 +126,7 @@ def _project() -> dict[str, list[str]]:
 
 
 def test_errors_are_drawn_with_their_exit_codes() -> None:
-    drawn = dict(re.findall(r"(\w+Error) +(\d)", errors.__doc__ or ""))
+    drawn = dict(re.findall(r"(\w+Error) +(\d+)", errors.__doc__ or ""))
     actual = {one.__name__: str(one.exit_code) for one in _subclasses(errors.SlmtuneError)}
     assert drawn == actual
 

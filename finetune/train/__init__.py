@@ -5,25 +5,33 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.artifacts import Adapter, ArtifactWriter, Corpus, ensure_replaceable, writing
+from finetune.artifacts import Adapter, ArtifactWriter, Corpus, ensure_replaceable, remove_leftovers, writing
 from finetune.base_model import BaseModel, find_base
 from finetune.cards import model_card
 from finetune.corpus import read_split
-from finetune.errors import InputError
+from finetune.errors import InputError, SlmtuneError
 from finetune.memory import peak_bytes
 from finetune.models import load_base, load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example
+from finetune.train.checkpoint import Checkpoint, Checkpoints, folder_for, present, step_of
+from finetune.train.disk import told_when_full
+from finetune.train.lock import locked
+from finetune.train.resume import begin, finished, lineage_of, refuse_unfinished, with_rows
+from finetune.train.room import refuse_what_does_not_fit, within_memory
 from finetune.train.rows import Rows, render_rows
 
 if TYPE_CHECKING:
+    from finetune.plan import Plan
     from finetune.train.causal import Outcome
 
 log = logging.getLogger(__name__)
@@ -37,7 +45,10 @@ class TrainRequest:
     output_dir: Path
     recipe: AdapterRecipe
     overwrite: bool = False
+    resume: bool = False  # go on from the newest checkpoint, or start where there is none
+    resume_command: str = Checkpoint.made_by  # named when the run ends before its time
     prepare_command: str = Corpus.made_by  # named when the corpus is missing
+    free_memory: int | None = None  # bytes that training may take; not given: what is free
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ class TrainResult:
     train_loss: float
     eval_loss: float | None
     tokens: int
+    computed_tokens: int  # fewer than `tokens` where rows share their beginning
     supervised_tokens: int
     tokens_per_second: float
     peak_memory_bytes: int
@@ -82,31 +94,53 @@ class TrainPlan:
     supervised_tokens_per_epoch: int
     truncated: int
     longest: int
+    memory: Plan | None  # None where the model's family is not known to `plan`
 
 
 def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) -> TrainResult:
-    """Train an adapter on a corpus's training split.
+    """Train an adapter on a corpus's training split, or go on with a run that was ended before its time.
 
     Raises:
-        InputError: nothing to train on, or a row whose answer does not fit into `max_length`.
-        TrainingDivergedError: a loss or gradient is not finite; nothing is written.
+        InputError: nothing to train on, a row whose answer does not fit into `max_length`, too many rows that lose their
+            end, no room in memory or on the disk, an unfinished run without `resume`, or another run than the one to resume.
+        OutputInUseError: another process is training into the same folder.
+        TrainingDivergedError: a loss or gradient is not finite; no adapter is written.
+        StoppedError: SIGINT or SIGTERM came while training; a checkpoint is written.
+        DiskFullError: the disk has become full; the last checkpoint is kept.
     """
     started = time.monotonic()
-    ensure_replaceable(request.output_dir, overwrite=request.overwrite)
+    out, folder = request.output_dir, folder_for(request.output_dir)
+    if not request.resume:
+        ensure_replaceable(out, overwrite=request.overwrite)
     corpus, base, examples = _open(request)
     recipe = request.recipe.for_model(base.parameters)
-    with writing(request.output_dir, Adapter, overwrite=request.overwrite) as writer:
-        from finetune.train import causal
+    lineage = lineage_of(recipe, base, corpus)
+    with locked(folder, out), _telling_what_is_kept(folder, request):
+        remove_leftovers(Path(os.path.abspath(out)))
+        if request.resume and not request.overwrite and (adapter := finished(out, lineage)):
+            log.warning("The adapter at %s is complete already: nothing is left to train.", out)
+            shutil.rmtree(folder)
+            return TrainResult(out, **adapter.manifest["result"])
+        if not request.resume and not request.overwrite:
+            refuse_unfinished(folder, request.resume_command)
+        with writing(out, Adapter, overwrite=request.overwrite) as writer, told_when_full(folder.parent):
+            from finetune.train import causal
 
-        tokenizer = load_tokenizer(base.folder, base)
-        rows = _render(recipe, tokenizer, examples)
-        held_out = render_rows(tokenizer, read_split(corpus, "validation"), recipe.max_length)
-        model = load_base(base.folder, recipe)
-        outcome = causal.fit(model, tokenizer, rows, held_out, recipe, writer.folder, on_step)
-        causal.save(outcome, base, writer.folder)
-        tokenizer.save_pretrained(writer.folder)
-        result = _result(request, outcome, rows, time.monotonic() - started)
-        _describe(writer, recipe, base, corpus, result)
+            tokenizer = load_tokenizer(base.folder, base)
+            rows = _render(recipe, tokenizer, examples)
+            refuse_truncated(rows, recipe)
+            held_out = render_rows(tokenizer, read_split(corpus, "validation"), recipe.max_length)
+            checkpoints = Checkpoints(folder, recipe.save_total_limit, with_rows(lineage, rows), request.resume_command)
+            start = begin(checkpoints, resume=request.resume)
+            fitted, made = within_memory(recipe, base, rows, request.free_memory)
+            refuse_what_does_not_fit(made)
+            model = load_base(base.folder, recipe)
+            outcome = causal.fit(model, tokenizer, rows, held_out, fitted, writer.folder, on_step, checkpoints, start)
+            causal.save(outcome, base, writer.folder)
+            tokenizer.save_pretrained(writer.folder)
+            result = _result(request, outcome, rows, time.monotonic() - started + outcome.seconds_before, start)
+            _describe(writer, lineage, result)
+        shutil.rmtree(folder)
     return result
 
 
@@ -116,15 +150,19 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     _, base, examples = _open(request)
     recipe = request.recipe.for_model(base.parameters)
     rows = _render(recipe, load_tokenizer(base.folder, base), examples)
+    if too_many := too_many_truncated(rows, recipe):
+        log.warning("Training would refuse these rows: %s.", too_many)
+    _, memory = within_memory(recipe, base, rows, request.free_memory)
     return TrainPlan(
         recipe=recipe,
         model=base.name,
-        rows=len(rows.rendered),
-        steps=count_steps(len(rows.rendered), recipe),
+        rows=len(rows),
+        steps=count_steps(len(rows), recipe),
         tokens_per_epoch=rows.tokens,
         supervised_tokens_per_epoch=rows.supervised_tokens,
         truncated=rows.truncated,
         longest=rows.longest,
+        memory=memory,
     )
 
 
@@ -149,14 +187,50 @@ def _render(recipe: AdapterRecipe, tokenizer: Any, examples: list[Example]) -> R
         log.warning(
             "%d of %d rows are longer than --max-length %d tokens and lose their end (the longest has %d).",
             rows.truncated,
-            len(rows.rendered),
+            len(rows),
             recipe.max_length,
             rows.longest,
         )
     return rows
 
 
-def _result(request: TrainRequest, outcome: Outcome, rows: Rows, seconds: float) -> TrainResult:
+def refuse_truncated(rows: Rows, recipe: AdapterRecipe) -> None:
+    """Refuse to train where more rows lose their end than the recipe bears.
+
+    Raises:
+        InputError: counts them, and says what to set.
+    """
+    if too_many := too_many_truncated(rows, recipe):
+        raise InputError(too_many)
+
+
+def too_many_truncated(rows: Rows, recipe: AdapterRecipe) -> str | None:
+    """A sentence on how many rows lose their end, if they are too many."""
+    if rows.truncated <= recipe.max_truncated * len(rows):
+        return None
+    return (
+        f"{rows.truncated} of {len(rows)} rows are longer than --max-length {recipe.max_length} tokens and would lose their "
+        f"end, more than --max-truncated {recipe.max_truncated:.3g} allows; the longest has {rows.longest}. Raise --max-length "
+        "to that, prepare the corpus with shorter rows, or allow more with --max-truncated 100%"
+    )
+
+
+@contextmanager
+def _telling_what_is_kept(folder: Path, request: TrainRequest) -> Iterator[None]:
+    """Where a run ends otherwise than by what slmtune says itself, say what it left and how it goes on."""
+    try:
+        yield
+    except SlmtuneError:
+        raise
+    except BaseException:
+        if found := present(folder):
+            log.warning("Step %d is kept in %s. Go on with: %s", step_of(found[0]), folder, request.resume_command)
+        raise
+
+
+def _result(
+    request: TrainRequest, outcome: Outcome, rows: Rows, seconds: float, start: Checkpoint | None
+) -> TrainResult:
     return TrainResult(
         adapter=request.output_dir,
         steps=outcome.steps,
@@ -164,29 +238,20 @@ def _result(request: TrainRequest, outcome: Outcome, rows: Rows, seconds: float)
         train_loss=outcome.train_loss,
         eval_loss=outcome.eval_loss,
         tokens=outcome.tokens,
+        computed_tokens=outcome.computed_tokens,
         supervised_tokens=outcome.supervised_tokens,
         tokens_per_second=outcome.tokens / outcome.seconds,
         peak_memory_bytes=peak_bytes(),
         truncated=rows.truncated,
         seconds=seconds,
+        resumed_from=start.path.name if start else None,
     )
 
 
-def _describe(
-    writer: ArtifactWriter, recipe: AdapterRecipe, base: BaseModel, corpus: Corpus, result: TrainResult
-) -> None:
+def _describe(writer: ArtifactWriter, lineage: dict[str, Any], result: TrainResult) -> None:
     """Fill the manifest and write the model card."""
     shutil.rmtree(writer.folder / "trainer", ignore_errors=True)
     numbers = {key: value for key, value in asdict(result).items() if key != "adapter"}
-    writer.manifest["config"] = recipe.model_dump(mode="json") | {"model": base.name}
-    writer.manifest["parents"] = {
-        "base_model": base.describe(),
-        "corpus": {
-            "fingerprint": corpus.fingerprint,
-            "domain": corpus.manifest.get("domain"),
-            "sources": corpus.manifest.get("sources", []),
-            "counts": corpus.counts,
-        },
-    }
+    writer.manifest |= lineage
     writer.manifest["result"] = json.loads(json.dumps(numbers))
     (writer.folder / "README.md").write_text(model_card(Adapter(writer.folder, writer.manifest), None), "utf-8")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import math
-import time
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.base_model import BaseModel
-from finetune.errors import InputError, TrainingDivergedError
+from finetune.errors import InputError, StoppedError, TrainingDivergedError
 from finetune.models import compute_dtype
 from finetune.recipe import AdapterRecipe
 from finetune.train import plot, tracker
+from finetune.train.checkpoint import JOURNAL, Checkpoint, Checkpoints, step_of
+from finetune.train.disk import require_room
+from finetune.train.interrupt import EvaluationStoppedError, Interrupt
+from finetune.train.journal import Journal
 from finetune.train.rows import Rows
 
 if TYPE_CHECKING:
@@ -23,9 +26,7 @@ if TYPE_CHECKING:
     from trl import SFTConfig
 
     from finetune.train import Step
-    from finetune.train.loss import SupervisedTrainer
-
-TRAINING_LOG = "training.jsonl"
+    from finetune.train.durable import DurableTrainer
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,10 @@ class Outcome:
     train_loss: float
     eval_loss: float | None
     tokens: int
+    computed_tokens: int
     supervised_tokens: int
     seconds: float
+    seconds_before: float  # the part of them that passed before the run was resumed
 
 
 def fit(
@@ -50,26 +53,38 @@ def fit(
     recipe: AdapterRecipe,
     folder: Path,
     on_step: Callable[[Step], None] | None,
+    checkpoints: Checkpoints,
+    start: Checkpoint | None,
 ) -> Outcome:
-    """Train LoRA matrices; writes `training.jsonl` and `training.png` into `folder`.
+    """Train LoRA matrices, from `start` on where it is given; writes `training.jsonl` and `training.png` into `folder`.
 
     Raises:
-        TrainingDivergedError: a logged loss or gradient norm, or a final weight, is not finite.
+        TrainingDivergedError: a loss, a gradient or a final weight is not finite.
+        StoppedError: SIGINT or SIGTERM came; a checkpoint is written.
+        InputError: checkpoints and adapter do not fit on the disk.
+        DiskFullError: the disk has become full.
     """
     from transformers import set_seed
 
     set_seed(recipe.seed)
+    interrupt = Interrupt()
     with tracker.run(recipe, folder) as tracked:
         trainer = make_trainer(model, tokenizer, rows, held_out, recipe, folder)
-        journal = Journal(folder / TRAINING_LOG, trainer, on_step)
-        trainer.add_callback(journal.callback())
-        started = time.monotonic()
-        output = trainer.train()
-        seconds = time.monotonic() - started - journal.evaluating
+        trainer.checkpoints = checkpoints
+        trainer.journal = Journal(folder / JOURNAL, trainer, on_step)
+        trainer.add_callback(trainer.journal.callback())
+        trainer.add_callback(interrupt.callback(trainer))
+        trainable = sum(parameter.numel() for parameter in trainer.trainable.values())
+        require_room(checkpoints.folder, trainable, recipe.save_total_limit + 1 if recipe.save_steps else 0)
+        with interrupt.listening(), suppress(EvaluationStoppedError):
+            output = trainer.train(resume_from_checkpoint=str(start.path) if start else None)
+        if interrupt.number is not None:
+            raise stopped(interrupt.number, trainer)
+        seconds = trainer.journal.elapsed - trainer.journal.evaluating
         eval_loss = _evaluate(trainer, held_out, recipe)
         adapted: Any = trainer.model
         _require_finite(adapted)
-        plot.draw(folder / TRAINING_LOG, folder / "training.png")
+        plot.draw(folder / JOURNAL, folder / "training.png")
         epochs = float(trainer.state.epoch or 0)
         outcome = Outcome(
             adapted,
@@ -78,8 +93,10 @@ def fit(
             float(output.training_loss),
             eval_loss,
             trainer.tokens,
+            trainer.computed_tokens,
             trainer.supervised_tokens,
             seconds,
+            trainer.seconds_before,
         )
         tracked(outcome)
     return outcome
@@ -92,12 +109,15 @@ def make_trainer(
     held_out: Rows,
     recipe: AdapterRecipe,
     folder: Path,
-) -> SupervisedTrainer:
+) -> DurableTrainer:
     """An SFTTrainer over rows that are rendered already: TRL neither tokenises nor cuts nor drops anything."""
     from peft import LoraConfig
+    from torch import nn
     from transformers import PrinterCallback
 
-    from finetune.train.loss import SupervisedTrainer
+    from finetune.train.batches import Numbered, choose
+    from finetune.train.durable import DurableTrainer
+    from finetune.train.lora import FusedLinear
 
     targets = recipe.target_modules if isinstance(recipe.target_modules, str) else list(recipe.target_modules)
     lora = LoraConfig(
@@ -108,15 +128,23 @@ def make_trainer(
         target_modules=targets,
         bias="none",
     )
+    lora._register_custom_module({nn.Linear: FusedLinear})
+    # A shared beginning has one dropout mask, where rows by themselves would have one each.
+    share = recipe.lora_dropout == 0
+    numbered = Numbered(rows, held_out)
+    training, evaluation = numbered.datasets()
+    collate = choose(model, numbered, tokenizer.pad_token_id, packing=recipe.packing, share=share)
     try:
-        trainer = SupervisedTrainer(
+        trainer = DurableTrainer(
             model=model,
-            args=trainer_arguments(recipe, folder, evaluate_every=recipe.eval_steps if held_out.rendered else None),
-            train_dataset=rows.to_dataset(),
-            eval_dataset=held_out.to_dataset() if held_out.rendered else None,
+            args=trainer_arguments(recipe, folder, evaluate_every=recipe.eval_steps if len(held_out) else None),
+            data_collator=collate,
+            train_dataset=training,
+            eval_dataset=evaluation,
             processing_class=tokenizer,
             peft_config=lora,
         )
+        trainer.row_ids = rows.ids
     except ValueError as error:
         if "target" not in str(error).lower():
             raise
@@ -147,17 +175,19 @@ def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int |
         warmup_steps=recipe.warmup_ratio,  # a share of the steps where below 1
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
-        optim="paged_adamw_8bit" if gpu and recipe.load_in_4bit else "adamw_torch",
+        optim="paged_adamw_8bit" if gpu and recipe.load_in_4bit else "adamw_torch_fused",
         bf16=gpu and compute_dtype(recipe) == torch.bfloat16,
         use_cpu=not gpu,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="random",
+        remove_unused_columns=False,
         dataloader_pin_memory=gpu,
         eval_strategy="steps" if evaluate_every else "no",
         eval_steps=evaluate_every,
         prediction_loss_only=True,
-        save_strategy="no",
+        save_strategy="steps" if recipe.save_steps else "no",
+        save_steps=recipe.save_steps or 1,  # not read without a strategy
         logging_strategy="steps",
         logging_steps=recipe.logging_steps,
         logging_first_step=True,
@@ -183,70 +213,6 @@ def restore_adapter_precision(model: torch.nn.Module) -> None:
             parameter.data = parameter.data.to(torch.float32)
 
 
-class Journal:
-    """Writes `training.jsonl`, reports progress, and stops a run whose numbers are not finite."""
-
-    def __init__(self, file: Path, trainer: SupervisedTrainer, on_step: Callable[[Step], None] | None) -> None:
-        self.file, self.trainer, self.on_step = file, trainer, on_step
-        self.started = time.monotonic()
-        self.evaluating = 0.0  # seconds
-        self.loss = math.nan
-        self._before_evaluation = 0.0
-
-    def callback(self) -> Any:
-        """The Trainer's hooks into this journal."""
-        from transformers import TrainerCallback
-
-        journal = self
-
-        class JournalCallback(TrainerCallback):
-            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                journal.started = time.monotonic()
-
-            def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                journal.write(state, kwargs["logs"])
-
-            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                journal.report(state)
-                journal._before_evaluation = time.monotonic()
-
-            def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                if state.global_step < state.max_steps:
-                    journal.evaluating += time.monotonic() - journal._before_evaluation
-
-        return JournalCallback()
-
-    def write(self, state: Any, logs: dict[str, Any]) -> None:
-        """Append one line; numbers only."""
-        for name in ("loss", "grad_norm", "eval_loss"):
-            if name in logs and not math.isfinite(float(logs[name])):
-                raise TrainingDivergedError(
-                    f"Training diverged at step {state.global_step}: {name} is {logs[name]}. Nothing was written. Lower "
-                    "--learning-rate (a tenth is a good next try) or raise the warm-up"
-                )
-        if "loss" in logs:
-            self.loss = float(logs["loss"])
-        names = ("loss", "eval_loss", "grad_norm", "learning_rate")
-        line = {"step": state.global_step, "epoch": round(float(state.epoch or 0), 4)}
-        line |= {name: float(logs[name]) for name in names if name in logs}
-        if "loss" not in logs and "eval_loss" not in logs:
-            return  # the Trainer's summary at the end, which the manifest has
-        line |= {"tokens": self.trainer.tokens, "seconds": round(time.monotonic() - self.started, 3)}
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def report(self, state: Any) -> None:
-        """Tell the caller how far training is."""
-        if self.on_step is None:
-            return
-        from finetune.train import Step
-
-        elapsed = time.monotonic() - self.started - self.evaluating
-        remaining = elapsed / state.global_step * (state.max_steps - state.global_step)
-        rate = self.trainer.tokens / elapsed
-        self.on_step(Step(state.global_step, state.max_steps, float(state.epoch or 0), self.loss, rate, remaining))
-
-
 def save(outcome: Outcome, base: BaseModel, folder: Path) -> None:
     """Write the adapter in PEFT's layout, naming the base model by what others know it by, never by a local path."""
     config = outcome.model.peft_config["default"]
@@ -256,9 +222,25 @@ def save(outcome: Outcome, base: BaseModel, folder: Path) -> None:
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card
 
 
-def _evaluate(trainer: SupervisedTrainer, held_out: Rows, recipe: AdapterRecipe) -> float | None:
-    if not held_out.rendered or recipe.eval_steps == 0:
+def stopped(number: int, trainer: DurableTrainer) -> StoppedError:
+    """What a signal ends the run with, once there is a checkpoint of its last step."""
+    state, checkpoints = trainer.state, trainer.checkpoints
+    done = checkpoints.present()
+    if not done or step_of(done[0]) < state.global_step:  # it came after the last step
+        trainer.save_checkpoint()
+    return StoppedError(
+        number,
+        f"Stopped by {signal.Signals(number).name} after step {state.global_step} of {state.max_steps}, which is kept in "
+        f"{checkpoints.folder}. Go on with: {checkpoints.resume_command}",
+    )
+
+
+def _evaluate(trainer: DurableTrainer, held_out: Rows, recipe: AdapterRecipe) -> float | None:
+    if not len(held_out) or recipe.eval_steps == 0:
         return None
+    last = [line for line in trainer.state.log_history if "eval_loss" in line]
+    if last and last[-1]["step"] == trainer.state.global_step:  # --eval-steps has measured it already
+        return float(last[-1]["eval_loss"])
     return float(trainer.evaluate()["eval_loss"])
 
 
@@ -266,5 +248,5 @@ def _require_finite(model: torch.nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not bool(parameter.isfinite().all()):
             raise TrainingDivergedError(
-                f"Training diverged: {name} is not finite. Nothing was written. Lower --learning-rate"
+                f"Training diverged: {name} is not finite. No adapter was written. Lower --learning-rate"
             )

@@ -1,48 +1,63 @@
-"""Examples → token ids and labels, cut to the longest length that training allows."""
+"""Examples → token ids and loss masks, tokenised once and cut to the longest length that training allows."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from finetune.chat import Rendered, render
 from finetune.errors import InputError
 from finetune.records import Example
 
 if TYPE_CHECKING:
-    import datasets
     from transformers import PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Rendered rows and how long they were; counts are of tokens, after cutting."""
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Token ids of one row, (tokens,), and which of them carry loss."""
 
-    rendered: tuple[Rendered, ...]
+    tokens: NDArray[np.int32]
+    supervised: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rendered rows, end to end in flat arrays of 5 bytes a token, and how long they were before cutting."""
+
+    ids: tuple[str, ...]  # of the examples
+    flat_tokens: NDArray[np.int32]
+    flat_supervised: NDArray[np.bool_]
+    ends: NDArray[np.int64]  # where each row ends in the flat arrays
     truncated: int
     longest: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, number: int) -> Row:
+        start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
+        return Row(self.flat_tokens[start:end], self.flat_supervised[start:end])
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, after cutting."""
+        return np.diff(self.ends, prepend=0)
 
     @property
     def tokens(self) -> int:
         """Tokens in one pass over the rows."""
-        return sum(len(row.ids) for row in self.rendered)
+        return len(self.flat_tokens)
 
     @property
     def supervised_tokens(self) -> int:
         """Tokens that carry loss in one pass over the rows."""
-        return sum(sum(row.supervised) for row in self.rendered)
-
-    def to_dataset(self) -> datasets.Dataset:
-        """Columns `input_ids` and `labels`, as TRL reads them with preparation switched off."""
-        from datasets import Dataset
-
-        columns = {
-            "input_ids": [list(row.ids) for row in self.rendered],
-            "labels": [row.labels for row in self.rendered],
-            "length": [len(row.ids) for row in self.rendered],
-        }
-        return Dataset.from_dict(columns)
+        return int(self.flat_supervised.sum())
 
 
 def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], max_length: int) -> Rows:
@@ -51,7 +66,8 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example],
     Raises:
         InputError: a row would be left without any supervised token, and so teach nothing; names the row by its id.
     """
-    kept: list[Rendered] = []
+    ids: list[str] = []
+    tokens, supervised, ends = array("i"), array("b"), array("q")
     truncated = longest = 0
     for example in examples:
         row = render(tokenizer, example)
@@ -64,5 +80,15 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example],
                 f"Row {example.id} has no answer within {max_length} tokens: its prompt alone is longer, so it would teach "
                 "nothing. Raise --max-length, or shorten the row"
             )
-        kept.append(row)
-    return Rows(tuple(kept), truncated, longest)
+        ids.append(example.id)
+        tokens.extend(row.ids)
+        supervised.extend(row.supervised)
+        ends.append(len(tokens))
+    return Rows(
+        tuple(ids),
+        np.asarray(tokens, dtype=np.int32),
+        np.asarray(supervised, dtype=np.bool_),
+        np.asarray(ends, dtype=np.int64),
+        truncated,
+        longest,
+    )

@@ -1,0 +1,175 @@
+"""QLoRA by SFTTrainer, plain or under Unsloth, on the first GPU: one point of benchmarks/gpu_qlora.py, as a JSON object.
+
+    python benchmarks/parts/gpu_sft.py CORPUS MODEL OUT --steps N --batch N --warm-up N [--checkpointing] [--unsloth]
+
+NF4 with double quantisation, LoRA r=16 alpha=32 on all linear layers, bfloat16, paged 8-bit AdamW: what slmtune trains
+with on a GPU. The rows are tokenised before, with the labels that slmtune gives them. Steps before --warm-up's end are
+trained and not timed. Without a GPU all runs on the CPU with AdamW, for trying the script out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+from finetune.environment import settle
+
+settle()
+
+import torch  # noqa: E402
+from datasets import Dataset  # noqa: E402
+
+from finetune.artifacts import Corpus  # noqa: E402
+from finetune.base_model import find_base  # noqa: E402
+from finetune.chat import render  # noqa: E402
+from finetune.corpus import read_split  # noqa: E402
+from finetune.models import load_tokenizer  # noqa: E402
+
+RANK, ALPHA = 16, 32
+LLAMA_LAYERS = [
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+]  # Unsloth takes no all-linear
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--warm-up", type=int, required=True)
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--unsloth", action="store_true")
+    return parser.parse_args()
+
+
+def tokenised(corpus: Path, tokenizer: Any) -> Dataset:
+    """The training rows as slmtune renders them."""
+    rows = [render(tokenizer, example) for example in read_split(Corpus.open(corpus), "train")]
+    return Dataset.from_dict({"input_ids": [list(row.ids) for row in rows], "labels": [row.labels for row in rows]})
+
+
+def unsloth_model(given: argparse.Namespace, folder: Path, length: int) -> Any:
+    """The base model and LoRA matrices as Unsloth makes them."""
+    fast: Any = importlib.import_module("unsloth").FastLanguageModel
+    model, _ = fast.from_pretrained(str(folder), max_seq_length=length, dtype=torch.bfloat16, load_in_4bit=True)
+    return fast.get_peft_model(
+        model,
+        r=RANK,
+        lora_alpha=ALPHA,
+        lora_dropout=0,
+        bias="none",
+        target_modules=LLAMA_LAYERS,
+        use_gradient_checkpointing="unsloth" if given.checkpointing else False,
+        random_state=42,
+    )
+
+
+def plain_model(folder: Path) -> Any:
+    """The quantised base model."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    gpu = torch.cuda.is_available()
+    dtype = torch.bfloat16 if gpu else torch.float32
+    quantised = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    where = {"": "cuda:0" if gpu else "cpu"}
+    return AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=quantised, dtype=dtype, attn_implementation="sdpa", device_map=where
+    )
+
+
+def arguments(given: argparse.Namespace) -> Any:
+    """The same for both."""
+    from trl import SFTConfig
+
+    gpu = torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=str(given.out),
+        max_steps=given.steps,
+        per_device_train_batch_size=given.batch,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        learning_rate=2e-4,
+        lr_scheduler_type="cosine",
+        gradient_checkpointing=given.checkpointing and not given.unsloth,
+        bf16=gpu,
+        use_cpu=not gpu,
+        optim="paged_adamw_8bit" if gpu else "adamw_torch",
+        dataloader_pin_memory=gpu,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def stopwatch(warm_up: int) -> Any:
+    """A callback that keeps the time of every step's end, from the last warm-up step on."""
+    from transformers import TrainerCallback
+
+    class Stopwatch(TrainerCallback):
+        times: list[float]
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step >= warm_up:
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                self.times.append(time.perf_counter())
+
+    watch = Stopwatch()
+    watch.times = []
+    return watch
+
+
+def main() -> None:
+    """Train and print."""
+    given = parse()
+    if given.unsloth:
+        importlib.import_module("unsloth")  # before transformers and trl, which it changes
+    from peft import LoraConfig
+    from trl import SFTTrainer
+
+    base = find_base(given.model)
+    tokenizer = load_tokenizer(base.folder, base)
+    rows = tokenised(given.corpus, tokenizer)
+    length = len(rows[0]["input_ids"])
+    model = unsloth_model(given, base.folder, length) if given.unsloth else plain_model(base.folder)
+    lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
+    watch = stopwatch(given.warm_up)
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments(given),
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=None if given.unsloth else lora,
+        callbacks=[watch],
+    )
+    output = trainer.train()
+    steps, seconds = len(watch.times) - 1, watch.times[-1] - watch.times[0]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    rate = steps * given.batch * length / seconds
+    print(json.dumps({"tokens_per_second": rate, "peak_memory_bytes": peak, "train_loss": output.training_loss}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Loss of adapters on a corpus's held-out rows, whoever trained them: one JSON object, name -> nats a token.
+
+    python benchmarks/parts/held_out_loss.py CORPUS MODEL [NAME=ADAPTER ...]
+
+Every adapter is put on the same NF4 base model in float32. Rows are rendered as slmtune renders them, one forward pass
+each without padding; the loss is the mean negative log-likelihood of all answer tokens. `base` is the model without an
+adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from finetune.environment import settle
+
+settle()
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+from finetune.artifacts import Corpus  # noqa: E402
+from finetune.base_model import find_base  # noqa: E402
+from finetune.chat import Rendered, render  # noqa: E402
+from finetune.corpus import read_split  # noqa: E402
+from finetune.models import attach_adapter, load_base, load_tokenizer  # noqa: E402
+from finetune.recipe import AdapterRecipe  # noqa: E402
+
+
+@torch.no_grad()
+def loss(model: Any, rows: list[Rendered]) -> float:
+    """Mean negative log-likelihood of the supervised tokens, in nats."""
+    model.eval()
+    total, count = 0.0, 0
+    for row in rows:
+        labels = torch.tensor(row.labels)[1:]
+        logits = model(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0, :-1].float()
+        total += float(nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum"))
+        count += int((labels != -100).sum())
+    return total / count
+
+
+def main() -> None:
+    """Evaluate and print."""
+    if len(sys.argv) < 3:
+        raise SystemExit(__doc__)
+    base = find_base(sys.argv[2])
+    tokenizer = load_tokenizer(base.folder, base)
+    rows = [render(tokenizer, example) for example in read_split(Corpus.open(Path(sys.argv[1])), "validation")]
+    model: Any = load_base(base.folder, AdapterRecipe(compute_dtype="float32"))
+    losses = {"base": loss(model, rows)}
+    for argument in sys.argv[3:]:
+        name, _, folder = argument.partition("=")
+        model = attach_adapter(model, Path(folder), name)
+        model.set_adapter(name)
+        losses[name] = loss(model, rows)
+    print(json.dumps(losses))
+
+
+if __name__ == "__main__":
+    main()

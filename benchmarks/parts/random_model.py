@@ -1,0 +1,153 @@
+"""A model of random weights in the shape of a known one, and rows of one length for it, without any download.
+
+    python benchmarks/parts/random_model.py model SHAPE FOLDER
+    python benchmarks/parts/random_model.py rows MODEL CORPUS --rows N --length TOKENS [--supervised 0.5] [--seed N]
+
+`model` writes bfloat16 weights and a tokenizer whose every word is a token. `rows` writes a corpus of conversations of
+exactly so many tokens, of random words, of which the answer holds the given share. Shapes are those of the models'
+published config.json; where a model's own context is shorter than 8,192 tokens it is raised, which costs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from finetune.environment import settle
+
+settle()
+
+import torch  # noqa: E402
+from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast  # noqa: E402
+
+from finetune.base_model import find_base  # noqa: E402
+from finetune.chat import render  # noqa: E402
+from finetune.corpus import write_corpus  # noqa: E402
+from finetune.models import load_tokenizer  # noqa: E402
+from finetune.records import Example, Message  # noqa: E402
+
+Shape = tuple[str, dict[str, Any], int | None]  # model type, configuration, published number of parameters
+PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
+WORDS = 200  # enough for every vocabulary below
+FRAME = 6  # tokens of a conversation that are no words: START user … END START assistant … END
+TEMPLATE = (
+    "{% for turn in messages %}{{ '<|start|>' + turn['role'] + '\n' + turn['content'] + '<|end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
+)
+
+
+def sizes(
+    hidden: int, inner: int, layers: int, heads: int, groups: int, vocabulary: int, **more: Any
+) -> dict[str, Any]:
+    """The keys that all configurations share."""
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": 8192,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        **more,
+    }
+
+
+SHAPES: dict[str, Shape] = {
+    "tiny": ("llama", sizes(64, 128, 2, 4, 2, 256), None),
+    "llama-3.2-1b": (
+        "llama",
+        sizes(2048, 8192, 16, 32, 8, 128256, head_dim=64, tie_word_embeddings=True),
+        1_235_814_400,
+    ),
+    "qwen2.5-0.5b": ("qwen2", sizes(896, 4864, 24, 14, 2, 151936, tie_word_embeddings=True), 494_032_768),
+    "qwen2.5-1.5b": ("qwen2", sizes(1536, 8960, 28, 12, 2, 151936, tie_word_embeddings=True), 1_543_714_304),
+    "phi-2": ("phi", sizes(2560, 10240, 32, 32, 32, 51200), 2_779_683_840),
+    "gemma-2-2b": ("gemma2", sizes(2304, 9216, 26, 8, 4, 256000, head_dim=256), 2_614_341_888),
+    "gemma-3-270m": ("gemma3_text", sizes(640, 2048, 18, 4, 1, 262144, head_dim=256), 268_098_176),
+    "llama-2-7b": ("llama", sizes(4096, 11008, 32, 32, 32, 32000), 6_738_415_616),
+}
+
+
+def write_model(shape: str, folder: Path) -> dict[str, Any]:
+    """Random weights, made where there is most memory for them, and the tokenizer.
+
+    Raises:
+        SystemExit: the shape has not as many parameters as the model that it is named after.
+    """
+    kind, values, published = SHAPES[shape]
+    config = AutoConfig.for_model(kind, architectures=None, **values)
+    if kind == "phi":
+        config.rope_parameters["partial_rotary_factor"] = 0.4
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if published not in (None, parameters):
+        raise SystemExit(f"{shape} has {published:,} parameters, and this configuration {parameters:,}")
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return {"shape": shape, "parameters": parameters}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Every word between blanks is a token."""
+    words = [PAD, START, END, "<unk>", "user", "assistant", *(f"w{number}" for number in range(WORDS))]
+    level = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    level.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=level, bos_token=START, eos_token=END, pad_token=PAD, unk_token="<unk>"
+    )
+    fast.chat_template = TEMPLATE
+    return fast
+
+
+def write_rows(model: str, corpus: Path, rows: int, length: int, supervised: float, seed: int) -> dict[str, int]:
+    """Conversations of one question and one answer."""
+    draw = random.Random(seed)
+    answer = max(1, round((length - FRAME) * supervised))
+
+    def words(count: int) -> str:
+        return " ".join(f"w{draw.randrange(WORDS)}" for _ in range(count))
+
+    examples = []
+    for number in range(rows):
+        turns = (Message("user", words(length - FRAME - answer)), Message("assistant", words(answer)))
+        examples.append(Example(str(number), turns, "chat"))
+    base = find_base(model)
+    words_to_ids = load_tokenizer(base.folder, base)
+    rendered = [render(words_to_ids, example) for example in examples]
+    assert all(len(row.ids) == length for row in rendered), "a row has another length"
+    write_corpus(corpus, {"train": examples})
+    return {"rows": rows, "supervised": sum(rendered[0].supervised)}
+
+
+def main() -> None:
+    """Write what is asked for, and print what it is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="what", required=True)
+    model = commands.add_parser("model")
+    model.add_argument("shape", choices=SHAPES)
+    model.add_argument("folder", type=Path)
+    rows = commands.add_parser("rows")
+    rows.add_argument("model")
+    rows.add_argument("corpus", type=Path)
+    rows.add_argument("--rows", type=int, required=True)
+    rows.add_argument("--length", type=int, required=True)
+    rows.add_argument("--supervised", type=float, default=0.5)
+    rows.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    if given.what == "model":
+        print(json.dumps(write_model(given.shape, given.folder)))
+    else:
+        print(json.dumps(write_rows(given.model, given.corpus, given.rows, given.length, given.supervised, given.seed)))
+
+
+if __name__ == "__main__":
+    main()

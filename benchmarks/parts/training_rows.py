@@ -1,0 +1,83 @@
+"""The rows that every trainer of benchmarks/train_throughput.py gets, and what one pass over them comes to.
+
+    python benchmarks/parts/training_rows.py CORPUS OUT MODEL --rows N --held-out N [--task NAME] [--seed N]
+
+Writes a corpus of N training rows, drawn by the seed, and of the held-out rows; prints one JSON object:
+  model        the local folder of the base model
+  rendered     tokens and supervised tokens of the training rows as slmtune renders them: answers carry loss
+  templated    the same as `trl sft` reads a `messages` column by default: the whole chat template, cut at 1,024 tokens;
+               every token but the first carries loss
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from finetune.environment import settle
+
+settle()
+
+from finetune.artifacts import Corpus  # noqa: E402
+from finetune.base_model import find_base  # noqa: E402
+from finetune.chat import render  # noqa: E402
+from finetune.corpus import read_split, write_corpus  # noqa: E402
+from finetune.models import load_tokenizer  # noqa: E402
+from finetune.records import Example  # noqa: E402
+
+TRL_MAX_LENGTH = 1024  # default of trl.SFTConfig
+
+
+def draw(examples: list[Example], count: int, task: str | None, seed: int, split: str) -> list[Example]:
+    """`count` of the rows, or of those of a task, in random order."""
+    found = [example for example in examples if task in (None, example.task)]
+    if len(found) < count:
+        kind = f"{split} rows" if task is None else f"{split} rows of the task {task}"
+        raise SystemExit(
+            f"{count} {kind} are needed and the corpus has {len(found)}: give fewer --steps, or a --corpus"
+        )
+    return random.Random(seed).sample(found, count)
+
+
+def rendered(tokenizer: Any, examples: list[Example]) -> dict[str, int]:
+    """Counts as slmtune renders the rows."""
+    rows = [render(tokenizer, example) for example in examples]
+    return {"tokens": sum(len(row.ids) for row in rows), "supervised": sum(sum(row.supervised[1:]) for row in rows)}
+
+
+def templated(tokenizer: Any, examples: list[Example]) -> dict[str, int]:
+    """Counts as TRL 1.16 tokenises a `messages` column (`SFTTrainer._prepare_dataset`)."""
+    lengths = []
+    for example in examples:
+        turns = [{"role": turn.role, "content": turn.content} for turn in example.messages]
+        lengths.append(min(len(tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"]), TRL_MAX_LENGTH))
+    return {"tokens": sum(lengths), "supervised": sum(lengths) - len(lengths)}
+
+
+def main() -> None:
+    """Write the corpus and print the counts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--held-out", type=int, required=True)
+    parser.add_argument("--task")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    corpus, base = Corpus.open(given.corpus), find_base(given.model)
+    train = draw(read_split(corpus, "train"), given.rows, given.task, given.seed, "training")
+    held_out = read_split(corpus, "validation")
+    held_out = draw(held_out, min(given.held_out, len(held_out)), None, given.seed, "validation")
+    write_corpus(given.out, {"train": train, "validation": held_out})
+    tokenizer = load_tokenizer(base.folder, base)
+    counts = {"rendered": rendered(tokenizer, train), "templated": templated(tokenizer, train)}
+    facts = {"model": str(base.folder), "rows": len(train), "held_out": len(held_out)}
+    print(json.dumps(facts | counts))
+
+
+if __name__ == "__main__":
+    main()

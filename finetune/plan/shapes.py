@@ -1,0 +1,245 @@
+"""config.json → the linear layers, parameters and kept activations of a model, without building it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import InputError, UnplannedModelError
+from finetune.plan.published import PUBLISHED
+from finetune.presets import find_preset
+from finetune.snapshots import cached_config, download_snapshot
+
+# What transformers takes where config.json does not say it. num_key_value_heads: None stands for as many as heads.
+_COMMON: dict[str, Any] = {
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "qk_layernorm": False,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": _COMMON,
+    "mistral": _COMMON | {"num_key_value_heads": 8},
+    "qwen2": _COMMON | {"num_key_value_heads": 32},
+    "gemma": _COMMON | {"num_key_value_heads": 16, "head_dim": 256, "tie_word_embeddings": True},
+    "gemma2": _COMMON
+    | {
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "tie_word_embeddings": True,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+    },
+    "gemma3_text": _COMMON | {"num_key_value_heads": 4, "head_dim": 256, "tie_word_embeddings": True},
+    "phi": _COMMON,
+}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer of every block."""
+
+    path: str  # in the block
+    inputs: int
+    outputs: int
+    bias: bool
+
+    @property
+    def weights(self) -> int:
+        """Numbers in its matrix."""
+        return self.inputs * self.outputs
+
+    def is_target(self, targets: str | tuple[str, ...]) -> bool:
+        """Whether PEFT puts LoRA matrices on it: all, a regular expression for the whole path, or ends of paths."""
+        if targets == "all-linear":
+            return True
+        path = f"model.layers.0.{self.path}"
+        if isinstance(targets, str):
+            return re.fullmatch(targets, path) is not None
+        return any(path == target or path.endswith(f".{target}") for target in targets)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder: widths, the linear layers of a block, and numbers a token that a block keeps for its backward pass.
+
+    `kept` leaves out LoRA's inner products, and attention scores where the softcap needs them whole; `repeated` is what
+    a GPU adds, whose attention wants as many key heads as query heads; `sharing` what is added where rows share their
+    beginning, whose queries, keys and values are slices that keep those of all rows alive. `passing` are the gradients
+    that stand beside what is kept when the backward pass of the last block is at its widest.
+    """
+
+    kind: str
+    hidden: int
+    layers: int
+    heads: int
+    vocabulary: int
+    linears: tuple[Linear, ...]
+    other_parameters: int  # embeddings, norms, biases, and the head if it has its own
+    kept: int
+    repeated: int
+    sharing: int
+    keys: int  # and values of a token
+    passing: int
+    whole_scores: bool
+    softcapped_logits: bool
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights that are quantised to 4 bit."""
+        return self.layers * sum(linear.weights for linear in self.linears)
+
+    @property
+    def parameters(self) -> int:
+        """All weights, those that are shared counted once."""
+        return self.linear_parameters + self.other_parameters
+
+    def lora_parameters(self, rank: int, targets: str | tuple[str, ...]) -> int:
+        """Numbers in an adapter."""
+        chosen = [linear for linear in self.linears if linear.is_target(targets)]
+        return self.layers * rank * sum(linear.inputs + linear.outputs for linear in chosen)
+
+    def targeted(self, targets: str | tuple[str, ...]) -> int:
+        """Linear layers of a block that have LoRA matrices."""
+        return sum(linear.is_target(targets) for linear in self.linears)
+
+
+def shape_of(name: str, revision: str | None = None) -> Shape:
+    """The shape of a preset, Hub id or folder; of a Hub id that is not on this machine, config.json alone is fetched.
+
+    Raises:
+        InputError: no config.json, or that of a family whose memory slmtune cannot tell.
+        OfflineError, HubError, UnknownNameError: it cannot be fetched.
+    """
+    folder, preset = Path(name).expanduser(), find_preset(name)
+    if folder.is_dir():
+        return read_shape(folder)
+    if preset and preset.name in PUBLISHED and revision is None:
+        return make_shape(PUBLISHED[preset.name])
+    if preset and preset.kind != "causal":
+        raise InputError(
+            f"{preset.name} is no causal language model, and slmtune trains only those. See: slmtune models"
+        )
+    from finetune.base_model import hub_id_of
+
+    hub_id = hub_id_of(name)
+    cached = cached_config(hub_id, revision)
+    return read_shape(cached or download_snapshot(hub_id, revision, ["config.json"]))
+
+
+def read_shape(folder: Path) -> Shape:
+    """The shape of the model in a folder.
+
+    Raises:
+        InputError: there is no config.json.
+        UnplannedModelError: it is of a family that is not known here.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        raise InputError(
+            f"{folder} has no config.json that can be read. Give a preset, a Hub id or a model's folder"
+        ) from None
+    return make_shape(config)
+
+
+def make_shape(config: Mapping[str, Any]) -> Shape:
+    """The shape that a configuration describes.
+
+    Raises:
+        UnplannedModelError: a family that is not known here, or a missing size.
+    """
+    kind = str(config.get("model_type"))
+    if kind not in FAMILIES:
+        raise UnplannedModelError(
+            f"The memory of {kind!r} models cannot be planned; known are {', '.join(sorted(FAMILIES))}"
+        )
+    values = FAMILIES[kind] | {key: value for key, value in config.items() if value is not None}
+    try:
+        hidden, inner = int(values["hidden_size"]), int(values["intermediate_size"])
+        layers, heads = int(values["num_hidden_layers"]), int(values["num_attention_heads"])
+        vocabulary = int(values["vocab_size"])
+    except KeyError as error:
+        raise UnplannedModelError(
+            f"The model's config.json does not say {error}, so its memory cannot be planned"
+        ) from None
+    groups, width = int(values["num_key_value_heads"] or heads), int(values["head_dim"] or hidden // heads)
+    query, key = heads * width, groups * width
+    linears = _linears(kind, values, hidden, inner, query, key)
+    norms, head_norms = _norms(kind, values)
+    norm = 2 * hidden if kind == "phi" else hidden  # LayerNorm has a bias
+    in_block = norms * norm + head_norms * width + sum(linear.outputs for linear in linears if linear.bias)
+    head = 0 if values["tie_word_embeddings"] else vocabulary * hidden
+    head += vocabulary if kind == "phi" else 0
+    whole = bool(values["attn_logit_softcapping"])
+    return Shape(
+        kind=kind,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        vocabulary=vocabulary,
+        linears=linears,
+        other_parameters=vocabulary * hidden + layers * in_block + norm + head,
+        kept=_kept(kind, hidden, inner, query, key, heads, groups, whole=whole),
+        repeated=0 if whole else 2 * (query - key),
+        sharing=0 if whole else query + 2 * key,
+        keys=2 * key,
+        passing=2 * inner + 3 * hidden,
+        whole_scores=whole,
+        softcapped_logits=bool(values["final_logit_softcapping"]),
+    )
+
+
+def _linears(kind: str, values: Mapping[str, Any], hidden: int, inner: int, query: int, key: int) -> tuple[Linear, ...]:
+    inward = outward = bool(values["attention_bias"]) and kind != "mistral"
+    if kind in ("qwen2", "phi"):
+        inward, outward = True, kind == "phi"
+    attention = (
+        Linear("self_attn.q_proj", hidden, query, inward),
+        Linear("self_attn.k_proj", hidden, key, inward),
+        Linear("self_attn.v_proj", hidden, key, inward),
+        Linear("self_attn.dense" if kind == "phi" else "self_attn.o_proj", query, hidden, outward),
+    )
+    if kind == "phi":
+        return (*attention, Linear("mlp.fc1", hidden, inner, True), Linear("mlp.fc2", inner, hidden, True))
+    biased = bool(values["mlp_bias"]) and kind == "llama"
+    return (
+        *attention,
+        Linear("mlp.gate_proj", hidden, inner, biased),
+        Linear("mlp.up_proj", hidden, inner, biased),
+        Linear("mlp.down_proj", inner, hidden, biased),
+    )
+
+
+def _norms(kind: str, values: Mapping[str, Any]) -> tuple[int, int]:
+    """Norms of a block over the hidden width, and parameters over a head's width."""
+    if kind == "phi":
+        return 1, 4 if values["qk_layernorm"] else 0
+    return (4 if kind in ("gemma2", "gemma3_text") else 2), (2 if kind == "gemma3_text" else 0)
+
+
+def _kept(kind: str, hidden: int, inner: int, query: int, key: int, heads: int, groups: int, *, whole: bool) -> int:
+    """Numbers a token that autograd keeps of a block; each frozen weight spares what only its gradient would need.
+
+    Found with torch.autograd.graph.saved_tensors_hooks (transformers 5.23), tensors that share memory counted once:
+    tests/test_plan.py counts again.
+    """
+    if kind == "phi":  # one norm for attention and MLP; gelu_new keeps four tensors, and fc2 its input
+        return 2 * hidden + 3 * query + 2 * key + heads + 5 * inner + 2
+    norms = 4 * hidden + 2  # input and output of both, and the scale of each
+    if kind in ("gemma2", "gemma3_text"):
+        norms += 2 * hidden + 2  # two more, whose output goes into a sum and is not kept
+    # Query, key, value, the attended values, and these in the order in which o_proj reads them; without the fused kernel
+    # keys and values have repeated heads, and the attended values are kept once.
+    attention = 4 * query if whole else 3 * query + 2 * key + heads
+    if kind == "gemma3_text":
+        attention += query + key + heads + groups  # inputs and scales of the norms over query and key
+    return norms + attention + 4 * inner  # gate, its activation, up, and their product

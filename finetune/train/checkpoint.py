@@ -1,0 +1,129 @@
+"""Checkpoints: all that a run needs to go on, each written whole or not at all, and verified before it is used.
+
+They lie beside the adapter, in `OUTPUT_DIR.checkpoints/checkpoint-STEP/`, and are removed once the adapter is complete.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from finetune.artifacts import Artifact, ArtifactWriter, replace_folder
+from finetune.errors import ArtifactError, InputError
+
+log = logging.getLogger(__name__)
+
+PREFIX = "checkpoint-"
+WEIGHTS, OPTIMIZER, SCHEDULER, RANDOM = "weights.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"
+STATE, PROGRESS, JOURNAL = "trainer_state.json", "progress.json", "training.jsonl"
+FILES = frozenset({WEIGHTS, OPTIMIZER, SCHEDULER, RANDOM, STATE, PROGRESS, JOURNAL})
+
+
+class Checkpoint(Artifact):
+    """The state of a run after an optimizer step."""
+
+    kind = "checkpoint"
+    made_by = "slmtune train --resume"
+
+    @classmethod
+    def open(cls, path: Path, *, command: str | None = None) -> Self:
+        """Read and verify; a checkpoint without its optimizer, say, is none, whatever its manifest lists."""
+        checkpoint = super().open(path, command=command)
+        if missing := sorted(FILES - set(checkpoint.manifest["files"])):
+            raise ArtifactError(f"{path} is damaged: {missing[0]} is missing. Make it again with: {cls.made_by}")
+        return checkpoint
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return step_of(self.path)
+
+
+class Checkpoints:
+    """The checkpoints of one run. Whoever holds this holds the folder's lock."""
+
+    def __init__(
+        self, folder: Path, limit: int, lineage: Mapping[str, Any], resume_command: str = Checkpoint.made_by
+    ) -> None:
+        self.folder, self.limit, self.lineage, self.resume_command = folder, limit, lineage, resume_command
+
+    def present(self) -> list[Path]:
+        """Checkpoint folders, newest first; none of them is verified."""
+        return present(self.folder)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint whose checksums hold; damaged newer ones are told of and removed. None: there is none.
+
+        Raises:
+            InputError: there are some, and all of them are damaged.
+        """
+        found = self.present()
+        damaged: list[InputError] = []
+        for path in found:
+            try:
+                checkpoint = Checkpoint.open(path)
+            except InputError as error:
+                damaged.append(error)
+                continue
+            for problem in damaged:
+                log.warning("%s. Going on from %s, the one before.", problem, path.name)
+            for newer in found[: len(damaged)]:
+                _remove(newer)
+            return checkpoint
+        if damaged:
+            raise InputError(
+                f"No checkpoint in {self.folder} can be used ({damaged[0]}). Start again with: --overwrite, without --resume"
+            )
+        return None
+
+    def write(self, step: int, fill: Callable[[Path], None]) -> None:
+        """Add a checkpoint, whose files `fill` writes into the folder it is given; then drop those above the limit."""
+        staging = Path(tempfile.mkdtemp(prefix=f".{PREFIX}{step}.", suffix=".tmp", dir=self.folder))
+        try:
+            fill(staging)
+            writer = ArtifactWriter(staging, Checkpoint)
+            writer.manifest |= self.lineage
+            writer.finish()
+            replace_folder(staging, self.folder / f"{PREFIX}{step}")
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.drop_all_but(self.limit)
+
+    def drop_all_but(self, kept: int) -> None:
+        """Remove the oldest checkpoints."""
+        for path in self.present()[kept:]:
+            _remove(path)
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed process was just writing or removing."""
+        for path in self.folder.glob(f".{PREFIX}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def folder_for(out: Path) -> Path:
+    """Where the checkpoints of a run lie whose adapter goes to `out`."""
+    out = Path(os.path.abspath(out))
+    return out.parent / f"{out.name}.checkpoints"
+
+
+def present(folder: Path) -> list[Path]:
+    """Checkpoint folders in `folder`, newest first; none of them is verified."""
+    return sorted((path for path in folder.glob(f"{PREFIX}*") if step_of(path) >= 0), key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The optimizer step in a checkpoint folder's name; -1: it is none."""
+    number = path.name.removeprefix(PREFIX)
+    return int(number) if number.isdecimal() and path.is_dir() else -1
+
+
+def _remove(path: Path) -> None:
+    doomed = path.with_name(f".{path.name}.old")  # renamed first: a kill meanwhile must not leave half a checkpoint
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)

@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune.errors import InputError
+from finetune.plan import Device, RowSizes, plan, read_size, split_to_fit
+from finetune.plan.memory import Batch, kept_bytes
+from finetune.plan.published import PUBLISHED
+from finetune.plan.shapes import FAMILIES, make_shape
+from finetune.presets import PRESETS
+from finetune.recipe import AdapterRecipe
+
+GIB = 2**30
+SIZES: dict[str, Any] = {
+    "hidden_size": 96,
+    "intermediate_size": 200,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "vocab_size": 331,
+    "pad_token_id": 0,
+}
+BIASED = [("llama", {"attention_bias": True, "mlp_bias": True}), ("phi", {"qk_layernorm": True})]
+
+
+def real(kind: str, **more: Any) -> Any:
+    """A model of the real class on the meta device."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(kind, **SIZES | more)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [*((kind, {}) for kind in FAMILIES), *BIASED, ("llama", {"tie_word_embeddings": True})]
+)
+def test_parameters_are_those_of_the_real_class(kind: str, more: dict[str, Any]) -> None:
+    model = real(kind, **more)
+    found = make_shape({"model_type": kind, **SIZES, **more})
+    assert found.parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_adapter_is_as_large_as_pefts(kind: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    for targets in ("all-linear", ("q_proj", "v_proj")):
+        names = targets if isinstance(targets, str) else list(targets)
+        model = get_peft_model(real(kind), LoraConfig(task_type="CAUSAL_LM", r=5, target_modules=names))
+        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        assert make_shape({"model_type": kind, **SIZES}).lora_parameters(5, targets) == trained
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_shapes_have_the_presets_parameters(name: str) -> None:
+    assert make_shape(PUBLISHED[name]).parameters == PRESETS[name].parameters
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_kept_activations_are_what_autograd_keeps(kind: str, rows: int) -> None:
+    tokens = 64
+    found = kept_by_autograd(kind, rows, tokens)
+    batch = Batch(rows * tokens, tokens, rows)
+    recipe = AdapterRecipe(lora_r=7, packing=False)  # rows that do not begin alike
+    planned = kept_bytes(make_shape({"model_type": kind, **SIZES}), recipe, batch, Device("cpu", GIB))
+    assert found == pytest.approx(planned, rel=0.03)  # the plan leaves out what is not kept a block
+
+
+def kept_by_autograd(kind: str, rows: int, tokens: int) -> int:
+    """Bytes of what the forward pass of a LoRA model keeps, parameters excepted; shared memory counts once.
+
+    The embeddings need no gradient, so the first block keeps less: the difference between two and three blocks is what
+    a block keeps, and the result is that for all three.
+    """
+    sizes = [_kept_by(kind, rows, tokens, layers) for layers in (2, 3)]
+    return 3 * (sizes[1] - sizes[0])
+
+
+def _kept_by(kind: str, rows: int, tokens: int, layers: int) -> int:
+    import numpy as np
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from finetune.train import attention
+    from finetune.train.lora import FusedLinear
+    from finetune.train.loss import summed_loss
+    from finetune.train.packing import pack
+    from finetune.train.rows import Row
+
+    attention.register()
+    config = AutoConfig.for_model(kind, **SIZES | {"num_hidden_layers": layers})
+    base = AutoModelForCausalLM.from_config(config, attn_implementation=attention.PACKED)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=7, target_modules="all-linear")
+    lora._register_custom_module({torch.nn.Linear: FusedLinear})
+    model = get_peft_model(base, lora).train()
+    draw = np.random.default_rng(0)
+    supervised = np.arange(tokens) == tokens - 1
+    batch = pack([Row(draw.integers(3, 331, tokens).astype(np.int32), supervised) for _ in range(rows)], share=False)
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    inputs = {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "labels": batch.targets,
+        "layout": batch.layout,
+    }
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        summed_loss(model.get_base_model(), inputs)
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
+
+
+CPU, GPU = Device("cpu", 16 * GIB), Device("gpu", 8 * GIB)
+
+
+def peak(device: Device, **changes: Any) -> int:
+    return plan(AdapterRecipe(**changes), device=device).peak_bytes
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([*PUBLISHED]),
+    st.booleans(),
+    st.sampled_from([CPU, GPU]),
+    st.integers(1, 16),
+    st.integers(16, 2048),
+    st.integers(1, 64),
+)
+def test_more_never_needs_less(model: str, is_4bit: bool, device: Device, rows: int, length: int, rank: int) -> None:
+    chosen: dict[str, Any] = {
+        "model": model,
+        "load_in_4bit": is_4bit,
+        "per_device_train_batch_size": rows,
+        "max_length": length,
+        "lora_r": rank,
+    }
+    smallest = peak(device, **chosen)
+    for name in ("per_device_train_batch_size", "max_length", "lora_r"):
+        assert peak(device, **chosen | {name: chosen[name] + 1}) >= smallest
+    assert peak(device, **chosen | {"gradient_checkpointing": True}) <= smallest * 1.05
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([*PUBLISHED]), st.integers(1, 32), st.integers(64, 4096), st.integers(1, 64))
+def test_what_is_suggested_fits(model: str, rows: int, length: int, gibibytes: int) -> None:
+    device = Device("cpu", gibibytes * GIB)
+    recipe = AdapterRecipe(model=model, per_device_train_batch_size=rows, max_length=length)
+    made = plan(recipe, device=device)
+    assert made.fits == (made.peak_bytes <= made.free_bytes)
+    assert sum(asdict(made.breakdown).values()) == made.peak_bytes
+    if made.fits:
+        assert made.suggestion is None
+    elif made.suggestion:
+        words = made.suggestion.options.split()
+        changes: dict[str, Any] = {}
+        for word, following in zip(words, [*words[1:], "--"], strict=True):
+            if word.startswith("--"):
+                changes[word[2:].replace("-", "_")] = True if following.startswith("--") else following
+        tried = plan(AdapterRecipe(**recipe.model_dump(exclude_unset=True) | changes), device=device)
+        assert tried.fits
+        assert tried.peak_bytes == made.suggestion.peak_bytes
+
+
+def test_batch_is_split_and_the_effective_one_stays() -> None:
+    recipe = AdapterRecipe(gradient_accumulation_steps=3)
+    whole = plan(recipe, device=CPU).peak_bytes
+    split = split_to_fit(recipe, device=replace(CPU, free=whole - 1))
+    assert split.per_device_train_batch_size < recipe.per_device_train_batch_size
+    assert split.per_device_train_batch_size * split.gradient_accumulation_steps == 8 * 3
+    assert split_to_fit(recipe, device=replace(CPU, free=whole)) is recipe
+
+
+def test_rows_of_a_corpus_bound_the_largest_batch() -> None:
+    rows = RowSizes([10, 400, 30, 2000], [1, 2, 3, 4])
+    assert rows.largest(2, 1024) == Batch(tokens=1424, longest=1024, supervised=7)
+    assert plan(AdapterRecipe(), device=CPU, rows=rows).peak_bytes < plan(AdapterRecipe(), device=CPU).peak_bytes
+
+
+def test_plan_imports_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys; from finetune.plan import plan; from finetune.recipe import AdapterRecipe; plan(AdapterRecipe());"
+        "print({'torch', 'transformers'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def run_plan(*arguments: str) -> Any:
+    from finetune.cli import cli
+
+    return CliRunner().invoke(cli, ["plan", *arguments], catch_exceptions=False)
+
+
+def test_answer_that_it_does_not_fit_is_no_failure() -> None:
+    answer = run_plan("--model", "gemma-2-2b", "--gpu", "8GiB", "--json")
+    assert answer.exit_code == 0
+    found = json.loads(answer.stdout)
+    assert found["fits"] is False
+    assert found["suggestion"]["peak_bytes"] <= 8 * GIB < found["peak_bytes"]
+    assert set(found["breakdown"]) == {"weights", "adapter", "optimizer", "activations", "logits", "overhead"}
+
+
+def test_table_names_every_part_and_what_fits() -> None:
+    shown = run_plan("--memory", "4GiB", "--max-length", "2048").stdout
+    assert "what fits  --" in shown
+    assert all(name in shown for name in ("weights", "activations", "logits", "peak"))
+
+
+def test_folder_is_planned_from_its_config_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2", **SIZES}), "utf-8")
+    made = plan(AdapterRecipe(model=str(tmp_path)), device=CPU)
+    assert made.parameters == make_shape({"model_type": "qwen2", **SIZES}).parameters
+
+
+def test_unknown_family_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba", **SIZES}), "utf-8")
+    with pytest.raises(InputError, match="'mamba'"):
+        plan(AdapterRecipe(model=str(tmp_path)), device=CPU)
+
+
+@pytest.mark.parametrize(("text", "size"), [("8GiB", 8 * GIB), ("1.5g", GIB * 3 // 2), ("500 MB", 500 * 2**20)])
+def test_sizes_are_read(text: str, size: int) -> None:
+    assert read_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["much", "0GiB", "-1", "8GB8"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="GiB"):
+        read_size(text)
+
+
+def request(tiny_model: Path, tiny_corpus: Path, out: Path, free: int, **changes: Any) -> Any:
+    from finetune.train import TrainRequest
+
+    recipe = AdapterRecipe(model=str(tiny_model), max_length=256, max_steps=2, save_steps=0, eval_steps=0, **changes)
+    return TrainRequest(tiny_corpus, out, recipe, free_memory=free)
+
+
+def test_train_refuses_what_cannot_fit_and_writes_nothing(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    from finetune.train import train
+
+    with pytest.raises(InputError, match=r"needs about .* free"):
+        train(request(tiny_model, tiny_corpus, tmp_path / "adapter", 2**20))
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_train_splits_a_batch_that_nobody_asked_for(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from finetune.train import plan_training, train
+
+    whole = plan_training(request(tiny_model, tiny_corpus, tmp_path / "a", 64 * GIB)).memory
+    assert whole is not None
+    with caplog.at_level("INFO", "finetune"):
+        result = train(request(tiny_model, tiny_corpus, tmp_path / "a", whole.peak_bytes - 1))
+    assert "which is the same batch" in caplog.text
+    plain = train(request(tiny_model, tiny_corpus, tmp_path / "b", 64 * GIB))
+    assert result.tokens == plain.tokens
+    assert result.train_loss == pytest.approx(plain.train_loss, rel=1e-4)
+
+
+def test_batch_size_that_was_asked_for_is_not_changed(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    from finetune.train import plan_training, train
+
+    whole = plan_training(request(tiny_model, tiny_corpus, tmp_path / "a", 64 * GIB)).memory
+    assert whole is not None
+    asked = request(tiny_model, tiny_corpus, tmp_path / "a", whole.peak_bytes - 1, per_device_train_batch_size=8)
+    with pytest.raises(InputError, match="--per-device-train-batch-size 4 --gradient-accumulation-steps 2"):
+        train(asked)
