@@ -10,7 +10,7 @@ from finetune.artifacts import Adapter, Model
 from finetune.base_model import BaseModel, base_of, find_base, weights_fingerprint
 from finetune.errors import ArtifactError, InputError
 from finetune.presets import PLAIN_TEMPLATE, find_preset
-from finetune.quantization import keep_linear4bit_unpacked, nf4, unpack_on_cpu
+from finetune.quantization import keep_linear4bit_unpacked, nf4, unpack_on_cpu, unpack_scales
 from finetune.recipe import AdapterRecipe
 
 if TYPE_CHECKING:
@@ -58,10 +58,11 @@ def load_merged(model: Model) -> Loaded:
     return load(base, AdapterRecipe(load_in_4bit=False))
 
 
-def load_base(folder: Path, recipe: AdapterRecipe) -> PreTrainedModel:
+def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> PreTrainedModel:
     """Load causal language model weights onto the first GPU or the CPU.
 
-    With `load_in_4bit` the linear layers are quantised to NF4; the other parts are kept in the compute precision.
+    With `load_in_4bit` the linear layers are quantised to NF4; the other parts are kept in the compute precision. On a CPU
+    they are unpacked once where `unpack` and memory allow: training unpacks them itself, one at a time.
 
     Raises:
         InputError: the folder holds no causal language model that transformers can load.
@@ -87,8 +88,9 @@ def load_base(folder: Path, recipe: AdapterRecipe) -> PreTrainedModel:
         raise InputError(
             f"The model in {folder} cannot be loaded: {reason}. slmtune needs config.json and safetensors"
         ) from None
-    if not unpack_on_cpu(model):
+    if not (unpack and unpack_on_cpu(model)):
         keep_linear4bit_unpacked(model)
+        unpack_scales(model)
     return model
 
 

@@ -79,3 +79,29 @@ def unpack_on_cpu(model: nn.Module) -> bool:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, plain)
     return True
+
+
+def unpack_scales(model: nn.Module) -> None:
+    """Hold the blocks' scales of 4-bit layers on a CPU as plain numbers instead of 8-bit ones with scales of their own.
+
+    The same values at 1/16 instead of 1/64 byte a weight, so that unpacking a layer is one pass and not three.
+    """
+    from bitsandbytes.functional import QuantState, dequantize_blockwise
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if not isinstance(module, Linear4bit) or module.weight.device.type != "cpu":
+            continue
+        weight: Any = module.weight
+        nested = weight.quant_state
+        if not nested.nested:
+            continue
+        weight.quant_state = QuantState(
+            absmax=dequantize_blockwise(nested.absmax, nested.state2) + nested.offset,
+            shape=nested.shape,
+            code=nested.code,
+            blocksize=nested.blocksize,
+            quant_type=nested.quant_type,
+            dtype=nested.dtype,
+        )
+        module.quant_state = weight.quant_state

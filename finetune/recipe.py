@@ -190,7 +190,8 @@ class AdapterRecipe(Strict):
         description="Share of rows that may lose their end, as 5% or 0.05; with more, training refuses.",
     )
     packing: bool = Field(
-        True, description="Lay the rows of a batch end to end, without padding; what they begin with alike is computed once."
+        True,
+        description="Lay the rows of a batch end to end, without padding; what they begin with alike is computed once.",
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 20 % slower.")
     eval_steps: int | None = Field(

@@ -39,4 +39,4 @@ def render_plan(made: Plan) -> str:
 def _precision(made: Plan) -> str:
     if not made.load_in_4bit:
         return "not quantised"
-    return "4 bit, unpacked once" if made.unpacked else "4 bit"
+    return "4 bit"

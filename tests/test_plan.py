@@ -96,6 +96,7 @@ def _kept_by(kind: str, rows: int, tokens: int, layers: int) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from finetune.train import attention
+    from finetune.train.gated import replace_gated_blocks
     from finetune.train.lora import FusedLinear
     from finetune.train.loss import summed_loss
     from finetune.train.packing import pack
@@ -104,6 +105,7 @@ def _kept_by(kind: str, rows: int, tokens: int, layers: int) -> int:
     attention.register()
     config = AutoConfig.for_model(kind, **SIZES | {"num_hidden_layers": layers})
     base = AutoModelForCausalLM.from_config(config, attn_implementation=attention.PACKED)
+    replace_gated_blocks(base)
     lora = LoraConfig(task_type="CAUSAL_LM", r=7, target_modules="all-linear")
     lora._register_custom_module({torch.nn.Linear: FusedLinear})
     model = get_peft_model(base, lora).train()

@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune.errors import InputError
 from finetune.plan.devices import Device, read_size, this_device
-from finetune.plan.memory import Batch, Breakdown, RowSizes, estimate, full_batch, is_unpacked
+from finetune.plan.memory import Batch, Breakdown, RowSizes, estimate, full_batch
 from finetune.plan.published import PUBLISHED
 from finetune.plan.shapes import Shape, make_shape, shape_of
 from finetune.presets import PRESETS
@@ -43,7 +43,6 @@ class Plan:
     max_length: int
     lora_r: int
     load_in_4bit: bool
-    unpacked: bool  # 4-bit weights are unpacked once, because memory allows
     gradient_checkpointing: bool
     suggestion: Suggestion | None
 
@@ -87,7 +86,6 @@ def plan(
         max_length=recipe.max_length,
         lora_r=recipe.lora_r,
         load_in_4bit=recipe.load_in_4bit,
-        unpacked=is_unpacked(shape, recipe, device),
         gradient_checkpointing=recipe.gradient_checkpointing,
         suggestion=None if fits else _suggest(shape, recipe, device, rows),
     )

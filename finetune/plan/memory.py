@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from finetune.plan.devices import Device
 from finetune.plan.shapes import Shape
-from finetune.quantization import MEMORY_SHARE
 from finetune.recipe import AdapterRecipe
 
 MIB = 2**20
 WORD, HALF = 4, 2  # bytes of a float32 and a bfloat16
 NF4 = 0.5 + 1 / 64 + WORD / (64 * 256)  # bytes a weight: 4 bit, a scale a block of 64, a scale of 256 scales (QLoRA, 3)
+NF4_CPU = 0.5 + WORD / 64  # the scales as plain numbers: quantization.unpack_scales
 GRADIENT, MOMENTS = WORD, 2 * WORD  # bytes an adapter's number: float32, and two of AdamW
 MOMENTS_8BIT = 2
 CHUNK = 256  # positions whose logits are in memory at once: loss.CHUNK, which cannot be imported without torch
@@ -79,12 +79,6 @@ def full_batch(recipe: AdapterRecipe) -> Batch:
     return Batch(tokens, recipe.max_length, tokens)
 
 
-def is_unpacked(shape: Shape, recipe: AdapterRecipe, device: Device) -> bool:
-    """Whether 4-bit weights are unpacked once: quantization.unpack_on_cpu decides by the same rule."""
-    needed = shape.linear_parameters * compute_bytes(recipe, device)
-    return recipe.load_in_4bit and device.kind == "cpu" and needed <= MEMORY_SHARE * max(0, device.free - PROCESS)
-
-
 def compute_bytes(recipe: AdapterRecipe, device: Device) -> int:
     """Bytes of a number in matrix products."""
     if recipe.compute_dtype == "auto":
@@ -95,8 +89,9 @@ def compute_bytes(recipe: AdapterRecipe, device: Device) -> int:
 def estimate(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) -> Breakdown:
     """The parts of the peak."""
     word = compute_bytes(recipe, device)
-    packed = recipe.load_in_4bit and not is_unpacked(shape, recipe, device)
-    weights = int(shape.linear_parameters * (NF4 if packed else word)) + shape.other_parameters * word
+    packed = recipe.load_in_4bit
+    width = (NF4 if device.kind == "gpu" else NF4_CPU) if packed else word
+    weights = int(shape.linear_parameters * width) + shape.other_parameters * word
     adapter = shape.lora_parameters(recipe.lora_r, recipe.target_modules)
     moments = MOMENTS_8BIT if device.kind == "gpu" and recipe.load_in_4bit else MOMENTS
     kept = kept_bytes(shape, recipe, batch, device)
@@ -121,7 +116,8 @@ def kept_bytes(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device
     word = compute_bytes(recipe, device)
     is_shared = recipe.packing and recipe.lora_dropout == 0 and batch.tokens > batch.longest
     numbers = shape.kept + shape.targeted(recipe.target_modules) * recipe.lora_r
-    numbers += (shape.repeated if device.kind == "gpu" else 0) + (shape.sharing if is_shared else 0)
+    numbers += shape.repeated if device.kind == "gpu" else 0
+    numbers -= 0 if recipe.gradient_checkpointing else shape.recomputed
     block = batch.tokens * numbers * word
     if is_shared:
         block += batch.repeated * shape.keys * word

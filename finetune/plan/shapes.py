@@ -72,9 +72,9 @@ class Shape:
     """A decoder: widths, the linear layers of a block, and numbers a token that a block keeps for its backward pass.
 
     `kept` leaves out LoRA's inner products, and attention scores where the softcap needs them whole; `repeated` is what
-    a GPU adds, whose attention wants as many key heads as query heads; `sharing` what is added where rows share their
-    beginning, whose queries, keys and values are slices that keep those of all rows alive. `passing` are the gradients
-    that stand beside what is kept when the backward pass of the last block is at its widest.
+    a GPU adds, whose attention wants as many key heads as query heads; `recomputed` what train/gated.py makes again
+    instead of keeping. `passing` are the gradients that stand beside what is kept when the backward pass of the last
+    block is at its widest.
     """
 
     kind: str
@@ -86,7 +86,7 @@ class Shape:
     other_parameters: int  # embeddings, norms, biases, and the head if it has its own
     kept: int
     repeated: int
-    sharing: int
+    recomputed: int
     keys: int  # and values of a token
     passing: int
     whole_scores: bool
@@ -190,7 +190,7 @@ def make_shape(config: Mapping[str, Any]) -> Shape:
         other_parameters=vocabulary * hidden + layers * in_block + norm + head,
         kept=_kept(kind, hidden, inner, query, key, heads, groups, whole=whole),
         repeated=0 if whole else 2 * (query - key),
-        sharing=0 if whole else query + 2 * key,
+        recomputed=2 * inner if kind in ("llama", "mistral", "qwen2") else 0,
         keys=2 * key,
         passing=2 * inner + 3 * hidden,
         whole_scores=whole,

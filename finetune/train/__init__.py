@@ -19,7 +19,7 @@ from finetune.base_model import BaseModel, find_base
 from finetune.cards import model_card
 from finetune.corpus import read_split
 from finetune.errors import InputError, SlmtuneError
-from finetune.memory import peak_bytes
+from finetune.memory import give_back, peak_bytes
 from finetune.models import load_base, load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example
@@ -134,7 +134,8 @@ def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) 
             start = begin(checkpoints, resume=request.resume)
             fitted, made = within_memory(recipe, base, rows, request.free_memory)
             refuse_what_does_not_fit(made)
-            model = load_base(base.folder, recipe)
+            model = load_base(base.folder, recipe, unpack=False)
+            give_back()
             outcome = causal.fit(model, tokenizer, rows, held_out, fitted, writer.folder, on_step, checkpoints, start)
             causal.save(outcome, base, writer.folder)
             tokenizer.save_pretrained(writer.folder)

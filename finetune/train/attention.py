@@ -55,7 +55,8 @@ def packed_attention(
     for group in layout.groups:
         start, end = group[0].trunk
         if end > start:
-            trunk = [tensor[:, :, start:end] for tensor in (query, key, value)]
+            # Copies, since a slice would keep what all rows asked and showed alive until the backward pass.
+            trunk = [tensor[:, :, start:end].contiguous() for tensor in (query, key, value)]
             pieces.append(_attend(*trunk, seen=0, **options))
         pieces += [_attend_branches(query, key, value, branches, **options) for branches in group]
     return torch.cat(pieces, 2).transpose(1, 2), None
@@ -65,16 +66,19 @@ def _attend_branches(query: Tensor, key: Tensor, value: Tensor, branches: Branch
     """Attend within rows of one trunk at once, each padded to the longest: (1, heads, tokens, width)."""
     rows, (start, end) = len(branches.lengths), branches.trunk
     if rows == 1:
-        padded = [tensor[:, :, branches.start : branches.end] for tensor in (query, key, value)]
+        padded = [tensor[:, :, branches.start : branches.end].contiguous() for tensor in (query, key, value)]
     else:
-        padded = [_Pad.apply(tensor, branches.start, branches.gather, branches.real, rows) for tensor in (query, key, value)]
+        pad: Any = _Pad.apply
+        where = branches.start, branches.gather, branches.real, rows
+        padded = [pad(tensor, *where) for tensor in (query, key, value)]
     if end > start:
         padded[1:] = [
             torch.cat([tensor[:, :, start:end].expand(rows, -1, -1, -1), own], 2)
             for tensor, own in zip((key, value), padded[1:], strict=True)
         ]
     attended = _attend(*padded, seen=end - start, **options)
-    return attended if rows == 1 else _Unpad.apply(attended, branches.real)
+    unpad: Any = _Unpad.apply
+    return attended if rows == 1 else unpad(attended, branches.real)
 
 
 def _attend(
@@ -92,16 +96,16 @@ def _attend(
     Padding needs no mask: it stands after a row's last token, which a causal query never sees.
     """
     tokens, keys = query.shape[2], key.shape[2]
-    bounded = window is not None and window < keys
+    bounded = window if window is not None and window < keys else None
     shared = query.shape[1] != key.shape[1]
-    if softcap is None and not seen and not bounded:
+    if softcap is None and not seen and bounded is None:
         return nn.functional.scaled_dot_product_attention(
             query, key, value, is_causal=tokens > 1, scale=scaling, enable_gqa=shared
         )
     distance = torch.arange(seen, keys, device=query.device)[:, None] - torch.arange(keys, device=query.device)[None]
     mask = distance >= 0
-    if bounded:
-        mask &= distance < window
+    if bounded is not None:
+        mask &= distance < bounded
     if softcap is None:
         return nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, scale=scaling, enable_gqa=shared

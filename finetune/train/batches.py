@@ -87,18 +87,17 @@ class PaddedBatches:
         }
 
 
-def choose(model: Any, rows: Numbered, pad_token: int, *, packing: bool, share: bool) -> PackedBatches | PaddedBatches:
+def choose(model: Any, padded: PaddedBatches, packing: bool, *, share: bool) -> PackedBatches | PaddedBatches:
     """How batches are made for this model, which is set to the attention that they need.
 
     Packed ones are believed only after a trial: a few rows must have the loss that they have padded. Architectures that
     carry state from token to token (convolutions, state spaces) would let packed rows see each other.
     """
-    padded = PaddedBatches(rows, pad_token)
     if not packing or not getattr(model, "_supports_attention_backend", False):
         return padded
     if getattr(model.config.get_text_config(), "attention_dropout", 0.0):
         return padded
-    packed = PackedBatches(rows, share)
+    rows, packed = padded.rows, PackedBatches(padded.rows, share)
     attention.register()
     shortest = sorted(range(min(len(rows.rows), 64)), key=lambda number: len(rows[number].tokens))[:TRIED_ROWS]
     items = [{"number": number} for number in shortest]

@@ -115,8 +115,9 @@ def make_trainer(
     from torch import nn
     from transformers import PrinterCallback
 
-    from finetune.train.batches import Numbered, choose
+    from finetune.train.batches import Numbered, PaddedBatches, choose
     from finetune.train.durable import DurableTrainer
+    from finetune.train.gated import replace_gated_blocks
     from finetune.train.lora import FusedLinear
 
     targets = recipe.target_modules if isinstance(recipe.target_modules, str) else list(recipe.target_modules)
@@ -129,16 +130,16 @@ def make_trainer(
         bias="none",
     )
     lora._register_custom_module({nn.Linear: FusedLinear})
-    # A shared beginning has one dropout mask, where rows by themselves would have one each.
-    share = recipe.lora_dropout == 0
+    if not recipe.gradient_checkpointing:  # which keeps even less
+        replace_gated_blocks(model)
     numbered = Numbered(rows, held_out)
     training, evaluation = numbered.datasets()
-    collate = choose(model, numbered, tokenizer.pad_token_id, packing=recipe.packing, share=share)
+    padded = PaddedBatches(numbered, int(tokenizer.pad_token_id))
     try:
         trainer = DurableTrainer(
             model=model,
             args=trainer_arguments(recipe, folder, evaluate_every=recipe.eval_steps if len(held_out) else None),
-            data_collator=collate,
+            data_collator=padded,
             train_dataset=training,
             eval_dataset=evaluation,
             processing_class=tokenizer,
@@ -152,6 +153,9 @@ def make_trainer(
     trainer.remove_callback(PrinterCallback)
     adapted: Any = trainer.model
     restore_adapter_precision(adapted)
+    # A shared beginning has one dropout mask, where rows by themselves would have one each.
+    share = recipe.lora_dropout == 0
+    trainer.data_collator = choose(adapted.get_base_model(), padded, recipe.packing, share=share)
     return trainer
 
 

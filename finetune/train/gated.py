@@ -22,7 +22,8 @@ class GatedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width)."""
         gate, up = self.gate_proj(x), self.up_proj(x)
-        product: Tensor = _Gate.apply(gate, up)
+        apply: Any = _Gate.apply
+        product: Tensor = apply(gate, up)
         kept = (gate.detach(), up.detach())
 
         def pack(tensor: Tensor) -> Tensor | torch.Size:

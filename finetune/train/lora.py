@@ -1,10 +1,12 @@
-"""A LoRA layer over a plain linear layer, forward and backward in as few matrix products as there can be."""
+"""A LoRA layer over a frozen linear layer, forward and backward in as few matrix products as there can be."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from bitsandbytes.functional import QuantState, dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
@@ -13,7 +15,8 @@ class FusedLinear(Linear):
     """PEFT's LoRA layer with the products joined, for the plain case; in every other it is PEFT's own.
 
     PEFT computes base and update apart, scales the update and adds it up in tensors of their own. Here the products
-    write into one result, and one function keeps what the backward pass needs.
+    write into one result. On a CPU, 4-bit weights are unpacked for one product at a time (their values are those that
+    bitsandbytes itself computes with), so that the base model stays in memory at half a byte a weight.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -22,11 +25,12 @@ class FusedLinear(Linear):
         if name is None:
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
-        base, lora_a, lora_b = self.get_base_layer(), self.lora_A[name], self.lora_B[name]
+        base: Any = self.get_base_layer()
+        lora_a, lora_b = self.lora_A[name], self.lora_B[name]
+        state = getattr(base.weight, "quant_state", None)
         flat = x.reshape(-1, x.shape[-1])
-        out: Tensor = _LoraProduct.apply(
-            flat, base.weight, base.bias, lora_a.weight, lora_b.weight, self.scaling[name]
-        )
+        apply: Any = _LoraProduct.apply
+        out: Tensor = apply(flat, base.weight, state, base.bias, lora_a.weight, lora_b.weight, self.scaling[name])
         return out.view(*x.shape[:-1], out.shape[-1])
 
     def _plain_adapter(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
@@ -36,26 +40,38 @@ class FusedLinear(Linear):
         name = self.active_adapters[0]
         if name not in self.lora_A or name in self.lora_variant or self.fan_in_fan_out:
             return None
-        dropout = self.lora_dropout[name]
-        if not isinstance(dropout, nn.Identity) and self.training:
+        if self.training and not isinstance(self.lora_dropout[name], nn.Identity):
             return None
-        tensors = (self.get_base_layer().weight, self.lora_A[name].weight, self.lora_B[name].weight)
-        alike = all(tensor.dtype == x.dtype for tensor in tensors)
-        return name if alike and self.lora_B[name].bias is None and not torch.is_autocast_enabled(x.device.type) else None
+        base = self.get_base_layer()
+        packed = isinstance(base, Linear4bit)
+        if packed and base.weight.device.type != "cpu":
+            return None  # a GPU has a kernel for it
+        precision = base.compute_dtype if packed else base.weight.dtype
+        alike = {x.dtype, precision, self.lora_A[name].weight.dtype, self.lora_B[name].weight.dtype}
+        joined = len(alike) == 1 and self.lora_B[name].bias is None
+        return name if joined and not torch.is_autocast_enabled(x.device.type) else None
 
 
 class _LoraProduct(torch.autograd.Function):
-    """`x Wᵀ + bias + scaling · (x Aᵀ) Bᵀ`, where W and bias are frozen."""
+    """`x Wᵀ + bias + scaling · (x Aᵀ) Bᵀ`, where W and bias are frozen and W may be packed in 4 bit."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lora_a: Tensor, lora_b: Tensor, scaling: float
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        state: QuantState | None,
+        bias: Tensor | None,
+        lora_a: Tensor,
+        lora_b: Tensor,
+        scaling: float,
     ) -> Tensor:
         inner = x @ lora_a.t()  # (tokens, rank)
-        result = x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
+        full = _unpacked(weight, state, x.dtype)
+        result = x @ full.t() if bias is None else torch.addmm(bias.to(x.dtype), x, full.t())
         result.addmm_(inner, lora_b.t(), alpha=scaling)
         ctx.save_for_backward(x, inner, weight, lora_a, lora_b)
-        ctx.scaling = scaling
+        ctx.state, ctx.scaling = state, scaling
         return result
 
     @staticmethod
@@ -65,7 +81,15 @@ class _LoraProduct(torch.autograd.Function):
         through = (gradient @ lora_b).mul_(ctx.scaling)  # (tokens, rank)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = gradient @ weight
+            of_x = gradient @ _unpacked(weight, ctx.state, x.dtype)
             of_x.addmm_(through, lora_a)
         of_b = (gradient.t() @ inner).mul_(ctx.scaling)
-        return of_x, None, None, through.t() @ x, of_b, None
+        return of_x, None, None, None, through.t() @ x, of_b, None
+
+
+def _unpacked(weight: Tensor, state: QuantState | None, dtype: torch.dtype) -> Tensor:
+    """(out features, in features)."""
+    if state is None:
+        return weight
+    full: Tensor = dequantize_4bit(weight, state)
+    return full.to(dtype)

@@ -28,7 +28,9 @@ def summed_loss(causal: Any, batch: dict[str, Any]) -> Tensor:
     inputs = {name: batch[name] for name in names}
     targets = batch["labels"] if packed else nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=UNSUPERVISED)
     config, head = causal.config.get_text_config(), causal.get_output_embeddings()
-    if any(getattr(config, name, None) for name in SCALED_LOGITS) or (torch.is_grad_enabled() and head.weight.requires_grad):
+    if any(getattr(config, name, None) for name in SCALED_LOGITS) or (
+        torch.is_grad_enabled() and head.weight.requires_grad
+    ):
         logits = causal(**inputs, use_cache=False).logits.float()
         return nn.functional.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=UNSUPERVISED, reduction="sum"
@@ -51,7 +53,8 @@ def supervised_loss(hidden: Tensor, targets: Tensor, head: Any, softcap: float |
         softcap: Gemma 2 bounds its logits to ±softcap by tanh (arXiv 2408.00118, section 2).
     """
     mask = targets != UNSUPERVISED
-    loss: Tensor = _HeadLoss.apply(hidden[mask], targets[mask], head.weight, getattr(head, "bias", None), softcap)
+    apply: Any = _HeadLoss.apply
+    loss: Tensor = apply(hidden[mask], targets[mask], head.weight, getattr(head, "bias", None), softcap)
     return loss
 
 
@@ -131,7 +134,8 @@ class SupervisedTrainer(SFTTrainer):
             rows += len(inputs["rows"])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         loss_sum, count = self.accelerator.reduce(total.to(self.args.device, torch.float32)).tolist()
-        return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": loss_sum / max(count, 1)}, rows)
+        nothing: Any = None  # neither logits nor labels are kept
+        return EvalLoopOutput(nothing, nothing, {f"{metric_key_prefix}_loss": loss_sum / max(count, 1)}, rows)
 
 
 def count_supervised(batch: dict[str, Any]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ def _group(rows: Sequence[Row]) -> list[tuple[int, list[int]]]:
     """
     order = sorted(range(len(rows)), key=lambda row: rows[row].tokens.astype(">u4").tobytes())
     shareable = [int(np.argmax(rows[row].supervised[1:])) for row in order]
-    neighbours = [_common(rows[a], rows[b]) for a, b in zip(order, order[1:], strict=False)]
+    neighbours = [_common(rows[a], rows[b]) for a, b in pairwise(order)]
     saved, cut = [0], [0]  # by the best division of the first n rows: tokens, and where its last group begins
     trunks = [0]
     for end in range(1, len(order) + 1):

@@ -1,0 +1,214 @@
+"""Packed batches are the plain ones: same loss, same gradients, and no row sees another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from finetune.models import load_base
+from finetune.recipe import AdapterRecipe
+from finetune.train import attention
+from finetune.train.batches import Numbered, PackedBatches, PaddedBatches, choose
+from finetune.train.gated import GatedBlock, replace_gated_blocks
+from finetune.train.lora import FusedLinear
+from finetune.train.loss import summed_loss
+from finetune.train.packing import UNSUPERVISED, pack
+from finetune.train.rows import Row, Rows
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 90,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.2,
+}
+ARCHITECTURES = {
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
+    "phi": lambda: PhiForCausalLM(PhiConfig(**SHAPE, partial_rotary_factor=0.5)),
+    "sliding window": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=5)),
+    "softcaps and window": lambda: Gemma2ForCausalLM(
+        Gemma2Config(**SHAPE, head_dim=8, sliding_window=5, query_pre_attn_scalar=8, attn_logit_softcapping=2.0)
+    ),
+}
+
+
+def rows_of(tokens: Sequence[Sequence[int]], answer: int = 2) -> Rows:
+    """Rows whose last `answer` tokens carry loss."""
+    masks = [[place >= len(row) - answer for place in range(len(row))] for row in tokens]
+    return Rows(
+        tuple(map(str, range(len(tokens)))),
+        np.asarray([token for row in tokens for token in row], dtype=np.int32),
+        np.asarray([mark for mask in masks for mark in mask], dtype=np.bool_),
+        np.cumsum([len(row) for row in tokens]),
+        0,
+        max(map(len, tokens)),
+    )
+
+
+def prompts() -> Rows:
+    """Eight rows of several lengths: five continue one long beginning, two another, one stands alone."""
+    generator = np.random.default_rng(3)
+    first, second = generator.integers(3, 90, 12).tolist(), generator.integers(3, 90, 9).tolist()
+    tails = [generator.integers(3, 90, size).tolist() for size in (4, 5, 6, 11, 30, 3, 7, 14)]
+    starts = [first, first, first, first, first, second, second, []]
+    return rows_of([start + tail for start, tail in zip(starts, tails, strict=True)])
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    """By the names that parameters have in both models."""
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def adapted(model: Any, *, fused: bool) -> Any:
+    """LoRA on all linear layers, with matrices that do something."""
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear")
+    if fused:
+        config._register_custom_module({torch.nn.Linear: FusedLinear})
+    wrapped = get_peft_model(model, config).train()
+    torch.manual_seed(7)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return wrapped
+
+
+def batch_of(rows: Rows, collate: Any) -> dict[str, Any]:
+    """All rows in one batch."""
+    result: dict[str, Any] = collate([{"number": number} for number in range(len(rows))])
+    return result
+
+
+def assert_alike(plain: Any, fast: Any, rows: Rows, *, share: bool = True) -> None:
+    """Loss and every gradient of padded rows through `plain` and of packed ones through `fast` are equal."""
+    numbered = Numbered(rows, rows_of([[1, 2, 3]]))
+    expected = summed_loss(plain.get_base_model(), batch_of(rows, PaddedBatches(numbered, 0)))
+    expected.backward()
+    attention.register()
+    fast.get_base_model().set_attn_implementation(attention.PACKED)
+    packed = batch_of(rows, PackedBatches(numbered, share))
+    found = summed_loss(fast.get_base_model(), packed)
+    found.backward()
+    assert expected.item() > 1
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    wanted, got = gradients(plain), gradients(fast)
+    assert wanted.keys() == got.keys()
+    assert len(wanted) > 10
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(got[name], gradient, rtol=1e-3, atol=1e-4 * max(1.0, float(gradient.abs().max())))
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_packed_rows_have_the_loss_and_gradients_of_padded_ones(name: str, share: bool) -> None:
+    torch.manual_seed(0)
+    model = ARCHITECTURES[name]().eval()
+    model.set_attn_implementation("eager" if "softcaps" in name else "sdpa")  # eager is the one that knows softcaps
+    twin = ARCHITECTURES[name]().eval()
+    twin.load_state_dict(model.state_dict())
+    assert_alike(adapted(model, fused=False), adapted(twin, fused=True), prompts(), share=share)
+
+
+@pytest.mark.parametrize("unpack", [True, False])
+def test_fused_layers_over_four_bits_have_the_gradients_of_pefts_own(tiny_model: Path, unpack: bool) -> None:
+    plain = adapted(load_base(tiny_model, AdapterRecipe()), fused=False)
+    base = load_base(tiny_model, AdapterRecipe(), unpack=unpack)
+    replace_gated_blocks(base)
+    assert any(isinstance(module, GatedBlock) for module in base.modules())
+    assert_alike(plain, adapted(base, fused=True), prompts())
+
+
+def test_shared_beginnings_are_computed_once() -> None:
+    rows = prompts()
+    packed = pack([rows[number] for number in range(len(rows))])
+    assert packed.row_tokens == rows.tokens
+    assert packed.input_ids.numel() == rows.tokens - 4 * 12 - 9
+
+
+def test_changing_one_row_changes_no_other_rows_loss(tiny_model: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    attention.register()
+    model.set_attn_implementation(attention.PACKED)
+    rows = prompts()
+    before = [rows[number] for number in range(len(rows))]
+    changed = Row(before[2].tokens.copy(), before[2].supervised)
+    changed.tokens[12:16] = (changed.tokens[12:16] + 5) % 90
+    after = [*before[:2], changed, *before[3:]]
+
+    def losses(batch: Sequence[Row], left_out: int) -> float:
+        """The loss of all rows but one, which is there for the others to see."""
+        silent = Row(batch[left_out].tokens, np.zeros_like(batch[left_out].supervised))
+        silent.supervised[-1] = True  # a row needs one, which is subtracted below
+        shown = [*batch[:left_out], silent, *batch[left_out + 1 :]]
+        packed = pack(shown)
+        whole = {"input_ids": packed.input_ids, "position_ids": packed.position_ids, "layout": packed.layout}
+        alone = pack([silent])
+        own = {"input_ids": alone.input_ids, "position_ids": alone.position_ids, "layout": alone.layout}
+        with torch.no_grad():
+            together = summed_loss(model, whole | {"labels": packed.targets})
+            return float(together - summed_loss(model, own | {"labels": alone.targets}))
+
+    assert losses(before, 2) == pytest.approx(losses(after, 2), rel=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 14), st.integers(2, 12), st.integers(1, 2)),
+        min_size=1,
+        max_size=9,
+    )
+)
+def test_every_supervised_token_is_predicted_once_at_its_own_place(shapes: list[tuple[int, int, int, int]]) -> None:
+    stems = [list(range(10, 30)), list(range(40, 60)), list(range(10, 20)) + list(range(70, 80))]
+    rows = [
+        rows_of([[*stems[stem][:shared], *range(100 + number, 100 + number + own)]], answer)[0]
+        for number, (stem, shared, own, answer) in enumerate(shapes)
+    ]
+    packed = pack(rows)
+    targets, positions = packed.targets[0], packed.position_ids[0]
+    wanted = sorted(
+        (place - 1, int(row.tokens[place])) for row in rows for place in np.flatnonzero(row.supervised) if place
+    )
+    marked = targets != UNSUPERVISED
+    assert sorted(zip(positions[marked].tolist(), targets[marked].tolist(), strict=True)) == wanted
+    assert packed.input_ids.numel() <= packed.row_tokens == sum(len(row.tokens) for row in rows)
+
+
+class Forgetful(Qwen2ForCausalLM):
+    """A model that lets every token see its neighbour in memory, as a convolution would."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.model.embed_tokens.register_forward_hook(lambda module, given, out: out + torch.roll(out, 1, 1))
+
+
+def test_a_model_that_mixes_packed_rows_is_trained_on_padded_ones(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    numbered = Numbered(prompts(), rows_of([[1, 2, 3]]))
+    padded = PaddedBatches(numbered, 0)
+    kind = choose(Qwen2ForCausalLM(Qwen2Config(**SHAPE)), padded, True, share=True)
+    assert isinstance(kind, PackedBatches)
+    assert choose(Forgetful(Qwen2Config(**SHAPE)), padded, True, share=True) is padded
+    assert "padded" in caplog.text
