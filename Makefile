@@ -41,8 +41,9 @@ docs: $(VENV)/.dev ## Generate the command reference and build the guide into si
 	@echo 'The guide is in site/index.html'
 
 # What benchmarks/parts holds needs other tools or files, and says which.
+# A benchmark ends with 2 where the machine lacks what it needs, such as a GPU.
 bench: $(VENV)/.dev ## Run every benchmark; each prints a ratio measured in one run
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || [ $$? -eq 2 ]; done
 
 clean: ## Remove what building and checking leave behind; keeps .venv and runs/
 	@rm -rf build dist site wandb .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

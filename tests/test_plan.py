@@ -286,3 +286,27 @@ def test_batch_size_that_was_asked_for_is_not_changed(tiny_model: Path, tiny_cor
     asked = request(tiny_model, tiny_corpus, tmp_path / "a", whole.peak_bytes - 1, per_device_train_batch_size=8)
     with pytest.raises(InputError, match="--per-device-train-batch-size 4 --gradient-accumulation-steps 2"):
         train(asked)
+
+
+def test_split_batch_stays_split_when_a_run_goes_on_with_more_memory(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    import signal
+    from dataclasses import replace
+
+    from finetune.errors import StoppedError
+    from finetune.train import Step, plan_training, train
+
+    def stop(told: Step) -> None:
+        if told.step == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    whole = plan_training(request(tiny_model, tiny_corpus, tmp_path / "a", 64 * GIB)).memory
+    assert whole is not None
+    short = request(tiny_model, tiny_corpus, tmp_path / "a", whole.peak_bytes - 1)
+    train(short)
+    with pytest.raises(StoppedError):
+        train(replace(short, output_dir=tmp_path / "b"), stop)
+    train(replace(short, output_dir=tmp_path / "b", resume=True, free_memory=64 * GIB))
+    weights = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]

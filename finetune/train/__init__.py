@@ -26,7 +26,7 @@ from finetune.records import Example
 from finetune.train.checkpoint import Checkpoint, Checkpoints, folder_for, present, step_of
 from finetune.train.disk import told_when_full
 from finetune.train.lock import locked
-from finetune.train.resume import begin, finished, lineage_of, refuse_unfinished, with_rows
+from finetune.train.resume import begin, finished, keep_division, lineage_of, refuse_unfinished, with_rows
 from finetune.train.room import refuse_what_does_not_fit, within_memory
 from finetune.train.rows import Rows, render_rows
 
@@ -134,6 +134,7 @@ def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) 
             start = begin(checkpoints, resume=request.resume)
             fitted, made = within_memory(recipe, base, rows, request.free_memory)
             refuse_what_does_not_fit(made)
+            fitted = keep_division(checkpoints, start, fitted)
             model = load_base(base.folder, recipe, unpack=False)
             give_back()
             outcome = causal.fit(model, tokenizer, rows, held_out, fitted, writer.folder, on_step, checkpoints, start)

@@ -48,7 +48,7 @@ class Checkpoints:
     """The checkpoints of one run. Whoever holds this holds the folder's lock."""
 
     def __init__(
-        self, folder: Path, limit: int, lineage: Mapping[str, Any], resume_command: str = Checkpoint.made_by
+        self, folder: Path, limit: int, lineage: dict[str, Any], resume_command: str = Checkpoint.made_by
     ) -> None:
         self.folder, self.limit, self.lineage, self.resume_command = folder, limit, lineage, resume_command
 

@@ -103,6 +103,18 @@ def begin(checkpoints: Checkpoints, *, resume: bool) -> Checkpoint | None:
     return checkpoint
 
 
+def keep_division(checkpoints: Checkpoints, start: Checkpoint | None, fitted: AdapterRecipe) -> AdapterRecipe:
+    """The recipe with its batch divided as when the run began: free memory may be another now, and sums would round so.
+
+    The division is noted in every checkpoint to come.
+    """
+    if start is not None:
+        fitted = fitted.model_copy(update=start.manifest["machine"]["batch"])
+    names = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    checkpoints.lineage["machine"]["batch"] = {name: getattr(fitted, name) for name in names}
+    return fitted
+
+
 def _changes(before: Lineage, now: Lineage) -> Iterator[str]:
     """What is not as it was and decides the result."""
     old, new = before["config"], now["config"]
