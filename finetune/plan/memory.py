@@ -20,13 +20,13 @@ GRADIENT, MOMENTS = WORD, 2 * WORD  # bytes an adapter's number: float32, and tw
 MOMENTS_8BIT = 2
 CHUNK = 256  # positions whose logits are in memory at once: loss.CHUNK, which cannot be imported without torch
 # A process that has imported torch, transformers, peft and trl, loaded a tokenizer and made a trainer, without weights:
-# torch 2.13, transformers 5.23, trl 1.16 on Linux, x86-64.
-PROCESS = 700 * MIB
+# torch 2.13, transformers 5.23, trl 1.16 on Linux, x86-64; fitted to benchmarks/plan_accuracy.py with SmolLM2-135M.
+PROCESS = 830 * MIB
 # A CUDA context with the kernels of torch and cuBLAS's workspace, which the driver counts and torch does not.
 CONTEXT = 600 * MIB
 # glibc's allocator reuses freed blocks for tensors of other sizes, and what is left between these is too small for the
-# next ones: resident memory beyond the sum of what autograd keeps.
-FRAGMENTED = 0.2
+# next ones: resident memory beyond the sum of what autograd keeps, fitted likewise.
+FRAGMENTED = 0.45
 
 
 @dataclass(frozen=True)
