@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from finetune import environment
 
 environment.settle()  # before any test imports a library that reads it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has started the tests in the background: commands that
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests start would inherit it and never hear SIGINT
 
 from local_hub import LocalHub  # noqa: E402
 
