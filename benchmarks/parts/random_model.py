@@ -21,7 +21,7 @@ from finetune.environment import settle
 settle()
 
 import torch  # noqa: E402
-from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
 from finetune.base_model import find_base  # noqa: E402
@@ -97,10 +97,14 @@ def write_model(shape: str, folder: Path) -> dict[str, Any]:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Every word between blanks is a token."""
+    """Every word between blanks is a token, also where transformers puts an architecture's own tokenizer in its place.
+
+    It does so for Qwen2, whatever tokenizer.json says; added tokens are what such a tokenizer keeps.
+    """
     words = [PAD, START, END, "<unk>", "user", "assistant", *(f"w{number}" for number in range(WORDS))]
     level = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     level.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    level.add_tokens([AddedToken(word, rstrip=True, normalized=False) for word in words])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=level, bos_token=START, eos_token=END, pad_token=PAD, unk_token="<unk>"
     )
