@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune.corpus import write_corpus
 from finetune.errors import InputError
 from finetune.plan import Device, RowSizes, plan, read_size, split_to_fit
 from finetune.plan.memory import Batch, kept_bytes
@@ -19,6 +20,7 @@ from finetune.plan.published import PUBLISHED
 from finetune.plan.shapes import FAMILIES, make_shape
 from finetune.presets import PRESETS
 from finetune.recipe import AdapterRecipe
+from finetune.records import Example, Message
 
 GIB = 2**30
 SIZES: dict[str, Any] = {
@@ -315,32 +317,15 @@ def test_split_batch_stays_split_when_a_run_goes_on_with_more_memory(
 @pytest.mark.slow
 def test_predicted_peak_of_a_real_run_is_near_the_measured_one(real_model: Path, tmp_path: Path) -> None:
     """benchmarks/plan_accuracy.py has the narrow bar; here, where other tests run beside it, nonsense is what fails."""
-    out = tmp_path / "out"
-    options = (
-        "--max-length",
-        "128",
-        "--per-device-train-batch-size",
-        "8",
-        "--max-truncated",
-        "100%",
-        "--max-steps",
-        "2",
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "finetune",
-        "train",
-        "--json",
-        "--model",
-        str(real_model),
-        "--out",
-        str(out),
-        *options,
+    words = "profit " * 60
+    rows = [
+        Example(str(number), (Message("user", f"{number} {words}"), Message("assistant", words)), "chat")
+        for number in range(10, 26)
     ]
-    prepared = [*command[:3], "prepare", "--domain", "finance", "--sample", "--output-dir", str(tmp_path / "corpus")]
-    subprocess.run(prepared, check=True, capture_output=True)
-    command += ["--corpus", str(tmp_path / "corpus"), "--eval-steps", "0", "--save-steps", "0"]
+    write_corpus(tmp_path / "corpus", {"train": rows})
+    command = [sys.executable, "-m", "finetune", "train", "--json", "--corpus", str(tmp_path / "corpus")]
+    command += ["--model", str(real_model), "--out", str(tmp_path / "out"), "--per-device-train-batch-size", "8"]
+    command += ["--max-steps", "2", "--eval-steps", "0", "--save-steps", "0"]
     planned, trained = (
         json.loads(subprocess.run([*command, *more], check=True, capture_output=True).stdout)
         for more in (["--dry-run"], [])
