@@ -28,9 +28,10 @@ from finetune.base_model import find_base  # noqa: E402
 from finetune.chat import render  # noqa: E402
 from finetune.corpus import write_corpus  # noqa: E402
 from finetune.models import load_tokenizer  # noqa: E402
+from finetune.plan.published import PUBLISHED  # noqa: E402
+from finetune.presets import PRESETS  # noqa: E402
 from finetune.records import Example, Message  # noqa: E402
 
-Shape = tuple[str, dict[str, Any], int | None]  # model type, configuration, published number of parameters
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 WORDS = 200  # enough for every vocabulary below
 FRAME = 6  # tokens of a conversation that are no words: START user … END START assistant … END
@@ -40,39 +41,14 @@ TEMPLATE = (
 )
 
 
-def sizes(
-    hidden: int, inner: int, layers: int, heads: int, groups: int, vocabulary: int, **more: Any
-) -> dict[str, Any]:
-    """The keys that all configurations share."""
-    return {
-        "hidden_size": hidden,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": groups,
-        "vocab_size": vocabulary,
-        "max_position_embeddings": 8192,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        **more,
-    }
-
-
-SHAPES: dict[str, Shape] = {
-    "tiny": ("llama", sizes(64, 128, 2, 4, 2, 256), None),
-    "llama-3.2-1b": (
-        "llama",
-        sizes(2048, 8192, 16, 32, 8, 128256, head_dim=64, tie_word_embeddings=True),
-        1_235_814_400,
-    ),
-    "qwen2.5-0.5b": ("qwen2", sizes(896, 4864, 24, 14, 2, 151936, tie_word_embeddings=True), 494_032_768),
-    "qwen2.5-1.5b": ("qwen2", sizes(1536, 8960, 28, 12, 2, 151936, tie_word_embeddings=True), 1_543_714_304),
-    "phi-2": ("phi", sizes(2560, 10240, 32, 32, 32, 51200), 2_779_683_840),
-    "gemma-2-2b": ("gemma2", sizes(2304, 9216, 26, 8, 4, 256000, head_dim=256), 2_614_341_888),
-    "gemma-3-270m": ("gemma3_text", sizes(640, 2048, 18, 4, 1, 262144, head_dim=256), 268_098_176),
-    "llama-2-7b": ("llama", sizes(4096, 11008, 32, 32, 32, 32000), 6_738_415_616),
+TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+LLAMA_2 = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+SHAPES: dict[str, dict[str, Any]] = {
+    **PUBLISHED,
+    "tiny": {"model_type": "llama", **TINY, "num_key_value_heads": 2, "vocab_size": 256},
+    "llama-2-7b": {"model_type": "llama", **LLAMA_2, "num_key_value_heads": 32, "vocab_size": 32000},
 }
+CONTEXT = {"max_position_embeddings": 8192, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def write_model(shape: str, folder: Path) -> dict[str, Any]:
@@ -81,16 +57,13 @@ def write_model(shape: str, folder: Path) -> dict[str, Any]:
     Raises:
         SystemExit: the shape has not as many parameters as the model that it is named after.
     """
-    kind, values, published = SHAPES[shape]
-    config = AutoConfig.for_model(kind, architectures=None, **values)
-    if kind == "phi":
-        config.rope_parameters["partial_rotary_factor"] = 0.4
+    config = AutoConfig.for_model(**SHAPES[shape], **CONTEXT, architectures=None)
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    if published not in (None, parameters):
-        raise SystemExit(f"{shape} has {published:,} parameters, and this configuration {parameters:,}")
+    if shape in PRESETS and PRESETS[shape].parameters != parameters:
+        raise SystemExit(f"{shape} has {PRESETS[shape].parameters:,} parameters, and this configuration {parameters:,}")
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return {"shape": shape, "parameters": parameters}
