@@ -9,7 +9,6 @@ import math
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -37,12 +36,12 @@ class Console:
         self.as_json, self.quiet, self.debug, self.log_format = as_json, quiet, debug, log_format
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter("%(message)s"))
-        logger = logging.getLogger("finetune")
-        logger.handlers = [handler]
-        logger.propagate = False
-        logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
-        if not (verbose or debug):
-            warnings.simplefilter("ignore")  # deprecations inside the libraries below are not the user's business
+        # Libraries log through the root: their warnings are not the user's business, but for who asks for more.
+        logging.basicConfig(
+            handlers=[handler], level=logging.WARNING if verbose or debug else logging.ERROR, force=True
+        )
+        logging.captureWarnings(True)
+        logging.getLogger("finetune").setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
 
     @contextmanager
     def own_stdout(self) -> Iterator[None]:

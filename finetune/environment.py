@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from urllib.parse import urlsplit
 
@@ -11,8 +12,8 @@ HUB_DOMAINS = ("huggingface.co", "hf.co")
 def settle(*, offline: bool = False) -> None:
     """Turn off telemetry and library chatter, and forbid the network if `offline`.
 
-    Only environment variables that the libraries document are set, and none that the user has set is changed, except
-    that `offline` always wins.
+    Environment variables are those that the libraries document, and none that the user has set is changed, except that
+    `offline` always wins.
     """
     defaults = {
         "HF_HUB_DISABLE_TELEMETRY": "1",  # trl sends a ping per trainer otherwise
@@ -27,6 +28,8 @@ def settle(*, offline: bool = False) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    # It has no variable for this, and warns while it is imported on CPUs with AVX512-BF16 that lack an optional kernel.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if not is_real_hub(os.environ.get("HF_ENDPOINT", "")):
         os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # only the real Hub has xet, and hf_xet does not fall back
     if offline:

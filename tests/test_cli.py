@@ -140,6 +140,29 @@ def test_log_lines_can_be_json(workspace: Path) -> None:
     assert all({"time", "level", "message"} <= set(json.loads(line)) for line in lines)
 
 
+@pytest.mark.parametrize(("flags", "expected"), [((), set()), (("--verbose",), {"a library's word", "planted"})])
+def test_what_libraries_log_is_heard_only_with_verbose(
+    tmp_path: Path, flags: tuple[str, ...], expected: set[str]
+) -> None:
+    planted = """
+import atexit, logging, warnings
+for logger, text in {
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",  # on CPUs with AVX512-BF16, when imported
+    "library": "a library's word",
+}.items():
+    atexit.register(logging.getLogger(logger).warning, text)
+atexit.register(warnings.warn, "planted")
+"""
+    (tmp_path / "sitecustomize.py").write_text(planted, "utf-8")
+    search = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    done = slmtune("models", "--log-format", "json", *flags, cwd=tmp_path, env={"PYTHONPATH": search})
+    messages = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    assert {
+        text for text in ("a library's word", "planted", "gemm") if any(text in line for line in messages)
+    } == expected
+    assert len(messages) == len(expected)
+
+
 def test_domains_lists_every_bundled_domain(tmp_path: Path) -> None:
     answer = json.loads(slmtune("domains", "--json", cwd=tmp_path).stdout)
     assert [domain["name"] for domain in answer["domains"]] == domain_names()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
@@ -28,3 +29,11 @@ def test_xet_is_off_where_the_hub_has_none(
     settle()
 
     assert (os.environ.get("HF_HUB_DISABLE_XET") == "1") is disabled
+
+
+def test_library_set_up_without_a_console_is_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    settle()
+
+    logging.getLogger("bitsandbytes.backends.cpu.ops").warning("Failed to load CPU gemm_4bit_forward")
+
+    assert capfd.readouterr().err == ""
