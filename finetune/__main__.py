@@ -1,5 +1,5 @@
 """Run the command line as `python -m finetune`."""
 
-from finetune.cli import main
+from finetune.cli.commands import main
 
 main()

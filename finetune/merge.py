@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.artifacts import Adapter, Corpus, Model, ensure_replaceable, writing
-from finetune.base_model import base_of
-from finetune.cards import model_card
-from finetune.chat import end_of_turn_ids, render_messages, render_prompt
-from finetune.corpus import read_split
+from finetune.cards.model_card import model_card
+from finetune.corpus.store import read_split
 from finetune.errors import CheckFailedError, MissingStageError
-from finetune.memory import peak_bytes
-from finetune.models import Loaded, load, load_base, load_tokenizer
+from finetune.machine import peak_bytes
+from finetune.models.chat_template import end_of_turn_ids, render_messages, render_prompt
+from finetune.models.find import base_of
+from finetune.models.load import Loaded, load, load_base, load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Message
 

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from finetune.artifacts import Adapter, EvalReport, Model
-from finetune.cards import is_untouched, model_card
+from finetune.cards.model_card import is_untouched, model_card
 from finetune.recipe import AdapterRecipe, load_domain
 
 BASE = {"name": "acme/tiny", "source": "hub", "revision": "main", "fingerprint": "b" * 64, "license": "apache-2.0"}

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from conftest import chat
 
-from finetune.base_model import find_base
-from finetune.chat import end_of_turn_ids, render, render_answer, render_messages, render_prompt
-from finetune.models import load_tokenizer
-from finetune.presets import PHI2_TEMPLATE, PLAIN_TEMPLATE
+from finetune.models.chat_template import end_of_turn_ids, render, render_answer, render_messages, render_prompt
+from finetune.models.find import find_base
+from finetune.models.load import load_tokenizer
+from finetune.models.presets import PHI2_TEMPLATE, PLAIN_TEMPLATE
 from finetune.records import Example, Message
 
 SYSTEM = Message("system", "Is it good?")

@@ -10,7 +10,7 @@ from conftest import chat
 from pyarrow import parquet
 
 from finetune.artifacts import Corpus
-from finetune.corpus import SCHEMA, read_split, write_corpus
+from finetune.corpus.store import SCHEMA, read_split, write_corpus
 from finetune.errors import InputError, OutputExistsError
 from finetune.records import Drop, Example, Message
 

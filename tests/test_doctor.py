@@ -15,7 +15,7 @@ import pytest
 PROGRAM = """
 import dataclasses, json, sys
 from pathlib import Path
-from finetune.doctor import run_checks
+from finetune.cli.doctor import run_checks
 report = run_checks(workspace=Path(sys.argv[1]), offline=sys.argv[2] == "offline")
 print(json.dumps(dataclasses.asdict(report)))
 """
@@ -142,7 +142,7 @@ def test_failure_makes_the_machine_not_ready(broken: dict[str, Any]) -> None:
 
 
 def test_importing_the_doctor_loads_no_torch() -> None:
-    program = "import sys, finetune.doctor; sys.exit('torch' in sys.modules)"
+    program = "import sys, finetune.cli.doctor; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

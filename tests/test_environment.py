@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from finetune.environment import settle
+from finetune.hub.settings import settle
 
 
 @pytest.mark.parametrize(

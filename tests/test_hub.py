@@ -14,10 +14,11 @@ from local_hub import READ_TOKEN, WRITE_TOKEN, Fault, LocalHub
 from safetensors.numpy import save_file
 
 from finetune.artifacts import Adapter, Artifact, Corpus, EvalReport, Model, writing
-from finetune.cards import model_card
-from finetune.corpus import write_corpus
+from finetune.cards.model_card import model_card
+from finetune.corpus.store import write_corpus
 from finetune.errors import ArtifactError, HubError, InputError, OutputExistsError, UnknownNameError
-from finetune.hub import pull, push
+from finetune.hub.pull import pull
+from finetune.hub.push import push
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Message
 

@@ -7,7 +7,7 @@ from itertools import pairwise, permutations
 import pytest
 
 from finetune.errors import InputError
-from finetune.licenses import LEVELS, is_noncommercial, strictest
+from finetune.prepare.licenses import LEVELS, is_noncommercial, strictest
 
 ORDER = ("cc0-1.0", "mit", "apache-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "unknown")
 

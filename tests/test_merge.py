@@ -11,7 +11,7 @@ from finetune import merge
 from finetune.artifacts import Adapter, Model
 from finetune.errors import CheckFailedError
 from finetune.merge import MergeRequest, MergeResult, Trace, distance, merge_adapter
-from finetune.models import load_merged
+from finetune.models.load import load_merged
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,14 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.corpus import write_corpus
+from finetune.corpus.store import write_corpus
 from finetune.errors import InputError
-from finetune.plan import Device, RowSizes, plan, read_size, split_to_fit
+from finetune.models.presets import PRESETS
+from finetune.plan import Device, RowSizes, plan, split_to_fit
+from finetune.plan.device import read_size
 from finetune.plan.memory import Batch, kept_bytes
 from finetune.plan.published import PUBLISHED
 from finetune.plan.shapes import FAMILIES, make_shape
-from finetune.presets import PRESETS
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Message
 
@@ -97,16 +98,16 @@ def _kept_by(kind: str, rows: int, tokens: int, layers: int) -> int:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from finetune.train import attention
-    from finetune.train.gated import replace_gated_blocks
-    from finetune.train.lora import FusedLinear
-    from finetune.train.loss import summed_loss
-    from finetune.train.packing import pack
-    from finetune.train.rows import Row
+    from finetune.train.batches.packing import pack
+    from finetune.train.batches.rows import Row
+    from finetune.train.fast import prefix_attention
+    from finetune.train.fast.lora_linear import FusedLinear
+    from finetune.train.fast.loss import summed_loss
+    from finetune.train.fast.swiglu import replace_gated_blocks
 
-    attention.register()
+    prefix_attention.register()
     config = AutoConfig.for_model(kind, **SIZES | {"num_hidden_layers": layers})
-    base = AutoModelForCausalLM.from_config(config, attn_implementation=attention.PACKED)
+    base = AutoModelForCausalLM.from_config(config, attn_implementation=prefix_attention.PACKED)
     replace_gated_blocks(base)
     lora = LoraConfig(task_type="CAUSAL_LM", r=7, target_modules="all-linear")
     lora._register_custom_module({torch.nn.Linear: FusedLinear})
@@ -207,7 +208,7 @@ def test_plan_imports_neither_torch_nor_transformers() -> None:
 
 
 def run_plan(*arguments: str) -> Any:
-    from finetune.cli import cli
+    from finetune.cli.commands import cli
 
     return CliRunner().invoke(cli, ["plan", *arguments], catch_exceptions=False)
 

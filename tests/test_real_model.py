@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from finetune.artifacts import Adapter, Corpus, Model
-from finetune.base_model import find_base
 from finetune.evaluate import EvalRequest, evaluate, pick_labels
 from finetune.evaluate.metrics import classification_scores
 from finetune.evaluate.scoring import label_logprobs
 from finetune.evaluate.tasks import tasks_of
 from finetune.merge import MergeRequest, merge_adapter
-from finetune.models import load_adapter, load_merged
+from finetune.models.find import find_base
+from finetune.models.load import load_adapter, load_merged
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe, load_adapter_recipe
 from finetune.train import TrainRequest, train

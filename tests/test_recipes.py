@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from finetune.artifacts import Corpus
-from finetune.corpus import read_split
+from finetune.corpus.store import read_split
 from finetune.errors import ConfigError, InputError, UnknownNameError
-from finetune.licenses import LEVELS, is_noncommercial, strictest
 from finetune.prepare import PrepareRequest, prepare
+from finetune.prepare.licenses import LEVELS, is_noncommercial, strictest
 from finetune.prepare.rows.prompts import Prompt, load_prompt
 from finetune.prepare.sources.remote import URI
 from finetune.recipe import (

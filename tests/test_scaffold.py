@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from finetune.artifacts import Corpus
-from finetune.corpus import read_split
+from finetune.cli.scaffold import new_domain
+from finetune.corpus.store import read_split
 from finetune.errors import InputError
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import load_domain
 from finetune.records import SPLITS
-from finetune.scaffold import new_domain
 
 ROOT = Path(__file__).resolve().parents[1]
 

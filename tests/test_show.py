@@ -15,18 +15,18 @@ from conftest import chat
 from local_hub import LocalHub
 from pyarrow import parquet
 
-from finetune import show
 from finetune.artifacts import Corpus
-from finetune.base_model import find_base
-from finetune.chat import render
-from finetune.console import to_json
-from finetune.corpus import read_split, write_corpus
+from finetune.cli.console import to_json
+from finetune.cli.render.corpus import render_view
+from finetune.corpus import view as corpus_view
+from finetune.corpus.lengths import Bin, count_words, histogram, measure_rows
+from finetune.corpus.store import read_split, write_corpus
+from finetune.corpus.view import CorpusView, DropCount, SourceCount, show_corpus
 from finetune.errors import ArtifactError, InputError, MissingStageError, UnknownNameError
-from finetune.lengths import Bin, count_words, histogram, measure_rows
-from finetune.models import load_tokenizer
+from finetune.models.chat_template import render
+from finetune.models.find import find_base
+from finetune.models.load import load_tokenizer
 from finetune.records import SPLITS, Drop, Example, Message
-from finetune.render_corpus import render_view
-from finetune.show import CorpusView, DropCount, SourceCount, show_corpus
 
 SECRET = "swordfish-4711"
 ROWS = {
@@ -74,9 +74,9 @@ def test_all_shards_of_a_split_are_counted(corpus: Path) -> None:
     for number, part in enumerate((whole.slice(0, 1), whole.slice(1))):
         parquet.write_table(part, corpus / "data" / f"train-0000{number}-of-00002.parquet")
     opened = Corpus(corpus, {})
-    counts, drawn = show._count(opened, 9, 1)
+    counts, drawn = corpus_view._count(opened, 9, 1)
     assert counts.total() == 5
-    assert [example.id for _, example in show._read(opened, drawn.shown)] == ["a/1", "a/2", "a/3", "b/1", "b/2"]
+    assert [example.id for _, example in corpus_view._read(opened, drawn.shown)] == ["a/1", "a/2", "a/3", "b/1", "b/2"]
 
 
 # --- lengths ----------------------------------------------------------------------------------------------------------
@@ -141,8 +141,8 @@ def test_a_tokenizer_is_fetched_only_by_name_and_never_with_weights(
     local_hub.serve("model", "acme/tiny", tiny_model)
     environment = os.environ | local_hub.environ(tmp_path / "home") | {"COLUMNS": "200"}
     program = (
-        "import sys; from pathlib import Path; from finetune import environment; environment.settle()\n"
-        "from finetune.show import show_corpus; from finetune.base_model import find_base\n"
+        "import sys; from pathlib import Path; from finetune.hub.settings import settle; settle()\n"
+        "from finetune.corpus.view import show_corpus; from finetune.models.find import find_base\n"
         f"view = show_corpus(Path({str(corpus)!r}), model='acme/tiny')\n"
         "assert view.lengths.unit == 'tokens', view.notes\n"
         "cached = [path.name for path in Path(sys.argv[1]).rglob('*') if path.is_file()]\n"
@@ -212,7 +212,7 @@ def test_the_seed_decides_what_is_shown(tmp_path: Path) -> None:
 
 def test_every_row_is_shown_about_equally_often(tmp_path: Path) -> None:
     opened = write_corpus(tmp_path / "c", {"train": many(10), "test": many(20)[10:]})
-    taken = Counter(position for seed in range(400) for position in show._count(opened, 5, seed)[1].shown)
+    taken = Counter(position for seed in range(400) for position in corpus_view._count(opened, 5, seed)[1].shown)
     assert sorted(taken) == list(range(20))
     assert all(60 <= count <= 140 for count in taken.values())  # 100 expected; 4.6 standard deviations of 8.7
 
@@ -223,7 +223,7 @@ def test_every_row_is_shown_about_equally_often(tmp_path: Path) -> None:
 def test_only_a_sample_of_a_large_corpus_is_measured_and_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(show, "MEASURED", 10)
+    monkeypatch.setattr(corpus_view, "MEASURED", 10)
     view = show_corpus(write_corpus(tmp_path / "c", {"train": many(30), "test": many(40)[30:]}).path)
     assert view.lengths is not None
     assert (view.lengths.measured, view.lengths.rows) == (10, 40)
@@ -246,21 +246,21 @@ def test_rows_are_read_a_batch_at_a_time_and_row_groups_without_need_not_at_all(
             yield batch
 
     monkeypatch.setattr(parquet.ParquetFile, "iter_batches", spy)
-    monkeypatch.setattr(show, "READ_AT_ONCE", 8)
-    monkeypatch.setattr(show, "COUNTED_AT_ONCE", 16)
-    assert [example.id for _, example in show._read(opened, [3, 41, 59])] == ["s/3", "s/41", "s/59"]
+    monkeypatch.setattr(corpus_view, "READ_AT_ONCE", 8)
+    monkeypatch.setattr(corpus_view, "COUNTED_AT_ONCE", 16)
+    assert [example.id for _, example in corpus_view._read(opened, [3, 41, 59])] == ["s/3", "s/41", "s/59"]
     assert max(read) == 8
     assert sum(read) == 40  # two of five row groups
     read.clear()
-    small = show._count(opened, 3, 7)
+    small = corpus_view._count(opened, 3, 7)
     assert max(read) == 16
-    monkeypatch.setattr(show, "COUNTED_AT_ONCE", 1000)
-    assert show._count(opened, 3, 7) == small  # the size of a batch changes nothing
+    monkeypatch.setattr(corpus_view, "COUNTED_AT_ONCE", 1000)
+    assert corpus_view._count(opened, 3, 7) == small  # the size of a batch changes nothing
 
 
 def test_looking_loads_no_torch() -> None:
     heavy = {"torch", "transformers", "datasets", "peft", "huggingface_hub"}
-    program = f"import sys, finetune.show, finetune.render_corpus; print(*{heavy} & set(sys.modules))"
+    program = f"import sys, finetune.corpus.view, finetune.cli.render.corpus; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

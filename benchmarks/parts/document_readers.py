@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.prepare.documents import read_document
+from finetune.prepare.documents.readers import read_document
 
 Reader = Callable[[bytes], str]
 ROUNDS = 3

@@ -12,10 +12,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from finetune.base_model import find_base
-from finetune.chat import render
-from finetune.corpus import write_corpus
-from finetune.models import load_tokenizer
+from finetune.corpus.store import write_corpus
+from finetune.models.chat_template import render
+from finetune.models.find import find_base
+from finetune.models.load import load_tokenizer
 from finetune.records import Example, Message
 
 WORDS = 200

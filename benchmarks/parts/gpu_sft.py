@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from finetune.environment import settle
+from finetune.hub.settings import settle
 
 settle()
 
@@ -25,10 +25,10 @@ import torch  # noqa: E402
 from datasets import Dataset  # noqa: E402
 
 from finetune.artifacts import Corpus  # noqa: E402
-from finetune.base_model import find_base  # noqa: E402
-from finetune.chat import render  # noqa: E402
-from finetune.corpus import read_split  # noqa: E402
-from finetune.models import load_tokenizer  # noqa: E402
+from finetune.corpus.store import read_split  # noqa: E402
+from finetune.models.chat_template import render  # noqa: E402
+from finetune.models.find import find_base  # noqa: E402
+from finetune.models.load import load_tokenizer  # noqa: E402
 
 RANK, ALPHA = 16, 32
 LLAMA_LAYERS = [

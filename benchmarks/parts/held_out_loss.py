@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from finetune.environment import settle
+from finetune.hub.settings import settle
 
 settle()
 
@@ -22,10 +22,10 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from finetune.artifacts import Corpus  # noqa: E402
-from finetune.base_model import find_base  # noqa: E402
-from finetune.chat import Rendered, render  # noqa: E402
-from finetune.corpus import read_split  # noqa: E402
-from finetune.models import attach_adapter, load_base, load_tokenizer  # noqa: E402
+from finetune.corpus.store import read_split  # noqa: E402
+from finetune.models.chat_template import Rendered, render  # noqa: E402
+from finetune.models.find import find_base  # noqa: E402
+from finetune.models.load import attach_adapter, load_base, load_tokenizer  # noqa: E402
 from finetune.recipe import AdapterRecipe  # noqa: E402
 
 

@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from finetune.environment import settle
+from finetune.hub.settings import settle
 
 settle()
 

@@ -16,7 +16,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from finetune.environment import settle
+from finetune.hub.settings import settle
 
 settle()
 
@@ -24,12 +24,12 @@ import torch  # noqa: E402
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
-from finetune.base_model import find_base  # noqa: E402
-from finetune.chat import render  # noqa: E402
-from finetune.corpus import write_corpus  # noqa: E402
-from finetune.models import load_tokenizer  # noqa: E402
+from finetune.corpus.store import write_corpus  # noqa: E402
+from finetune.models.chat_template import render  # noqa: E402
+from finetune.models.find import find_base  # noqa: E402
+from finetune.models.load import load_tokenizer  # noqa: E402
+from finetune.models.presets import PRESETS  # noqa: E402
 from finetune.plan.published import PUBLISHED  # noqa: E402
-from finetune.presets import PRESETS  # noqa: E402
 from finetune.records import Example, Message  # noqa: E402
 
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"

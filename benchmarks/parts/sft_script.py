@@ -24,7 +24,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from finetune.environment import settle
+from finetune.hub.settings import settle
 
 settle()
 
@@ -35,10 +35,10 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, set_seed  # n
 from trl import SFTConfig, SFTTrainer, pack_dataset  # noqa: E402
 
 from finetune.artifacts import Corpus  # noqa: E402
-from finetune.base_model import find_base  # noqa: E402
-from finetune.chat import render  # noqa: E402
-from finetune.corpus import read_split  # noqa: E402
-from finetune.models import load_tokenizer  # noqa: E402
+from finetune.corpus.store import read_split  # noqa: E402
+from finetune.models.chat_template import render  # noqa: E402
+from finetune.models.find import find_base  # noqa: E402
+from finetune.models.load import load_tokenizer  # noqa: E402
 
 
 def parse() -> argparse.Namespace:

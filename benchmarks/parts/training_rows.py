@@ -17,15 +17,15 @@ import random
 from pathlib import Path
 from typing import Any
 
-from finetune.environment import settle
+from finetune.hub.settings import settle
 
 settle()
 
 from finetune.artifacts import Corpus  # noqa: E402
-from finetune.base_model import find_base  # noqa: E402
-from finetune.chat import render  # noqa: E402
-from finetune.corpus import read_split, write_corpus  # noqa: E402
-from finetune.models import load_tokenizer  # noqa: E402
+from finetune.corpus.store import read_split, write_corpus  # noqa: E402
+from finetune.models.chat_template import render  # noqa: E402
+from finetune.models.find import find_base  # noqa: E402
+from finetune.models.load import load_tokenizer  # noqa: E402
 from finetune.records import Example  # noqa: E402
 
 TRL_MAX_LENGTH = 1024  # default of trl.SFTConfig

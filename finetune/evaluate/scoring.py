@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from finetune.chat import end_of_turn_ids, render_answer, render_prompt
-from finetune.models import Loaded
+from finetune.models.chat_template import end_of_turn_ids, render_answer, render_prompt
+from finetune.models.load import Loaded
 from finetune.records import Example
 
 if TYPE_CHECKING:

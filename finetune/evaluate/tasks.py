@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finetune.artifacts import Corpus
-from finetune.corpus import read_split
+from finetune.corpus.store import read_split
 from finetune.errors import InputError, UnknownNameError
 from finetune.records import Example, Split
 

@@ -1,6 +1,1 @@
-"""Sharing through the Hugging Face Hub: artifacts out (`push`) and in (`pull`), verified at both ends."""
-
-from finetune.hub.download import PullResult, pull
-from finetune.hub.upload import PushResult, push
-
-__all__ = ["PullResult", "PushResult", "pull", "push"]
+"""All that speaks to the Hugging Face Hub, and the settings that must precede the libraries that do."""

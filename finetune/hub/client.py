@@ -23,9 +23,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from finetune.environment import is_offline
 from finetune.errors import HubError, InputError, OfflineError, SlmtuneError, UnknownNameError
-from finetune.patience import LONGEST_WAIT, TRANSIENT, WAITS, be_patient, pause, requested_wait
+from finetune.hub.retry import LONGEST_WAIT, TRANSIENT, WAITS, be_patient, pause, requested_wait
+from finetune.hub.settings import is_offline
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """A shape, a batch and a recipe → bytes at the peak of training, part by part.
 
-On a CPU the peak is that of resident memory, as `finetune.memory.peak_bytes` reads it.
+On a CPU the peak is that of resident memory, as `finetune.machine.peak_bytes` reads it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune.plan.devices import Device
+from finetune.plan.device import Device
 from finetune.plan.shapes import Shape
 from finetune.recipe import AdapterRecipe
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import InputError, UnplannedModelError
+from finetune.hub.snapshots import cached_config, download_snapshot
+from finetune.models.presets import PRESETS, find_preset
 from finetune.plan.published import PUBLISHED
-from finetune.presets import find_preset
-from finetune.snapshots import cached_config, download_snapshot
 
 # What transformers takes where config.json does not say it. num_key_value_heads: None stands for as many as heads.
 _COMMON: dict[str, Any] = {
@@ -72,7 +72,7 @@ class Shape:
     """A decoder: widths, the linear layers of a block, and numbers a token that a block keeps for its backward pass.
 
     `kept` leaves out LoRA's inner products, and attention scores where the softcap needs them whole; `repeated` is what
-    a GPU adds, whose attention wants as many key heads as query heads; `recomputed` what train/gated.py makes again
+    a GPU adds, whose attention wants as many key heads as query heads; `recomputed` what train/fast/swiglu.py makes again
     instead of keeping. `passing` are the gradients that stand beside what is kept when the backward pass of the last
     block is at its widest.
     """
@@ -128,11 +128,11 @@ def shape_of(name: str, revision: str | None = None) -> Shape:
         raise InputError(
             f"{preset.name} is no causal language model, and slmtune trains only those. See: slmtune models"
         )
-    from finetune.base_model import hub_id_of
+    from finetune.models.find import hub_id_of
 
     hub_id = hub_id_of(name)
     cached = cached_config(hub_id, revision)
-    return read_shape(cached or download_snapshot(hub_id, revision, ["config.json"]))
+    return read_shape(cached or download_snapshot(hub_id, revision, ["config.json"], known=PRESETS))
 
 
 def read_shape(folder: Path) -> Shape:

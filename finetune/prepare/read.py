@@ -8,9 +8,9 @@ from pathlib import Path
 
 from finetune.errors import InputError
 from finetune.prepare.decontaminate.eval_index import EvalIndex
-from finetune.prepare.documents.extract import extract, repeated_lines
+from finetune.prepare.drops import Ledger
+from finetune.prepare.extract import extract, repeated_lines
 from finetune.prepare.formats.files import Lines, Rows, read_blocks
-from finetune.prepare.ledger import Ledger
 from finetune.prepare.request import PrepareRequest, time_rule
 from finetune.prepare.rows.make import Block, Job, all_found
 from finetune.prepare.rows.survey import Part

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from finetune.corpus import SCHEMA
+from finetune.corpus.store import SCHEMA
 from finetune.prepare.decontaminate.eval_index import Match
 from finetune.prepare.dedup.guard import guard
 from finetune.prepare.dedup.keys import answer_digest, compared_text, guarded_text, question_digest
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE, sign
-from finetune.prepare.ledger import Ledger
+from finetune.prepare.drops import Ledger
 from finetune.prepare.rows.make import Block, Job, Placed, make_rows
 from finetune.records import SPLITS, TASKS, Drop
 

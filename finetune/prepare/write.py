@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from finetune.corpus import SCHEMA, CorpusWriter
-from finetune.prepare.numbers import Numbers
+from finetune.corpus.store import SCHEMA, CorpusWriter
+from finetune.prepare.row_table import Numbers
 from finetune.prepare.shards import Shard, drops_of, read_columns
 from finetune.records import SPLITS, TASKS, Drop
 

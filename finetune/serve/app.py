@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, Response
 from finetune import __version__
 from finetune.errors import SlmtuneError
 from finetune.serve.auth import Gate
+from finetune.serve.body import read_body
 from finetune.serve.engine import Engine
 from finetune.serve.job import Result, Served
-from finetune.serve.limits import read_body
 from finetune.serve.problem import ApiError, api_error
 from finetune.serve.reply import EventStream, Reply
 from finetune.serve.schema import ChatRequest, CompletionRequest, GenerationRequest, ModelCard, Usage, parse

@@ -81,8 +81,7 @@ def open_conversation(
     temperature: float | None = None,
 ) -> Iterator[Conversation]:
     """Load what is to be talked to, and let it go at the end. Answers are greedy unless `temperature` is given."""
-    from finetune.serve import ServeTarget
-    from finetune.serve.targets import open_engine
+    from finetune.serve.targets import ServeTarget, open_engine
 
     engine = open_engine([ServeTarget(name, path)], model=model)
     params = GenerationParams(max_tokens=max_tokens or ANSWER_TOKENS, temperature=temperature or 0.0)

@@ -22,7 +22,6 @@ from jinja2 import TemplateError
 from peft import PeftModel
 from transformers import GenerationConfig, StoppingCriteriaList
 
-from finetune.chat import end_of_turn_ids, render_prompt
 from finetune.errors import (
     ContextLengthError,
     EngineStoppedError,
@@ -31,7 +30,8 @@ from finetune.errors import (
     SlmtuneError,
     UnknownNameError,
 )
-from finetune.models import Loaded
+from finetune.models.chat_template import end_of_turn_ids, render_prompt
+from finetune.models.load import Loaded
 from finetune.records import Message
 from finetune.serve.job import Event, Generation, GenerationParams, Job, Result, Served
 from finetune.serve.text import Detokenizer

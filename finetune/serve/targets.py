@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune import base_model, models
 from finetune.artifacts import MANIFEST, Adapter, Model
 from finetune.errors import InputError
+from finetune.models.find import BaseModel, base_of, find_base
+from finetune.models.load import attach_adapter, load, load_adapter, load_merged, load_tokenizer
 from finetune.recipe import AdapterRecipe
-from finetune.serve import ServeTarget
 from finetune.serve.job import Served
 
 if TYPE_CHECKING:
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # what clients write as `model`, also inside a path
 
-Opened = Adapter | Model | base_model.BaseModel
+Opened = Adapter | Model | BaseModel
+
+
+@dataclass(frozen=True)
+class ServeTarget:
+    """A name that clients ask for, and what answers: the folder of an Adapter or Model, or a base model's name."""
+
+    name: str
+    path: Path | str
 
 
 def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> Engine:
@@ -45,10 +54,10 @@ def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> 
 
     name, artifact = opened[0]
     if isinstance(artifact, Model):
-        loaded = models.load_merged(artifact)
+        loaded = load_merged(artifact)
     else:
-        assert isinstance(artifact, base_model.BaseModel)
-        loaded = models.load(artifact, AdapterRecipe(load_in_4bit=False))
+        assert isinstance(artifact, BaseModel)
+        loaded = load(artifact, AdapterRecipe(load_in_4bit=False))
     return Engine(loaded, [Served(name)])
 
 
@@ -56,9 +65,9 @@ def _open_adapters(
     adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, Opened]], model: str | None
 ) -> Engine:
     """Load the first adapter with its base, put the others beside it, and name the base as it is asked for."""
-    base = base_model.base_of(adapters[0][1], model)
-    fingerprints = {base_model.base_of(adapter, model).fingerprint for _, adapter in adapters}
-    fingerprints |= {other.fingerprint if isinstance(other, base_model.BaseModel) else "merged" for _, other in others}
+    base = base_of(adapters[0][1], model)
+    fingerprints = {base_of(adapter, model).fingerprint for _, adapter in adapters}
+    fingerprints |= {other.fingerprint if isinstance(other, BaseModel) else "merged" for _, other in others}
     precisions = {_precision(adapter) for _, adapter in adapters}
     if len(fingerprints) > 1 or len(precisions) > 1:
         raise _one_base(name for name, _ in (*adapters, *others))
@@ -66,16 +75,16 @@ def _open_adapters(
     _check_distinct([*base_ids, *(name for name, _ in adapters)])
     from finetune.serve.engine import Engine
 
-    loaded = models.load_adapter(adapters[0][1], model)
+    loaded = load_adapter(adapters[0][1], model)
     inner = {name: f"adapter{number}" if number else "default" for number, (name, _) in enumerate(adapters)}
     for name, adapter in adapters[1:]:
-        tokenizer = models.load_tokenizer(adapter.path, base)
+        tokenizer = load_tokenizer(adapter.path, base)
         if (tokenizer.chat_template, tokenizer.get_vocab()) != (
             loaded.tokenizer.chat_template,
             loaded.tokenizer.get_vocab(),
         ):
             raise InputError(f"{name} has another tokenizer or chat template than {adapters[0][0]}. Serve them apart")
-        models.attach_adapter(loaded.model, adapter.path, inner[name])
+        attach_adapter(loaded.model, adapter.path, inner[name])
     served = [Served(name, inner[name], base_ids[0]) for name, _ in adapters]
     return Engine(loaded, [*served, *(Served(name) for name in base_ids)])
 
@@ -87,7 +96,7 @@ def _open(target: ServeTarget) -> Opened:
     if kind == Model.kind:
         return Model.open(folder)
     if kind is None and (_is_name(target.path) or (folder / "config.json").is_file()):
-        return base_model.find_base(str(target.path))
+        return find_base(str(target.path))
     return Adapter.open(folder)  # or its complaint about what is there instead
 
 

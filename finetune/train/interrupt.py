@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finetune.train.durable import DurableTrainer
+    from finetune.train.trainer import DurableTrainer
 
 log = logging.getLogger(__name__)
 

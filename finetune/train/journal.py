@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import TrainingDivergedError
 
 if TYPE_CHECKING:
-    from finetune.train import Step
-    from finetune.train.loss import SupervisedTrainer
+    from finetune.train.fast.loss import SupervisedTrainer
+    from finetune.train.request import Step
 
 
 class Journal:
@@ -77,7 +77,7 @@ class Journal:
         """Tell the caller how far training is."""
         if self.on_step is None:
             return
-        from finetune.train import Step
+        from finetune.train.request import Step
 
         elapsed = self.elapsed - self.evaluating
         remaining = elapsed / state.global_step * (state.max_steps - state.global_step)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from finetune.recipe import AdapterRecipe
 
 if TYPE_CHECKING:
-    from finetune.train.causal import Outcome
+    from finetune.train.fit import Outcome
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from finetune.artifacts import Adapter, Corpus, EvalReport
-from finetune.corpus import read_split
+from finetune.corpus.store import read_split
 from finetune.errors import InputError, MissingStageError, UnknownNameError
 from finetune.evaluate import EvalRequest, EvalResult, evaluate
 

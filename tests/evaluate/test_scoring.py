@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from finetune.artifacts import Adapter
-from finetune.chat import render_answer, render_prompt
 from finetune.evaluate.scoring import generate, label_logprobs
-from finetune.models import Loaded, load_adapter
+from finetune.models.chat_template import render_answer, render_prompt
+from finetune.models.load import Loaded, load_adapter
 from finetune.records import Example, Message
 
 CHOICES = ("bearish", "neutral", "bullish", "no")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from finetune.artifacts import Corpus
-from finetune.corpus import read_split
+from finetune.corpus.store import read_split
 from finetune.prepare import PrepareRequest, PrepareResult, prepare
 from finetune.records import SPLITS, Example
 

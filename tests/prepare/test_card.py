@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from finetune.prepare.card import card_text
+from finetune.cards.dataset_card import card_text
 from finetune.recipe import load_domain
 
 from .test_page import FACTS, HITS

@@ -12,7 +12,8 @@ import pytest
 from docx.oxml import parse_xml
 from docx.oxml.ns import nsdecls
 
-from finetune.prepare.documents import package, read_document
+from finetune.prepare.documents import zip_package
+from finetune.prepare.documents.readers import read_document
 from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document, Section
 
@@ -142,7 +143,7 @@ def test_entities_in_a_word_file_are_refused(codec: str) -> None:
 def test_bomb_is_refused_before_it_is_unpacked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = with_part(word(leaflet), "word/document.xml", bytes(50 * BOMB_BYTES))
     assert refused(data, name) == "bomb"
-    monkeypatch.setattr(package, "MAX_PARTS", 3)
+    monkeypatch.setattr(zip_package, "MAX_PARTS", 3)
     assert refused(word(leaflet), name) == "bomb"
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.errors import InputError
-from finetune.prepare import documents
-from finetune.prepare.documents import DOCUMENTS, read_document
+from finetune.prepare.documents import readers
+from finetune.prepare.documents.readers import DOCUMENTS, read_document
 from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document, Section
 
@@ -324,7 +324,7 @@ def test_file_without_text_says_so(name: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("name", [f"a{suffix}" for suffix in DOCUMENTS])
 def test_file_too_large_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "MAX_BYTES", 10)
+    monkeypatch.setattr(readers, "MAX_BYTES", 10)
     with pytest.raises(Unusable) as caught:
         read(name, "x" * 11)
     assert caught.value.reason == "too_large"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.prepare.documents import read_document
 from finetune.prepare.documents.instruct import instruct
+from finetune.prepare.documents.readers import read_document
 from finetune.records import Document, Section
 
 ANSWER = "It begins with a high temperature, and most people shiver."

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune.corpus import write_corpus
-from finetune.prepare.page import LABEL_LENGTH, LISTED_HITS, NAMED_LABELS, CorpusFacts, corpus_page
+from finetune.cards.corpus_page import LABEL_LENGTH, LISTED_HITS, NAMED_LABELS, CorpusFacts, corpus_page
+from finetune.corpus.store import write_corpus
+from finetune.corpus.view import CorpusView, show_corpus
 from finetune.records import Drop, Example, Message
-from finetune.show import CorpusView, show_corpus
 
 from .conftest import Preparer, write_jsonl
 

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from finetune.prepare.documents import pdf, read_document
+from finetune.prepare.documents import pdf
+from finetune.prepare.documents.readers import read_document
 from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document, Section
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.corpus import read_split
+from finetune.corpus.store import read_split
 from finetune.errors import ConfigError, InputError, RecordError
 from finetune.records import SPLITS
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from finetune.artifacts import MANIFEST, Corpus
-from finetune.corpus import SCHEMA, read_split
+from finetune.corpus.store import SCHEMA, read_split
 from finetune.errors import ArtifactError, ConfigError, InputError, OutputExistsError, SlmtuneError, UnknownNameError
 from finetune.prepare import PrepareRequest, prepare
 from finetune.records import SPLITS

@@ -18,7 +18,7 @@ from local_hub import Fault, LocalHub
 from pyarrow import parquet
 
 from finetune.artifacts import Corpus
-from finetune.corpus import read_split
+from finetune.corpus.store import read_split
 
 from .conftest import questions, write_jsonl
 

@@ -14,7 +14,7 @@ import pytest
 from local_hub import LocalHub
 
 from finetune.artifacts import Corpus
-from finetune.corpus import read_split
+from finetune.corpus.store import read_split
 from finetune.prepare.sources.remote import URI
 from finetune.recipe import SourceRecipe, domain_names, load_domain
 from finetune.records import SPLITS, Example

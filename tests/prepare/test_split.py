@@ -98,7 +98,7 @@ def test_rows_added_later_move_no_old_row(more: list[int], front: bool, prepared
 
 
 def by_split(made):  # type: ignore[no-untyped-def]
-    from finetune.corpus import read_split
+    from finetune.corpus.store import read_split
 
     return [(split, row) for split in SPLITS for row in read_split(made.corpus, split)]
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from finetune import base_model, models
 from finetune.artifacts import Adapter, writing
-from finetune.models import Loaded
+from finetune.models import load as models
+from finetune.models.find import find_base
+from finetune.models.load import Loaded, load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.serve.engine import Engine
 from finetune.serve.job import Served
@@ -32,7 +33,7 @@ def make_adapter(
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    base = base_model.find_base(str(base_folder))
+    base = find_base(str(base_folder))
     torch.manual_seed(seed)
     config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
     peft_model = get_peft_model(AutoModelForCausalLM.from_pretrained(base_folder), config)
@@ -41,7 +42,7 @@ def make_adapter(
             torch.nn.init.normal_(parameter, std=0.5)
     with writing(folder, Adapter, overwrite=False) as writer:
         peft_model.save_pretrained(writer.folder)
-        tokenizer = models.load_tokenizer(base_folder, base)
+        tokenizer = load_tokenizer(base_folder, base)
         tokenizer.chat_template = chat_template or tokenizer.chat_template
         tokenizer.save_pretrained(writer.folder)
         settings = AdapterRecipe(model=str(base_folder), load_in_4bit=load_in_4bit)
@@ -74,7 +75,7 @@ def engine(tiny_model: Path) -> Iterator[Engine]:
 
 def load(model: Path) -> Loaded:
     """A base model as it is, not quantised."""
-    return models.load(base_model.find_base(str(model)), AdapterRecipe(load_in_4bit=False))
+    return models.load(find_base(str(model)), AdapterRecipe(load_in_4bit=False))
 
 
 @pytest.fixture

@@ -14,10 +14,9 @@ from typing import Any
 import openai
 import pytest
 
-from finetune import models
 from finetune.artifacts import Adapter
-from finetune.chat import render_prompt
-from finetune.models import Loaded
+from finetune.models.chat_template import render_prompt
+from finetune.models.load import Loaded, load_adapter
 from finetune.records import Message
 
 from .conftest import KEY
@@ -25,8 +24,8 @@ from .conftest import KEY
 PROGRAM = """
 import sys
 from pathlib import Path
-from finetune import environment
-environment.settle()
+from finetune.hub.settings import settle
+settle()
 from finetune.serve import ServeTarget, serve
 key, *targets = sys.argv[1:]
 named = [target.partition("=") for target in targets]
@@ -68,7 +67,7 @@ def client(url: str) -> openai.OpenAI:
 @pytest.fixture(scope="module")
 def health(two_adapters: dict[str, Path]) -> Loaded:
     """The adapter as the rest of slmtune loads it."""
-    return models.load_adapter(Adapter.open(two_adapters["health"]))
+    return load_adapter(Adapter.open(two_adapters["health"]))
 
 
 def raw(url: str, path: str, body: dict[str, Any] | None = None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import ContextLengthError, EngineStoppedError
-from finetune.models import Loaded
+from finetune.models.load import Loaded
 from finetune.records import Message
 from finetune.serve.chat import Conversation, open_conversation
 from finetune.serve.engine import Engine

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from finetune import models
 from finetune.artifacts import Adapter
-from finetune.chat import render_prompt
 from finetune.errors import ContextLengthError, EngineStoppedError, QueueFullError, SlmtuneError
-from finetune.models import Loaded
+from finetune.models.chat_template import render_prompt
+from finetune.models.load import Loaded, load_adapter
 from finetune.records import Message
 from finetune.serve import ServeTarget
 from finetune.serve.engine import Engine
@@ -57,7 +56,7 @@ def test_greedy_text_is_what_the_model_generates(engine: Engine, loaded: Loaded)
 def test_each_adapter_and_the_base_answer_for_themselves(two_adapters: dict[str, Path], tiny_model: Path) -> None:
     expected = {}
     for name, path in two_adapters.items():
-        alone = models.load_adapter(Adapter.open(path))
+        alone = load_adapter(Adapter.open(path))
         expected[name] = alone.tokenizer.decode(greedy_ids(alone, 24), skip_special_tokens=True)
         with alone.model.disable_adapter():  # type: ignore[operator]
             expected[tiny_model.name] = alone.tokenizer.decode(greedy_ids(alone, 24), skip_special_tokens=True)
@@ -71,7 +70,7 @@ def test_each_adapter_and_the_base_answer_for_themselves(two_adapters: dict[str,
 
 
 def test_a_trained_adapter_is_served_as_it_was_trained(tiny_adapter: Path) -> None:
-    alone = models.load_adapter(Adapter.open(tiny_adapter))
+    alone = load_adapter(Adapter.open(tiny_adapter))
     engine = open_engine([ServeTarget("trained", tiny_adapter)])
     try:
         text, _ = say(engine, GREEDY, "trained")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from finetune.models import Loaded
+from finetune.models.load import Loaded
 from finetune.serve import listen
 from finetune.serve.engine import Engine
 from finetune.serve.job import GenerationParams, Job

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune.models import Loaded
+from finetune.models.load import Loaded
 from finetune.serve.app import create_app
 from finetune.serve.engine import Engine
 

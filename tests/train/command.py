@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = [
-    "finetune.cli",
-    "finetune.train.causal",
-    "finetune.train.durable",
+    "finetune.cli.commands",
+    "finetune.train.fit",
+    "finetune.train.trainer",
     "transformers.models.llama.modeling_llama",
 ]
 POLL = 0.001  # seconds between two looks
@@ -94,6 +94,6 @@ def _main(arguments: list[str], cwd: Path, output: Path, before: Callable[[], No
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if before is not None:
         before()
-    from finetune.cli import main
+    from finetune.cli.commands import main
 
     main()

@@ -10,8 +10,8 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 
-from finetune.models import load_base
-from finetune.quantization import keep_linear4bit_unpacked, nf4, unpack_on_cpu
+from finetune.models.load import load_base
+from finetune.models.quantize import keep_linear4bit_unpacked, nf4, unpack_on_cpu
 from finetune.recipe import AdapterRecipe
 
 

@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.artifacts import Corpus
-from finetune.base_model import find_base
-from finetune.chat import render
-from finetune.corpus import read_split
+from finetune.corpus.store import read_split
 from finetune.errors import DiskFullError, InputError, TrainingDivergedError
-from finetune.models import load_tokenizer
+from finetune.models.chat_template import render
+from finetune.models.find import find_base
+from finetune.models.load import load_tokenizer
 from finetune.recipe import AdapterRecipe, load_adapter_recipe
 from finetune.train import TrainRequest, plan_training, train
-from finetune.train.checkpoint import Checkpoints
-from finetune.train.disk import CHECKPOINT_REST, checkpoint_bytes, make_room
+from finetune.train.checkpoints.checkpoint import Checkpoints
+from finetune.train.checkpoints.disk import CHECKPOINT_REST, checkpoint_bytes, make_room
 from train.command import Command
 from train.kills import Undisturbed, outcome, training
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from finetune.train import loss as loss_module
-from finetune.train.loss import supervised_loss
+from finetune.train.fast import loss as loss_module
+from finetune.train.fast.loss import supervised_loss
 
 
 @pytest.mark.parametrize("softcap", [None, 5.0])

@@ -24,15 +24,15 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from finetune.models import load_base
+from finetune.models.load import load_base
 from finetune.recipe import AdapterRecipe
-from finetune.train import attention
-from finetune.train.batches import Numbered, PackedBatches, PaddedBatches, choose
-from finetune.train.gated import GatedBlock, replace_gated_blocks
-from finetune.train.lora import FusedLinear
-from finetune.train.loss import summed_loss
-from finetune.train.packing import UNSUPERVISED, pack
-from finetune.train.rows import Row, Rows
+from finetune.train.batches.collate import Numbered, PackedBatches, PaddedBatches, choose
+from finetune.train.batches.packing import UNSUPERVISED, pack
+from finetune.train.batches.rows import Row, Rows
+from finetune.train.fast import prefix_attention
+from finetune.train.fast.lora_linear import FusedLinear
+from finetune.train.fast.loss import summed_loss
+from finetune.train.fast.swiglu import GatedBlock, replace_gated_blocks
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 90,
@@ -105,8 +105,8 @@ def assert_alike(plain: Any, fast: Any, rows: Rows, *, share: bool = True) -> No
     numbered = Numbered(rows, rows_of([[1, 2, 3]]))
     expected = summed_loss(plain.get_base_model(), batch_of(rows, PaddedBatches(numbered, 0)))
     expected.backward()
-    attention.register()
-    fast.get_base_model().set_attn_implementation(attention.PACKED)
+    prefix_attention.register()
+    fast.get_base_model().set_attn_implementation(prefix_attention.PACKED)
     packed = batch_of(rows, PackedBatches(numbered, share))
     found = summed_loss(fast.get_base_model(), packed)
     found.backward()
@@ -148,8 +148,8 @@ def test_shared_beginnings_are_computed_once() -> None:
 
 def test_changing_one_row_changes_no_other_rows_loss(tiny_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
-    attention.register()
-    model.set_attn_implementation(attention.PACKED)
+    prefix_attention.register()
+    model.set_attn_implementation(prefix_attention.PACKED)
     rows = prompts()
     before = [rows[number] for number in range(len(rows))]
     changed = Row(before[2].tokens.copy(), before[2].supervised)

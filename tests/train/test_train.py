@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from finetune.artifacts import Adapter, Corpus
-from finetune.base_model import find_base
-from finetune.chat import render
-from finetune.corpus import read_split
+from finetune.corpus.store import read_split
 from finetune.errors import InputError, OutputExistsError, TrainingDivergedError
-from finetune.models import load_adapter, load_tokenizer
+from finetune.models.chat_template import render
+from finetune.models.find import find_base
+from finetune.models.load import load_adapter, load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.train import Step, TrainRequest, plan_training, train
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from finetune.prepare.numbers import CLASSIFICATION, Array, Numbers
+from finetune.prepare.row_table import CLASSIFICATION, Array, Numbers
 from finetune.records import SPLITS
 
 

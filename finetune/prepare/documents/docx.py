@@ -13,10 +13,10 @@ import logging
 import re
 import zipfile
 
-from finetune.prepare.documents import package
+from finetune.prepare.documents import zip_package
 from finetune.prepare.documents.html import parse
 from finetune.prepare.documents.markup import outline_of, tag_of
-from finetune.prepare.documents.trees import parse_xml
+from finetune.prepare.documents.safe_xml import parse_xml
 from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document
 
@@ -46,9 +46,9 @@ def read(data: bytes, shown: str) -> Document:
 
     if data.startswith(OLE2):
         raise Unusable("encrypted_docx", "it has a password, or is a .doc file. Save it as .docx without a password")
-    with package.opened(data, "docx") as parts:
+    with zip_package.opened(data, "docx") as parts:
         if not any(name.startswith("word/") for name in parts.names):
-            raise package.damaged("docx")
+            raise zip_package.damaged("docx")
         needed = _needed_parts(parts)
     logging.getLogger("mammoth").setLevel(logging.CRITICAL)
     try:
@@ -60,7 +60,7 @@ def read(data: bytes, shown: str) -> Document:
             external_file_access=False,
         ).value
     except Exception:  # mammoth takes what XML says for granted and raises whatever comes
-        raise package.damaged("docx") from None
+        raise zip_package.damaged("docx") from None
     if not page.strip():
         raise Unusable("no_text", "the document has no text. Leave it out with --on-error skip")
     page = BACK_LINK.sub("", page)
@@ -69,7 +69,7 @@ def read(data: bytes, shown: str) -> Document:
     return outline_of(parse(page)).document()
 
 
-def _needed_parts(parts: package.Package) -> io.BytesIO:
+def _needed_parts(parts: zip_package.Package) -> io.BytesIO:
     """The document without pictures, and with no more of its styles than their names and numbering.
 
     mammoth builds a tree of all of them with the standard library; of Word's usual styles that takes ten times as long
@@ -80,7 +80,7 @@ def _needed_parts(parts: package.Package) -> io.BytesIO:
         for name in sorted(parts.names):
             if name.endswith((".xml", ".rels")):
                 data = parts.part(name) or b""
-                package.refuse_doctype(data)
+                zip_package.refuse_doctype(data)
                 archive.writestr(name, _bare_styles(data) if name.endswith("styles.xml") else data)
     made.seek(0)
     return made
@@ -91,7 +91,7 @@ def _bare_styles(data: bytes) -> bytes:
 
     root = parse_xml(data)
     if root is None:
-        raise package.damaged("docx")
+        raise zip_package.damaged("docx")
     for element in list(root):
         if tag_of(element) != "style":
             root.remove(element)

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from finetune.prepare.documents import package
+from finetune.prepare.documents import zip_package
 from finetune.prepare.documents.html import decode_markup, parse, prune
 from finetune.prepare.documents.markup import outline_of, tag_of
 from finetune.prepare.documents.outline import Outline
-from finetune.prepare.documents.trees import parse_xml
+from finetune.prepare.documents.safe_xml import parse_xml
 from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document
 
@@ -34,14 +34,14 @@ def read(data: bytes, shown: str) -> Document:
     Raises:
         Unusable: it is damaged, is protected, or has no text.
     """
-    with package.opened(data, "epub") as parts:
+    with zip_package.opened(data, "epub") as parts:
         _check_protection(parts)
         place, book = _package_document(parts)
         outline = Outline()
         for name in _chapters(book, posixpath.dirname(place)):
             chapter = parts.part(name)
             if chapter is None:
-                raise package.damaged("epub")
+                raise zip_package.damaged("epub")
             if chapter.strip():
                 root = parse(decode_markup(chapter, shown))
                 prune(root)
@@ -49,7 +49,7 @@ def read(data: bytes, shown: str) -> Document:
     return outline.document(_title(book))
 
 
-def _check_protection(parts: package.Package) -> None:
+def _check_protection(parts: zip_package.Package) -> None:
     data = parts.part(ENCRYPTION)
     if data is None:
         return
@@ -58,14 +58,14 @@ def _check_protection(parts: package.Package) -> None:
         raise Unusable("encrypted_epub", "the book is protected against copying. Use one without protection")
 
 
-def _package_document(parts: package.Package) -> tuple[str, Element]:
+def _package_document(parts: zip_package.Package) -> tuple[str, Element]:
     container = parts.part(CONTAINER)
     if container is None:
-        raise package.damaged("epub")
+        raise zip_package.damaged("epub")
     place = next((item.get("full-path", "") for item in _xml(container).iter() if tag_of(item) == "rootfile"), "")
     book = parts.part(place)
     if book is None:
-        raise package.damaged("epub")
+        raise zip_package.damaged("epub")
     return place, _xml(book)
 
 
@@ -89,8 +89,8 @@ def _title(book: Element) -> str | None:
 
 
 def _xml(data: bytes) -> Element:
-    package.refuse_doctype(data)
+    zip_package.refuse_doctype(data)
     root = parse_xml(data)
     if root is None:
-        raise package.damaged("epub")
+        raise zip_package.damaged("epub")
     return root

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from finetune.prepare.documents.flow import Line, Page, is_page_number, outline_from, running_key, running_keys
 from finetune.prepare.documents.outline import Outline
 from finetune.prepare.documents.pdf_layout import (
     Piece,
@@ -22,6 +21,7 @@ from finetune.prepare.documents.pdf_layout import (
     lines_of,
     pieces_of,
 )
+from finetune.prepare.documents.reflow import Line, Page, is_page_number, outline_from, running_key, running_keys
 from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document
 

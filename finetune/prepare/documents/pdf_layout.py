@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from finetune.prepare.documents.flow import BULLET, Line
 from finetune.prepare.documents.outline import table
 from finetune.prepare.documents.pdf_tables import Box, RuledTable, ruled_tables
+from finetune.prepare.documents.reflow import BULLET, Line
 
 if TYPE_CHECKING:
     import pypdfium2 as pdfium

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from finetune.prepare.documents.flow import (
+from finetune.prepare.documents.reflow import (
     LONGEST_NUMBER,
     Line,
     Page,

@@ -147,7 +147,7 @@ def read_blocks(file: DataFile) -> Iterator[Lines | Rows]:
     Raises:
         InputError: the file is empty, or cannot be read at all.
     """
-    from finetune.prepare.formats import READERS
+    from finetune.prepare.formats.readers import READERS
 
     with opened(file) as raw:
         if not raw.read(1):
@@ -161,7 +161,7 @@ def read_rows(file: DataFile) -> Iterator[Row | BadRow]:
     Raises:
         InputError: the file is empty, or cannot be read at all.
     """
-    from finetune.prepare.formats import rows_of
+    from finetune.prepare.formats.readers import rows_of
 
     for block in read_blocks(file):
         yield from rows_of(block)

@@ -17,11 +17,11 @@ from finetune.prepare.clean.text import clean_text
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.dedup.keys import context_group
 from finetune.prepare.documents.chunk import approximate_tokens, chunk
-from finetune.prepare.documents.extract import load_document
 from finetune.prepare.documents.instruct import instruct
-from finetune.prepare.formats import rows_of
+from finetune.prepare.drops import Ledger, Policy, file_id, row_id
+from finetune.prepare.extract import load_document
 from finetune.prepare.formats.files import BadRow, Lines, Row, Rows
-from finetune.prepare.ledger import Ledger, Policy, file_id, row_id
+from finetune.prepare.formats.readers import rows_of
 from finetune.prepare.request import moment_of
 from finetune.prepare.rows.columns import Unusable, Values, list_names, map_columns, may_text
 from finetune.prepare.rows.shapes import Draft

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from finetune.environment import is_offline
 from finetune.errors import InputError, OfflineError
+from finetune.hub.settings import is_offline
 
 CHUNK = 2**20
 

@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 
 from finetune.errors import InputError
-from finetune.prepare.documents import DOCUMENTS
-from finetune.prepare.formats import READERS
+from finetune.prepare.documents.readers import DOCUMENTS
 from finetune.prepare.formats.containers import inner_name, members
 from finetune.prepare.formats.files import DataFile, suffix_of
+from finetune.prepare.formats.readers import READERS
 from finetune.prepare.sources.remote import NO_DATA
 from finetune.prepare.splits.shares import WORDS, named_split
 

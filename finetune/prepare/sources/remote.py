@@ -9,12 +9,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
-from finetune.environment import is_offline
 from finetune.errors import HubError, InputError, OfflineError, SlmtuneError, UnknownNameError
-from finetune.patience import be_patient
-from finetune.prepare.formats import READERS
+from finetune.hub.retry import be_patient
+from finetune.hub.settings import is_offline
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import suffix_of
+from finetune.prepare.formats.readers import READERS
 from finetune.prepare.splits.shares import named_split
 
 T = TypeVar("T")

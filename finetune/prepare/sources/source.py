@@ -11,9 +11,9 @@ from pathlib import Path
 
 from finetune.artifacts import Corpus
 from finetune.errors import InputError
-from finetune.licenses import is_noncommercial
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import DataFile, suffix_of
+from finetune.prepare.licenses import is_noncommercial
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.sources.download import download, is_address, public_address
 from finetune.prepare.sources.local import find_files

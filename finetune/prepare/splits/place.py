@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from finetune.errors import InputError
-from finetune.prepare.numbers import TEST, TRAIN, VALIDATION, Array, Numbers
+from finetune.prepare.row_table import TEST, TRAIN, VALIDATION, Array, Numbers
 from finetune.prepare.shards import OPEN
 from finetune.prepare.splits.shares import DRAW_ORDER
 from finetune.records import SPLITS, Split

@@ -1,0 +1,1 @@
+"""What describes an artifact to people: cards in Markdown, pages in HTML."""

@@ -1,0 +1,58 @@
+"""The text of a corpus's data set card: what is in it, where it came from, what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune.cards.corpus_page import CorpusFacts
+from finetune.recipe import Domain
+
+TEMPLATES = Path(__file__).parent / "templates"
+SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\|<[`"})
+
+
+def card_text(domain: Domain | None, facts: CorpusFacts, scrubbed: Mapping[str, int] | None) -> str:
+    """The card without its metadata; `scrubbed` is None where nothing was scrubbed. It holds no text of any row."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+        finalize=_cell,
+    )
+    environment.filters["count"] = "{:,}".format
+    clusters = {size: count for size, count in (facts.clusters or {}).items() if size > 1}
+    text: str = environment.get_template("dataset_card.md.jinja").render(
+        facts=facts,
+        description=domain.recipe.description if domain else "Rows for fine-tuning a language model.",
+        caution=domain.recipe.caution if domain else None,
+        by_task=_by_size(facts.by_task),
+        sources=sorted(facts.sources, key=lambda source: str(source["id"])),
+        dropped=sorted(facts.dropped, key=lambda drop: (-drop[2], drop[0], drop[1])),
+        clusters=sum(clusters.values()),
+        clustered=sum(size * count for size, count in clusters.items()),
+        largest=max(clusters, default=0),
+        eval_sets=sorted(facts.eval_sets or (), key=lambda each: str(each["name"])),
+        matched=len({hit["row"] for hit in facts.hits}),
+        scrubbed=None if scrubbed is None else _by_size(scrubbed),
+    )
+    return text
+
+
+def _by_size(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _cell(value: Any) -> Any:
+    """Text that is what it says in Markdown: it cannot break out of a table, nor become a link or HTML.
+
+    Only what a recipe says is Markdown itself.
+    """
+    is_markdown = hasattr(value, "__html__")
+    return " ".join(value.split()).translate(SPECIAL) if isinstance(value, str) and not is_markdown else value

@@ -1,0 +1,39 @@
+"""The evaluation as a file for machines and one for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+METRIC_NAMES = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "macro_f1": "macro F1", "token_f1": "token F1"}
+
+
+def as_json(
+    tasks: Mapping[str, Mapping[str, Any]], manifest: Mapping[str, Any], seconds: float, peak_memory_bytes: int
+) -> dict[str, Any]:
+    """What report.json holds: figures and lineage, no text of any row."""
+    return {
+        "tasks": dict(tasks),
+        "forgetting": None,
+        "split": manifest["config"]["split"],
+        "parents": manifest["parents"],
+        "libraries": manifest["libraries"],
+        "slmtune_version": manifest["slmtune_version"],
+        "created": manifest["created"],
+        "seconds": seconds,
+        "peak_memory_bytes": peak_memory_bytes,
+    }
+
+
+def as_html(data: Mapping[str, Any], adapter: Mapping[str, Any]) -> str:
+    """One self-contained page: table, bars with intervals, lineage; no script and nothing fetched."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("finetune.cards", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    template = environment.get_template("report.html.jinja")
+    return template.render(report=data, adapter=adapter, metric_names=METRIC_NAMES)

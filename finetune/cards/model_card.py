@@ -1,0 +1,165 @@
+"""Model cards: what the Hub shows of an adapter or a merged model, written from its manifest and its evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.artifacts import Adapter, EvalReport, Model
+from finetune.cards.model_facts import Subject, cell
+from finetune.recipe import domain_names, load_domain
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+TEMPLATES = Path(__file__).parent / "templates"
+PLACEHOLDER = "NAMESPACE/NAME"  # until a push says where the card will be read
+CAUTION = "Not tested for any use that matters: check what it says before you rely on it."
+HUB_METRICS = {  # our name -> the Hub's metric id, name of the variant
+    "accuracy": ("accuracy", "Accuracy"),
+    "weighted_f1": ("f1", "F1 (weighted)"),
+    "macro_f1": ("f1", "F1 (macro)"),
+    "token_f1": ("f1", "F1 (over words)"),
+}
+SEAL = re.compile(r"\n<!-- slmtune wrote this card: ([0-9a-f]{64}) -->\n$")
+
+log = logging.getLogger(__name__)
+
+
+def model_card(
+    artifact: Adapter | Model,
+    report: EvalReport | None,
+    *,
+    repo_id: str | None = None,
+    is_public: Callable[[str], bool] = lambda _: True,
+) -> str:
+    """The README.md of an adapter (or of the model that it was merged to): YAML metadata, then text.
+
+    The same arguments give the same bytes. `is_public` tells which of the corpus's Hub data sets may be named.
+    """
+    subject, scores = Subject(artifact), _read_report(report)
+    card = f"---\n{_metadata(subject, scores, is_public)}\n---\n\n{_body(subject, scores, repo_id or PLACEHOLDER)}"
+    return f"{card}\n<!-- slmtune wrote this card: {_digest(card)} -->\n"
+
+
+def is_untouched(card: str) -> bool:
+    """Whether slmtune wrote this card and nobody has edited it since; only such a card may be replaced."""
+    seal = SEAL.search(card)
+    return seal is not None and _digest(card[: seal.start()]) == seal[1]
+
+
+def _digest(card: str) -> str:
+    return hashlib.sha256(card.encode()).hexdigest()
+
+
+def _read_report(report: EvalReport | None) -> dict[str, Any]:
+    if report is None:
+        return {"tasks": {}}
+    scores: dict[str, Any] = json.loads((report.path / "report.json").read_text("utf-8"))
+    return scores
+
+
+def _metadata(subject: Subject, scores: Mapping[str, Any], is_public: Callable[[str], bool]) -> str:
+    """The YAML front matter, without the lines of dashes."""
+    from huggingface_hub import ModelCardData
+
+    base, results = subject.base["name"], _eval_results(subject, scores)
+    if subject.license is None:
+        log.warning("The licence of %s is unknown: the card says so. Find it out before you share.", base)
+    data = ModelCardData(
+        language="en",
+        license=subject.license or "other",
+        license_name=None if subject.license else "unknown",
+        library_name="transformers" if subject.is_merged else "peft",
+        pipeline_tag="text-generation",
+        base_model=base if subject.base_is_on_hub else None,
+        base_model_relation=("finetune" if subject.is_merged else "adapter") if subject.base_is_on_hub else None,
+        datasets=[name for name in subject.hub_datasets if is_public(name)] or None,
+        tags=["slmtune", "lora", *(["qlora"] if subject.recipe.get("load_in_4bit") else []), subject.domain],
+        metrics=sorted({result.metric_type for result in results}) or None,
+    )
+    if results:
+        data["model_name"] = f"{subject.domain}-{subject.artifact.kind}"
+        data["eval_results"] = results
+    return data.to_yaml(line_break="\n").strip()
+
+
+def _eval_results(subject: Subject, scores: Mapping[str, Any]) -> list[EvalResult]:
+    """The adapter's scores in the Hub's form."""
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type="text-generation",
+            task_name=name,
+            dataset_type=subject.domain,
+            dataset_name=f"slmtune {subject.domain} corpus, held-out rows",
+            dataset_config=name,
+            dataset_split=scores.get("split"),
+            metric_type=HUB_METRICS[metric][0],
+            metric_name=HUB_METRICS[metric][1],
+            metric_value=round(value, 4),
+        )
+        for name, task in scores["tasks"].items()
+        for metric, value in task["adapter"].items()
+        if metric in HUB_METRICS
+    ]
+
+
+def _body(subject: Subject, scores: Mapping[str, Any], repo_id: str) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    is_bundled = subject.domain in domain_names()
+    text: str = environment.get_template("model_card.md.jinja").render(
+        subject=subject,
+        kind=subject.artifact.kind,
+        base=subject.base,
+        base_package=subject.base["source"] if "==" in subject.base["source"] else None,
+        method="QLoRA" if subject.recipe.get("load_in_4bit") else "LoRA",
+        version=subject.artifact.manifest.get("slmtune_version"),
+        caution=load_domain(subject.domain).recipe.caution if is_bundled else CAUTION,
+        eval_command=f"slmtune eval --domain {subject.domain}" if is_bundled else "slmtune eval",
+        sources=[[cell(source.get(key) or "-") for key in ("id", "license")] for source in subject.sources],
+        results=[row for name, task in scores["tasks"].items() for row in _result_rows(name, task)],
+        repo_id=repo_id,
+        folder=repo_id.split("/")[-1],
+    )
+    return text
+
+
+def _result_rows(name: str, task: Mapping[str, Any]) -> list[list[str]]:
+    """The lines of the results table for a task, one a score; the interval and p are of the headline metric."""
+    rows, (low, high) = [], task["ci95"]
+    for metric, base in task["base"].items():
+        is_headline, adapter = metric == task["metric"], task["adapter"][metric]
+        majority = task.get("majority") if metric == "accuracy" else None
+        rows.append(
+            [
+                cell(name),
+                str(task["n"]),
+                HUB_METRICS.get(metric, ("", metric))[1],
+                "-" if majority is None else f"{majority:.3f}",
+                f"{base:.3f}",
+                f"{adapter:.3f}",
+                f"{adapter - base:+.3f}",
+                f"{low:+.3f} to {high:+.3f}" if is_headline else "",
+                _p_value(task.get("p_value")) if is_headline else "",
+            ]
+        )
+    return rows
+
+
+def _p_value(value: float | None) -> str:
+    return "-" if value is None else ("< 0.001" if value < 0.001 else f"{value:.3f}")

@@ -1,0 +1,289 @@
+"""Is this machine ready? Every check says what it found and, where it fails, how to mend it.
+
+Versions are read from installed metadata: importing proves nothing, since `import datasets` succeeds beside a folder of
+that name even where the library is missing. Only the checks that try the hardware import torch.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from finetune.hub.settings import is_offline
+from finetune.models import pypi_wheel
+from finetune.recipe import DEFAULT_MODEL
+
+DISTRIBUTION = "slmtune"
+GIB = 2**30
+MIN_DISK = 2 * GIB  # the default base model in two precisions, a merged model, and room for a corpus
+MIN_MEMORY = 5 * GIB  # training the default model on a CPU with its default settings peaks at 4.6
+HUB_TIMEOUT = 3.0  # seconds
+NF4_TOLERANCE = 0.2  # of the largest weight; half of the widest gap between NF4 levels is 0.152 (QLoRA, appendix E)
+CUDA_HELP = "https://pytorch.org/get-started/locally"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. A failed check that is not `required` narrows what slmtune can do, but does not stop it."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str | None = None
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """All findings; `ok` says whether every required one is good."""
+
+    ok: bool
+    checks: tuple[Check, ...]
+
+
+def run_checks(*, workspace: Path, offline: bool) -> DoctorReport:
+    """Look at Python, libraries, hardware, disk, Hub and cache, in under ten seconds; changes nothing.
+
+    Args:
+        workspace: where runs are to be kept; need not exist.
+        offline: do not ask the Hub.
+    """
+    offline = offline or is_offline()
+    checks = (
+        _guarded("python", _check_python),
+        _guarded("libraries", _check_libraries),
+        _guarded("torch", _check_torch),
+        _guarded("cuda", _check_cuda),
+        _guarded("bitsandbytes", _check_bitsandbytes),
+        _guarded("memory", _check_memory),
+        _guarded("disk", lambda: _check_disk(workspace)),
+        _guarded("workspace", lambda: _check_workspace(workspace)),
+        _guarded("cache", _check_cache),
+        _guarded("base-model", lambda: _check_base_model(offline=offline)),
+        _guarded("hub", lambda: _check_hub(offline=offline)),
+    )
+    return DoctorReport(all(check.ok or not check.required for check in checks), checks)
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    """Run a check; a library that is missing or broken is its finding, not a crash."""
+    try:
+        return check()
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        culprit = (error.name if isinstance(error, ImportError) else None) or name
+        return Check(name, False, f"cannot be checked: {reason}", _install(_requirements(culprit), "--force-reinstall"))
+
+
+def _check_python() -> Check:
+    found = platform.python_version()
+    slmtune = _distribution()
+    wanted = slmtune.metadata["Requires-Python"] if slmtune else ""
+    ok = SpecifierSet(wanted).contains(found, prereleases=True)
+    return Check(
+        "python",
+        ok,
+        f"{found}, wanted {wanted or 'unknown'}",
+        None if ok else f"Make an environment with Python {wanted}",
+    )
+
+
+def _check_libraries() -> Check:
+    """Compare what is installed with the ranges that slmtune's own metadata declares."""
+    required = _requirements()
+    if not required:
+        return Check(
+            "libraries", False, "slmtune is not installed in this Python, so its needs are unknown", _install([])
+        )
+    problems, broken = [], []
+    for requirement in required:
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            problems.append(f"{requirement.name} is missing")
+            broken.append(requirement)
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            problems.append(f"{requirement.name} {version} is not {requirement.specifier}")
+            broken.append(requirement)
+    if problems:
+        return Check("libraries", False, "; ".join(problems), _install(broken))
+    return Check("libraries", True, f"{len(required)} libraries, each in its tested range")
+
+
+def _check_torch() -> Check:
+    import torch
+
+    return Check("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def _check_cuda() -> Check:
+    """No GPU is fine; a GPU that torch cannot use is not."""
+    import torch
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return Check(
+            "cuda", True, f"{properties.name}, {properties.total_memory / GIB:.1f} GiB, CUDA {torch.version.cuda}"
+        )
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
+        return Check("cuda", True, "hidden by CUDA_VISIBLE_DEVICES: training runs on the CPU")
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return Check("cuda", True, "no GPU: training runs on the CPU")
+    if torch.version.cuda is None:
+        detail = f"there is a GPU, but torch {torch.__version__} is built for the CPU only"
+        return Check("cuda", False, detail, f"Install a CUDA build of torch: {CUDA_HELP}")
+    detail = f"there is a GPU, but torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use it"
+    return Check(
+        "cuda", False, detail, f"Update the driver (see nvidia-smi), or install torch for its CUDA: {CUDA_HELP}"
+    )
+
+
+def _check_bitsandbytes() -> Check:
+    """Quantise to NF4 and back on the device that training would use: importing alone does not load the kernels."""
+    import torch
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    weights = torch.linspace(-1, 1, 64, device=device).repeat(64, 1)  # 64: the block that shares a scale
+    packed, state = quantize_4bit(weights, compress_statistics=True, quant_type="nf4")
+    error = (dequantize_4bit(packed, state, quant_type="nf4") - weights).abs().max().item()
+    detail = (
+        f"{metadata.version('bitsandbytes')} quantises on {device} (largest error {error:.2f} of the largest weight)"
+    )
+    if error <= NF4_TOLERANCE:
+        return Check("bitsandbytes", True, detail)
+    fix = _install(_requirements("bitsandbytes"), "--force-reinstall") + ", or train with --no-load-in-4bit"
+    return Check("bitsandbytes", False, detail, fix)
+
+
+def _check_memory() -> Check:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    detail = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB are free"
+    if memory.available >= MIN_MEMORY:
+        return Check("memory", True, detail, required=False)
+    detail += f"; training on the CPU with the default settings wants {MIN_MEMORY // GIB}"
+    fix = "Close other programs, or train with --per-device-train-batch-size 2 --gradient-accumulation-steps 4"
+    return Check("memory", False, detail, fix, required=False)
+
+
+def _check_disk(workspace: Path) -> Check:
+    free = {folder: shutil.disk_usage(_existing(folder)).free for folder in (workspace, *_caches())}
+    detail = "; ".join(f"{folder}: {amount / GIB:.1f} GiB free" for folder, amount in free.items())
+    if min(free.values()) >= MIN_DISK:
+        return Check("disk", True, detail)
+    fix = f"Free {MIN_DISK // GIB} GiB, or move: --run-dir for the workspace, HF_HOME and XDG_CACHE_HOME for the caches"
+    return Check("disk", False, detail, fix)
+
+
+def _check_workspace(workspace: Path) -> Check:
+    reason = _why_not_writable(workspace)
+    if reason is None:
+        return Check("workspace", True, f"{workspace} can be written")
+    return Check("workspace", False, f"{workspace} cannot be written ({reason})", "Choose another with --run-dir")
+
+
+def _check_cache() -> Check:
+    for folder in _caches():
+        if reason := _why_not_writable(folder):
+            fix = "Point XDG_CACHE_HOME (slmtune) and HF_HOME (Hugging Face) at folders that you can write"
+            return Check("cache", False, f"{folder} cannot be written ({reason})", fix)
+    return Check("cache", True, " and ".join(map(str, _caches())) + " can be written")
+
+
+def _check_base_model(*, offline: bool) -> Check:
+    from finetune.models import find
+
+    folder = find.cached_folder(DEFAULT_MODEL)
+    if folder is not None:
+        return Check("base-model", True, f"{DEFAULT_MODEL} is cached in {folder}")
+    if not offline:
+        return Check("base-model", True, f"{DEFAULT_MODEL} is not cached: the first training fetches it")
+    fix = "Run once without --offline (and without HF_HUB_OFFLINE), or give --model a local folder"
+    return Check("base-model", False, f"{DEFAULT_MODEL} is not cached, and the network is forbidden", fix)
+
+
+def _check_hub(*, offline: bool) -> Check:
+    """Any answer below 500 counts: the question is whether the Hub is there, not whether a model is."""
+    if offline:
+        return Check("hub", True, "not asked: offline", required=False)
+    from huggingface_hub.constants import ENDPOINT
+
+    answers: SimpleQueue[str | int] = SimpleQueue()
+    # A thread, because the look-up of a name has no timeout of its own.
+    threading.Thread(target=_ask, args=(f"{ENDPOINT}/api/models/{pypi_wheel.HUB_ID}", answers), daemon=True).start()
+    try:
+        answer = answers.get(timeout=HUB_TIMEOUT)
+    except Empty:
+        answer = f"no answer in {HUB_TIMEOUT:.0f} s"
+    if isinstance(answer, int) and answer < 500:
+        return Check("hub", True, f"{ENDPOINT} answers", required=False)
+    problem = f"answers {answer}" if isinstance(answer, int) else f"cannot be reached ({answer})"
+    fix = (
+        "Check the connection, proxy and HF_ENDPOINT, or work with --offline. Without the Hub: cached models, local "
+        f"folders and bundled samples work, and {DEFAULT_MODEL} comes from the Python package index"
+    )
+    return Check("hub", False, f"{ENDPOINT} {problem}", fix, required=False)
+
+
+def _ask(url: str, answers: SimpleQueue[str | int]) -> None:
+    import httpx2
+
+    try:
+        answers.put(httpx2.get(url, timeout=HUB_TIMEOUT, follow_redirects=False).status_code)
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+        answers.put(str(error) or type(error).__name__)
+
+
+def _caches() -> tuple[Path, Path]:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return pypi_wheel.cache_dir(), Path(HF_HUB_CACHE)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    folder = folder.expanduser().absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _why_not_writable(folder: Path) -> str | None:
+    """Try to write where the folder is or would be made; leaves nothing behind."""
+    try:
+        with tempfile.TemporaryFile(dir=_existing(folder)):
+            return None
+    except OSError as error:
+        return error.strerror or type(error).__name__
+
+
+def _distribution() -> metadata.Distribution | None:
+    return next(iter(metadata.distributions(name=DISTRIBUTION)), None)
+
+
+def _requirements(name: str | None = None) -> list[Requirement]:
+    """What slmtune needs on this machine, without extras, or of that the library `name`."""
+    slmtune = _distribution()
+    declared = [Requirement(line) for line in (slmtune.requires if slmtune else None) or []]
+    needed = [one for one in declared if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return [one for one in needed if name is None or canonicalize_name(one.name) == canonicalize_name(name)]
+
+
+def _install(requirements: list[Requirement], options: str = "") -> str:
+    """The pip command that brings these requirements, or else slmtune, into this Python."""
+    wanted = " ".join(f'"{one.name}{one.specifier}"' for one in requirements) or DISTRIBUTION
+    return " ".join(filter(None, (sys.executable, "-m pip install", options, wanted)))

@@ -1,0 +1,65 @@
+"""A new domain of one's own: a folder that works as it is and is meant to be edited."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from finetune.artifacts import make_folder, replace_folder
+from finetune.errors import InputError
+from finetune.recipe import CUSTOM_DOMAIN, domain_names, load_domain
+
+TEMPLATE = Path(__file__).parent / "domain_template"
+NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+LONGEST = 40
+
+
+def new_domain(name: str, folder: Path) -> Path:
+    """Write the files of a domain called `name` to `folder`, which must not exist yet; the folder is whole or not there.
+
+    Raises:
+        InputError: the name cannot be used, the folder exists, or it cannot be written.
+    """
+    _check_name(name)
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"{folder} exists already, and nothing in it is touched. Choose another name or --output-dir")
+    values = {"__name__": name, "__title__": name.replace("-", " ").capitalize(), "__folder__": folder.resolve().name}
+    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        make_folder(staging)
+        for path, text in _template_files():
+            target = staging / path
+            make_folder(target.parent)
+            for mark, value in values.items():
+                text = text.replace(mark, value)
+            target.write_text(text, "utf-8")
+        replace_folder(staging, folder)
+    except OSError as error:
+        raise InputError(f"Cannot write {folder}: {error.strerror or error}. Choose another --output-dir") from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    load_domain(str(folder))  # the template is a valid recipe with any name
+    return folder
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name) or len(name) > LONGEST:
+        raise InputError(
+            f"{name!r} cannot be the name of a domain. Use small letters, digits and single hyphens, a letter first, "
+            f"{LONGEST} characters at most, such as contract-law"
+        )
+    taken = [*domain_names(), CUSTOM_DOMAIN]
+    if name in taken:
+        raise InputError(
+            f"A domain {name!r} comes with slmtune, and both would share a workspace. Choose another name than "
+            f"{', '.join(taken)}"
+        )
+
+
+def _template_files() -> Iterator[tuple[Path, str]]:
+    for path in sorted(TEMPLATE.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path.relative_to(TEMPLATE), path.read_text("utf-8")

@@ -1,0 +1,135 @@
+"""How long rows are: in tokens as a base model will see them, or in words where its tokenizer is not at hand."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from finetune.models.chat_template import render
+from finetune.records import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LIMITS = (512, 1024, 2048)  # maximum lengths that people train with
+BINS = 12  # about as many bars as one takes in at a glance
+WORD = re.compile(r"\S+")
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Rows with a length from `low` to `high`, both included."""
+
+    low: int
+    high: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths of `measured` rows drawn from `rows`. `above` is the share of rows longer than each of `LIMITS`.
+
+    `median` and `p95` are nearest ranks, so lengths that some row has. `supervised_share` is the share of all units that
+    belong to answers and carry loss.
+    """
+
+    unit: Literal["tokens", "words"]
+    tokenizer: str | None  # the base model's name; None for words
+    measured: int
+    rows: int
+    min: int
+    median: int
+    p95: int
+    max: int
+    above: Mapping[int, float]
+    supervised_share: float
+    histogram: tuple[Bin, ...]
+
+
+Ruler = Callable[[Example], tuple[int, int]]  # measures a row: its length, and how much of that carries loss
+
+
+def token_ruler(tokenizer: PreTrainedTokenizerBase) -> Ruler:
+    """Measure with the renderer that training uses: template, end-of-turn tokens and all."""
+
+    def measure(example: Example) -> tuple[int, int]:
+        rendered = render(tokenizer, example)
+        return len(rendered.ids), sum(rendered.supervised)
+
+    return measure
+
+
+def count_words(example: Example) -> tuple[int, int]:
+    """Words of a row, and those of its answers; a word is what stands between white space."""
+    words = [(len(WORD.findall(turn.content)), turn.role == "assistant") for turn in example.messages]
+    return sum(count for count, _ in words), sum(count for count, is_answer in words if is_answer)
+
+
+def measure_rows(
+    examples: Iterable[Example], ruler: Ruler, *, rows: int, unit: Literal["tokens", "words"], tokenizer: str | None
+) -> Lengths | None:
+    """Measure every example; None where there is none. Keeps one count a distinct length, never a row."""
+    lengths: Counter[int] = Counter()
+    supervised = 0
+    for example in examples:
+        length, answers = ruler(example)
+        lengths[length] += 1
+        supervised += answers
+    measured = lengths.total()
+    if not measured:
+        return None
+    units = sum(length * count for length, count in lengths.items())
+    return Lengths(
+        unit=unit,
+        tokenizer=tokenizer,
+        measured=measured,
+        rows=rows,
+        min=min(lengths),
+        median=_rank(lengths, 0.5),
+        p95=_rank(lengths, 0.95),
+        max=max(lengths),
+        above={limit: sum(count for length, count in lengths.items() if length > limit) / measured for limit in LIMITS},
+        supervised_share=supervised / units if units else 0.0,
+        histogram=histogram(lengths),
+    )
+
+
+def histogram(lengths: Mapping[int, int]) -> tuple[Bin, ...]:
+    """Bins of equal, round width up to the 95th percentile or a little above, and one for the long tail if there is any.
+
+    `lengths` maps a length to the number of rows that have it.
+    """
+    if not lengths:
+        return ()
+    longest, step = max(lengths), _round_step(_rank(lengths, 0.95) / BINS)
+    full = max(1, math.ceil(_rank(lengths, 0.95) / step))
+    counts = [0] * full
+    tail = 0
+    for length, rows in lengths.items():
+        number = max(length - 1, 0) // step  # the first bin holds 0 as well
+        if number < full:
+            counts[number] += rows
+        else:
+            tail += rows
+    bins = [Bin(number * step + 1 if number else 0, (number + 1) * step, rows) for number, rows in enumerate(counts)]
+    return (*bins, Bin(full * step + 1, longest, tail)) if tail else tuple(bins)
+
+
+def _rank(lengths: Mapping[int, int], share: float) -> int:
+    """The smallest length that at least this share of the rows does not exceed."""
+    wanted, seen = math.ceil(share * sum(lengths.values())), 0
+    for length in sorted(lengths):
+        seen += lengths[length]
+        if seen >= wanted:
+            return length
+    return max(lengths)
+
+
+def _round_step(width: float) -> int:
+    """The next width of 1, 2 or 5 times a power of ten."""
+    power: int = 10 ** max(0, math.floor(math.log10(max(width, 1))))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= width)

@@ -1,0 +1,266 @@
+"""Look at a corpus: counts, what was left out, lengths and some rows, without ever holding more than a batch of it.
+
+Samples are the one place where slmtune shows the text of rows, because the user asked to see them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from finetune.artifacts import Corpus
+from finetune.corpus.lengths import Lengths, count_words, measure_rows, token_ruler
+from finetune.corpus.store import to_example
+from finetune.errors import HubError, InputError, OfflineError
+from finetune.models.tokenizer import find_tokenizer
+from finetune.recipe import load_adapter_recipe
+from finetune.records import SPLITS, Example, Message, Split
+
+MEASURED = (
+    2_000  # rows; the 95th percentile is then within about one percentile point (sqrt(0.95 · 0.05 / 2000) = 0.5 %)
+)
+COUNTED_AT_ONCE, READ_AT_ONCE = 65_536, 1_024  # rows in memory, without and with their text
+COUNTED = ("task", "source", "license", "label")
+READ = ("id", "messages", "task", "label", "source")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SourceCount:
+    """Rows of a source; `uri` and `revision` are what the manifest says."""
+
+    id: str
+    rows: int
+    license: str
+    uri: str | None
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class DropCount:
+    """Rows that a step of preparation left out for one reason."""
+
+    step: str
+    reason: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row, with its text."""
+
+    id: str
+    split: Split
+    task: str
+    source: str
+    label: str | None
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class CorpusView:
+    """What there is to see of a corpus. `labels` counts the labels of each source; `lengths` is None without rows."""
+
+    corpus: Path
+    domain: str | None
+    fingerprint: str
+    rows: int
+    splits: Mapping[Split, int]
+    tasks: Mapping[str, int]
+    sources: tuple[SourceCount, ...]
+    labels: Mapping[str, Mapping[str, int]]
+    drops: tuple[DropCount, ...]
+    lengths: Lengths | None
+    samples: tuple[Sample, ...]
+    notes: tuple[str, ...]
+
+
+def show_corpus(corpus_path: Path, *, model: str | None = None, samples: int = 3, seed: int = 42) -> CorpusView:
+    """Look at a corpus.
+
+    Args:
+        corpus_path: the folder of a corpus.
+        model: whose tokenizer measures lengths: a preset, a Hub id or a folder; only its tokenizer is fetched. None: the
+            model that the corpus's domain trains by default, if its tokenizer is on this machine already.
+        samples: rows to show of each task.
+        seed: decides which rows are shown and, of more than `MEASURED` rows, which are measured.
+
+    Raises:
+        MissingStageError: there is no corpus.
+        ArtifactError: it is damaged.
+        InputError: the model cannot be what it should. One that is merely out of reach is no error: lengths are in words
+            then, and a note says so.
+    """
+    if samples < 0:
+        raise InputError(f"--samples {samples} is negative. Give 0 or more rows a task")
+    corpus = Corpus.open(corpus_path)
+    counts, drawn = _count(corpus, samples, seed)
+    lengths, notes = _measure(corpus, drawn.measured, sum(counts.values()), model)
+    by_label: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for (_, _, source, _, label), rows in counts.items():
+        if label is not None:
+            by_label[source][label] += rows
+    return CorpusView(
+        corpus=corpus.path,
+        domain=corpus.manifest.get("domain"),
+        fingerprint=corpus.fingerprint,
+        rows=sum(counts.values()),
+        splits={split: sum(rows for key, rows in counts.items() if key[0] == split) for split in SPLITS},
+        tasks=_by_size(_sum(counts, 1)),
+        sources=_sources(corpus, counts),
+        labels={source: _by_size(labels) for source, labels in sorted(by_label.items())},
+        drops=_drops(corpus),
+        lengths=lengths,
+        samples=tuple(_to_sample(split, example) for split, example in _read(corpus, drawn.shown)),
+        notes=notes,
+    )
+
+
+Key = tuple[Split, str, str, str, str | None]  # split and COUNTED
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Positions of rows, ascending; a position counts on over all files of all splits."""
+
+    measured: list[int]
+    shown: list[int]
+
+
+def _count(corpus: Corpus, samples: int, seed: int) -> tuple[Counter[Key], _Drawn]:
+    """Count rows and draw some in one pass over the short columns.
+
+    Every row draws a number, and those with the smallest are taken: as fair as shuffling, and nothing has to be kept but
+    the smallest so far.
+    """
+    counts: Counter[Key] = Counter()
+    random = np.random.default_rng(abs(seed))
+    measured, shown, start = _Smallest(MEASURED), defaultdict[str, _Smallest](lambda: _Smallest(samples)), 0
+    for split, file in _files(corpus):
+        with parquet.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(COUNTED_AT_ONCE, columns=list(COUNTED)):
+                grouped = pa.Table.from_batches([batch]).group_by(list(COUNTED)).aggregate([([], "count_all")])
+                for row in grouped.to_pylist():
+                    counts[split, row["task"], row["source"], row["license"], row["label"]] += row["count_all"]
+                numbers, positions = random.random(len(batch)), np.arange(start, start + len(batch))
+                measured.offer(numbers, positions)
+                tasks = batch.column("task").to_numpy(zero_copy_only=False)
+                for task in dict.fromkeys(tasks):
+                    shown[task].offer(numbers[tasks == task], positions[tasks == task])
+                start += len(batch)
+    return counts, _Drawn(measured.taken(), sorted(position for task in shown.values() for position in task.taken()))
+
+
+class _Smallest:
+    """Keeps the positions that go with the `size` smallest numbers offered so far."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.numbers, self.positions = np.empty(0), np.empty(0, dtype=np.int64)
+
+    def offer(self, numbers: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> None:
+        """Look at more rows."""
+        numbers = np.concatenate([self.numbers, numbers])
+        best = np.argsort(numbers, kind="stable")[: self.size]
+        self.numbers, self.positions = numbers[best], np.concatenate([self.positions, positions])[best]
+
+    def taken(self) -> list[int]:
+        """The positions, ascending."""
+        return sorted(self.positions.tolist())
+
+
+def _read(corpus: Corpus, positions: list[int]) -> Iterator[tuple[Split, Example]]:
+    """The rows at ascending positions; row groups without one are not read."""
+    wanted, start = np.asarray(positions, dtype=np.int64), 0
+    for split, file in _files(corpus):
+        with parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20) as opened:
+            for group in range(opened.num_row_groups):
+                end = start + opened.metadata.row_group(group).num_rows
+                if ((wanted >= start) & (wanted < end)).any():
+                    for batch in opened.iter_batches(READ_AT_ONCE, row_groups=[group], columns=list(READ)):
+                        here = wanted[(wanted >= start) & (wanted < start + len(batch))] - start
+                        for row in batch.take(pa.array(here)).to_pylist():
+                            yield split, to_example(row)
+                        start += len(batch)
+                start = end
+
+
+def _files(corpus: Corpus) -> Iterator[tuple[Split, Path]]:
+    for split in SPLITS:
+        for file in sorted((corpus.path / "data").glob(f"{split}-*.parquet")):
+            yield split, file
+
+
+def _measure(
+    corpus: Corpus, positions: list[int], rows: int, model: str | None
+) -> tuple[Lengths | None, tuple[str, ...]]:
+    """Lengths in tokens; in words, with the reason as a note, where there are no tokens to be had."""
+    name = model or load_adapter_recipe(corpus.manifest.get("domain")).model
+
+    def examples() -> Iterator[Example]:
+        return (example for _, example in _read(corpus, positions))
+
+    try:
+        ruler = token_ruler(find_tokenizer(name, fetch=model is not None))
+    except (OfflineError, HubError) as error:
+        why = str(error)
+    else:
+        try:
+            return measure_rows(examples(), ruler, rows=rows, unit="tokens", tokenizer=name), ()
+        except InputError as error:  # the chat template refuses a row: training would say so and stop
+            why = str(error)
+    lengths = measure_rows(examples(), count_words, rows=rows, unit="words", tokenizer=None)
+    return lengths, (f"Lengths are in words, not tokens. {why}",)
+
+
+def _sources(corpus: Corpus, counts: Mapping[Key, int]) -> tuple[SourceCount, ...]:
+    licenses: defaultdict[str, set[str]] = defaultdict(set)
+    for _, _, source, license_, _ in counts:
+        licenses[source].add(license_ or "unknown")
+    told = {source.get("id"): source for source in corpus.manifest.get("sources", ())}
+    return tuple(
+        SourceCount(
+            id=source,
+            rows=rows,
+            license=", ".join(sorted(licenses[source])),
+            uri=told.get(source, {}).get("uri"),
+            revision=told.get(source, {}).get("revision"),
+        )
+        for source, rows in _by_size(_sum(counts, 2)).items()
+    )
+
+
+def _drops(corpus: Corpus) -> tuple[DropCount, ...]:
+    """Count drops.jsonl line by line: it may be as long as the corpus."""
+    counts: Counter[tuple[str, str]] = Counter()
+    file = corpus.path / "drops.jsonl"
+    if file.is_file():
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                drop = json.loads(line)
+                counts[drop["step"], drop["reason"]] += 1
+    return tuple(DropCount(step, reason, rows) for (step, reason), rows in _by_size(counts).items())
+
+
+def _sum(counts: Mapping[Key, int], part: int) -> Counter[str]:
+    sums: Counter[str] = Counter()
+    for key, rows in counts.items():
+        sums[key[part] or ""] += rows
+    return sums
+
+
+def _by_size(counts: Mapping[T, int]) -> dict[T, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _to_sample(split: Split, example: Example) -> Sample:
+    return Sample(example.id, split, example.task, example.source, example.label, example.messages)

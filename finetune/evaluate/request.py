@@ -1,0 +1,57 @@
+"""What `slmtune eval` is asked for, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.artifacts import Adapter, Corpus
+from finetune.records import Split
+
+# (task, model, rows done, rows in all)
+Progress = Callable[[str, str, int, int], None]
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """What to evaluate, on which rows, and where the report goes."""
+
+    adapter: Path
+    corpus: Path
+    output_dir: Path
+    split: Split = "test"
+    tasks: tuple[str, ...] = ()
+    limit: int | None = None
+    batch_size: int = 16
+    max_new_tokens: int = 160
+    model: str | None = None
+    overwrite: bool = False
+    train_command: str = Adapter.made_by  # named when the adapter is missing
+    prepare_command: str = Corpus.made_by
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One task's figures; `delta` is adapter minus base in `metric`, with its 95 % interval."""
+
+    n: int
+    metric: str
+    majority: float | None
+    majority_label: str | None
+    base: dict[str, float]
+    adapter: dict[str, float]
+    delta: float
+    ci95: tuple[float, float]
+    p_value: float
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """The report's place and its figures."""
+
+    report: Path
+    tasks: dict[str, TaskScore]
+    seconds: float
+    peak_memory_bytes: int
+    forgetting: None = None  # the general-ability probe is not part of this version

@@ -1,0 +1,154 @@
+"""Adapter + Corpus → EvalReport: base and adapter side by side, through one prompt, one decoding and one scorer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from finetune.artifacts import Adapter, ArtifactWriter, Corpus, EvalReport, ensure_replaceable, write_json, writing
+from finetune.cards import eval_report
+from finetune.evaluate import metrics, scoring, significance
+from finetune.evaluate.request import EvalRequest, EvalResult, Progress, TaskScore
+from finetune.evaluate.tasks import EvalTask, tasks_of
+from finetune.machine import peak_bytes
+from finetune.models.load import Loaded, load_adapter
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's answers to a task's rows, in order, with the probability of each choice where there are choices."""
+
+    texts: list[str]
+    probabilities: list[dict[str, float]]
+
+
+def evaluate(request: EvalRequest, on_progress: Progress | None = None) -> EvalResult:
+    """Score base and adapter on held-out rows and write report.json, report.html and samples.jsonl."""
+    started = time.monotonic()
+    ensure_replaceable(request.output_dir, overwrite=request.overwrite)
+    adapter = Adapter.open(request.adapter, command=request.train_command)
+    corpus = Corpus.open(request.corpus, command=request.prepare_command)
+    tasks = tasks_of(corpus, request.split, request.tasks, request.limit)
+    loaded = load_adapter(adapter, request.model)
+    with writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer:
+        scores: dict[str, TaskScore] = {}
+        samples: list[dict[str, Any]] = []
+        for task in tasks:
+            answers = {name: _answer(loaded, task, name, request, on_progress) for name in ("base", "adapter")}
+            scores[task.name] = _score(task, answers["base"], answers["adapter"])
+            samples += _samples(task, answers)
+        result = EvalResult(request.output_dir / "report.html", scores, time.monotonic() - started, peak_bytes())
+        _write(writer, request, adapter, corpus, result, samples)
+    return result
+
+
+def _answer(loaded: Loaded, task: EvalTask, name: str, request: EvalRequest, on_progress: Progress | None) -> Answers:
+    done = 0
+
+    def on_rows(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if on_progress:
+            on_progress(task.name, name, done, len(task.examples))
+
+    with loaded.model.disable_adapter() if name == "base" else contextlib.nullcontext():
+        if task.metric == "token_f1":
+            texts = scoring.generate(
+                loaded,
+                task.examples,
+                batch_size=request.batch_size,
+                max_new_tokens=request.max_new_tokens,
+                on_rows=on_rows,
+            )
+            return Answers(texts, [])
+        rows = scoring.label_logprobs(loaded, task.examples, batch_size=request.batch_size, on_rows=on_rows)
+    return pick_labels(task, rows)
+
+
+def pick_labels(task: EvalTask, rows: Sequence[Sequence[float]]) -> Answers:
+    """The likeliest choice of each row, and the choices' probabilities relative to each other."""
+    import numpy as np
+
+    texts, probabilities = [], []
+    for example, row in zip(task.examples, rows, strict=True):
+        shares = np.exp(np.array(row) - max(row))
+        shares /= shares.sum()
+        texts.append(example.choices[int(np.argmax(row))])
+        probabilities.append(
+            {choice: round(float(share), 6) for choice, share in zip(example.choices, shares, strict=True)}
+        )
+    return Answers(texts, probabilities)
+
+
+def _score(task: EvalTask, base: Answers, adapter: Answers) -> TaskScore:
+    if task.metric == "token_f1":
+        rows = [
+            [metrics.token_f1(example.answer, text) for example, text in zip(task.examples, answers.texts, strict=True)]
+            for answers in (base, adapter)
+        ]
+        comparison = significance.compare_means(rows[0], rows[1])
+        means = [{"token_f1": sum(values) / len(values)} for values in rows]
+        majority = None
+    else:
+        labels = [example.label or example.answer for example in task.examples]
+        comparison = significance.compare_labels(labels, base.texts, adapter.texts)
+        means = [metrics.classification_scores(labels, answers.texts) for answers in (base, adapter)]
+        majority = metrics.majority(labels)
+    return TaskScore(
+        n=len(task.examples),
+        metric=task.metric,
+        majority=majority.scores["accuracy"] if majority else None,
+        majority_label=majority.label if majority else None,
+        base=means[0],
+        adapter=means[1],
+        delta=comparison.delta,
+        ci95=comparison.ci95,
+        p_value=comparison.p_value,
+    )
+
+
+def _samples(task: EvalTask, answers: dict[str, Answers]) -> list[dict[str, Any]]:
+    samples = []
+    for number, example in enumerate(task.examples):
+        sample: dict[str, Any] = {"task": task.name, "id": example.id, "reference": example.label or example.answer}
+        for name, given in answers.items():
+            sample[name] = given.texts[number]
+            if given.probabilities:
+                sample[f"{name}_probabilities"] = given.probabilities[number]
+        samples.append(sample)
+    return samples
+
+
+def _write(
+    writer: ArtifactWriter,
+    request: EvalRequest,
+    adapter: Adapter,
+    corpus: Corpus,
+    result: EvalResult,
+    samples: list[dict[str, Any]],
+) -> None:
+    writer.manifest["config"] = {
+        "split": request.split,
+        "tasks": sorted(result.tasks),
+        "limit": request.limit,
+        "max_new_tokens": request.max_new_tokens,
+    }
+    writer.manifest["parents"] = {
+        "adapter": {"fingerprint": adapter.fingerprint},
+        "corpus": {"fingerprint": corpus.fingerprint, "domain": corpus.manifest.get("domain")},
+        "base_model": adapter.manifest["parents"]["base_model"],
+    }
+    data = eval_report.as_json(
+        {name: asdict(score) for name, score in result.tasks.items()},
+        writer.manifest,
+        result.seconds,
+        result.peak_memory_bytes,
+    )
+    write_json(writer.folder / "report.json", data)
+    (writer.folder / "report.html").write_text(eval_report.as_html(data, adapter.manifest), "utf-8")
+    lines = (json.dumps(sample, ensure_ascii=False) for sample in samples)
+    (writer.folder / "samples.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")

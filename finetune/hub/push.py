@@ -1,0 +1,230 @@
+"""Putting an artifact on the Hub: looked through, private unless told otherwise, in one commit or none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetInfo, HfApi, ModelInfo, get_token
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
+
+from finetune.artifacts import MANIFEST, Adapter, Artifact, Corpus, EvalReport, Model, sha256_of
+from finetune.cards.model_card import is_untouched, model_card
+from finetune.errors import ArtifactError, InputError, SlmtuneError
+from finetune.hub.client import LOGIN, explained, patiently
+from finetune.hub.disclosure import check_disclosure
+from finetune.hub.repo import CARD, SHARED, Repo, check_repo_id
+
+OVERTAKEN = (409, 412)  # someone else committed in between: look again
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What is on the Hub now; `changed` is false where it was there already and no commit was made."""
+
+    repo_id: str
+    url: str
+    kind: str
+    commit: str
+    private: bool
+    files: int
+    bytes: int
+    changed: bool
+
+
+def push(
+    path: Path, repo_id: str, *, public: bool = False, message: str | None = None, token: str | None = None
+) -> PushResult:
+    """Put a corpus (as a data set repository), adapter or model on the Hub, in one commit.
+
+    A new repository is private unless `public`; the visibility of an existing one is never changed. Pushing what is
+    there already makes no commit.
+
+    Raises:
+        InputError: a bad name, no login, or `public` and the repository's visibility disagree.
+        ArtifactError: the artifact is damaged.
+        CheckFailedError: a file holds what should not be shared.
+        HubError: the Hub refused or cannot be reached.
+    """
+    check_repo_id(repo_id)
+    artifact = open_shared(Path(path))
+    check_disclosure(_payload(artifact), token or get_token())
+    with explained(repo_id):
+        api = HfApi(token=_require_token(token))
+        user = _describe_user(api.whoami())
+    repo = Repo(api, repo_id, "dataset" if isinstance(artifact, Corpus) else "model")
+    with explained(repo_id, user):
+        info = _ensure_visibility(repo, public=public)
+        refresh_card(artifact, repo)
+        files = _payload(artifact)
+        text = message or f"Push {artifact.kind} {artifact.fingerprint[:12]}"
+        looks = count(1)
+        commit = patiently(lambda: _bring_up_to_date(repo, artifact, files, text, next(looks)), also=OVERTAKEN)
+    if commit == info.sha:
+        log.info("%s holds this %s already: nothing to commit.", repo_id, artifact.kind)
+    size = sum(file.stat().st_size for file in files.values())
+    return PushResult(
+        repo_id, repo.url, artifact.kind, commit, bool(info.private), len(files), size, changed=commit != info.sha
+    )
+
+
+def open_shared(path: Path) -> Artifact:
+    """Open and verify an artifact of any kind that can be shared.
+
+    Raises:
+        ArtifactError: it is damaged, or is none.
+    """
+    kinds = ", ".join(SHARED)
+    try:
+        kind = json.loads((path / MANIFEST).read_text("utf-8"))["kind"]
+    except OSError:
+        raise ArtifactError(
+            f"{path} holds nothing that slmtune made: it has no {MANIFEST}. Give one of: {kinds}"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise ArtifactError(f"{path} is damaged: {MANIFEST} cannot be read") from None
+    if kind not in SHARED:
+        raise ArtifactError(f"{path} is of the kind {kind!r}, which is not shared on its own. Give one of: {kinds}")
+    return SHARED[kind].open(path)
+
+
+def refresh_card(artifact: Artifact, repo: Repo) -> None:
+    """Write the model card again, with the repository's name and the evaluation beside the adapter, if there is one.
+
+    A card that someone has edited is left alone.
+    """
+    card = artifact.path / CARD
+    if not isinstance(artifact, Adapter | Model) or (card.is_file() and not is_untouched(card.read_text("utf-8"))):
+        return
+    text = model_card(artifact, _report_of(artifact), repo_id=repo.id, is_public=partial(_is_public, repo.api))
+    if not card.is_file() or card.read_text("utf-8") != text:
+        try:
+            card.write_text(text, "utf-8")
+        except OSError:
+            log.warning("%s cannot be written: the card goes out as it is.", card)
+
+
+def _report_of(artifact: Artifact) -> EvalReport | None:
+    """The evaluation in the same workspace, if it is of this very artifact."""
+    try:
+        report = EvalReport.open(artifact.path.resolve().parent / "eval")
+    except SlmtuneError:
+        return None
+    adapter = artifact.fingerprint if isinstance(artifact, Adapter) else _adapter_in(artifact)
+    if _adapter_in(report) != adapter:
+        log.info("%s is of another adapter: the card does not quote it.", report.path)
+        return None
+    return report
+
+
+def _adapter_in(artifact: Artifact) -> str | None:
+    """The fingerprint of the adapter that an artifact was made from."""
+    parent = artifact.manifest.get("parents", {}).get("adapter") or {}
+    return parent.get("fingerprint")
+
+
+def _is_public(api: HfApi, dataset: str) -> bool:
+    """Whether anyone may know of a data set: only then a card names it."""
+    try:
+        api.dataset_info(dataset, token=False)
+    except HfHubHTTPError:
+        return False
+    return True
+
+
+def _payload(artifact: Artifact) -> dict[str, Path]:
+    """What is uploaded: the manifest, what it lists, and the card. Whatever else lies in the folder stays here."""
+    names = [*artifact.manifest["files"], MANIFEST]
+    if (artifact.path / CARD).is_file():
+        names.append(CARD)
+    return {name: artifact.path / name for name in names}
+
+
+def _require_token(token: str | None) -> str:
+    found = token or get_token()
+    if not found:
+        raise InputError(f"Pushing needs a token with write access. {LOGIN}, or set HF_TOKEN")
+    return found
+
+
+def _describe_user(me: Mapping[str, Any]) -> str:
+    names = [str(entry["name"]) for entry in me.get("orgs") or []]
+    return f"{me['name']}, member of {', '.join(names)}" if names else str(me["name"])
+
+
+def _ensure_visibility(repo: Repo, *, public: bool) -> ModelInfo | DatasetInfo:
+    """Make the repository if need be, and return its visibility and head.
+
+    Raises:
+        InputError: it exists and is not as private, or as public, as was asked.
+    """
+    try:
+        info = repo.info()
+    except RepositoryNotFoundError:
+        # Never `private=None`: that means public.
+        create = partial(repo.api.create_repo, repo.id, repo_type=repo.type, private=not public, exist_ok=True)
+        patiently(create)
+        info = repo.info()
+    if info.private and public:
+        raise InputError(
+            f"{repo.id} is private, and push changes no visibility. Do so at {repo.url}/settings, or drop --public"
+        )
+    if not info.private and not public:
+        raise InputError(
+            f"{repo.id} is public: everybody could read this. Say --public if you mean it, or take another name"
+        )
+    return info
+
+
+def _bring_up_to_date(repo: Repo, artifact: Artifact, files: Mapping[str, Path], message: str, looks: int) -> str:
+    """Commit what differs from the repository's head, if anything does, and return the head that holds it all.
+
+    Safe to repeat: it looks at the head first, and the Hub refuses the commit if the head has moved since. It looks
+    `looks` times, because the Hub may be at work still on an earlier try whose answer was lost.
+    """
+    sums = artifact.manifest["files"]
+    for _ in range(looks):
+        head = repo.info().sha or ""
+        remote = repo.files(head) if head else {}
+        stale = [name for name, path in files.items() if not _is_same(path, sums.get(name), remote.get(name))]
+        leftovers = _leftovers(repo, head, remote, files) if MANIFEST in stale else []
+        if not stale and not leftovers:
+            return head
+    additions = [CommitOperationAdd(name, files[name]) for name in stale]
+    deletions = [CommitOperationDelete(name, is_folder=False) for name in leftovers]
+    log.info("Uploading %d of %d files to %s.", len(stale), len(files), repo.id)
+    done = repo.api.create_commit(
+        repo.id, [*additions, *deletions], commit_message=message, repo_type=repo.type, parent_commit=head or None
+    )
+    return done.oid
+
+
+def _is_same(path: Path, sha256: str | None, remote: RepoFile | None) -> bool:
+    if remote is None or remote.size != path.stat().st_size:
+        return False
+    if remote.lfs is not None:
+        return remote.lfs.sha256 == (sha256 or sha256_of(path))
+    data = path.read_bytes()  # what the Hub keeps outside its large-file storage is small
+    return remote.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _leftovers(repo: Repo, head: str, remote: Mapping[str, RepoFile], files: Mapping[str, Path]) -> list[str]:
+    """Files of an earlier push that this artifact does not have; what others put into the repository stays."""
+    if MANIFEST not in remote:
+        return []
+    try:
+        manifest = json.loads(repo.download(MANIFEST, head).read_text("utf-8"))
+        earlier = manifest["files"] if manifest["kind"] in SHARED else []
+    except (ValueError, KeyError, TypeError):
+        return []
+    return sorted(name for name in earlier if name in remote and name not in files)

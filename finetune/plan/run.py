@@ -1,0 +1,194 @@
+"""Will it fit? Peak memory of a training run, by arithmetic on config.json; nothing is loaded, and torch not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from finetune.errors import InputError
+from finetune.models.presets import PRESETS
+from finetune.plan.device import Device, this_device
+from finetune.plan.memory import Batch, Breakdown, RowSizes, estimate, full_batch
+from finetune.plan.published import PUBLISHED
+from finetune.plan.shapes import Shape, make_shape, shape_of
+from finetune.recipe import AdapterRecipe
+
+SHORTEST = 128  # tokens; below that a suggestion to cut rows helps nobody
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What to change so that training fits, as options, and the peak that comes of it in bytes."""
+
+    options: str
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Peak memory of a training run on a device, in bytes, and what would fit where that does not."""
+
+    model: str
+    parameters: int
+    device: str  # "cpu" or "gpu"
+    free_bytes: int
+    fits: bool
+    peak_bytes: int
+    breakdown: Breakdown
+    batch_size: int
+    batch_tokens: int  # of the largest forward pass
+    max_length: int
+    lora_r: int
+    load_in_4bit: bool
+    gradient_checkpointing: bool
+    suggestion: Suggestion | None
+
+    def summary(self) -> str:
+        """One line."""
+        where = "GPU" if self.device == "gpu" else "machine"
+        return (
+            f"Training takes about {_gib(self.peak_bytes)} at its peak ({self.batch_tokens} tokens a forward pass); this "
+            f"{where} has {_gib(self.free_bytes)} free."
+        )
+
+
+def plan(
+    recipe: AdapterRecipe, *, device: Device | None = None, rows: RowSizes | None = None, shape: Shape | None = None
+) -> Plan:
+    """Plan a run of `recipe` on a device (None: this machine's).
+
+    Args:
+        rows: of the corpus; without them every row is taken to be `max_length` long, which bounds any corpus.
+        shape: of the model, where it is known; else its config.json is read or fetched.
+
+    Raises:
+        InputError: the model is of a family that is not known here.
+        OfflineError, HubError, UnknownNameError: its config.json cannot be had.
+    """
+    device = device or this_device()
+    shape = shape or shape_of(recipe.model, recipe.revision)
+    batch = _batch(recipe, rows)
+    breakdown = estimate(shape, recipe, batch, device)
+    fits = breakdown.total <= device.free
+    return Plan(
+        model=recipe.model,
+        parameters=shape.parameters,
+        device=device.kind,
+        free_bytes=device.free,
+        fits=fits,
+        peak_bytes=breakdown.total,
+        breakdown=breakdown,
+        batch_size=recipe.per_device_train_batch_size,
+        batch_tokens=batch.tokens,
+        max_length=recipe.max_length,
+        lora_r=recipe.lora_r,
+        load_in_4bit=recipe.load_in_4bit,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        suggestion=None if fits else _suggest(shape, recipe, device, rows),
+    )
+
+
+def split_to_fit(
+    recipe: AdapterRecipe, *, device: Device, rows: RowSizes | None = None, shape: Shape | None = None
+) -> AdapterRecipe:
+    """The recipe with the largest batch size that fits and accumulation for the rest; itself if it fits or none does.
+
+    The effective batch, and so the trajectory but for rounding, stays the same.
+    """
+    shape = shape or shape_of(recipe.model, recipe.revision)
+    for candidate in (recipe, *_splits(recipe)):
+        if _peak(shape, candidate, device, rows) <= device.free:
+            return candidate
+    return recipe
+
+
+def require_fit(made: Plan) -> None:
+    """Refuse what cannot fit.
+
+    Raises:
+        InputError: with the bytes needed and free, and what would fit.
+    """
+    if made.fits:
+        return
+    where = "this GPU has" if made.device == "gpu" else "this machine has"
+    wayout = (
+        f"Try: {made.suggestion.options} (about {_gib(made.suggestion.peak_bytes)})"
+        if made.suggestion
+        else "Nothing smaller that slmtune knows fits either: free memory, or use a larger machine"
+    )
+    raise InputError(
+        f"Training {made.model} needs about {_gib(made.peak_bytes)} ({made.peak_bytes} bytes) and {where} "
+        f"{_gib(made.free_bytes)} ({made.free_bytes} bytes) free. {wayout}"
+    )
+
+
+def _batch(recipe: AdapterRecipe, rows: RowSizes | None) -> Batch:
+    return full_batch(recipe) if rows is None else rows.largest(recipe.per_device_train_batch_size, recipe.max_length)
+
+
+def _peak(shape: Shape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> int:
+    return estimate(shape, recipe, _batch(recipe, rows), device).total
+
+
+def _splits(recipe: AdapterRecipe) -> Iterator[AdapterRecipe]:
+    """Smaller batches with more accumulation, of the same effective batch, largest first."""
+    size = recipe.per_device_train_batch_size
+    for smaller in (number for number in range(size - 1, 0, -1) if size % number == 0):
+        yield _with(
+            recipe,
+            per_device_train_batch_size=smaller,
+            gradient_accumulation_steps=recipe.gradient_accumulation_steps * size // smaller,
+        )
+
+
+def _suggest(shape: Shape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> Suggestion | None:
+    """The least change that fits: smaller batches, then checkpointing, then shorter rows, then a smaller preset."""
+    for candidate, its_shape in _candidates(shape, recipe):
+        if (peak := _peak(its_shape, candidate, device, rows)) <= device.free:
+            return Suggestion(_options(recipe, candidate), peak)
+    return None
+
+
+def _candidates(shape: Shape, recipe: AdapterRecipe) -> Iterator[tuple[AdapterRecipe, Shape]]:
+    frugal = _with(recipe, gradient_checkpointing=True)
+    single = [frugal, *_splits(frugal)][-1]
+    yield from ((candidate, shape) for candidate in (*_splits(recipe), frugal, *_splits(frugal)))
+    length = recipe.max_length // 2
+    while length >= SHORTEST:
+        yield _with(single, max_length=length), shape
+        length //= 2
+    smaller = [
+        preset for preset in PRESETS.values() if preset.name in PUBLISHED and preset.parameters < shape.parameters
+    ]
+    for preset in sorted(smaller, key=lambda preset: -preset.parameters):
+        other = _with(recipe, model=preset.name, revision=None)
+        its_shape = make_shape(PUBLISHED[preset.name])
+        for candidate in (other, *_splits(other), _with(single, model=preset.name, revision=None)):
+            yield candidate, its_shape
+
+
+def _with(recipe: AdapterRecipe, **changes: Any) -> AdapterRecipe:
+    return recipe.model_copy(update=changes)
+
+
+def _options(recipe: AdapterRecipe, changed: AdapterRecipe) -> str:
+    """What differs, as options of the command line."""
+    names = (
+        "model",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "gradient_checkpointing",
+        "max_length",
+    )
+    options = []
+    for name in names:
+        value = getattr(changed, name)
+        if value != getattr(recipe, name):
+            flag = f"--{name.replace('_', '-')}"
+            options.append(flag if value is True else f"{flag} {value}")
+    return " ".join(options)
+
+
+def _gib(bytes_: int) -> str:
+    return f"{bytes_ / 2**30:.2f} GiB"

@@ -1,0 +1,58 @@
+"""Documents: files that are no tables of rows, read into a title and sections of Markdown.
+
+One module a format, imported when a file of it is met. Each names the library it reads with and why, by figures of
+benchmarks/parts/document_readers.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import PurePosixPath
+
+from finetune.prepare.rows.columns import Unusable
+from finetune.records import Document
+
+MAX_BYTES = 100 * 2**20  # of one document: the largest scanned books are that big, text never is
+
+Reader = Callable[[bytes, str], Document]
+
+
+def _reader(module: str) -> Reader:
+    def read(data: bytes, shown: str) -> Document:
+        document: Document = import_module(f"finetune.prepare.documents.{module}").read(data, shown)
+        return document
+
+    return read
+
+
+DOCUMENTS: Mapping[str, Reader] = {
+    ".txt": _reader("text"),
+    ".text": _reader("text"),
+    ".md": _reader("markdown"),
+    ".markdown": _reader("markdown"),
+    ".html": _reader("html"),
+    ".htm": _reader("html"),
+    ".xhtml": _reader("html"),
+    ".pdf": _reader("pdf"),
+    ".docx": _reader("docx"),
+    ".epub": _reader("epub"),
+    ".xml": _reader("xml"),
+}
+
+
+def read_document(data: bytes, name: str, shown: str) -> Document:
+    """A document's title and sections; `name` tells the format, `shown` is how messages call it.
+
+    Raises:
+        Unusable: it has no text, or cannot be read; the reason says why (`no_text`, `damaged_pdf`, `scanned_pdf`, ...).
+        InputError: it should be text and is binary.
+    """
+    if len(data) > MAX_BYTES:
+        raise Unusable("too_large", f"the document has more than {MAX_BYTES // 2**20} MiB. Split it into smaller files")
+    try:
+        return DOCUMENTS[PurePosixPath(name).suffix.lower()](data, shown)
+    except RecursionError:
+        raise Unusable("too_deep", "its parts are nested too deeply. Save it again in a simpler form") from None
+    except MemoryError:
+        raise Unusable("too_large", "it does not fit into memory. Split it into smaller files") from None

@@ -1,0 +1,66 @@
+"""The eval sets that a corpus must not give away: those of the recipe, kept as hashes, and those that the user names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from finetune.errors import InputError
+from finetune.prepare.decontaminate.build import build_index
+from finetune.prepare.decontaminate.eval_index import EvalIndex, EvalItem, merge_indexes
+from finetune.prepare.decontaminate.verdict import open_evals
+from finetune.prepare.drops import Ledger, row_id
+from finetune.prepare.formats.files import Row, read_rows
+from finetune.prepare.request import PrepareRequest
+from finetune.prepare.rows.columns import Unusable, map_columns, may_text
+from finetune.prepare.rows.survey import Part, survey
+from finetune.prepare.sources.source import Source, open_source
+from finetune.recipe import Domain
+
+
+def load_evals(request: PrepareRequest, domain: Domain | None) -> EvalIndex | None:
+    """One index of all eval sets; None where there is none to compare with.
+
+    Raises:
+        InputError: an eval set is missing or cannot be read; it is never passed over.
+    """
+    bundled = open_evals(domain) if domain is not None and request.recipe_evals else None
+    indexes = [bundled] if bundled is not None else []
+    for uri in request.decontaminate:
+        source = open_source(uri, request, domain)
+        indexes.append(build_index(source.id, eval_items(source, request, domain)))
+    return merge_indexes(indexes) if indexes else None
+
+
+def eval_items(source: Source, request: PrepareRequest, domain: Domain | None) -> Iterator[EvalItem]:
+    """Questions and answers of an eval set's rows; rows without either have nothing to give away.
+
+    Raises:
+        InputError: it has no usable row.
+    """
+    any_found = False
+    for part in survey([source], request, domain, Ledger("fail")):
+        if part.shape is None:
+            raise InputError(f"{part.file.shown} is a document. Give an eval set as rows, such as JSON Lines or CSV")
+        for row in read_rows(part.file):
+            item = _item(part, row) if isinstance(row, Row) else None
+            if item is not None:
+                any_found = True
+                yield item
+    if not any_found:
+        raise InputError(f"The eval set {source.uri} has no usable row. Check its columns")
+
+
+def _item(part: Part, row: Row) -> EvalItem | None:
+    assert part.shape is not None
+    try:
+        columns = map_columns(row.values, part.mapping)
+        draft = part.shape.build(columns)
+        context = may_text(columns, "context") if "context" in columns else ""
+        asked = may_text(columns, "question") if "question" in columns else ""
+    except Unusable:
+        return None
+    name, answer = row_id(part.source, part.file, row.line), draft.messages[-1].content
+    if context and asked:
+        return EvalItem(name, asked, answer, context)
+    question = "\n".join(turn.content for turn in draft.messages[:-1] if turn.role != "system")
+    return EvalItem(name, question or answer, answer if question else "")

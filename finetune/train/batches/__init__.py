@@ -1,0 +1,1 @@
+"""From examples to the tensors of a forward pass."""

@@ -1,0 +1,94 @@
+"""Examples → token ids and loss masks, tokenised once and cut to the longest length that training allows."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.errors import InputError
+from finetune.models.chat_template import Rendered, render
+from finetune.records import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Token ids of one row, (tokens,), and which of them carry loss."""
+
+    tokens: NDArray[np.int32]
+    supervised: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rendered rows, end to end in flat arrays of 5 bytes a token, and how long they were before cutting."""
+
+    ids: tuple[str, ...]  # of the examples
+    flat_tokens: NDArray[np.int32]
+    flat_supervised: NDArray[np.bool_]
+    ends: NDArray[np.int64]  # where each row ends in the flat arrays
+    truncated: int
+    longest: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, number: int) -> Row:
+        start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
+        return Row(self.flat_tokens[start:end], self.flat_supervised[start:end])
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, after cutting."""
+        return np.diff(self.ends, prepend=0)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in one pass over the rows."""
+        return len(self.flat_tokens)
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Tokens that carry loss in one pass over the rows."""
+        return int(self.flat_supervised.sum())
+
+
+def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], max_length: int) -> Rows:
+    """Render every row and cut it to `max_length` tokens.
+
+    Raises:
+        InputError: a row would be left without any supervised token, and so teach nothing; names the row by its id.
+    """
+    ids: list[str] = []
+    tokens, supervised, ends = array("i"), array("b"), array("q")
+    truncated = longest = 0
+    for example in examples:
+        row = render(tokenizer, example)
+        longest = max(longest, len(row.ids))
+        if len(row.ids) > max_length:
+            truncated += 1
+            row = Rendered(row.ids[:max_length], row.supervised[:max_length])
+        if not any(row.supervised[1:]):  # the first token is never predicted
+            raise InputError(
+                f"Row {example.id} has no answer within {max_length} tokens: its prompt alone is longer, so it would teach "
+                "nothing. Raise --max-length, or shorten the row"
+            )
+        ids.append(example.id)
+        tokens.extend(row.ids)
+        supervised.extend(row.supervised)
+        ends.append(len(tokens))
+    return Rows(
+        tuple(ids),
+        np.asarray(tokens, dtype=np.int32),
+        np.asarray(supervised, dtype=np.bool_),
+        np.asarray(ends, dtype=np.int64),
+        truncated,
+        longest,
+    )

@@ -1,0 +1,1 @@
+"""What survives a kill, and what may go on from it."""

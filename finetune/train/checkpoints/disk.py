@@ -1,0 +1,85 @@
+"""Whether what training writes fits on the disk: arithmetic before the run, and a look before each checkpoint."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from finetune.errors import DiskFullError, InputError
+from finetune.train.checkpoints.checkpoint import Checkpoints
+
+WEIGHT_BYTES, MOMENT_BYTES = 4, 8  # float32; AdamW keeps two float32 moments a weight, its 8-bit form fewer
+CHECKPOINT_REST = 1 << 20  # random state, Trainer state, journal
+ADAPTER_REST = 40 << 20  # tokenizer (Gemma's, the largest, has 34 MB), chat template, card, picture
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def checkpoint_bytes(trainable: int) -> int:
+    """Size of a checkpoint of so many trainable weights, at most."""
+    return trainable * (WEIGHT_BYTES + MOMENT_BYTES) + CHECKPOINT_REST
+
+
+def require_room(folder: Path, trainable: int, checkpoints: int) -> None:
+    """Refuse a run whose adapter and so many checkpoints, one of them being written, do not fit beside each other.
+
+    Raises:
+        InputError: names free and needed bytes.
+    """
+    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    needed = checkpoints * checkpoint_bytes(trainable) + trainable * WEIGHT_BYTES + ADAPTER_REST
+    free = shutil.disk_usage(folder).free + there
+    if free < needed:
+        raise InputError(
+            f"{folder.parent} has {_mib(free)} free, but {checkpoints} checkpoints of {_mib(checkpoint_bytes(trainable))} "
+            f"and the adapter need {_mib(needed)}. Free some space, choose another --output-dir, lower --save-total-limit "
+            "(one more than that is there while it is written), or write none with --save-steps 0"
+        )
+
+
+def make_room(checkpoints: Checkpoints, step: int, trainable: int) -> None:
+    """Drop older checkpoints, but never the newest, where the next one would not fit.
+
+    Raises:
+        DiskFullError: it does not fit even so.
+    """
+    needed = checkpoint_bytes(trainable)
+    if shutil.disk_usage(checkpoints.folder).free < needed:
+        checkpoints.drop_all_but(1)
+    free = shutil.disk_usage(checkpoints.folder).free
+    if free < needed:
+        raise DiskFullError(
+            f"There is no room for the checkpoint of step {step}: {_mib(free)} are free in {checkpoints.folder.parent} and "
+            f"{_mib(needed)} are needed. Free some space, then go on with: {checkpoints.resume_command}"
+        )
+
+
+@contextmanager
+def told_when_full(folder: Path) -> Iterator[None]:
+    """Say in one sentence that the disk is full, instead of what each library makes of it.
+
+    Raises:
+        DiskFullError: a write failed for want of room.
+    """
+    try:
+        yield
+    except Exception as error:  # torch and safetensors raise their own kinds, with the reason as text
+        if not _is_full(error):
+            raise
+        raise DiskFullError(
+            f"Writing failed for want of room: {_mib(shutil.disk_usage(folder).free)} are free in {folder}. Free some "
+            "space, or raise the limit on file sizes (ulimit -f), then go on with --resume"
+        ) from error
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    text = str(error).lower()
+    return any(reason in text for reason in ("no space left", "file too large", "quota exceeded", "unexpected pos"))
+
+
+def _mib(bytes_: int) -> str:
+    return f"{bytes_ / 2**20:,.0f} MiB"

@@ -1,0 +1,142 @@
+"""Whether a run may go on from what an earlier one left: only with the same data, base model and settings."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune.artifacts import Adapter, Corpus
+from finetune.errors import InputError
+from finetune.models.find import BaseModel
+from finetune.recipe import AdapterRecipe
+from finetune.train.batches.rows import Rows
+from finetune.train.checkpoints.checkpoint import Checkpoint, Checkpoints, present, step_of
+
+log = logging.getLogger(__name__)
+
+# Settings that no weight depends on; the base model is compared by its weights, wherever they lie. All others decide.
+FREE = {
+    "model", "revision", "eval_steps", "logging_steps", "save_steps", "save_total_limit", "max_truncated", "report_to",
+}  # fmt: skip
+Lineage = Mapping[str, Any]
+
+
+def lineage_of(recipe: AdapterRecipe, base: BaseModel, corpus: Corpus) -> dict[str, Any]:
+    """What a run is made of, as its manifests say it."""
+    return {
+        "config": recipe.model_dump(mode="json") | {"model": base.name},
+        "parents": {
+            "base_model": base.describe(),
+            "corpus": {
+                "fingerprint": corpus.fingerprint,
+                "domain": corpus.manifest.get("domain"),
+                "sources": corpus.manifest.get("sources", []),
+                "counts": corpus.counts,
+            },
+        },
+    }
+
+
+def with_rows(lineage: Lineage, rows: Rows) -> dict[str, Any]:
+    """The lineage with the rows as the tokenizer and its chat template made them, and where they are trained on."""
+    import torch
+
+    digest = hashlib.sha256()
+    for part in (rows.ends, rows.flat_tokens, rows.flat_supervised):
+        digest.update(part.tobytes())
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        **lineage,
+        "parents": lineage["parents"] | {"rows": {"fingerprint": digest.hexdigest()}},
+        "machine": {"device": device, "threads": torch.get_num_threads()},
+    }
+
+
+def finished(out: Path, lineage: Lineage) -> Adapter | None:
+    """The adapter at `out`, if it is what this run would end with."""
+    try:
+        adapter = Adapter.open(out)
+    except InputError:
+        return None
+    return None if any(_changes(adapter.manifest, lineage)) else adapter
+
+
+def refuse_unfinished(folder: Path, command: str) -> None:
+    """Refuse to start from the beginning where checkpoints of an unfinished run lie.
+
+    Raises:
+        InputError: there are some; names the newest step.
+    """
+    if found := present(folder):
+        raise InputError(
+            f"An unfinished run is at step {step_of(found[0])} in {folder}. Go on with: {command}; or start again with "
+            "--overwrite, which removes it"
+        )
+
+
+def begin(checkpoints: Checkpoints, *, resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from; None: training starts from the beginning, and what an earlier run left is removed.
+
+    Raises:
+        InputError: all checkpoints are damaged, or data, base model or settings are not those that the run began with.
+    """
+    checkpoints.remove_leftovers()
+    if not resume:
+        checkpoints.drop_all_but(0)
+        return None
+    checkpoint = checkpoints.newest()
+    if checkpoint is None:
+        log.warning("There is no checkpoint in %s: training starts from the beginning.", checkpoints.folder)
+        return None
+    changes = list(_changes(checkpoint.manifest, checkpoints.lineage))
+    if changes:
+        raise InputError(
+            f"The run in {checkpoints.folder} cannot go on: {'; '.join(changes)}. Give what it began with, or start again "
+            "with --overwrite, without --resume"
+        )
+    for name, before, now in _machine_changes(checkpoint.manifest, checkpoints.lineage):
+        log.warning("%s was %s and is %s now: the result may differ in the last bits.", name, before, now)
+    log.info("Going on from %s.", checkpoint.path)
+    return checkpoint
+
+
+def keep_division(checkpoints: Checkpoints, start: Checkpoint | None, fitted: AdapterRecipe) -> AdapterRecipe:
+    """The recipe with its batch divided as when the run began: free memory may be another now, and sums would round so.
+
+    The division is noted in every checkpoint to come.
+    """
+    if start is not None:
+        fitted = fitted.model_copy(update=start.manifest["machine"]["batch"])
+    names = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    checkpoints.lineage["machine"]["batch"] = {name: getattr(fitted, name) for name in names}
+    return fitted
+
+
+def _changes(before: Lineage, now: Lineage) -> Iterator[str]:
+    """What is not as it was and decides the result."""
+    old, new = before["config"], now["config"]
+    for key in sorted((set(old) | set(new)) - FREE):
+        if old.get(key) != new.get(key):
+            yield f"{key} was {old.get(key)} and is {new.get(key)} now"
+    parts = {"base_model": "the base model's weights", "corpus": "the corpus", "rows": "the rendered rows"}
+    for key, name in parts.items():
+        ours, theirs = (manifest["parents"].get(key) for manifest in (now, before))
+        if ours and theirs and ours["fingerprint"] != theirs["fingerprint"]:
+            hint = " (another tokenizer or chat template)" if key == "rows" else ""
+            yield f"{name} had fingerprint {theirs['fingerprint'][:12]} and has {ours['fingerprint'][:12]} now{hint}"
+    devices = [manifest.get("machine", {}).get("device") for manifest in (before, now)]
+    if None not in devices and (devices[0] == "cpu") != (devices[1] == "cpu"):
+        yield f"it ran on {devices[0]} and would run on {devices[1]} now, with another optimizer"
+
+
+def _machine_changes(before: Lineage, now: Lineage) -> Iterator[tuple[str, object, object]]:
+    """What may change the order of floating-point sums."""
+    from finetune.artifacts import library_versions
+
+    old, new = before["libraries"] | before["machine"], library_versions() | now["machine"]
+    for name in ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "device", "threads"):
+        if old.get(name) != new.get(name):
+            yield name, old.get(name), new.get(name)

@@ -1,0 +1,1 @@
+"""The fast paths; each is tested against the plain computation that it replaces."""

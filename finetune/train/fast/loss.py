@@ -1,0 +1,144 @@
+"""The loss of supervised tokens only, and the trainer that uses it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.trainer_utils import EvalLoopOutput
+from trl import SFTTrainer
+
+from finetune.train.batches.packing import UNSUPERVISED
+
+# Configuration keys by which some architectures scale their logits; those compute their loss themselves.
+SCALED_LOGITS = ("logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
+CHUNK = 256  # positions whose logits are in memory at once: 50 MB at a vocabulary of 49,152
+
+
+def summed_loss(causal: Any, batch: dict[str, Any]) -> Tensor:
+    """Summed negative log-likelihood of a batch's supervised tokens, in nats.
+
+    Args:
+        causal: a transformers causal language model, with or without LoRA layers.
+        batch: from `batches.PackedBatches` or `batches.PaddedBatches`.
+    """
+    packed = "layout" in batch
+    names = ("input_ids", "position_ids", "layout") if packed else ("input_ids", "attention_mask")
+    inputs = {name: batch[name] for name in names}
+    targets = batch["labels"] if packed else nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=UNSUPERVISED)
+    config, head = causal.config.get_text_config(), causal.get_output_embeddings()
+    if any(getattr(config, name, None) for name in SCALED_LOGITS) or (
+        torch.is_grad_enabled() and head.weight.requires_grad
+    ):
+        logits = causal(**inputs, use_cache=False).logits.float()
+        return nn.functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=UNSUPERVISED, reduction="sum"
+        )
+    hidden = causal.base_model(**inputs, use_cache=False).last_hidden_state
+    return supervised_loss(hidden, targets, head, getattr(config, "final_logit_softcapping", None))
+
+
+def supervised_loss(hidden: Tensor, targets: Tensor, head: Any, softcap: float | None = None) -> Tensor:
+    """Summed negative log-likelihood of the supervised tokens, in nats, through a frozen output head.
+
+    Only positions that predict a supervised token pass through the head, a few at a time, so time is `supervised ×
+    vocabulary` instead of `tokens × vocabulary` and memory is bounded: in classification rows one token in twenty is
+    supervised. Equal to the full computation; tests/train/test_loss.py compares value and gradient.
+
+    Args:
+        hidden: (batch, tokens, width) final hidden states.
+        targets: (batch, tokens) the token that each position predicts, UNSUPERVISED where it carries no loss.
+        head: the output layer, width → vocabulary.
+        softcap: Gemma 2 bounds its logits to ±softcap by tanh (arXiv 2408.00118, section 2).
+    """
+    mask = targets != UNSUPERVISED
+    apply: Any = _HeadLoss.apply
+    loss: Tensor = apply(hidden[mask], targets[mask], head.weight, getattr(head, "bias", None), softcap)
+    return loss
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Summed cross-entropy behind a frozen linear layer; its gradient is made on the way, while the logits are there."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None
+    ) -> Tensor:
+        total = hidden.new_zeros((), dtype=torch.float32)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(hidden), CHUNK):
+            part, goal = hidden[start : start + CHUNK], targets[start : start + CHUNK, None]
+            logits = nn.functional.linear(part.to(weight.dtype), weight, bias).float()
+            if softcap is not None:
+                logits = torch.tanh_(logits.div_(softcap)).mul_(softcap)
+            normaliser = torch.logsumexp(logits, -1, keepdim=True)
+            total += (normaliser - logits.gather(1, goal)).sum()
+            if gradient is not None:
+                slope = None if softcap is None else 1 - (logits / softcap).square()
+                logits.sub_(normaliser).exp_().scatter_add_(1, goal, -torch.ones_like(goal, dtype=torch.float32))
+                if slope is not None:
+                    logits.mul_(slope)
+                gradient[start : start + CHUNK] = logits.to(weight.dtype) @ weight
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * gradients[0].to(gradient.dtype), None, None, None, None
+
+
+class SupervisedTrainer(SFTTrainer):
+    """SFTTrainer over packed or padded batches that counts its tokens and computes `summed_loss`."""
+
+    tokens = 0  # of the rows of training batches so far, without padding
+    computed_tokens = 0  # that went through the model; fewer where rows share their beginning
+    supervised_tokens = 0
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Mean negative log-likelihood a supervised token of the whole optimizer step, in nats."""
+        assert not return_outputs  # evaluation_loop does not ask for them
+        supervised = count_supervised(inputs)
+        self.tokens += int(inputs["row_tokens"])
+        self.computed_tokens += inputs["input_ids"].numel()
+        self.supervised_tokens += supervised
+        adapted: Any = self.accelerator.unwrap_model(model)
+        total = summed_loss(adapted.get_base_model(), inputs)
+        if num_items_in_batch is None:
+            return total / max(supervised, 1)
+        # The Trainer divides what all processes hold together by their number.
+        return total * self.accelerator.num_processes / torch.as_tensor(num_items_in_batch).clamp(min=1)
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Mean negative log-likelihood a supervised token of all rows, in nats: each token counts alike.
+
+        The Trainer's own takes the mean of the batches' means, which changes with the size of a batch.
+        """
+        adapted: Any = self.model
+        adapted.eval()
+        total = torch.zeros(2, dtype=torch.float64)
+        rows = 0
+        for batch in dataloader:
+            inputs = self._prepare_inputs(batch)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss = summed_loss(adapted.get_base_model(), inputs)
+            total += torch.tensor([float(loss), count_supervised(inputs)], dtype=torch.float64)
+            rows += len(inputs["rows"])
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        loss_sum, count = self.accelerator.reduce(total.to(self.args.device, torch.float32)).tolist()
+        nothing: Any = None  # neither logits nor labels are kept
+        return EvalLoopOutput(nothing, nothing, {f"{metric_key_prefix}_loss": loss_sum / max(count, 1)}, rows)
+
+
+def count_supervised(batch: dict[str, Any]) -> int:
+    """Supervised tokens of a batch that have a token before them."""
+    labels = batch["labels"] if "layout" in batch else batch["labels"][:, 1:]
+    return int((labels != UNSUPERVISED).sum())

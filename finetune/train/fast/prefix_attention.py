@@ -1,0 +1,158 @@
+"""Attention over packed rows: each token sees its own row's tokens before it and the trunk that its row continues.
+
+Registered with transformers under `PACKED`, so every architecture that takes its attention function from the registry
+(`_supports_attention_backend`) can train on packed batches without a line of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from finetune.train.batches.packing import Branches, Layout
+
+PACKED = "slmtune_packed"
+
+
+def register() -> None:
+    """Make transformers know `attn_implementation=PACKED`; it then builds no mask of its own."""
+    AttentionInterface.register(PACKED, packed_attention)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    layout: Layout,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attend within each row of a packed sequence.
+
+    Args:
+        query: (1, heads, tokens, width); key and value: (1, key heads, tokens, width).
+        layout: the batch's, passed through the model's keyword arguments.
+        sliding_window: a token sees so many tokens back, itself included.
+        softcap: attention scores are bounded to ±softcap by tanh (Gemma 2).
+
+    Returns:
+        (1, tokens, heads, width), and no weights.
+    """
+    if key.shape[1] != query.shape[1] and (query.device.type != "cpu" or softcap is not None):
+        # Only the CPU's kernel shares key heads whatever the mask; elsewhere it would be the slow one.
+        repeats = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    options: dict[str, Any] = {"scaling": scaling, "window": sliding_window, "softcap": softcap}
+    pieces = []
+    for group in layout.groups:
+        start, end = group[0].trunk
+        if end > start:
+            # Copies, since a slice would keep what all rows asked and showed alive until the backward pass.
+            trunk = [tensor[:, :, start:end].contiguous() for tensor in (query, key, value)]
+            pieces.append(_attend(*trunk, seen=0, **options))
+        pieces += [_attend_branches(query, key, value, branches, **options) for branches in group]
+    return torch.cat(pieces, 2).transpose(1, 2), None
+
+
+def _attend_branches(query: Tensor, key: Tensor, value: Tensor, branches: Branches, **options: Any) -> Tensor:
+    """Attend within rows of one trunk at once, each padded to the longest: (1, heads, tokens, width)."""
+    rows, (start, end) = len(branches.lengths), branches.trunk
+    if rows == 1:
+        padded = [tensor[:, :, branches.start : branches.end].contiguous() for tensor in (query, key, value)]
+    else:
+        pad: Any = _Pad.apply
+        where = branches.start, branches.gather, branches.real, rows
+        padded = [pad(tensor, *where) for tensor in (query, key, value)]
+    if end > start:
+        padded[1:] = [
+            torch.cat([tensor[:, :, start:end].expand(rows, -1, -1, -1), own], 2)
+            for tensor, own in zip((key, value), padded[1:], strict=True)
+        ]
+    attended = _attend(*padded, seen=end - start, **options)
+    unpad: Any = _Unpad.apply
+    return attended if rows == 1 else unpad(attended, branches.real)
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    seen: int,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """Causal attention where `seen` keys lie before the first query; every tensor is (rows, heads, tokens, width).
+
+    Padding needs no mask: it stands after a row's last token, which a causal query never sees.
+    """
+    tokens, keys = query.shape[2], key.shape[2]
+    bounded = window if window is not None and window < keys else None
+    shared = query.shape[1] != key.shape[1]
+    if softcap is None and not seen and bounded is None:
+        return nn.functional.scaled_dot_product_attention(
+            query, key, value, is_causal=tokens > 1, scale=scaling, enable_gqa=shared
+        )
+    distance = torch.arange(seen, keys, device=query.device)[:, None] - torch.arange(keys, device=query.device)[None]
+    mask = distance >= 0
+    if bounded is not None:
+        mask &= distance < bounded
+    if softcap is None:
+        return nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=shared
+        )
+    scores = query @ key.transpose(2, 3) * (query.shape[3] ** -0.5 if scaling is None else scaling)
+    scores = (torch.tanh(scores / softcap) * softcap).masked_fill(~mask, float("-inf"))
+    return torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype) @ value
+
+
+class _Pad(torch.autograd.Function):
+    """(1, heads, tokens, width) → (rows, heads, longest, width).
+
+    Its backward pass is a gather as well, where autograd would add up: a token stands in one place that is no padding,
+    and padding has no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, packed: Tensor, start: int, gather: Tensor, real: Tensor, rows: int) -> Tensor:
+        ctx.save_for_backward(real)
+        ctx.shape, ctx.start = packed.shape, start
+        heads, width = packed.shape[1], packed.shape[3]
+        return packed[0].index_select(1, gather).view(heads, rows, -1, width).transpose(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (real,) = ctx.saved_tensors
+        (gradient,) = gradients
+        result = gradient.new_zeros(ctx.shape)
+        flat = gradient.transpose(0, 1).flatten(1, 2).index_select(1, real)
+        result[0, :, ctx.start : ctx.start + len(real)] = flat
+        return result, None, None, None, None
+
+
+class _Unpad(torch.autograd.Function):
+    """(rows, heads, longest, width) → (1, heads, tokens, width); the inverse of `_Pad`."""
+
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, real: Tensor) -> Tensor:
+        ctx.save_for_backward(real)
+        ctx.shape = padded.shape
+        return padded.transpose(0, 1).flatten(1, 2).index_select(1, real)[None]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (real,) = ctx.saved_tensors
+        rows, heads, longest, width = ctx.shape
+        (gradient,) = gradients
+        result = gradient.new_zeros(heads, rows * longest, width)
+        result[:, real] = gradient[0]
+        return result.view(heads, rows, longest, width).transpose(0, 1), None

@@ -1,0 +1,199 @@
+"""Corpus → Adapter: QLoRA (or LoRA) on a causal language model, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.artifacts import Adapter, ArtifactWriter, Corpus, ensure_replaceable, remove_leftovers, writing
+from finetune.cards.model_card import model_card
+from finetune.corpus.store import read_split
+from finetune.errors import InputError, SlmtuneError
+from finetune.machine import give_back, peak_bytes
+from finetune.models.find import BaseModel, find_base
+from finetune.models.load import load_base, load_tokenizer
+from finetune.recipe import AdapterRecipe
+from finetune.records import Example
+from finetune.train.batches.rows import Rows, render_rows
+from finetune.train.checkpoints.checkpoint import Checkpoint, Checkpoints, folder_for, present, step_of
+from finetune.train.checkpoints.disk import told_when_full
+from finetune.train.checkpoints.lock import locked
+from finetune.train.checkpoints.resume import begin, finished, keep_division, lineage_of, refuse_unfinished, with_rows
+from finetune.train.fit_memory import refuse_what_does_not_fit, within_memory
+from finetune.train.request import Step, TrainPlan, TrainRequest, TrainResult
+
+if TYPE_CHECKING:
+    from finetune.train.fit import Outcome
+
+log = logging.getLogger(__name__)
+
+
+def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) -> TrainResult:
+    """Train an adapter on a corpus's training split, or go on with a run that was ended before its time.
+
+    Raises:
+        InputError: nothing to train on, a row whose answer does not fit into `max_length`, too many rows that lose their
+            end, no room in memory or on the disk, an unfinished run without `resume`, or another run than the one to resume.
+        OutputInUseError: another process is training into the same folder.
+        TrainingDivergedError: a loss or gradient is not finite; no adapter is written.
+        StoppedError: SIGINT or SIGTERM came while training; a checkpoint is written.
+        DiskFullError: the disk has become full; the last checkpoint is kept.
+    """
+    started = time.monotonic()
+    out, folder = request.output_dir, folder_for(request.output_dir)
+    if not request.resume:
+        ensure_replaceable(out, overwrite=request.overwrite)
+    corpus, base, examples = _open(request)
+    recipe = request.recipe.for_model(base.parameters)
+    lineage = lineage_of(recipe, base, corpus)
+    with locked(folder, out), _telling_what_is_kept(folder, request):
+        remove_leftovers(Path(os.path.abspath(out)))
+        if request.resume and not request.overwrite and (adapter := finished(out, lineage)):
+            log.warning("The adapter at %s is complete already: nothing is left to train.", out)
+            shutil.rmtree(folder)
+            return TrainResult(out, **adapter.manifest["result"])
+        if not request.resume and not request.overwrite:
+            refuse_unfinished(folder, request.resume_command)
+        with writing(out, Adapter, overwrite=request.overwrite) as writer, told_when_full(folder.parent):
+            from finetune.train import fit
+
+            tokenizer = load_tokenizer(base.folder, base)
+            rows = _render(recipe, tokenizer, examples)
+            refuse_truncated(rows, recipe)
+            held_out = render_rows(tokenizer, read_split(corpus, "validation"), recipe.max_length)
+            checkpoints = Checkpoints(folder, recipe.save_total_limit, with_rows(lineage, rows), request.resume_command)
+            start = begin(checkpoints, resume=request.resume)
+            fitted, made = within_memory(recipe, base, rows, request.free_memory)
+            refuse_what_does_not_fit(made)
+            fitted = keep_division(checkpoints, start, fitted)
+            model = load_base(base.folder, recipe, unpack=False)
+            give_back()
+            outcome = fit.fit(model, tokenizer, rows, held_out, fitted, writer.folder, on_step, checkpoints, start)
+            fit.save(outcome, base, writer.folder)
+            tokenizer.save_pretrained(writer.folder)
+            result = _result(request, outcome, rows, time.monotonic() - started + outcome.seconds_before, start)
+            _describe(writer, lineage, result)
+        shutil.rmtree(folder)
+    return result
+
+
+def plan_training(request: TrainRequest) -> TrainPlan:
+    """Resolve everything that `train` would use, and count rows, steps and tokens, without loading weights."""
+    ensure_replaceable(request.output_dir, overwrite=request.overwrite)
+    _, base, examples = _open(request)
+    recipe = request.recipe.for_model(base.parameters)
+    rows = _render(recipe, load_tokenizer(base.folder, base), examples)
+    if too_many := too_many_truncated(rows, recipe):
+        log.warning("Training would refuse these rows: %s.", too_many)
+    _, memory = within_memory(recipe, base, rows, request.free_memory)
+    return TrainPlan(
+        recipe=recipe,
+        model=base.name,
+        rows=len(rows),
+        steps=count_steps(len(rows), recipe),
+        tokens_per_epoch=rows.tokens,
+        supervised_tokens_per_epoch=rows.supervised_tokens,
+        truncated=rows.truncated,
+        longest=rows.longest,
+        memory=memory,
+    )
+
+
+def count_steps(rows: int, recipe: AdapterRecipe) -> int:
+    """Optimizer steps of a whole run."""
+    batches = math.ceil(rows / recipe.per_device_train_batch_size)
+    per_epoch = math.ceil(batches / recipe.gradient_accumulation_steps)
+    return recipe.max_steps or math.ceil(per_epoch * recipe.num_train_epochs)
+
+
+def _open(request: TrainRequest) -> tuple[Corpus, BaseModel, list[Example]]:
+    corpus = Corpus.open(request.corpus, command=request.prepare_command)
+    examples = read_split(corpus, "train")
+    if not examples:
+        raise InputError(f"The corpus at {request.corpus} has no training rows. Prepare it with more data")
+    return corpus, find_base(request.recipe.model, request.recipe.revision), examples
+
+
+def _render(recipe: AdapterRecipe, tokenizer: Any, examples: list[Example]) -> Rows:
+    rows = render_rows(tokenizer, examples, recipe.max_length)
+    if rows.truncated:
+        log.warning(
+            "%d of %d rows are longer than --max-length %d tokens and lose their end (the longest has %d).",
+            rows.truncated,
+            len(rows),
+            recipe.max_length,
+            rows.longest,
+        )
+    return rows
+
+
+def refuse_truncated(rows: Rows, recipe: AdapterRecipe) -> None:
+    """Refuse to train where more rows lose their end than the recipe bears.
+
+    Raises:
+        InputError: counts them, and says what to set.
+    """
+    if too_many := too_many_truncated(rows, recipe):
+        raise InputError(too_many)
+
+
+def too_many_truncated(rows: Rows, recipe: AdapterRecipe) -> str | None:
+    """A sentence on how many rows lose their end, if they are too many."""
+    if rows.truncated <= recipe.max_truncated * len(rows):
+        return None
+    return (
+        f"{rows.truncated} of {len(rows)} rows are longer than --max-length {recipe.max_length} tokens and would lose their "
+        f"end, more than --max-truncated {recipe.max_truncated:.3g} allows; the longest has {rows.longest}. Raise --max-length "
+        "to that, prepare the corpus with shorter rows, or allow more with --max-truncated 100%"
+    )
+
+
+@contextmanager
+def _telling_what_is_kept(folder: Path, request: TrainRequest) -> Iterator[None]:
+    """Where a run ends otherwise than by what slmtune says itself, say what it left and how it goes on."""
+    try:
+        yield
+    except SlmtuneError:
+        raise
+    except BaseException:
+        if found := present(folder):
+            log.warning("Step %d is kept in %s. Go on with: %s", step_of(found[0]), folder, request.resume_command)
+        raise
+
+
+def _result(
+    request: TrainRequest, outcome: Outcome, rows: Rows, seconds: float, start: Checkpoint | None
+) -> TrainResult:
+    return TrainResult(
+        adapter=request.output_dir,
+        steps=outcome.steps,
+        epochs=round(outcome.epochs, 4),
+        train_loss=outcome.train_loss,
+        eval_loss=outcome.eval_loss,
+        tokens=outcome.tokens,
+        computed_tokens=outcome.computed_tokens,
+        supervised_tokens=outcome.supervised_tokens,
+        tokens_per_second=outcome.tokens / outcome.seconds,
+        peak_memory_bytes=peak_bytes(),
+        truncated=rows.truncated,
+        seconds=seconds,
+        resumed_from=start.path.name if start else None,
+    )
+
+
+def _describe(writer: ArtifactWriter, lineage: dict[str, Any], result: TrainResult) -> None:
+    """Fill the manifest and write the model card."""
+    shutil.rmtree(writer.folder / "trainer", ignore_errors=True)
+    numbers = {key: value for key, value in asdict(result).items() if key != "adapter"}
+    writer.manifest |= lineage
+    writer.manifest["result"] = json.loads(json.dumps(numbers))
+    (writer.folder / "README.md").write_text(model_card(Adapter(writer.folder, writer.manifest), None), "utf-8")
