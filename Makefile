@@ -30,6 +30,7 @@ lint: $(VENV)/.dev ## Check style, types, layers and the generated command refer
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python docs/generate_commands.py --check
+	@$(BIN)/python docs/generate_architecture.py --check
 
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff check --quiet --fix .
@@ -37,6 +38,7 @@ format: $(VENV)/.dev ## Format the code
 
 docs: $(VENV)/.dev ## Generate the command reference and build the guide into site/
 	@$(BIN)/python docs/generate_commands.py
+	@$(BIN)/python docs/generate_architecture.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'The guide is in site/index.html'
 

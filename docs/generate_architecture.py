@@ -1,0 +1,122 @@
+"""Write the room maps of docs/architecture.md and CONTRIBUTING.md from the package; with --check, only compare.
+
+Checks on the way what import-linter cannot say: a package's `__init__` only re-exports, and no module imports the face
+of a package that it lies in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grimp
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "finetune"
+PAGE = ROOT / "docs" / "architecture.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+BEGIN, END = "<!-- rooms: written by make docs -->\n", "<!-- end of rooms -->\n"
+
+
+def rooms() -> list[Path]:
+    """The entries of the package that hold code, top to bottom as pyproject.toml's layers have them by name."""
+    found = [path for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    return sorted(path for path in found if path.stem not in ("__init__", "__main__"))
+
+
+def sentence(path: Path) -> str:
+    """The first sentence of a module's or package's docstring."""
+    file = path / "__init__.py" if path.is_dir() else path
+    text = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
+    return " ".join(text.split("\n\n")[0].split()).rstrip(".")
+
+
+def name(path: Path) -> str:
+    """A room as the maps show it."""
+    return f"{path.relative_to(ROOT).as_posix()}{'/' if path.is_dir() else ''}"
+
+
+def short_map() -> Iterator[str]:
+    """One row per room."""
+    yield "| room | holds |"
+    yield "|---|---|"
+    for room in rooms():
+        yield f"| `{name(room)}` | {sentence(room)} |"
+
+
+def full_map(graph: grimp.ImportGraph) -> Iterator[str]:
+    """Every room with its files and the rooms that it imports."""
+    arrows = {room.stem: imported_rooms(graph, room.stem) for room in rooms()}
+    yield f"{len(arrows)} rooms, {sum(map(len, arrows.values()))} import arrows between them."
+    for room in rooms():
+        imports = ", ".join(f"`{other}`" for other in sorted(arrows[room.stem])) or "nothing"
+        yield f"\n### `{name(room)}`\n\n{sentence(room)}. Imports: {imports}."
+        if room.is_dir():
+            yield ""
+            yield from contents(room, 0)
+
+
+def contents(folder: Path, depth: int) -> Iterator[str]:
+    """The modules of a package as a list, those of its packages indented below them."""
+    for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
+        is_package = (path / "__init__.py").is_file()
+        if is_package or (path.suffix == ".py" and path.stem != "__init__"):
+            yield f"{'  ' * depth}- `{path.name}{'/' if is_package else ''}`: {sentence(path)}"
+        if is_package:
+            yield from contents(path, depth + 1)
+
+
+def imported_rooms(graph: grimp.ImportGraph, room: str) -> set[str]:
+    """The other rooms that a room imports."""
+    modules = {f"finetune.{room}", *graph.find_descendants(f"finetune.{room}")}
+    imported = {one for module in modules for one in graph.find_modules_directly_imported_by(module)}
+    return {one.split(".")[1] for one in imported if "." in one} - {room}
+
+
+def broken_faces(graph: grimp.ImportGraph) -> Iterator[str]:
+    """What works in an `__init__`, and what imports the face of a package that it lies in."""
+    for file in sorted(PACKAGE.rglob("__init__.py")):
+        for node in ast.parse(file.read_text("utf-8")).body:
+            if not isinstance(node, ast.ImportFrom | ast.Assign) and not is_docstring(node):
+                yield f"{file.relative_to(ROOT)}:{node.lineno}: an __init__ holds a docstring and re-exports only"
+    for module in sorted(graph.modules):
+        for imported in sorted(graph.find_modules_directly_imported_by(module)):
+            if module.startswith(f"{imported}.") and imported != "finetune":
+                yield f"{module} imports {imported}, in which it lies: import the module that defines the name"
+
+
+def is_docstring(node: ast.stmt) -> bool:
+    """Whether a statement is a string alone."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def replace_map(file: Path, lines: Iterator[str]) -> tuple[str, str]:
+    """A file's text, and the same with the map between its marks written anew."""
+    text = file.read_text("utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return text, before + BEGIN + "\n" + "\n".join(lines) + "\n\n" + END + after
+
+
+def main() -> None:
+    """Write the maps, or compare them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="Write nothing; exit 1 if a map is out of date.")
+    check = parser.parse_args().check
+    graph = grimp.build_graph("finetune", cache_dir=None)
+    problems = list(broken_faces(graph))
+    for file, lines in ((PAGE, full_map(graph)), (CONTRIBUTING, short_map())):
+        old, new = replace_map(file, lines)
+        if not check:
+            file.write_text(new, "utf-8")
+        elif old != new:
+            problems.append(f"{file.relative_to(ROOT)} is out of date. Write it again with: make docs")
+    if problems:
+        sys.exit("\n".join(problems))
+
+
+if __name__ == "__main__":
+    main()
