@@ -80,7 +80,7 @@ def broken_faces(graph: grimp.ImportGraph) -> Iterator[str]:
     """What works in an `__init__`, and what imports the face of a package that it lies in."""
     for file in sorted(PACKAGE.rglob("__init__.py")):
         for node in ast.parse(file.read_text("utf-8")).body:
-            if not isinstance(node, ast.ImportFrom | ast.Assign) and not is_docstring(node):
+            if not is_face(node):
                 yield f"{file.relative_to(ROOT)}:{node.lineno}: an __init__ holds a docstring and re-exports only"
     for module in sorted(graph.modules):
         for imported in sorted(graph.find_modules_directly_imported_by(module)):
@@ -88,9 +88,11 @@ def broken_faces(graph: grimp.ImportGraph) -> Iterator[str]:
                 yield f"{module} imports {imported}, in which it lies: import the module that defines the name"
 
 
-def is_docstring(node: ast.stmt) -> bool:
-    """Whether a statement is a string alone."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def is_face(node: ast.stmt) -> bool:
+    """Whether a statement is a docstring, a re-export, or a name such as `__all__`."""
+    if isinstance(node, ast.Assign):
+        return all(isinstance(target, ast.Name) and target.id.startswith("__") for target in node.targets)
+    return isinstance(node, ast.ImportFrom) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
 
 
 def replace_map(file: Path, lines: Iterator[str]) -> tuple[str, str]:
