@@ -61,7 +61,7 @@ def test_base_model_arrives_from_a_busy_hub(local_hub: LocalHub, tiny_model: Pat
     local_hub.faults += [Fault(503, every=3, path="GET .*/resolve/"), Fault(503, times=1, path="GET /api/")]
     environment = {**os.environ, **local_hub.environ(tmp_path / "hf")}
 
-    code = "from finetune.models.load import resolve; print(resolve('acme/tiny'))"
+    code = "from finetune.models import resolve; print(resolve('acme/tiny'))"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
