@@ -9,8 +9,8 @@ import torch
 
 from finetune.artifacts import Adapter, Corpus, Model
 from finetune.evaluate import EvalRequest, evaluate
-from finetune.evaluate.run import pick_labels
 from finetune.evaluate.metrics import classification_scores
+from finetune.evaluate.run import pick_labels
 from finetune.evaluate.scoring import label_logprobs
 from finetune.evaluate.tasks import tasks_of
 from finetune.merge import MergeRequest, merge_adapter
