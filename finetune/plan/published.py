@@ -1,6 +1,6 @@
 """Shapes of the presets, as their config.json publishes them: planning for one needs no download.
 
-tests/test_plan.py counts parameters from these and compares with what the presets state.
+tests/plan/test_plan.py counts parameters from these and compares with what the presets state.
 """
 
 from __future__ import annotations

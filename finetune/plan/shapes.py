@@ -230,7 +230,7 @@ def _kept(kind: str, hidden: int, inner: int, query: int, key: int, heads: int, 
     """Numbers a token that autograd keeps of a block; each frozen weight spares what only its gradient would need.
 
     Found with torch.autograd.graph.saved_tensors_hooks (transformers 5.23), tensors that share memory counted once:
-    tests/test_plan.py counts again.
+    tests/plan/test_plan.py counts again.
     """
     if kind == "phi":  # one norm for attention and MLP; gelu_new keeps four tensors, and fc2 its input
         return 2 * hidden + 3 * query + 2 * key + heads + 5 * inner + 2

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from train.command import Command
-from train.kills import Undisturbed, checkpoints, newest, outcome, training
+from .command import Command
+from .kills import Undisturbed, checkpoints, newest, outcome, training
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,9 @@ from finetune.recipe import AdapterRecipe, load_adapter_recipe
 from finetune.train import TrainRequest, plan_training, train
 from finetune.train.checkpoints.checkpoint import Checkpoints
 from finetune.train.checkpoints.disk import CHECKPOINT_REST, checkpoint_bytes, make_room
-from train.command import Command
-from train.kills import Undisturbed, outcome, training
+
+from .command import Command
+from .kills import Undisturbed, outcome, training
 
 
 def test_second_run_into_a_folder_is_refused_while_the_first_lives(

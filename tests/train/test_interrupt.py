@@ -13,8 +13,9 @@ from finetune.errors import StoppedError
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe
 from finetune.train import Step, TrainRequest, train
-from train.command import Command
-from train.kills import RECIPE, STEPS, Undisturbed, outcome, training
+
+from .command import Command
+from .kills import RECIPE, STEPS, Undisturbed, outcome, training
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 

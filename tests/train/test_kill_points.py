@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from train.command import Command
-from train.kills import outcome, run_with_kills, training
+from .command import Command
+from .kills import outcome, run_with_kills, training
 
 SHAPES = {
     "windows that do not divide an epoch": {},

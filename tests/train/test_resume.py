@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from finetune.prepare import PrepareRequest, prepare
-from train.command import Command
-from train.kills import STEPS, Undisturbed, checkpoints, newest, outcome, run_with_kills, training
+
+from .command import Command
+from .kills import STEPS, Undisturbed, checkpoints, newest, outcome, run_with_kills, training
 
 SEED = 4
 KILLS_AT_RANDOM = 3

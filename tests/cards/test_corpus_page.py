@@ -1,0 +1,286 @@
+"""The page of a corpus: complete, self-contained, accessible, and without any row's text."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from finetune.cards.corpus_page import LABEL_LENGTH, LISTED_HITS, NAMED_LABELS, CorpusFacts, corpus_page
+from finetune.corpus.store import write_corpus
+from finetune.corpus.view import CorpusView, show_corpus
+from finetune.records import Drop, Example, Message
+
+from ..prepare.conftest import Preparer, write_jsonl
+
+SECRET = "swordfish-4711"
+HITS = [
+    {"row": "news/7", "eval_set": "fpb-test", "item": "i-31", "field": "question", "overlap": 0.87},
+    {"row": "news/7", "eval_set": "fpb-test", "item": "i-32", "field": "answer", "overlap": 1.0},
+]
+FACTS = CorpusFacts(
+    title="Finance corpus",
+    splits={"train": 12345, "validation": 67, "test": 89},
+    by_task={"qa": 2501, "classification": 10000},
+    by_source={"news": 10001, "filings": 2500},
+    labels={"news": {"bullish": 4001, "bearish": 5999}},
+    words_histogram=[(8, 11), (16, 222), (32, 3333), (2**31, 44)],
+    dropped=[("dedup", "near_duplicate", 190), ("quality", "too_short", 7)],
+    clusters={2: 80, 3: 9, 7: 2, 2000: 1},
+    hits=HITS,
+    sources=[
+        {"id": "news", "uri": "hf://datasets/acme/news", "revision": "9c8a", "read": 10150, "kept": 10001}
+        | {"license": "mit", "shape": "text and label"},
+        {"id": "filings", "uri": "filings.csv", "revision": None, "read": 2548, "kept": 2500}
+        | {"license": "cc-by-4.0", "shape": "question and answer"},
+    ],
+    license="cc-by-4.0",
+    notes=["Two files hold no text."],
+    split_rule="By a hash of each row's group.",
+    disjoint="No group lies in two splits (12,501 rows).",
+    eval_sets=[{"name": "fpb-test", "items": 970}, {"name": "pubmedqa", "items": 500}],
+    boilerplate=431,
+)
+VOID = {"meta", "link", "br", "hr", "img", "input", "col", "source", "area", "base", "embed", "track", "wbr"}
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text; notes what is not closed in the order it was opened."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.problems: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        self.problems += [f"<{tag}> is never closed" for tag in self.open]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if len({name for name, _ in attrs}) < len(attrs):
+            self.problems.append(f"<{tag}> has an attribute twice")
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if "svg" not in self.open:
+            self.problems.append(f"<{tag}/> outside of SVG")
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(f"</{tag}> closes something else")
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, attribute, value in self.attributes if attribute == name]
+
+
+def test_page_is_well_formed() -> None:
+    html = corpus_page(FACTS)
+    page = Page(html)
+    assert html.startswith("<!doctype html>")
+    assert page.problems == []
+    assert len(set(page.values("id"))) == len(page.values("id"))
+    assert page.tags["html"] == page.tags["head"] == page.tags["body"] == page.tags["main"] == 1
+
+
+def test_page_loads_nothing_and_runs_nothing() -> None:
+    html = corpus_page(FACTS)
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "form", "a", "base"} & set(page.tags)
+    assert not re.search(r"https?:|//[a-z]|url\(|@import|javascript:", html.replace("hf://datasets/acme/news", ""))
+    assert not [name for name in (name for _, name, _ in page.attributes) if name.startswith("on") or name == "src"]
+    assert "default-src 'none'" in " ".join(page.values("content"))
+
+
+def test_page_has_every_figure() -> None:
+    page = Page(corpus_page(FACTS))
+    rows = [[cell.strip() for cell in row] for row in page.rows]
+    assert ["train", "12,345", "98.8 %", ""] in rows
+    assert ["test", "89", "0.7 %", ""] in rows
+    assert ["classification", "10,000", "80.0 %", ""] in rows
+    assert ["news", "10,001", "80.0 %", ""] in rows
+    assert ["bearish", "5,999", "60.0 %", ""] in rows
+    assert ["0 to 8", "11", "0.3 %", ""] in rows
+    assert ["17 to 32", "3,333", "92.3 %", ""] in rows
+    assert ["33 and more", "44", "1.2 %", ""] in rows
+    assert ["dedup: near_duplicate", "190", "96.4 %", ""] in rows
+    assert [row[:2] for row in rows if row[0].endswith(("rows", "rows and more"))] == [
+        ["2 rows", "80"],
+        ["3 rows", "9"],
+        ["6 to 10 rows", "2"],
+        ["101 rows and more", "1"],
+    ]
+    assert ["fpb-test", "970", "1"] in rows
+    assert ["pubmedqa", "500", "0"] in rows
+    assert ["news/7", "fpb-test", "i-31", "question", "87 %"] in rows
+    assert ["news", "hf://datasets/acme/news", "9c8a", "text and label", "10,150", "10,001", "mit"] in rows
+    assert ["filings", "filings.csv", "–", "question and answer", "2,548", "2,500", "cc-by-4.0"] in rows
+    for text in ("Finance corpus", "12,501", "197", "cc-by-4.0", "431", *FACTS.notes, FACTS.split_rule, FACTS.disjoint):
+        assert text in page.text
+
+
+def test_bars_are_as_long_as_their_numbers() -> None:
+    page = Page(corpus_page(FACTS))
+    widths = [float(value) for tag, name, value in page.attributes if (tag, name) == ("rect", "width")]
+    assert widths[:3] == [100.0, 0.54, 0.72]  # 67 and 89 of 12,345
+    assert len(widths) == sum(
+        len(row) == 4 and row[2].endswith("%") for row in page.rows
+    )  # one for each line of a chart
+
+
+def test_page_reads_well_without_eyes() -> None:
+    """Bars are decoration beside tables that say the same; every table, section and scrolling box has a name."""
+    page = Page(corpus_page(FACTS))
+    assert ("html", "lang", "en") in page.attributes
+    assert page.values("aria-hidden") == ["true"] * page.tags["svg"]
+    assert page.tags["caption"] == page.tags["table"] > 5
+    assert set(page.values("aria-labelledby")) <= set(page.values("id"))
+    assert len(page.values("aria-labelledby")) == page.tags["section"] == page.tags["h2"]
+    assert page.values("role") == ["region"] * len(page.values("aria-label")) == ["region"] * 2
+    assert page.values("scope").count("col") + page.values("scope").count("row") == page.tags["th"]
+    assert page.tags["h1"] == 1
+
+
+def test_page_follows_light_and_dark() -> None:
+    html = corpus_page(FACTS)
+    assert "prefers-color-scheme: dark" in html
+    light, dark = re.findall(r"--ink: (#\w+); .*?--paper: (#\w+);", html)
+    assert luminance(light[0]) < 0.1 < 0.9 < luminance(light[1])
+    assert luminance(dark[1]) < 0.1 < 0.7 < luminance(dark[0])
+
+
+def luminance(color: str) -> float:
+    """Relative luminance, as WCAG defines it, without the gamma: enough to tell dark from light."""
+    red, green, blue = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    return 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+
+
+def test_same_facts_give_the_same_bytes_in_any_order() -> None:
+    turned = replace(
+        FACTS,
+        by_task=dict(reversed(FACTS.by_task.items())),
+        by_source=dict(reversed(FACTS.by_source.items())),
+        labels={source: dict(reversed(labels.items())) for source, labels in FACTS.labels.items()},
+        words_histogram=FACTS.words_histogram[::-1],
+        dropped=FACTS.dropped[::-1],
+        clusters=dict(reversed(list((FACTS.clusters or {}).items()))),
+        hits=HITS[::-1],
+        sources=FACTS.sources[::-1],
+    )
+    assert corpus_page(FACTS) == corpus_page(FACTS) == corpus_page(turned)
+
+
+def test_names_cannot_become_markup() -> None:
+    evil = "<script>alert(1)</script>\"'&{{ 7*7 }}"
+    facts = replace(FACTS, title=evil, by_source={evil: 3}, labels={evil: {evil: 3}}, notes=[evil], license=evil)
+    facts = replace(facts, sources=[{**FACTS.sources[0], "id": evil, "uri": evil, "shape": evil}])
+    page = Page(corpus_page(facts))
+    assert page.problems == []
+    assert page.tags["script"] == 0
+    assert evil in page.text
+
+
+def test_no_text_of_a_row_is_on_the_page(tmp_path: Path) -> None:
+    """Messages, choices and groups hold a secret; a label that is a text, not a name, is not spelled out either."""
+    label = f"{SECRET} " + "is the label of a row whose labels are whole sentences, which somebody mapped by mistake"
+    rows = [
+        Example(
+            f"news/{n}",
+            (Message("system", SECRET), Message("user", f"{SECRET} {n}"), Message("assistant", label)),
+            "classification",
+            label if n == 0 else "bullish",
+            (label, "bullish"),
+            f"group {SECRET}",
+            "news",
+            "mit",
+        )
+        for n in range(5)
+    ]
+    assert len(label) > LABEL_LENGTH
+    made = write_corpus(tmp_path / "c", {"train": rows}, drops=[Drop("news/9", "dedup", "duplicate")])
+    html = corpus_page(facts_of(show_corpus(made.path)))
+    assert SECRET not in html
+    assert "(1 more)" in html
+    assert "bullish" in html
+
+
+def test_prepare_writes_a_page_without_row_text(prepared: Preparer, tmp_path: Path) -> None:
+    rows = [{"question": f"Who knows {SECRET} number {n}?", "answer": f"{SECRET} {n}"} for n in (1, 2, 3, 3)]
+    made = prepared(write_jsonl(tmp_path / "rows.jsonl", rows), license="mit")
+    assert any(SECRET in text for text in made.texts)
+    assert made.drops
+    for name in ("corpus.html", "README.md", "drops.jsonl", "manifest.json"):
+        assert SECRET not in (made.corpus.path / name).read_text("utf-8")
+    assert Page((made.corpus.path / "corpus.html").read_text("utf-8")).problems == []
+
+
+def facts_of(view: CorpusView) -> CorpusFacts:
+    """All that the page can be told of a corpus."""
+    return CorpusFacts(
+        title="Corpus",
+        splits=dict(view.splits.items()),
+        by_task=view.tasks,
+        by_source={source.id: source.rows for source in view.sources},
+        labels=view.labels,
+        words_histogram=[(each.high, each.rows) for each in view.lengths.histogram] if view.lengths else [],
+        dropped=[(drop.step, drop.reason, drop.rows) for drop in view.drops],
+        clusters={},
+        hits=[],
+        sources=[
+            {"id": source.id, "uri": "news.csv", "revision": None, "read": 6, "kept": source.rows}
+            | {"license": source.license, "shape": ""}
+            for source in view.sources
+        ],
+        license="mit",
+    )
+
+
+def test_many_labels_and_hits_are_counted_not_listed() -> None:
+    labels = {f"intent {n}": n + 1 for n in range(NAMED_LABELS + 5)}
+    hits = [HITS[0] | {"row": f"news/{n:05}"} for n in range(LISTED_HITS + 3)]
+    page = Page(corpus_page(replace(FACTS, labels={"news": labels}, hits=hits)))
+    assert "(5 more)" in page.text
+    assert sum(row[0].startswith("intent ") for row in page.rows) == NAMED_LABELS
+    assert f"first {LISTED_HITS} of {LISTED_HITS + 3}" in page.text
+    assert sum(row[0].startswith("news/") for row in page.rows) == LISTED_HITS
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"clusters": None}, "Near-duplicates were not looked for."),
+        ({"clusters": {}}, "None were found."),
+        ({"dropped": []}, "Nothing."),
+        ({"eval_sets": [], "hits": []}, "The rows were compared with no evaluation set."),
+    ],
+)
+def test_what_is_not_there_is_said(change: dict[str, object], said: str) -> None:
+    assert said in Page(corpus_page(replace(FACTS, **change))).text  # type: ignore[arg-type]
+    assert said not in Page(corpus_page(FACTS)).text
+
+
+def test_nothing_is_claimed_of_eval_sets_that_the_page_was_not_told_of() -> None:
+    page = Page(corpus_page(replace(FACTS, eval_sets=None, hits=[])))
+    assert "Decontamination" not in page.text
+    assert page.problems == []

@@ -1,0 +1,312 @@
+"""The installed command: what it prints, how it ends, and what it leaves when it is used wrongly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from finetune.recipe import AdapterRecipe, domain_names
+
+SLMTUNE = (sys.executable, "-m", "finetune")
+ANY_LENGTH = ("--max-truncated", "100%")  # the tiny model's tokenizer makes several tokens of most words
+
+
+def slmtune(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [*SLMTUNE, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(env or {})}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, check=False)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *parts: str, code: int = 2) -> None:
+    """One paragraph on stderr that says `parts`, the exit code, nothing on stdout and no traceback."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    error = done.stderr.strip().splitlines()[-1]
+    assert error.startswith("Error: ")
+    for part in parts:
+        assert part in error
+
+
+def left_in(folder: Path, *expected: str) -> bool:
+    return sorted(path.name for path in folder.iterdir()) == sorted(expected)
+
+
+@pytest.fixture(scope="module")
+def workspace(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every stage has run on the finance sample with the tiny model, each with --json."""
+    folder = tmp_path_factory.mktemp("work")
+    quick = ("--model", tiny_model, "--max-steps", 2, *ANY_LENGTH)
+    (folder / "answers").mkdir()
+    for name, arguments in {
+        "prepare": ("prepare", "--domain", "finance", "--sample", "--limit", 24),
+        "train": ("train", "--domain", "finance", *quick),
+        "eval": ("eval", "--domain", "finance", "--limit", 12, "--max-new-tokens", 4),
+        "merge": ("merge", "--domain", "finance"),
+    }.items():
+        done = slmtune(*arguments, "--json", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        (folder / "answers" / name).write_text(done.stdout, "utf-8")
+    return folder
+
+
+CONTRACT = {
+    "prepare": {"corpus", "splits", "dropped", "scrubbed", "sources", "fingerprint", "seconds"},
+    "train": {
+        *("adapter", "steps", "epochs", "train_loss", "eval_loss", "tokens", "supervised_tokens"),
+        *("tokens_per_second", "peak_memory_bytes", "truncated", "seconds", "resumed_from"),
+    },
+    "eval": {"report", "tasks", "forgetting"},
+    "merge": {
+        *("model", "onto", "verified", "max_abs_logit_diff", "mean_kl", "greedy_agreement"),
+        *("seconds", "peak_memory_bytes"),
+    },
+}
+
+
+@pytest.mark.parametrize("stage", CONTRACT)
+def test_json_is_one_object_with_the_documented_keys(workspace: Path, stage: str) -> None:
+    answer = json.loads((workspace / "answers" / stage).read_text("utf-8"))
+    assert CONTRACT[stage] <= set(answer)
+
+
+def test_eval_answers_by_task(workspace: Path) -> None:
+    answer = json.loads((workspace / "answers" / "eval").read_text("utf-8"))
+    assert set(answer["tasks"]) == {"news", "questions"}
+    assert answer["tasks"]["news"]["n"] == 12
+
+
+def test_stages_find_each_other_in_the_workspace(workspace: Path) -> None:
+    assert left_in(workspace / "runs" / "finance", "corpus", "adapter", "eval", "model")
+
+
+def test_no_artifact_holds_a_path_or_a_name_of_this_machine(workspace: Path) -> None:
+    for file in (workspace / "runs").rglob("*"):
+        if file.suffix in {".json", ".md", ".jsonl", ".html"} and file.name != "tokenizer.json":
+            text = file.read_text("utf-8")
+            assert str(workspace) not in text, file
+            assert socket.gethostname() not in text or len(socket.gethostname()) < 5, file
+
+
+def test_second_run_needs_overwrite(workspace: Path) -> None:
+    assert_refused(slmtune("prepare", "--domain", "finance", "--sample", cwd=workspace), "exists", "--overwrite")
+
+
+def test_dry_run_writes_nothing(workspace: Path, tiny_model: Path, tmp_path: Path) -> None:
+    corpus = workspace / "runs" / "finance" / "corpus"
+    done = slmtune("train", "--corpus", corpus, "--model", tiny_model, "--dry-run", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["steps"] > 0
+    assert left_in(tmp_path)
+
+
+def test_own_csv_needs_no_domain(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [f"sentence number {number} is {label},{label}" for number in range(30) for label in ("good", "bad")]
+    (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *rows]) + "\n", "utf-8")
+    prepared = slmtune("prepare", "--source", "reviews.csv", "--split-ratio", "0.6/0.1/0.3", cwd=tmp_path)
+    assert prepared.stdout.splitlines()[-1].split(maxsplit=1) == ["next", "slmtune train"], prepared.stderr
+    trained = slmtune("train", "--model", tiny_model, "--max-steps", 1, cwd=tmp_path)
+    assert "next         slmtune eval" in trained.stdout, trained.stderr
+    assert left_in(tmp_path / "runs" / "custom", "corpus", "adapter")
+
+
+def test_explicit_paths_need_no_workspace(workspace: Path, tmp_path: Path) -> None:
+    made = workspace / "runs" / "finance"
+    arguments = ("--corpus", made / "corpus", "--task", "news", "--limit", 4, "--out", tmp_path / "report")
+    assert slmtune("eval", made / "adapter", *arguments, cwd=tmp_path).returncode == 0
+    assert left_in(tmp_path, "report")
+
+
+def test_chat_answers_one_question(workspace: Path) -> None:
+    done = slmtune("chat", "--domain", "finance", "--prompt", "Hello?", "--max-new-tokens", 4, "--json", cwd=workspace)
+    assert isinstance(json.loads(done.stdout)["answer"], str)
+
+
+def test_missing_folder_is_not_taken_for_a_hub_id(tmp_path: Path) -> None:
+    refuse(tmp_path, ("serve", "news=runs/nothing"), "runs/nothing", "slmtune train")
+
+
+def test_log_lines_can_be_json(workspace: Path) -> None:
+    arguments = ("--domain", "finance", "--limit", 4, "--task", "news", "--overwrite", "--log-format", "json")
+    lines = slmtune("eval", *arguments, cwd=workspace).stderr.splitlines()
+    assert lines
+    assert all({"time", "level", "message"} <= set(json.loads(line)) for line in lines)
+
+
+@pytest.mark.parametrize(("flags", "expected"), [((), set()), (("--verbose",), {"a library's word", "planted"})])
+def test_what_libraries_log_is_heard_only_with_verbose(
+    tmp_path: Path, flags: tuple[str, ...], expected: set[str]
+) -> None:
+    planted = """
+import atexit, logging, warnings
+for logger, text in {
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",  # on CPUs with AVX512-BF16, when imported
+    "library": "a library's word",
+}.items():
+    atexit.register(logging.getLogger(logger).warning, text)
+atexit.register(warnings.warn, "planted")
+"""
+    (tmp_path / "sitecustomize.py").write_text(planted, "utf-8")
+    search = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    done = slmtune("models", "--log-format", "json", *flags, cwd=tmp_path, env={"PYTHONPATH": search})
+    messages = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    assert {
+        text for text in ("a library's word", "planted", "gemm") if any(text in line for line in messages)
+    } == expected
+    assert len(messages) == len(expected)
+
+
+def test_domains_lists_every_bundled_domain(tmp_path: Path) -> None:
+    answer = json.loads(slmtune("domains", "--json", cwd=tmp_path).stdout)
+    assert [domain["name"] for domain in answer["domains"]] == domain_names()
+
+
+def test_models_lists_the_presets(tmp_path: Path) -> None:
+    names = {model["name"] for model in json.loads(slmtune("models", "--json", cwd=tmp_path).stdout)["models"]}
+    promised = "smollm2-135m smollm2-360m smollm2-1.7b qwen2.5-0.5b qwen2.5-1.5b llama-3.2-1b phi-2 gemma-2b"
+    assert {*promised.split(), "gemma-2-2b", "gemma-3-270m", "distilbert", "mobilebert"} <= names
+
+
+def test_every_recipe_field_is_a_flag_of_train(tmp_path: Path) -> None:
+    text = slmtune("train", "--help", cwd=tmp_path).stdout
+    for field in AdapterRecipe.model_fields:
+        assert f"--{field.replace('_', '-')}" in text
+    assert "--base-model" in text
+    assert "--model-name-or-path" in text
+
+
+# --- bad input: one clear paragraph, exit 2, nothing half-written ---------------------------------------------------
+
+
+def refuse(cwd: Path, arguments: Sequence[object], *parts: str) -> None:
+    before = sorted(cwd.rglob("*"))
+    assert_refused(slmtune(*arguments, cwd=cwd), *parts)
+    assert sorted(cwd.rglob("*")) == before
+
+
+def test_unknown_domain_suggests_the_nearest(tmp_path: Path) -> None:
+    refuse(tmp_path, ("prepare", "--domain", "finanse", "--sample"), "finanse", "Did you mean 'finance'?")
+
+
+def test_unknown_model_suggests_the_nearest(workspace: Path, tmp_path: Path) -> None:
+    corpus = workspace / "runs" / "finance" / "corpus"
+    refuse(tmp_path, ("train", "--corpus", corpus, "--model", "smolm2-135m"), "Did you mean 'smollm2-135m'?")
+
+
+@pytest.mark.parametrize(
+    ("stage", "command"),
+    [("train", "slmtune prepare --domain finance"), ("eval", "slmtune train --domain finance")],
+)
+def test_missing_stage_names_the_command(tmp_path: Path, stage: str, command: str) -> None:
+    refuse(tmp_path, (stage, "--domain", "finance"), "There is no", command)
+
+
+@pytest.mark.parametrize("stage", ["merge", "serve", "chat"])
+def test_missing_adapter_names_the_command(tmp_path: Path, stage: str) -> None:
+    refuse(tmp_path, (stage, "--domain", "finance"), "There is no adapter", "slmtune train --domain finance")
+
+
+def test_unknown_config_key_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("learning_rat: 0.1\nlora_r: -1\n", "utf-8")
+    problems = ("'learning_rat'", "Did you mean 'learning_rate'?", "lora_r", "greater than 0")
+    refuse(tmp_path, ("train", "--domain", "finance", "--config", "my.yaml"), *problems)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        *(("--max-steps", 0), ("--lora-r", -4), ("--learning-rate", 0), ("--learning-rate", "nan")),
+        *(("--per-device-train-batch-size", 0), ("--num-train-epochs", -1), ("--max-length", 0), ("--lora-r", 10**9)),
+    ],
+)
+def test_impossible_sizes_are_refused(tmp_path: Path, flag: str, value: object) -> None:
+    refuse(tmp_path, ("train", "--domain", "finance", flag, value), flag[2:].replace("-", "_"))
+
+
+def test_wrong_type_is_a_usage_error(tmp_path: Path) -> None:
+    done = slmtune("train", "--max-steps", "many", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--max-steps" in done.stderr
+
+
+def test_broken_row_is_named_by_file_and_line(tmp_path: Path) -> None:
+    secret = "account 12345 of Jane"
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": "' + secret + "\n", "utf-8")
+    done = slmtune("prepare", "--source", "rows.jsonl", cwd=tmp_path)
+    assert_refused(done, "rows.jsonl:2")
+    assert secret not in done.stderr
+    assert left_in(tmp_path, "rows.jsonl")
+
+
+def test_unwritable_output_is_named(workspace: Path, tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", "utf-8")  # a folder cannot lie below a file, whoever asks
+    corpus = workspace / "runs" / "finance" / "corpus"
+    arguments = ("train", "--corpus", corpus, "--model", tiny_model, "--out", "file/adapter")
+    refuse(tmp_path, arguments, "Cannot write", "--output-dir")
+
+
+def test_folder_that_is_not_ours_is_never_replaced(workspace: Path, tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("meow", "utf-8")
+    corpus = workspace / "runs" / "finance" / "corpus"
+    arguments = ("train", "--corpus", corpus, "--model", tiny_model, "--out", "photos", "--overwrite")
+    refuse(tmp_path, arguments, "was not made by slmtune")
+
+
+def test_model_that_is_not_cached_offline(workspace: Path, tmp_path: Path) -> None:
+    corpus = workspace / "runs" / "finance" / "corpus"
+    arguments = ("train", "--corpus", corpus, "--model", "Qwen/Qwen2.5-1.5B-Instruct", "--offline")
+    refuse(tmp_path, arguments, "not cached", "--offline")
+
+
+def test_changed_artifact_is_refused_by_file_name(workspace: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(workspace / "runs" / "finance" / "adapter", tmp_path / "adapter")
+    with (tmp_path / "adapter" / "adapter_model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\xff")
+    corpus = workspace / "runs" / "finance" / "corpus"
+    arguments = ("eval", "adapter", "--corpus", corpus, "--out", "report")
+    refuse(tmp_path, arguments, "adapter_model.safetensors", "damaged")
+
+
+def test_port_in_use_ends_with_1(workspace: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = slmtune("serve", "--domain", "finance", "--port", port, cwd=workspace)
+    assert_refused(done, str(port), "in use", code=1)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_training_says_how_it_goes_on(
+    workspace: Path, tiny_model: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    corpus = workspace / "runs" / "finance" / "corpus"
+    steps = ("--max-steps", 100000, *ANY_LENGTH)
+    command = [*SLMTUNE, "train", "--corpus", corpus, "--model", tiny_model, *steps, "--out", "adapter"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        list(map(str, command)), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("training:"):
+                break
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == code
+    assert "Traceback" not in rest
+    message = rest.strip().splitlines()[-1]
+    assert f"Stopped by {number.name} after step" in message
+    assert message.endswith(f"Go on with: slmtune {' '.join(map(str, command[len(SLMTUNE) :]))} --resume")
+    assert left_in(tmp_path, "adapter.checkpoints")

@@ -1,0 +1,435 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from finetune.artifacts import Adapter, Artifact, Corpus, EvalReport, Model, writing
+from finetune.cards.model_card import model_card
+from finetune.corpus.store import write_corpus
+from finetune.errors import ArtifactError, HubError, InputError, OutputExistsError, UnknownNameError
+from finetune.hub.pull import pull
+from finetune.hub.push import push
+from finetune.recipe import AdapterRecipe
+from finetune.records import Example, Message
+
+from .local_hub import READ_TOKEN, WRITE_TOKEN, Fault, LocalHub
+
+ADAPTER = ("model", "tester/finance")
+BASE = {"name": "acme/tiny", "source": "hub", "revision": "main", "fingerprint": "b" * 64, "license": "mit"}
+ROW = Example("1", (Message("user", "Up?"), Message("assistant", "yes")), "qa", source="mine", license="mit")
+
+
+def write_adapter(folder: Path, *, weight: float = 0.0, files: dict[str, bytes] | None = None) -> Adapter:
+    """An adapter as training leaves it, without the training."""
+    corpus = {"fingerprint": "c" * 64, "domain": "finance", "sources": [], "counts": {"train": 3}}
+    with writing(folder, Adapter, overwrite=True) as writer:
+        save_file({"lora_A": np.full((4, 4), weight, dtype=np.float32)}, writer.folder / "adapter_model.safetensors")
+        (writer.folder / "adapter_config.json").write_text('{"base_model_name_or_path": "acme/tiny", "r": 4}')
+        for name, content in (files or {}).items():
+            (writer.folder / name).write_bytes(content)
+        writer.manifest["config"] = AdapterRecipe().model_dump(mode="json")
+        writer.manifest["parents"] = {"base_model": BASE, "corpus": corpus}
+        (writer.folder / "README.md").write_text(model_card(Adapter(writer.folder, writer.manifest), None))
+    return Adapter.open(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def commits(hub: LocalHub) -> list[str]:
+    """The titles of what was committed to the adapter's repository after it was made."""
+    return [commit.title for commit in hub.repos[ADAPTER].commits[1:]]
+
+
+def card(hub: LocalHub, name: str = "tester/finance") -> str:
+    return hub.repos["model", name].head.files["README.md"].data.decode()
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Adapter:
+    return write_adapter(tmp_path / "runs" / "adapter")
+
+
+@pytest.fixture
+def hub(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LocalHub:
+    """The local Hub, as the one that this process is logged in to: the client read its environment when imported."""
+    for name, value in {
+        "ENDPOINT": local_hub.endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": f"{local_hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        "HF_HUB_CACHE": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_XET": True,
+    }.items():
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
+    return local_hub
+
+
+class Client:
+    """The installed command, as somebody whose Hub is `hub` runs it."""
+
+    def __init__(self, hub: LocalHub, home: Path) -> None:
+        self.hub, self.home = hub, home
+
+    def run(self, *arguments: object, token: str | None = WRITE_TOKEN) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        environment |= self.hub.environ(self.home / "hf", token) | {"HOME": str(self.home)}
+        command = [sys.executable, "-m", "finetune", *map(str, arguments)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    def ok(self, *arguments: object) -> dict[str, Any]:
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
+
+    def refused(self, *arguments: object, code: int, token: str | None = WRITE_TOKEN) -> str:
+        done = self.run(*arguments, token=token)
+        assert done.returncode == code, done.stderr
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+        assert WRITE_TOKEN not in done.stderr
+        return done.stderr
+
+
+@pytest.fixture
+def client(local_hub: LocalHub, tmp_path: Path) -> Client:
+    return Client(local_hub, tmp_path / "home")
+
+
+# The commands
+
+
+def test_commands_push_privately_and_pull_the_same_bytes(client: Client, adapter: Adapter, tmp_path: Path) -> None:
+    pushed = client.ok("push", adapter.path, "tester/finance")
+    pulled = client.ok("pull", "tester/finance", "--output-dir", tmp_path / "there")
+
+    assert pushed["private"] is True
+    assert client.hub.repos[ADAPTER].private is True
+    assert contents(tmp_path / "there") == contents(adapter.path)
+    assert pulled["revision"] == pushed["commit"]
+    assert pulled["verified"] is True
+
+
+def test_pushed_corpus_loads_with_datasets(client: Client, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", {"train": [ROW, ROW], "test": [ROW]}, facts={"domain": "finance"})
+    pushed = client.ok("push", corpus.path, "tester/rows")
+
+    code = (
+        "import datasets; print({name: part.num_rows for name, part in datasets.load_dataset('tester/rows').items()})"
+    )
+    environment = {**os.environ, **client.hub.environ(tmp_path / "cache")}
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    assert loaded.stdout.strip() == "{'train': 2, 'test': 1}"
+    assert pushed["url"].endswith("/datasets/tester/rows")
+
+
+@pytest.mark.parametrize(
+    ("name", "token", "flags", "code", "hint"),
+    [
+        ("tester/finance", None, [], 2, "hf auth login"),
+        ("tester/finance", "hf_" + "x" * 34, [], 2, "hf auth login"),
+        ("tester/finance", READ_TOKEN, [], 1, "write access"),
+        ("somebody/finance", WRITE_TOKEN, [], 1, "You are tester, member of tester-lab"),
+        ("tester/finance", WRITE_TOKEN, ["--offline"], 2, "without --offline"),
+        ("finance", WRITE_TOKEN, [], 2, "NAMESPACE/NAME"),
+    ],
+    ids=["logged out", "bad token", "read-only token", "foreign namespace", "offline", "bad name"],
+)
+def test_refused_push_says_why_and_changes_nothing(
+    client: Client, adapter: Adapter, name: str, token: str | None, flags: list[str], code: int, hint: str
+) -> None:
+    assert hint in client.refused("push", adapter.path, name, *flags, code=code, token=token)
+
+    assert client.hub.repos == {}
+    assert client.hub.large_files == {}
+
+
+def test_damaged_artifact_is_refused_before_the_hub_is_asked(client: Client, adapter: Adapter) -> None:
+    with (adapter.path / "adapter_model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\xff")
+
+    assert "adapter_model.safetensors has changed" in client.refused("push", adapter.path, "tester/finance", code=2)
+    assert client.hub.requests == []
+
+
+def test_file_that_gives_something_away_is_refused_by_name(client: Client, adapter: Adapter) -> None:
+    (adapter.path / "README.md").write_text(f"Use my token {WRITE_TOKEN}")
+
+    assert "README.md holds an access token" in client.refused("push", adapter.path, "tester/finance", code=3)
+    assert client.hub.requests == []
+
+
+def test_hub_out_of_reach_ends_in_one_sentence(client: Client, adapter: Adapter) -> None:
+    client.hub.endpoint = "http://127.0.0.1:9"  # nothing listens on the discard port
+
+    assert "cannot be reached" in client.refused("push", adapter.path, "tester/finance", code=1)
+
+
+# What a push leaves on the Hub
+
+
+def test_push_makes_a_public_repository_only_when_told(hub: LocalHub, adapter: Adapter) -> None:
+    assert push(adapter.path, "tester-lab/finance", public=True).private is False
+    assert hub.repos["model", "tester-lab/finance"].private is False
+
+
+def test_visibility_of_a_repository_is_never_changed(hub: LocalHub, adapter: Adapter) -> None:
+    push(adapter.path, "tester/finance")
+    push(adapter.path, "tester/open", public=True)
+
+    with pytest.raises(InputError, match="is private"):
+        push(adapter.path, "tester/finance", public=True)
+    with pytest.raises(InputError, match="--public"):
+        push(adapter.path, "tester/open")
+    assert hub.repos[ADAPTER].private is True
+    assert hub.repos["model", "tester/open"].private is False
+
+
+def test_a_push_is_one_commit_and_the_same_again_is_none(hub: LocalHub, adapter: Adapter) -> None:
+    first = push(adapter.path, "tester/finance", message="First try")
+    second = push(adapter.path, "tester/finance", message="Second try")
+
+    assert commits(hub) == ["First try"]
+    assert (first.changed, second.changed) == (True, False)
+    assert second.commit == first.commit
+
+
+def test_new_version_takes_its_old_files_away_and_leaves_foreign_ones(hub: LocalHub, tmp_path: Path) -> None:
+    push(write_adapter(tmp_path / "old", files={"training.html": b"<p>"}).path, "tester/finance")
+    repo = hub.repos[ADAPTER]
+    repo.add("by hand", {**repo.head.files, "LICENSE": repo.head.files["README.md"]})
+    push(write_adapter(tmp_path / "new", weight=1.0).path, "tester/finance")
+
+    assert set(repo.head.files) == {".gitattributes", "LICENSE", *contents(tmp_path / "new")}
+    assert len(repo.commits) == 4
+
+
+def test_stray_files_stay_here(hub: LocalHub, adapter: Adapter) -> None:
+    expected = set(contents(adapter.path))
+    for name in ("training_args.bin", "optimizer.pt", "adapter_config.json~"):
+        (adapter.path / name).write_bytes(b"\x80\x04")
+
+    push(adapter.path, "tester/finance")
+
+    assert set(hub.repos[ADAPTER].head.files) - {".gitattributes"} == expected
+
+
+def test_folder_of_something_else_is_refused(hub: LocalHub, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+
+    with pytest.raises(ArtifactError, match=r"manifest\.json"):
+        push(tmp_path, "tester/finance")
+
+
+def test_every_kind_of_artifact_travels(hub: LocalHub, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus", {"train": [ROW]})
+    with writing(tmp_path / "model", Model, overwrite=False) as writer:
+        save_file({"weight": np.zeros((2, 2), dtype=np.float32)}, writer.folder / "model.safetensors")
+        writer.manifest["parents"] = {"adapter": {"fingerprint": "a" * 64}, "base_model": BASE}
+
+    for kind in ("corpus", "model"):
+        push(tmp_path / kind, f"tester/{kind}")
+        assert pull(f"tester/{kind}", tmp_path / "there" / kind).kind == kind
+        assert contents(tmp_path / "there" / kind) == contents(tmp_path / kind)
+
+
+# When the Hub has a bad day
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(503, every=3), Fault(429, every=4), Fault(503, path="GET .*/resolve/", every=2)], ids=str
+)
+def test_busy_hub_is_survived(hub: LocalHub, adapter: Adapter, tmp_path: Path, fault: Fault) -> None:
+    hub.faults.append(fault)
+
+    push(adapter.path, "tester/finance", message="Once")
+    pull("tester/finance", tmp_path / "there")
+
+    assert fault.done > 1
+    assert commits(hub) == ["Once"]
+    assert contents(tmp_path / "there") == contents(adapter.path)
+
+
+@pytest.mark.parametrize("status", [0, 503], ids=["answer lost", "refused once"])
+def test_failed_commit_is_made_once(hub: LocalHub, adapter: Adapter, status: int) -> None:
+    hub.faults.append(Fault(status, times=1, path="POST .*/commit/"))
+
+    result = push(adapter.path, "tester/finance", message="Once")
+
+    assert commits(hub) == ["Once"]
+    assert result.commit == hub.repos[ADAPTER].head.sha
+    assert result.changed is True
+
+
+def test_wait_that_the_hub_asks_for_is_kept(hub: LocalHub, adapter: Adapter, caplog: pytest.LogCaptureFixture) -> None:
+    hub.faults.append(Fault(429, times=1, path="whoami", retry_after=2))
+
+    with caplog.at_level("INFO", "finetune"):
+        push(adapter.path, "tester/finance")
+
+    assert "Trying again in 2 s" in caplog.text
+
+
+def test_wait_that_is_too_long_is_left_to_the_user(hub: LocalHub, adapter: Adapter) -> None:
+    hub.faults.append(Fault(429, path="whoami", retry_after=3600))
+
+    with pytest.raises(HubError, match="asks to wait 3600 s"):
+        push(adapter.path, "tester/finance")
+
+
+# Model cards
+
+
+def write_report(folder: Path, adapter: Artifact) -> None:
+    scores = {"accuracy": 0.75}
+    task = {"n": 8, "metric": "accuracy", "majority": 0.5, "base": scores, "adapter": scores, "ci95": [0.0, 0.0]}
+    with writing(folder, EvalReport, overwrite=True) as writer:
+        (writer.folder / "report.json").write_text(json.dumps({"tasks": {"sentiment": task}}))
+        writer.manifest["parents"] = {"adapter": {"fingerprint": adapter.fingerprint}}
+
+
+def test_push_quotes_the_evaluation_of_this_adapter_only(hub: LocalHub, adapter: Adapter) -> None:
+    write_report(adapter.path.parent / "eval", adapter)
+    push(adapter.path, "tester/finance")
+    push(write_adapter(adapter.path.parent / "other", weight=1.0).path, "tester/other")
+
+    assert "| sentiment | 8 | Accuracy | 0.500 | 0.750 | 0.750 |" in card(hub)
+    assert "slmtune pull tester/finance" in card(hub)
+    assert "Not evaluated yet" in card(hub, "tester/other")
+
+
+def test_edited_card_goes_out_as_it_is(hub: LocalHub, adapter: Adapter) -> None:
+    edited = (adapter.path / "README.md").read_text() + "\nWith my own remarks.\n"
+    (adapter.path / "README.md").write_text(edited)
+
+    push(adapter.path, "tester/finance")
+
+    assert card(hub) == edited
+
+
+def test_card_names_only_public_data_sets(hub: LocalHub, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    hub.serve("dataset", "acme/open", tmp_path / "data")
+    hub.serve("dataset", "acme/closed", tmp_path / "data", private=True)
+    sources = [{"id": name, "uri": f"hf://datasets/acme/{name}", "license": "mit"} for name in ("open", "closed")]
+    with writing(tmp_path / "adapter", Adapter, overwrite=False) as writer:
+        writer.manifest["parents"] = {"base_model": BASE, "corpus": {"fingerprint": "c" * 64, "sources": sources}}
+
+    push(tmp_path / "adapter", "tester/finance")
+
+    assert "- acme/open\n" in card(hub)
+    assert "acme/closed" not in card(hub)
+
+
+# What a pull takes
+
+
+def test_pull_leaves_what_is_there_unless_told_otherwise(hub: LocalHub, adapter: Adapter, tmp_path: Path) -> None:
+    push(adapter.path, "tester/finance")
+    there = write_adapter(tmp_path / "there", weight=1.0)
+
+    with pytest.raises(OutputExistsError):
+        pull("tester/finance", there.path)
+    assert Adapter.open(there.path).fingerprint == there.fingerprint
+    pull("tester/finance", there.path, overwrite=True)
+    assert Adapter.open(there.path).fingerprint == adapter.fingerprint
+
+
+def test_pull_takes_an_earlier_commit(hub: LocalHub, adapter: Adapter, tmp_path: Path) -> None:
+    first = push(adapter.path, "tester/finance")
+    push(write_adapter(tmp_path / "new", weight=1.0).path, "tester/finance")
+
+    pull("tester/finance", tmp_path / "there", revision=first.commit)
+
+    assert Adapter.open(tmp_path / "there").fingerprint == adapter.fingerprint
+
+
+def test_adapter_and_corpus_of_one_name_are_both_reachable(hub: LocalHub, adapter: Adapter, tmp_path: Path) -> None:
+    push(write_corpus(tmp_path / "corpus", {"train": [ROW]}).path, "tester/finance")
+    push(adapter.path, "tester/finance")
+
+    assert pull("tester/finance", tmp_path / "one").kind == Adapter.kind
+    assert pull("datasets/tester/finance", tmp_path / "two").kind == Corpus.kind
+
+
+def test_unknown_repository_or_revision_is_named(
+    hub: LocalHub, adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(adapter.path, "tester/finance")
+
+    with pytest.raises(UnknownNameError, match="'tester/nothing'"):
+        pull("tester/nothing", tmp_path / "there")
+    with pytest.raises(UnknownNameError, match="no such revision"):
+        pull("tester/finance", tmp_path / "there", revision="v9")
+    monkeypatch.setenv("HF_TOKEN", "")
+    with pytest.raises(UnknownNameError, match="hf auth login"):
+        pull("tester/finance", tmp_path / "there")
+
+
+def test_gated_repository_says_what_to_accept(hub: LocalHub, adapter: Adapter, tmp_path: Path) -> None:
+    hub.serve("model", "acme/gated", adapter.path, gated=True)
+
+    with pytest.raises(HubError, match="accept its terms"):
+        pull("acme/gated", tmp_path / "there")
+
+
+def test_repository_that_slmtune_did_not_make_is_refused(hub: LocalHub, tmp_path: Path) -> None:
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "config.json").write_text("{}")
+    hub.serve("model", "acme/plain", tmp_path / "repo")
+
+    with pytest.raises(InputError, match="not made by slmtune"):
+        pull("acme/plain", tmp_path / "there")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../escaped.json", "/tmp/escaped.json", "a/../../escaped.json", "a\\..\\b.json", ".bashrc", "run.py", "x.bin"],
+)
+def test_manifest_cannot_name_a_file_outside_or_one_that_runs(
+    hub: LocalHub, adapter: Adapter, tmp_path: Path, name: str
+) -> None:
+    manifest = json.loads((adapter.path / "manifest.json").read_text())
+    manifest["files"][name] = "0" * 64
+    (adapter.path / "manifest.json").write_text(json.dumps(manifest))
+    repo = hub.serve("model", "acme/evil", adapter.path)
+    repo.add("evil", {**repo.head.files, name: repo.head.files["README.md"]})
+
+    with pytest.raises(ArtifactError, match="refuses"):
+        pull("acme/evil", tmp_path / "out" / "there")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert [record.path for record in hub.requests if record.path.endswith(name)] == []
+
+
+def test_changed_file_on_the_hub_is_noticed(hub: LocalHub, adapter: Adapter, tmp_path: Path) -> None:
+    other = hub.serve("model", "acme/other", write_adapter(tmp_path / "other", weight=1.0).path)
+    repo = hub.serve("model", "acme/changed", adapter.path)
+    name = "adapter_model.safetensors"
+    repo.add("change", {**repo.head.files, name: other.head.files[name]})
+
+    with pytest.raises(ArtifactError, match=r"acme/changed at \w+ is damaged: adapter_model.safetensors has changed"):
+        pull("acme/changed", tmp_path / "out" / "there")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_files_beside_the_manifest_are_not_fetched(hub: LocalHub, adapter: Adapter, tmp_path: Path) -> None:
+    (adapter.path / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    hub.serve("model", "acme/more", adapter.path)
+
+    pull("acme/more", tmp_path / "there")
+
+    assert "pytorch_model.bin" not in contents(tmp_path / "there")

@@ -1,0 +1,113 @@
+"""Scrubbing finds identifiers that a check confirms, and leaves figures alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.prepare.clean.scrub import scrub
+from finetune.recipe import domain_names, load_domain
+
+from ..conftest import Preparer, questions, write_jsonl
+
+FOUND = [
+    ("Write to jane.doe+tax@mail.example.co.uk.", "Write to [EMAIL].", "EMAIL"),
+    ("(jane@example.com)", "([EMAIL])", "EMAIL"),
+    ("Pay DE89 3704 0044 0532 0130 00 and wait", "Pay [IBAN] and wait", "IBAN"),
+    ("Pay GB82WEST12345698765432.", "Pay [IBAN].", "IBAN"),
+    ("pay gb82west12345698765432", "pay [IBAN]", "IBAN"),
+    ("MT84MALT011000012345MTLCAST001S", "[IBAN]", "IBAN"),
+    ("NO93 8601 1117 947 is mine", "[IBAN] is mine", "IBAN"),
+    ("card 4111 1111 1111 1111, exp 12/30", "card [CARD], exp 12/30", "CARD"),
+    ("card 4111-1111-1111-1111", "card [CARD]", "CARD"),
+    ("amex 3782 822463 10005", "amex [CARD]", "CARD"),
+    ("5555555555554444", "[CARD]", "CARD"),
+    ("SSN 536-90-4399!", "SSN [SSN]!", "SSN"),
+    ("Call +49 30 901820-0 now", "Call [PHONE] now", "PHONE"),
+    ("Call +1 (555) 010-9999", "Call [PHONE]", "PHONE"),
+    ("Call (+44) 20 7946 0958.", "Call [PHONE].", "PHONE"),
+    ("+34 612 345 678", "[PHONE]", "PHONE"),
+    ("from 192.168.10.24, twice", "from [IP], twice", "IP"),
+    ("8.8.8.8.", "[IP].", "IP"),
+]
+
+
+@pytest.mark.parametrize(("text", "scrubbed", "entity"), FOUND)
+def test_identifier_is_replaced_and_counted(text: str, scrubbed: str, entity: str) -> None:
+    counts: Counter[str] = Counter()
+    assert scrub(text, counts) == scrubbed
+    assert counts == {entity: 1}
+
+
+SURVIVES = [
+    "Revenue rose 12.5% to $4,111,111,111 from 1 234 567 890 a year ago.",
+    "The group paid 4 000 000 000 000 000 yen in 2024 and 5 555 555 555 554 444 in all.",
+    "Volume was 4111111111111112 shares.",  # fails the Luhn check
+    "Turnover of 4111 1111 1111 1111 euros",  # an amount, whatever its digits
+    "Assets changed by +200 000 000 dollars, equity by +34 612 345 678 kroner.",
+    "$TSLA +3.4% at 250.10, $BRK.B -1.2%, EUR/USD 1.0850, 10-year 4.25%",
+    "ISIN US0378331005, WKN 865985, LEI 5493001KJTIIGC8Y1R12, CUSIP 037833100",
+    "Order DE12 3456 7890 1234 5678 90 has wrong check digits.",
+    "Form 10-K, item 7, section 1.2.3.4, version 10.0.0.1, EC 3.1.1.11",
+    "Pages 123-45-6789000 and 000-12-3456, case 2019-04-1234",
+    "Opening hours 10-12, ratio 3:1, on 2024-01-31 at 08:15:00.",
+    "The score was 256.300.1.2 and 1.2.3 in 300.1.1.1 trials.",
+    "twitter handle @bank, price @ 5.10, a@b",
+    "BP 120/80, HbA1c 48 mmol/mol, SpO2 98 %, dose 5-10 mg",
+    "+1 234 567 is too short, +999 123 456 789 is no country",
+]
+
+
+@pytest.mark.parametrize("text", SURVIVES)
+def test_figures_tickers_and_codes_survive(text: str) -> None:
+    counts: Counter[str] = Counter()
+    assert scrub(text, counts) == text
+    assert not counts
+
+
+def test_names_and_addresses_are_not_found() -> None:
+    """The documentation says so; whoever adds them changes this test and the documentation."""
+    text = "Jane Doe, born 1 May 1970, 12 High Street, Springfield, phone 030 901820"
+    assert scrub(text, Counter()) == text
+
+
+@given(st.text(alphabet="0123456789 .,-+@()ABab%$", max_size=80))
+def test_a_second_pass_finds_nothing_more(text: str) -> None:
+    counts: Counter[str] = Counter()
+    once = scrub(text, counts)
+    assert counts.total() == sum(once.count(f"[{entity}]") for entity in counts)
+    again: Counter[str] = Counter()
+    scrub(once, again)
+    assert again.total() <= counts.total()
+
+
+@pytest.mark.parametrize("domain", domain_names())
+def test_bundled_samples_hold_no_identifier(domain: str) -> None:
+    folder = load_domain(domain).folder / "sample"
+    for file in sorted(folder.glob("*.jsonl")):
+        counts: Counter[str] = Counter()
+        text = file.read_text("utf-8")
+        assert scrub(text, counts) == text, f"{file.name}: {counts}"
+
+
+def test_prepare_scrubs_unless_told_not_to(prepared: Preparer, tmp_path: Path) -> None:
+    rows = [{"question": "Who is jane@example.com?", "answer": "Ask 192.168.0.1 or bob@example.com."}, *questions(2)]
+    source = write_jsonl(tmp_path / "train.jsonl", rows)
+    made = prepared(source)
+    assert made.texts[:2] == ["Who is [EMAIL]?", "Ask [IP] or [EMAIL]."]
+    assert made.result.scrubbed == {"EMAIL": 2, "IP": 1}
+    kept = prepared(source, scrub=False)
+    assert kept.texts[0] == "Who is jane@example.com?"
+    assert kept.result.scrubbed == {}
+
+
+def test_card_says_what_was_scrubbed(prepared: Preparer, tmp_path: Path) -> None:
+    source = write_jsonl(
+        tmp_path / "train.jsonl", [{"text": "Please write to jane@example.com before the end of this week."}]
+    )
+    assert "EMAIL (1)" in (prepared(source).corpus.path / "README.md").read_text("utf-8")
+    assert "Nothing was scrubbed" in (prepared(source, scrub=False).corpus.path / "README.md").read_text("utf-8")
