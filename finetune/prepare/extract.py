@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.errors import InputError, RecordError
+from finetune.errors import InputError, RecordError, Unusable
 from finetune.prepare.clean.boilerplate import LineCounter
 from finetune.prepare.documents.readers import read_document
 from finetune.prepare.drops import Ledger
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import MAX_LINE, DataFile, opened
-from finetune.prepare.rows.columns import Unusable
 from finetune.prepare.rows.survey import Part
 from finetune.prepare.workers import ordered_map
 from finetune.records import Document, Section

@@ -13,11 +13,11 @@ import logging
 import re
 import zipfile
 
+from finetune.errors import Unusable
 from finetune.prepare.documents import zip_package
 from finetune.prepare.documents.html import parse
 from finetune.prepare.documents.markup import outline_of, tag_of
 from finetune.prepare.documents.safe_xml import parse_xml
-from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document
 
 OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # how Word wraps a document with a password, and .doc files begin

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from finetune.errors import Unusable
 from finetune.prepare.documents import zip_package
 from finetune.prepare.documents.html import decode_markup, parse, prune
 from finetune.prepare.documents.markup import outline_of, tag_of
 from finetune.prepare.documents.outline import Outline
 from finetune.prepare.documents.safe_xml import parse_xml
-from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document
 
 if TYPE_CHECKING:

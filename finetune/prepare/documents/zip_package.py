@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from finetune.prepare.rows.columns import Unusable
+from finetune.errors import Unusable
 
 MAX_PARTS = 10_000  # a book of one file a page has fewer
 MAX_UNPACKED = 512 * 2**20  # bytes of all parts together, pictures included

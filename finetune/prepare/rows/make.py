@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from finetune.errors import InputError, RecordError
+from finetune.errors import InputError, RecordError, Unusable
 from finetune.prepare.clean.boilerplate import drop_repeated
 from finetune.prepare.clean.language import is_foreign
 from finetune.prepare.clean.quality import judge
@@ -23,7 +23,7 @@ from finetune.prepare.extract import load_document
 from finetune.prepare.formats.files import BadRow, Lines, Row, Rows
 from finetune.prepare.formats.readers import rows_of
 from finetune.prepare.request import moment_of
-from finetune.prepare.rows.columns import Unusable, Values, list_names, map_columns, may_text
+from finetune.prepare.rows.columns import Values, list_names, map_columns, may_text
 from finetune.prepare.rows.shapes import Draft
 from finetune.prepare.rows.survey import Part, kind_of
 from finetune.records import Document, Drop, Example, Message, Section, Split

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from finetune.errors import InputError
-from finetune.prepare.rows.columns import Unusable, Values, is_null, list_names, may_text, need_text
+from finetune.errors import InputError, Unusable
+from finetune.prepare.rows.columns import Values, is_null, list_names, may_text, need_text
 from finetune.prepare.rows.prompts import Prompt
 from finetune.recipe import TaskRecipe
 from finetune.records import ROLES, TASKS, Message, Task
