@@ -17,7 +17,8 @@ from pathlib import Path
 
 from finetune.prepare.decontaminate.build import build_index
 from finetune.prepare.decontaminate.eval_index import EvalItem
-from finetune.prepare.formats.files import BadRow, DataFile, read_rows
+from finetune.prepare.formats.files import BadRow, DataFile
+from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.rows.columns import map_columns, may_text
 from finetune.prepare.sources.remote import fetch
 

@@ -9,7 +9,8 @@ from finetune.prepare.decontaminate.build import build_index
 from finetune.prepare.decontaminate.eval_index import EvalIndex, EvalItem, merge_indexes
 from finetune.prepare.decontaminate.verdict import open_evals
 from finetune.prepare.drops import Ledger, row_id
-from finetune.prepare.formats.files import Row, read_rows
+from finetune.prepare.formats.files import Row
+from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.rows.columns import map_columns, may_text
 from finetune.prepare.rows.survey import Part, survey

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import InputError, RecordError, Unusable
 from finetune.prepare.clean.boilerplate import LineCounter
+from finetune.prepare.documents.document_file import load_document, save_document
 from finetune.prepare.documents.readers import read_document
 from finetune.prepare.drops import Ledger
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import MAX_LINE, DataFile, opened
 from finetune.prepare.rows.survey import Part
 from finetune.prepare.workers import ordered_map
-from finetune.records import Document, Section
 
 MAX_DOCUMENT = 2 * MAX_LINE  # bytes
-
-
-@dataclass(frozen=True)
-class Extracted:
-    """The documents of the parts that are documents (part -> file), and each source's repeated lines."""
-
-    files: Mapping[int, Path]
-    repeated: Mapping[str, frozenset[int]]
 
 
 def extract(parts: Sequence[Part], folder: Path, ledger: Ledger, workers: int) -> Iterator[tuple[int, Path | None]]:
@@ -70,15 +60,3 @@ def _extract_one(item: tuple[DataFile, Path]) -> tuple[Path | None, tuple[str, s
     save_document(document, partial_file)
     os.replace(partial_file, path)
     return path, None
-
-
-def save_document(document: Document, path: Path) -> None:
-    """Keep an extracted document until its turn comes."""
-    sections = [[section.heading, section.level, section.text] for section in document.sections]
-    path.write_text(json.dumps({"title": document.title, "sections": sections}, ensure_ascii=False), "utf-8")
-
-
-def load_document(path: Path) -> Document:
-    """A document that `save_document` kept."""
-    kept = json.loads(path.read_text("utf-8"))
-    return Document(kept["title"], tuple(Section(*section) for section in kept["sections"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,15 +10,16 @@ from finetune.errors import InputError
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.drops import Ledger
 from finetune.prepare.extract import extract, repeated_lines
-from finetune.prepare.formats.files import Lines, Rows, read_blocks
-from finetune.prepare.request import PrepareRequest, time_rule
+from finetune.prepare.formats.files import Lines, Rows
+from finetune.prepare.formats.readers import read_blocks
+from finetune.prepare.request import PrepareRequest, Progress
 from finetune.prepare.rows.make import Block, Job, all_found
 from finetune.prepare.rows.survey import Part
 from finetune.prepare.shards import Shard, make_shard, open_shard, shard_path
+from finetune.prepare.splits.timestamps import parse_time_rule
 from finetune.prepare.workers import ordered_map
 from finetune.recipe import Domain
 
-Progress = Callable[[str, int, int, str], None]
 SMALL = 2 * 2**20  # bytes: reading so little takes less time than starting processes
 
 
@@ -56,7 +57,7 @@ def read_shards(
         instruct=request.instruct,
         chunk_tokens=request.chunk_tokens,
         sign=request.near_duplicates < 1,
-        time_column=(time_rule(request) or (None,))[0],
+        time_column=rule.column if (rule := parse_time_rule(request.split_by_time)) else None,
         evals=evals,
         repeated=repeated_lines(parts, documents),
     )

@@ -18,18 +18,19 @@ from finetune.cards.corpus_page import CorpusFacts, corpus_page
 from finetune.cards.dataset_card import card_text
 from finetune.corpus.store import writing_corpus
 from finetune.errors import InputError, SlmtuneError
+from finetune.prepare.check import check_request
 from finetune.prepare.drops import Ledger
 from finetune.prepare.evals import load_evals
 from finetune.prepare.licenses import strictest
-from finetune.prepare.read import Progress, read_shards
-from finetune.prepare.request import PrepareRequest, PrepareResult, check_request, describe_request
-from finetune.prepare.row_table import Numbers, collect
+from finetune.prepare.read import read_shards
+from finetune.prepare.request import PrepareRequest, PrepareResult, Progress
+from finetune.prepare.row_table import Numbers
 from finetune.prepare.rows.survey import Part, survey
 from finetune.prepare.select import Decided, decide
-from finetune.prepare.shards import Shard
+from finetune.prepare.shards import Shard, collect
 from finetune.prepare.sources.source import Source, open_earlier, open_sources
 from finetune.prepare.work_folder import open_work
-from finetune.prepare.write import Tally, write_lines, write_rows
+from finetune.prepare.write import Tally, describe_request, write_lines, write_rows
 from finetune.recipe import CUSTOM_DOMAIN, Domain, load_domain
 from finetune.records import SPLITS
 

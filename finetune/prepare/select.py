@@ -17,8 +17,7 @@ from finetune.prepare.decontaminate.verdict import decide as judge_matches
 from finetune.prepare.dedup.exact import drop_exact
 from finetune.prepare.dedup.near import clusters, near_duplicates
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE
-from finetune.prepare.read import Progress
-from finetune.prepare.request import PrepareRequest, ratio_of, time_rule
+from finetune.prepare.request import PrepareRequest, Progress
 from finetune.prepare.row_table import KEPT, Array, Numbers
 from finetune.prepare.shards import Shard, matches_of, read_columns
 from finetune.prepare.sources.source import Source
@@ -29,7 +28,8 @@ from finetune.prepare.splits.place import (
     place_by_label,
     place_by_time,
 )
-from finetune.prepare.splits.shares import shares_left
+from finetune.prepare.splits.shares import parse_ratio, shares_left
+from finetune.prepare.splits.timestamps import parse_time_rule
 from finetune.records import SPLITS
 
 
@@ -91,11 +91,11 @@ def decide(
 
 def _place(numbers: Numbers, sources: Sequence[Source], request: PrepareRequest) -> str:
     shares = _shares(sources, request)
-    timed = time_rule(request)
-    if timed is not None:
-        moments = place_by_time(numbers, ratio_of(request), timed[1])
-        days = "/".join(datetime.fromtimestamp(moment, UTC).isoformat() for moment in moments)
-        return f"Rows are placed by time: {timed[0]}={days}, the moments from which rows are validation and test."
+    rule = parse_time_rule(request.split_by_time)
+    if rule is not None:
+        starts = place_by_time(numbers, parse_ratio(request.split_ratio), rule.starts)
+        days = "/".join(datetime.fromtimestamp(start, UTC).isoformat() for start in starts)
+        return f"Rows are placed by time: {rule.column}={days}, the moments from which rows are validation and test."
     if request.stratify:
         return "Each label has exact shares, in the order of a hash of each row's group or question."
     place_by_hash(numbers, shares)
@@ -103,7 +103,7 @@ def _place(numbers: Numbers, sources: Sequence[Source], request: PrepareRequest)
 
 
 def _shares(sources: Sequence[Source], request: PrepareRequest) -> list[Mapping[Any, float]]:
-    ratio = ratio_of(request)
+    ratio = parse_ratio(request.split_ratio)
     return [shares_left(ratio, source.taken, source.id) for source in sources]
 
 

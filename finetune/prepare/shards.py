@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from finetune.corpus.store import SCHEMA
 from finetune.prepare.decontaminate.eval_index import Match
@@ -24,10 +25,11 @@ from finetune.prepare.dedup.guard import guard
 from finetune.prepare.dedup.keys import answer_digest, compared_text, guarded_text, question_digest
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE, sign
 from finetune.prepare.drops import Ledger
+from finetune.prepare.row_table import OPEN, Array, Numbers
 from finetune.prepare.rows.make import Block, Job, Placed, make_rows
+from finetune.prepare.rows.survey import Part
 from finetune.records import SPLITS, TASKS, Drop
 
-OPEN = -1  # the split of a row that is drawn later
 NUMBERS = {
     "key": pa.binary(16),
     "answer": pa.binary(8),
@@ -38,7 +40,7 @@ NUMBERS = {
     "kind": pa.int8(),
     "words": pa.uint32(),
     "length": pa.uint32(),
-    "moment": pa.float64(),
+    "timestamp": pa.float64(),
     "guard": pa.uint64(),
     "signature": pa.binary(NUM_PERM * SIGNATURE_DTYPE().itemsize),
 }
@@ -102,6 +104,38 @@ def read_columns(shard: Shard, names: Sequence[str]) -> pa.Table:
         return pa.ipc.open_file(source, options=options).read_all().select(list(names))
 
 
+def collect(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequence[str]) -> Numbers:
+    """Read the numbers of all shards; `sources` are the ids in their order."""
+    names = ["key", "answer", "draw", "rank", "split", "official", "kind", "words", "length", "timestamp", "guard"]
+    columns: dict[str, list[Array]] = {name: [] for name in [*names, "label", "grouped", "source", "earlier"]}
+    labels: dict[str, int] = {}
+    for shard in shards:
+        table = read_columns(shard, [*names, "label", "group"])
+        part = parts[shard.part]
+        for name in names:
+            columns[name].append(_array(table[name], name))
+        found = table["label"].to_pylist()
+        columns["label"].append(
+            np.array([-1 if text is None else labels.setdefault(text, len(labels)) for text in found], np.int32)
+        )
+        columns["grouped"].append(pc.is_valid(table["group"]).to_numpy())
+        columns["source"].append(np.full(shard.rows, sources.index(part.source.id), np.int32))
+        columns["earlier"].append(np.full(shard.rows, part.source.earlier))
+    joined: dict[str, Any] = {name: np.concatenate(arrays) for name, arrays in columns.items()}
+    return Numbers(**joined, reason=np.zeros(len(joined["source"]), np.uint8))
+
+
+def _array(column: Any, name: str) -> Array:
+    chunked = column.combine_chunks()
+    if name in {"key", "answer"}:
+        width = 2 if name == "key" else 1
+        data = np.frombuffer(chunked.buffers()[1], np.uint64)[chunked.offset * width :][: len(chunked) * width]
+        return data.reshape(-1, 2).copy() if name == "key" else data.copy()
+    if name == "timestamp":
+        return np.asarray(chunked.to_numpy(zero_copy_only=False), np.float64)
+    return np.asarray(chunked.to_numpy(zero_copy_only=False)).copy()
+
+
 def drops_of(shard: Shard) -> Iterator[Drop]:
     """What was left out of a block."""
     for name, step, reason in shard.facts["drops"]:
@@ -146,7 +180,7 @@ def _table(job: Job, rows: Sequence[Placed]) -> pa.Table:
         "kind": [TASKS.index(example.task) for example in examples],
         "words": [sum(turn.content.count(" ") + 1 for turn in example.messages) for example in examples],
         "length": [sum(len(turn.content) for turn in example.messages) for example in examples],
-        "moment": [row.origin.moment for row in rows],
+        "timestamp": [row.origin.timestamp for row in rows],
         "guard": guard([guarded_text(row.example, row.context) for row in rows]) if rows else [],
     }
     columns = {name: pa.array(values, FULL.field(name).type) for name, values in data.items()}

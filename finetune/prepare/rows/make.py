@@ -17,15 +17,15 @@ from finetune.prepare.clean.text import clean_text
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.dedup.keys import context_group
 from finetune.prepare.documents.chunk import approximate_tokens, chunk
+from finetune.prepare.documents.document_file import load_document
 from finetune.prepare.documents.instruct import instruct
 from finetune.prepare.drops import Ledger, Policy, file_id, row_id
-from finetune.prepare.extract import load_document
 from finetune.prepare.formats.files import BadRow, Lines, Row, Rows
 from finetune.prepare.formats.readers import rows_of
-from finetune.prepare.request import moment_of
 from finetune.prepare.rows.columns import Values, list_names, map_columns, may_text
 from finetune.prepare.rows.shapes import Draft
 from finetune.prepare.rows.survey import Part, kind_of
+from finetune.prepare.splits.timestamps import parse_timestamp
 from finetune.records import Document, Drop, Example, Message, Section, Split
 
 
@@ -61,14 +61,15 @@ class Job:
 class Origin:
     """What is known of a row before it is an example: its name, its group, the split that its source names.
 
-    `official` rows are of a published test set and must all stay; `moment` is in seconds, where rows are split by time.
+    `official` rows are of a published test set and must all stay; `timestamp` is in seconds since 1970, and given where
+    rows are split by time.
     """
 
     name: str
     group: str | None
     split: Split | None
     official: bool = False
-    moment: float | None = None
+    timestamp: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def _from_row(job: Job, part: Part, row: Row, made: Made, ledger: Ledger) -> Non
     official |= part.source.earlier or (split == "test" and part.source.recipe is not None)
     group = may_text(columns, "group") if "group" in part.mapping else ""
     name = row_id(part.source, part.file, row.line)
-    origin = Origin(name, group or None, split, official, _moment(job, row))
+    origin = Origin(name, group or None, split, official, _timestamp(job, row))
     text = draft.messages[-1].content
     if draft.task != "text" or approximate_tokens(text) <= job.chunk_tokens:
         _take(job, part, draft, origin, made, ledger)
@@ -149,13 +150,13 @@ def _check_kinds(part: Part, columns: Values) -> None:
             raise Unusable("type_conflict", f"the column {name!r} is a {kind} here and a {usual} in other rows")
 
 
-def _moment(job: Job, row: Row) -> float | None:
+def _timestamp(job: Job, row: Row) -> float | None:
     if job.time_column is None:
         return None
-    moment = moment_of(may_text(map_columns(row.values, {"time": job.time_column}), "time"))
-    if moment is None:
+    timestamp = parse_timestamp(may_text(map_columns(row.values, {"time": job.time_column}), "time"))
+    if timestamp is None:
         raise Unusable("no_time", f"the column {job.time_column!r} holds no date. Write dates as 2024-12-31")
-    return moment
+    return timestamp
 
 
 # --- documents --------------------------------------------------------------------------------------------------------

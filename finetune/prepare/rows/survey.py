@@ -10,7 +10,8 @@ from typing import Any
 
 from finetune.errors import ConfigError, InputError, RecordError, Unusable
 from finetune.prepare.drops import Ledger
-from finetune.prepare.formats.files import BadRow, DataFile, Row, read_rows
+from finetune.prepare.formats.files import BadRow, DataFile, Row
+from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.rows.columns import is_null, map_columns, may_text, plain_columns
 from finetune.prepare.rows.prompts import Prompt, load_prompt

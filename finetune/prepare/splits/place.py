@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from finetune.errors import InputError
-from finetune.prepare.row_table import TEST, TRAIN, VALIDATION, Array, Numbers
-from finetune.prepare.shards import OPEN
+from finetune.prepare.row_table import OPEN, TEST, TRAIN, VALIDATION, Array, Numbers
 from finetune.prepare.splits.shares import DRAW_ORDER
 from finetune.records import SPLITS, Split
 
@@ -66,28 +65,28 @@ def _keep_groups_whole(numbers: Numbers, rows: Array) -> None:
     numbers.split[rows] = numbers.split[rows][first][members]
 
 
-def place_by_time(numbers: Numbers, share: Shares, moments: tuple[float, float] | None) -> tuple[float, float]:
-    """Give the open rows to train, validation and test by their moment, the newest to test.
+def place_by_time(numbers: Numbers, share: Shares, starts: tuple[float, float] | None) -> tuple[float, float]:
+    """Give the open rows to train, validation and test by their timestamp, the newest to test.
 
-    Returns the moments from which rows are validation and test: those given, else where the shares of the rows end.
+    Returns the timestamps from which rows are validation and test: those given, else where the shares of the rows end.
 
     Raises:
-        InputError: all rows are of one moment.
+        InputError: all rows have one timestamp.
     """
     rows = np.flatnonzero((numbers.split == OPEN) & ~numbers.earlier)
-    times = numbers.moment[rows]
-    if moments is None:
+    times = numbers.timestamp[rows]
+    if starts is None:
         ordered = np.sort(times)
         cuts = [share["train"], share["train"] + share["validation"]]
-        moments = tuple(float(ordered[min(int(cut * len(ordered)), len(ordered) - 1)]) for cut in cuts)  # type: ignore[assignment]
-        assert moments is not None
-        if len(ordered) and ordered[0] == moments[1]:
+        starts = tuple(float(ordered[min(int(cut * len(ordered)), len(ordered) - 1)]) for cut in cuts)  # type: ignore[assignment]
+        assert starts is not None
+        if len(ordered) and ordered[0] == starts[1]:
             raise InputError(
                 "--split-by-time: the rows are of one moment, so that none is older. Choose another column"
             )
-    numbers.split[rows] = np.select([times >= moments[1], times >= moments[0]], [TEST, VALIDATION], TRAIN)
+    numbers.split[rows] = np.select([times >= starts[1], times >= starts[0]], [TEST, VALIDATION], TRAIN)
     numbers.split[numbers.split == OPEN] = TRAIN
-    return moments
+    return starts
 
 
 def drop_split_groups(numbers: Numbers) -> None:
