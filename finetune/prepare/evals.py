@@ -12,7 +12,7 @@ from finetune.prepare.drops import Ledger, row_id
 from finetune.prepare.formats.files import Row
 from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.columns import map_columns, may_text
+from finetune.prepare.rows.columns import map_columns, optional_text
 from finetune.prepare.rows.survey import Part, survey
 from finetune.prepare.sources.source import Source, open_source
 from finetune.recipe import Domain
@@ -56,8 +56,8 @@ def _item(part: Part, row: Row) -> EvalItem | None:
     try:
         columns = map_columns(row.values, part.mapping)
         draft = part.shape.build(columns)
-        context = may_text(columns, "context") if "context" in columns else ""
-        asked = may_text(columns, "question") if "question" in columns else ""
+        context = optional_text(columns, "context") if "context" in columns else ""
+        asked = optional_text(columns, "question") if "question" in columns else ""
     except Unusable:
         return None
     name, answer = row_id(part.source, part.file, row.line), draft.messages[-1].content

@@ -19,7 +19,7 @@ OPEN = -1  # the split of a row that is drawn later
 
 
 @dataclass
-class Numbers:
+class RowTable:
     """Arrays over all rows of all shards, in order; row numbers index them.
 
     `reason` numbers an entry of `reasons`, 0 where the row is kept; `earlier` rows are those of earlier corpora, which
@@ -56,7 +56,7 @@ class Numbers:
             self.reasons.append((step, reason))
         self.reason[rows] = self.reasons.index((step, reason))
 
-    def place(self, row: int) -> int:
+    def split_at(self, row: int) -> int:
         """The index of a row's split; what is open yet counts as train."""
         return TRAIN if self.split[row] == OPEN else int(self.split[row])
 
@@ -65,8 +65,8 @@ class Numbers:
         source named first, then the longest, then the first.
         """
         held = np.select([self.split == TEST, self.split == VALIDATION], [2, 3], 4)
-        place = np.where(self.earlier, 0, np.where(self.official, 1, held))
-        rows = np.arange(len(place))
-        best = np.lexsort((rows, -self.length.astype(np.int64), self.source, place))
+        standing = np.where(self.earlier, 0, np.where(self.official, 1, held))
+        rows = np.arange(len(standing))
+        best = np.lexsort((rows, -self.length.astype(np.int64), self.source, standing))
         kept: Array = best[self.reason[best] == KEPT]
         return kept

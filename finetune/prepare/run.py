@@ -24,12 +24,12 @@ from finetune.prepare.evals import load_evals
 from finetune.prepare.licenses import strictest
 from finetune.prepare.read import read_shards
 from finetune.prepare.request import PrepareRequest, PrepareResult, Progress
-from finetune.prepare.row_table import Numbers
+from finetune.prepare.row_table import RowTable
 from finetune.prepare.rows.survey import Part, survey
 from finetune.prepare.select import Decided, decide
 from finetune.prepare.shards import Shard, collect
 from finetune.prepare.sources.source import Source, open_earlier, open_sources
-from finetune.prepare.work_folder import open_work
+from finetune.prepare.work_folder import open_work_folder
 from finetune.prepare.write import Tally, describe_request, write_lines, write_rows
 from finetune.recipe import CUSTOM_DOMAIN, Domain, load_domain
 from finetune.records import SPLITS
@@ -68,7 +68,7 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
     ledger = Ledger(request.on_error)
     parts = survey([*earlier, *sources], request, domain, ledger)
     evals = load_evals(request, domain)
-    folder = open_work(request, [*earlier, *sources], evals)
+    folder = open_work_folder(request, [*earlier, *sources], evals)
     try:
         shards = read_shards(parts, request, domain, evals, folder, ledger, on_progress)
         if not any(shard.rows for shard in shards):
@@ -85,7 +85,7 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
     return PrepareResult(**result, seconds=round(time.perf_counter() - started, 3))
 
 
-def _nothing_left(shards: Sequence[Shard], numbers: Numbers | None, ledger: Ledger) -> str:
+def _nothing_left(shards: Sequence[Shard], numbers: RowTable | None, ledger: Ledger) -> str:
     read = sum(shard.facts["read"] for shard in shards)
     reasons = Counter(drop[2] for shard in shards for drop in shard.facts["drops"])
     reasons.update(drop.reason for drop in ledger.drops)
@@ -99,7 +99,7 @@ def _write(
     asked: Asked,
     parts: Sequence[Part],
     shards: Sequence[Shard],
-    numbers: Numbers,
+    numbers: RowTable,
     decided: Decided,
     ledger: Ledger,
     on_progress: Progress,

@@ -25,7 +25,7 @@ from finetune.prepare.dedup.guard import guard
 from finetune.prepare.dedup.keys import answer_digest, compared_text, guarded_text, question_digest
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE, sign
 from finetune.prepare.drops import Ledger
-from finetune.prepare.row_table import OPEN, Array, Numbers
+from finetune.prepare.row_table import OPEN, Array, RowTable
 from finetune.prepare.rows.make import Block, Job, Placed, make_rows
 from finetune.prepare.rows.survey import Part
 from finetune.records import SPLITS, TASKS, Drop
@@ -104,7 +104,7 @@ def read_columns(shard: Shard, names: Sequence[str]) -> pa.Table:
         return pa.ipc.open_file(source, options=options).read_all().select(list(names))
 
 
-def collect(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequence[str]) -> Numbers:
+def collect(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequence[str]) -> RowTable:
     """Read the numbers of all shards; `sources` are the ids in their order."""
     names = ["key", "answer", "draw", "rank", "split", "official", "kind", "words", "length", "timestamp", "guard"]
     columns: dict[str, list[Array]] = {name: [] for name in [*names, "label", "grouped", "source", "earlier"]}
@@ -122,7 +122,7 @@ def collect(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequence[st
         columns["source"].append(np.full(shard.rows, sources.index(part.source.id), np.int32))
         columns["earlier"].append(np.full(shard.rows, part.source.earlier))
     joined: dict[str, Any] = {name: np.concatenate(arrays) for name, arrays in columns.items()}
-    return Numbers(**joined, reason=np.zeros(len(joined["source"]), np.uint8))
+    return RowTable(**joined, reason=np.zeros(len(joined["source"]), np.uint8))
 
 
 def _array(column: Any, name: str) -> Array:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from finetune.corpus.store import SCHEMA, CorpusWriter
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.row_table import Numbers
+from finetune.prepare.row_table import RowTable
 from finetune.prepare.shards import Shard, drops_of, read_columns
 from finetune.prepare.splits.shares import DEFAULT_RATIO
 from finetune.recipe import CUSTOM_DOMAIN, Domain
@@ -37,7 +37,7 @@ class Tally:
 def write_rows(
     writer: CorpusWriter,
     shards: Sequence[Shard],
-    numbers: Numbers,
+    numbers: RowTable,
     first_drops: Iterable[Drop],
     on_shard: Callable[[int], None],
 ) -> Tally:

@@ -69,7 +69,7 @@ def read(data: bytes, shown: str) -> Document:
     return outline_of(parse(page)).document()
 
 
-def _needed_parts(parts: zip_package.Package) -> io.BytesIO:
+def _needed_parts(parts: zip_package.ZipPackage) -> io.BytesIO:
     """The document without pictures, and with no more of its styles than their names and numbering.
 
     mammoth builds a tree of all of them with the standard library; of Word's usual styles that takes ten times as long

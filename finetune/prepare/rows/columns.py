@@ -45,7 +45,7 @@ def _reach(values: Values, column: str) -> Any:
     raise Unusable("missing_column", f"there is no column {column!r}. Columns found: {list_names(values)}")
 
 
-def need_text(columns: Values, name: str) -> str:
+def required_text(columns: Values, name: str) -> str:
     """A column as clean text; numbers are written out and lists of texts joined by line breaks.
 
     Raises:
@@ -63,7 +63,7 @@ def need_text(columns: Values, name: str) -> str:
     return text
 
 
-def may_text(columns: Values, name: str) -> str:
+def optional_text(columns: Values, name: str) -> str:
     """A column as clean text, or "" where it is missing, null or empty."""
     value = columns.get(name)
     return "" if is_null(value) else _as_text(value, name)

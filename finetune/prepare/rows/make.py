@@ -10,9 +10,9 @@ from pathlib import Path
 from finetune.errors import InputError, RecordError, Unusable
 from finetune.prepare.clean.boilerplate import drop_repeated
 from finetune.prepare.clean.language import is_foreign
-from finetune.prepare.clean.quality import judge
+from finetune.prepare.clean.quality import filter_example
 from finetune.prepare.clean.scrub import scrub
-from finetune.prepare.clean.special_tokens import looks_rendered, neutralise
+from finetune.prepare.clean.special_tokens import escape_control_tokens, looks_rendered
 from finetune.prepare.clean.text import clean_text
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.dedup.keys import context_group
@@ -22,7 +22,7 @@ from finetune.prepare.documents.instruct import instruct
 from finetune.prepare.drops import Ledger, Policy, file_id, row_id
 from finetune.prepare.formats.files import BadRow, Lines, Row, Rows
 from finetune.prepare.formats.readers import rows_of
-from finetune.prepare.rows.columns import Values, list_names, map_columns, may_text
+from finetune.prepare.rows.columns import Values, list_names, map_columns, optional_text
 from finetune.prepare.rows.shapes import Draft
 from finetune.prepare.rows.survey import Part, kind_of
 from finetune.prepare.splits.timestamps import parse_timestamp
@@ -96,7 +96,7 @@ class Made:
 
 
 def make_rows(job: Job, block: Block, ledger: Ledger) -> Made:
-    """Build, clean and judge the examples of a block.
+    """Build, clean and filter the examples of a block.
 
     Raises:
         RecordError: a row cannot be used and is not to be skipped; names file and line.
@@ -121,7 +121,7 @@ def make_rows(job: Job, block: Block, ledger: Ledger) -> Made:
 def _from_row(job: Job, part: Part, row: Row, made: Made, ledger: Ledger) -> None:
     assert part.shape is not None
     columns = map_columns(row.values, part.mapping)
-    number = may_text(columns, "id") if part.test_ids else ""
+    number = optional_text(columns, "id") if part.test_ids else ""
     missing = [name for name in part.shape.needs if name not in columns]
     if missing:
         raise Unusable("missing_column", f"there is no column {missing[0]!r}. Columns found: {list_names(columns)}")
@@ -131,7 +131,7 @@ def _from_row(job: Job, part: Part, row: Row, made: Made, ledger: Ledger) -> Non
     made.found_ids |= {number} & part.test_ids
     split: Split | None = "test" if official else part.file.split
     official |= part.source.earlier or (split == "test" and part.source.recipe is not None)
-    group = may_text(columns, "group") if "group" in part.mapping else ""
+    group = optional_text(columns, "group") if "group" in part.mapping else ""
     name = row_id(part.source, part.file, row.line)
     origin = Origin(name, group or None, split, official, _timestamp(job, row))
     text = draft.messages[-1].content
@@ -153,7 +153,7 @@ def _check_kinds(part: Part, columns: Values) -> None:
 def _timestamp(job: Job, row: Row) -> float | None:
     if job.time_column is None:
         return None
-    timestamp = parse_timestamp(may_text(map_columns(row.values, {"time": job.time_column}), "time"))
+    timestamp = parse_timestamp(optional_text(map_columns(row.values, {"time": job.time_column}), "time"))
     if timestamp is None:
         raise Unusable("no_time", f"the column {job.time_column!r} holds no date. Write dates as 2024-12-31")
     return timestamp
@@ -228,7 +228,7 @@ def _take(job: Job, part: Part, draft: Draft, origin: Origin, made: Made, ledger
 
 def _unwanted(job: Job, example: Example) -> tuple[str, str] | None:
     """The step and the reason for which an example is left out."""
-    reason = judge(example) if job.quality else None
+    reason = filter_example(example) if job.quality else None
     if reason is not None:
         return "quality", reason
     if job.languages and example.task != "translation":
@@ -239,7 +239,7 @@ def _unwanted(job: Job, example: Example) -> tuple[str, str] | None:
 
 
 def _without_control_tokens(example: Example, ledger: Ledger) -> Example:
-    made = [neutralise(turn.content) for turn in example.messages]
+    made = [escape_control_tokens(turn.content) for turn in example.messages]
     number = sum(count for _, count in made)
     if not number:
         return example

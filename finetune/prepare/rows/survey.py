@@ -13,7 +13,7 @@ from finetune.prepare.drops import Ledger
 from finetune.prepare.formats.files import BadRow, DataFile, Row
 from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.columns import is_null, map_columns, may_text, plain_columns
+from finetune.prepare.rows.columns import is_null, map_columns, optional_text, plain_columns
 from finetune.prepare.rows.prompts import Prompt, load_prompt
 from finetune.prepare.rows.shapes import (
     MAX_LABELS,
@@ -158,7 +158,7 @@ def _labels(file: DataFile, mapping: Mapping[str, str], enough: int) -> set[str]
             value = map_columns(row.values, mapping).get("label") if isinstance(row, Row) else None
             if isinstance(value, str | int | float) and value in raw:
                 continue
-            found.add(may_text({"label": value}, "label"))
+            found.add(optional_text({"label": value}, "label"))
         except Unusable:
             continue  # refused when its turn comes
         if isinstance(value, str | int | float):

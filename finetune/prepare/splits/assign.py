@@ -1,4 +1,4 @@
-"""Settle the split of every row that its source leaves open: by hash, by label in exact shares, or by time."""
+"""A split for every row whose source leaves it open: by hash, by label in exact shares, or by time."""
 
 from __future__ import annotations
 
@@ -7,65 +7,65 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from finetune.errors import InputError
-from finetune.prepare.row_table import OPEN, TEST, TRAIN, VALIDATION, Array, Numbers
+from finetune.prepare.row_table import OPEN, TEST, TRAIN, VALIDATION, Array, RowTable
 from finetune.prepare.splits.shares import DRAW_ORDER
 from finetune.records import SPLITS, Split
 
 Shares = Mapping[Split, float]
 
 
-def place_by_hash(numbers: Numbers, shares: Sequence[Shares]) -> None:
+def assign_by_hash(table: RowTable, shares: Sequence[Shares]) -> None:
     """Give each open row the split that its own draw falls into; `shares` are those of each source.
 
-    A row's place depends on nothing but its group or question and the seed, so rows that are added move no old row;
+    A row's split depends on nothing but its group or question and the seed, so rows that are added move no old row;
     and since draws know nothing of labels, each label has the same shares, but for chance.
     """
     for source, share in enumerate(shares):
-        rows = np.flatnonzero((numbers.split == OPEN) & (numbers.source == source))
-        numbers.split[rows] = split_of(numbers.draw[rows], share)
+        rows = np.flatnonzero((table.split == OPEN) & (table.source == source))
+        table.split[rows] = split_of(table.draw[rows], share)
 
 
 def split_of(draws: Array, shares: Shares) -> Array:
     """The index of the split of each draw, a number from 0 to 2^64."""
     left = draws / 2**64
-    placed = np.full(len(draws), SPLITS.index(max(shares, key=lambda split: shares[split])), np.int8)
+    splits = np.full(len(draws), SPLITS.index(max(shares, key=lambda split: shares[split])), np.int8)
     waiting = np.ones(len(draws), bool)
     for split in DRAW_ORDER:
         left = left - shares.get(split, 0)
         here = waiting & (left < 0)
-        placed[here] = SPLITS.index(split)
+        splits[here] = SPLITS.index(split)
         waiting &= ~here
-    return placed
+    return splits
 
 
-def place_by_label(numbers: Numbers, shares: Sequence[Shares]) -> None:
+def assign_by_label(table: RowTable, shares: Sequence[Shares]) -> None:
     """Give the open rows of each source and label exact shares in the order of their draws; groups stay whole.
 
     Rows that are added later may move old ones: the price of exact shares.
     """
     for source, share in enumerate(shares):
-        open_rows = np.flatnonzero((numbers.split == OPEN) & (numbers.source == source) & (numbers.reason == 0))
-        for label in np.unique(numbers.label[open_rows]):
-            rows = open_rows[numbers.label[open_rows] == label]
-            draws, members = np.unique(numbers.draw[rows], return_inverse=True)
+        open_rows = np.flatnonzero((table.split == OPEN) & (table.source == source) & (table.reason == 0))
+        for label in np.unique(table.label[open_rows]):
+            rows = open_rows[table.label[open_rows] == label]
+            draws, members = np.unique(table.draw[rows], return_inverse=True)
             held_out = {split: round(share.get(split, 0) * len(draws)) for split in DRAW_ORDER[:-1]}
             of_draw = np.full(len(draws), TRAIN, np.int8)
             start = 0
             for split, number in held_out.items():
                 of_draw[start : start + number] = SPLITS.index(split)
                 start += number
-            numbers.split[rows] = of_draw[members]
-        _keep_groups_whole(numbers, open_rows)
-    numbers.split[numbers.split == OPEN] = TRAIN  # of rows that are left out
+            table.split[rows] = of_draw[members]
+        _keep_groups_whole(table, open_rows)
+    table.split[table.split == OPEN] = TRAIN  # of rows that are left out
 
 
-def _keep_groups_whole(numbers: Numbers, rows: Array) -> None:
+def _keep_groups_whole(table: RowTable, rows: Array) -> None:
     """A group or question whose rows have several labels goes where its first row went."""
-    _, first, members = np.unique(numbers.draw[rows], return_index=True, return_inverse=True)
-    numbers.split[rows] = numbers.split[rows][first][members]
+    _, first, members = np.unique(table.draw[rows], return_index=True, return_inverse=True)
+    table.split[rows] = table.split[rows][first][members]
 
 
-def place_by_time(numbers: Numbers, share: Shares, starts: tuple[float, float] | None) -> tuple[float, float]:
+def assign_by_time(table: RowTable, share: Shares, starts: tuple[float, float] | None) -> tuple[float, float]:
     """Give the open rows to train, validation and test by their timestamp, the newest to test.
 
     Returns the timestamps from which rows are validation and test: those given, else where the shares of the rows end.
@@ -73,8 +73,8 @@ def place_by_time(numbers: Numbers, share: Shares, starts: tuple[float, float] |
     Raises:
         InputError: all rows have one timestamp.
     """
-    rows = np.flatnonzero((numbers.split == OPEN) & ~numbers.earlier)
-    times = numbers.timestamp[rows]
+    rows = np.flatnonzero((table.split == OPEN) & ~table.earlier)
+    times = table.timestamp[rows]
     if starts is None:
         ordered = np.sort(times)
         cuts = [share["train"], share["train"] + share["validation"]]
@@ -84,38 +84,38 @@ def place_by_time(numbers: Numbers, share: Shares, starts: tuple[float, float] |
             raise InputError(
                 "--split-by-time: the rows are of one moment, so that none is older. Choose another column"
             )
-    numbers.split[rows] = np.select([times >= starts[1], times >= starts[0]], [TEST, VALIDATION], TRAIN)
-    numbers.split[numbers.split == OPEN] = TRAIN
+    table.split[rows] = np.select([times >= starts[1], times >= starts[0]], [TEST, VALIDATION], TRAIN)
+    table.split[table.split == OPEN] = TRAIN
     return starts
 
 
-def drop_split_groups(numbers: Numbers) -> None:
+def drop_split_groups(table: RowTable) -> None:
     """Leave out rows whose group also lies in a split that is measured on, where sources name their splits."""
-    rows = np.flatnonzero(numbers.grouped & numbers.kept)
+    rows = np.flatnonzero(table.grouped & table.kept)
     if not len(rows):
         return
-    held = np.select([numbers.split[rows] == TEST, numbers.split[rows] == VALIDATION], [0, 1], 2)
-    _, members = np.unique(numbers.draw[rows], return_inverse=True)
+    held = np.select([table.split[rows] == TEST, table.split[rows] == VALIDATION], [0, 1], 2)
+    _, members = np.unique(table.draw[rows], return_inverse=True)
     best = np.full(members.max() + 1, 2)
     np.minimum.at(best, members, held)
     for number, name in ((0, "test"), (1, "validation")):
-        away = (best[members] == number) & (held > number) & ~numbers.official[rows]
+        away = (best[members] == number) & (held > number) & ~table.official[rows]
         if away.any():
-            numbers.drop(rows[away], "split", f"group_in_{name}")
+            table.drop(rows[away], "split", f"group_in_{name}")
 
 
-def assert_disjoint(numbers: Numbers, *, strict: bool) -> str:
+def assert_disjoint(table: RowTable, *, strict: bool) -> str:
     """Make sure that no question and no group lies in two splits, and say so; if not `strict`, say how many do.
 
     Raises:
         AssertionError: slmtune is wrong; nothing is written.
     """
-    rows = np.flatnonzero(numbers.kept)
-    _, questions = np.unique(numbers.key[rows], axis=0, return_inverse=True)
-    grouped = rows[numbers.grouped[rows]]
-    _, groups = np.unique(numbers.draw[grouped], return_inverse=True)
-    torn = _torn(questions.reshape(-1), numbers.split[rows])
-    torn_groups = _torn(groups, numbers.split[grouped])
+    rows = np.flatnonzero(table.kept)
+    _, questions = np.unique(table.key[rows], axis=0, return_inverse=True)
+    grouped = rows[table.grouped[rows]]
+    _, groups = np.unique(table.draw[grouped], return_inverse=True)
+    torn = _torn(questions.reshape(-1), table.split[rows])
+    torn_groups = _torn(groups, table.split[grouped])
     if torn_groups or (strict and torn):
         raise AssertionError(f"{torn} questions and {torn_groups} groups lie in two splits")
     if torn:
