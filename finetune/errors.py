@@ -189,7 +189,10 @@ class Unusable(Exception):
 
     def __init__(self, reason: str, problem: str) -> None:
         self.reason = reason
-        super().__init__(problem)
+        super().__init__(reason, problem)  # both, so that it can come back from a worker process
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from finetune.errors import InputError, Unusable
 from finetune.prepare.decontaminate.build import build_index
 from finetune.prepare.decontaminate.eval_index import EvalIndex, EvalItem, merge_indexes
 from finetune.prepare.decontaminate.verdict import open_evals
-from finetune.prepare.drops import Ledger, row_id
+from finetune.prepare.drops import Drops, row_id
 from finetune.prepare.formats.files import Row
 from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
@@ -39,7 +39,7 @@ def eval_items(source: Source, request: PrepareRequest, domain: Domain | None) -
         InputError: it has no usable row.
     """
     any_found = False
-    for part in survey([source], request, domain, Ledger("fail")):
+    for part in survey([source], request, domain, Drops("fail")):
         if part.shape is None:
             raise InputError(f"{part.file.shown} is a document. Give an eval set as rows, such as JSON Lines or CSV")
         for row in read_rows(part.file):

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from finetune.errors import InputError, RecordError, Unusable
+from finetune.errors import InputError, Unusable
 from finetune.prepare.clean.boilerplate import LineCounter
 from finetune.prepare.documents.document_file import load_document, save_document
 from finetune.prepare.documents.readers import read_document
-from finetune.prepare.drops import Ledger
+from finetune.prepare.drops import Drops
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import MAX_LINE, DataFile, opened
 from finetune.prepare.rows.survey import Part
@@ -19,19 +19,19 @@ from finetune.prepare.workers import ordered_map
 MAX_DOCUMENT = 2 * MAX_LINE  # bytes
 
 
-def extract(parts: Sequence[Part], folder: Path, ledger: Ledger, workers: int) -> Iterator[tuple[int, Path | None]]:
-    """Read the documents among the parts; yields each part with its file, or None where it cannot be used.
+def extract(parts: Sequence[Part], folder: Path, drops: Drops, workers: int) -> Iterator[tuple[int, Path | None]]:
+    """Read the documents among the parts; yields the number of each with its file, or None where it cannot be used.
 
     Raises:
         RecordError: a document cannot be used and is not to be skipped.
     """
     numbers = [number for number, part in enumerate(parts) if part.shape is None]
     items = [(parts[number].file, folder / f"document-{number:06d}.json") for number in numbers]
-    for number, (path, problem) in zip(numbers, ordered_map(_extract_one, items, workers), strict=True):
-        if path is None:
-            part, (reason, text) = parts[number], problem or ("unreadable", "it cannot be read")
-            ledger.refuse_file(part.source, part.file, reason, RecordError(part.file.shown, text))
-        yield number, path
+    problems = ordered_map(_extract_one, items, workers)
+    for number, (file, path), problem in zip(numbers, items, problems, strict=True):
+        if problem is not None:
+            drops.refuse(parts[number].source, file, problem)
+        yield number, path if problem is None else None
 
 
 def repeated_lines(parts: Sequence[Part], files: Mapping[int, Path]) -> dict[str, frozenset[int]]:
@@ -42,21 +42,21 @@ def repeated_lines(parts: Sequence[Part], files: Mapping[int, Path]) -> dict[str
     return {source: counter.repeated() for source, counter in counters.items()}
 
 
-def _extract_one(item: tuple[DataFile, Path]) -> tuple[Path | None, tuple[str, str] | None]:
+def _extract_one(item: tuple[DataFile, Path]) -> Unusable | None:
     file, path = item
     if path.is_file():
-        return path, None  # of a run that was interrupted
+        return None  # of a run that was interrupted
     try:
         with opened(file) as raw:
             data = raw.read(MAX_DOCUMENT + 1)
         if len(data) > MAX_DOCUMENT:
-            return None, ("too_long", f"the document is larger than {MAX_DOCUMENT // 2**20} MiB. Split it")
+            return Unusable("too_long", f"the document is larger than {MAX_DOCUMENT // 2**20} MiB. Split it")
         document = read_document(data, inner_name(file.path, file.member), file.shown)
     except Unusable as error:
-        return None, (error.reason, str(error))
+        return error
     except InputError as error:
-        return None, ("unreadable", str(error).removeprefix(f"{file.shown}: "))
+        return Unusable("unreadable", str(error).removeprefix(f"{file.shown}: "))
     partial_file = path.with_suffix(".part")
     save_document(document, partial_file)
     os.replace(partial_file, path)
-    return path, None
+    return None

@@ -18,7 +18,7 @@ from finetune.prepare.dedup.near import clusters, near_duplicates
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE
 from finetune.prepare.request import PrepareRequest, Progress
 from finetune.prepare.row_table import KEPT, Array, RowTable
-from finetune.prepare.shards import Shard, matches_of, read_columns
+from finetune.prepare.shards import Shard, read_columns
 from finetune.prepare.sources.source import Source
 from finetune.prepare.splits.assign import (
     assert_disjoint,
@@ -124,7 +124,7 @@ def _drop_contaminated(table: RowTable, shards: Sequence[Shard], evals: EvalInde
 def _matches(shards: Sequence[Shard]) -> Iterator[tuple[int, Match]]:
     start = 0
     for shard in shards:
-        for row, match in matches_of(shard):
+        for row, match in shard.matches:
             yield start + row, match
         start += shard.rows
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from finetune.corpus.store import SCHEMA, CorpusWriter
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.row_table import RowTable
-from finetune.prepare.shards import Shard, drops_of, read_columns
+from finetune.prepare.shards import Shard, read_columns
 from finetune.prepare.splits.shares import DEFAULT_RATIO
 from finetune.recipe import CUSTOM_DOMAIN, Domain
 from finetune.records import SPLITS, TASKS, Drop
@@ -58,7 +58,7 @@ def write_rows(
             start += shard.rows
             if shard.rows and numbers.earlier[rows].any():
                 continue
-            for dropped in drops_of(shard):
+            for dropped in shard.drops:
                 drop(dropped)
             table = read_columns(shard, SCHEMA.names)
             away = np.flatnonzero(~kept[rows])
