@@ -17,8 +17,9 @@ from pathlib import Path
 
 from finetune.prepare.decontaminate.build import build_index
 from finetune.prepare.decontaminate.eval_index import EvalItem
-from finetune.prepare.formats.files import BadRow, DataFile, read_rows
-from finetune.prepare.rows.columns import map_columns, may_text
+from finetune.prepare.formats.files import BadRow, DataFile
+from finetune.prepare.formats.readers import read_rows
+from finetune.prepare.rows.columns import map_columns, optional_text
 from finetune.prepare.sources.remote import fetch
 
 
@@ -30,11 +31,13 @@ def items(files: list[Path], columns: Mapping[str, str], wanted: frozenset[str] 
             if isinstance(row, BadRow):
                 raise SystemExit(f"{path.name}:{row.line}: {row.problem}")
             values = map_columns(row.values, columns)
-            name = may_text(values, "id") if "id" in columns else str(number)
+            name = optional_text(values, "id") if "id" in columns else str(number)
             number += 1
             if not wanted or name in wanted:
                 texts = {
-                    field: may_text(values, field) for field in ("question", "answer", "context") if field in columns
+                    field: optional_text(values, field)
+                    for field in ("question", "answer", "context")
+                    if field in columns
                 }
                 yield EvalItem(name, **texts)
 

@@ -22,6 +22,8 @@
     │   └── OfflineError         2  a file is not cached and the Hub may not or cannot be asked
     └── CheckFailedError         3  a verification said no
 
+    Unusable                        a row or a document that `prepare` counts or reports as a RecordError: no user meets it
+
 Messages are one paragraph: what, where, what to do. They never contain the text of a row.
 """
 
@@ -180,6 +182,17 @@ class CheckFailedError(SlmtuneError):
     """A verification ran and its answer is no."""
 
     exit_code = EXIT_CHECK
+
+
+class Unusable(Exception):
+    """A row or a document that cannot be used; `reason` is the word that counts are kept under. Never holds the row's text."""
+
+    def __init__(self, reason: str, problem: str) -> None:
+        self.reason = reason
+        super().__init__(reason, problem)  # both, so that it can come back from a worker process
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

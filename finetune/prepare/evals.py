@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from finetune.errors import InputError
+from finetune.errors import InputError, Unusable
 from finetune.prepare.decontaminate.build import build_index
 from finetune.prepare.decontaminate.eval_index import EvalIndex, EvalItem, merge_indexes
 from finetune.prepare.decontaminate.verdict import open_evals
-from finetune.prepare.drops import Ledger, row_id
-from finetune.prepare.formats.files import Row, read_rows
+from finetune.prepare.drops import Drops, row_id
+from finetune.prepare.formats.files import Row
+from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.columns import Unusable, map_columns, may_text
+from finetune.prepare.rows.columns import map_columns, optional_text
 from finetune.prepare.rows.survey import Part, survey
 from finetune.prepare.sources.source import Source, open_source
 from finetune.recipe import Domain
@@ -38,7 +39,7 @@ def eval_items(source: Source, request: PrepareRequest, domain: Domain | None) -
         InputError: it has no usable row.
     """
     any_found = False
-    for part in survey([source], request, domain, Ledger("fail")):
+    for part in survey([source], request, domain, Drops("fail")):
         if part.shape is None:
             raise InputError(f"{part.file.shown} is a document. Give an eval set as rows, such as JSON Lines or CSV")
         for row in read_rows(part.file):
@@ -55,8 +56,8 @@ def _item(part: Part, row: Row) -> EvalItem | None:
     try:
         columns = map_columns(row.values, part.mapping)
         draft = part.shape.build(columns)
-        context = may_text(columns, "context") if "context" in columns else ""
-        asked = may_text(columns, "question") if "question" in columns else ""
+        context = optional_text(columns, "context") if "context" in columns else ""
+        asked = optional_text(columns, "question") if "question" in columns else ""
     except Unusable:
         return None
     name, answer = row_id(part.source, part.file, row.line), draft.messages[-1].content

@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.errors import InputError, RecordError
+from finetune.errors import InputError, Unusable
 from finetune.prepare.clean.boilerplate import LineCounter
+from finetune.prepare.documents.document_file import load_document, save_document
 from finetune.prepare.documents.readers import read_document
-from finetune.prepare.drops import Ledger
+from finetune.prepare.drops import Drops
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import MAX_LINE, DataFile, opened
-from finetune.prepare.rows.columns import Unusable
 from finetune.prepare.rows.survey import Part
 from finetune.prepare.workers import ordered_map
-from finetune.records import Document, Section
 
 MAX_DOCUMENT = 2 * MAX_LINE  # bytes
 
 
-@dataclass(frozen=True)
-class Extracted:
-    """The documents of the parts that are documents (part -> file), and each source's repeated lines."""
-
-    files: Mapping[int, Path]
-    repeated: Mapping[str, frozenset[int]]
-
-
-def extract(parts: Sequence[Part], folder: Path, ledger: Ledger, workers: int) -> Iterator[tuple[int, Path | None]]:
-    """Read the documents among the parts; yields each part with its file, or None where it cannot be used.
+def extract(parts: Sequence[Part], folder: Path, drops: Drops, workers: int) -> Iterator[tuple[int, Path | None]]:
+    """Read the documents among the parts; yields the number of each with its file, or None where it cannot be used.
 
     Raises:
         RecordError: a document cannot be used and is not to be skipped.
     """
     numbers = [number for number, part in enumerate(parts) if part.shape is None]
     items = [(parts[number].file, folder / f"document-{number:06d}.json") for number in numbers]
-    for number, (path, problem) in zip(numbers, ordered_map(_extract_one, items, workers), strict=True):
-        if path is None:
-            part, (reason, text) = parts[number], problem or ("unreadable", "it cannot be read")
-            ledger.refuse_file(part.source, part.file, reason, RecordError(part.file.shown, text))
-        yield number, path
+    problems = ordered_map(_extract_one, items, workers)
+    for number, (file, path), problem in zip(numbers, items, problems, strict=True):
+        if problem is not None:
+            drops.refuse(parts[number].source, file, problem)
+        yield number, path if problem is None else None
 
 
 def repeated_lines(parts: Sequence[Part], files: Mapping[int, Path]) -> dict[str, frozenset[int]]:
@@ -53,33 +42,21 @@ def repeated_lines(parts: Sequence[Part], files: Mapping[int, Path]) -> dict[str
     return {source: counter.repeated() for source, counter in counters.items()}
 
 
-def _extract_one(item: tuple[DataFile, Path]) -> tuple[Path | None, tuple[str, str] | None]:
+def _extract_one(item: tuple[DataFile, Path]) -> Unusable | None:
     file, path = item
     if path.is_file():
-        return path, None  # of a run that was interrupted
+        return None  # of a run that was interrupted
     try:
         with opened(file) as raw:
             data = raw.read(MAX_DOCUMENT + 1)
         if len(data) > MAX_DOCUMENT:
-            return None, ("too_long", f"the document is larger than {MAX_DOCUMENT // 2**20} MiB. Split it")
+            return Unusable("too_long", f"the document is larger than {MAX_DOCUMENT // 2**20} MiB. Split it")
         document = read_document(data, inner_name(file.path, file.member), file.shown)
     except Unusable as error:
-        return None, (error.reason, str(error))
+        return error
     except InputError as error:
-        return None, ("unreadable", str(error).removeprefix(f"{file.shown}: "))
+        return Unusable("unreadable", str(error).removeprefix(f"{file.shown}: "))
     partial_file = path.with_suffix(".part")
     save_document(document, partial_file)
     os.replace(partial_file, path)
-    return path, None
-
-
-def save_document(document: Document, path: Path) -> None:
-    """Keep an extracted document until its turn comes."""
-    sections = [[section.heading, section.level, section.text] for section in document.sections]
-    path.write_text(json.dumps({"title": document.title, "sections": sections}, ensure_ascii=False), "utf-8")
-
-
-def load_document(path: Path) -> Document:
-    """A document that `save_document` kept."""
-    kept = json.loads(path.read_text("utf-8"))
-    return Document(kept["title"], tuple(Section(*section) for section in kept["sections"]))
+    return None

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from finetune.errors import InputError
 from finetune.prepare.decontaminate.eval_index import EvalIndex
-from finetune.prepare.drops import Ledger
+from finetune.prepare.drops import Drops
 from finetune.prepare.extract import extract, repeated_lines
-from finetune.prepare.formats.files import Lines, Rows, read_blocks
-from finetune.prepare.request import PrepareRequest, time_rule
-from finetune.prepare.rows.make import Block, Job, all_found
+from finetune.prepare.formats.files import Lines, Rows
+from finetune.prepare.formats.readers import read_blocks
+from finetune.prepare.request import PrepareRequest, Progress
+from finetune.prepare.rows.make import Block, Job
 from finetune.prepare.rows.survey import Part
 from finetune.prepare.shards import Shard, make_shard, open_shard, shard_path
 from finetune.prepare.workers import ordered_map
 from finetune.recipe import Domain
 
-Progress = Callable[[str, int, int, str], None]
 SMALL = 2 * 2**20  # bytes: reading so little takes less time than starting processes
 
 
@@ -28,7 +28,7 @@ def read_shards(
     domain: Domain | None,
     evals: EvalIndex | None,
     folder: Path,
-    ledger: Ledger,
+    drops: Drops,
     on_progress: Progress,
 ) -> list[Shard]:
     """Turn the parts into shards; those that an interrupted run made are there already.
@@ -41,26 +41,14 @@ def read_shards(
     workers = request.workers if sum(sizes) > SMALL else 1
     documents = {}
     total = sum(part.shape is None for part in parts)
-    for number, path in extract(parts, folder, ledger, workers):
+    for number, path in extract(parts, folder, drops, workers):
         if path is not None:
             documents[number] = path
         on_progress("extract", len(documents), total, "documents")
     job = Job(
-        parts=tuple(parts),
-        folder=folder,
-        on_error=request.on_error,
-        seed=request.seed,
-        scrub=request.scrub,
-        quality=request.quality,
-        languages=_languages(request, domain),
-        instruct=request.instruct,
-        chunk_tokens=request.chunk_tokens,
-        sign=request.near_duplicates < 1,
-        time_column=(time_rule(request) or (None,))[0],
-        evals=evals,
-        repeated=repeated_lines(parts, documents),
+        request, tuple(parts), folder, _languages(request, domain), evals, repeated=repeated_lines(parts, documents)
     )
-    blocks = _Blocks(parts, documents, ledger)
+    blocks = _Blocks(parts, documents, drops)
     todo = (block for block in blocks if not shard_path(folder, block.number).is_file())
     for _ in ordered_map(partial(make_shard, job), todo, workers):
         on_progress("read", blocks.read(sizes), sum(sizes), "bytes")
@@ -72,9 +60,9 @@ def read_shards(
 class _Blocks:
     """The blocks of all parts in order, numbered, and how far the reading is."""
 
-    def __init__(self, parts: Sequence[Part], documents: dict[int, Path], ledger: Ledger) -> None:
+    def __init__(self, parts: Sequence[Part], documents: dict[int, Path], drops: Drops) -> None:
         self.count = 0
-        self._parts, self._documents, self._ledger = parts, documents, ledger
+        self._parts, self._documents, self._drops = parts, documents, drops
         self._part, self._bytes = 0, 0
 
     def __iter__(self) -> Iterator[Block]:
@@ -87,7 +75,7 @@ class _Blocks:
                     self.count += 1
                     yield Block(self.count - 1, number, content)
             except InputError as error:
-                self._ledger.refuse_file(part.source, part.file, "unreadable", error)
+                self._drops.refuse_file(part.source, part.file, "unreadable", error)
         self._part = len(self._parts)
 
     def _contents(self, number: int, part: Part) -> Iterator[Lines | Rows | Path]:
@@ -110,6 +98,10 @@ def _languages(request: PrepareRequest, domain: Domain | None) -> frozenset[str]
 
 def _check_test_sets(parts: Sequence[Part], shards: Sequence[Shard]) -> None:
     for number, part in enumerate(parts):
-        if part.test_ids:
-            found = {name for shard in shards if shard.part == number for name in shard.facts["found_ids"]}
-            all_found(part, found)
+        lacking = part.test_ids.difference(*(shard.test_ids for shard in shards if shard.part == number))
+        if lacking:
+            raise InputError(
+                f"{part.file.shown} lacks {len(lacking)} of the {len(part.test_ids)} official test ids of "
+                f"{part.source.id}: the data set is not the one that the recipe was written for. Give an older revision "
+                "of it"
+            )

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
-from finetune.prepare.rows.survey import Part
-from finetune.prepare.shards import OPEN, Shard, read_columns
 from finetune.records import SPLITS, TASKS
 
 Array = npt.NDArray[Any]
@@ -19,10 +15,11 @@ Array = npt.NDArray[Any]
 CLASSIFICATION = TASKS.index("classification")
 TRAIN, VALIDATION, TEST = (SPLITS.index(split) for split in ("train", "validation", "test"))
 KEPT = 0
+OPEN = -1  # the split of a row that is drawn later
 
 
 @dataclass
-class Numbers:
+class RowTable:
     """Arrays over all rows of all shards, in order; row numbers index them.
 
     `reason` numbers an entry of `reasons`, 0 where the row is kept; `earlier` rows are those of earlier corpora, which
@@ -39,7 +36,7 @@ class Numbers:
     kind: Array  # (rows,) int8: index into TASKS
     words: Array  # (rows,) uint32
     length: Array  # (rows,) uint32: characters
-    moment: Array  # (rows,) float64: seconds since 1970, NaN where unknown
+    timestamp: Array  # (rows,) float64: seconds since 1970, NaN where unknown
     guard: Array  # (rows,) uint64
     label: Array  # (rows,) int32: number of the label, -1 without one
     grouped: Array  # (rows,) bool
@@ -59,7 +56,7 @@ class Numbers:
             self.reasons.append((step, reason))
         self.reason[rows] = self.reasons.index((step, reason))
 
-    def place(self, row: int) -> int:
+    def split_at(self, row: int) -> int:
         """The index of a row's split; what is open yet counts as train."""
         return TRAIN if self.split[row] == OPEN else int(self.split[row])
 
@@ -68,40 +65,8 @@ class Numbers:
         source named first, then the longest, then the first.
         """
         held = np.select([self.split == TEST, self.split == VALIDATION], [2, 3], 4)
-        place = np.where(self.earlier, 0, np.where(self.official, 1, held))
-        rows = np.arange(len(place))
-        best = np.lexsort((rows, -self.length.astype(np.int64), self.source, place))
+        standing = np.where(self.earlier, 0, np.where(self.official, 1, held))
+        rows = np.arange(len(standing))
+        best = np.lexsort((rows, -self.length.astype(np.int64), self.source, standing))
         kept: Array = best[self.reason[best] == KEPT]
         return kept
-
-
-def collect(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequence[str]) -> Numbers:
-    """Read the numbers of all shards; `sources` are the ids in their order."""
-    names = ["key", "answer", "draw", "rank", "split", "official", "kind", "words", "length", "moment", "guard"]
-    columns: dict[str, list[Array]] = {name: [] for name in [*names, "label", "grouped", "source", "earlier"]}
-    labels: dict[str, int] = {}
-    for shard in shards:
-        table = read_columns(shard, [*names, "label", "group"])
-        part = parts[shard.part]
-        for name in names:
-            columns[name].append(_array(table[name], name))
-        found = table["label"].to_pylist()
-        columns["label"].append(
-            np.array([-1 if text is None else labels.setdefault(text, len(labels)) for text in found], np.int32)
-        )
-        columns["grouped"].append(pc.is_valid(table["group"]).to_numpy())
-        columns["source"].append(np.full(shard.rows, sources.index(part.source.id), np.int32))
-        columns["earlier"].append(np.full(shard.rows, part.source.earlier))
-    joined: dict[str, Any] = {name: np.concatenate(arrays) for name, arrays in columns.items()}
-    return Numbers(**joined, reason=np.zeros(len(joined["source"]), np.uint8))
-
-
-def _array(column: Any, name: str) -> Array:
-    chunked = column.combine_chunks()
-    if name in {"key", "answer"}:
-        width = 2 if name == "key" else 1
-        data = np.frombuffer(chunked.buffers()[1], np.uint64)[chunked.offset * width :][: len(chunked) * width]
-        return data.reshape(-1, 2).copy() if name == "key" else data.copy()
-    if name == "moment":
-        return np.asarray(chunked.to_numpy(zero_copy_only=False), np.float64)
-    return np.asarray(chunked.to_numpy(zero_copy_only=False)).copy()

@@ -18,18 +18,19 @@ from finetune.cards.corpus_page import CorpusFacts, corpus_page
 from finetune.cards.dataset_card import card_text
 from finetune.corpus.store import writing_corpus
 from finetune.errors import InputError, SlmtuneError
-from finetune.prepare.drops import Ledger
+from finetune.prepare.check import check_request
+from finetune.prepare.drops import Drops
 from finetune.prepare.evals import load_evals
 from finetune.prepare.licenses import strictest
-from finetune.prepare.read import Progress, read_shards
-from finetune.prepare.request import PrepareRequest, PrepareResult, check_request, describe_request
-from finetune.prepare.row_table import Numbers, collect
+from finetune.prepare.read import read_shards
+from finetune.prepare.request import PrepareRequest, PrepareResult, Progress
+from finetune.prepare.row_table import RowTable
 from finetune.prepare.rows.survey import Part, survey
 from finetune.prepare.select import Decided, decide
-from finetune.prepare.shards import Shard
+from finetune.prepare.shards import Shard, collect_rows
 from finetune.prepare.sources.source import Source, open_earlier, open_sources
-from finetune.prepare.work_folder import open_work
-from finetune.prepare.write import Tally, write_lines, write_rows
+from finetune.prepare.work_folder import open_work_folder
+from finetune.prepare.write import Tally, describe_request, write_lines, write_rows
 from finetune.recipe import CUSTOM_DOMAIN, Domain, load_domain
 from finetune.records import SPLITS
 
@@ -64,19 +65,19 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     sources, earlier = open_sources(request, domain), open_earlier(request)
     asked = Asked(request, domain, tuple(sources), tuple(earlier), strictest(source.license for source in sources))
-    ledger = Ledger(request.on_error)
-    parts = survey([*earlier, *sources], request, domain, ledger)
+    drops = Drops(request.on_error)
+    parts = survey([*earlier, *sources], request, domain, drops)
     evals = load_evals(request, domain)
-    folder = open_work(request, [*earlier, *sources], evals)
+    folder = open_work_folder(request, [*earlier, *sources], evals)
     try:
-        shards = read_shards(parts, request, domain, evals, folder, ledger, on_progress)
+        shards = read_shards(parts, request, domain, evals, folder, drops, on_progress)
         if not any(shard.rows for shard in shards):
-            raise InputError(_nothing_left(shards, None, ledger))
-        numbers = collect(shards, parts, [source.id for source in (*earlier, *sources)])
+            raise InputError(_nothing_left(shards, None, drops))
+        numbers = collect_rows(shards, parts, [source.id for source in (*earlier, *sources)])
         decided = decide(numbers, shards, [*earlier, *sources], request, evals, folder, on_progress)
         if not numbers.kept.any():
-            raise InputError(_nothing_left(shards, numbers, ledger))
-        result = _write(asked, parts, shards, numbers, decided, ledger, on_progress)
+            raise InputError(_nothing_left(shards, numbers, drops))
+        result = _write(asked, parts, shards, numbers, decided, drops, on_progress)
     except SlmtuneError:
         shutil.rmtree(folder, ignore_errors=True)  # the next try is another request, or reads other files
         raise
@@ -84,10 +85,10 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
     return PrepareResult(**result, seconds=round(time.perf_counter() - started, 3))
 
 
-def _nothing_left(shards: Sequence[Shard], numbers: Numbers | None, ledger: Ledger) -> str:
-    read = sum(shard.facts["read"] for shard in shards)
-    reasons = Counter(drop[2] for shard in shards for drop in shard.facts["drops"])
-    reasons.update(drop.reason for drop in ledger.drops)
+def _nothing_left(shards: Sequence[Shard], numbers: RowTable | None, drops: Drops) -> str:
+    read = sum(shard.read for shard in shards)
+    reasons = Counter(drop.reason for shard in shards for drop in shard.drops)
+    reasons.update(drop.reason for drop in drops.items)
     if numbers is not None:
         reasons.update(numbers.reasons[reason][1] for reason in numbers.reason if reason)
     told = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
@@ -98,16 +99,16 @@ def _write(
     asked: Asked,
     parts: Sequence[Part],
     shards: Sequence[Shard],
-    numbers: Numbers,
+    numbers: RowTable,
     decided: Decided,
-    ledger: Ledger,
+    drops: Drops,
     on_progress: Progress,
 ) -> dict[str, Any]:
     """Write the corpus; returns what the result says of it."""
     request, domain = asked.request, asked.domain
     with writing_corpus(request.output_dir, overwrite=request.overwrite) as writer:
         tally = write_rows(
-            writer, shards, numbers, ledger.drops, lambda done: on_progress("write", done, len(shards), "shards")
+            writer, shards, numbers, drops.items, lambda done: on_progress("write", done, len(shards), "shards")
         )
         scrubbed = _scrubbed(shards)
         described = _described(asked.sources, parts, shards, tally)
@@ -145,7 +146,7 @@ def _write(
 def _scrubbed(shards: Sequence[Shard]) -> dict[str, int]:
     total: dict[str, int] = {}
     for shard in shards:
-        for entity, number in shard.facts["scrubbed"].items():
+        for entity, number in shard.scrubbed.items():
             total[entity] = total.get(entity, 0) + number
     return dict(sorted(total.items()))
 
@@ -162,7 +163,7 @@ def _described(
     for shard in shards:
         source = parts[shard.part].source
         if not source.earlier:
-            read[source.id] += shard.facts["read"]
+            read[source.id] += shard.read
     return [
         {
             "id": source.id,
@@ -186,8 +187,8 @@ def _facts(
     shards: Sequence[Shard],
 ) -> CorpusFacts:
     """What the card and the page show."""
-    neutralised = sum(shard.facts["neutralised"] for shard in shards)
-    notes = [f"{neutralised} control tokens of chat models in the texts were made harmless."] if neutralised else []
+    escaped = sum(shard.escaped for shard in shards)
+    notes = [f"{escaped} control tokens of chat models in the texts were made harmless."] if escaped else []
     clusters = None
     if decided.clusters is not None:
         clusters = dict(sorted(Counter(len(cluster["dropped"]) + 1 for cluster in decided.clusters).items()))

@@ -12,24 +12,23 @@ from typing import Any
 import numpy as np
 
 from finetune.prepare.decontaminate.eval_index import FIELDS, EvalIndex, Match
-from finetune.prepare.decontaminate.verdict import Hit
-from finetune.prepare.decontaminate.verdict import decide as judge_matches
+from finetune.prepare.decontaminate.verdict import Hit, find_hits
 from finetune.prepare.dedup.exact import drop_exact
 from finetune.prepare.dedup.near import clusters, near_duplicates
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE
-from finetune.prepare.read import Progress
-from finetune.prepare.request import PrepareRequest, ratio_of, time_rule
-from finetune.prepare.row_table import KEPT, Array, Numbers
-from finetune.prepare.shards import Shard, matches_of, read_columns
+from finetune.prepare.request import PrepareRequest, Progress
+from finetune.prepare.row_table import KEPT, Array, RowTable
+from finetune.prepare.shards import Shard, read_columns
 from finetune.prepare.sources.source import Source
-from finetune.prepare.splits.place import (
+from finetune.prepare.splits.assign import (
     assert_disjoint,
+    assign_by_hash,
+    assign_by_label,
+    assign_by_time,
     drop_split_groups,
-    place_by_hash,
-    place_by_label,
-    place_by_time,
 )
-from finetune.prepare.splits.shares import shares_left
+from finetune.prepare.splits.shares import parse_ratio, shares_left
+from finetune.prepare.splits.timestamps import parse_time_rule
 from finetune.records import SPLITS
 
 
@@ -51,7 +50,7 @@ class Decided:
 
 
 def decide(
-    numbers: Numbers,
+    table: RowTable,
     shards: Sequence[Shard],
     sources: Sequence[Source],
     request: PrepareRequest,
@@ -64,68 +63,68 @@ def decide(
     Raises:
         InputError: the splits cannot be made as asked.
     """
-    rule = _place(numbers, sources, request)
+    rule = _place(table, sources, request)
     steps = 4
     if request.dedup:
-        drop_exact(numbers)
+        drop_exact(table)
     on_progress("compare", 1, steps, "steps")
-    hits, boilerplate = _drop_contaminated(numbers, shards, evals) if evals is not None else ([], 0)
+    hits, boilerplate = _drop_contaminated(table, shards, evals) if evals is not None else ([], 0)
     on_progress("compare", 2, steps, "steps")
     found = None
     if request.dedup and request.near_duplicates < 1:
-        found = _drop_near(numbers, shards, request.near_duplicates, folder)
+        found = _drop_near(table, shards, request.near_duplicates, folder)
     on_progress("compare", 3, steps, "steps")
     if request.stratify:
-        place_by_label(numbers, _shares(sources, request))
+        assign_by_label(table, _shares(sources, request))
         if request.dedup:
-            drop_exact(numbers)  # rows of sources that name their splits have met the others only now
-    drop_split_groups(numbers)
+            drop_exact(table)  # rows of sources that name their splits have met the others only now
+    drop_split_groups(table)
     if request.limit is not None:
-        _limit(numbers, request.limit)
-    disjoint = assert_disjoint(numbers, strict=request.dedup)
+        _limit(table, request.limit)
+    disjoint = assert_disjoint(table, strict=request.dedup)
     on_progress("compare", 4, steps, "steps")
     named = None if found is None else _named_clusters(found, shards)
     sets = [{"name": part.name, "items": part.items} for part in evals.sets] if evals is not None else []
     return Decided(rule, disjoint, named, _named_hits(hits, shards), sets, boilerplate)
 
 
-def _place(numbers: Numbers, sources: Sequence[Source], request: PrepareRequest) -> str:
+def _place(table: RowTable, sources: Sequence[Source], request: PrepareRequest) -> str:
     shares = _shares(sources, request)
-    timed = time_rule(request)
-    if timed is not None:
-        moments = place_by_time(numbers, ratio_of(request), timed[1])
-        days = "/".join(datetime.fromtimestamp(moment, UTC).isoformat() for moment in moments)
-        return f"Rows are placed by time: {timed[0]}={days}, the moments from which rows are validation and test."
+    rule = parse_time_rule(request.split_by_time)
+    if rule is not None:
+        starts = assign_by_time(table, parse_ratio(request.split_ratio), rule.starts)
+        days = "/".join(datetime.fromtimestamp(start, UTC).isoformat() for start in starts)
+        return f"Rows are placed by time: {rule.column}={days}, the moments from which rows are validation and test."
     if request.stratify:
         return "Each label has exact shares, in the order of a hash of each row's group or question."
-    place_by_hash(numbers, shares)
+    assign_by_hash(table, shares)
     return "Rows are placed by a hash of their group or question, so that rows which are added move no others."
 
 
 def _shares(sources: Sequence[Source], request: PrepareRequest) -> list[Mapping[Any, float]]:
-    ratio = ratio_of(request)
+    ratio = parse_ratio(request.split_ratio)
     return [shares_left(ratio, source.taken, source.id) for source in sources]
 
 
 # --- eval sets --------------------------------------------------------------------------------------------------------
 
 
-def _drop_contaminated(numbers: Numbers, shards: Sequence[Shard], evals: EvalIndex) -> tuple[list[Hit], int]:
+def _drop_contaminated(table: RowTable, shards: Sequence[Shard], evals: EvalIndex) -> tuple[list[Hit], int]:
     """The hits, and how many grams so many rows share that they do not count."""
-    verdict = judge_matches(evals, list(_matches(shards)), len(numbers.reason))
-    hits = [hit for hit in verdict.hits if not numbers.official[hit.row] and not numbers.earlier[hit.row]]
+    verdict = find_hits(evals, list(_matches(shards)), len(table.reason))
+    hits = [hit for hit in verdict.hits if not table.official[hit.row] and not table.earlier[hit.row]]
     for field in FIELDS:
         rows = np.array([hit.row for hit in hits if hit.field == field], np.int64)
-        rows = rows[numbers.reason[rows] == KEPT]
+        rows = rows[table.reason[rows] == KEPT]
         if len(rows):
-            numbers.drop(rows, "decontaminate", f"eval_{field}")
+            table.drop(rows, "decontaminate", f"eval_{field}")
     return hits, sum(ignored.grams_of_many_rows for ignored in verdict.ignored)
 
 
 def _matches(shards: Sequence[Shard]) -> Iterator[tuple[int, Match]]:
     start = 0
     for shard in shards:
-        for row, match in matches_of(shard):
+        for row, match in shard.matches:
             yield start + row, match
         start += shard.rows
 
@@ -134,26 +133,26 @@ def _matches(shards: Sequence[Shard]) -> Iterator[tuple[int, Match]]:
 
 
 def _drop_near(
-    numbers: Numbers, shards: Sequence[Shard], threshold: float, folder: Path
+    table: RowTable, shards: Sequence[Shard], threshold: float, folder: Path
 ) -> list[tuple[int, list[int], list[float]]]:
     """Leave out the rows that nearly repeat a better one."""
-    order = numbers.order()
+    order = table.order()
     rows = np.sort(order)
     if len(rows) < 2:
         return []
-    rank = np.empty(len(numbers.reason), np.int64)
+    rank = np.empty(len(table.reason), np.int64)
     rank[order] = np.arange(len(order))
     path = folder / "signatures.part"
     signatures = _signatures(shards, rows, path)
-    found = near_duplicates(signatures, numbers.guard[rows], rank[rows], threshold)
+    found = near_duplicates(signatures, table.guard[rows], rank[rows], threshold)
     groups = []
     for keeper, repeats in clusters(found.keeper):
         kept, dropped, alike = int(rows[keeper]), [], []
         for repeat in repeats:
             row = int(rows[repeat])
-            reason = _near_reason(numbers, kept, row)
-            if not numbers.official[row] and not numbers.earlier[row]:
-                numbers.drop(row, "dedup", reason)
+            reason = _near_reason(table, kept, row)
+            if not table.official[row] and not table.earlier[row]:
+                table.drop(row, "dedup", reason)
                 dropped.append(row)
                 alike.append(round(float(found.similarity[repeat]), 3))
         if dropped:
@@ -162,11 +161,11 @@ def _drop_near(
     return groups
 
 
-def _near_reason(numbers: Numbers, kept: int, row: int) -> str:
-    if numbers.earlier[kept]:
+def _near_reason(table: RowTable, kept: int, row: int) -> str:
+    if table.earlier[kept]:
         return "near_earlier_corpus"
-    if numbers.place(kept) != numbers.place(row):
-        return f"near_{SPLITS[numbers.place(kept)]}"
+    if table.split_at(kept) != table.split_at(row):
+        return f"near_{SPLITS[table.split_at(kept)]}"
     return "near_duplicate"
 
 
@@ -190,16 +189,16 @@ def _signatures(shards: Sequence[Shard], rows: Array, path: Path) -> Array:
 # --- limit and names --------------------------------------------------------------------------------------------------
 
 
-def _limit(numbers: Numbers, limit: int) -> None:
+def _limit(table: RowTable, limit: int) -> None:
     """Keep `limit` rows of each source and split, drawn by hash: files are often sorted by label."""
-    rows = np.flatnonzero(numbers.kept)
-    pools = numbers.source[rows].astype(np.int64) * 4 + numbers.split[rows]
-    ordered = rows[np.lexsort((numbers.rank[rows], pools))]
+    rows = np.flatnonzero(table.kept)
+    pools = table.source[rows].astype(np.int64) * 4 + table.split[rows]
+    ordered = rows[np.lexsort((table.rank[rows], pools))]
     pools = np.sort(pools)
     place = np.arange(len(pools)) - np.searchsorted(pools, pools)
     away = ordered[place >= limit]
     if len(away):
-        numbers.drop(away, "limit", "over_limit")
+        table.drop(away, "limit", "over_limit")
 
 
 def _row_names(rows: Sequence[int], shards: Sequence[Shard]) -> dict[int, str]:

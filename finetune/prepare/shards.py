@@ -10,24 +10,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from finetune.corpus.store import SCHEMA
 from finetune.prepare.decontaminate.eval_index import Match
 from finetune.prepare.dedup.guard import guard
 from finetune.prepare.dedup.keys import answer_digest, compared_text, guarded_text, question_digest
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE, sign
-from finetune.prepare.drops import Ledger
-from finetune.prepare.rows.make import Block, Job, Placed, make_rows
+from finetune.prepare.drops import Drops
+from finetune.prepare.row_table import OPEN, Array, RowTable
+from finetune.prepare.rows.make import Block, Candidate, Job, make_rows
+from finetune.prepare.rows.survey import Part
 from finetune.records import SPLITS, TASKS, Drop
 
-OPEN = -1  # the split of a row that is drawn later
 NUMBERS = {
     "key": pa.binary(16),
     "answer": pa.binary(8),
@@ -38,7 +40,7 @@ NUMBERS = {
     "kind": pa.int8(),
     "words": pa.uint32(),
     "length": pa.uint32(),
-    "moment": pa.float64(),
+    "timestamp": pa.float64(),
     "guard": pa.uint64(),
     "signature": pa.binary(NUM_PERM * SIGNATURE_DTYPE().itemsize),
 }
@@ -47,12 +49,17 @@ FULL = pa.schema([*SCHEMA, *NUMBERS.items()])
 
 @dataclass(frozen=True)
 class Shard:
-    """One file; `facts` are the counts of its block."""
+    """One file and the counts of its block; see `Drops` for those, `matches` are rows that share words with an eval set."""
 
     path: Path
-    part: int
     rows: int
-    facts: dict[str, Any]
+    part: int
+    read: int
+    drops: tuple[Drop, ...]
+    scrubbed: Mapping[str, int]
+    escaped: int
+    test_ids: frozenset[str]
+    matches: tuple[tuple[int, Match], ...]
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -66,18 +73,18 @@ def make_shard(job: Job, block: Block) -> Path:
     Raises:
         RecordError: see `make_rows`.
     """
-    ledger = Ledger(job.on_error)
-    made = make_rows(job, block, ledger)
-    facts = {
+    drops = Drops(job.request.on_error)
+    rows = make_rows(job, block, drops)
+    counts = {
         "part": block.part,
-        "read": sum(ledger.read.values()),
-        "drops": [[drop.id, drop.step, drop.reason] for drop in ledger.drops],
-        "scrubbed": dict(sorted(ledger.scrubbed.items())),
-        "neutralised": ledger.neutralised,
-        "found_ids": sorted(made.found_ids),
-        "matches": _matches(job, made.rows),
+        "read": drops.read,
+        "drops": [[drop.id, drop.step, drop.reason] for drop in drops.items],
+        "scrubbed": dict(sorted(drops.scrubbed.items())),
+        "escaped": drops.escaped,
+        "test_ids": sorted(drops.test_ids),
+        "matches": _matches(job, rows),
     }
-    table = _table(job, made.rows).replace_schema_metadata({"slmtune": json.dumps(facts)})
+    table = _table(job, rows).replace_schema_metadata({"slmtune": json.dumps(counts)})
     path = shard_path(job.folder, block.number)
     partial = path.with_suffix(".part")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -90,9 +97,19 @@ def open_shard(path: Path) -> Shard:
     """A shard's counts, without its rows."""
     with pa.OSFile(str(path), "rb") as source:
         file = pa.ipc.open_file(source)
-        facts = json.loads(file.schema.metadata[b"slmtune"])
-        rows = sum(file.get_batch(number).num_rows for number in range(file.num_record_batches)) if file else 0
-    return Shard(path, facts["part"], rows, facts)
+        counts = json.loads(file.schema.metadata[b"slmtune"])
+        rows = sum(file.get_batch(number).num_rows for number in range(file.num_record_batches))
+    return Shard(
+        path,
+        rows,
+        counts["part"],
+        counts["read"],
+        tuple(Drop(*drop) for drop in counts["drops"]),
+        counts["scrubbed"],
+        counts["escaped"],
+        frozenset(counts["test_ids"]),
+        tuple((row, Match(item, field, tuple(grams))) for row, item, field, grams in counts["matches"]),
+    )
 
 
 def read_columns(shard: Shard, names: Sequence[str]) -> pa.Table:
@@ -102,30 +119,52 @@ def read_columns(shard: Shard, names: Sequence[str]) -> pa.Table:
         return pa.ipc.open_file(source, options=options).read_all().select(list(names))
 
 
-def drops_of(shard: Shard) -> Iterator[Drop]:
-    """What was left out of a block."""
-    for name, step, reason in shard.facts["drops"]:
-        yield Drop(name, step, reason)
+def collect_rows(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequence[str]) -> RowTable:
+    """Read the numbers of all shards; `sources` are the ids in their order."""
+    names = ["key", "answer", "draw", "rank", "split", "official", "kind", "words", "length", "timestamp", "guard"]
+    columns: dict[str, list[Array]] = {name: [] for name in [*names, "label", "grouped", "source", "earlier"]}
+    labels: dict[str, int] = {}
+    for shard in shards:
+        table = read_columns(shard, [*names, "label", "group"])
+        part = parts[shard.part]
+        for name in names:
+            columns[name].append(_array(table[name], name))
+        found = table["label"].to_pylist()
+        columns["label"].append(
+            np.array([-1 if text is None else labels.setdefault(text, len(labels)) for text in found], np.int32)
+        )
+        columns["grouped"].append(pc.is_valid(table["group"]).to_numpy())
+        columns["source"].append(np.full(shard.rows, sources.index(part.source.id), np.int32))
+        columns["earlier"].append(np.full(shard.rows, part.source.earlier))
+    joined: dict[str, Any] = {name: np.concatenate(arrays) for name, arrays in columns.items()}
+    return RowTable(**joined, reason=np.zeros(len(joined["source"]), np.uint8))
 
 
-def matches_of(shard: Shard) -> Iterator[tuple[int, Match]]:
-    """The rows of a shard that share words with an eval set."""
-    for row, item, field, grams in shard.facts["matches"]:
-        yield row, Match(item, field, tuple(grams))
+def _array(column: Any, name: str) -> Array:
+    chunked = column.combine_chunks()
+    if name in {"key", "answer"}:
+        width = 2 if name == "key" else 1
+        data = np.frombuffer(chunked.buffers()[1], np.uint64)[chunked.offset * width :][: len(chunked) * width]
+        return data.reshape(-1, 2).copy() if name == "key" else data.copy()
+    if name == "timestamp":
+        return np.asarray(chunked.to_numpy(zero_copy_only=False), np.float64)
+    return np.asarray(chunked.to_numpy(zero_copy_only=False)).copy()
 
 
-def _matches(job: Job, rows: Sequence[Placed]) -> list[list[Any]]:
+def _matches(job: Job, rows: Sequence[Candidate]) -> list[list[Any]]:
     if job.evals is None or not rows:
         return []
-    found = job.evals.match_rows([row.asked for row in rows], [row.answered for row in rows])
+    found = job.evals.match_rows([row.question for row in rows], [row.answer for row in rows])
     return [[row, match.item, match.field, list(match.grams)] for row, match in found]
 
 
-def _table(job: Job, rows: Sequence[Placed]) -> pa.Table:
+def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
     examples = [row.example for row in rows]
     keys = [question_digest(example) for example in examples]
     compared = [compared_text(row.example, row.context) for row in rows]
-    signed = sign(compared) if job.sign and rows else np.zeros((len(rows), NUM_PERM), SIGNATURE_DTYPE)
+    signed = (
+        sign(compared) if job.request.near_duplicates < 1 and rows else np.zeros((len(rows), NUM_PERM), SIGNATURE_DTYPE)
+    )
     data: dict[str, Any] = {
         "id": [example.id for example in examples],
         "messages": [
@@ -139,14 +178,14 @@ def _table(job: Job, rows: Sequence[Placed]) -> pa.Table:
         "license": [example.license for example in examples],
         "key": [key[:16] for key in keys],
         "answer": [answer_digest(example, key) for example, key in zip(examples, keys, strict=True)],
-        "draw": [_number(f"{job.seed}:{e.group or key.hex()}") for e, key in zip(examples, keys, strict=True)],
-        "rank": [_number(f"{job.seed}:{example.id}") for example in examples],
+        "draw": [_number(f"{job.request.seed}:{e.group or key.hex()}") for e, key in zip(examples, keys, strict=True)],
+        "rank": [_number(f"{job.request.seed}:{example.id}") for example in examples],
         "split": [OPEN if row.origin.split is None else SPLITS.index(row.origin.split) for row in rows],
         "official": [row.origin.official for row in rows],
         "kind": [TASKS.index(example.task) for example in examples],
         "words": [sum(turn.content.count(" ") + 1 for turn in example.messages) for example in examples],
         "length": [sum(len(turn.content) for turn in example.messages) for example in examples],
-        "moment": [row.origin.moment for row in rows],
+        "timestamp": [row.origin.timestamp for row in rows],
         "guard": guard([guarded_text(row.example, row.context) for row in rows]) if rows else [],
     }
     columns = {name: pa.array(values, FULL.field(name).type) for name, values in data.items()}

@@ -22,7 +22,7 @@ from finetune.prepare.sources.source import Source
 KEY = "key"
 
 
-def open_work(request: PrepareRequest, sources: Sequence[Source], evals: EvalIndex | None) -> Path:
+def open_work_folder(request: PrepareRequest, sources: Sequence[Source], evals: EvalIndex | None) -> Path:
     """The work folder of this request; what another request or other files left there is removed.
 
     Raises:

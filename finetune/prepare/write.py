@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from finetune.corpus.store import SCHEMA, CorpusWriter
-from finetune.prepare.row_table import Numbers
-from finetune.prepare.shards import Shard, drops_of, read_columns
+from finetune.prepare.request import PrepareRequest
+from finetune.prepare.row_table import RowTable
+from finetune.prepare.shards import Shard, read_columns
+from finetune.prepare.splits.shares import DEFAULT_RATIO
+from finetune.recipe import CUSTOM_DOMAIN, Domain
 from finetune.records import SPLITS, TASKS, Drop
 
 WORD_BOUNDS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 2**31)  # of the histogram of lengths
@@ -34,7 +37,7 @@ class Tally:
 def write_rows(
     writer: CorpusWriter,
     shards: Sequence[Shard],
-    numbers: Numbers,
+    numbers: RowTable,
     first_drops: Iterable[Drop],
     on_shard: Callable[[int], None],
 ) -> Tally:
@@ -55,7 +58,7 @@ def write_rows(
             start += shard.rows
             if shard.rows and numbers.earlier[rows].any():
                 continue
-            for dropped in drops_of(shard):
+            for dropped in shard.drops:
                 drop(dropped)
             table = read_columns(shard, SCHEMA.names)
             away = np.flatnonzero(~kept[rows])
@@ -85,3 +88,19 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     with path.open("w", encoding="utf-8") as out:
         for record in records:
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def describe_request(request: PrepareRequest, uris: Sequence[str], domain: Domain | None) -> dict[str, Any]:
+    """The request as the manifest keeps it: what decides the rows, and no path of this machine."""
+    hidden = {"output_dir", "overwrite", "workers", "against", "decontaminate", "sources", "accept_noncommercial"}
+    values = {item.name: getattr(request, item.name) for item in fields(request) if item.name not in hidden}
+    return values | {
+        "domain": domain.name if domain else CUSTOM_DOMAIN,
+        "sources": list(uris),
+        "tasks": sorted(request.tasks),
+        "include": sorted(request.include),
+        "columns": dict(sorted(request.columns.items())),
+        "split_ratio": request.split_ratio or DEFAULT_RATIO,
+        "against": [path.name for path in request.against],
+        "decontaminate": [uri if "://" in uri else Path(uri).name for uri in request.decontaminate],
+    }

@@ -50,23 +50,23 @@ ENDS = " .:?!\"'"
 LOREM = "lorem ipsum dolor"
 
 
-def judge(example: Example) -> str | None:
+def filter_example(example: Example) -> str | None:
     """The reason for which a row should be left out, or None.
 
     `too_short`, `symbols`, `word_length`, `repeated_lines`, `repeated_phrases` (documents); `placeholder`, `echo`
     (answers); `no_letters`, `broken_text`, `loop` (all but labels).
     """
     if example.task == "text":
-        return _judge_document(example.answer)
+        return _filter_document(example.answer)
     question = next((turn.content for turn in reversed(example.prompt) if turn.role == "user"), "")
     if any(_is_broken(turn.content) for turn in example.messages):
         return "broken_text"
     if example.task == "classification":
         return None if LETTER.search(question) else "no_letters"
-    return _judge_answer(question, example.answer)
+    return _filter_answer(question, example.answer)
 
 
-def _judge_answer(question: str, answer: str) -> str | None:
+def _filter_answer(question: str, answer: str) -> str | None:
     if _is_placeholder(answer):
         return "placeholder"
     if _is_echo(question, answer):
@@ -75,7 +75,7 @@ def _judge_answer(question: str, answer: str) -> str | None:
     return "loop" if _is_loop(words, len(set(words))) else None
 
 
-def _judge_document(text: str) -> str | None:
+def _filter_document(text: str) -> str | None:
     if not LETTER.search(text):
         return "no_letters"
     if _is_broken(text):
@@ -87,7 +87,7 @@ def _judge_document(text: str) -> str | None:
     if LOREM in text[:200].lower():
         return "placeholder"
     if spaced and len(words) >= ENOUGH_WORDS and not _are_plain(words):
-        reason = _judge_words(text)
+        reason = _filter_words(text)
         if reason is not None:
             return reason
     distinct = len(set(words))
@@ -106,7 +106,7 @@ def _are_plain(words: Sequence[str]) -> bool:
     return len(plain) * 2 > len(words) and 3 < sum(map(len, plain)) / len(plain) < 10
 
 
-def _judge_words(text: str) -> str | None:
+def _filter_words(text: str) -> str | None:
     words = [word for line in text.split("\n") if not _is_of_table(line) for word in line.split()]
     if len(words) < ENOUGH_WORDS:
         return None

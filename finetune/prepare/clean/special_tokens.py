@@ -42,7 +42,7 @@ ALPACA_QUESTION = re.compile(r"^### ?(?:Instruction|Human|User):", re.M)
 ALPACA_ANSWER = re.compile(r"^### ?(?:Response|Assistant|Output):", re.M)
 
 
-def neutralise(text: str) -> tuple[str, int]:
+def escape_control_tokens(text: str) -> tuple[str, int]:
     """Take the effect from control tokens: the text with `<|im_end|>` as `< |im_end|>`, and how many there were.
 
     To be applied last, after what could put a token together: `clean_text` removes characters and writes out entities.

@@ -60,7 +60,7 @@ class Verdict:
         return tuple(sorted({hit.row for hit in self.hits}))
 
 
-def decide(index: EvalIndex, found: Sequence[tuple[int, Match]], rows: int) -> Verdict:
+def find_hits(index: EvalIndex, found: Sequence[tuple[int, Match]], rows: int) -> Verdict:
     """Tell hits from boilerplate; `found` are the matches of all rows, `rows` is how many rows were compared."""
     most_rows = max(MOST_ROWS, int(rows * MOST_SHARE))
     lengths_of = cache(index.keys_of)

@@ -13,11 +13,11 @@ import logging
 import re
 import zipfile
 
+from finetune.errors import Unusable
 from finetune.prepare.documents import zip_package
 from finetune.prepare.documents.html import parse
 from finetune.prepare.documents.markup import outline_of, tag_of
 from finetune.prepare.documents.safe_xml import parse_xml
-from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document
 
 OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # how Word wraps a document with a password, and .doc files begin
@@ -69,7 +69,7 @@ def read(data: bytes, shown: str) -> Document:
     return outline_of(parse(page)).document()
 
 
-def _needed_parts(parts: zip_package.Package) -> io.BytesIO:
+def _needed_parts(parts: zip_package.ZipPackage) -> io.BytesIO:
     """The document without pictures, and with no more of its styles than their names and numbering.
 
     mammoth builds a tree of all of them with the standard library; of Word's usual styles that takes ten times as long

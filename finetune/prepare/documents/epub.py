@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from finetune.errors import Unusable
 from finetune.prepare.documents import zip_package
 from finetune.prepare.documents.html import decode_markup, parse, prune
 from finetune.prepare.documents.markup import outline_of, tag_of
 from finetune.prepare.documents.outline import Outline
 from finetune.prepare.documents.safe_xml import parse_xml
-from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def read(data: bytes, shown: str) -> Document:
     return outline.document(_title(book))
 
 
-def _check_protection(parts: zip_package.Package) -> None:
+def _check_protection(parts: zip_package.ZipPackage) -> None:
     data = parts.part(ENCRYPTION)
     if data is None:
         return
@@ -58,7 +58,7 @@ def _check_protection(parts: zip_package.Package) -> None:
         raise Unusable("encrypted_epub", "the book is protected against copying. Use one without protection")
 
 
-def _package_document(parts: zip_package.Package) -> tuple[str, Element]:
+def _package_document(parts: zip_package.ZipPackage) -> tuple[str, Element]:
     container = parts.part(CONTAINER)
     if container is None:
         raise zip_package.damaged("epub")

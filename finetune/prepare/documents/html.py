@@ -13,10 +13,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from finetune.errors import Unusable
 from finetune.prepare.documents.markup import HEADINGS, SILENT, all_text, outline_of, tag_of
 from finetune.prepare.documents.outline import Outline, one_line
 from finetune.prepare.formats.encoding import decode
-from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from finetune.errors import Unusable
 from finetune.prepare.documents.outline import Outline, one_line
 from finetune.prepare.formats.encoding import decode
-from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document
 
 if TYPE_CHECKING:

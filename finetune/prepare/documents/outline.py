@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from finetune.prepare.rows.columns import Unusable
+from finetune.errors import Unusable
 from finetune.records import Document, Section
 
 MAX_LEVEL = 6  # Markdown and HTML have no deeper heading

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from finetune.errors import Unusable
 from finetune.prepare.documents.outline import Outline
 from finetune.prepare.documents.pdf_layout import (
     Piece,
@@ -22,7 +23,6 @@ from finetune.prepare.documents.pdf_layout import (
     pieces_of,
 )
 from finetune.prepare.documents.reflow import Line, Page, is_page_number, outline_from, running_key, running_keys
-from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document
 
 if TYPE_CHECKING:

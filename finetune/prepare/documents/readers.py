@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import PurePosixPath
 
-from finetune.prepare.rows.columns import Unusable
+from finetune.errors import Unusable
 from finetune.records import Document
 
 MAX_BYTES = 100 * 2**20  # of one document: the largest scanned books are that big, text never is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from finetune.errors import Unusable
 from finetune.prepare.documents.reflow import (
     LONGEST_NUMBER,
     Line,
@@ -14,7 +15,6 @@ from finetune.prepare.documents.reflow import (
     without_running,
 )
 from finetune.prepare.formats.encoding import decode
-from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document
 
 LINE_END = re.compile(r"\r\n?|\u2028|\x85")

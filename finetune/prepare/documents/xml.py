@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from finetune.errors import Unusable
 from finetune.prepare.documents.markup import all_text, block_of, outline_of, tag_of
 from finetune.prepare.documents.outline import Outline, one_line
 from finetune.prepare.documents.safe_xml import parse_xml
 from finetune.prepare.documents.zip_package import damaged
-from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document
 
 if TYPE_CHECKING:

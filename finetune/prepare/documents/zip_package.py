@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from finetune.prepare.rows.columns import Unusable
+from finetune.errors import Unusable
 
 MAX_PARTS = 10_000  # a book of one file a page has fewer
 MAX_UNPACKED = 512 * 2**20  # bytes of all parts together, pictures included
@@ -18,7 +18,7 @@ ENTITIES = tuple("<!DOCTYPE".encode(encoding) for encoding in ("ascii", "utf-16-
 ZIP_ENCRYPTED = 0x1
 
 
-class Package:
+class ZipPackage:
     """The parts of a document that is a zip archive."""
 
     def __init__(self, archive: zipfile.ZipFile, kind: str) -> None:
@@ -41,7 +41,7 @@ class Package:
 
 
 @contextmanager
-def opened(data: bytes, kind: str) -> Iterator[Package]:
+def opened(data: bytes, kind: str) -> Iterator[ZipPackage]:
     """The archive, checked.
 
     Raises:
@@ -56,7 +56,7 @@ def opened(data: bytes, kind: str) -> Iterator[Package]:
             raise Unusable("bomb", f"the {kind} unpacks to {total:,} bytes in {len(entries):,} parts. Do not trust it")
         if any(entry.flag_bits & ZIP_ENCRYPTED for entry in entries):
             raise Unusable(f"encrypted_{kind}", f"the {kind} needs a password. Save it without one")
-        yield Package(archive, kind)
+        yield ZipPackage(archive, kind)
 
 
 def damaged(kind: str) -> Unusable:

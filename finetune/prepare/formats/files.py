@@ -6,11 +6,12 @@ process can parse it; the other formats are parsed here.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from finetune.errors import InputError
 from finetune.prepare.formats.containers import inner_name, open_member
@@ -74,8 +75,6 @@ class Text:
     """A stream of UTF-8 bytes, whatever the file's encoding; `encoding` is what was found."""
 
     def __init__(self, file: DataFile, raw: BinaryIO) -> None:
-        import codecs
-
         self._raw = raw
         self._head = raw.read(BLOCK_BYTES)
         self.encoding = _encoding(self._head, file.shown)
@@ -128,43 +127,6 @@ def opened(file: DataFile) -> Iterator[BinaryIO]:
         raise InputError(
             f"{file.shown} cannot be read ({error.strerror or error}). Check the path and its permissions"
         ) from None
-
-
-class Reader(Protocol):
-    """Yields the blocks of one format."""
-
-    def __call__(self, file: DataFile, /) -> Iterator[Lines | Rows]:
-        """Blocks in order.
-
-        Raises:
-            InputError: the file cannot be read at all.
-        """
-
-
-def read_blocks(file: DataFile) -> Iterator[Lines | Rows]:
-    """Yield the blocks of a file in order.
-
-    Raises:
-        InputError: the file is empty, or cannot be read at all.
-    """
-    from finetune.prepare.formats.readers import READERS
-
-    with opened(file) as raw:
-        if not raw.read(1):
-            raise InputError(f"{file.shown} is empty. Give a file with at least one row")
-    yield from READERS[file.suffix](file)
-
-
-def read_rows(file: DataFile) -> Iterator[Row | BadRow]:
-    """Yield the rows of a file in order.
-
-    Raises:
-        InputError: the file is empty, or cannot be read at all.
-    """
-    from finetune.prepare.formats.readers import rows_of
-
-    for block in read_blocks(file):
-        yield from rows_of(block)
 
 
 def not_utf8(data: bytes) -> str:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
+from finetune.errors import InputError
 from finetune.prepare.formats.arrow import read_arrow, read_parquet
-from finetune.prepare.formats.files import BadRow, Lines, Reader, Row, Rows
+from finetune.prepare.formats.files import BadRow, DataFile, Lines, Row, Rows, opened
 from finetune.prepare.formats.json import parse_lines, read_json, read_jsonl
 from finetune.prepare.formats.separated import read_csv
+
+
+class Reader(Protocol):
+    """Yields the blocks of one format."""
+
+    def __call__(self, file: DataFile, /) -> Iterator[Lines | Rows]:
+        """Blocks in order.
+
+        Raises:
+            InputError: the file cannot be read at all.
+        """
+
 
 READERS: Mapping[str, Reader] = {
     ".jsonl": read_jsonl,
@@ -24,3 +38,25 @@ READERS: Mapping[str, Reader] = {
 def rows_of(block: Lines | Rows) -> Iterator[Row | BadRow]:
     """The rows of a block; lines are parsed here."""
     yield from parse_lines(block) if isinstance(block, Lines) else block
+
+
+def read_blocks(file: DataFile) -> Iterator[Lines | Rows]:
+    """Yield the blocks of a file in order.
+
+    Raises:
+        InputError: the file is empty, or cannot be read at all.
+    """
+    with opened(file) as raw:
+        if not raw.read(1):
+            raise InputError(f"{file.shown} is empty. Give a file with at least one row")
+    yield from READERS[file.suffix](file)
+
+
+def read_rows(file: DataFile) -> Iterator[Row | BadRow]:
+    """Yield the rows of a file in order.
+
+    Raises:
+        InputError: the file is empty, or cannot be read at all.
+    """
+    for block in read_blocks(file):
+        yield from rows_of(block)

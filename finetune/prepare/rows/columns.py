@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from finetune.errors import Unusable
 from finetune.prepare.clean.markup import strip_markup
 from finetune.prepare.clean.text import clean_text
 
@@ -12,14 +13,6 @@ Values = Mapping[str, Any]
 
 ANSWERS = frozenset({"answer", "completion", "output"})
 SHOWN_NAMES, SHOWN_CHARACTERS = 12, 24
-
-
-class Unusable(Exception):
-    """A row that cannot be used; `reason` is the word that counts are kept under. Never holds the row's text."""
-
-    def __init__(self, reason: str, problem: str) -> None:
-        self.reason = reason
-        super().__init__(problem)
 
 
 def plain_columns(values: Values) -> dict[str, Any]:
@@ -52,7 +45,7 @@ def _reach(values: Values, column: str) -> Any:
     raise Unusable("missing_column", f"there is no column {column!r}. Columns found: {list_names(values)}")
 
 
-def need_text(columns: Values, name: str) -> str:
+def required_text(columns: Values, name: str) -> str:
     """A column as clean text; numbers are written out and lists of texts joined by line breaks.
 
     Raises:
@@ -70,7 +63,7 @@ def need_text(columns: Values, name: str) -> str:
     return text
 
 
-def may_text(columns: Values, name: str) -> str:
+def optional_text(columns: Values, name: str) -> str:
     """A column as clean text, or "" where it is missing, null or empty."""
     value = columns.get(name)
     return "" if is_null(value) else _as_text(value, name)

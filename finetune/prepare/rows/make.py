@@ -5,27 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
-from finetune.errors import InputError, RecordError
+from finetune.errors import Unusable
 from finetune.prepare.clean.boilerplate import drop_repeated
 from finetune.prepare.clean.language import is_foreign
-from finetune.prepare.clean.quality import judge
+from finetune.prepare.clean.quality import filter_example
 from finetune.prepare.clean.scrub import scrub
-from finetune.prepare.clean.special_tokens import looks_rendered, neutralise
+from finetune.prepare.clean.special_tokens import escape_control_tokens, looks_rendered
 from finetune.prepare.clean.text import clean_text
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.dedup.keys import context_group
 from finetune.prepare.documents.chunk import approximate_tokens, chunk
+from finetune.prepare.documents.document_file import load_document
 from finetune.prepare.documents.instruct import instruct
-from finetune.prepare.drops import Ledger, Policy, file_id, row_id
-from finetune.prepare.extract import load_document
+from finetune.prepare.drops import Drops, file_id, row_id
 from finetune.prepare.formats.files import BadRow, Lines, Row, Rows
 from finetune.prepare.formats.readers import rows_of
-from finetune.prepare.request import moment_of
-from finetune.prepare.rows.columns import Unusable, Values, list_names, map_columns, may_text
+from finetune.prepare.request import PrepareRequest
+from finetune.prepare.rows.columns import Values, list_names, map_columns, optional_text
 from finetune.prepare.rows.shapes import Draft
 from finetune.prepare.rows.survey import Part, kind_of
+from finetune.prepare.splits.timestamps import parse_time_rule, parse_timestamp
 from finetune.records import Document, Drop, Example, Message, Section, Split
 
 
@@ -40,106 +42,114 @@ class Block:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker process has to know of the request."""
+    """What a worker process has to know: the request, and what was found out before the rows are read."""
 
+    request: PrepareRequest
     parts: tuple[Part, ...]
     folder: Path  # where the shards go
-    on_error: Policy
-    seed: int
-    scrub: bool
-    quality: bool
-    languages: frozenset[str]
-    instruct: bool
-    chunk_tokens: int
-    sign: bool  # make the signatures that near-duplicates are found by
-    time_column: str | None
+    languages: frozenset[str]  # that texts may be in; empty: any
     evals: EvalIndex | None = None
     repeated: Mapping[str, frozenset[int]] = field(default_factory=dict)  # source -> lines that its documents share
+
+    @cached_property
+    def time_column(self) -> str | None:
+        """The column that rows are split by, if they are split by time."""
+        rule = parse_time_rule(self.request.split_by_time)
+        return rule.column if rule else None
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
     """What is known of a row before it is an example: its name, its group, the split that its source names.
 
-    `official` rows are of a published test set and must all stay; `moment` is in seconds, where rows are split by time.
+    `official` rows are of a published test set and must all stay; `timestamp` is in seconds since 1970, and given where
+    rows are split by time.
     """
 
     name: str
     group: str | None
     split: Split | None
     official: bool = False
-    moment: float | None = None
+    timestamp: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class Candidate:
     """An example, where it comes from, and what later stages compare.
 
-    `asked` and `answered` are its texts before scrubbing, as eval sets have them, without instructions; `context` is the
-    part of the question that other questions may share.
+    `question` and `answer` are its texts before scrubbing, as eval sets have them, without instructions; `context` is
+    the part of the question that other questions may share.
     """
 
     example: Example
     origin: Origin
-    asked: str = ""
-    answered: str = ""
+    question: str = ""
+    answer: str = ""
     context: str = ""
 
 
-@dataclass
-class Made:
-    """What became of a block."""
-
-    rows: list[Placed] = field(default_factory=list)
-    found_ids: set[str] = field(default_factory=set)
-
-
-def make_rows(job: Job, block: Block, ledger: Ledger) -> Made:
-    """Build, clean and judge the examples of a block.
+def make_rows(job: Job, block: Block, drops: Drops) -> list[Candidate]:
+    """Build, clean and filter the examples of a block.
 
     Raises:
         RecordError: a row cannot be used and is not to be skipped; names file and line.
     """
-    part = job.parts[block.part]
-    made = Made()
-    if isinstance(block.content, Path):
-        _from_document(job, part, block.content, made, ledger)
-        return made
-    for row in rows_of(block.content):
-        ledger.read[part.source.id] += 1
-        if isinstance(row, BadRow):
-            ledger.refuse(part.source, part.file, row.line, row.reason, row.problem)
-            continue
+    part, content = job.parts[block.part], block.content
+    candidates: list[Candidate] = []
+    for record in [content] if isinstance(content, Path) else rows_of(content):
+        drops.read += 1
         try:
-            _from_row(job, part, row, made, ledger)
+            for draft, origin in _drafts(job, part, record, drops):
+                outcome = _make_candidate(job, part, draft, origin, drops)
+                if isinstance(outcome, Drop):
+                    drops.items.append(outcome)
+                else:
+                    candidates.append(outcome)
         except Unusable as error:
-            ledger.refuse(part.source, part.file, row.line, error.reason, str(error))
-    return made
+            drops.refuse(part.source, part.file, error, None if isinstance(record, Path) else record.line)
+    return candidates
 
 
-def _from_row(job: Job, part: Part, row: Row, made: Made, ledger: Ledger) -> None:
+def _drafts(job: Job, part: Part, record: Row | BadRow | Path, drops: Drops) -> Iterator[tuple[Draft, Origin]]:
+    if isinstance(record, Path):
+        return _document_drafts(job, part, record, drops)
+    return _row_drafts(job, part, record, drops)
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def _row_drafts(job: Job, part: Part, row: Row | BadRow, drops: Drops) -> Iterator[tuple[Draft, Origin]]:
+    """The draft of a row, or those of its pieces where it is a text longer than a chunk.
+
+    Raises:
+        Unusable: the row, or a piece of it.
+    """
+    if isinstance(row, BadRow):
+        raise Unusable(row.reason, row.problem)
     assert part.shape is not None
     columns = map_columns(row.values, part.mapping)
-    number = may_text(columns, "id") if part.test_ids else ""
+    number = optional_text(columns, "id") if part.test_ids else ""
     missing = [name for name in part.shape.needs if name not in columns]
     if missing:
         raise Unusable("missing_column", f"there is no column {missing[0]!r}. Columns found: {list_names(columns)}")
     _check_kinds(part, columns)
     draft = part.shape.build(columns)
     official = number in part.test_ids
-    made.found_ids |= {number} & part.test_ids
+    drops.test_ids |= {number} & part.test_ids
     split: Split | None = "test" if official else part.file.split
     official |= part.source.earlier or (split == "test" and part.source.recipe is not None)
-    group = may_text(columns, "group") if "group" in part.mapping else ""
+    group = optional_text(columns, "group") if "group" in part.mapping else ""
     name = row_id(part.source, part.file, row.line)
-    origin = Origin(name, group or None, split, official, _moment(job, row))
+    origin = Origin(name, group or None, split, official, _timestamp(job, row))
     text = draft.messages[-1].content
-    if draft.task != "text" or approximate_tokens(text) <= job.chunk_tokens:
-        _take(job, part, draft, origin, made, ledger)
+    if draft.task != "text" or approximate_tokens(text) <= job.request.chunk_tokens:
+        _check_rendered(draft)
+        yield draft, origin
         return
-    for place, piece in enumerate(_pieces(Document(None, (Section(None, 0, text),)), job), 1):
-        inner = row_id(part.source, part.file, row.line, place)
-        _take(job, part, piece, replace(origin, name=inner, group=group or name), made, ledger)
+    for position, piece in enumerate(_pieces(job, Document(None, (Section(None, 0, text),))), 1):
+        _check_rendered(piece)
+        yield piece, replace(origin, name=row_id(part.source, part.file, row.line, position), group=group or name)
 
 
 def _check_kinds(part: Part, columns: Values) -> None:
@@ -149,41 +159,38 @@ def _check_kinds(part: Part, columns: Values) -> None:
             raise Unusable("type_conflict", f"the column {name!r} is a {kind} here and a {usual} in other rows")
 
 
-def _moment(job: Job, row: Row) -> float | None:
+def _timestamp(job: Job, row: Row) -> float | None:
     if job.time_column is None:
         return None
-    moment = moment_of(may_text(map_columns(row.values, {"time": job.time_column}), "time"))
-    if moment is None:
+    timestamp = parse_timestamp(optional_text(map_columns(row.values, {"time": job.time_column}), "time"))
+    if timestamp is None:
         raise Unusable("no_time", f"the column {job.time_column!r} holds no date. Write dates as 2024-12-31")
-    return moment
+    return timestamp
 
 
 # --- documents --------------------------------------------------------------------------------------------------------
 
 
-def _from_document(job: Job, part: Part, path: Path, made: Made, ledger: Ledger) -> None:
-    """The pieces of a document, or its questions and answers; they are one group."""
-    ledger.read[part.source.id] += 1
+def _document_drafts(job: Job, part: Part, path: Path, drops: Drops) -> Iterator[tuple[Draft, Origin]]:
+    """The pieces of a document, or its questions and answers; they are one group, and a bad one leaves the others."""
     document = drop_repeated(load_document(path), job.repeated.get(part.source.id, frozenset()))
     name = file_id(part.source, part.file)
-    for number, draft in enumerate(_drafts(job, document), 1):
+    pairs = [_pair(*pair) for pair in instruct(document)] if job.request.instruct else []
+    for number, draft in enumerate(pairs or _pieces(job, document), 1):
         try:
-            _take(job, part, draft, Origin(f"{name}#{number}", name, part.file.split), made, ledger)
+            _check_rendered(draft)
         except Unusable as error:
-            ledger.refuse_file(part.source, part.file, error.reason, RecordError(part.file.shown, str(error)))
+            drops.refuse(part.source, part.file, error)
+        else:
+            yield draft, Origin(f"{name}#{number}", name, part.file.split)
 
 
-def _drafts(job: Job, document: Document) -> Iterator[Draft]:
-    pairs = list(instruct(document)) if job.instruct else []
-    for question, answer in pairs:
-        turns = Message("user", clean_text(question)), Message("assistant", clean_text(answer))
-        yield Draft(turns, "qa")
-    if not pairs:
-        yield from _pieces(document, job)
+def _pair(question: str, answer: str) -> Draft:
+    return Draft((Message("user", clean_text(question)), Message("assistant", clean_text(answer))), "qa")
 
 
-def _pieces(document: Document, job: Job) -> Iterator[Draft]:
-    for piece in chunk(document, job.chunk_tokens, approximate_tokens):
+def _pieces(job: Job, document: Document) -> Iterator[Draft]:
+    for piece in chunk(document, job.request.chunk_tokens, approximate_tokens):
         text = clean_text(piece)
         if text:
             yield Draft((Message("assistant", text),), "text")
@@ -192,8 +199,17 @@ def _pieces(document: Document, job: Job) -> Iterator[Draft]:
 # --- every example ----------------------------------------------------------------------------------------------------
 
 
-def _take(job: Job, part: Part, draft: Draft, origin: Origin, made: Made, ledger: Ledger) -> None:
-    """Make an example of a draft, and keep it unless a step has a reason not to."""
+def _check_rendered(draft: Draft) -> None:
+    if any(looks_rendered(turn.content) for turn in draft.messages):
+        raise Unusable(
+            "rendered_template",
+            "the text is a conversation with a model's control tokens already in it, which training would add a second "
+            "time. Give the turns as messages",
+        )
+
+
+def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: Drops) -> Candidate | Drop:
+    """Make an example of a draft, unless a filter has a reason to leave it out."""
     example = Example(
         id=origin.name,
         messages=draft.messages,
@@ -204,30 +220,24 @@ def _take(job: Job, part: Part, draft: Draft, origin: Origin, made: Made, ledger
         source=part.source.id,
         license=part.source.license,
     )
-    if any(looks_rendered(turn.content) for turn in example.messages):
-        raise Unusable(
-            "rendered_template",
-            "the text is a conversation with a model's control tokens already in it, which training would add a second "
-            "time. Give the turns as messages",
-        )
-    example = _without_control_tokens(example, ledger)
-    reason = None if origin.official else _unwanted(job, example)
+    example = _without_control_tokens(example, drops)
+    reason = None if origin.official else _filter(job, example)
     if reason is not None:
-        ledger.drops.append(Drop(origin.name, *reason))
-        return
-    asked = answered = ""
+        return Drop(origin.name, *reason)
+    question = answer = ""
     if job.evals is not None and not origin.official:
-        asked = "\n".join(turn.content for turn in example.prompt if turn.role != "system")
-        answered = example.answer
-    if job.scrub:
-        example = _scrubbed(example, ledger)
-    context = scrub(draft.context, Counter()) if job.scrub and draft.context else draft.context
-    made.rows.append(Placed(example, origin, asked, answered, context))
+        question = "\n".join(turn.content for turn in example.prompt if turn.role != "system")
+        answer = example.answer
+    context = draft.context
+    if job.request.scrub:
+        example = _scrubbed(example, drops)
+        context = scrub(context, Counter()) if context else context
+    return Candidate(example, origin, question, answer, context)
 
 
-def _unwanted(job: Job, example: Example) -> tuple[str, str] | None:
+def _filter(job: Job, example: Example) -> tuple[str, str] | None:
     """The step and the reason for which an example is left out."""
-    reason = judge(example) if job.quality else None
+    reason = filter_example(example) if job.request.quality else None
     if reason is not None:
         return "quality", reason
     if job.languages and example.task != "translation":
@@ -237,36 +247,22 @@ def _unwanted(job: Job, example: Example) -> tuple[str, str] | None:
     return None
 
 
-def _without_control_tokens(example: Example, ledger: Ledger) -> Example:
-    made = [neutralise(turn.content) for turn in example.messages]
-    number = sum(count for _, count in made)
+def _without_control_tokens(example: Example, drops: Drops) -> Example:
+    escaped = [escape_control_tokens(turn.content) for turn in example.messages]
+    number = sum(count for _, count in escaped)
     if not number:
         return example
-    ledger.neutralised += number
-    turns = [replace(turn, content=text) for turn, (text, _) in zip(example.messages, made, strict=True)]
+    drops.escaped += number
+    turns = [replace(turn, content=text) for turn, (text, _) in zip(example.messages, escaped, strict=True)]
     return replace(example, messages=tuple(turns))
 
 
-def _scrubbed(example: Example, ledger: Ledger) -> Example:
+def _scrubbed(example: Example, drops: Drops) -> Example:
     """The example without identifiers; a label stays as it is."""
     kept = 1 if example.task == "classification" else 0
     cut = len(example.messages) - kept
-    texts = [scrub(turn.content, ledger.scrubbed) for turn in example.messages[:cut]]
+    texts = [scrub(turn.content, drops.scrubbed) for turn in example.messages[:cut]]
     if all(text is turn.content for text, turn in zip(texts, example.messages, strict=False)):
         return example
     turns = [replace(turn, content=text) for turn, text in zip(example.messages, texts, strict=False)]
     return replace(example, messages=(*turns, *example.messages[cut:]))
-
-
-def all_found(part: Part, found: set[str]) -> None:
-    """Make sure that a test set is whole.
-
-    Raises:
-        InputError: some of its ids were not there.
-    """
-    lacking = len(part.test_ids - found)
-    if lacking:
-        raise InputError(
-            f"{part.file.shown} lacks {lacking} of the {len(part.test_ids)} official test ids of {part.source.id}: the "
-            "data set is not the one that the recipe was written for. Give an older revision of it"
-        )

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from finetune.errors import InputError
-from finetune.prepare.rows.columns import Unusable, Values, is_null, list_names, may_text, need_text
+from finetune.errors import InputError, Unusable
+from finetune.prepare.rows.columns import Values, is_null, list_names, optional_text, required_text
 from finetune.prepare.rows.prompts import Prompt
 from finetune.recipe import TaskRecipe
 from finetune.records import ROLES, TASKS, Message, Task
@@ -61,7 +61,7 @@ def build_messages(columns: Values) -> Draft:
         return Draft(messages, "text")
     _check_turns(messages, "messages")
     choices = columns.get("choices")
-    label = may_text(columns, "label") or None
+    label = optional_text(columns, "label") or None
     if task == "classification" and isinstance(choices, list) and label in choices:
         return Draft(messages, "classification", label, tuple(map(str, choices)))
     kept: Task = task if task in TASKS and task not in {"classification", "text"} else "chat"
@@ -83,22 +83,24 @@ def build_prompt(columns: Values) -> Draft:
         if isinstance(columns[name], list):
             parts += _turns(columns[name], name, "role", "content", known)
         else:
-            parts.append(Message(role, need_text(columns, name)))  # type: ignore[arg-type]
+            parts.append(Message(role, required_text(columns, name)))  # type: ignore[arg-type]
     _check_turns(parts, "prompt and completion")
     return Draft(tuple(parts), "chat")
 
 
 def build_alpaca(columns: Values) -> Draft:
     """Alpaca rows: `instruction`, perhaps `input`, and `output`."""
-    question = "\n\n".join(part for part in (need_text(columns, "instruction"), may_text(columns, "input")) if part)
-    return Draft(_exchange(question, need_text(columns, "output")), "chat")
+    question = "\n\n".join(
+        part for part in (required_text(columns, "instruction"), optional_text(columns, "input")) if part
+    )
+    return Draft(_exchange(question, required_text(columns, "output")), "chat")
 
 
 def build_qa(columns: Values) -> Draft:
     """`question` and `answer`, perhaps with the `context` to answer from."""
-    context = may_text(columns, "context")
-    question = "\n\n".join(part for part in (context, need_text(columns, "question")) if part)
-    return Draft(_exchange(question, need_text(columns, "answer")), "qa", context=context)
+    context = optional_text(columns, "context")
+    question = "\n\n".join(part for part in (context, required_text(columns, "question")) if part)
+    return Draft(_exchange(question, required_text(columns, "answer")), "qa", context=context)
 
 
 def build_extractive(columns: Values) -> Draft:
@@ -107,14 +109,14 @@ def build_extractive(columns: Values) -> Draft:
     texts = answers.get("text") if isinstance(answers, Mapping) else answers
     first = texts[0] if isinstance(texts, list) and texts else None
     answer = {"answer": first.get("text") if isinstance(first, Mapping) else first}
-    context = may_text(columns, "context")
-    question = "\n\n".join(part for part in (context, need_text(columns, "question")) if part)
-    return Draft(_exchange(question, need_text(answer, "answer")), "qa", context=context)
+    context = optional_text(columns, "context")
+    question = "\n\n".join(part for part in (context, required_text(columns, "question")) if part)
+    return Draft(_exchange(question, required_text(answer, "answer")), "qa", context=context)
 
 
 def build_text(columns: Values) -> Draft:
     """Plain `text`, for continued pretraining."""
-    return Draft((Message("assistant", need_text(columns, "text")),), "text")
+    return Draft((Message("assistant", required_text(columns, "text")),), "text")
 
 
 def _exchange(question: str, answer: str, system: str | None = None) -> tuple[Message, ...]:
@@ -136,7 +138,7 @@ def _turns(value: object, name: str, role_key: str, text_key: str, roles: Mappin
             )
         answer = "answer" if role == "assistant" else "question"
         try:
-            turns.append(Message(role, need_text({answer: turn.get(text_key)}, answer)))  # type: ignore[arg-type]
+            turns.append(Message(role, required_text({answer: turn.get(text_key)}, answer)))  # type: ignore[arg-type]
         except Unusable as error:
             raise Unusable(error.reason, f"turn {number} of {name!r}: {text_key!r} is empty or no text") from None
     return tuple(turns)
@@ -165,8 +167,8 @@ def classification(choices: Sequence[str], instruction: str | None) -> Shape:
 
 
 def _build_labelled(choices: tuple[str, ...], question: str, columns: Values) -> Draft:
-    label = need_text(columns, "label")
-    return Draft(_exchange(need_text(columns, "text"), label, question), "classification", label, choices)
+    label = required_text(columns, "label")
+    return Draft(_exchange(required_text(columns, "text"), label, question), "classification", label, choices)
 
 
 def domain_shape(
@@ -187,15 +189,15 @@ def _build_task(
     choices = recipe.choices
     target = "label" if choices else "answer"
     if made is not None:
-        text = made.render({column: need_text(columns, column) for column in made.columns}, choices)
+        text = made.render({column: required_text(columns, column) for column in made.columns}, choices)
         columns = {**columns, target: text}
-    answer = need_text(columns, target)
+    answer = required_text(columns, target)
     if choices:
         if answer.casefold() not in known:
             raise Unusable("unknown_label", f"the label is none of {', '.join(choices)}. Correct the row")
         answer = known[answer.casefold()]
-    question = prompt.render({column: need_text(columns, column) for column in prompt.columns}, choices)
-    context = may_text(columns, "context") if "context" in prompt.columns else ""
+    question = prompt.render({column: required_text(columns, column) for column in prompt.columns}, choices)
+    context = optional_text(columns, "context") if "context" in prompt.columns else ""
     label = answer if choices else None
     return Draft(_exchange(question, answer, recipe.system), recipe.task, label, choices, context)
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from finetune.errors import ConfigError, InputError, RecordError
-from finetune.prepare.drops import Ledger
-from finetune.prepare.formats.files import BadRow, DataFile, Row, read_rows
+from finetune.errors import ConfigError, InputError, RecordError, Unusable
+from finetune.prepare.drops import Drops
+from finetune.prepare.formats.files import BadRow, DataFile, Row
+from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.columns import Unusable, is_null, map_columns, may_text, plain_columns
+from finetune.prepare.rows.columns import is_null, map_columns, optional_text, plain_columns
 from finetune.prepare.rows.prompts import Prompt, load_prompt
 from finetune.prepare.rows.shapes import (
     MAX_LABELS,
@@ -53,7 +54,7 @@ class Part:
         return self.shape.name if self.shape else DOCUMENT
 
 
-def survey(sources: Sequence[Source], request: PrepareRequest, domain: Domain | None, ledger: Ledger) -> list[Part]:
+def survey(sources: Sequence[Source], request: PrepareRequest, domain: Domain | None, drops: Drops) -> list[Part]:
     """Look at the first rows of every file, and at all labels where the labels make the choices.
 
     Raises:
@@ -63,10 +64,10 @@ def survey(sources: Sequence[Source], request: PrepareRequest, domain: Domain | 
     for source in sources:
         for file in source.files:
             try:
-                parts.append(_look(source, file, request, domain, ledger))
+                parts.append(_look(source, file, request, domain, drops))
             except InputError as error:
                 reason = "unknown_columns" if isinstance(error, RecordError) else "unreadable"
-                ledger.refuse_file(source, file, reason, error)
+                drops.refuse_file(source, file, reason, error)
     return list(_with_choices(parts, request))
 
 
@@ -80,7 +81,7 @@ def kind_of(value: object) -> str | None:
     return names.get(type(value), type(value).__name__)
 
 
-def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domain | None, ledger: Ledger) -> Part:
+def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domain | None, drops: Drops) -> Part:
     mapping = dict(source.recipe.map if source.recipe else request.columns)
     if is_document(file):
         return Part(source, file, None)
@@ -88,7 +89,7 @@ def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domai
     if not first:
         raise InputError(f"{file.shown} has no rows. Give a file with at least one")
     broken = next((row for row in first if isinstance(row, BadRow)), None)
-    if broken is not None and ledger.on_error == "fail":
+    if broken is not None and drops.on_error == "fail":
         raise RecordError(f"{file.shown}:{broken.line}", broken.problem)
     rows = [row for row in first if isinstance(row, Row)]
     shape = _shape_of(source, file, rows, request, domain)
@@ -157,7 +158,7 @@ def _labels(file: DataFile, mapping: Mapping[str, str], enough: int) -> set[str]
             value = map_columns(row.values, mapping).get("label") if isinstance(row, Row) else None
             if isinstance(value, str | int | float) and value in raw:
                 continue
-            found.add(may_text({"label": value}, "label"))
+            found.add(optional_text({"label": value}, "label"))
         except Unusable:
             continue  # refused when its turn comes
         if isinstance(value, str | int | float):

@@ -20,12 +20,13 @@ SHARD = re.compile(r"[-_.]\d+(?:[-_.]of[-_.]\d+)?$")
 DRAW_ORDER: tuple[Split, ...] = ("test", "validation", "train")
 
 
-def parse_ratio(text: str) -> dict[Split, float]:
-    """Read `train/validation/test` shares.
+def parse_ratio(text: str | None) -> dict[Split, float]:
+    """Read `train/validation/test` shares; None is the default.
 
     Raises:
         InputError: not three numbers from 0 to 1 that add up to 1.
     """
+    text = text or DEFAULT_RATIO
     try:
         shares = [float(part) for part in text.split("/")]
     except ValueError:

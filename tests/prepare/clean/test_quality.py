@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.prepare.clean.quality import judge
+from finetune.prepare.clean.quality import filter_example
 from finetune.records import Example, Message, Task
 
 SAMPLES = sorted((Path(__file__).parents[3] / "datasets").glob("*/sample/*.jsonl"))
@@ -36,10 +36,10 @@ def test_no_row_of_the_bundled_samples_is_left_out(file: Path) -> None:
     for row in rows:
         texts = [str(value) for name, value in row.items() if name in {"text", "context", "question", "answer"}]
         if "answer" in row:
-            assert judge(answered(row["question"], row["answer"])) is None
+            assert filter_example(answered(row["question"], row["answer"])) is None
         if "label" in row:
-            assert judge(answered("\n\n".join(texts), row["label"], "classification")) is None
-        assert [text for text in texts if judge(document(text)) not in {None, "too_short"}] == []
+            assert filter_example(answered("\n\n".join(texts), row["label"], "classification")) is None
+        assert [text for text in texts if filter_example(document(text)) not in {None, "too_short"}] == []
 
 
 BAD_DOCUMENTS = {
@@ -70,7 +70,7 @@ BAD_DOCUMENTS["repeated phrases"] = (
 
 @pytest.mark.parametrize(("text", "reason"), BAD_DOCUMENTS.values(), ids=BAD_DOCUMENTS)
 def test_bad_document_is_left_out_with_its_reason(text: str, reason: str) -> None:
-    assert judge(document(text)) == reason
+    assert filter_example(document(text)) == reason
 
 
 GOOD_DOCUMENTS = {
@@ -95,7 +95,7 @@ GOOD_DOCUMENTS = {
 
 @pytest.mark.parametrize("text", GOOD_DOCUMENTS.values(), ids=GOOD_DOCUMENTS)
 def test_good_document_stays(text: str) -> None:
-    assert judge(document(text)) is None
+    assert filter_example(document(text)) is None
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_good_document_stays(text: str) -> None:
     ],
 )
 def test_placeholder_is_no_answer(answer: str) -> None:
-    assert judge(answered("What is VAT?", answer)) == "placeholder"
-    assert judge(answered("What is VAT?", answer, "chat")) == "placeholder"
+    assert filter_example(answered("What is VAT?", answer)) == "placeholder"
+    assert filter_example(answered("What is VAT?", answer, "chat")) == "placeholder"
 
 
 @pytest.mark.parametrize(
@@ -126,36 +126,36 @@ def test_placeholder_is_no_answer(answer: str) -> None:
     ["No", "42", "5 mg", "None", "Unknown", "Na", "undefined", "≥ 3", "👍", "B", "C++", "See above all your doctor"],
 )
 def test_short_answer_stays(answer: str) -> None:
-    assert judge(answered("What is VAT?", answer)) is None
+    assert filter_example(answered("What is VAT?", answer)) is None
 
 
 def test_answer_that_is_the_question_is_an_echo() -> None:
-    assert judge(answered("What is a bond?", "what is a bond")) == "echo"
-    assert judge(answered("Answer the question.\n\nWhat is a bond?", "What is a bond?")) == "echo"
-    assert judge(answered("What is a bond?", "A bond is a loan. What is a bond worth?")) is None
-    assert judge(answered("Is it A or B?", "B")) is None
+    assert filter_example(answered("What is a bond?", "what is a bond")) == "echo"
+    assert filter_example(answered("Answer the question.\n\nWhat is a bond?", "What is a bond?")) == "echo"
+    assert filter_example(answered("What is a bond?", "A bond is a loan. What is a bond worth?")) is None
+    assert filter_example(answered("Is it A or B?", "B")) is None
 
 
 def test_answer_that_ran_into_a_loop_is_left_out() -> None:
-    assert judge(answered("What is a bond?", "A bond is a loan. " * 50)) == "loop"
-    assert judge(answered("What is a bond?", PROSE)) is None
+    assert filter_example(answered("What is a bond?", "A bond is a loan. " * 50)) == "loop"
+    assert filter_example(answered("What is a bond?", PROSE)) is None
 
 
 def test_label_is_never_judged_but_its_text_is() -> None:
-    assert judge(answered("Profit rose.", "-", "classification")) is None
-    assert judge(answered(":) :(", "neutral", "classification")) == "no_letters"
-    assert judge(answered("caf\ufffd tr\ufffds d\ufffdj\ufffd", "neutral", "classification")) == "broken_text"
+    assert filter_example(answered("Profit rose.", "-", "classification")) is None
+    assert filter_example(answered(":) :(", "neutral", "classification")) == "no_letters"
+    assert filter_example(answered("caf\ufffd tr\ufffds d\ufffdj\ufffd", "neutral", "classification")) == "broken_text"
 
 
 @given(st.text())
 def test_any_text_gets_an_answer(text: str) -> None:
     for row in (document(text), answered(text, text), answered(text, "yes", "classification")):
-        assert judge(row) in {
+        assert filter_example(row) in {
             *(None, "too_short", "no_letters", "symbols", "word_length", "repeated_lines", "repeated_phrases"),
             *("placeholder", "echo", "broken_text", "loop"),
         }
 
 
 def test_long_text_without_blanks_or_breaks_takes_no_quadratic_time() -> None:
-    judge(document("a1b1" * 100_000 + " word" * 30))
-    judge(document("a 1b" * 100_000))
+    filter_example(document("a1b1" * 100_000 + " word" * 30))
+    filter_example(document("a 1b" * 100_000))

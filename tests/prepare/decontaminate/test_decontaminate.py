@@ -26,7 +26,7 @@ from finetune.errors import ConfigError, InputError
 from finetune.prepare.decontaminate.build import DENSE_WORDS, MOST_ITEMS, WINDOW, build_index
 from finetune.prepare.decontaminate.eval_index import QUESTION, EvalIndex, EvalItem, merge_indexes
 from finetune.prepare.decontaminate.grams import GRAM, SHORTEST_GRAM, split_words
-from finetune.prepare.decontaminate.verdict import MOST_ROWS, Hit, Verdict, decide, open_evals
+from finetune.prepare.decontaminate.verdict import MOST_ROWS, Hit, Verdict, find_hits, open_evals
 from finetune.recipe import DomainRecipe, load_domain, validate
 
 ROOT = Path(__file__).parents[3]
@@ -51,7 +51,7 @@ def index_of(*items: EvalItem, name: str = "exam") -> EvalIndex:
 
 def judge(index: EvalIndex, *rows: tuple[str, str]) -> Verdict:
     found = index.match_rows([question for question, _ in rows], [answer for _, answer in rows])
-    return decide(index, found, len(rows))
+    return find_hits(index, found, len(rows))
 
 
 def rows_hit(items: Sequence[EvalItem], *questions: str) -> tuple[int, ...]:
@@ -222,9 +222,9 @@ def test_a_greeting_that_many_rows_open_with_is_no_leak() -> None:
 def test_a_large_corpus_allows_a_share_of_its_rows() -> None:
     index = index_of(EvalItem("q", f"In our ward {PHRASE} how long elderly patients with broken hips stayed in bed."))
     found = index.match_rows([f"Report {number}: {PHRASE} crops." for number in range(40)], [""] * 40)
-    assert decide(index, found, 1_000).hits == ()
-    assert decide(index, found, 1_000_000).most_rows == 100
-    assert len(decide(index, found, 1_000_000).rows) == 40
+    assert find_hits(index, found, 1_000).hits == ()
+    assert find_hits(index, found, 1_000_000).most_rows == 100
+    assert len(find_hits(index, found, 1_000_000).rows) == 40
 
 
 def test_an_instruction_of_many_items_is_not_indexed() -> None:
@@ -538,10 +538,10 @@ def test_the_hash_seed_of_python_changes_nothing(tmp_path: Path) -> None:
         "import sys; from pathlib import Path\n"
         "from finetune.prepare.decontaminate.build import build_index\n"
         "from finetune.prepare.decontaminate.eval_index import EvalItem\n"
-        "from finetune.prepare.decontaminate.verdict import decide\n"
+        "from finetune.prepare.decontaminate.verdict import find_hits\n"
         f"index = build_index('x', [EvalItem(str(n), {LEAK!r} + ' %d' % n, {ANSWER!r}, {FILLER * 9!r}) for n in range(4)])\n"
         "index.save(Path(sys.argv[1]))\n"
-        f"print(decide(index, index.match_rows([{LEAK!r}] * 12, [{FILLER!r}] * 12), 12))\n"
+        f"print(find_hits(index, index.match_rows([{LEAK!r}] * 12, [{FILLER!r}] * 12), 12))\n"
     )
     outputs = []
     for seed in ("1", "2"):

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
+from finetune.errors import Unusable
 from finetune.prepare.documents import pdf
 from finetune.prepare.documents.readers import read_document
-from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document, Section
 
 WORDS = ["the", "liver", "makes", "proteins", "and", "cleans", "the", "blood", "while", "it", "stores"]

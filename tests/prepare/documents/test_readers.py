@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.errors import InputError
+from finetune.errors import InputError, Unusable
 from finetune.prepare.documents import readers
 from finetune.prepare.documents.readers import DOCUMENTS, read_document
-from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document, Section
 
 RAW = Path(__file__).resolve().parents[4] / "shared" / "data" / "raw"

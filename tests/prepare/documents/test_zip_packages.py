@@ -12,9 +12,9 @@ import pytest
 from docx.oxml import parse_xml
 from docx.oxml.ns import nsdecls
 
+from finetune.errors import Unusable
 from finetune.prepare.documents import zip_package
 from finetune.prepare.documents.readers import read_document
-from finetune.prepare.rows.columns import Unusable
 from finetune.records import Document, Section
 
 BOMB_BYTES = 2**22

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from finetune.errors import InputError, RecordError, SlmtuneError
-from finetune.prepare.formats.files import BadRow, DataFile, Row, read_rows
+from finetune.prepare.formats.files import BadRow, DataFile, Row
+from finetune.prepare.formats.readers import read_rows
 
 from ..conftest import Preparer, questions, write_jsonl
 

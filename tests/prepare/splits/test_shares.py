@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune.errors import ConfigError, InputError
-from finetune.prepare.splits.place import split_of
+from finetune.prepare.splits.assign import split_of
 from finetune.prepare.splits.shares import named_split, parse_ratio, shares_left
 from finetune.records import SPLITS, Split
 

@@ -1,0 +1,59 @@
+"""The request of `slmtune prepare`, looked at whole before anything is read."""
+
+from __future__ import annotations
+
+from finetune.errors import ConfigError, InputError, did_you_mean
+from finetune.prepare.request import PrepareRequest
+from finetune.prepare.rows.prompts import load_prompt
+from finetune.prepare.rows.shapes import NAMES
+from finetune.prepare.splits.shares import parse_ratio
+from finetune.prepare.splits.timestamps import parse_time_rule
+from finetune.recipe import Domain
+
+
+def check_request(request: PrepareRequest, domain: Domain | None) -> None:
+    """Look at every option before anything is read.
+
+    Raises:
+        ConfigError: all problems at once.
+    """
+    problems = []
+    if request.limit is not None and request.limit < 1:
+        problems.append(f"--limit {request.limit} keeps no row. Give a number of rows above 0")
+    if request.seed < 0:
+        problems.append(f"--seed {request.seed} is negative. Give 0 or more")
+    if request.on_error not in ("fail", "skip"):
+        problems.append(f"--on-error {request.on_error} is unknown. Give fail or skip")
+    if request.workers < 1:
+        problems.append(f"--workers {request.workers} does nothing. Give 1 or more")
+    if request.chunk_tokens < 32:
+        problems.append(f"--chunk-tokens {request.chunk_tokens} is too short for a sentence. Give 32 or more")
+    if not 0.5 <= request.near_duplicates <= 1:
+        problems.append(f"--near-duplicates {request.near_duplicates} cannot be used. Give a similarity from 0.5 to 1")
+    if request.split_by_time is not None and request.stratify:
+        problems.append("--split-by-time and --stratify exclude each other. Give one of the two")
+    if request.columns and not request.sources:
+        problems.append("--map names columns of your own rows. Give them with --source")
+    known = NAMES | (_prompt_columns(domain) if domain else frozenset())
+    for name in sorted(set(request.columns) - known):
+        problems.append(f"--map {name}=…: no shape has {name!r}. {did_you_mean(name, sorted(known))}")
+    tasks = domain.recipe.tasks if domain else {}
+    for task in request.tasks:
+        if task not in tasks:
+            problems.append(f"--task {task}: the domain has no such task. {did_you_mean(task, sorted(tasks))}")
+    listed = [source.id for source in (*domain.recipe.sources, *domain.recipe.sample)] if domain else []
+    for name in request.include:
+        if name not in listed:
+            problems.append(f"--include {name}: the domain has no such source. {did_you_mean(name, listed)}")
+    try:
+        parse_ratio(request.split_ratio)
+        parse_time_rule(request.split_by_time)
+    except InputError as error:
+        problems.append(str(error))
+    if problems:
+        raise ConfigError("command line", problems)
+
+
+def _prompt_columns(domain: Domain) -> frozenset[str]:
+    """All columns that the prompts of a domain read."""
+    return frozenset[str]().union(*(load_prompt(domain, task).columns for task in domain.recipe.tasks))

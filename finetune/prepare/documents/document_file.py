@@ -1,0 +1,20 @@
+"""An extracted document as a file of the work folder, where it waits for its turn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from finetune.records import Document, Section
+
+
+def save_document(document: Document, path: Path) -> None:
+    """Write a document as JSON."""
+    sections = [[section.heading, section.level, section.text] for section in document.sections]
+    path.write_text(json.dumps({"title": document.title, "sections": sections}, ensure_ascii=False), "utf-8")
+
+
+def load_document(path: Path) -> Document:
+    """A document that `save_document` kept."""
+    kept = json.loads(path.read_text("utf-8"))
+    return Document(kept["title"], tuple(Section(*section) for section in kept["sections"]))
