@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune.cards.corpus_page import CorpusFacts
+from finetune.cards.corpus_facts import CorpusFacts, by_size
 from finetune.recipe import Domain
 
 TEMPLATES = Path(__file__).parent / "templates"
 SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\|<[`"})
 
 
-def card_text(domain: Domain | None, facts: CorpusFacts, scrubbed: Mapping[str, int] | None) -> str:
-    """The card without its metadata; `scrubbed` is None where nothing was scrubbed. It holds no text of any row."""
+def card_text(domain: Domain | None, facts: CorpusFacts) -> str:
+    """The card without its metadata. It holds no text of any row."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -32,21 +31,16 @@ def card_text(domain: Domain | None, facts: CorpusFacts, scrubbed: Mapping[str, 
         facts=facts,
         description=domain.recipe.description if domain else "Rows for fine-tuning a language model.",
         caution=domain.recipe.caution if domain else None,
-        by_task=_by_size(facts.by_task),
-        sources=sorted(facts.sources, key=lambda source: str(source["id"])),
+        by_task=by_size(facts.by_task),
+        sources=sorted(facts.sources, key=lambda source: source.id),
         dropped=sorted(facts.dropped, key=lambda drop: (-drop[2], drop[0], drop[1])),
         clusters=sum(clusters.values()),
         clustered=sum(size * count for size, count in clusters.items()),
         largest=max(clusters, default=0),
-        eval_sets=sorted(facts.eval_sets or (), key=lambda each: str(each["name"])),
-        matched=len({hit["row"] for hit in facts.hits}),
-        scrubbed=None if scrubbed is None else _by_size(scrubbed),
+        eval_sets=sorted(facts.eval_sets or (), key=lambda each: each.name),
+        scrubbed=None if facts.scrubbed is None else by_size(facts.scrubbed),
     )
     return text
-
-
-def _by_size(counts: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _cell(value: Any) -> Any:

@@ -12,6 +12,7 @@ from finetune.prepare.drops import Drops
 from finetune.prepare.extract import extract, repeated_lines
 from finetune.prepare.formats.files import Lines, Rows
 from finetune.prepare.formats.readers import read_blocks
+from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import PrepareRequest, Progress
 from finetune.prepare.rows.make import Block, Job
 from finetune.prepare.rows.survey import Part
@@ -23,9 +24,8 @@ SMALL = 2 * 2**20  # bytes: reading so little takes less time than starting proc
 
 
 def read_shards(
+    inputs: Inputs,
     parts: Sequence[Part],
-    request: PrepareRequest,
-    domain: Domain | None,
     evals: EvalIndex | None,
     folder: Path,
     drops: Drops,
@@ -37,6 +37,7 @@ def read_shards(
         RecordError: a row cannot be used and is not to be skipped.
         InputError: a file cannot be used, or an official test set is not whole.
     """
+    request = inputs.request
     sizes = [part.file.path.stat().st_size for part in parts]
     workers = request.workers if sum(sizes) > SMALL else 1
     documents = {}
@@ -46,7 +47,12 @@ def read_shards(
             documents[number] = path
         on_progress("extract", len(documents), total, "documents")
     job = Job(
-        request, tuple(parts), folder, _languages(request, domain), evals, repeated=repeated_lines(parts, documents)
+        request,
+        tuple(parts),
+        folder,
+        _languages(request, inputs.domain),
+        evals,
+        repeated=repeated_lines(parts, documents),
     )
     blocks = _Blocks(parts, documents, drops)
     todo = (block for block in blocks if not shard_path(folder, block.number).is_file())

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from finetune.cards.corpus_facts import SourceFacts
 
 Progress = Callable[[str, int, int, str], None]  # stage, how much of it is done, of how much, in which unit
 
@@ -56,7 +58,7 @@ class PrepareResult:
     splits: dict[str, int]
     dropped: dict[str, int]
     scrubbed: dict[str, int]
-    sources: list[dict[str, Any]]
+    sources: list[SourceFacts]
     fingerprint: str
     seconds: float
     by_task: dict[str, int]

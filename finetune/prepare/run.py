@@ -1,49 +1,25 @@
-"""Prepare: from sources to a corpus.
-
-Survey the files, extract documents, read rows into shards (clean, judge, scrub, sign), place rows in splits, drop
-duplicates and what gives away an eval set, limit, write. Only the reading holds text, a block at a time.
-"""
+"""Prepare: from sources to a corpus. Only the reading holds text, a block at a time."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from finetune.artifacts import Corpus, ensure_replaceable
-from finetune.cards.corpus_page import CorpusFacts, corpus_page
-from finetune.cards.dataset_card import card_text
-from finetune.corpus.store import writing_corpus
-from finetune.errors import InputError, SlmtuneError
-from finetune.prepare.check import check_request
+from finetune.artifacts import Corpus
+from finetune.cards.corpus_facts import CorpusFacts
+from finetune.errors import InputError
 from finetune.prepare.drops import Drops
 from finetune.prepare.evals import load_evals
-from finetune.prepare.licenses import strictest
+from finetune.prepare.inputs import open_inputs
 from finetune.prepare.read import read_shards
 from finetune.prepare.request import PrepareRequest, PrepareResult, Progress
 from finetune.prepare.row_table import RowTable
-from finetune.prepare.rows.survey import Part, survey
-from finetune.prepare.select import Decided, decide
+from finetune.prepare.rows.survey import survey
+from finetune.prepare.select import select_rows
 from finetune.prepare.shards import Shard, collect_rows
-from finetune.prepare.sources.source import Source, open_earlier, open_sources
 from finetune.prepare.work_folder import open_work_folder
-from finetune.prepare.write import Tally, describe_request, write_lines, write_rows
-from finetune.recipe import CUSTOM_DOMAIN, Domain, load_domain
-from finetune.records import SPLITS
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is known before anything is read; `license` is that of the corpus."""
-
-    request: PrepareRequest
-    domain: Domain | None
-    sources: tuple[Source, ...]
-    earlier: tuple[Source, ...]
-    license: str
+from finetune.prepare.write import write_corpus
 
 
 def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done, total, unit: None) -> PrepareResult:
@@ -60,153 +36,46 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
         SlmtuneError: the request, a source or a row cannot be used; names it and says what to do.
     """
     started = time.perf_counter()
-    domain = load_domain(request.domain) if request.domain is not None else None
-    check_request(request, domain)
-    ensure_replaceable(request.output_dir, overwrite=request.overwrite)
-    sources, earlier = open_sources(request, domain), open_earlier(request)
-    asked = Asked(request, domain, tuple(sources), tuple(earlier), strictest(source.license for source in sources))
-    drops = Drops(request.on_error)
-    parts = survey([*earlier, *sources], request, domain, drops)
+    inputs = open_inputs(request)
+    sources, domain, drops = inputs.all_sources, inputs.domain, Drops(request.on_error)
+    parts = survey(sources, request, domain, drops)
     evals = load_evals(request, domain)
-    folder = open_work_folder(request, [*earlier, *sources], evals)
-    try:
-        shards = read_shards(parts, request, domain, evals, folder, drops, on_progress)
-        if not any(shard.rows for shard in shards):
-            raise InputError(_nothing_left(shards, None, drops))
-        numbers = collect_rows(shards, parts, [source.id for source in (*earlier, *sources)])
-        decided = decide(numbers, shards, [*earlier, *sources], request, evals, folder, on_progress)
-        if not numbers.kept.any():
-            raise InputError(_nothing_left(shards, numbers, drops))
-        result = _write(asked, parts, shards, numbers, decided, drops, on_progress)
-    except SlmtuneError:
-        shutil.rmtree(folder, ignore_errors=True)  # the next try is another request, or reads other files
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    return PrepareResult(**result, seconds=round(time.perf_counter() - started, 3))
+    with open_work_folder(request, sources, evals) as folder:
+        shards = read_shards(inputs, parts, evals, folder, drops, on_progress)
+        _check_rows_left(drops, shards)
+        table = collect_rows(shards, parts, [source.id for source in sources])
+        selection = select_rows(inputs, table, shards, evals, folder, on_progress)
+        _check_rows_left(drops, shards, table)
+        facts = write_corpus(inputs, parts, shards, table, selection, drops, on_progress)
+        corpus = Corpus.open(request.output_dir)
+    return _result(corpus, facts, time.perf_counter() - started)
 
 
-def _nothing_left(shards: Sequence[Shard], numbers: RowTable | None, drops: Drops) -> str:
+def _check_rows_left(drops: Drops, shards: Sequence[Shard], table: RowTable | None = None) -> None:
+    if any(shard.rows for shard in shards) if table is None else table.kept.any():
+        return
+    reasons = Counter(drop.reason for drop in [*drops.items, *(drop for shard in shards for drop in shard.drops)])
+    if table is not None:
+        reasons.update(table.reasons[reason][1] for reason in table.reason if reason)
+    listed = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
     read = sum(shard.read for shard in shards)
-    reasons = Counter(drop.reason for shard in shards for drop in shard.drops)
-    reasons.update(drop.reason for drop in drops.items)
-    if numbers is not None:
-        reasons.update(numbers.reasons[reason][1] for reason in numbers.reason if reason)
-    told = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
-    return f"No row is left: {read} read, dropped {told or 'none'}. Correct the rows"
+    raise InputError(f"No row is left: {read} read, dropped {listed or 'none'}. Correct the rows")
 
 
-def _write(
-    asked: Asked,
-    parts: Sequence[Part],
-    shards: Sequence[Shard],
-    numbers: RowTable,
-    decided: Decided,
-    drops: Drops,
-    on_progress: Progress,
-) -> dict[str, Any]:
-    """Write the corpus; returns what the result says of it."""
-    request, domain = asked.request, asked.domain
-    with writing_corpus(request.output_dir, overwrite=request.overwrite) as writer:
-        tally = write_rows(
-            writer, shards, numbers, drops.items, lambda done: on_progress("write", done, len(shards), "shards")
-        )
-        scrubbed = _scrubbed(shards)
-        described = _described(asked.sources, parts, shards, tally)
-        facts = _facts(asked, writer.counts, tally, described, decided, shards)
-        dropped = {reason: number for (_, reason), number in sorted(tally.dropped.items())}
-        write_lines(writer.folder / "clusters.jsonl", decided.clusters or [])
-        write_lines(writer.folder / "contamination.jsonl", decided.hits)
-        (writer.folder / "corpus.html").write_text(corpus_page(facts), "utf-8")
-        writer.manifest["config"] = describe_request(request, [source.uri for source in asked.sources], domain)
-        writer.manifest["parents"] = {source.id: source.revision for source in asked.earlier}
-        summary = {
-            "sources": described,
-            "dropped": dropped,
-            "scrubbed": scrubbed,
-            "license": asked.license,
-            "clusters": len(decided.clusters or []),
-            "contaminated": len({hit["row"] for hit in decided.hits}),
-            "evals": [part["name"] for part in decided.evals],
-            "disjoint": decided.disjoint,
-        }
-        writer.manifest.update(
-            {"domain": domain.name if domain else CUSTOM_DOMAIN, **summary, "split_rule": decided.rule}
-        )
-        writer.finish(card_text(domain, facts, scrubbed if request.scrub else None), asked.license)
-    corpus = Corpus.open(request.output_dir)
-    return summary | {
-        "corpus": corpus.path,
-        "splits": corpus.counts,
-        "fingerprint": corpus.fingerprint,
-        "by_task": dict(sorted(tally.by_task.items())),
-        "labels": {source: dict(sorted(counts.items())) for source, counts in tally.labels.items()},
-    }
-
-
-def _scrubbed(shards: Sequence[Shard]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for shard in shards:
-        for entity, number in shard.scrubbed.items():
-            total[entity] = total.get(entity, 0) + number
-    return dict(sorted(total.items()))
-
-
-def _described(
-    sources: Sequence[Source], parts: Sequence[Part], shards: Sequence[Shard], tally: Tally
-) -> list[dict[str, Any]]:
-    """What the manifest, the card and the result all say of the sources."""
-    read = dict.fromkeys((source.id for source in sources), 0)
-    shapes: dict[str, set[str]] = {source.id: set() for source in sources}
-    for part in parts:
-        if not part.source.earlier:
-            shapes[part.source.id].add(part.shape_name)
-    for shard in shards:
-        source = parts[shard.part].source
-        if not source.earlier:
-            read[source.id] += shard.read
-    return [
-        {
-            "id": source.id,
-            "uri": source.uri,
-            "revision": source.revision,
-            "read": read[source.id],
-            "kept": tally.by_source[source.id],
-            "license": source.license,
-            "shape": ", ".join(sorted(shapes[source.id])),
-        }
-        for source in sources
-    ]
-
-
-def _facts(
-    asked: Asked,
-    splits: Mapping[str, int],
-    tally: Tally,
-    sources: Sequence[Mapping[str, Any]],
-    decided: Decided,
-    shards: Sequence[Shard],
-) -> CorpusFacts:
-    """What the card and the page show."""
-    escaped = sum(shard.escaped for shard in shards)
-    notes = [f"{escaped} control tokens of chat models in the texts were made harmless."] if escaped else []
-    clusters = None
-    if decided.clusters is not None:
-        clusters = dict(sorted(Counter(len(cluster["dropped"]) + 1 for cluster in decided.clusters).items()))
-    return CorpusFacts(
-        title=f"{asked.domain.recipe.title} corpus" if asked.domain else "Corpus",
-        splits={split: splits.get(split, 0) for split in SPLITS},
-        by_task=dict(sorted(tally.by_task.items())),
-        by_source={source["id"]: source["kept"] for source in sources},
-        labels={source: dict(sorted(counts.items())) for source, counts in tally.labels.items()},
-        words_histogram=sorted(tally.words.items()),
-        dropped=[(step, reason, number) for (step, reason), number in sorted(tally.dropped.items())],
-        clusters=clusters,
-        hits=decided.hits,
-        sources=sources,
-        license=asked.license,
-        notes=notes,
-        split_rule=decided.rule,
-        disjoint=decided.disjoint,
-        eval_sets=decided.evals,
-        boilerplate=decided.boilerplate,
+def _result(corpus: Corpus, facts: CorpusFacts, seconds: float) -> PrepareResult:
+    return PrepareResult(
+        corpus=corpus.path,
+        splits=corpus.counts,
+        dropped=facts.dropped_by_reason,
+        scrubbed=dict(facts.scrubbed or {}),
+        sources=list(facts.sources),
+        fingerprint=corpus.fingerprint,
+        seconds=round(seconds, 3),
+        by_task=dict(facts.by_task),
+        labels={source: dict(labels) for source, labels in facts.labels.items()},
+        license=facts.license,
+        clusters=facts.clustered,
+        contaminated=facts.contaminated,
+        evals=[each.name for each in facts.eval_sets or ()],
+        disjoint=facts.disjoint,
     )

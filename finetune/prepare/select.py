@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from finetune.cards.corpus_facts import ComparedSet, NamedHit
 from finetune.prepare.decontaminate.eval_index import FIELDS, EvalIndex, Match
-from finetune.prepare.decontaminate.verdict import Hit, find_hits
+from finetune.prepare.decontaminate.verdict import find_hits
 from finetune.prepare.dedup.exact import drop_exact
 from finetune.prepare.dedup.near import clusters, near_duplicates
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE
-from finetune.prepare.request import PrepareRequest, Progress
+from finetune.prepare.inputs import Inputs
+from finetune.prepare.request import Progress
 from finetune.prepare.row_table import KEPT, Array, RowTable
-from finetune.prepare.shards import Shard, read_columns
-from finetune.prepare.sources.source import Source
+from finetune.prepare.shards import Shard, numbered, read_columns
 from finetune.prepare.splits.assign import (
     assert_disjoint,
     assign_by_hash,
@@ -29,67 +28,77 @@ from finetune.prepare.splits.assign import (
 )
 from finetune.prepare.splits.shares import parse_ratio, shares_left
 from finetune.prepare.splits.timestamps import parse_time_rule
-from finetune.records import SPLITS
+from finetune.records import SPLITS, Split
+
+STEPS = 4  # that progress is told of
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A kept row and those that nearly repeat it, by their ids, and how alike they are."""
+
+    kept: str
+    dropped: tuple[str, ...]
+    similarity: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Decided:
-    """What the corpus tells of the decisions.
+class Selection:
+    """What the corpus tells of how its rows were selected.
 
-    `clusters` have a kept row and those that nearly repeat it, None where they were not looked for; `hits` the rows
-    that gave away an eval set; `evals` have a name and a number of items; `boilerplate` counts the grams that so many
-    rows share that they prove nothing.
+    `clusters` is None where near-duplicates were not looked for; `boilerplate` counts the grams that so many rows share
+    that they prove nothing.
     """
 
     rule: str
     disjoint: str
-    clusters: list[dict[str, Any]] | None
-    hits: list[dict[str, Any]]
-    evals: list[dict[str, Any]]
+    clusters: list[Cluster] | None
+    hits: list[NamedHit]
+    evals: list[ComparedSet]
     boilerplate: int
 
 
-def decide(
+def select_rows(
+    inputs: Inputs,
     table: RowTable,
     shards: Sequence[Shard],
-    sources: Sequence[Source],
-    request: PrepareRequest,
     evals: EvalIndex | None,
     folder: Path,
     on_progress: Progress,
-) -> Decided:
+) -> Selection:
     """Give every row its split, and a reason to those that are left out.
 
     Raises:
         InputError: the splits cannot be made as asked.
     """
-    rule = _place(table, sources, request)
-    steps = 4
+    request = inputs.request
+    rule = _assign_splits(inputs, table)
     if request.dedup:
         drop_exact(table)
-    on_progress("compare", 1, steps, "steps")
+    on_progress("compare", 1, STEPS, "steps")
     hits, boilerplate = _drop_contaminated(table, shards, evals) if evals is not None else ([], 0)
-    on_progress("compare", 2, steps, "steps")
-    found = None
+    on_progress("compare", 2, STEPS, "steps")
+    clusters = None
     if request.dedup and request.near_duplicates < 1:
-        found = _drop_near(table, shards, request.near_duplicates, folder)
-    on_progress("compare", 3, steps, "steps")
+        clusters = _drop_near(table, shards, request.near_duplicates, folder)
+    on_progress("compare", 3, STEPS, "steps")
     if request.stratify:
-        assign_by_label(table, _shares(sources, request))
+        assign_by_label(table, _shares(inputs))
         if request.dedup:
             drop_exact(table)  # rows of sources that name their splits have met the others only now
     drop_split_groups(table)
     if request.limit is not None:
         _limit(table, request.limit)
     disjoint = assert_disjoint(table, strict=request.dedup)
-    on_progress("compare", 4, steps, "steps")
-    named = None if found is None else _named_clusters(found, shards)
-    sets = [{"name": part.name, "items": part.items} for part in evals.sets] if evals is not None else []
-    return Decided(rule, disjoint, named, _named_hits(hits, shards), sets, boilerplate)
+    on_progress("compare", 4, STEPS, "steps")
+    sets = [ComparedSet(part.name, part.items) for part in evals.sets] if evals is not None else []
+    return Selection(rule, disjoint, clusters, hits, sets, boilerplate)
 
 
-def _place(table: RowTable, sources: Sequence[Source], request: PrepareRequest) -> str:
-    shares = _shares(sources, request)
+def _assign_splits(inputs: Inputs, table: RowTable) -> str:
+    """A split for the rows whose sources leave it open; returns the rule as a sentence."""
+    shares = _shares(inputs)
+    request = inputs.request
     rule = parse_time_rule(request.split_by_time)
     if rule is not None:
         starts = assign_by_time(table, parse_ratio(request.split_ratio), rule.starts)
@@ -101,15 +110,15 @@ def _place(table: RowTable, sources: Sequence[Source], request: PrepareRequest) 
     return "Rows are placed by a hash of their group or question, so that rows which are added move no others."
 
 
-def _shares(sources: Sequence[Source], request: PrepareRequest) -> list[Mapping[Any, float]]:
-    ratio = parse_ratio(request.split_ratio)
-    return [shares_left(ratio, source.taken, source.id) for source in sources]
+def _shares(inputs: Inputs) -> list[dict[Split, float]]:
+    ratio = parse_ratio(inputs.request.split_ratio)
+    return [shares_left(ratio, source.taken, source.id) for source in inputs.all_sources]
 
 
 # --- eval sets --------------------------------------------------------------------------------------------------------
 
 
-def _drop_contaminated(table: RowTable, shards: Sequence[Shard], evals: EvalIndex) -> tuple[list[Hit], int]:
+def _drop_contaminated(table: RowTable, shards: Sequence[Shard], evals: EvalIndex) -> tuple[list[NamedHit], int]:
     """The hits, and how many grams so many rows share that they do not count."""
     verdict = find_hits(evals, list(_matches(shards)), len(table.reason))
     hits = [hit for hit in verdict.hits if not table.official[hit.row] and not table.earlier[hit.row]]
@@ -118,23 +127,21 @@ def _drop_contaminated(table: RowTable, shards: Sequence[Shard], evals: EvalInde
         rows = rows[table.reason[rows] == KEPT]
         if len(rows):
             table.drop(rows, "decontaminate", f"eval_{field}")
-    return hits, sum(ignored.grams_of_many_rows for ignored in verdict.ignored)
+    names = _row_names([hit.row for hit in hits], shards)
+    named = [NamedHit(names[hit.row], hit.eval_set, hit.item, hit.field, round(float(hit.overlap), 3)) for hit in hits]
+    return named, sum(ignored.grams_of_many_rows for ignored in verdict.ignored)
 
 
 def _matches(shards: Sequence[Shard]) -> Iterator[tuple[int, Match]]:
-    start = 0
-    for shard in shards:
+    for shard, rows in numbered(shards):
         for row, match in shard.matches:
-            yield start + row, match
-        start += shard.rows
+            yield rows.start + row, match
 
 
 # --- near-duplicates --------------------------------------------------------------------------------------------------
 
 
-def _drop_near(
-    table: RowTable, shards: Sequence[Shard], threshold: float, folder: Path
-) -> list[tuple[int, list[int], list[float]]]:
+def _drop_near(table: RowTable, shards: Sequence[Shard], threshold: float, folder: Path) -> list[Cluster]:
     """Leave out the rows that nearly repeat a better one."""
     order = table.order()
     rows = np.sort(order)
@@ -143,22 +150,22 @@ def _drop_near(
     rank = np.empty(len(table.reason), np.int64)
     rank[order] = np.arange(len(order))
     path = folder / "signatures.part"
-    signatures = _signatures(shards, rows, path)
-    found = near_duplicates(signatures, table.guard[rows], rank[rows], threshold)
+    near = near_duplicates(_signatures(shards, rows, path), table.guard[rows], rank[rows], threshold)
+    path.unlink(missing_ok=True)
     groups = []
-    for keeper, repeats in clusters(found.keeper):
-        kept, dropped, alike = int(rows[keeper]), [], []
+    for keeper, repeats in clusters(near.keeper):
+        kept, dropped = int(rows[keeper]), {}
         for repeat in repeats:
             row = int(rows[repeat])
-            reason = _near_reason(table, kept, row)
             if not table.official[row] and not table.earlier[row]:
-                table.drop(row, "dedup", reason)
-                dropped.append(row)
-                alike.append(round(float(found.similarity[repeat]), 3))
+                table.drop(row, "dedup", _near_reason(table, kept, row))
+                dropped[row] = round(float(near.similarity[repeat]), 3)
         if dropped:
-            groups.append((kept, dropped, alike))
-    path.unlink(missing_ok=True)
-    return groups
+            groups.append((kept, dropped))
+    names = _row_names([row for kept, dropped in groups for row in (kept, *dropped)], shards)
+    return [
+        Cluster(names[kept], tuple(names[row] for row in dropped), tuple(dropped.values())) for kept, dropped in groups
+    ]
 
 
 def _near_reason(table: RowTable, kept: int, row: int) -> str:
@@ -171,18 +178,17 @@ def _near_reason(table: RowTable, kept: int, row: int) -> str:
 
 def _signatures(shards: Sequence[Shard], rows: Array, path: Path) -> Array:
     """The signatures of some rows, in a file: at a million rows they are a quarter of a gigabyte."""
-    made = np.memmap(path, SIGNATURE_DTYPE, "w+", shape=(len(rows), NUM_PERM))
-    start = filled = 0
-    for shard in shards:
-        wanted = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + shard.rows)] - start
+    signatures = np.memmap(path, SIGNATURE_DTYPE, "w+", shape=(len(rows), NUM_PERM))
+    filled = 0
+    for shard, here in numbered(shards):
+        wanted = rows[slice(*np.searchsorted(rows, [here.start, here.stop]))] - here.start
         if len(wanted):
             column = read_columns(shard, ["signature"])["signature"].combine_chunks()
             data = np.frombuffer(column.buffers()[1], SIGNATURE_DTYPE).reshape(-1, NUM_PERM)
-            made[filled : filled + len(wanted)] = data[wanted]
+            signatures[filled : filled + len(wanted)] = data[wanted]
             filled += len(wanted)
-        start += shard.rows
-    made.flush()
-    del made
+    signatures.flush()
+    del signatures
     return np.memmap(path, SIGNATURE_DTYPE, "r", shape=(len(rows), NUM_PERM))
 
 
@@ -195,8 +201,8 @@ def _limit(table: RowTable, limit: int) -> None:
     pools = table.source[rows].astype(np.int64) * 4 + table.split[rows]
     ordered = rows[np.lexsort((table.rank[rows], pools))]
     pools = np.sort(pools)
-    place = np.arange(len(pools)) - np.searchsorted(pools, pools)
-    away = ordered[place >= limit]
+    position = np.arange(len(pools)) - np.searchsorted(pools, pools)
+    away = ordered[position >= limit]
     if len(away):
         table.drop(away, "limit", "over_limit")
 
@@ -205,39 +211,9 @@ def _row_names(rows: Sequence[int], shards: Sequence[Shard]) -> dict[int, str]:
     """The ids of some rows."""
     wanted = np.unique(np.array(rows, np.int64))
     names: dict[int, str] = {}
-    start = 0
-    for shard in shards:
-        here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + shard.rows)]
-        if len(here):
-            ids = read_columns(shard, ["id"])["id"].take(here - start).to_pylist()
-            names.update(zip(map(int, here), ids, strict=True))
-        start += shard.rows
+    for shard, here in numbered(shards):
+        chosen = wanted[slice(*np.searchsorted(wanted, [here.start, here.stop]))]
+        if len(chosen):
+            ids = read_columns(shard, ["id"])["id"].take(chosen - here.start).to_pylist()
+            names.update(zip(map(int, chosen), ids, strict=True))
     return names
-
-
-def _named_clusters(
-    found: Sequence[tuple[int, list[int], list[float]]], shards: Sequence[Shard]
-) -> list[dict[str, Any]]:
-    names = _row_names([row for kept, dropped, _ in found for row in (kept, *dropped)], shards)
-    return [
-        {"kept": names[kept], "dropped": [names[row] for row in dropped], "similarity": alike}
-        for kept, dropped, alike in found
-    ]
-
-
-def _named_hits(hits: Sequence[Hit], shards: Sequence[Shard]) -> list[dict[str, Any]]:
-    names = _row_names([hit.row for hit in hits], shards)
-    by_row: defaultdict[int, list[Hit]] = defaultdict(list)
-    for hit in hits:
-        by_row[hit.row].append(hit)
-    return [
-        {
-            "row": names[row],
-            "eval_set": hit.eval_set,
-            "item": hit.item,
-            "field": hit.field,
-            "overlap": round(float(hit.overlap), 3),
-        }
-        for row in sorted(by_row)
-        for hit in by_row[row]
-    ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,14 @@ def _array(column: Any, name: str) -> Array:
     if name == "timestamp":
         return np.asarray(chunked.to_numpy(zero_copy_only=False), np.float64)
     return np.asarray(chunked.to_numpy(zero_copy_only=False)).copy()
+
+
+def numbered(shards: Sequence[Shard]) -> Iterator[tuple[Shard, slice]]:
+    """Each shard with the numbers of its rows among all rows."""
+    start = 0
+    for shard in shards:
+        yield shard, slice(start, start + shard.rows)
+        start += shard.rows
 
 
 def _matches(job: Job, rows: Sequence[Candidate]) -> list[list[Any]]:

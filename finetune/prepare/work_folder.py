@@ -9,12 +9,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from finetune import __version__
 from finetune.artifacts import make_folder
+from finetune.errors import SlmtuneError
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.sources.source import Source
@@ -22,8 +24,12 @@ from finetune.prepare.sources.source import Source
 KEY = "key"
 
 
-def open_work_folder(request: PrepareRequest, sources: Sequence[Source], evals: EvalIndex | None) -> Path:
+@contextmanager
+def open_work_folder(request: PrepareRequest, sources: Sequence[Source], evals: EvalIndex | None) -> Iterator[Path]:
     """The work folder of this request; what another request or other files left there is removed.
+
+    It stays when the run is interrupted. After an error that slmtune reports it is removed: the next try is another
+    request, or reads other files.
 
     Raises:
         InputError: it cannot be made.
@@ -38,7 +44,12 @@ def open_work_folder(request: PrepareRequest, sources: Sequence[Source], evals: 
         (folder / KEY).write_text(key, "utf-8")
     for partial in folder.glob("*.part"):
         partial.unlink()
-    return folder
+    try:
+        yield folder
+    except SlmtuneError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _key(request: PrepareRequest, sources: Sequence[Source], evals: EvalIndex | None) -> str:

@@ -4,83 +4,96 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from finetune.corpus.store import SCHEMA, CorpusWriter
-from finetune.prepare.request import PrepareRequest
+from finetune.cards.corpus_facts import CorpusFacts, SourceFacts
+from finetune.cards.corpus_page import corpus_page
+from finetune.cards.dataset_card import card_text
+from finetune.corpus.store import SCHEMA, CorpusWriter, writing_corpus
+from finetune.prepare.drops import Drops
+from finetune.prepare.inputs import Inputs
+from finetune.prepare.request import PrepareRequest, Progress
 from finetune.prepare.row_table import RowTable
-from finetune.prepare.shards import Shard, read_columns
+from finetune.prepare.rows.survey import Part
+from finetune.prepare.select import Selection
+from finetune.prepare.shards import Shard, numbered, read_columns
 from finetune.prepare.splits.shares import DEFAULT_RATIO
 from finetune.recipe import CUSTOM_DOMAIN, Domain
-from finetune.records import SPLITS, TASKS, Drop
+from finetune.records import SPLITS, Drop
 
 WORD_BOUNDS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 2**31)  # of the histogram of lengths
 
-
-@dataclass
-class Tally:
-    """What the card, the manifest and the result say of the rows that were written."""
-
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
-    labels: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    by_source: Counter[str] = field(default_factory=Counter)
-    by_task: Counter[str] = field(default_factory=Counter)
-    words: Counter[int] = field(default_factory=Counter)
+LabelCounts = Mapping[str, Counter[str | None]]  # source -> label, or None for rows without one -> rows
 
 
-def write_rows(
-    writer: CorpusWriter,
+def write_corpus(
+    inputs: Inputs,
+    parts: Sequence[Part],
     shards: Sequence[Shard],
-    numbers: RowTable,
-    first_drops: Iterable[Drop],
-    on_shard: Callable[[int], None],
-) -> Tally:
-    """Write the kept rows of the shards to their splits, and the others to drops.jsonl."""
-    tally, kept = Tally(), numbers.kept
-    with (writer.folder / "drops.jsonl").open("w", encoding="utf-8") as out:
-
-        def drop(dropped: Drop) -> None:
-            tally.dropped[dropped.step, dropped.reason] += 1
-            record = {"id": dropped.id, "step": dropped.step, "reason": dropped.reason}
-            out.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-        for dropped in first_drops:
-            drop(dropped)
-        start = 0
-        for number, shard in enumerate(shards):
-            rows = slice(start, start + shard.rows)
-            start += shard.rows
-            if shard.rows and numbers.earlier[rows].any():
-                continue
-            for dropped in shard.drops:
-                drop(dropped)
-            table = read_columns(shard, SCHEMA.names)
-            away = np.flatnonzero(~kept[rows])
-            for name, reason in zip(table["id"].take(away).to_pylist(), numbers.reason[rows][away], strict=True):
-                drop(Drop(name, *numbers.reasons[reason]))
-            for index, split in enumerate(SPLITS):
-                chosen = table.take(np.flatnonzero(kept[rows] & (numbers.split[rows] == index)))
-                writer.write(split, chosen)
-                _count(tally, chosen)
-            on_shard(number + 1)
-    bounds, counts = np.unique(np.searchsorted(WORD_BOUNDS, numbers.words[kept]), return_counts=True)
-    tally.words.update({WORD_BOUNDS[bound]: int(count) for bound, count in zip(bounds, counts, strict=True)})
-    kinds, counts = np.unique(numbers.kind[kept], return_counts=True)
-    tally.by_task.update({TASKS[kind]: int(count) for kind, count in zip(kinds, counts, strict=True)})
-    return tally
+    table: RowTable,
+    selection: Selection,
+    drops: Drops,
+    on_progress: Progress,
+) -> CorpusFacts:
+    """Write the corpus with its card, its page and the lists of what was left out; returns what these tell."""
+    request = inputs.request
+    with writing_corpus(request.output_dir, overwrite=request.overwrite) as writer:
+        dropped: Counter[tuple[str, str]] = Counter()
+        write_lines(writer.folder / "drops.jsonl", _count(_all_drops(drops, shards, table), dropped))
+        counts = _write_rows(writer, shards, table, on_progress)
+        facts = _facts(inputs, parts, shards, table, selection, writer, counts, dropped)
+        write_lines(writer.folder / "clusters.jsonl", map(asdict, selection.clusters or ()))
+        write_lines(writer.folder / "contamination.jsonl", map(asdict, facts.hits))
+        (writer.folder / "corpus.html").write_text(corpus_page(facts), "utf-8")
+        writer.manifest["config"] = describe_request(request, [source.uri for source in inputs.sources], inputs.domain)
+        writer.manifest["parents"] = {source.id: source.revision for source in inputs.earlier}
+        writer.manifest.update(_summary(inputs.domain, facts))
+        writer.finish(card_text(inputs.domain, facts), inputs.license)
+    return facts
 
 
-def _count(tally: Tally, table: pa.Table) -> None:
-    for source, label in zip(table["source"].to_pylist(), table["label"].to_pylist(), strict=True):
-        tally.by_source[source] += 1
-        if label is not None:
-            tally.labels[source][label] += 1
+# --- rows and drops ---------------------------------------------------------------------------------------------------
+
+
+def _all_drops(drops: Drops, shards: Sequence[Shard], table: RowTable) -> Iterator[Drop]:
+    """What was left out, by any stage: files first, then block after block."""
+    yield from drops.items
+    for shard, rows in numbered(shards):
+        if table.earlier[rows].any():
+            continue
+        yield from shard.drops
+        away = np.flatnonzero(table.reason[rows])
+        names = read_columns(shard, ["id"])["id"].take(away).to_pylist() if len(away) else []
+        for name, reason in zip(names, table.reason[rows][away], strict=True):
+            yield Drop(name, *table.reasons[reason])
+
+
+def _count(drops: Iterable[Drop], counts: Counter[tuple[str, str]]) -> Iterator[dict[str, str]]:
+    for drop in drops:
+        counts[drop.step, drop.reason] += 1
+        yield asdict(drop)
+
+
+def _write_rows(writer: CorpusWriter, shards: Sequence[Shard], table: RowTable, on_progress: Progress) -> LabelCounts:
+    """Write the kept rows of the shards to their splits, and count them."""
+    counts: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
+    kept = table.kept
+    for number, (shard, rows) in enumerate(numbered(shards), 1):
+        if table.earlier[rows].any():
+            continue
+        block = read_columns(shard, SCHEMA.names)
+        for index, split in enumerate(SPLITS):
+            chosen = block.take(np.flatnonzero(kept[rows] & (table.split[rows] == index)))
+            writer.write(split, chosen)
+            for source, label in zip(chosen["source"].to_pylist(), chosen["label"].to_pylist(), strict=True):
+                counts[source][label] += 1
+        on_progress("write", number, len(shards), "shards")
+    return counts
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -88,6 +101,103 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     with path.open("w", encoding="utf-8") as out:
         for record in records:
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+# --- what the corpus tells of itself ----------------------------------------------------------------------------------
+
+
+def _facts(
+    inputs: Inputs,
+    parts: Sequence[Part],
+    shards: Sequence[Shard],
+    table: RowTable,
+    selection: Selection,
+    writer: CorpusWriter,
+    counts: LabelCounts,
+    dropped: Mapping[tuple[str, str], int],
+) -> CorpusFacts:
+    """What the card and the page show."""
+    sources = _describe_sources(inputs, parts, shards, counts)
+    escaped = sum(shard.escaped for shard in shards)
+    return CorpusFacts(
+        title=f"{inputs.domain.recipe.title} corpus" if inputs.domain else "Corpus",
+        splits={split: writer.counts[split] for split in SPLITS},
+        by_task=dict(sorted(writer.by_task.items())),
+        by_source={source.id: source.kept for source in sources},
+        labels=_labels(counts),
+        words_histogram=_words_histogram(table),
+        dropped=[(step, reason, rows) for (step, reason), rows in sorted(dropped.items())],
+        clusters=_cluster_sizes(selection),
+        hits=selection.hits,
+        sources=sources,
+        license=inputs.license,
+        notes=[f"{escaped} control tokens of chat models in the texts were made harmless."] if escaped else [],
+        split_rule=selection.rule,
+        disjoint=selection.disjoint,
+        eval_sets=selection.evals,
+        scrubbed=_sum_scrubbed(shards) if inputs.request.scrub else None,
+        boilerplate=selection.boilerplate,
+    )
+
+
+def _describe_sources(
+    inputs: Inputs, parts: Sequence[Part], shards: Sequence[Shard], counts: LabelCounts
+) -> list[SourceFacts]:
+    return [
+        SourceFacts(
+            id=source.id,
+            uri=source.uri,
+            revision=source.revision,
+            read=sum(shard.read for shard in shards if parts[shard.part].source is source),
+            kept=counts[source.id].total() if source.id in counts else 0,
+            license=source.license,
+            shape=", ".join(sorted({part.shape_name for part in parts if part.source is source})),
+        )
+        for source in inputs.sources
+    ]
+
+
+def _labels(counts: LabelCounts) -> dict[str, dict[str, int]]:
+    """Source -> label -> rows, of the sources that have labels."""
+    named = {
+        source: dict(sorted((label, rows) for label, rows in found.items() if label is not None))
+        for source, found in counts.items()
+    }
+    return {source: labels for source, labels in named.items() if labels}
+
+
+def _words_histogram(table: RowTable) -> list[tuple[int, int]]:
+    bounds, counts = np.unique(np.searchsorted(WORD_BOUNDS, table.words[table.kept]), return_counts=True)
+    return [(WORD_BOUNDS[bound], int(count)) for bound, count in zip(bounds, counts, strict=True)]
+
+
+def _cluster_sizes(selection: Selection) -> dict[int, int] | None:
+    if selection.clusters is None:
+        return None
+    return dict(sorted(Counter(len(cluster.dropped) + 1 for cluster in selection.clusters).items()))
+
+
+def _sum_scrubbed(shards: Sequence[Shard]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for shard in shards:
+        total.update(shard.scrubbed)
+    return dict(sorted(total.items()))
+
+
+def _summary(domain: Domain | None, facts: CorpusFacts) -> dict[str, Any]:
+    """The facts as the manifest keeps them."""
+    return {
+        "domain": domain.name if domain else CUSTOM_DOMAIN,
+        "sources": [asdict(source) for source in facts.sources],
+        "dropped": facts.dropped_by_reason,
+        "scrubbed": dict(facts.scrubbed or {}),
+        "license": facts.license,
+        "clusters": facts.clustered,
+        "contaminated": facts.contaminated,
+        "evals": [each.name for each in facts.eval_sets or ()],
+        "disjoint": facts.disjoint,
+        "split_rule": facts.split_rule,
+    }
 
 
 def describe_request(request: PrepareRequest, uris: Sequence[str], domain: Domain | None) -> dict[str, Any]:

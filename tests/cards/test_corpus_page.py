@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.cards.corpus_page import LABEL_LENGTH, LISTED_HITS, NAMED_LABELS, CorpusFacts, corpus_page
+from finetune.cards.corpus_facts import ComparedSet, CorpusFacts, NamedHit, SourceFacts
+from finetune.cards.corpus_page import LABEL_LENGTH, LISTED_HITS, NAMED_LABELS, corpus_page
 from finetune.corpus.store import write_corpus
 from finetune.corpus.view import CorpusView, show_corpus
 from finetune.records import Drop, Example, Message
@@ -19,8 +20,8 @@ from ..prepare.conftest import Preparer, write_jsonl
 
 SECRET = "swordfish-4711"
 HITS = [
-    {"row": "news/7", "eval_set": "fpb-test", "item": "i-31", "field": "question", "overlap": 0.87},
-    {"row": "news/7", "eval_set": "fpb-test", "item": "i-32", "field": "answer", "overlap": 1.0},
+    NamedHit("news/7", "fpb-test", "i-31", "question", 0.87),
+    NamedHit("news/7", "fpb-test", "i-32", "answer", 1.0),
 ]
 FACTS = CorpusFacts(
     title="Finance corpus",
@@ -33,16 +34,14 @@ FACTS = CorpusFacts(
     clusters={2: 80, 3: 9, 7: 2, 2000: 1},
     hits=HITS,
     sources=[
-        {"id": "news", "uri": "hf://datasets/acme/news", "revision": "9c8a", "read": 10150, "kept": 10001}
-        | {"license": "mit", "shape": "text and label"},
-        {"id": "filings", "uri": "filings.csv", "revision": None, "read": 2548, "kept": 2500}
-        | {"license": "cc-by-4.0", "shape": "question and answer"},
+        SourceFacts("news", "hf://datasets/acme/news", "9c8a", 10150, 10001, "mit", "text and label"),
+        SourceFacts("filings", "filings.csv", None, 2548, 2500, "cc-by-4.0", "question and answer"),
     ],
     license="cc-by-4.0",
     notes=["Two files hold no text."],
     split_rule="By a hash of each row's group.",
     disjoint="No group lies in two splits (12,501 rows).",
-    eval_sets=[{"name": "fpb-test", "items": 970}, {"name": "pubmedqa", "items": 500}],
+    eval_sets=[ComparedSet("fpb-test", 970), ComparedSet("pubmedqa", 500)],
     boilerplate=431,
 )
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "source", "area", "base", "embed", "track", "wbr"}
@@ -194,7 +193,7 @@ def test_same_facts_give_the_same_bytes_in_any_order() -> None:
 def test_names_cannot_become_markup() -> None:
     evil = "<script>alert(1)</script>\"'&{{ 7*7 }}"
     facts = replace(FACTS, title=evil, by_source={evil: 3}, labels={evil: {evil: 3}}, notes=[evil], license=evil)
-    facts = replace(facts, sources=[{**FACTS.sources[0], "id": evil, "uri": evil, "shape": evil}])
+    facts = replace(facts, sources=[replace(FACTS.sources[0], id=evil, uri=evil, shape=evil)])
     page = Page(corpus_page(facts))
     assert page.problems == []
     assert page.tags["script"] == 0
@@ -248,9 +247,7 @@ def facts_of(view: CorpusView) -> CorpusFacts:
         clusters={},
         hits=[],
         sources=[
-            {"id": source.id, "uri": "news.csv", "revision": None, "read": 6, "kept": source.rows}
-            | {"license": source.license, "shape": ""}
-            for source in view.sources
+            SourceFacts(source.id, "news.csv", None, 6, source.rows, source.license, "") for source in view.sources
         ],
         license="mit",
     )
@@ -258,7 +255,7 @@ def facts_of(view: CorpusView) -> CorpusFacts:
 
 def test_many_labels_and_hits_are_counted_not_listed() -> None:
     labels = {f"intent {n}": n + 1 for n in range(NAMED_LABELS + 5)}
-    hits = [HITS[0] | {"row": f"news/{n:05}"} for n in range(LISTED_HITS + 3)]
+    hits = [replace(HITS[0], row=f"news/{n:05}") for n in range(LISTED_HITS + 3)]
     page = Page(corpus_page(replace(FACTS, labels={"news": labels}, hits=hits)))
     assert "(5 more)" in page.text
     assert sum(row[0].startswith("intent ") for row in page.rows) == NAMED_LABELS

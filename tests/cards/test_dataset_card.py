@@ -17,7 +17,7 @@ def lines(text: str) -> list[str]:
 
 
 def test_card_has_every_figure() -> None:
-    card = lines(card_text(None, FACTS, {"EMAIL": 3, "IBAN": 1200}))
+    card = lines(card_text(None, replace(FACTS, scrubbed={"EMAIL": 3, "IBAN": 1200})))
     assert card[0] == "# Finance corpus"
     for line in (
         "| train | 12,345 |",
@@ -41,7 +41,7 @@ def test_card_has_every_figure() -> None:
 
 
 def test_what_is_not_there_is_said() -> None:
-    card = lines(card_text(None, replace(FACTS, dropped=[], clusters={}, eval_sets=[], hits=[]), None))
+    card = lines(card_text(None, replace(FACTS, dropped=[], clusters={}, eval_sets=[], hits=[])))
     for line in (
         "Nothing.",
         "No near-duplicates were found.",
@@ -49,22 +49,22 @@ def test_what_is_not_there_is_said() -> None:
         "Nothing was scrubbed.",
     ):
         assert line in card, line
-    assert "Near-duplicates were not looked for." in lines(card_text(None, replace(FACTS, clusters=None), None))
-    assert "## Decontamination" not in card_text(None, replace(FACTS, eval_sets=None, hits=[]), None)
+    assert "Near-duplicates were not looked for." in lines(card_text(None, replace(FACTS, clusters=None)))
+    assert "## Decontamination" not in card_text(None, replace(FACTS, eval_sets=None, hits=[]))
 
 
 def test_card_carries_the_domains_description_and_caution() -> None:
     domain = load_domain("finance")
-    card = card_text(domain, FACTS, None)
+    card = card_text(domain, FACTS)
     assert domain.recipe.description in card
     assert f"**Caution.** {domain.recipe.caution}" in card
-    assert "**Caution.**" not in card_text(None, FACTS, None)
+    assert "**Caution.**" not in card_text(None, FACTS)
 
 
 @pytest.mark.parametrize("name", ["a|b", "a\\|b", "a\n| b", "<img src=x>", "[text](javascript:x)", "`x`"])
 def test_names_cannot_break_out_of_their_cell(name: str) -> None:
-    source = {**FACTS.sources[0], "id": name, "uri": name}
-    card = card_text(None, replace(FACTS, title=name, sources=[source], dropped=[(name, name, 5)]), None)
+    source = replace(FACTS.sources[0], id=name, uri=name)
+    card = card_text(None, replace(FACTS, title=name, sources=[source], dropped=[(name, name, 5)]))
     rows = [line.replace("\\\\", "").replace("\\|", "") for line in lines(card)]
     assert [row.count("|") for row in rows if row.endswith("| mit |")] == [8]
     assert [row.count("|") for row in rows if row.endswith("| 5 |")] == [4]
@@ -80,5 +80,12 @@ def test_same_facts_give_the_same_bytes_in_any_order() -> None:
         hits=HITS[::-1],
         sources=FACTS.sources[::-1],
     )
-    first, second = (card_text(None, facts, {"A": 1, "B": 1}) for facts in (FACTS, turned))
-    assert first == second == card_text(None, FACTS, {"B": 1, "A": 1})
+    first, second, third = (
+        card_text(None, facts)
+        for facts in (
+            replace(FACTS, scrubbed={"A": 1, "B": 1}),
+            replace(turned, scrubbed={"A": 1, "B": 1}),
+            replace(FACTS, scrubbed={"B": 1, "A": 1}),
+        )
+    )
+    assert first == second == third

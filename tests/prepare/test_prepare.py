@@ -102,7 +102,7 @@ def test_limit_draws_from_sorted_files(prepared: Preparer, tmp_path: Path) -> No
 def test_limit_counts_each_source_and_split(prepared: Preparer) -> None:
     made = prepared(domain="finance", sample=True, limit=7)
     assert made.result.splits == {"train": 14, "validation": 14, "test": 14}
-    assert {source["id"]: source["kept"] for source in made.result.sources} == {"news": 21, "questions": 21}
+    assert {source.id: source.kept for source in made.result.sources} == {"news": 21, "questions": 21}
 
 
 def test_result_counts_labels_and_tasks(prepared: Preparer) -> None:

@@ -43,7 +43,7 @@ def preparation(given: Mapping[str, Any]) -> dict[str, Any]:
 def prepared(result: PrepareResult, workspace: Workspace) -> str:
     """The corpus and where its rows came from."""
     names = ("id", "shape", "read", "kept", "license")
-    rows = [[source[name] for name in names] for source in result.sources]
+    rows = [[getattr(source, name) for name in names] for source in result.sources]
     return "\n".join(
         [
             table(["source", "read as", "read", "kept", "licence"], rows),

@@ -31,7 +31,7 @@ def test_a_mixed_folder_gives_rows_and_documents(prepared: Preparer, tmp_path: P
     (tmp_path / "in" / "page.md").write_text(f"# Rules\n\n{PROSE.replace('library', 'museum')[:200]}", "utf-8")
     made = prepared(tmp_path / "in", near_duplicates=1.0)
     assert made.result.by_task == {"qa": 3, "text": 2}
-    assert made.result.sources[0]["shape"] == "document, question-answer"
+    assert made.result.sources[0].shape == "document, question-answer"
 
 
 def test_files_about_a_folder_are_left_out_of_it(prepared: Preparer, tmp_path: Path) -> None:
@@ -202,8 +202,8 @@ def test_an_address_is_read_and_its_digest_kept(site: str, prepared: Preparer, t
     write_jsonl(tmp_path / "site" / "rows.jsonl", questions(4))
     made = prepared(f"{site}/rows.jsonl?token=secret")
     (source,) = made.result.sources
-    assert (source["uri"], source["kept"]) == (f"{site}/rows.jsonl", 4)
-    assert source["revision"].startswith("sha256:")
+    assert (source.uri, source.kept) == (f"{site}/rows.jsonl", 4)
+    assert str(source.revision).startswith("sha256:")
     for file in made.corpus.path.rglob("*"):
         if file.is_file():
             assert b"secret" not in file.read_bytes(), file.name
@@ -236,7 +236,7 @@ def test_a_file_system_of_fsspec_is_read(prepared: Preparer) -> None:
     fsspec.filesystem("memory").pipe("/bucket/rows.jsonl", data.encode())
     made = prepared("memory://bucket/rows.jsonl")
     assert sum(made.result.splits.values()) == 4
-    assert made.result.sources[0]["uri"] == "memory://bucket/rows.jsonl"
+    assert made.result.sources[0].uri == "memory://bucket/rows.jsonl"
     with pytest.raises(InputError, match="There is no file at memory://bucket/gone"):
         prepared("memory://bucket/gone.jsonl")
     with pytest.raises(InputError, match="slmtune fetches https://, s3:// and gs://"):

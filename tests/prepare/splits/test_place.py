@@ -194,8 +194,8 @@ def test_rows_of_an_earlier_corpus_are_not_taken_again(prepared: Preparer, tmp_p
     assert made.result.dropped == {"in_earlier_corpus": 10, "near_earlier_corpus": 1}
     assert sorted(row.answer for row in made.rows) == sorted(plain(13)[10:])
     assert made.corpus.manifest["parents"] == {"earlier-1": earlier.corpus.fingerprint}
-    assert [source["id"] for source in made.result.sources] == ["new"]
-    assert made.result.sources[0]["read"] == 14
+    assert [source.id for source in made.result.sources] == ["new"]
+    assert made.result.sources[0].read == 14
 
 
 def test_an_earlier_corpus_that_is_none_is_named(prepared: Preparer, tmp_path: Path) -> None:

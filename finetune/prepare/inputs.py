@@ -1,14 +1,48 @@
-"""The request of `slmtune prepare`, looked at whole before anything is read."""
+"""What a preparation starts from: the request, looked at whole before anything is read, its domain and its sources."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from finetune.artifacts import ensure_replaceable
 from finetune.errors import ConfigError, InputError, did_you_mean
+from finetune.prepare.licenses import strictest
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.rows.prompts import load_prompt
 from finetune.prepare.rows.shapes import NAMES
+from finetune.prepare.sources.source import Source, open_earlier, open_sources
 from finetune.prepare.splits.shares import parse_ratio
 from finetune.prepare.splits.timestamps import parse_time_rule
-from finetune.recipe import Domain
+from finetune.recipe import Domain, load_domain
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is known before anything is read; `license` is that of the corpus."""
+
+    request: PrepareRequest
+    domain: Domain | None
+    sources: tuple[Source, ...]
+    earlier: tuple[Source, ...]
+    license: str
+
+    @property
+    def all_sources(self) -> tuple[Source, ...]:
+        """The earlier corpora, whose rows are only compared with, and then the sources."""
+        return *self.earlier, *self.sources
+
+
+def open_inputs(request: PrepareRequest) -> Inputs:
+    """Check the request and find its sources, on the Hub if need be.
+
+    Raises:
+        SlmtuneError: an option, a domain, a source or a licence cannot be used.
+    """
+    domain = load_domain(request.domain) if request.domain is not None else None
+    check_request(request, domain)
+    ensure_replaceable(request.output_dir, overwrite=request.overwrite)
+    sources, earlier = open_sources(request, domain), open_earlier(request)
+    return Inputs(request, domain, tuple(sources), tuple(earlier), strictest(source.license for source in sources))
 
 
 def check_request(request: PrepareRequest, domain: Domain | None) -> None:
