@@ -61,8 +61,8 @@ def main() -> None:
     if wanted and len(index.ids) != len(wanted):
         raise SystemExit(f"{given.source} has {len(index.ids)} of the {len(wanted)} ids")
     index.save(given.output)
-    size = given.output.stat().st_size
-    print(f"{len(index.ids):,} items, {index.covered:,} of them with a gram, {len(index.keys):,} grams, {size:,} bytes")
+    size, found = given.output.stat().st_size, len(set(index.items.tolist()))
+    print(f"{len(index.ids):,} items, {found:,} of them with a gram, {len(index.keys):,} grams, {size:,} bytes")
     print(f"revision {data.revision if data else 'unknown'}, licence {(data and data.license) or 'unknown'}")
 
 

@@ -129,7 +129,7 @@ def _drop_contaminated(table: RowTable, shards: Sequence[Shard], evals: EvalInde
             table.drop(rows, "decontaminate", f"eval_{field}")
     names = _row_names([hit.row for hit in hits], shards)
     named = [NamedHit(names[hit.row], hit.eval_set, hit.item, hit.field, round(float(hit.overlap), 3)) for hit in hits]
-    return named, sum(ignored.grams_of_many_rows for ignored in verdict.ignored)
+    return named, verdict.boilerplate
 
 
 def _matches(shards: Sequence[Shard]) -> Iterator[tuple[int, Match]]:

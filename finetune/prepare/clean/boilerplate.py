@@ -33,8 +33,8 @@ Line = tuple[int, int]  # number of the section, number of the line in it
 class LineCounter:
     """In how many documents a line stands, by hash, in bounded memory.
 
-    Of a large source a sample is kept: the documents with the smallest hashes, so that neither order nor the way in which
-    counters are merged changes the outcome. Documents that are alike to the letter count once.
+    Of a large source a sample is kept: the documents with the smallest hashes, so that their order does not change the
+    outcome. Documents that are alike to the letter count once.
     """
 
     documents: dict[int, array[int]] = field(default_factory=dict)
@@ -46,11 +46,6 @@ class LineCounter:
         self.documents[_hash(text)] = hashes
         if len(self.documents) > 2 * SAMPLED_DOCUMENTS:
             self._forget()
-
-    def merge(self, other: LineCounter) -> None:
-        """Take over what another counter of the same source has seen."""
-        self.documents.update(other.documents)
-        self._forget()
 
     def repeated(self) -> frozenset[int]:
         """The hashes of the lines that are boilerplate, for `drop_repeated`."""

@@ -12,10 +12,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from py3langid.langid import LanguageIdentifier
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 SAMPLE = 200  # characters that are looked at: more of them cost time and decide nothing else
 MIN_LETTERS = 40  # in the sample; below, names and tickers decide
@@ -66,17 +64,6 @@ OTHER_SCRIPTS = re.compile(r"[\u0370-\u1dff\u2c00-\uffff]")
 WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
-def language_of(text: str) -> tuple[str, float]:
-    """The language (ISO 639) of the beginning of a text and how sure that is, from 0 to 1; `und` where too little is there.
-
-    Web addresses, handles and tickers do not count.
-    """
-    prose = _prose(text[:SAMPLE])
-    if not prose:
-        return "und", 0.0
-    return _classify(prose)
-
-
 def is_foreign(text: str, wanted: frozenset[str]) -> bool:
     """Whether the text is surely in none of the wanted languages; a long text has to be so in its middle too."""
     if not _is_foreign(text[:SAMPLE], wanted):
@@ -94,8 +81,8 @@ def _is_foreign(sample: str, wanted: frozenset[str]) -> bool:
         return False
     accepted = _accepted(wanted)
     if prose.isascii() or len(OTHER_SCRIPTS.findall(prose)) < len(prose) / 2:
-        language, confidence = _classify(prose)
-        return confidence >= MIN_CONFIDENCE and language not in accepted
+        language, confidence = _identifier().classify(prose)
+        return bool(confidence >= MIN_CONFIDENCE and language not in accepted)
     # Chinese and Japanese, or Arabic and Persian, share a text's probability, and yet it is surely not English.
     wanted_share: float = sum(share for language, share in _identifier().rank(prose) if language in accepted)
     return wanted_share <= MAX_WANTED
@@ -115,13 +102,6 @@ def _accepted(wanted: frozenset[str]) -> frozenset[str]:
     return wanted.union(NO_LANGUAGE, *(near for near in NEAR if near & wanted))
 
 
-def _classify(prose: str) -> tuple[str, float]:
-    language, confidence = _identifier().classify(prose)
-    return str(language), float(confidence)
-
-
 @cache
 def _identifier() -> LanguageIdentifier:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

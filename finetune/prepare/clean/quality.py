@@ -19,6 +19,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from ftfy.badness import badness
+
 from finetune.prepare.clean.mojibake import MOJIBAKE
 from finetune.records import Example
 
@@ -166,8 +168,6 @@ def _is_broken(text: str) -> bool:
             return True
     if not MOJIBAKE.search(text):
         return False
-    from ftfy.badness import badness
-
     bad = badness(text)
     return bad > 1 and bad * 60 > len(text)
 

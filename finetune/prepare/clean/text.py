@@ -18,6 +18,8 @@ import unicodedata
 from html import unescape
 from html.entities import html5
 
+from ftfy import TextFixerConfig, fix_encoding
+
 from finetune.prepare.clean.mojibake import MOJIBAKE
 
 LINE_BREAKS = re.compile(r"\r\n?|[\x0b\x0c\u2028\u2029]")
@@ -106,8 +108,6 @@ def _tidy(text: str) -> str:
 
 
 def _decode_again(line: str) -> str:
-    from ftfy import TextFixerConfig, fix_encoding
-
     return fix_encoding(line, TextFixerConfig(explain=False))
 
 

@@ -77,10 +77,6 @@ class EvalIndex:
     fields: NDArray[np.uint8]
     lengths: NDArray[np.uint8]
 
-    def match(self, question: str, answer: str) -> tuple[Match, ...]:
-        """What one row shares with the index; a batch is several times faster a row."""
-        return tuple(match for _, match in self.match_rows([question], [answer]))
-
     def match_rows(self, questions: Sequence[str], answers: Sequence[str]) -> list[tuple[int, Match]]:
         """(row, match) for every row and field of an item that share a key, by row, item and field.
 
@@ -104,11 +100,6 @@ class EvalIndex:
         owner = item * len(FIELDS) + FIELDS.index(field)
         places = order[np.searchsorted(owners, owner) : np.searchsorted(owners, owner, "right")]
         return dict(zip(self.keys[places].tolist(), self.lengths[places].tolist(), strict=True))
-
-    @property
-    def covered(self) -> int:
-        """How many items can be found at all: those with at least one key."""
-        return len(np.unique(self.items))
 
     def save(self, path: Path) -> None:
         """Write the index as npz; equal indexes give equal bytes."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 
 from finetune.errors import InputError
 from finetune.prepare.decontaminate.eval_index import FIELDS, WHOLE, EvalField, EvalIndex, Match, merge_indexes
@@ -37,27 +37,11 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Ignored:
-    """What did not count for a set: grams of many rows, grams of many items, and the rows that shared nothing else."""
-
-    eval_set: str
-    grams_of_many_rows: int
-    grams_of_many_items: int
-    rows: int
-
-
-@dataclass(frozen=True)
 class Verdict:
-    """The hits by row, item and field; `most_rows` is the number of rows from which on a gram was boilerplate."""
+    """The hits by row, item and field; `boilerplate` counts the grams of each set that did not count, for many rows."""
 
     hits: tuple[Hit, ...]
-    ignored: tuple[Ignored, ...]
-    most_rows: int
-
-    @cached_property
-    def rows(self) -> tuple[int, ...]:
-        """The rows to leave out, in order."""
-        return tuple(sorted({hit.row for hit in self.hits}))
+    boilerplate: int
 
 
 def find_hits(index: EvalIndex, found: Sequence[tuple[int, Match]], rows: int) -> Verdict:
@@ -71,16 +55,15 @@ def find_hits(index: EvalIndex, found: Sequence[tuple[int, Match]], rows: int) -
             holders[key].add(row)
     common = {key for key, where in holders.items() if len(where) > most_rows}
     hits: dict[tuple[int, int, int], Hit] = {}
-    shared: dict[str, set[int]] = defaultdict(set)
+    ignored: set[tuple[str, int]] = set()
     for (row, match), copy in zip(found, copies, strict=True):
         name = index.set_of(match.item).name
         overlap = 1.0 if copy else _overlap(match, lengths_of(match.item, match.field), common)
         if overlap:
-            place = row, match.item, FIELDS.index(match.field)
-            hits[place] = Hit(row, name, index.ids[match.item], match.field, overlap)
-        shared[name].add(row)
-    ordered = tuple(hits[place] for place in sorted(hits))
-    return Verdict(ordered, _ignored(index, found, common, shared, ordered), most_rows)
+            cell = row, match.item, FIELDS.index(match.field)
+            hits[cell] = Hit(row, name, index.ids[match.item], match.field, overlap)
+        ignored.update((name, key) for key in common.intersection(match.grams))
+    return Verdict(tuple(hits[cell] for cell in sorted(hits)), len(ignored))
 
 
 def open_evals(domain: Domain) -> EvalIndex | None:
@@ -132,22 +115,3 @@ def _overlap(match: Match, lengths: Mapping[int, int], common: set[int]) -> floa
 
 def _is_whole(length: int) -> bool:
     return length == WHOLE or length < SHORTEST_GRAM
-
-
-def _ignored(
-    index: EvalIndex,
-    found: Sequence[tuple[int, Match]],
-    common: set[int],
-    shared: Mapping[str, set[int]],
-    hits: Sequence[Hit],
-) -> tuple[Ignored, ...]:
-    keys: dict[str, set[int]] = defaultdict(set)
-    for _, match in found:
-        keys[index.set_of(match.item).name].update(key for key in match.grams if key in common)
-    answered: dict[str, set[int]] = defaultdict(set)
-    for hit in hits:
-        answered[hit.eval_set].add(hit.row)
-    return tuple(
-        Ignored(part.name, len(keys[part.name]), part.common, len(shared[part.name] - answered[part.name]))
-        for part in index.sets
-    )

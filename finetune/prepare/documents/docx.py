@@ -13,6 +13,9 @@ import logging
 import re
 import zipfile
 
+import mammoth
+from lxml import etree
+
 from finetune.errors import Unusable
 from finetune.prepare.documents import zip_package
 from finetune.prepare.documents.html import parse
@@ -42,8 +45,6 @@ def read(data: bytes, shown: str) -> Document:
     Raises:
         Unusable: it is damaged, has a password, or has no text.
     """
-    import mammoth
-
     if data.startswith(OLE2):
         raise Unusable("encrypted_docx", "it has a password, or is a .doc file. Save it as .docx without a password")
     with zip_package.opened(data, "docx") as parts:
@@ -87,8 +88,6 @@ def _needed_parts(parts: zip_package.ZipPackage) -> io.BytesIO:
 
 
 def _bare_styles(data: bytes) -> bytes:
-    from lxml import etree
-
     root = parse_xml(data)
     if root is None:
         raise zip_package.damaged("docx")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
 from finetune.prepare.documents import zip_package
@@ -17,9 +18,6 @@ from finetune.prepare.documents.markup import outline_of, tag_of
 from finetune.prepare.documents.outline import Outline
 from finetune.prepare.documents.safe_xml import parse_xml
 from finetune.records import Document
-
-if TYPE_CHECKING:
-    from lxml.etree import _Element as Element
 
 CONTAINER, ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
 # Algorithms of EPUB's font obfuscation, which leaves the text readable.

@@ -10,17 +10,19 @@ cookie banner), 0; resiliparse 0, 0, 309. A fragment without <body> was cut out 
 
 from __future__ import annotations
 
+import logging
 import re
-from typing import TYPE_CHECKING
+from copy import deepcopy
+
+from lxml import etree
+from lxml import html as lxml_html
+from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
 from finetune.prepare.documents.markup import HEADINGS, SILENT, all_text, outline_of, tag_of
 from finetune.prepare.documents.outline import Outline, one_line
 from finetune.prepare.formats.encoding import decode
 from finetune.records import Document
-
-if TYPE_CHECKING:
-    from lxml.etree import _Element as Element
 
 MAX_HTML = 10 * 2**20  # bytes of markup: about a minute's work, and no page that people read is so long
 
@@ -84,9 +86,6 @@ def parse(text: str) -> Element:
     Raises:
         Unusable: there is no element in it.
     """
-    from lxml import etree
-    from lxml import html as lxml_html
-
     text = DECLARATION.sub("", text).replace("\0", "")
     parser = lxml_html.HTMLParser(no_network=True, remove_comments=True, remove_pis=True)
     try:
@@ -140,9 +139,6 @@ def _drop(element: Element) -> None:
 
 def _main_part(root: Element, outline: Outline) -> Outline:
     """The outline without the blocks that are boilerplate; all of it where nothing else was found."""
-    import logging
-    from copy import deepcopy
-
     import trafilatura
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it reports pages without text; so do we

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from finetune.errors import Unusable
+from finetune.prepare.documents.html import parse, prune
+from finetune.prepare.documents.markup import outline_of
 from finetune.prepare.documents.outline import Outline, one_line
 from finetune.prepare.formats.encoding import decode
 from finetune.records import Document
-
-if TYPE_CHECKING:
-    from markdown_it.token import Token
 
 MAX_MARKDOWN = 10 * 2**20  # bytes: about a minute's work, and no text that people write by hand is so long
 MAX_FRONT = 2**16  # characters of front matter: YAML that is longer is no front matter
@@ -42,8 +43,6 @@ def read(data: bytes, shown: str) -> Document:
         Unusable: it has no text.
         InputError: it is binary.
     """
-    from markdown_it import MarkdownIt
-
     if len(data) > MAX_MARKDOWN:
         raise Unusable("too_large", f"the file has more than {MAX_MARKDOWN // 2**20} MiB of Markdown. Split it")
     text = decode(data, shown).replace("\r\n", "\n").replace("\r", "\n")
@@ -100,9 +99,6 @@ def _plain(text: str) -> str:
 
 def _add_html(source: str, outline: Outline) -> None:
     """HTML inside Markdown: its text, as on a page."""
-    from finetune.prepare.documents.html import parse, prune
-    from finetune.prepare.documents.markup import outline_of
-
     source = COMMENT.sub("", source)
     if not one_line(TAG.sub("", source)):
         return

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+
+from lxml.etree import _Element as Element
 
 from finetune.prepare.documents.outline import Outline, code, one_line, table
-
-if TYPE_CHECKING:
-    from lxml.etree import _Element as Element
 
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
 LISTS = frozenset(("ul", "ol", "menu", "dir"))

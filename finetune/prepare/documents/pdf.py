@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import pypdfium2 as pdfium
+import pypdfium2.raw as raw
 
 from finetune.errors import Unusable
 from finetune.prepare.documents.outline import Outline
@@ -25,9 +27,6 @@ from finetune.prepare.documents.pdf_layout import (
 from finetune.prepare.documents.reflow import Line, Page, is_page_number, outline_from, running_key, running_keys
 from finetune.records import Document
 
-if TYPE_CHECKING:
-    import pypdfium2 as pdfium
-
 MAX_PAGES = 5000  # the longest handbooks have about 3,000
 MAX_SECONDS = 120.0  # for one file: 5,000 pages of text take about 20 s
 MAX_TEXT = 50 * 2**20  # characters of one file
@@ -41,8 +40,6 @@ def read(data: bytes, shown: str) -> Document:
         Unusable: `damaged_pdf`, `encrypted_pdf`, `scanned_pdf` (pictures only), `unreadable_pdf` (letters that stand
             for others), `slow_pdf`, `too_large`, `no_text`.
     """
-    import pypdfium2 as pdfium
-
     try:
         file = pdfium.PdfDocument(data)
     except pdfium.PdfiumError as error:
@@ -81,8 +78,6 @@ def _pages(file: pdfium.PdfDocument) -> list[list[Piece]]:
 
 
 def _without_text(file: pdfium.PdfDocument) -> Unusable:
-    import pypdfium2.raw as raw
-
     pictures = any(
         True for number in range(len(file)) for _ in file[number].get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE])
     )

@@ -9,14 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+
+import pypdfium2 as pdfium
+import pypdfium2.raw as raw
 
 from finetune.prepare.documents.outline import table
 from finetune.prepare.documents.pdf_tables import Box, RuledTable, ruled_tables
 from finetune.prepare.documents.reflow import BULLET, Line
-
-if TYPE_CHECKING:
-    import pypdfium2 as pdfium
 
 MAX_RUNS = 4000  # of text on a page: a newspaper has 1,000; PDFium looks up each in time that grows with all of them
 EDGE = 2  # lines at the top and at the foot of a page that may be a running head or foot
@@ -115,8 +114,6 @@ def _lines(textpage: pdfium.PdfTextPage) -> Iterator[Piece]:
 
 def _letters(textpage: pdfium.PdfTextPage, box: Box) -> tuple[float, float, bool]:
     """The baseline, the letter size and whether the type is bold, at the beginning of a run."""
-    import pypdfium2.raw as raw
-
     index = textpage.get_index(box[0] + 1, (box[1] + box[3]) / 2, 4, 4)
     across, down = ctypes.c_double(), ctypes.c_double()
     if index is None or not raw.FPDFText_GetCharOrigin(textpage, index, across, down):

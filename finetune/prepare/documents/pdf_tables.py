@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pypdfium2 as pdfium
+import pypdfium2 as pdfium
+import pypdfium2.raw as raw
 
 NEAR = 3.0  # points: rules that meet are drawn as far apart as this
 MIN_RULE = 8.0  # points: shorter ones are parts of signs and pictures
@@ -41,8 +40,6 @@ def ruled_tables(page: pdfium.PdfPage, textpage: pdfium.PdfTextPage) -> list[Rul
 
 def _rules(page: pdfium.PdfPage) -> Iterator[Box]:
     """Straight lines along the edges of the page, as boxes without area; sides of rectangles as well."""
-    import pypdfium2.raw as raw
-
     count = 0
     for item in page.get_objects(filter=[raw.FPDF_PAGEOBJ_PATH]):
         matrix = item.get_matrix()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lxml.etree import _Element as Element
+from lxml import etree
+from lxml.etree import _Element as Element
 
 
 def parse_xml(data: bytes) -> Element | None:
@@ -13,8 +11,6 @@ def parse_xml(data: bytes) -> Element | None:
 
     No entity is replaced and none is fetched; libxml2's limits on depth (256) and on the size of a text node stay on.
     """
-    from lxml import etree
-
     parser = etree.XMLParser(
         resolve_entities=False,
         no_network=True,

@@ -7,7 +7,8 @@ replaced, they can grow without end ("billion laughs") or read other files; not 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+
+from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
 from finetune.prepare.documents.markup import all_text, block_of, outline_of, tag_of
@@ -15,9 +16,6 @@ from finetune.prepare.documents.outline import Outline, one_line
 from finetune.prepare.documents.safe_xml import parse_xml
 from finetune.prepare.documents.zip_package import damaged
 from finetune.records import Document
-
-if TYPE_CHECKING:
-    from lxml.etree import _Element as Element
 
 MAX_XML = 64 * 2**20  # bytes: a tree takes about ten times as much
 HEADINGS = frozenset(("title", "head", "heading", "header", "article-title", "subject", "question"))

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import pyarrow as pa
+from pyarrow import parquet
+
 from finetune.errors import InputError
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import BLOCK_ROWS, DataFile, Lines, Row, Rows, opened
@@ -17,8 +20,6 @@ MAX_UNPACKED = 2**30  # bytes: a compressed Parquet file has to be held whole, s
 
 def read_parquet(file: DataFile) -> Iterator[Lines | Rows]:
     """Blocks of rows; class numbers get their names."""
-    from pyarrow import parquet
-
     with _damage_named(file, "Parquet"), _seekable(file) as source, parquet.ParquetFile(source) as table:
         names = _class_names(table.schema_arrow.metadata)
         yield from _blocks(table.iter_batches(batch_size=BLOCK_ROWS), names)
@@ -26,8 +27,6 @@ def read_parquet(file: DataFile) -> Iterator[Lines | Rows]:
 
 def read_arrow(file: DataFile) -> Iterator[Lines | Rows]:
     """Blocks of rows of an Arrow file, or of an Arrow stream, which is what Hugging Face `datasets` writes."""
-    import pyarrow as pa
-
     with _damage_named(file, "Arrow"), _seekable(file) as source:
         if source.read(6) == b"ARROW1":
             table = pa.ipc.open_file(source)
@@ -61,8 +60,6 @@ def _seekable(file: DataFile) -> Iterator[Any]:
 
 @contextmanager
 def _damage_named(file: DataFile, format: str) -> Iterator[None]:
-    import pyarrow as pa
-
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError, pa.ArrowTypeError, EOFError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import re
 
+from charset_normalizer import from_bytes
+
 from finetune.errors import InputError
 
 # In this order: the mark of UTF-32 LE begins with that of UTF-16 LE.
@@ -112,8 +114,6 @@ def _controls(sample: bytes) -> float:
 
 def _legacy(sample: bytes) -> str:
     """An encoding of one byte a letter, or of East Asia; Windows-1252 unless another script is plain to see."""
-    from charset_normalizer import from_bytes
-
     sample = sample[:GUESS_BYTES]
     high = [byte for byte in sample if byte >= 0x80]
     central = len(SIGN_IN_WORD.findall(sample.decode("latin-1"))) > SIGN_SHARE * len(high)

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from finetune.errors import ConfigError, InputError
 from finetune.prepare.decontaminate.build import DENSE_WORDS, MOST_ITEMS, WINDOW, build_index
-from finetune.prepare.decontaminate.eval_index import QUESTION, EvalIndex, EvalItem, merge_indexes
+from finetune.prepare.decontaminate.eval_index import QUESTION, EvalIndex, EvalItem, Match, merge_indexes
 from finetune.prepare.decontaminate.grams import GRAM, SHORTEST_GRAM, split_words
 from finetune.prepare.decontaminate.verdict import MOST_ROWS, Hit, Verdict, find_hits, open_evals
 from finetune.recipe import DomainRecipe, load_domain, validate
@@ -49,13 +49,21 @@ def index_of(*items: EvalItem, name: str = "exam") -> EvalIndex:
     return build_index(name, items)
 
 
+def match_row(index: EvalIndex, question: str, answer: str) -> tuple[Match, ...]:
+    return tuple(match for _, match in index.match_rows([question], [answer]))
+
+
 def judge(index: EvalIndex, *rows: tuple[str, str]) -> Verdict:
     found = index.match_rows([question for question, _ in rows], [answer for _, answer in rows])
     return find_hits(index, found, len(rows))
 
 
+def rows_of(verdict: Verdict) -> tuple[int, ...]:
+    return tuple(sorted({hit.row for hit in verdict.hits}))
+
+
 def rows_hit(items: Sequence[EvalItem], *questions: str) -> tuple[int, ...]:
-    return judge(index_of(*items), *((question, "") for question in questions)).rows
+    return rows_of(judge(index_of(*items), *((question, "") for question in questions)))
 
 
 # --- what is found ----------------------------------------------------------------------------------------------------
@@ -65,7 +73,7 @@ def test_a_leak_inside_a_long_text_is_found_and_named() -> None:
     index = index_of(EvalItem("q1", "Something else entirely is asked in this item, is it not?"), EvalItem("q7", LEAK))
     verdict = judge(index, (FILLER * 20, "no"), (FILLER * 9 + LEAK + FILLER * 9, "yes"))
     assert verdict.hits == (Hit(row=1, eval_set="exam", item="q7", field="question", overlap=1.0),)
-    assert verdict.rows == (1,)
+    assert rows_of(verdict) == (1,)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +123,7 @@ def test_no_gram_runs_from_question_to_answer_or_from_row_to_row() -> None:
     words = LEAK.split()[:24]
     index = index_of(EvalItem("q", " ".join(words)))
     first, second = " ".join(words[:12]), " ".join(words[12:])
-    assert judge(index, (f"{first} {second}", "")).rows == (0,)
+    assert rows_of(judge(index, (f"{first} {second}", ""))) == (0,)
     assert judge(index, (first, second), ("", ""), (second, first), (second, "")).hits == ()
 
 
@@ -169,15 +177,15 @@ def test_characters_are_the_words_of_scripts_without_blanks() -> None:
 @pytest.mark.parametrize("label", ["yes", "bullish", "Maybe.", "See your doctor.", "A", "Option B is right"])
 def test_labels_and_short_answers_never_match(label: str) -> None:
     index = index_of(EvalItem("q", LEAK, label))
-    assert index.match("An unrelated question about lamps and chairs", label) == ()
-    assert index.match(label, label) == ()
+    assert match_row(index, "An unrelated question about lamps and chairs", label) == ()
+    assert match_row(index, label, label) == ()
 
 
 def test_an_answer_of_two_items_is_a_stock_answer_and_never_matches() -> None:
     stock = "Please speak to your doctor or pharmacist before you take any medicine that was not prescribed for you."
     items = [EvalItem(str(number), f"{LEAK} Part {number}.", stock) for number in range(2)]
     assert judge(index_of(*items), ("Unrelated?", stock)).hits == ()
-    assert judge(index_of(items[0]), ("Unrelated?", stock)).rows == (0,)
+    assert rows_of(judge(index_of(items[0]), ("Unrelated?", stock))) == (0,)
 
 
 # --- boilerplate ------------------------------------------------------------------------------------------------------
@@ -189,11 +197,11 @@ def test_a_phrase_of_many_rows_does_not_count_and_is_reported() -> None:
     index = index_of(EvalItem("q", f"In our ward {PHRASE} how long elderly patients with broken hips stayed in bed."))
     others = [(f"Report {number}: {PHRASE} crop {number} in a dry summer.", "") for number in range(MOST_ROWS)]
     few = judge(index, *others)
-    assert len(few.rows) == MOST_ROWS
+    assert len(rows_of(few)) == MOST_ROWS
     many = judge(index, *others, (f"Report: {PHRASE} fish.", ""), (index.ids[0], ""))
     assert many.hits == ()
     grams = len(split_words(PHRASE)) - GRAM + 1
-    assert (many.ignored[0].grams_of_many_rows, many.ignored[0].rows) == (grams, MOST_ROWS + 1)
+    assert many.boilerplate == grams
 
 
 def test_a_leak_among_boilerplate_is_still_found_and_its_overlap_counts_telling_grams_only() -> None:
@@ -201,21 +209,21 @@ def test_a_leak_among_boilerplate_is_still_found_and_its_overlap_counts_telling_
     rows = [(f"Report {number}: {PHRASE} crops.", "") for number in range(MOST_ROWS + 1)]
     tail = " ".join(item.question.split()[-14:])
     verdict = judge(index_of(item), *rows, (f"Once more: {tail}", ""))
-    assert verdict.rows == (MOST_ROWS + 1,)
+    assert rows_of(verdict) == (MOST_ROWS + 1,)
     grams, boiler = len(split_words(item.question)) - GRAM + 1, len(split_words(PHRASE)) - GRAM + 1
     assert verdict.hits[0].overlap == pytest.approx(2 / (grams - boiler))
 
 
 def test_a_whole_question_is_a_leak_however_often_it_is_repeated() -> None:
     rows = [(f"Prompt {number}. {LEAK} Answer briefly.", "") for number in range(5 * MOST_ROWS)]
-    assert len(judge(index_of(EvalItem("q", LEAK)), *rows).rows) == len(rows)
+    assert len(rows_of(judge(index_of(EvalItem("q", LEAK)), *rows))) == len(rows)
     tweets = [(f"{TWEET}{number}", "") for number in range(5 * MOST_ROWS)]
-    assert len(judge(index_of(EvalItem("t", TWEET)), *tweets).rows) == len(tweets)
+    assert len(rows_of(judge(index_of(EvalItem("t", TWEET)), *tweets))) == len(tweets)
 
 
 def test_a_greeting_that_many_rows_open_with_is_no_leak() -> None:
     index = index_of(EvalItem("q", "Hello there!"))
-    assert judge(index, ("hello there", "Hi.")).rows == (0,)
+    assert rows_of(judge(index, ("hello there", "Hi."))) == (0,)
     assert judge(index, *[("hello there", f"Hi {number}.") for number in range(MOST_ROWS + 1)]).hits == ()
 
 
@@ -223,8 +231,7 @@ def test_a_large_corpus_allows_a_share_of_its_rows() -> None:
     index = index_of(EvalItem("q", f"In our ward {PHRASE} how long elderly patients with broken hips stayed in bed."))
     found = index.match_rows([f"Report {number}: {PHRASE} crops." for number in range(40)], [""] * 40)
     assert find_hits(index, found, 1_000).hits == ()
-    assert find_hits(index, found, 1_000_000).most_rows == 100
-    assert len(find_hits(index, found, 1_000_000).rows) == 40
+    assert len(find_hits(index, found, 1_000_000).hits) == 40
 
 
 def test_an_instruction_of_many_items_is_not_indexed() -> None:
@@ -232,9 +239,9 @@ def test_an_instruction_of_many_items_is_not_indexed() -> None:
         "Read the following news item with care and then say whether it is good or bad for those who hold shares."
     )
     items = [EvalItem(str(number), f"{instruction} N{number}") for number in range(MOST_ITEMS[QUESTION] + 1)]
-    verdict = judge(index_of(*items), (f"{instruction} Something quite different.", ""))
-    assert verdict.hits == ()
-    assert verdict.ignored[0].grams_of_many_items == len(split_words(instruction)) - GRAM + 1
+    index = index_of(*items)
+    assert judge(index, (f"{instruction} Something quite different.", "")).hits == ()
+    assert index.sets[0].common == len(split_words(instruction)) - GRAM + 1
     assert rows_hit(items[:-1], f"{instruction} Something quite different.") == (0,)
 
 
@@ -285,7 +292,7 @@ def test_a_saved_index_is_the_same_and_holds_no_text(tmp_path: Path) -> None:
 def test_an_index_travels_to_worker_processes() -> None:
     index = index_of(EvalItem("q", LEAK))
     copy = pickle.loads(pickle.dumps(index))
-    assert copy.match(LEAK, "") == index.match(LEAK, "") != ()
+    assert match_row(copy, LEAK, "") == match_row(index, LEAK, "") != ()
 
 
 def _members(index: EvalIndex) -> dict[str, np.ndarray]:
@@ -330,7 +337,7 @@ def test_a_hostile_file_is_refused(change: dict[str, np.ndarray], reason: str, t
     index = index_of(EvalItem("q", LEAK))
     good, bad = tmp_path / "good.npz", tmp_path / "bad.npz"
     np.savez(good, **_members(index))
-    assert EvalIndex.load(good).match(LEAK, "") == index.match(LEAK, "")
+    assert match_row(EvalIndex.load(good), LEAK, "") == match_row(index, LEAK, "")
     np.savez(bad, **(_members(index) | change))
     with pytest.raises(InputError, match=rf"bad\.npz is damaged or is no index .*{reason}.*index_eval_set\.py"):
         EvalIndex.load(bad)
@@ -429,7 +436,7 @@ def test_bundled_indexes_cover_their_sets(domain: str, name: str, items: int) ->
     index = open_evals(load_domain(domain))
     assert index is not None
     assert {part.name: part.items for part in index.sets}[name] == items
-    assert index.covered == len(index.ids)
+    assert set(index.items.tolist()) == set(range(len(index.ids)))
     assert all(len(name) < 20 for name in index.ids)  # numbers, not texts
 
 
@@ -489,7 +496,7 @@ def test_validation_tweets_in_the_training_tweets_are_found() -> None:
     with (TFNS / "sent_train.csv").open(encoding="utf-8", newline="") as file:
         rows = [(row["text"], row["label"]) for row in csv.DictReader(file)]
     verdict = judge(index, *rows)
-    assert len(verdict.rows) == pytest.approx(156, abs=3)
+    assert len(rows_of(verdict)) == pytest.approx(156, abs=3)
     assert len({hit.item for hit in verdict.hits}) >= 110
 
 
@@ -505,7 +512,7 @@ def test_every_copy_inside_a_longer_text_is_found(
 ) -> None:
     index = index_of(*(EvalItem(str(number), " ".join(words)) for number, words in enumerate(texts)))
     wanted = data.draw(st.integers(0, len(texts) - 1))
-    matches = index.match(" ".join([*before, *texts[wanted], *after]), "yes")
+    matches = match_row(index, " ".join([*before, *texts[wanted], *after]), "yes")
     assert wanted in {match.item for match in matches}
 
 
@@ -515,7 +522,7 @@ def test_twenty_words_in_a_row_of_a_long_text_are_found(words: list[str], data: 
     start = data.draw(st.integers(0, run - (GRAM + WINDOW - 1)))
     part = split_words(" ".join(words))[start : start + GRAM + WINDOW - 1]
     index = index_of(EvalItem("q", "Nothing", "", " ".join(words)))
-    assert [match.field for match in index.match("", " ".join(part))] == ["context"]
+    assert [match.field for match in match_row(index, "", " ".join(part))] == ["context"]
 
 
 @given(st.lists(st.text("abcdef ", min_size=1), min_size=1), st.lists(st.text("uvwxyz .$@#", min_size=1), min_size=1))
@@ -530,7 +537,7 @@ def test_a_batch_finds_what_single_rows_find(pairs: list[tuple[list[str], list[s
     index = index_of(*(EvalItem(str(number), q, a, f"{a} {q}") for number, (q, a) in enumerate(rows)))
     rows += [("", ""), (rows[0][1], rows[-1][0])]
     batch = index.match_rows([question for question, _ in rows], [answer for _, answer in rows])
-    assert batch == [(number, match) for number, row in enumerate(rows) for match in index.match(*row)]
+    assert batch == [(number, match) for number, row in enumerate(rows) for match in match_row(index, *row)]
 
 
 def test_the_hash_seed_of_python_changes_nothing(tmp_path: Path) -> None:
