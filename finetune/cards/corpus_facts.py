@@ -46,7 +46,6 @@ class CorpusFacts:
         title: the corpus's name.
         splits: split -> rows.
         by_task: task -> rows.
-        by_source: source -> rows.
         labels: source -> label -> rows, of the sources that have labels.
         words_histogram: (upper bound in words, included; rows), ascending.
         dropped: (step, reason, rows).
@@ -65,7 +64,6 @@ class CorpusFacts:
     title: str
     splits: Mapping[str, int]
     by_task: Mapping[str, int]
-    by_source: Mapping[str, int]
     labels: Mapping[str, Mapping[str, int]]
     words_histogram: Sequence[tuple[int, int]]
     dropped: Sequence[tuple[str, str, int]]

@@ -42,7 +42,7 @@ def corpus_page(facts: CorpusFacts) -> str:
         facts=facts,
         splits=_bars(facts.splits),
         tasks=_bars(by_size(facts.by_task)),
-        by_source=_bars(by_size(facts.by_source)),
+        by_source=_bars(by_size({source.id: source.kept for source in facts.sources})),
         labels={source: _label_bars(labels) for source, labels in sorted(facts.labels.items())},
         words=_bars(_ranges(facts.words_histogram)),
         dropped=_bars(by_size({f"{step}: {reason}": rows for step, reason, rows in facts.dropped})),

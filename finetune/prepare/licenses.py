@@ -40,7 +40,7 @@ LEVELS: dict[int, tuple[str, ...]] = {
     ),
     NONCOMMERCIAL_SHARE_ALIKE: ("cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
 }
-RANKS = {name: (level, place) for level, names in LEVELS.items() for place, name in enumerate(names)}
+RANKS = {name: (level, position) for level, names in LEVELS.items() for position, name in enumerate(names)}
 SHARING = (SHARE_ALIKE, NONCOMMERCIAL_SHARE_ALIKE)
 UPGRADES = re.compile(r"(cc-by-(?:nc-)?sa)-[2-4]\.\d")  # each says that a later version of itself may take its place
 NO_DERIVATIVES = re.compile(r"(?:^|-)nd(?:-|$)")
@@ -50,7 +50,7 @@ FORBIDS_COMMERCE = re.compile(r"(?:^|[-_ ])nc(?:[-_ ]|$)|non-?commercial", re.I)
 @dataclass(frozen=True, order=True)
 class _License:
     level: int
-    place: int
+    position: int
     id: str
 
 
@@ -82,8 +82,8 @@ def is_noncommercial(license: str) -> bool:
 def _read(text: str) -> _License:
     """A licence by the Hub's identifier, however it is spelt: `CC BY-SA 4.0` is `cc-by-sa-4.0`."""
     plain = re.sub(r"[\s_-]+", "-", text.strip().lower())
-    level, place = RANKS.get(plain, (NOT_KNOWN, 0))
-    return _License(level, place, plain if level != NOT_KNOWN else text.strip() or UNKNOWN)
+    level, position = RANKS.get(plain, (NOT_KNOWN, 0))
+    return _License(level, position, plain if level != NOT_KNOWN else text.strip() or UNKNOWN)
 
 
 def _refuse_no_derivatives(found: Iterable[_License]) -> None:

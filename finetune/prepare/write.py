@@ -117,19 +117,17 @@ def _facts(
     dropped: Mapping[tuple[str, str], int],
 ) -> CorpusFacts:
     """What the card and the page show."""
-    sources = _describe_sources(inputs, parts, shards, counts)
     escaped = sum(shard.escaped for shard in shards)
     return CorpusFacts(
         title=f"{inputs.domain.recipe.title} corpus" if inputs.domain else "Corpus",
         splits={split: writer.counts[split] for split in SPLITS},
         by_task=dict(sorted(writer.by_task.items())),
-        by_source={source.id: source.kept for source in sources},
         labels=_labels(counts),
         words_histogram=_words_histogram(table),
         dropped=[(step, reason, rows) for (step, reason), rows in sorted(dropped.items())],
         clusters=_cluster_sizes(selection),
         hits=selection.hits,
-        sources=sources,
+        sources=_describe_sources(inputs, parts, shards, counts),
         license=inputs.license,
         notes=[f"{escaped} control tokens of chat models in the texts were made harmless."] if escaped else [],
         split_rule=selection.rule,

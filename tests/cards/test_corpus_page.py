@@ -27,7 +27,6 @@ FACTS = CorpusFacts(
     title="Finance corpus",
     splits={"train": 12345, "validation": 67, "test": 89},
     by_task={"qa": 2501, "classification": 10000},
-    by_source={"news": 10001, "filings": 2500},
     labels={"news": {"bullish": 4001, "bearish": 5999}},
     words_histogram=[(8, 11), (16, 222), (32, 3333), (2**31, 44)],
     dropped=[("dedup", "near_duplicate", 190), ("quality", "too_short", 7)],
@@ -179,7 +178,6 @@ def test_same_facts_give_the_same_bytes_in_any_order() -> None:
     turned = replace(
         FACTS,
         by_task=dict(reversed(FACTS.by_task.items())),
-        by_source=dict(reversed(FACTS.by_source.items())),
         labels={source: dict(reversed(labels.items())) for source, labels in FACTS.labels.items()},
         words_histogram=FACTS.words_histogram[::-1],
         dropped=FACTS.dropped[::-1],
@@ -192,7 +190,7 @@ def test_same_facts_give_the_same_bytes_in_any_order() -> None:
 
 def test_names_cannot_become_markup() -> None:
     evil = "<script>alert(1)</script>\"'&{{ 7*7 }}"
-    facts = replace(FACTS, title=evil, by_source={evil: 3}, labels={evil: {evil: 3}}, notes=[evil], license=evil)
+    facts = replace(FACTS, title=evil, labels={evil: {evil: 3}}, notes=[evil], license=evil)
     facts = replace(facts, sources=[replace(FACTS.sources[0], id=evil, uri=evil, shape=evil)])
     page = Page(corpus_page(facts))
     assert page.problems == []
@@ -240,7 +238,6 @@ def facts_of(view: CorpusView) -> CorpusFacts:
         title="Corpus",
         splits=dict(view.splits.items()),
         by_task=view.tasks,
-        by_source={source.id: source.rows for source in view.sources},
         labels=view.labels,
         words_histogram=[(each.high, each.rows) for each in view.lengths.histogram] if view.lengths else [],
         dropped=[(drop.step, drop.reason, drop.rows) for drop in view.drops],

@@ -71,10 +71,11 @@ def drop_repeated(document: Document, repeated: frozenset[int]) -> Document:
     gone: defaultdict[int, set[int]] = defaultdict(set)
     for hashed, lines in _units(document):
         if hashed in repeated:
-            for place, number in lines:
-                gone[place].add(number)
+            for position, number in lines:
+                gone[position].add(number)
     sections = tuple(
-        _without(section, gone[place]) if place in gone else section for place, section in enumerate(document.sections)
+        _without(section, gone[position]) if position in gone else section
+        for position, section in enumerate(document.sections)
     )
     before, after = (sum(len(section.text) for section in kept) for kept in (document.sections, sections))
     return document if before - after > MOST_REPEATED * before else replace(document, sections=sections)
@@ -83,14 +84,14 @@ def drop_repeated(document: Document, repeated: frozenset[int]) -> Document:
 def _units(document: Document) -> Iterator[tuple[int, tuple[Line, ...]]]:
     """What may be boilerplate: (hash, its lines); of a long line, or of a run of short ones."""
     run: list[tuple[str, Line]] = []
-    for place, section in enumerate(document.sections):
+    for position, section in enumerate(document.sections):
         run.clear()
         for number, text in _prose_lines(section.text):
             if len(text) >= MIN_CHARACTERS and text.count(" ") >= MIN_WORDS - 1:
                 run.clear()
-                yield _hash(text), ((place, number),)
+                yield _hash(text), ((position, number),)
                 continue
-            run.append((text, (place, number)))
+            run.append((text, (position, number)))
             if len(run) >= RUN:
                 last = run[-RUN:]
                 yield _hash("\n".join(text for text, _ in last)), tuple(line for _, line in last)

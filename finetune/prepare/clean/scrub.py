@@ -64,7 +64,7 @@ def _is_card(found: str, before: str, after: str) -> bool:
     digits = re.sub(r"\D", "", found)
     if not CARD_ISSUERS.fullmatch(digits) or _is_amount(before, after):
         return False
-    doubled = (int(digit) * (2 if place % 2 else 1) for place, digit in enumerate(reversed(digits)))
+    doubled = (int(digit) * (2 if position % 2 else 1) for position, digit in enumerate(reversed(digits)))
     return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0  # Luhn
 
 

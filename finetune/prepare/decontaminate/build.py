@@ -97,12 +97,12 @@ def _all_keys(texts: Sequence[str], shortest: int) -> tuple[_Column, Keys]:
     parts = [(whole[numbers], numbers, whole_lengths(counts[numbers]))]
     owner = np.repeat(np.arange(len(counts)), counts)
     for length, keys in rolling_grams(hashed.words):
-        places = np.arange(len(keys))
+        positions = np.arange(len(keys))
         texts_here = owner[: len(keys)]
-        inside = places + length <= hashed.ends[texts_here]
+        inside = positions + length <= hashed.ends[texts_here]
         if length < GRAM:
             inside &= counts[texts_here] == length
-        chosen = places[inside]
+        chosen = positions[inside]
         parts.append((keys[chosen], texts_here[chosen], np.full(len(chosen), length)))
     column = _Column(*(np.concatenate(part) for part in zip(*parts, strict=True)))
     first = np.unique(np.stack((column.items.astype(np.uint64), column.keys)), axis=1, return_index=True)[1]

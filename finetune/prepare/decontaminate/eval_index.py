@@ -86,9 +86,9 @@ class EvalIndex:
         pairs = [self._expand(*found) for found in self._candidates(texts)]
         if not pairs:
             return []
-        rows, places = (np.concatenate(part) for part in zip(*pairs, strict=True))
-        order = np.lexsort((self.keys[places], self.fields[places], self.items[places], rows))
-        return self._collect(rows[order].tolist(), places[order])
+        rows, positions = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        order = np.lexsort((self.keys[positions], self.fields[positions], self.items[positions], rows))
+        return self._collect(rows[order].tolist(), positions[order])
 
     def set_of(self, item: int) -> EvalSet:
         """The set that an item number belongs to."""
@@ -98,8 +98,8 @@ class EvalIndex:
         """Key -> length, of one field of an item."""
         order, owners = self._by_item
         owner = item * len(FIELDS) + FIELDS.index(field)
-        places = order[np.searchsorted(owners, owner) : np.searchsorted(owners, owner, "right")]
-        return dict(zip(self.keys[places].tolist(), self.lengths[places].tolist(), strict=True))
+        positions = order[np.searchsorted(owners, owner) : np.searchsorted(owners, owner, "right")]
+        return dict(zip(self.keys[positions].tolist(), self.lengths[positions].tolist(), strict=True))
 
     def save(self, path: Path) -> None:
         """Write the index as npz; equal indexes give equal bytes."""
@@ -157,26 +157,26 @@ class EvalIndex:
         yield numbers, whole[numbers], whole_lengths(counts[numbers])
         for length, keys in rolling_grams(texts.words):
             if length in self._lengths_here:
-                places = np.flatnonzero(table[keys >> shift])
-                numbers = np.searchsorted(texts.ends, places, "right")
-                inside = places + length <= texts.ends[numbers]
-                yield numbers[inside], keys[places[inside]], np.full(int(inside.sum()), length)
+                positions = np.flatnonzero(table[keys >> shift])
+                numbers = np.searchsorted(texts.ends, positions, "right")
+                inside = positions + length <= texts.ends[numbers]
+                yield numbers[inside], keys[positions[inside]], np.full(int(inside.sum()), length)
 
     def _expand(self, numbers: NDArray[Any], keys: Keys, lengths: NDArray[Any]) -> tuple[Numbers, Numbers]:
-        """Distinct pairs of a row and a place in the index."""
+        """Distinct pairs of a row and a position in the index."""
         first = np.searchsorted(self.keys, keys)
         repeats = np.searchsorted(self.keys, keys, "right") - first
         starts = np.repeat(first - (np.cumsum(repeats) - repeats), repeats)
-        places = starts + np.arange(len(starts))
-        fits = self.lengths[places] == np.repeat(lengths, repeats)
+        positions = starts + np.arange(len(starts))
+        fits = self.lengths[positions] == np.repeat(lengths, repeats)
         rows = np.repeat(numbers // 2, repeats)
-        pairs = np.unique(rows[fits] * len(self.keys) + places[fits])
+        pairs = np.unique(rows[fits] * len(self.keys) + positions[fits])
         return pairs // len(self.keys), pairs % len(self.keys)
 
-    def _collect(self, rows: list[int], places: Numbers) -> list[tuple[int, Match]]:
-        owners = zip(rows, self.items[places].tolist(), self.fields[places].tolist(), strict=True)
+    def _collect(self, rows: list[int], positions: Numbers) -> list[tuple[int, Match]]:
+        owners = zip(rows, self.items[positions].tolist(), self.fields[positions].tolist(), strict=True)
         found: dict[tuple[int, int, int], list[int]] = {}
-        for owner, key in zip(owners, self.keys[places].tolist(), strict=True):
+        for owner, key in zip(owners, self.keys[positions].tolist(), strict=True):
             found.setdefault(owner, []).append(key)
         return [(row, Match(item, FIELDS[field], tuple(keys))) for (row, item, field), keys in found.items()]
 

@@ -123,7 +123,7 @@ def whole_keys(texts: HashedTexts) -> Keys:
     if not len(filled):
         return keys
     weights = np.cumprod(np.full(int(counts.max()), BASE, np.uint64))
-    places = np.arange(len(texts.words)) - np.repeat(texts.starts, counts)
-    sums = np.add.reduceat(texts.words * weights[places], texts.starts[filled])
+    positions = np.arange(len(texts.words)) - np.repeat(texts.starts, counts)
+    sums = np.add.reduceat(texts.words * weights[positions], texts.starts[filled])
     keys[filled] = sums + counts[filled].astype(np.uint64) * LENGTH
     return keys

@@ -47,17 +47,17 @@ def read_arrays(path: Path, kinds: Mapping[str, str], remedy: str) -> Arrays:
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise _Refused(f"it has more than {MAX_BYTES >> 20} MiB")
+            raise _BadFile(f"it has more than {MAX_BYTES >> 20} MiB")
         with zipfile.ZipFile(path) as archive:
             return {name: _read(archive, name, kind) for name, kind in kinds.items()}
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or type(error).__name__}). {remedy}") from None
     except Exception as error:  # zipfile raises whatever it stumbles over: struct.error, RuntimeError, KeyError …
-        reason = str(error) if isinstance(error, _Refused) else "it is no complete npz file of an index"
+        reason = str(error) if isinstance(error, _BadFile) else "it is no complete npz file of an index"
         raise InputError(f"{path} is damaged or is no index of an eval set: {reason}. {remedy}") from None
 
 
-class _Refused(Exception):
+class _BadFile(Exception):
     """What is wrong with a file."""
 
 
@@ -65,7 +65,7 @@ def _read(archive: zipfile.ZipFile, name: str, kind: str) -> NDArray[Any]:
     """One array; nothing is allocated for a size that a header only claims, and no header is evaluated."""
     info = archive.getinfo(f"{name}.npy")
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > MAX_BYTES:
-        raise _Refused(f"the array {name} is compressed or too large")
+        raise _BadFile(f"the array {name} is compressed or too large")
     content = archive.read(info)
     header = HEADER.match(content)
     dtype = np.dtype(header["kind"].decode()) if header else np.dtype(np.void)
@@ -74,5 +74,5 @@ def _read(archive: zipfile.ZipFile, name: str, kind: str) -> NDArray[Any]:
         or dtype.name not in kind.split("|")
         or len(content) - header.end() != int(header["length"]) * dtype.itemsize
     ):
-        raise _Refused(f"the array {name} is not a row of {kind.replace('|', ' or ')}")
+        raise _BadFile(f"the array {name} is not a row of {kind.replace('|', ' or ')}")
     return np.frombuffer(content, dtype, offset=header.end())

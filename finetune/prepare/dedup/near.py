@@ -51,7 +51,7 @@ def near_duplicates(
     signatures = np.asarray(signatures)  # a memory map's own indexing is slow
     rows, columns = signatures.shape
     agreeing = math.ceil(threshold * columns - 1e-9)
-    order = np.argsort(rank, kind="stable")  # from here on a row is known by its place in this order
+    order = np.argsort(rank, kind="stable")  # from here on a row is known by its position in this order
     buckets, leader = _buckets(signatures, guards, order, _bands(columns, agreeing))
     leads = leader == np.arange(rows)  # nothing before these shares a bucket with them: they are kept
     keeper = np.full(rows, -1, np.int64)
@@ -61,15 +61,15 @@ def near_duplicates(
     led = led[_agreement(signatures, guards, order[led], order[leader[led]]) >= agreeing]
     keeper[order[led]] = order[leader[led]]
 
-    kept = _Kept(buckets, np.flatnonzero(leads))
+    kept = _KeptRows(buckets, np.flatnonzero(leads))
     leads[led] = True
-    for place in np.flatnonzero(~leads).tolist():
-        others = order[kept.among(place)]
-        like = _agreement(signatures, guards, np.broadcast_to(order[place], others.shape), others) >= agreeing
+    for position in np.flatnonzero(~leads).tolist():
+        others = order[kept.among(position)]
+        like = _agreement(signatures, guards, np.broadcast_to(order[position], others.shape), others) >= agreeing
         if like.any():
-            keeper[order[place]] = others[like.argmax()]
+            keeper[order[position]] = others[like.argmax()]
         else:
-            kept.add(place)
+            kept.add(position)
 
     similarity = np.zeros(rows, np.float32)
     dropped = np.flatnonzero(keeper >= 0)
@@ -113,7 +113,7 @@ def _bands(columns: int, agreeing: int) -> list[int]:
 def _buckets(
     signatures: Columns, guards: npt.NDArray[np.uint64], order: Rows, bands: list[int]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """(bands, places): the bucket that a row shares with others, or -1; (places,): the first of all those rows.
+    """(bands, positions): the bucket that a row shares with others, or -1; (positions,): the first of all those rows.
 
     Rows share a bucket where their hashes of a band and the guard agree. 32 bits suffice: of a million rows a hundred
     pairs a band agree by chance, and they are compared all the same.
@@ -129,19 +129,19 @@ def _buckets(
     used = 0
     for band in table:
         packed = np.sort(band[order].astype(np.uint64) << np.uint64(32) | np.arange(rows, dtype=np.uint64))
-        places = (packed & np.uint64(0xFFFFFFFF)).astype(np.int32)
+        positions = (packed & np.uint64(0xFFFFFFFF)).astype(np.int32)
         starts = np.flatnonzero(np.diff(packed >> np.uint64(32), prepend=~packed[:1]))
         sizes = np.diff(starts, append=rows)
-        first = np.repeat(places[starts], sizes)
-        leader[places] = np.minimum(leader[places], first)
+        first = np.repeat(positions[starts], sizes)
+        leader[positions] = np.minimum(leader[positions], first)
         numbers = np.where(sizes > 1, np.cumsum(sizes > 1) + (used - 1), -1)
         used = max(used, int(numbers.max(initial=-1)) + 1)
-        band.view(np.int32)[places] = np.repeat(numbers, sizes)
+        band.view(np.int32)[positions] = np.repeat(numbers, sizes)
     return table.view(np.int32), leader
 
 
-class _Kept:
-    """The first PIVOTS kept rows of each bucket, by place.
+class _KeptRows:
+    """The first PIVOTS kept rows of each bucket, by position.
 
     Nearly every bucket has one at most, in `_first`, or -1; where there are more, -2-n leads to the n-th of `_lists`.
     """
@@ -154,27 +154,27 @@ class _Kept:
             shared = leads[band[leads] >= 0]
             self._first[band[shared]] = shared  # no two leads share a bucket
 
-    def among(self, place: int) -> list[int]:
+    def among(self, position: int) -> list[int]:
         """The kept rows that share a bucket with this one, in order."""
-        found = set(self._first[self._of(place)].tolist())
+        found = set(self._first[self._of(position)].tolist())
         found.discard(-1)
         for number in [number for number in found if number < 0]:
             found.remove(number)
             found.update(self._lists[-2 - number])
         return sorted(found)
 
-    def add(self, place: int) -> None:
+    def add(self, position: int) -> None:
         """Remember a kept row that comes after all others."""
-        for bucket in self._of(place).tolist():
+        for bucket in self._of(position).tolist():
             number = int(self._first[bucket])
             if number == -1:
-                self._first[bucket] = place
+                self._first[bucket] = position
             elif number >= 0:
                 self._first[bucket] = -2 - len(self._lists)
-                self._lists.append([number, place])
+                self._lists.append([number, position])
             elif len(self._lists[-2 - number]) < PIVOTS:
-                self._lists[-2 - number].append(place)
+                self._lists[-2 - number].append(position)
 
-    def _of(self, place: int) -> npt.NDArray[np.int32]:
-        numbers = self._buckets[:, place]
+    def _of(self, position: int) -> npt.NDArray[np.int32]:
+        numbers = self._buckets[:, position]
         return numbers[numbers >= 0]

@@ -32,7 +32,7 @@ SIGNATURE_DTYPE = np.uint16
 _BATCH, _PIECE = 1 << 20, 1 << 16
 _LONG_WORD = 1000  # bytes; longer ones (base64) are cut where a text is longer than a batch, to bound memory
 _BASE = 0x9E3779B97F4A7C15  # odd, hence with an inverse modulo 2^64: the golden ratio, Knuth 6.4
-_PLACE_SEED, _PERMUTATION_SEED = 1, 2
+_POSITION_SEED, _PERMUTATION_SEED = 1, 2
 
 # One table lowers case and blanks whatever of ASCII `\w` does not match; the bytes of other letters stay.
 _FOLD = bytes(n if n > 127 else ord(chr(n).lower()) if chr(n).isalnum() or chr(n) == "_" else 32 for n in range(256))
@@ -88,14 +88,14 @@ def _fold(text: str) -> bytes:
 def _shingles(batch: Sequence[bytes]) -> tuple[npt.NDArray[np.uint32], Starts]:
     """Hashes of the texts' n-grams, one text after the other, and where each text's begin."""
     sizes = np.fromiter(map(len, batch), np.int64, len(batch)) + 1
-    words, places = _words(b" ".join(batch) + b" ")
-    first = np.searchsorted(places, np.cumsum(sizes) - sizes)
+    words, positions = _words(b" ".join(batch) + b" ")
+    first = np.searchsorted(positions, np.cumsum(sizes) - sizes)
     count = np.diff(first, append=len(words))
-    factors = multipliers(_PLACE_SEED, NGRAM)
+    factors = multipliers(_POSITION_SEED, NGRAM)
     padded = np.concatenate([words, np.zeros(NGRAM, np.uint64)])
     hashes = padded[: len(words)] * factors[0]
-    for place in range(1, NGRAM):
-        hashes += padded[place : place + len(words)] * factors[place]
+    for position in range(1, NGRAM):
+        hashes += padded[position : position + len(words)] * factors[position]
     short = np.flatnonzero(count < NGRAM)  # a window at their start would reach into the next text
     within = np.arange(NGRAM) < count[short, None]
     hashes[first[short]] = (np.where(within, padded[first[short, None] + np.arange(NGRAM)], 0) * factors).sum(axis=1)
@@ -106,13 +106,13 @@ def _shingles(batch: Sequence[bytes]) -> tuple[npt.NDArray[np.uint32], Starts]:
 
 
 def _words(text: bytes) -> tuple[U64, Starts]:
-    """Hash and place of each word of `text`, whose words are parted by blanks and which ends in one.
+    """Hash and position of each word of `text`, whose words are parted by blanks and which ends in one.
 
     A word's hash is the polynomial of its bytes at _BASE modulo 2^64: differences of one running sum, brought to the
     word's own origin with the inverse power.
     """
     hashes: list[U64] = []
-    places: list[Starts] = []
+    positions: list[Starts] = []
     begin = 0
     while begin < len(text):
         cut = text.rfind(b" ", begin, begin + _PIECE)
@@ -127,9 +127,9 @@ def _words(text: bytes) -> tuple[U64, Starts]:
         edges = np.flatnonzero(blank[1:] != blank[:-1])
         starts, ends = edges[::2], edges[1::2]
         hashes.append(_mix((sums[ends] - sums[starts]) * inverses[starts]))
-        places.append(starts + begin)
+        positions.append(starts + begin)
         begin = end
-    return np.concatenate(hashes), np.concatenate(places)
+    return np.concatenate(hashes), np.concatenate(positions)
 
 
 def _minima(shingles: npt.NDArray[np.uint32], starts: Starts) -> Signatures:

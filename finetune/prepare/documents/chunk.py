@@ -131,9 +131,9 @@ class _Sizes:
         known, length, total = self._held
         if known is not held or length > len(held):
             length, total = 0, self.headings(held[0].path)
-        for place in range(length, len(held)):
-            before = held[place - 1].path if place else held[place].path
-            total += self.step(before, held[place].path) + held[place].tokens + self.mark
+        for position in range(length, len(held)):
+            before = held[position - 1].path if position else held[position].path
+            total += self.step(before, held[position].path) + held[position].tokens + self.mark
         self._held = held, len(held), total
         return total
 
@@ -202,8 +202,8 @@ def _units(path: Trail, block: str, size: _Sizes) -> Iterator[Unit]:
         return
     before = "\n" if "\n" in block else " "
     parts = [part for part in _cut(block, room, size.count) if part.strip()]
-    for place, part in enumerate(parts):
-        yield Unit(path, part, size.count(part), before if place else MARK)
+    for position, part in enumerate(parts):
+        yield Unit(path, part, size.count(part), before if position else MARK)
 
 
 def _cut(text: str, room: int, count: Count) -> list[str]:

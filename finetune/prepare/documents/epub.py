@@ -34,9 +34,9 @@ def read(data: bytes, shown: str) -> Document:
     """
     with zip_package.opened(data, "epub") as parts:
         _check_protection(parts)
-        place, book = _package_document(parts)
+        path, book = _package_document(parts)
         outline = Outline()
-        for name in _chapters(book, posixpath.dirname(place)):
+        for name in _chapters(book, posixpath.dirname(path)):
             chapter = parts.part(name)
             if chapter is None:
                 raise zip_package.damaged("epub")
@@ -60,11 +60,11 @@ def _package_document(parts: zip_package.ZipPackage) -> tuple[str, Element]:
     container = parts.part(CONTAINER)
     if container is None:
         raise zip_package.damaged("epub")
-    place = next((item.get("full-path", "") for item in _xml(container).iter() if tag_of(item) == "rootfile"), "")
-    book = parts.part(place)
+    path = next((item.get("full-path", "") for item in _xml(container).iter() if tag_of(item) == "rootfile"), "")
+    book = parts.part(path)
     if book is None:
         raise zip_package.damaged("epub")
-    return place, _xml(book)
+    return path, _xml(book)
 
 
 def _chapters(book: Element, folder: str) -> Iterator[str]:

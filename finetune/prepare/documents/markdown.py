@@ -69,9 +69,9 @@ def _front_matter(text: str) -> tuple[str | None, str]:
 
 def _top_blocks(tokens: Sequence[Token]) -> Iterator[tuple[Token, Token | None]]:
     """Tokens that open a block at the top, each with the one after it."""
-    for place, token in enumerate(tokens):
+    for position, token in enumerate(tokens):
         if token.level == 0 and token.map and token.nesting >= 0:
-            yield token, tokens[place + 1] if place + 1 < len(tokens) else None
+            yield token, tokens[position + 1] if position + 1 < len(tokens) else None
 
 
 def _add(token: Token, following: Token | None, lines: Sequence[str], outline: Outline) -> None:

@@ -77,10 +77,10 @@ def _inline(child: Element) -> Iterator[str]:
 def _heading(element: Element, level: int, outline: Outline) -> None:
     """A heading; one that was left open ends at the first block inside it."""
     before = [element.text or ""]
-    for place, child in enumerate(element):
+    for position, child in enumerate(element):
         if tag_of(child) in BLOCKS and "".join(before).strip():
             outline.heading("".join(before), level)
-            _walk_children(list(element)[place:], [], outline)
+            _walk_children(list(element)[position:], [], outline)
             return
         before.extend(_inline(child))
     outline.heading("".join(before), level)

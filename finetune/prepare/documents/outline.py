@@ -67,7 +67,7 @@ class Outline:
         if not any(section.text for section in sections):
             raise Unusable("no_text", "the document has no text. Leave it out with --on-error skip")
         title = one_line(title or "")[:MAX_HEADING] or None
-        tops = [place for place, section in enumerate(sections) if section.level == 1]
+        tops = [position for position, section in enumerate(sections) if section.level == 1]
         if tops == [1]:
             title = sections[1].heading
             sections[1] = Section(None, 0, sections[1].text)

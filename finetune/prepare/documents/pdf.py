@@ -3,7 +3,7 @@
 Read with pypdfium2 (Apache-2.0 or BSD-3-Clause; PDFium itself is BSD-3-Clause), which gives the place, size and font of
 each line and the rules drawn. benchmarks/parts/document_readers.py: pypdfium2, pypdf (BSD) and pdfplumber (MIT) miss no text
 of three files and all keep the running head, at 5, 13 and 280 ms a file; with what pdf_layout.py, pdf_tables.py and
-flow.py add (order of columns, tables, headings, no running heads), it is 20 ms. PyMuPDF is AGPL.
+reflow.py add (order of columns, tables, headings, no running heads), it is 20 ms. PyMuPDF is AGPL.
 """
 
 from __future__ import annotations
@@ -124,14 +124,14 @@ def _with_whole_tables(pages: Sequence[Page]) -> list[Page]:
     table: tuple[int, int] | None = None  # where the table is that the last page ended with
     for page in pages:
         lines = list(page)
-        first = next((place for place, line in enumerate(lines) if line.text), None)
+        first = next((position for position, line in enumerate(lines) if line.text), None)
         if table is not None and first is not None and lines[first].fixed:
             before, rows = made[table[0]][table[1]], lines[first].text.split("\n")
             if before.text.split("\n")[:2] == rows[:2]:
                 made[table[0]][table[1]] = Line("\n".join([before.text, *rows[2:]]), fixed=True)
                 del lines[first]
         made.append(lines)
-        last = next((place for place in reversed(range(len(lines))) if lines[place].text), None)
+        last = next((position for position in reversed(range(len(lines))) if lines[position].text), None)
         if last is not None:
             table = (len(made) - 1, last) if lines[last].fixed else None
     return list(made)

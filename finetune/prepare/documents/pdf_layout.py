@@ -65,12 +65,12 @@ def pieces_of(page: pdfium.PdfPage) -> list[Piece]:
     made: list[Piece] = []
     shown: set[int] = set()
     for line in lines:
-        place = next((number for number, found in enumerate(tables) if _inside(line.box, found.box)), None)
-        if place is None:
+        position = next((number for number, found in enumerate(tables) if _inside(line.box, found.box)), None)
+        if position is None:
             made.append(line)
-        elif place not in shown:
-            shown.add(place)
-            made.append(tables[place])
+        elif position not in shown:
+            shown.add(position)
+            made.append(tables[position])
     return made
 
 
@@ -79,8 +79,8 @@ def _plain_lines(textpage: pdfium.PdfTextPage) -> list[Piece]:
     lines = [" ".join(line.split()) for line in textpage.get_text_bounded().splitlines()]
     usual = 10.0  # points
     return [
-        Piece(line, (0.0, -place * usual, usual, (1 - place) * usual), -place * usual, usual)
-        for place, line in enumerate(lines)
+        Piece(line, (0.0, -position * usual, usual, (1 - position) * usual), -position * usual, usual)
+        for position, line in enumerate(lines)
         if line
     ]
 
@@ -162,7 +162,7 @@ def headings_of(pieces: Sequence[Piece]) -> Headings:
         return Headings({}, 0)
     usual = max(sizes, key=lambda size: (sizes[size], -size))
     larger = sorted((size for size in sizes if size >= HEADING_SIZE * usual), reverse=True)
-    levels = {size: min(place, HEADING_LEVELS) for place, size in enumerate(larger, 1)}
+    levels = {size: min(position, HEADING_LEVELS) for position, size in enumerate(larger, 1)}
     few = 2 * bold < sizes.total()
     return Headings(levels, max(levels.values(), default=1) + 1 if few else 0)
 
@@ -203,14 +203,14 @@ def _gutter(pieces: Sequence[Piece]) -> float | None:
         return None
     best: tuple[int, float] | None = None
     edges = Counter(EDGE_STEP * int(piece.box[0] // EDGE_STEP) for piece in lines)
-    for place in sorted(place for place, _ in edges.most_common(EDGES_TRIED)):
-        left = [piece for piece in lines if piece.box[2] <= place]
-        right = [piece for piece in lines if piece.box[0] >= place]
+    for position in sorted(position for position, _ in edges.most_common(EDGES_TRIED)):
+        left = [piece for piece in lines if piece.box[2] <= position]
+        right = [piece for piece in lines if piece.box[0] >= position]
         across = len(lines) - len(left) - len(right)
         if across > ACROSS * len(lines) or not _are_columns(left, right):
             continue
         if best is None or across < best[0]:
-            best = across, place
+            best = across, position
     return best[1] if best else None
 
 

@@ -110,8 +110,8 @@ def _table(textpage: pdfium.PdfTextPage, rules: Sequence[Box]) -> RuledTable | N
         [_cell(textpage, (left, bottom, right, top)) for left, right in pairwise(across)]
         for top, bottom in pairwise(down)
     ]
-    used = [place for place in range(len(across) - 1) if any(row[place] for row in cells)]
-    rows = tuple(tuple(row[place] for place in used) for row in cells if any(row))
+    used = [position for position in range(len(across) - 1) if any(row[position] for row in cells)]
+    rows = tuple(tuple(row[position] for position in used) for row in cells if any(row))
     filled = sum(1 for row in rows for text in row if text)
     if len(rows) < 2 or len(used) < 2 or filled < FILLED * len(rows) * len(used):
         return None
@@ -120,11 +120,11 @@ def _table(textpage: pdfium.PdfTextPage, rules: Sequence[Box]) -> RuledTable | N
 
 def _places(values: Iterator[float]) -> list[float]:
     """The values in order, those that are near each other as one."""
-    places: list[float] = []
+    positions: list[float] = []
     for value in sorted(values):
-        if not places or value - places[-1] > NEAR:
-            places.append(value)
-    return places
+        if not positions or value - positions[-1] > NEAR:
+            positions.append(value)
+    return positions
 
 
 def _cell(textpage: pdfium.PdfTextPage, box: Box) -> str:

@@ -61,18 +61,24 @@ def running_key(line: str) -> str:
 
 def edge_lines(page: Page) -> set[int]:
     """The places of the lines where a running head or foot may stand."""
-    places = [place for place, line in enumerate(page) if line.text.strip()]
-    return {*places[:EDGE_LINES], *places[-EDGE_LINES:]}
+    positions = [position for position, line in enumerate(page) if line.text.strip()]
+    return {*positions[:EDGE_LINES], *positions[-EDGE_LINES:]}
 
 
 def without_running(pages: Sequence[Page]) -> list[Page]:
     """The pages without running heads, feet and page numbers."""
     edges = [edge_lines(page) for page in pages]
-    keys = running_keys([[page[place].text for place in places] for page, places in zip(pages, edges, strict=True)])
+    keys = running_keys(
+        [[page[position].text for position in positions] for page, positions in zip(pages, edges, strict=True)]
+    )
     numbered = len(pages) > 1
     return [
-        [line for place, line in enumerate(page) if place not in places or not _is_running(line, keys, numbered)]
-        for page, places in zip(pages, edges, strict=True)
+        [
+            line
+            for position, line in enumerate(page)
+            if position not in positions or not _is_running(line, keys, numbered)
+        ]
+        for page, positions in zip(pages, edges, strict=True)
     ]
 
 
@@ -135,14 +141,14 @@ def outline_from(pages: Sequence[Page], *, wrapped: bool) -> Outline:
     width = _width(groups)
     outline = Outline()
     bullets: list[str] = []
-    for place, group in enumerate(groups):
+    for position, group in enumerate(groups):
         items = [] if group[0].fixed or group[0].level else _list_items(group, words)
         if items:
             bullets += items
             continue
         outline.block("\n".join(bullets))
         bullets = []
-        _add(group, outline, words, None if wrapped else width, last=place == len(groups) - 1)
+        _add(group, outline, words, None if wrapped else width, last=position == len(groups) - 1)
     outline.block("\n".join(bullets))
     return outline
 
@@ -227,19 +233,19 @@ def _keeps_hyphen(head: str, piece: str, words: Counter[str]) -> bool:
 def underlined(page: Page) -> list[Line]:
     """Lines that a row of === or --- stands under become headings, the rows go."""
     made: list[Line] = []
-    for place, line in enumerate(page):
+    for position, line in enumerate(page):
         ruler = line.text.strip()
         is_ruler = len(ruler) >= 3 and set(ruler) in ({"="}, {"-"}, {"~"}, {"*"}, {"_"})
         if not is_ruler:
             made.append(line)
-        elif made and made[-1].text.strip() and ruler[0] in "=-~" and _alone(made, place, page):
+        elif made and made[-1].text.strip() and ruler[0] in "=-~" and _alone(made, position, page):
             made[-1] = replace(made[-1], text=made[-1].text.strip(), level=1 if ruler[0] == "=" else 2)
         else:
             made.append(Line(""))
     return made
 
 
-def _alone(made: Sequence[Line], place: int, page: Page) -> bool:
+def _alone(made: Sequence[Line], position: int, page: Page) -> bool:
     """Whether the line above a ruler is a paragraph of its own, as long as a heading is."""
     above = made[-2].text.strip() if len(made) > 1 else ""
     return not above and len(made[-1].text.split()) <= HEADING_WORDS and not BULLET.match(made[-1].text)

@@ -42,7 +42,7 @@ def _blocks(batches: Iterable[Any], names: Mapping[str, list[str]]) -> Iterator[
     for batch in batches:
         for start in range(0, batch.num_rows, BLOCK_ROWS):
             values = batch.slice(start, BLOCK_ROWS).to_pylist()
-            yield tuple(Row(number + place, _with_class_names(row, names)) for place, row in enumerate(values, 1))
+            yield tuple(Row(number + position, _with_class_names(row, names)) for position, row in enumerate(values, 1))
             number += len(values)
 
 

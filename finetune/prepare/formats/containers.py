@@ -75,7 +75,7 @@ def open_member(path: Path, member: str | None) -> Iterator[BinaryIO]:
             except KeyError:
                 raise InputError(f"{path} has no member {member}. List what it holds with: unzip -l") from None
             _check_entry(path, entry)
-            inside = _Unpacked(archive.open(entry), shown, lambda: entry.compress_size)
+            inside = _UnpackedStream(archive.open(entry), shown, lambda: entry.compress_size)
         with inside:  # the stream names damage itself, so that errors of whoever reads pass unchanged
             yield _unpacked(cast(BinaryIO, io.BufferedReader(inside)), member, shown, lambda: entry.compress_size)
 
@@ -115,10 +115,10 @@ def _unpacked(raw: BinaryIO, name: str, shown: str, packed: Callable[[], int]) -
         unpacker = cast(IO[bytes], zstd.ZstdFile(raw, mode="rb"))
     else:
         return raw
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(unpacker, shown, packed), 2**17))
+    return cast(BinaryIO, io.BufferedReader(_UnpackedStream(unpacker, shown, packed), 2**17))
 
 
-class _Unpacked(io.RawIOBase):
+class _UnpackedStream(io.RawIOBase):
     """A decompressed stream that counts what comes out of it against `packed()`, the compressed bytes that went in."""
 
     def __init__(self, source: IO[bytes], shown: str, packed: Callable[[], int]) -> None:

@@ -82,7 +82,7 @@ def _is_utf8(sample: bytes) -> bool:
 
 def _wide(sample: bytes) -> str | None:
     """UTF-16 or UTF-32 without a mark, by where the null bytes stand."""
-    quarters = [sample[place : len(sample) - len(sample) % 4 : 4] for place in range(4)]
+    quarters = [sample[position : len(sample) - len(sample) % 4 : 4] for position in range(4)]
     nulls = [quarter.count(0) / max(len(quarter), 1) for quarter in quarters]
     candidates = []
     if nulls[2] > UTF32_NULLS and nulls[3] > UTF32_NULLS:

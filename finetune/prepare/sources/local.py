@@ -88,8 +88,8 @@ def _data_files(file: Path, root: Path, folder: str) -> list[DataFile]:
         shown = str(file) if member is None else f"{file}/{member}"
         if member is None or _is_known(inner_name(file, member)):
             parent = inside.rsplit("/", 1)[0] + "/" if "/" in inside else ""
-            place = named_split(f"{folder}{parent}{inner_name(Path(inside), None)}")
-            made.append(DataFile(file, inside, shown, place, member))
+            split = named_split(f"{folder}{parent}{inner_name(Path(inside), None)}")
+            made.append(DataFile(file, inside, shown, split, member))
     return made
 
 

@@ -130,13 +130,13 @@ def _open(wanted: SourceRecipe | str, request: PrepareRequest, domain: Domain | 
         return _open_hub(wanted.uri, request, wanted)
     assert domain is not None
     files = find_files(str(domain.folder / wanted.uri))
-    return Source(wanted.id, wanted.uri, wanted.license, _place(files, wanted, request), recipe=wanted)
+    return Source(wanted.id, wanted.uri, wanted.license, _open_train(files, wanted, request), recipe=wanted)
 
 
 def _open_local(text: str, request: PrepareRequest) -> Source:
     files = find_files(text.removeprefix("file://"))
     name = Path(text).expanduser().absolute().name
-    return Source(_plain_id(name), name, request.license or UNKNOWN_LICENSE, _place(files, None, request))
+    return Source(_plain_id(name), name, request.license or UNKNOWN_LICENSE, _open_train(files, None, request))
 
 
 def _open_address(url: str, request: PrepareRequest) -> Source:
@@ -147,8 +147,8 @@ def _open_address(url: str, request: PrepareRequest) -> Source:
         replace(file, shown=shown if file.member is None else f"{shown}/{file.member}")
         for file in find_files(str(path))
     ]
-    placed = _place(files, None, request)
-    return Source(_plain_id(path.name), shown, request.license or UNKNOWN_LICENSE, placed, f"sha256:{digest}")
+    opened = _open_train(files, None, request)
+    return Source(_plain_id(path.name), shown, request.license or UNKNOWN_LICENSE, opened, f"sha256:{digest}")
 
 
 def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) -> Source:
@@ -164,7 +164,7 @@ def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) ->
         DataFile(file.path, file.name, f"{uri}/{file.name}", split) for file, split in zip(read, splits, strict=True)
     ]
     name = recipe.id if recipe else _plain_id(uri.removeprefix(f"{HUB}datasets/").split("@")[0].split("/")[-1])
-    return Source(name, uri, license, _place(files, recipe, request), data.revision, recipe)
+    return Source(name, uri, license, _open_train(files, recipe, request), data.revision, recipe)
 
 
 def _listed(name: str | None, recipe: SourceRecipe) -> str:
@@ -182,7 +182,7 @@ def _hub_split(name: str | None, recipe: SourceRecipe | None) -> Split | None:
     return named_split(name or "")
 
 
-def _place(files: list[DataFile], recipe: SourceRecipe | None, request: PrepareRequest) -> tuple[DataFile, ...]:
+def _open_train(files: list[DataFile], recipe: SourceRecipe | None, request: PrepareRequest) -> tuple[DataFile, ...]:
     """Open up the train split where the user asks for shares: `--split-ratio` divides it among the unnamed splits."""
     if request.split_ratio is None or recipe is not None:
         return tuple(files)
