@@ -1,4 +1,4 @@
-"""The few numbers a row by which duplicates, splits and limits are decided: a hundred bytes a row, and no text."""
+"""The few numbers per row by which duplicates, splits and limits are decided: a hundred bytes per row, and no text."""
 
 from __future__ import annotations
 

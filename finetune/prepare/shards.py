@@ -1,6 +1,6 @@
 """Shards: what became of each block, as an Arrow file in the work folder; made in worker processes, read by the stages.
 
-A shard holds the rows of the corpus and, beside them, the few numbers a row by which the later stages decide, so that
+A shard holds the rows of the corpus and, beside them, the few numbers per row by which the later stages decide, so that
 no stage has to hold text. A shard is renamed into place when it is complete, and so a run that was interrupted finds
 what it has finished.
 """

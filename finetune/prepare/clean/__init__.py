@@ -1,1 +1,1 @@
-"""Text as every later step may expect it: repaired, judged, without what nobody wants to learn."""
+"""Text as every later step may expect it: repaired, filtered, without boilerplate and identifiers."""

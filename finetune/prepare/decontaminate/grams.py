@@ -43,7 +43,7 @@ WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
 
 BASE = np.uint64(0xD1342543DE82EF95)  # odd, 5 modulo 8: a full-period multiplier modulo 2^64
 LENGTH = np.uint64(0x9E3779B97F4A7C15)  # keeps whole texts of different lengths apart
-CACHED_WORDS, CACHED_LENGTH = 200_000, 40  # about 30 MB a process
+CACHED_WORDS, CACHED_LENGTH = 200_000, 40  # about 30 MB per process
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ THRESHOLD = 0.8  # Jaccard index of word 5-grams: Lee et al. 2022, near-duplicat
 # different rows share, hold more; a repeat of one of those rows also shares buckets of its own words with it. So a row
 # meets at most (bands × PIVOTS) others, and the time grows with the rows, however alike they are.
 PIVOTS = 8
-_NARROWEST = 4  # columns a band: with fewer, rows that are nothing alike share bands
+_NARROWEST = 4  # columns per band: with fewer, rows that are nothing alike share bands
 _SLICE = 1 << 12  # rows at once: 4 MiB where a column takes 8 bytes
 
 
@@ -37,7 +37,7 @@ class NearDuplicates:
 def near_duplicates(
     signatures: Columns, guards: npt.NDArray[np.uint64], rank: npt.NDArray[np.number], threshold: float = THRESHOLD
 ) -> NearDuplicates:
-    """Go through the rows from the lowest `rank` up, those of equal rank as they lie, and drop what is like a kept row.
+    """Go through the rows from the lowest `rank` up, rows of equal rank in their order, and drop what is like a kept row.
 
     Two rows are alike where at least `threshold` of their signatures' columns agree and their guards are equal. A
     dropped row names the first kept row that it is like. The result is that of comparing all pairs, short of PIVOTS.
@@ -116,7 +116,7 @@ def _buckets(
     """(bands, positions): the bucket that a row shares with others, or -1; (positions,): the first of all those rows.
 
     Rows share a bucket where their hashes of a band and the guard agree. 32 bits suffice: of a million rows a hundred
-    pairs a band agree by chance, and they are compared all the same.
+    pairs per band agree by chance, and they are compared all the same.
     """
     rows, columns = signatures.shape
     factors = multipliers(0, columns)

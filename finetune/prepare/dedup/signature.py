@@ -22,13 +22,13 @@ U64 = npt.NDArray[np.uint64]
 Starts = npt.NDArray[np.int64]
 Signatures = npt.NDArray[np.uint16]
 
-NGRAM = 5  # words a shingle: Lee et al. 2022 and Penedo et al. 2024 (FineWeb) both use 5
+NGRAM = 5  # words per shingle: Lee et al. 2022 and Penedo et al. 2024 (FineWeb) both use 5
 NUM_PERM = 128  # standard error sqrt(J(1-J)/128): 3.5 points at J = 0.8; Broder 1997
 # Of each minimum the lowest 16 bits are kept: two unequal ones agree in 1 of 65,536, far below that error, and a row is
 # 256 bytes. Li and König 2010, b-bit minwise hashing.
 SIGNATURE_DTYPE = np.uint16
 
-# Bytes of text a batch, and of these hashed at once: two arrays of 8 bytes a byte should stay in a core's cache.
+# Bytes of text per batch, and of these hashed at once: two arrays of 8 bytes per byte should stay in a core's cache.
 _BATCH, _PIECE = 1 << 20, 1 << 16
 _LONG_WORD = 1000  # bytes; longer ones (base64) are cut where a text is longer than a batch, to bound memory
 _BASE = 0x9E3779B97F4A7C15  # odd, hence with an inverse modulo 2^64: the golden ratio, Knuth 6.4

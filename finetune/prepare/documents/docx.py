@@ -3,7 +3,7 @@
 Read with mammoth (BSD-2-Clause), which gives HTML. On three files none of mammoth, python-docx and markitdown loses
 words (benchmarks/parts/document_readers.py; markitdown, which is mammoth with more dependencies, breaks one text by emphasis
 signs). But python-docx passes over tracked insertions, content controls and footnotes, and leaves numbering to its
-user. mammoth takes 470 ms a leaflet, nearly all of it for Word's usual styles; without them it is 50, python-docx 20.
+user. mammoth takes 470 ms per leaflet, nearly all of it for Word's usual styles; without them it is 50, python-docx 20.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Read with pypdfium2 (Apache-2.0 or BSD-3-Clause; PDFium itself is BSD-3-Clause), which gives the place, size and font of
 each line and the rules drawn. benchmarks/parts/document_readers.py: pypdfium2, pypdf (BSD) and pdfplumber (MIT) miss no text
-of three files and all keep the running head, at 5, 13 and 280 ms a file; with what pdf_layout.py, pdf_tables.py and
+of three files and all keep the running head, at 5, 13 and 280 ms per file; with what pdf_layout.py, pdf_tables.py and
 reflow.py add (order of columns, tables, headings, no running heads), it is 20 ms. PyMuPDF is AGPL.
 """
 

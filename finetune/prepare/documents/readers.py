@@ -1,6 +1,6 @@
 """Documents: files that are no tables of rows, read into a title and sections of Markdown.
 
-One module a format, imported when a file of it is met. Each names the library it reads with and why, by figures of
+One module per format, imported when a file of it is met. Each names the library it reads with and why, by figures of
 benchmarks/parts/document_readers.py.
 """
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from finetune.errors import Unusable
 
-MAX_PARTS = 10_000  # a book of one file a page has fewer
+MAX_PARTS = 10_000  # a book of one file per page has fewer
 MAX_UNPACKED = 512 * 2**20  # bytes of all parts together, pictures included
 MAX_RATIO = 250  # unpacked to packed, as for other archives: XML is about 10
 MAX_PART = 64 * 2**20  # bytes of one part that is read: XML, of which the tree takes about ten times as much

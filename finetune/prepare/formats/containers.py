@@ -29,7 +29,7 @@ else:
 MAX_UNPACKED = 256 * 2**30  # bytes out of one file: more than a shard of any public corpus
 MAX_RATIO = 250  # unpacked to packed: text is 3 to 20, logs up to about 100, deflate can reach 1,032
 RATIO_FREE = 64 * 2**20  # bytes that do no harm whatever their ratio: a small file of blanks is no bomb
-MAX_MEMBERS = 100_000  # of one archive: its table of contents is held in memory, about 1 KiB a member
+MAX_MEMBERS = 100_000  # of one archive: its table of contents is held in memory, about 1 KiB per member
 MAX_NAME = 1024  # characters of a member's name
 
 COMPRESSIONS = (".gz", ".zst")
