@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.artifacts import Corpus, ensure_replaceable
+from finetune.artifacts import Corpus, ensure_replaceable, write_jsonl
 from finetune.cards.corpus_page import CorpusFacts, corpus_page
 from finetune.cards.dataset_card import card_text
 from finetune.corpus.store import writing_corpus
@@ -30,7 +30,7 @@ from finetune.prepare.select import Decided, decide
 from finetune.prepare.shards import Shard, collect_rows
 from finetune.prepare.sources.source import Source, open_earlier, open_sources
 from finetune.prepare.work_folder import open_work_folder
-from finetune.prepare.write import Tally, describe_request, write_lines, write_rows
+from finetune.prepare.write import Tally, describe_request, write_rows
 from finetune.recipe import CUSTOM_DOMAIN, Domain, load_domain
 from finetune.records import SPLITS
 
@@ -114,8 +114,8 @@ def _write(
         described = _described(asked.sources, parts, shards, tally)
         facts = _facts(asked, writer.counts, tally, described, decided, shards)
         dropped = {reason: number for (_, reason), number in sorted(tally.dropped.items())}
-        write_lines(writer.folder / "clusters.jsonl", decided.clusters or [])
-        write_lines(writer.folder / "contamination.jsonl", decided.hits)
+        write_jsonl(writer.folder / "clusters.jsonl", decided.clusters or [])
+        write_jsonl(writer.folder / "contamination.jsonl", decided.hits)
         (writer.folder / "corpus.html").write_text(corpus_page(facts), "utf-8")
         writer.manifest["config"] = describe_request(request, [source.uri for source in asked.sources], domain)
         writer.manifest["parents"] = {source.id: source.revision for source in asked.earlier}

@@ -142,7 +142,7 @@ def _drop_near(
         return []
     rank = np.empty(len(table.reason), np.int64)
     rank[order] = np.arange(len(order))
-    path = folder / "signatures.part"
+    path = folder / "signatures.tmp"
     signatures = _signatures(shards, rows, path)
     found = near_duplicates(signatures, table.guard[rows], rank[rows], threshold)
     groups = []

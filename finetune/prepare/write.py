@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,6 @@ def _count(tally: Tally, table: pa.Table) -> None:
         tally.by_source[source] += 1
         if label is not None:
             tally.labels[source][label] += 1
-
-
-def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """JSON Lines."""
-    with path.open("w", encoding="utf-8") as out:
-        for record in records:
-            out.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def describe_request(request: PrepareRequest, uris: Sequence[str], domain: Domain | None) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finetune.artifacts import Corpus
+from finetune.artifacts import Corpus, sha256_of
 from finetune.errors import InputError
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import DataFile, suffix_of
@@ -84,11 +83,7 @@ def open_earlier(request: PrepareRequest) -> list[Source]:
             f"earlier-{number}",
             corpus.path.name,
             UNKNOWN_LICENSE,
-            tuple(
-                DataFile(path, path.name, str(path), split)
-                for split in SPLITS
-                if (path := corpus.data_file(split)) is not None
-            ),
+            tuple(DataFile(path, path.name, str(path), split) for split in SPLITS for path in corpus.files(split)),
             corpus.fingerprint,
             earlier=True,
         )
@@ -141,14 +136,12 @@ def _open_local(text: str, request: PrepareRequest) -> Source:
 
 def _open_address(url: str, request: PrepareRequest) -> Source:
     path, shown = download(url), public_address(url)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     files = [
         replace(file, shown=shown if file.member is None else f"{shown}/{file.member}")
         for file in find_files(str(path))
     ]
     placed = _place(files, None, request)
-    return Source(_plain_id(path.name), shown, request.license or UNKNOWN_LICENSE, placed, f"sha256:{digest}")
+    return Source(_plain_id(path.name), shown, request.license or UNKNOWN_LICENSE, placed, f"sha256:{sha256_of(path)}")
 
 
 def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) -> Source:
