@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -61,7 +61,7 @@ class Artifact:
         path = Path(path)
         if not path.is_dir() or not any(path.iterdir()):
             raise MissingStageError(cls.kind, path, command or cls.made_by)
-        manifest = _read_manifest(path, cls.kind, command or cls.made_by)
+        manifest = _verified_manifest(path, cls.kind, command or cls.made_by)
         for name, expected in manifest["files"].items():
             file = path / name
             if not file.is_file():
@@ -92,14 +92,13 @@ class Corpus(Artifact):
     kind = "corpus"
     made_by = "slmtune prepare --domain DOMAIN"
 
-    def data_file(self, split: Split) -> Path | None:
-        """The parquet file of a split, or None where the split is empty."""
-        found = sorted((self.path / "data").glob(f"{split}-*.parquet"))
-        return found[0] if found else None
+    def files(self, split: Split) -> tuple[Path, ...]:
+        """The Parquet files of a split in order; none where the split is empty."""
+        return tuple(sorted((self.path / "data").glob(f"{split}-*.parquet")))
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows a split."""
+        """Rows per split."""
         return {split: int(self.manifest["counts"].get(split, 0)) for split in SPLITS}
 
 
@@ -124,13 +123,38 @@ class EvalReport(Artifact):
     made_by = "slmtune eval --domain DOMAIN"
 
 
+def open_any(path: Path, kinds: Sequence[type[Artifact]]) -> Artifact:
+    """Open and verify an artifact that may be of any of `kinds`.
+
+    Raises:
+        ArtifactError: it is damaged, of another kind, or none.
+    """
+    manifest = read_manifest(path)
+    wanted = f"Give one of: {', '.join(kind.kind for kind in kinds)}"
+    if manifest is None:
+        raise ArtifactError(f"{path} holds nothing that slmtune made: it has no {MANIFEST}. {wanted}")
+    if not manifest:
+        raise ArtifactError(f"{path} is damaged: {MANIFEST} cannot be read")
+    for kind in kinds:
+        if kind.kind == manifest["kind"]:
+            return kind.open(path)
+    raise ArtifactError(f"{path} is of the kind {manifest['kind']!r}. {wanted}")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What the manifest in a folder says, not verified: None without one, empty where it cannot be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except OSError:
+        return None
+    except ValueError:
+        return {}
+    named = isinstance(manifest, dict) and isinstance(manifest.get("kind"), str)
+    return manifest if named and isinstance(manifest.get("files"), dict) else {}
+
+
 @contextmanager
-def writing(
-    out: Path,
-    kind: type[Artifact],
-    *,
-    overwrite: bool,
-) -> Iterator[ArtifactWriter]:
+def writing(out: Path, kind: type[Artifact], *, overwrite: bool) -> Iterator[ArtifactWriter]:
     """Build an artifact in a sibling folder and rename it to `out` when the block ends without an error.
 
     Raises:
@@ -139,15 +163,36 @@ def writing(
     """
     out = Path(os.path.abspath(out))
     ensure_replaceable(out, overwrite=overwrite)
-    staging = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
-    make_folder(staging)
-    try:
+    with write_aside(out, sync=True) as staging:
+        make_folder(staging)
         writer = ArtifactWriter(staging, kind)
         yield writer
         writer.finish()
-        replace_folder(staging, out)
+
+
+@contextmanager
+def write_aside(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Hand out a name beside `path` for a file or folder, which is renamed to `path` if the block ends without an error.
+
+    What was at `path` stays until then, and what a failed block wrote is removed. `sync` makes the renaming survive a
+    power cut; the files in a folder are the caller's to flush.
+    """
+    staging = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        yield staging
+        if sync:
+            fsync(staging)
+        old = staging.with_suffix(".old")
+        if path.is_dir():  # one with files cannot be renamed over
+            os.replace(path, old)
+        os.replace(staging, path)
+        if sync:
+            fsync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        with suppress(OSError):  # renamed, removed, or never there
+            staging.unlink()
 
 
 class ArtifactWriter:
@@ -211,18 +256,8 @@ def make_folder(path: Path) -> None:
         ) from None
 
 
-def replace_folder(staging: Path, out: Path) -> None:
-    """Rename `staging` to `out`; what was there stays until the new folder is complete."""
-    old = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.old"
-    if out.exists():
-        os.replace(out, old)
-    os.replace(staging, out)
-    fsync(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def remove_leftovers(out: Path) -> None:
-    """Remove the folders that killed processes left beside `out`; only for who alone may write there."""
+    """Remove the folders that killed processes left beside `out`; the caller has to know that no process writes there."""
     endings = ["tmp", "old"] if out.exists() else ["tmp"]  # killed while replacing, the old one may be all there is
     for ending in endings:
         for folder in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}.{ending}"):
@@ -235,20 +270,17 @@ def fingerprint_of(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _read_manifest(path: Path, kind: str, command: str) -> dict[str, Any]:
-    file = path / MANIFEST
-    if not file.is_file():
+def _verified_manifest(path: Path, kind: str, command: str) -> dict[str, Any]:
+    manifest = read_manifest(path)
+    if manifest is None:
         raise ArtifactError(f"{path} is not a complete {kind}: it has no {MANIFEST}. Make it with: {command}")
-    try:
-        manifest: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        found, version, complete = manifest["kind"], manifest["schema_version"], fingerprint_of(manifest)
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
-        raise ArtifactError(f"{file} cannot be read. Make the {kind} again with: {command}") from None
-    if found != kind:
-        raise ArtifactError(f"{path} holds a {found}, not a {kind}")
-    if version != SCHEMA_VERSION:
-        raise ArtifactError(f"{file} has schema version {version}; this slmtune reads {SCHEMA_VERSION}")
-    if manifest.get("fingerprint") != complete:
+    if not manifest:
+        raise ArtifactError(f"{path / MANIFEST} cannot be read. Make the {kind} again with: {command}")
+    if manifest["kind"] != kind:
+        raise ArtifactError(f"{path} holds a {manifest['kind']}, not a {kind}")
+    if (version := manifest.get("schema_version")) != SCHEMA_VERSION:
+        raise ArtifactError(f"{path / MANIFEST} has schema version {version}; this slmtune reads {SCHEMA_VERSION}")
+    if manifest.get("fingerprint") != fingerprint_of(manifest):
         raise ArtifactError(
             f"{path} is damaged: {MANIFEST} was edited after it was written. Make it again with: {command}"
         )
@@ -269,6 +301,12 @@ def library_versions() -> dict[str, str]:
 def write_json(path: Path, data: object) -> None:
     """Write indented UTF-8 JSON with a final newline."""
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON Lines: one UTF-8 object per line."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def sha256_of(path: Path) -> str:

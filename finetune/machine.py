@@ -1,11 +1,70 @@
-"""How much memory this process has used, and giving back what it no longer needs."""
+"""What this machine has: memory in all and free, where models run, and bytes as people write them."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from finetune.errors import InputError
+
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+# Files of a cgroup: limit and use in bytes, and the keys of memory.stat for the page cache, in version 2 and 1
+# (Linux, admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst).
+CGROUP_V2 = ("memory.max", "memory.current", ("inactive_file", "active_file"))
+CGROUP_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def free_memory() -> int:
+    """Bytes of main memory that a new process can have, within the limits of the containers that this one runs in."""
+    import psutil  # here: `slmtune --help` imports this module
+
+    limits = (_free_in(folder, CGROUP_V2) for folder in _own_cgroups("", CGROUPS))
+    older = (_free_in(folder, CGROUP_V1) for folder in _own_cgroups("memory", CGROUPS / "memory"))
+    free = [int(psutil.virtual_memory().available), *limits, *older]
+    return min(found for found in free if found is not None)
+
+
+def _own_cgroups(controller: str, root: Path) -> Iterator[Path]:
+    """The folder of this process's cgroup and those above it: each may have a limit.
+
+    Inside a container the path may be the host's and not exist here; the root is then the container's own.
+    """
+    with suppress(OSError):
+        for line in OWN_CGROUPS.read_text("utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)  # number:controllers:path; no controllers in version 2
+            if controller in controllers.split(","):
+                folder = root / path.lstrip("/")
+                yield from (folder, *(parent for parent in folder.parents if parent.is_relative_to(root)))
+
+
+def _free_in(folder: Path, files: tuple[str, str, tuple[str, str]]) -> int | None:
+    """Bytes between a cgroup's use and its limit; None without a limit.
+
+    The use counts the page cache, which a large download or data set fills up to the limit, and which the kernel gives
+    back on demand: pages of files on the LRU lists are what it reclaims first (admin-guide/cgroup-v2.rst, memory.stat).
+    """
+    limit, current, cached = files
+    with suppress(OSError, ValueError):  # the root has no limit, and "max" is no number
+        allowed, used = int((folder / limit).read_text()), int((folder / current).read_text())
+        with suppress(OSError, ValueError):
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            used -= sum(int(stat.get(key, 0)) for key in cached)
+        return max(0, allowed - max(0, used))
+    return None
+
+
+def device_name() -> str:
+    """Where models run: the first GPU, else the CPU."""
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 def peak_bytes() -> int:
@@ -24,3 +83,24 @@ def give_back() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc; musl has none
         if trim is not None:
             trim(0)
+
+
+def format_bytes(count: float) -> str:
+    """Bytes in the largest unit that keeps a digit before the point, as 1.9 GiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def read_size(text: str) -> int:
+    """Bytes of a size such as 8GiB, 500 MB or 12g; the units are powers of 1,024.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if found is None or float(found[1]) == 0:
+        raise InputError(f"{text!r} is no size of memory. Write it as 8GiB or 500MiB")
+    return int(float(found[1]) * UNITS[found[2].upper()])

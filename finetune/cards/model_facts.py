@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.artifacts import Adapter, Model
+from finetune.machine import format_bytes
 
 UNKNOWN_LICENSES = {"", "other", "unknown"}
 COMPARED_WITH = {"exact": "adapter over the same weights", "drift": "adapter over its base as trained"}
@@ -93,7 +94,7 @@ class Subject:
             "Training loss": _joined(result, "train_loss"),
             "Held-out loss": _joined(result, "eval_loss"),
             "Time in seconds": _joined(result, "seconds"),
-            "Peak memory": f"{memory / 2**30:.2f} GiB" if memory else "",
+            "Peak memory": format_bytes(memory) if memory else "",
         }
         return [[name, cell(value)] for name, value in rows.items() if value]
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from finetune.machine import format_bytes
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -165,7 +167,7 @@ class Progress:
         detail = ""
         if seconds > 1 and moved > 0:
             rate = moved / seconds
-            shown = f"{size(rate)}/s" if unit == "bytes" else f"{rate:.0f} {unit}/s"
+            shown = f"{format_bytes(rate)}/s" if unit == "bytes" else f"{rate:.0f} {unit}/s"
             detail = f"{shown}, {duration((total - done) / rate)} left"
         self.update(stage, done, total, detail)
 
@@ -222,15 +224,6 @@ def facts(rows: Mapping[str, object]) -> str:
 def duration(seconds: float) -> str:
     """Minutes and seconds, as 3:07."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def size(bytes_: float) -> str:
-    """Bytes in the largest unit that keeps a digit before the point, as 1.9 GiB."""
-    for unit in ("B", "KiB", "MiB"):
-        if bytes_ < 1024:
-            return f"{bytes_:.0f} {unit}"
-        bytes_ /= 1024
-    return f"{bytes_:.1f} GiB"
 
 
 def _text(made: Table) -> str:

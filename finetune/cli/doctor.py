@@ -23,6 +23,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from finetune.hub.settings import is_offline
+from finetune.machine import free_memory
 from finetune.models import pypi_wheel
 from finetune.recipe import DEFAULT_MODEL
 
@@ -173,9 +174,9 @@ def _check_bitsandbytes() -> Check:
 def _check_memory() -> Check:
     import psutil
 
-    memory = psutil.virtual_memory()
-    detail = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB are free"
-    if memory.available >= MIN_MEMORY:
+    free = free_memory()
+    detail = f"{free / GIB:.1f} of {psutil.virtual_memory().total / GIB:.1f} GiB are free"
+    if free >= MIN_MEMORY:
         return Check("memory", True, detail, required=False)
     detail += f"; training on the CPU with the default settings wants {MIN_MEMORY // GIB}"
     fix = "Close other programs, or train with --per-device-train-batch-size 2 --gradient-accumulation-steps 4"

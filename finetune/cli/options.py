@@ -176,7 +176,8 @@ def recipe_fields(model: type[BaseModel], only: Sequence[str] = ()) -> Callable[
 
 def device(gpu: str | None, memory: str | None) -> Device | None:
     """The machine that --gpu or --memory describe; None: this one."""
-    from finetune.plan.device import Device, read_size
+    from finetune.machine import read_size
+    from finetune.plan.device import Device
 
     if gpu and memory:
         raise click.UsageError("Give --gpu or --memory: training runs on one of them.")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune.artifacts import make_folder, replace_folder
+from finetune.artifacts import make_folder, write_aside
 from finetune.errors import InputError
 from finetune.recipe import CUSTOM_DOMAIN, domain_names, load_domain
 
@@ -27,20 +25,16 @@ def new_domain(name: str, folder: Path) -> Path:
     if folder.exists() or folder.is_symlink():
         raise InputError(f"{folder} exists already, and nothing in it is touched. Choose another name or --output-dir")
     values = {"__name__": name, "__title__": name.replace("-", " ").capitalize(), "__folder__": folder.resolve().name}
-    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
-        make_folder(staging)
-        for path, text in _template_files():
-            target = staging / path
-            make_folder(target.parent)
-            for mark, value in values.items():
-                text = text.replace(mark, value)
-            target.write_text(text, "utf-8")
-        replace_folder(staging, folder)
+        with write_aside(folder) as staging:
+            for path, text in _template_files():
+                target = staging / path
+                make_folder(target.parent)
+                for mark, value in values.items():
+                    text = text.replace(mark, value)
+                target.write_text(text, "utf-8")
     except OSError as error:
         raise InputError(f"Cannot write {folder}: {error.strerror or error}. Choose another --output-dir") from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     load_domain(str(folder))  # the template is a valid recipe with any name
     return folder
 

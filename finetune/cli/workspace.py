@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.artifacts import MANIFEST
+from finetune.artifacts import read_manifest
 from finetune.errors import InputError
 from finetune.recipe import CUSTOM_DOMAIN, load_domain
 
@@ -76,6 +76,6 @@ def served_artifact(workspace: Workspace) -> Path:
         InputError: neither is there; names the command.
     """
     for path in (workspace.adapter, workspace.model):
-        if (path / MANIFEST).is_file():
+        if read_manifest(path) is not None:
             return path
     raise InputError(f"There is no adapter at {workspace.adapter}. Make it with: {workspace.command('train')}")

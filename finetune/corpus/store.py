@@ -40,10 +40,8 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 def read_split(corpus: Corpus, split: Split) -> list[Example]:
     """The rows of a split in order; none where the split is empty."""
-    file = corpus.data_file(split)
-    if file is None:
-        return []
-    return [to_example(row) for row in parquet.read_table(file, schema=SCHEMA).to_pylist()]
+    tables = (parquet.read_table(file, schema=SCHEMA) for file in corpus.files(split))
+    return [to_example(row) for table in tables for row in table.to_pylist()]
 
 
 class CorpusWriter:

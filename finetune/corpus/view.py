@@ -195,9 +195,7 @@ def _read(corpus: Corpus, positions: list[int]) -> Iterator[tuple[Split, Example
 
 
 def _files(corpus: Corpus) -> Iterator[tuple[Split, Path]]:
-    for split in SPLITS:
-        for file in sorted((corpus.path / "data").glob(f"{split}-*.parquet")):
-            yield split, file
+    return ((split, file) for split in SPLITS for file in corpus.files(split))
 
 
 def _measure(

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from finetune.artifacts import Adapter, ArtifactWriter, Corpus, EvalReport, ensure_replaceable, write_json, writing
+from finetune.artifacts import (
+    Adapter,
+    ArtifactWriter,
+    Corpus,
+    EvalReport,
+    ensure_replaceable,
+    write_json,
+    write_jsonl,
+    writing,
+)
 from finetune.cards import eval_report
 from finetune.evaluate import metrics, scoring, significance
 from finetune.evaluate.request import EvalRequest, EvalResult, Progress, TaskScore
@@ -150,5 +158,4 @@ def _write(
     )
     write_json(writer.folder / "report.json", data)
     (writer.folder / "report.html").write_text(eval_report.as_html(data, adapter.manifest), "utf-8")
-    lines = (json.dumps(sample, ensure_ascii=False) for sample in samples)
-    (writer.folder / "samples.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    write_jsonl(writer.folder / "samples.jsonl", samples)

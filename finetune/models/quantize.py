@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from finetune.machine import format_bytes, free_memory
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -54,7 +56,6 @@ def unpack_on_cpu(model: nn.Module) -> bool:
     gradient is wanted; unpacking once gives the same numbers sooner, for 8 times the memory. Done where that takes at
     most half of the free memory. Returns whether it was done.
     """
-    import psutil
     import torch
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit
@@ -66,8 +67,8 @@ def unpack_on_cpu(model: nn.Module) -> bool:
     needed = sum(
         layer.in_features * layer.out_features * torch.finfo(layer.compute_dtype).bits // 8 for _, layer in layers
     )
-    if needed > MEMORY_SHARE * psutil.virtual_memory().available:
-        log.info("Weights stay packed in 4 bit: unpacking them would take %.1f GiB.", needed / 2**30)
+    if needed > MEMORY_SHARE * free_memory():
+        log.info("Weights stay packed in 4 bit: unpacking them would take %s.", format_bytes(needed))
         return False
     for name, layer in layers:
         plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")

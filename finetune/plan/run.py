@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.errors import InputError
+from finetune.machine import format_bytes
 from finetune.models.presets import PRESETS
 from finetune.plan.device import Device, this_device
 from finetune.plan.memory import Batch, Breakdown, RowSizes, estimate, full_batch
@@ -48,8 +49,8 @@ class Plan:
         """One line."""
         where = "GPU" if self.device == "gpu" else "machine"
         return (
-            f"Training takes about {_gib(self.peak_bytes)} at its peak ({self.batch_tokens} tokens a forward pass); this "
-            f"{where} has {_gib(self.free_bytes)} free."
+            f"Training takes about {format_bytes(self.peak_bytes)} at its peak ({self.batch_tokens} tokens a forward pass); "
+            f"this {where} has {format_bytes(self.free_bytes)} free."
         )
 
 
@@ -113,13 +114,13 @@ def require_fit(made: Plan) -> None:
         return
     where = "this GPU has" if made.device == "gpu" else "this machine has"
     wayout = (
-        f"Try: {made.suggestion.options} (about {_gib(made.suggestion.peak_bytes)})"
+        f"Try: {made.suggestion.options} (about {format_bytes(made.suggestion.peak_bytes)})"
         if made.suggestion
         else "Nothing smaller that slmtune knows fits either: free memory, or use a larger machine"
     )
     raise InputError(
-        f"Training {made.model} needs about {_gib(made.peak_bytes)} ({made.peak_bytes} bytes) and {where} "
-        f"{_gib(made.free_bytes)} ({made.free_bytes} bytes) free. {wayout}"
+        f"Training {made.model} needs about {format_bytes(made.peak_bytes)} ({made.peak_bytes} bytes) and {where} "
+        f"{format_bytes(made.free_bytes)} ({made.free_bytes} bytes) free. {wayout}"
     )
 
 
@@ -188,7 +189,3 @@ def _options(recipe: AdapterRecipe, changed: AdapterRecipe) -> str:
             flag = f"--{name.replace('_', '-')}"
             options.append(flag if value is True else f"{flag} {value}")
     return " ".join(options)
-
-
-def _gib(bytes_: int) -> str:
-    return f"{bytes_ / 2**30:.2f} GiB"

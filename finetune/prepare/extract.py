@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from finetune.artifacts import write_aside
 from finetune.errors import InputError, Unusable
 from finetune.prepare.clean.boilerplate import LineCounter
 from finetune.prepare.documents.document_file import load_document, save_document
@@ -56,7 +56,6 @@ def _extract_one(item: tuple[DataFile, Path]) -> Unusable | None:
         return error
     except InputError as error:
         return Unusable("unreadable", str(error).removeprefix(f"{file.shown}: "))
-    partial_file = path.with_suffix(".part")
-    save_document(document, partial_file)
-    os.replace(partial_file, path)
+    with write_aside(path) as staging:
+        save_document(document, staging)
     return None

@@ -149,7 +149,7 @@ def _drop_near(table: RowTable, shards: Sequence[Shard], threshold: float, folde
         return []
     rank = np.empty(len(table.reason), np.int64)
     rank[order] = np.arange(len(order))
-    path = folder / "signatures.part"
+    path = folder / "signatures.tmp"
     near = near_duplicates(_signatures(shards, rows, path), table.guard[rows], rank[rows], threshold)
     path.unlink(missing_ok=True)
     groups = []

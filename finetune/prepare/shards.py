@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetune.artifacts import write_aside
 from finetune.corpus.store import SCHEMA
 from finetune.prepare.decontaminate.eval_index import Match
 from finetune.prepare.dedup.guard import guard
@@ -86,10 +86,12 @@ def make_shard(job: Job, block: Block) -> Path:
     }
     table = _table(job, rows).replace_schema_metadata({"slmtune": json.dumps(counts)})
     path = shard_path(job.folder, block.number)
-    partial = path.with_suffix(".part")
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    with (
+        write_aside(path) as staging,
+        pa.OSFile(str(staging), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
         writer.write_table(table)
-    os.replace(partial, path)
     return path
 
 

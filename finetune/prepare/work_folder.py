@@ -42,8 +42,8 @@ def open_work_folder(request: PrepareRequest, sources: Sequence[Source], evals: 
         make_folder(folder)
         folder.chmod(0o700)
         (folder / KEY).write_text(key, "utf-8")
-    for partial in folder.glob("*.part"):
-        partial.unlink()
+    for unfinished in folder.glob("*.tmp"):
+        unfinished.unlink()
     try:
         yield folder
     except SlmtuneError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.artifacts import write_jsonl
 from finetune.cards.corpus_facts import CorpusFacts, SourceFacts
 from finetune.cards.corpus_page import corpus_page
 from finetune.cards.dataset_card import card_text
@@ -44,11 +44,11 @@ def write_corpus(
     request = inputs.request
     with writing_corpus(request.output_dir, overwrite=request.overwrite) as writer:
         dropped: Counter[tuple[str, str]] = Counter()
-        write_lines(writer.folder / "drops.jsonl", _count(_all_drops(drops, shards, table), dropped))
+        write_jsonl(writer.folder / "drops.jsonl", _count(_all_drops(drops, shards, table), dropped))
         counts = _write_rows(writer, shards, table, on_progress)
         facts = _facts(inputs, parts, shards, table, selection, writer, counts, dropped)
-        write_lines(writer.folder / "clusters.jsonl", map(asdict, selection.clusters or ()))
-        write_lines(writer.folder / "contamination.jsonl", map(asdict, facts.hits))
+        write_jsonl(writer.folder / "clusters.jsonl", map(asdict, selection.clusters or ()))
+        write_jsonl(writer.folder / "contamination.jsonl", map(asdict, facts.hits))
         (writer.folder / "corpus.html").write_text(corpus_page(facts), "utf-8")
         writer.manifest["config"] = describe_request(request, [source.uri for source in inputs.sources], inputs.domain)
         writer.manifest["parents"] = {source.id: source.revision for source in inputs.earlier}
@@ -94,13 +94,6 @@ def _write_rows(writer: CorpusWriter, shards: Sequence[Shard], table: RowTable, 
                 counts[source][label] += 1
         on_progress("write", number, len(shards), "shards")
     return counts
-
-
-def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """JSON Lines."""
-    with path.open("w", encoding="utf-8") as out:
-        for record in records:
-            out.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 # --- what the corpus tells of itself ----------------------------------------------------------------------------------

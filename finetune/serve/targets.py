@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.artifacts import MANIFEST, Adapter, Model
+from finetune.artifacts import Adapter, Model, open_any, read_manifest
 from finetune.errors import InputError
 from finetune.models.find import BaseModel, base_of, find_base
 from finetune.models.load import attach_adapter, load, load_adapter, load_merged, load_tokenizer
@@ -92,10 +91,11 @@ def _open_adapters(
 def _open(target: ServeTarget) -> Opened:
     """The artifact in a folder, or the base model of a name or plain folder."""
     folder = Path(target.path)
-    kind = _kind_of(folder)
-    if kind == Model.kind:
-        return Model.open(folder)
-    if kind is None and (_is_name(target.path) or (folder / "config.json").is_file()):
+    if read_manifest(folder) is not None:
+        opened = open_any(folder, (Adapter, Model))
+        assert isinstance(opened, Adapter | Model)
+        return opened
+    if _is_name(target.path) or (folder / "config.json").is_file():
         return find_base(str(target.path))
     return Adapter.open(folder)  # or its complaint about what is there instead
 
@@ -103,17 +103,6 @@ def _open(target: ServeTarget) -> Opened:
 def _is_name(path: Path | str) -> bool:
     """Whether this is a preset or a Hub id rather than a place on the disk."""
     return isinstance(path, str) and path.count("/") < 2 and not path.startswith((".", "~", "/"))
-
-
-def _kind_of(folder: Path) -> str | None:
-    """The kind that a manifest states, `""` where it cannot be read, None without one."""
-    file = folder / MANIFEST
-    if not file.is_file():
-        return None
-    try:
-        return str(json.loads(file.read_text("utf-8"))["kind"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 def _precision(adapter: Adapter) -> tuple[bool, str]:

@@ -33,10 +33,20 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     assert corpus.counts == {"train": 4, "validation": 0, "test": 1}
 
 
+def test_all_shards_of_a_split_are_rows_to_train_on(tmp_path: Path) -> None:
+    """A corpus from elsewhere may have several Parquet files per split."""
+    corpus = write_corpus(tmp_path / "c", {"train": ROWS})
+    (file,) = corpus.files("train")
+    table = parquet.read_table(file)
+    file.unlink()
+    for number, part in enumerate((table.slice(0, 1), table.slice(1))):
+        parquet.write_table(part, corpus.path / "data" / f"train-0000{number}-of-00002.parquet")
+    assert read_split(corpus, "train") == ROWS
+
+
 def test_files_have_the_promised_columns_even_where_a_column_is_empty(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "c", {"train": ROWS[1:2]})
-    file = corpus.data_file("train")
-    assert file is not None
+    (file,) = corpus.files("train")
     assert parquet.read_schema(file).equals(SCHEMA)
     assert not (corpus.path / "data" / "test-00000-of-00001.parquet").exists()
 

@@ -235,8 +235,7 @@ def test_rows_are_read_a_batch_at_a_time_and_row_groups_without_need_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = write_corpus(tmp_path / "c", {"train": many(100)})
-    file = opened.data_file("train")
-    assert file is not None
+    (file,) = opened.files("train")
     parquet.write_table(parquet.read_table(file), file, row_group_size=20)
     read: list[int] = []
     iter_batches = parquet.ParquetFile.iter_batches

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from finetune.corpus.store import write_corpus
 from finetune.errors import InputError
+from finetune.machine import read_size
 from finetune.models.presets import PRESETS
 from finetune.plan import Device, RowSizes, plan, split_to_fit
-from finetune.plan.device import read_size
 from finetune.plan.memory import Batch, kept_bytes
 from finetune.plan.published import PUBLISHED
 from finetune.plan.shapes import FAMILIES, make_shape

@@ -234,8 +234,7 @@ def test_an_output_that_cannot_be_written_is_named(prepared: Preparer, tmp_path:
 
 def test_a_damaged_corpus_is_refused(prepared: Preparer, tmp_path: Path) -> None:
     made = prepared(write_jsonl(tmp_path / "train.jsonl", questions(3)))
-    file = made.corpus.data_file("train")
-    assert file is not None
+    (file,) = made.corpus.files("train")
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(ArtifactError, match=r"train-00000-of-00001\.parquet has changed"):
         Corpus.open(made.corpus.path)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from finetune.cli.console import facts, size, table
+from finetune.cli.console import facts, table
+from finetune.machine import format_bytes
 
 if TYPE_CHECKING:
     from finetune.plan import Plan
@@ -21,16 +22,16 @@ PARTS = {
 
 def render_plan(made: Plan) -> str:
     """Where the memory goes, whether it is there, and what would fit."""
-    rows = [[f"{name}: {text}", size(getattr(made.breakdown, name))] for name, text in PARTS.items()]
-    rows.append([f"peak, with {made.batch_tokens} tokens a forward pass", size(made.peak_bytes)])
+    rows = [[f"{name}: {text}", format_bytes(getattr(made.breakdown, name))] for name, text in PARTS.items()]
+    rows.append([f"peak, with {made.batch_tokens} tokens a forward pass", format_bytes(made.peak_bytes)])
     place = "GPU memory" if made.device == "gpu" else "memory"
     found = {
         "model": f"{made.model} ({made.parameters / 1e6:,.0f} M parameters, {_precision(made)})",
         "batch": f"{made.batch_size} rows of at most {made.max_length} tokens",
-        "fits": f"{'yes' if made.fits else 'no'}: {size(made.peak_bytes)} of {size(made.free_bytes)} {place}",
+        "fits": f"{'yes' if made.fits else 'no'}: {format_bytes(made.peak_bytes)} of {format_bytes(made.free_bytes)} {place}",
     }
     if made.suggestion:
-        found["what fits"] = f"{made.suggestion.options} ({size(made.suggestion.peak_bytes)})"
+        found["what fits"] = f"{made.suggestion.options} ({format_bytes(made.suggestion.peak_bytes)})"
     elif not made.fits:
         found["what fits"] = "nothing smaller that slmtune knows"
     return f"{table(['part', 'bytes'], rows)}\n\n{facts(found)}"

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.cli.console import duration, facts, size, table
+from finetune.cli.console import duration, facts, table
 from finetune.cli.workspace import RUNS
 from finetune.errors import InputError
+from finetune.machine import format_bytes
 
 if TYPE_CHECKING:
     from finetune.cli.doctor import DoctorReport
@@ -101,7 +102,7 @@ def plan(made: TrainPlan) -> str:
 def _memory(made: TrainPlan) -> str:
     if made.memory is None:
         return "unknown for this family of models"
-    found = f"{size(made.memory.peak_bytes)} of {size(made.memory.free_bytes)} free"
+    found = f"{format_bytes(made.memory.peak_bytes)} of {format_bytes(made.memory.free_bytes)} free"
     if made.memory.fits:
         return found
     return f"{found}: does not fit" + (f"; try {made.memory.suggestion.options}" if made.memory.suggestion else "")
@@ -116,7 +117,7 @@ def trained(result: TrainResult, workspace: Workspace) -> str:
             "loss": f"{result.train_loss:.4f} in training, {_loss(result.eval_loss)} held out",
             "speed": f"{result.tokens_per_second:.0f} tokens/s ({result.tokens} tokens, "
             f"{result.supervised_tokens} supervised)",
-            "peak memory": size(result.peak_memory_bytes),
+            "peak memory": format_bytes(result.peak_memory_bytes),
             "time": duration(result.seconds),
             "next": workspace.command("eval"),
         }
@@ -136,7 +137,7 @@ def evaluated(result: EvalResult, workspace: Workspace) -> str:
             facts(
                 {
                     "report": result.report,
-                    "peak memory": size(result.peak_memory_bytes),
+                    "peak memory": format_bytes(result.peak_memory_bytes),
                     "time": duration(result.seconds),
                     "next": workspace.command("merge"),
                 }
@@ -180,7 +181,7 @@ def merged(result: MergeResult, workspace: Workspace) -> str:
                 {
                     "model": f"{result.model} (onto the {result.onto} weights, "
                     f"{'verified' if result.verified else 'unverified'})",
-                    "peak memory": size(result.peak_memory_bytes),
+                    "peak memory": format_bytes(result.peak_memory_bytes),
                     "time": duration(result.seconds),
                     "next": workspace.command("serve"),
                 }
@@ -196,7 +197,7 @@ def pushed(result: PushResult) -> str:
             result.kind: result.url,
             "visible to": "you and whom you invite" if result.private else "everyone",
             "commit": result.commit if result.changed else f"{result.commit} (unchanged: the Hub had it all)",
-            "sent": f"{result.files} files, {size(result.bytes)}",
+            "sent": f"{result.files} files, {format_bytes(result.bytes)}",
             "next": f"slmtune pull {result.repo_id}",
         }
     )
@@ -271,7 +272,7 @@ def quickstart(result: QuickstartResult, workspace: Workspace) -> str:
                     f"{duration(result.train.seconds)}",
                     "evaluation": duration(result.eval.seconds),
                     "merge": duration(result.merge.seconds),
-                    "peak memory": size(result.merge.peak_memory_bytes),
+                    "peak memory": format_bytes(result.merge.peak_memory_bytes),
                 }
             ),
             "",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import uuid
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import platformdirs
 
+from finetune.artifacts import write_aside
 from finetune.errors import InputError, OfflineError
 from finetune.hub.settings import is_offline
 
@@ -47,12 +46,8 @@ def download(url: str) -> Path:
             return target
         raise OfflineError(f"{shown} is not in the cache, and the network is forbidden (--offline). Connect once")
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{uuid.uuid4().hex[:8]}.part"
-    try:
-        _copy(url, shown, partial)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with write_aside(target) as staging:
+        _copy(url, shown, staging)
     return target
 
 

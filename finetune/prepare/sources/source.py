@@ -83,11 +83,7 @@ def open_earlier(request: PrepareRequest) -> list[Source]:
             f"earlier-{number}",
             corpus.path.name,
             UNKNOWN_LICENSE,
-            tuple(
-                DataFile(path, path.name, str(path), split)
-                for split in SPLITS
-                if (path := corpus.data_file(split)) is not None
-            ),
+            tuple(DataFile(path, path.name, str(path), split) for split in SPLITS for path in corpus.files(split)),
             corpus.fingerprint,
             earlier=True,
         )

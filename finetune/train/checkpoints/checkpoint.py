@@ -8,12 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from finetune.artifacts import Artifact, ArtifactWriter, replace_folder
+from finetune.artifacts import Artifact, ArtifactWriter, write_aside
 from finetune.errors import ArtifactError, InputError
 
 log = logging.getLogger(__name__)
@@ -83,15 +82,12 @@ class Checkpoints:
 
     def write(self, step: int, fill: Callable[[Path], None]) -> None:
         """Add a checkpoint, whose files `fill` writes into the folder it is given; then drop those above the limit."""
-        staging = Path(tempfile.mkdtemp(prefix=f".{PREFIX}{step}.", suffix=".tmp", dir=self.folder))
-        try:
+        with write_aside(self.folder / f"{PREFIX}{step}", sync=True) as staging:
+            staging.mkdir()
             fill(staging)
             writer = ArtifactWriter(staging, Checkpoint)
             writer.manifest |= self.lineage
             writer.finish()
-            replace_folder(staging, self.folder / f"{PREFIX}{step}")
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
         self.drop_all_but(self.limit)
 
     def drop_all_but(self, kept: int) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune.errors import DiskFullError, InputError
+from finetune.machine import format_bytes
 from finetune.train.checkpoints.checkpoint import Checkpoints
 
 WEIGHT_BYTES, MOMENT_BYTES = 4, 8  # float32; AdamW keeps two float32 moments a weight, its 8-bit form fewer
@@ -33,9 +34,10 @@ def require_room(folder: Path, trainable: int, checkpoints: int) -> None:
     free = shutil.disk_usage(folder).free + there
     if free < needed:
         raise InputError(
-            f"{folder.parent} has {_mib(free)} free, but {checkpoints} checkpoints of {_mib(checkpoint_bytes(trainable))} "
-            f"and the adapter need {_mib(needed)}. Free some space, choose another --output-dir, lower --save-total-limit "
-            "(one more than that is there while it is written), or write none with --save-steps 0"
+            f"{folder.parent} has {format_bytes(free)} free, but {checkpoints} checkpoints of "
+            f"{format_bytes(checkpoint_bytes(trainable))} and the adapter need {format_bytes(needed)}. Free some space, "
+            "choose another --output-dir, lower --save-total-limit (one more than that is there while it is written), or "
+            "write none with --save-steps 0"
         )
 
 
@@ -51,8 +53,8 @@ def make_room(checkpoints: Checkpoints, step: int, trainable: int) -> None:
     free = shutil.disk_usage(checkpoints.folder).free
     if free < needed:
         raise DiskFullError(
-            f"There is no room for the checkpoint of step {step}: {_mib(free)} are free in {checkpoints.folder.parent} and "
-            f"{_mib(needed)} are needed. Free some space, then go on with: {checkpoints.resume_command}"
+            f"There is no room for the checkpoint of step {step}: {format_bytes(free)} are free in {checkpoints.folder.parent} "
+            f"and {format_bytes(needed)} are needed. Free some space, then go on with: {checkpoints.resume_command}"
         )
 
 
@@ -69,7 +71,7 @@ def told_when_full(folder: Path) -> Iterator[None]:
         if not _is_full(error):
             raise
         raise DiskFullError(
-            f"Writing failed for want of room: {_mib(shutil.disk_usage(folder).free)} are free in {folder}. Free some "
+            f"Writing failed for want of room: {format_bytes(shutil.disk_usage(folder).free)} are free in {folder}. Free some "
             "space, or raise the limit on file sizes (ulimit -f), then go on with --resume"
         ) from error
 
@@ -79,7 +81,3 @@ def _is_full(error: Exception) -> bool:
         return True
     text = str(error).lower()
     return any(reason in text for reason in ("no space left", "file too large", "quota exceeded", "unexpected pos"))
-
-
-def _mib(bytes_: int) -> str:
-    return f"{bytes_ / 2**20:,.0f} MiB"

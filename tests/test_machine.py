@@ -1,0 +1,77 @@
+"""How much memory is free, inside a container as well, and how bytes are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune import machine
+from finetune.machine import format_bytes, free_memory, read_size
+
+MIB = 2**20
+
+
+def write_cgroup(folder: Path, **values: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in values.items():
+        (folder / name.replace("__", ".")).write_text(f"{value}\n", "utf-8")
+
+
+@pytest.fixture
+def own_cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of a tree of cgroups without limits, in which this process lies at /pod/container."""
+    (tmp_path / "self").write_text("4:memory:/pod/container\n1:name=systemd:/\n0::/pod/container\n", "utf-8")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "self")
+    return tmp_path / "cgroup"
+
+
+def test_a_container_limits_what_is_free(own_cgroups: Path) -> None:
+    write_cgroup(own_cgroups / "pod/container", memory__max=50 * MIB, memory__current=20 * MIB)
+    assert free_memory() == 30 * MIB
+
+
+def test_a_container_around_the_container_limits_as_well(own_cgroups: Path) -> None:
+    write_cgroup(own_cgroups / "pod", memory__max=40 * MIB, memory__current=30 * MIB)
+    write_cgroup(own_cgroups / "pod/container", memory__max="max", memory__current=20 * MIB)
+    assert free_memory() == 10 * MIB
+
+
+def test_a_container_that_sees_its_own_tree_only_is_limited(own_cgroups: Path) -> None:
+    write_cgroup(own_cgroups, memory__max=50 * MIB, memory__current=20 * MIB)
+    assert free_memory() == 30 * MIB
+
+
+def test_page_cache_is_not_used_memory(own_cgroups: Path) -> None:
+    stat = f"anon {5 * MIB}\nfile {14 * MIB}\ninactive_file {10 * MIB}\nactive_file {4 * MIB}\nshmem 0"
+    write_cgroup(own_cgroups / "pod/container", memory__max=50 * MIB, memory__current=20 * MIB, memory__stat=stat)
+    assert free_memory() == 44 * MIB
+
+
+def test_the_first_version_of_cgroups_limits_too(own_cgroups: Path) -> None:
+    stat = f"inactive_file {MIB}\ntotal_inactive_file {4 * MIB}\ntotal_active_file {2 * MIB}"
+    values = {"memory__limit_in_bytes": 50 * MIB, "memory__usage_in_bytes": 20 * MIB, "memory__stat": stat}
+    write_cgroup(own_cgroups / "memory/pod/container", **values)
+    assert free_memory() == 36 * MIB
+
+
+def test_a_container_that_uses_more_than_its_limit_has_nothing_free(own_cgroups: Path) -> None:
+    write_cgroup(own_cgroups / "pod/container", memory__max=50 * MIB, memory__current=51 * MIB)
+    assert free_memory() == 0
+
+
+def test_without_a_limit_the_machine_counts(own_cgroups: Path) -> None:
+    write_cgroup(own_cgroups / "pod/container", memory__max="max", memory__current=20 * MIB)
+    assert free_memory() > 60 * MIB
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (1536, "2 KiB"), (500 * MIB, "500 MiB"), (2.9 * 2**30, "2.9 GiB")]
+)
+def test_bytes_as_text(count: float, text: str) -> None:
+    assert format_bytes(count) == text
+
+
+def test_written_bytes_can_be_read() -> None:
+    assert read_size(format_bytes(500 * MIB)) == 500 * MIB
