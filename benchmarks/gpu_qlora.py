@@ -123,13 +123,13 @@ def measure_model(bench: Bench, model: str, trainers: list[str]) -> list[Point]:
     """All points of a model, printed as they come."""
     given, points = bench.given, []
     shutil.rmtree(bench.folder / "model", ignore_errors=True)
-    bench.part("random_model", "model", model, bench.folder / "model")
+    bench.part("random_model", model, bench.folder / "model")
     work = bench.part("model_work", bench.folder / "model")
     for length in map(int, given.lengths.split(",")):
         shutil.rmtree(bench.folder / "corpus", ignore_errors=True)
         rows = given.steps * max(1, given.tokens_per_step // length)
         options = ("--rows", rows, "--length", length, "--supervised", given.supervised)
-        written = bench.part("random_model", "rows", bench.folder / "model", bench.folder / "corpus", *options)
+        written = bench.part("exact_rows", bench.folder / "model", bench.folder / "corpus", *options)
         share = written["supervised"] / length
         flop = work["flop_token"] + share * work["flop_supervised"] + length * work["flop_attention"]
         found = [measure(bench, model, flop, length, trainer) for trainer in trainers]

@@ -50,7 +50,7 @@ def main() -> None:
         if model != "smollm2-135m":
             source = str(folder / model)
             if not Path(source).is_dir():
-                call(PARTS / "random_model.py", "model", model, source)
+                call(PARTS / "random_model.py", model, source)
         corpus = folder / f"{model}-{length}"
         if not corpus.is_dir():
             call(PARTS / "exact_rows.py", source, corpus, "--rows", "16", "--length", str(length))

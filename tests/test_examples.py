@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from .command import ROOT, SLMTUNE, fresh_environment
 
 
 def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = cwd / "slmtune"  # the console script, whatever environment the tests run in
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m finetune "$@"\n', "utf-8")
+    command.write_text(f'#!/bin/sh\nexec {shlex.join(SLMTUNE)} "$@"\n', "utf-8")
     command.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{cwd}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    environment = fresh_environment() | {"PATH": f"{cwd}:{os.environ['PATH']}"}
     words = ["bash", str(ROOT / "examples" / script), *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=environment, timeout=600, check=False)
 

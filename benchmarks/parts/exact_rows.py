@@ -1,13 +1,15 @@
 """A corpus whose training rows all have one length in a model's own tokens, and begin with different words.
 
-    python benchmarks/parts/exact_rows.py MODEL CORPUS --rows N --length TOKENS [--supervised 0.5]
+    python benchmarks/parts/exact_rows.py MODEL CORPUS --rows N --length TOKENS [--supervised 0.5] [--seed N]
 
-Words are drawn from those that are one token after a blank; half of each row is its answer.
+Words are drawn from those that are one token after a blank; the answer holds the given share of a row. Prints, as JSON, how
+many rows there are and how many tokens of each are supervised.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -33,9 +35,10 @@ def single_words(tokenizer: Any) -> list[str]:
     return found
 
 
-def row(tokenizer: Any, words: list[str], number: int, length: int, supervised: float) -> Example:
+def make_row(
+    number: int, tokenizer: Any, words: list[str], draw: random.Random, length: int, supervised: float
+) -> Example:
     """A question and an answer of `length` tokens, template and all."""
-    draw = random.Random(number)
 
     def made(question: int, answer: int) -> Example:
         turns = (
@@ -46,25 +49,31 @@ def row(tokenizer: Any, words: list[str], number: int, length: int, supervised: 
 
     frame = len(render(tokenizer, made(1, 1)).ids) - 2
     answer = max(1, round((length - frame) * supervised))
-    example = made(length - frame - answer, answer)
-    assert len(render(tokenizer, example).ids) == length, "a row has another length"
-    return example
+    return made(length - frame - answer, answer)
+
+
+def write_rows(model: str, corpus: Path, *, rows: int, length: int, supervised: float, seed: int) -> dict[str, int]:
+    """Write the corpus; how many rows it has, and how many supervised tokens each of them."""
+    base = find_base(model)
+    tokenizer = load_tokenizer(base.folder, base)
+    words, draw = single_words(tokenizer), random.Random(seed)
+    examples = [make_row(number, tokenizer, words, draw, length, supervised) for number in range(rows)]
+    rendered = [render(tokenizer, example) for example in examples]
+    assert all(len(row.ids) == length for row in rendered), "a row has another length"
+    write_corpus(corpus, {"train": examples})
+    return {"rows": rows, "supervised": sum(rendered[0].supervised)}
 
 
 def main() -> None:
-    """Write the corpus."""
+    """Write what is asked for, and print what it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--length", type=int, required=True)
     parser.add_argument("--supervised", type=float, default=0.5)
-    given = parser.parse_args()
-    base = find_base(given.model)
-    tokenizer = load_tokenizer(base.folder, base)
-    words = single_words(tokenizer)
-    rows = [row(tokenizer, words, number, given.length, given.supervised) for number in range(given.rows)]
-    write_corpus(given.corpus, {"train": rows})
+    parser.add_argument("--seed", type=int, default=0)
+    print(json.dumps(write_rows(**vars(parser.parse_args()))))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
-"""A model of random weights in the shape of a known one, and rows of one length for it, without any download.
+"""A model of random weights in the shape of a known one, without any download.
 
-    python benchmarks/parts/random_model.py model SHAPE FOLDER
-    python benchmarks/parts/random_model.py rows MODEL CORPUS --rows N --length TOKENS [--supervised 0.5] [--seed N]
+    python benchmarks/parts/random_model.py SHAPE FOLDER
 
-`model` writes bfloat16 weights and a tokenizer whose every word is a token. `rows` writes a corpus of conversations of
-exactly so many tokens, of random words, of which the answer holds the given share. Shapes are those of the models'
-published config.json; where a model's own context is shorter than 8,192 tokens it is raised, which costs nothing.
+Weights are in bfloat16, and every word is a token of the tokenizer (exact_rows.py makes rows for it). Shapes are those of
+the models' published config.json; where a model's own context is shorter than 8,192 tokens it is raised, which costs
+nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +22,11 @@ import torch  # noqa: E402
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
-from finetune.corpus.store import write_corpus  # noqa: E402
-from finetune.models.chat_template import render  # noqa: E402
-from finetune.models.find import find_base  # noqa: E402
-from finetune.models.load import load_tokenizer  # noqa: E402
 from finetune.models.presets import PRESETS  # noqa: E402
 from finetune.plan.published import PUBLISHED  # noqa: E402
-from finetune.records import Example, Message  # noqa: E402
 
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 WORDS = 200  # enough for every vocabulary below
-FRAME = 6  # tokens of a conversation that are no words: START user … END START assistant … END
 TEMPLATE = (
     "{% for turn in messages %}{{ '<|start|>' + turn['role'] + '\n' + turn['content'] + '<|end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
@@ -85,45 +77,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def write_rows(model: str, corpus: Path, rows: int, length: int, supervised: float, seed: int) -> dict[str, int]:
-    """Conversations of one question and one answer."""
-    draw = random.Random(seed)
-    answer = max(1, round((length - FRAME) * supervised))
-
-    def words(count: int) -> str:
-        return " ".join(f"w{draw.randrange(WORDS)}" for _ in range(count))
-
-    examples = []
-    for number in range(rows):
-        turns = (Message("user", words(length - FRAME - answer)), Message("assistant", words(answer)))
-        examples.append(Example(str(number), turns, "chat"))
-    base = find_base(model)
-    words_to_ids = load_tokenizer(base.folder, base)
-    rendered = [render(words_to_ids, example) for example in examples]
-    assert all(len(row.ids) == length for row in rendered), "a row has another length"
-    write_corpus(corpus, {"train": examples})
-    return {"rows": rows, "supervised": sum(rendered[0].supervised)}
-
-
 def main() -> None:
-    """Write what is asked for, and print what it is."""
+    """Write the model, and print what it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="what", required=True)
-    model = commands.add_parser("model")
-    model.add_argument("shape", choices=SHAPES)
-    model.add_argument("folder", type=Path)
-    rows = commands.add_parser("rows")
-    rows.add_argument("model")
-    rows.add_argument("corpus", type=Path)
-    rows.add_argument("--rows", type=int, required=True)
-    rows.add_argument("--length", type=int, required=True)
-    rows.add_argument("--supervised", type=float, default=0.5)
-    rows.add_argument("--seed", type=int, default=0)
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("folder", type=Path)
     given = parser.parse_args()
-    if given.what == "model":
-        print(json.dumps(write_model(given.shape, given.folder)))
-    else:
-        print(json.dumps(write_rows(given.model, given.corpus, given.rows, given.length, given.supervised, given.seed)))
+    print(json.dumps(write_model(given.shape, given.folder)))
 
 
 if __name__ == "__main__":

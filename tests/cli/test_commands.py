@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,14 +14,10 @@ import pytest
 
 from finetune.recipe import AdapterRecipe, domain_names
 
-SLMTUNE = (sys.executable, "-m", "finetune")
+from ..command import ROOT, Command
+from ..command import run as slmtune
+
 ANY_LENGTH = ("--max-truncated", "100%")  # the tiny model's tokenizer makes several tokens of most words
-
-
-def slmtune(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [*SLMTUNE, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(env or {})}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, check=False)
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *parts: str, code: int = 2) -> None:
@@ -154,7 +149,7 @@ for logger, text in {
 atexit.register(warnings.warn, "planted")
 """
     (tmp_path / "sitecustomize.py").write_text(planted, "utf-8")
-    search = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    search = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = slmtune("models", "--log-format", "json", *flags, cwd=tmp_path, env={"PYTHONPATH": search})
     messages = [json.loads(line)["message"] for line in done.stderr.splitlines()]
     assert {
@@ -293,20 +288,12 @@ def test_stopped_training_says_how_it_goes_on(
 ) -> None:
     corpus = workspace / "runs" / "finance" / "corpus"
     steps = ("--max-steps", 100000, *ANY_LENGTH)
-    command = [*SLMTUNE, "train", "--corpus", corpus, "--model", tiny_model, *steps, "--out", "adapter"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(
-        list(map(str, command)), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("training:"):
-                break
-        process.send_signal(number)
-        rest = process.stderr.read()
-        assert process.wait(timeout=60) == code
-    assert "Traceback" not in rest
-    message = rest.strip().splitlines()[-1]
+    running = Command("train", "--corpus", corpus, "--model", tiny_model, *steps, "--out", "adapter", cwd=tmp_path)
+    assert running.until_step(0), running.stderr
+    running.send(number)
+    assert running.wait() == code
+    assert "Traceback" not in running.stderr
+    message = running.stderr.strip().splitlines()[-1]
     assert f"Stopped by {number.name} after step" in message
-    assert message.endswith(f"Go on with: slmtune {' '.join(map(str, command[len(SLMTUNE) :]))} --resume")
+    assert message.endswith(f"Go on with: slmtune {' '.join(running.arguments)} --resume")
     assert left_in(tmp_path, "adapter.checkpoints")

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from ..command import run
+
 PROGRAM = """
 import dataclasses, json, sys
 from pathlib import Path
@@ -148,8 +150,7 @@ def test_importing_the_doctor_loads_no_torch() -> None:
 
 def test_command_prints_the_report_and_ends_with_its_verdict(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder", "utf-8")
-    command = [sys.executable, "-m", "finetune", "doctor", "--offline", "--json", "--run-dir", str(tmp_path / "file")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run("doctor", "--offline", "--json", "--run-dir", tmp_path / "file", cwd=tmp_path)
     report = json.loads(done.stdout)
     failed = {check["name"] for check in report["checks"] if not check["ok"] and check["required"]}
     assert "workspace" in failed

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,7 @@ from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import load_domain
 from finetune.records import SPLITS
 
-ROOT = Path(__file__).resolve().parents[2]
+from ..command import run
 
 
 @pytest.fixture
@@ -97,15 +94,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_commands_make_a_domain_and_prepare_it(tmp_path: Path) -> None:
-    run_command("domains", "new", "legal", cwd=tmp_path)
-    done = run_command("prepare", "--domain", "./legal", "--sample", "--json", cwd=tmp_path)
-    assert sum(json.loads(done)["splits"].values()) == sample_rows(tmp_path / "legal")
-    assert (tmp_path / "runs" / "legal").is_dir()
-
-
-def run_command(*arguments: str, cwd: Path) -> str:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    command = [sys.executable, "-m", "finetune", *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    made = run("domains", "new", "legal", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    done = run("prepare", "--domain", "./legal", "--sample", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert sum(json.loads(done.stdout)["splits"].values()) == sample_rows(tmp_path / "legal")
+    assert (tmp_path / "runs" / "legal").is_dir()

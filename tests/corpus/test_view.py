@@ -26,6 +26,7 @@ from finetune.models.find import find_base
 from finetune.models.load import load_tokenizer
 from finetune.records import SPLITS, Drop, Example, Message
 
+from ..command import run
 from ..conftest import chat
 from ..hub.local_hub import LocalHub
 
@@ -328,12 +329,10 @@ def test_long_rows_and_many_labels_are_cut_on_the_terminal_only(tmp_path: Path) 
 def test_command_shows_a_corpus_on_any_terminal(tmp_path: Path, coding: str) -> None:
     rows = [Example("ü/1", chat("Größe?", "日本語"), "qa", source="ü", license="mit")]
     made = write_corpus(tmp_path / "c", {"train": rows})
-    command = [sys.executable, "-m", "finetune", "show", str(made.path), "--offline"]
-    environment = os.environ | {"PYTHONIOENCODING": coding}
-    done = subprocess.run(command, env=environment, capture_output=True, encoding=coding)
+    done = run("show", made.path, "--offline", cwd=tmp_path, env={"PYTHONIOENCODING": coding})
     assert done.returncode == 0, done.stderr
     assert ("日本語" in done.stdout) == (coding == "utf-8")
-    plain = subprocess.run([*command, "--json"], env=os.environ, capture_output=True, text=True, check=True)
+    plain = run("show", made.path, "--offline", "--json", cwd=tmp_path)
     assert json.loads(plain.stdout)["tasks"] == {"qa": 1}
 
 

@@ -21,6 +21,7 @@ from finetune.hub.push import push
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Message
 
+from ..command import run
 from .local_hub import READ_TOKEN, WRITE_TOKEN, Fault, LocalHub
 
 ADAPTER = ("model", "tester/finance")
@@ -81,10 +82,9 @@ class Client:
         self.hub, self.home = hub, home
 
     def run(self, *arguments: object, token: str | None = WRITE_TOKEN) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        environment |= self.hub.environ(self.home / "hf", token) | {"HOME": str(self.home)}
-        command = [sys.executable, "-m", "finetune", *map(str, arguments)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        ours: dict[str, str | None] = dict.fromkeys(name for name in os.environ if name.startswith("HF_"))
+        ours |= self.hub.environ(self.home / "hf", token) | {"HOME": str(self.home)}
+        return run(*arguments, cwd=self.home.parent, env=ours)
 
     def ok(self, *arguments: object) -> dict[str, Any]:
         done = self.run(*arguments, "--json")

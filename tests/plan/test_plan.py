@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,8 @@ from finetune.plan.published import PUBLISHED
 from finetune.plan.shapes import FAMILIES, make_shape
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Message
+
+from ..command import run
 
 GIB = 2**30
 SIZES: dict[str, Any] = {
@@ -207,23 +208,17 @@ def test_plan_imports_neither_torch_nor_transformers() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def run_plan(*arguments: str) -> Any:
-    from finetune.cli.commands import cli
-
-    return CliRunner().invoke(cli, ["plan", *arguments], catch_exceptions=False)
-
-
-def test_answer_that_it_does_not_fit_is_no_failure() -> None:
-    answer = run_plan("--model", "gemma-2-2b", "--gpu", "8GiB", "--json")
-    assert answer.exit_code == 0
+def test_answer_that_it_does_not_fit_is_no_failure(tmp_path: Path) -> None:
+    answer = run("plan", "--model", "gemma-2-2b", "--gpu", "8GiB", "--json", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
     found = json.loads(answer.stdout)
     assert found["fits"] is False
     assert found["suggestion"]["peak_bytes"] <= 8 * GIB < found["peak_bytes"]
     assert set(found["breakdown"]) == {"weights", "adapter", "optimizer", "activations", "logits", "overhead"}
 
 
-def test_table_names_every_part_and_what_fits() -> None:
-    shown = run_plan("--memory", "4GiB", "--max-length", "2048").stdout
+def test_table_names_every_part_and_what_fits(tmp_path: Path) -> None:
+    shown = run("plan", "--memory", "4GiB", "--max-length", "2048", cwd=tmp_path).stdout
     assert "what fits  --" in shown
     assert all(name in shown for name in ("weights", "activations", "logits", "peak"))
 
@@ -324,11 +319,10 @@ def test_predicted_peak_of_a_real_run_is_near_the_measured_one(real_model: Path,
         for number in range(10, 26)
     ]
     write_corpus(tmp_path / "corpus", {"train": rows})
-    command = [sys.executable, "-m", "finetune", "train", "--json", "--corpus", str(tmp_path / "corpus")]
-    command += ["--model", str(real_model), "--out", str(tmp_path / "out"), "--per-device-train-batch-size", "8"]
-    command += ["--max-steps", "2", "--eval-steps", "0", "--save-steps", "0"]
+    command: list[object] = ["train", "--json", "--corpus", "corpus", "--model", real_model, "--out", "out"]
+    command += ["--per-device-train-batch-size", 8, "--max-steps", 2, "--eval-steps", 0, "--save-steps", 0]
     planned, trained = (
-        json.loads(subprocess.run([*command, *more], check=True, capture_output=True).stdout)
+        json.loads(run(*command, *more, cwd=tmp_path, fresh=True).stdout)  # what it measures is its own memory
         for more in (["--dry-run"], [])
     )
     assert planned["memory"]["peak_bytes"] == pytest.approx(trained["peak_memory_bytes"], rel=0.25)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from finetune.errors import SlmtuneError
 from finetune.prepare import PrepareRequest, prepare
 from finetune.prepare.workers import ordered_map
 
+from ..command import Command, run
 from .conftest import Preparer, questions, write_jsonl
 
 WORDS = ["market", "river", "doctor", "loan", "garden", "yield", "muscle", "window", "tariff", "bridge", "signal"]
@@ -57,17 +55,20 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(big: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The corpus that one worker makes of it in one go."""
     out = tmp_path_factory.mktemp("whole") / "corpus"
-    subprocess.run(command(big, out, "--workers", "1"), check=True, capture_output=True)
+    done = run(*preparing(big, out), "--workers", 1, cwd=out.parent)
+    assert done.returncode == 0, done.stderr
     return out
 
 
-def command(source: Path, out: Path, *flags: str) -> list[str]:
-    return [sys.executable, "-m", "finetune", "prepare", "--source", str(source), "--output-dir", str(out), *flags]
+def preparing(source: Path, out: Path) -> list[object]:
+    """Arguments of `slmtune prepare`."""
+    return ["prepare", "--source", source, "--output-dir", out]
 
 
 @pytest.mark.slow
 def test_one_worker_and_two_make_the_same_bytes(big: Path, whole: Path, tmp_path: Path) -> None:
-    subprocess.run(command(big, tmp_path / "two", "--workers", "2"), check=True, capture_output=True)
+    done = run(*preparing(big, tmp_path / "two"), "--workers", 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     made = files_of(tmp_path / "two")
     assert made == files_of(whole)
     assert {"clusters.jsonl", "drops.jsonl", "corpus.html", "data/train-00000-of-00001.parquet"} <= set(made)
@@ -79,23 +80,20 @@ def test_a_run_that_was_ended_goes_on_and_makes_the_same_bytes(
     how: signal.Signals, big: Path, whole: Path, tmp_path: Path
 ) -> None:
     ended = tmp_path / "ended"
-    running = subprocess.Popen(
-        command(big, ended, "--workers", "2"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    running = Command(*preparing(big, ended), "--workers", 2, cwd=tmp_path)
     work = tmp_path / ".ended.work"
     deadline = time.monotonic() + 60
-    while not list(work.glob("rows-*.arrow")) and running.poll() is None and time.monotonic() < deadline:
-        os.sched_yield()
+    running.until(lambda: list(work.glob("rows-*.arrow")) or time.monotonic() > deadline)
     workers = psutil.Process(running.pid).children(recursive=True)
-    running.send_signal(how)
-    assert running.wait(60) in {-signal.SIGKILL, 130, 143}
+    running.send(how)
+    assert running.wait() in {-signal.SIGKILL, 130, 143}
     assert workers
     assert not psutil.wait_procs(workers, timeout=30)[1]
     assert not ended.exists()
     assert work.is_dir()
-    done = {path.name: path.stat().st_mtime_ns for path in work.glob("rows-*.arrow")}
-    assert done
-    result = subprocess.run(command(big, ended, "--workers", "2", "--json"), check=True, capture_output=True)
+    assert list(work.glob("rows-*.arrow"))
+    result = run(*preparing(big, ended), "--workers", 2, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     assert files_of(ended) == files_of(whole)
     assert json.loads(result.stdout)["dropped"]["near_duplicate"] > 0
     assert [path.name for path in tmp_path.iterdir() if "work" in path.name] == []

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from finetune.errors import ArtifactError, ConfigError, InputError, OutputExists
 from finetune.prepare import PrepareRequest, prepare
 from finetune.records import SPLITS
 
+from ..command import run
 from .conftest import Preparer, questions, write_jsonl
 
 
@@ -243,16 +241,9 @@ def test_a_damaged_corpus_is_refused(prepared: Preparer, tmp_path: Path) -> None
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def run_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "finetune", "prepare", *arguments]
-    return subprocess.run(command, cwd=cwd, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
-
-
 def test_command_prints_one_json_object(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "reviews.jsonl", [{"text": f"t{n}", "label": "ab"[n % 2]} for n in range(30)])
-    done = run_command("--source", "reviews.jsonl", "--output-dir", "out", "--json", cwd=tmp_path)
+    done = run("prepare", "--source", "reviews.jsonl", "--output-dir", "out", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     wanted = {"corpus", "splits", "dropped", "scrubbed", "sources", "fingerprint", "seconds"}
@@ -263,7 +254,7 @@ def test_command_prints_one_json_object(tmp_path: Path) -> None:
 
 def test_command_ends_with_2_and_one_paragraph_on_bad_input(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"question": "Private?", "answer": ""}\n', "utf-8")
-    done = run_command("--source", "rows.jsonl", "--output-dir", "out", cwd=tmp_path)
+    done = run("prepare", "--source", "rows.jsonl", "--output-dir", "out", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert "rows.jsonl:1: " in done.stderr

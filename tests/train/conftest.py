@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .command import Command
+from ..command import Command
 from .kills import Undisturbed, checkpoints, newest, outcome, training
 
 

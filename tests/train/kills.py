@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .command import Command
+from ..command import Command
 
 STEPS = 26
 # Batches of 4 out of 30 rows in windows of 3: neither the last window of an epoch nor the last batch is full.

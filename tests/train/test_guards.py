@@ -23,7 +23,7 @@ from finetune.train import TrainRequest, plan_training, train
 from finetune.train.checkpoints.checkpoint import Checkpoints
 from finetune.train.checkpoints.disk import CHECKPOINT_REST, checkpoint_bytes, make_room
 
-from .command import Command
+from ..command import Command
 from .kills import Undisturbed, outcome, training
 
 

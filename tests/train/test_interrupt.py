@@ -14,7 +14,7 @@ from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe
 from finetune.train import Step, TrainRequest, train
 
-from .command import Command
+from ..command import Command
 from .kills import RECIPE, STEPS, Undisturbed, outcome, training
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}

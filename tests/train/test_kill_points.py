@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .command import Command
+from ..command import Command
 from .kills import outcome, run_with_kills, training
 
 SHAPES = {

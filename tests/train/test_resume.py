@@ -10,7 +10,7 @@ import pytest
 
 from finetune.prepare import PrepareRequest, prepare
 
-from .command import Command
+from ..command import Command
 from .kills import STEPS, Undisturbed, checkpoints, newest, outcome, run_with_kills, training
 
 SEED = 4

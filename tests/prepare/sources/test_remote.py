@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +17,9 @@ from pyarrow import parquet
 from finetune.artifacts import Corpus
 from finetune.corpus.store import read_split
 
+from ...command import ROOT, run
 from ...hub.local_hub import Fault, LocalHub
 from ..conftest import questions, write_jsonl
-
-ROOT = str(Path(__file__).resolve().parents[3])
 
 
 @dataclass
@@ -33,19 +30,9 @@ class Client:
     folder: Path
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, **self.hub.environ(self.folder / "home"), "PYTHONPATH": ROOT, **variables}
-        command = [
-            sys.executable,
-            "-m",
-            "finetune",
-            "prepare",
-            "--overwrite",
-            "--output-dir",
-            "out",
-            "--json",
-            *arguments,
-        ]
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+        environment = self.hub.environ(self.folder / "home") | variables
+        words = ("--overwrite", "--output-dir", "out", "--json", *arguments)
+        return run("prepare", *words, cwd=self.folder, env=environment)
 
     def prepare(self, *arguments: str, **variables: str) -> dict[str, Any]:
         done = self.run(*arguments, **variables)
@@ -234,7 +221,7 @@ def test_finance_takes_the_public_test_and_carves_validation(client: Client, tmp
 
 
 def test_health_takes_the_official_test_ids_and_drops_the_unanswered(client: Client, tmp_path: Path) -> None:
-    ids = [int(line) for line in (Path(ROOT) / "datasets/health/pubmedqa-test-pmids.txt").read_text("utf-8").split()]
+    ids = [int(line) for line in (ROOT / "datasets/health/pubmedqa-test-pmids.txt").read_text("utf-8").split()]
     numbers = [*ids, *range(1, 101)]
     rows = [
         {

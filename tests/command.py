@@ -1,0 +1,148 @@
+"""`slmtune`, as every test starts it: run to its end, or as a process that can be watched and killed.
+
+Most commands are forked from a server that has imported the libraries already, which saves ten seconds of imports a
+command. Libraries read their settings while they are imported, so a command with settings of its own starts afresh.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SLMTUNE = (sys.executable, "-m", "finetune")
+LIBRARIES = [
+    "finetune.cli.commands",
+    "finetune.evaluate.run",
+    "finetune.merge",
+    "finetune.prepare.run",
+    "finetune.serve.run",
+    "finetune.train.fit",
+    "finetune.train.trainer",
+    "transformers.models.llama.modeling_llama",
+]
+assert all(ROOT.joinpath(*name.split(".")).with_suffix(".py").is_file() for name in LIBRARIES[:-1])
+POLL = 0.001  # seconds between two looks
+PATIENCE = 300  # seconds until a run that does not end fails the test
+
+processes = get_context("forkserver")  # its server computes nothing, so threads of a test's own torch do not matter
+processes.set_forkserver_preload(LIBRARIES)
+
+
+class Command:
+    """A running `slmtune`; its output goes to files."""
+
+    def __init__(self, *arguments: object, cwd: Path, before: Callable[[], None] | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="slmtune-command-")
+        self._output = Path(self._folder.name)
+        self.arguments = [str(argument) for argument in arguments]
+        given = (self.arguments, cwd, dict(os.environ), self._output, before)
+        self._process = processes.Process(target=_main, args=given)
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid
+        return self._process.pid
+
+    @property
+    def stderr(self) -> str:
+        file = self._output / "stderr"
+        return file.read_text("utf-8") if file.exists() else ""
+
+    @property
+    def stdout(self) -> str:
+        return (self._output / "stdout").read_text("utf-8")
+
+    @property
+    def result(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.stdout)
+        return answer
+
+    @property
+    def running(self) -> bool:
+        return self._process.is_alive()
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def runs_on_for(self, seconds: float) -> bool:
+        """Whether it is still running after so many seconds."""
+        self._process.join(seconds)
+        return self.running
+
+    def until(self, happened: Callable[[], object]) -> bool:
+        """Wait until something has happened or the process has ended; whether it still runs."""
+        while self.running and not happened():
+            self._process.join(POLL)
+        return self.running
+
+    def until_step(self, step: int) -> bool:
+        """Wait until the progress on stderr has come to a step."""
+        return self.until(lambda: any(f"training: {n}/" in self.stderr for n in range(step, step + 50)))
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        self._process.join(PATIENCE)
+
+    def wait(self) -> int:
+        """The exit code; minus the signal's number where one has ended it."""
+        self._process.join(PATIENCE)
+        if self.running:
+            self.kill()
+            raise AssertionError(f"still running after {PATIENCE} seconds: {self.stderr}")
+        assert self._process.exitcode is not None
+        return self._process.exitcode
+
+
+def run(
+    *arguments: object, cwd: Path, env: Mapping[str, str | None] | None = None, fresh: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run `slmtune` to its end.
+
+    Args:
+        env: variables over those of this process, None for one less; with some, the command gets an interpreter of its own.
+        fresh: give it one anyway, because starting is a part of what is tested or measured.
+    """
+    words = [str(argument) for argument in arguments]
+    if fresh or env or "--offline" in words:  # `--offline` is a setting that libraries read while they are imported
+        command = [*SLMTUNE, *words]
+        settings: dict[str, str | None] = {**fresh_environment(), **(env or {})}
+        environment = {name: value for name, value in settings.items() if value is not None}
+        return subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, encoding="utf-8", timeout=PATIENCE, check=False
+        )
+    running = Command(*words, cwd=cwd)
+    code = running.wait()
+    return subprocess.CompletedProcess(words, code, running.stdout, running.stderr)
+
+
+def fresh_environment() -> dict[str, str]:
+    """Variables of this process, with which another interpreter finds this checkout, wherever it is started."""
+    search = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))}
+
+
+def _main(
+    arguments: list[str], cwd: Path, environment: dict[str, str], output: Path, before: Callable[[], None] | None
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT), number)
+    sys.argv = ["slmtune", *arguments]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if before is not None:
+        before()
+    from finetune.cli import main
+
+    main()
