@@ -1,5 +1,5 @@
 """Run the command line as `python -m finetune`."""
 
-from finetune.cli.commands import main
+from finetune.cli import main
 
 main()

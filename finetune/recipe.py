@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from finetune.errors import ConfigError, UnknownNameError, did_you_mean
+from finetune.options import SEED
 from finetune.records import Split, Task
 
 M = TypeVar("M", bound=BaseModel)
@@ -202,7 +203,7 @@ class AdapterRecipe(Strict):
     )
     save_total_limit: int = Field(2, ge=1, description="Checkpoints that are kept while training.")
     logging_steps: int = Field(5, gt=0, description="Write a line of training.jsonl every N steps.")
-    seed: int = Field(42, ge=0, description="Seed of LoRA initialisation, dropout and row order.")
+    seed: int = Field(SEED, ge=0, description="Seed of LoRA initialisation, dropout and row order.")
     report_to: Literal["none", "wandb"] = Field("none", description="Experiment tracker.")
 
     def for_model(self, parameters: int) -> AdapterRecipe:

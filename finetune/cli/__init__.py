@@ -1,5 +1,6 @@
 """The command line: what a person types and sees."""
 
-from finetune.cli.commands import cli, main
+from finetune.cli.commands import cli
+from finetune.cli.entry import main
 
 __all__ = ["cli", "main"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import logging
 import math
+import shutil
 import sys
 import time
 import traceback
@@ -17,8 +19,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 from finetune.machine import format_bytes
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from finetune.serve.chat import Conversation
     from finetune.train import Step
 
@@ -66,21 +66,18 @@ class Console:
                 text = json.dumps({"time": round(time.time(), 3), "level": "info", "message": text})
             print(text, file=sys.stderr, flush=True)
 
-    def error(self, error: BaseException) -> None:
-        """One paragraph on stderr; with --debug the traceback before it."""
-        if self.debug:
-            traceback.print_exception(error, file=sys.stderr)
-        print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
+    def error(self, text: str, cause: Exception | None = None) -> None:
+        """One paragraph on stderr; with --debug the traceback of its cause before it."""
+        if self.debug and cause is not None:
+            traceback.print_exception(cause, file=sys.stderr)
+        print(f"Error: {' '.join(text.split())}", file=sys.stderr)
 
     def unexpected(self, error: Exception) -> None:
         """An error that slmtune did not foresee: its kind, where, and how to see more."""
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"
-        self.error(
-            RuntimeError(f"Unexpected {type(error).__name__} in {where}. Run again with --debug for the traceback")
-        )
-        if self.debug:
-            traceback.print_exception(error, file=sys.stderr)
+        hint = "" if self.debug else ". Run again with --debug for the traceback"
+        self.error(f"Unexpected {type(error).__name__} in {where}{hint}", error)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
@@ -177,7 +174,7 @@ class Progress:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Time in seconds since the epoch, level and message."""
@@ -186,7 +183,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def to_json(value: Any) -> Any:
-    """Dataclasses, pydantic models, paths and tuples as plain JSON values; NaN as null, which JSON has not."""
+    """Dataclasses, pydantic models, paths and tuples as plain JSON values; NaN as null, since JSON has no NaN."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if hasattr(value, "model_dump"):
@@ -202,17 +199,21 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table as text, as wide as the terminal; numbers belong to the right."""
+    from rich.console import Console as Terminal
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    grid = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        made.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+        grid.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
-        made.add_row(*[Text(str(cell)) for cell in row])  # text, not markup: names have brackets
-    return _text(made)
+        grid.add_row(*[Text(str(cell)) for cell in row])  # text, not markup: names have brackets
+    out = io.StringIO()
+    width = max(shutil.get_terminal_size((110, 24)).columns, 80)
+    Terminal(file=out, width=width, no_color=True, highlight=False).print(grid)
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 
 def facts(rows: Mapping[str, object]) -> str:
@@ -224,18 +225,6 @@ def facts(rows: Mapping[str, object]) -> str:
 def duration(seconds: float) -> str:
     """Minutes and seconds, as 3:07."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def _text(made: Table) -> str:
-    import io
-    import shutil
-
-    from rich.console import Console as Terminal
-
-    out = io.StringIO()
-    width = max(shutil.get_terminal_size((110, 24)).columns, 80)
-    Terminal(file=out, width=width, no_color=True, highlight=False).print(made)
-    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 
 console = Console()

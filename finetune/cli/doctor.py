@@ -22,7 +22,6 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from finetune.hub.settings import is_offline
 from finetune.machine import free_memory
 from finetune.models import pypi_wheel
 from finetune.recipe import DEFAULT_MODEL
@@ -62,7 +61,6 @@ def run_checks(*, workspace: Path, offline: bool) -> DoctorReport:
         workspace: where runs are to be kept; need not exist.
         offline: do not ask the Hub.
     """
-    offline = offline or is_offline()
     checks = (
         _guarded("python", _check_python),
         _guarded("libraries", _check_libraries),
@@ -90,39 +88,34 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 
 def _check_python() -> Check:
-    found = platform.python_version()
+    version = platform.python_version()
     slmtune = _distribution()
     wanted = slmtune.metadata["Requires-Python"] if slmtune else ""
-    ok = SpecifierSet(wanted).contains(found, prereleases=True)
-    return Check(
-        "python",
-        ok,
-        f"{found}, wanted {wanted or 'unknown'}",
-        None if ok else f"Make an environment with Python {wanted}",
-    )
+    ok = SpecifierSet(wanted).contains(version, prereleases=True)
+    fix = None if ok else f"Make an environment with Python {wanted}"
+    return Check("python", ok, f"{version}, wanted {wanted or 'unknown'}", fix)
 
 
 def _check_libraries() -> Check:
     """Compare what is installed with the ranges that slmtune's own metadata declares."""
     required = _requirements()
     if not required:
-        return Check(
-            "libraries", False, "slmtune is not installed in this Python, so its needs are unknown", _install([])
-        )
-    problems, broken = [], []
-    for requirement in required:
-        try:
-            version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            problems.append(f"{requirement.name} is missing")
-            broken.append(requirement)
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            problems.append(f"{requirement.name} {version} is not {requirement.specifier}")
-            broken.append(requirement)
+        detail = "slmtune is not installed in this Python, so its needs are unknown"
+        return Check("libraries", False, detail, _install([]))
+    problems = [(one, problem) for one in required if (problem := _problem(one)) is not None]
     if problems:
-        return Check("libraries", False, "; ".join(problems), _install(broken))
+        fix = _install([requirement for requirement, _ in problems])
+        return Check("libraries", False, "; ".join(problem for _, problem in problems), fix)
     return Check("libraries", True, f"{len(required)} libraries, each in its tested range")
+
+
+def _problem(requirement: Requirement) -> str | None:
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return f"{requirement.name} is missing"
+    fits = requirement.specifier.contains(version, prereleases=True)
+    return None if fits else f"{requirement.name} {version} is not {requirement.specifier}"
 
 
 def _check_torch() -> Check:
@@ -136,10 +129,8 @@ def _check_cuda() -> Check:
     import torch
 
     if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        return Check(
-            "cuda", True, f"{properties.name}, {properties.total_memory / GIB:.1f} GiB, CUDA {torch.version.cuda}"
-        )
+        gpu = torch.cuda.get_device_properties(0)
+        return Check("cuda", True, f"{gpu.name}, {gpu.total_memory / GIB:.1f} GiB, CUDA {torch.version.cuda}")
     if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
         return Check("cuda", True, "hidden by CUDA_VISIBLE_DEVICES: training runs on the CPU")
     if not any(Path("/dev").glob("nvidia[0-9]*")):
@@ -148,9 +139,8 @@ def _check_cuda() -> Check:
         detail = f"there is a GPU, but torch {torch.__version__} is built for the CPU only"
         return Check("cuda", False, detail, f"Install a CUDA build of torch: {CUDA_HELP}")
     detail = f"there is a GPU, but torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use it"
-    return Check(
-        "cuda", False, detail, f"Update the driver (see nvidia-smi), or install torch for its CUDA: {CUDA_HELP}"
-    )
+    fix = f"Update the driver (see nvidia-smi), or install torch for its CUDA: {CUDA_HELP}"
+    return Check("cuda", False, detail, fix)
 
 
 def _check_bitsandbytes() -> Check:

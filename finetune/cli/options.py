@@ -1,115 +1,35 @@
-"""Click options that several commands share, and those that are made from a recipe's fields."""
+"""Click options: those that several commands share, and those made of the fields of recipes and options."""
 
 from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import click
 from pydantic import BaseModel, BeforeValidator
+from pydantic.fields import FieldInfo
 
 from finetune.cli.workspace import Workspace
-
-if TYPE_CHECKING:
-    from finetune.plan import Device
+from finetune.options import fields_of, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[Any], Any]
 
 ALIASES = {"model": ("--base-model", "--model-name-or-path")}
-
-output_dir = click.option("--output-dir", "--out", type=click.Path(path_type=Path), help="Where the result goes.")
-overwrite = click.option("--overwrite", is_flag=True, help="Replace an earlier result.")
-
-
 PATH = click.Path(path_type=Path)
 
 # Fields of an adapter's recipe that decide how much memory its training takes.
 PLANNED = (
-    "model",
-    "revision",
-    "load_in_4bit",
-    "compute_dtype",
-    "lora_r",
-    "target_modules",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "max_length",
-    "gradient_checkpointing",
+    *("model", "revision", "load_in_4bit", "compute_dtype", "lora_r", "target_modules", "max_length"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"),
 )
 
-PREPARATION = (
-    click.option(
-        "--source",
-        "sources",
-        multiple=True,
-        help="File, folder, pattern, archive, URL or "
-        "hf://datasets/ID[@REVISION][:CONFIG][:SPLIT]; replaces the recipe's sources.",
-    ),
-    click.option("--sample", is_flag=True, help="Use the rows that come with the domain."),
-    click.option("--task", "tasks", multiple=True, help="Only this task of the domain."),
-    click.option(
-        "--include", multiple=True, metavar="ID", help="Also this source of the domain, which is off by default."
-    ),
-    click.option(
-        "--map", "columns", multiple=True, metavar="NAME=COLUMN", help="Which column is text, label, question …"
-    ),
-    click.option("--group-by", metavar="COLUMN", help="Rows with one value here (a patient, a ticker) share a split."),
-    click.option("--instruction", help="The question for rows of text and label without a domain."),
-    click.option(
-        "--instruct", is_flag=True, default=None, help="Make questions and answers out of documents, by rules."
-    ),
-    click.option("--chunk-tokens", type=int, help="Longest piece of a long text, in tokens.  [768]"),
-    click.option("--language", metavar="CODES", help="Keep these languages (en,de), or any.  [the recipe's, else any]"),
-    click.option("--quality/--no-quality", default=None, help="Drop rows that say nothing or repeat themselves.  [on]"),
-    click.option("--split-ratio", metavar="A/B/C", help="Shares of train, validation and test.  [0.9/0.05/0.05]"),
-    click.option(
-        "--split-by-time", metavar="COLUMN[=FROM/FROM]", help="The newest rows are test, those before validation."
-    ),
-    click.option(
-        "--stratify", is_flag=True, default=None, help="Exact shares of each label; added rows may move old ones."
-    ),
-    click.option("--limit", type=int, help="Keep so many rows of each source and split."),
-    click.option("--seed", type=int, help="Decides which rows --limit and the split take.  [42]"),
-    click.option("--dedup/--no-dedup", default=None, help="Drop rows that repeat another, exactly or nearly.  [on]"),
-    click.option(
-        "--near-duplicates",
-        type=float,
-        metavar="SIMILARITY",
-        help="How alike two rows count as one.  [0.8]",
-    ),
-    click.option(
-        "--against",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="CORPUS",
-        help="Take no row that this earlier corpus has.",
-    ),
-    click.option(
-        "--decontaminate", multiple=True, metavar="SOURCE", help="Also leave out what gives away this eval set."
-    ),
-    click.option(
-        "--recipe-evals/--no-recipe-evals",
-        default=None,
-        help="Leave out what gives away the domain's eval sets.  [on]",
-    ),
-    click.option("--scrub/--no-scrub", default=None, help="Replace e-mail addresses, account and card numbers.  [on]"),
-    click.option("--on-error", type=click.Choice(["fail", "skip"]), help="What a broken row or file does.  [fail]"),
-    click.option(
-        "--accept-noncommercial", is_flag=True, default=None, help="Also use sources that forbid commercial use."
-    ),
-    click.option("--license", help="Licence of your own rows, as the Hub names it."),
-    click.option("--workers", type=int, help="Processes; the corpus is the same with any number.  [all cores]"),
-)
-
-
-def preparation(command: F) -> F:
-    """What `slmtune prepare` can be told about sources, cleaning, splits and duplicates."""
-    for option in reversed(PREPARATION):
-        command = option(command)
-    return command
+output_dir = click.option("--output-dir", "--out", type=PATH, help="Where the result goes.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace an earlier result.")
+base_model = click.option("--model", help="Where the adapter's base model lies, if not where it was trained.")
 
 
 def common(command: F) -> F:
@@ -120,13 +40,8 @@ def common(command: F) -> F:
         from finetune.cli.console import console
         from finetune.hub.settings import settle
 
-        console.configure(
-            as_json=kwargs.pop("as_json"),
-            quiet=kwargs.pop("quiet"),
-            verbose=kwargs.pop("verbose"),
-            log_format=kwargs.pop("log_format"),
-            debug=kwargs.pop("debug"),
-        )
+        settings = ("as_json", "quiet", "verbose", "log_format", "debug")
+        console.configure(**{name: kwargs.pop(name) for name in settings})
         settle(offline=kwargs.pop("offline"))
         with console.own_stdout():
             return command(*args, **kwargs)
@@ -151,63 +66,80 @@ def workspace(command: F) -> F:
 
     options = [
         click.option("--domain", help="A bundled domain, or the folder of one; its workspace is runs/DOMAIN."),
-        click.option("--run-dir", type=click.Path(path_type=Path), help="Where workspaces lie, instead of runs/."),
+        click.option("--run-dir", type=PATH, help="Where workspaces lie, instead of runs/."),
     ]
     return cast(F, _apply(wrapper, options))
 
 
-def recipe_fields(model: type[BaseModel], only: Sequence[str] = ()) -> Callable[[F], F]:
-    """One option a field, or for those in `only`, passed to the command as a dictionary `overrides`; None where not given.
+def fields(
+    model: type[Any], only: Sequence[str] = (), *, ranges: bool = False, after: Mapping[str, Decorator] | None = None
+) -> Callable[[F], F]:
+    """One option per field, passed to the command as a dictionary `given` of those that the user gave.
 
-    The options have no defaults of their own: those stand in the model.
+    The options have no defaults of their own: those stand in the model, and the help shows them.
+
+    Args:
+        model: a recipe, or options as `finetune.options` defines them.
+        only: fields that become options, instead of all.
+        ranges: let Click refuse what is out of bounds, one value at a time; else the model tells all problems at once.
+        after: options that are listed after a field's, and passed by their own names.
     """
-    names = list(only or model.model_fields)
+    infos = {name: info for name, info in fields_of(model).items() if not only or name in only}
+    is_recipe = issubclass(model, BaseModel)
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            overrides = {name: kwargs.pop(name) for name in names}
-            return command(*args, overrides=overrides, **kwargs)
+            values = {name: kwargs.pop(name) for name in infos}
+            given = {name: value for name, value in values.items() if value not in (None, ())}
+            return command(*args, given=given, **kwargs)
 
-        return cast(F, _apply(wrapper, [_option(name, model) for name in names]))
+        options = []
+        for name, info in infos.items():
+            options.append(_option(name, info, is_recipe=is_recipe, ranges=ranges))
+            options += [after[name]] if after and name in after else []
+        return cast(F, _apply(wrapper, options))
 
     return decorate
 
 
-def device(gpu: str | None, memory: str | None) -> Device | None:
-    """The machine that --gpu or --memory describe; None: this one."""
-    from finetune.machine import read_size
-    from finetune.plan.device import Device
-
-    if gpu and memory:
-        raise click.UsageError("Give --gpu or --memory: training runs on one of them.")
-    if gpu:
-        return Device("gpu", read_size(gpu))
-    return Device("cpu", read_size(memory)) if memory else None
-
-
-def _option(name: str, model: type[BaseModel]) -> Callable[[Any], Any]:
-    field = model.model_fields[name]
-    flag = "--" + name.replace("_", "-")
-    kind = field.annotation
-    default = "" if field.default is None else f"  [{str(field.default).lower() if kind is bool else field.default}]"
-    text = (field.description or "") + default
+def _option(name: str, info: FieldInfo, *, is_recipe: bool, ranges: bool) -> Decorator:
+    look, kind, default, help_ = shown(name, info), info.annotation, info.default, info.description
     if kind is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
-    reads_text = any(isinstance(part, BeforeValidator) for part in field.metadata)  # the model makes a value out of it
-    return click.option(flag, *ALIASES.get(name, ()), name, type=str if reads_text else _click_type(kind), help=text)
+        if not is_recipe and not default:
+            return click.option(look["flag"], name, is_flag=True, default=None, help=help_)
+        flags = look["flag"] + "/--no-" + look["flag"][2:]  # what a recipe's file turns on, a flag has to turn off
+        return click.option(flags, name, default=None, help=f"{help_}  [{'on' if default else 'off'}]")
+    multiple = get_origin(kind) in (tuple, Mapping)
+    value = look.get("value", None if multiple else default)
+    return click.option(
+        *(look["flag"], *ALIASES.get(name, ()), name),
+        type=_click_type(info, ranges=ranges),
+        multiple=multiple,
+        metavar=look.get("metavar"),
+        help=help_ if value is None else f"{help_}  [{value}]",
+    )
 
 
-def _click_type(kind: Any) -> Any:
+def _click_type(info: FieldInfo, *, ranges: bool) -> Any:
+    kind: Any = info.annotation
+    if any(isinstance(part, BeforeValidator) for part in info.metadata):
+        return str  # the model makes a value out of it
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))
     if get_origin(kind) in (Union, types.UnionType):
         members = [member for member in get_args(kind) if member is not type(None)]
-        return str if str in members else members[0]
-    return kind
+        kind = str if str in members else members[0]
+    elif get_args(kind):  # of a tuple or a mapping, whose option can be given several times
+        kind = get_args(kind)[0]
+    if ranges and kind in (int, float):
+        low = next((part.ge for part in info.metadata if hasattr(part, "ge")), None)
+        high = next((part.le for part in info.metadata if hasattr(part, "le")), None)
+        return click.IntRange(low, high) if kind is int else click.FloatRange(low, high)
+    return PATH if kind is Path else kind
 
 
-def _apply(command: Callable[..., Any], options: list[Callable[[Any], Any]]) -> Any:
+def _apply(command: Callable[..., Any], options: Sequence[Decorator]) -> Any:
     for option in reversed(options):
         command = option(command)
     return command

@@ -21,6 +21,7 @@ from finetune.corpus.lengths import Lengths, count_words, measure_rows, token_ru
 from finetune.corpus.store import to_example
 from finetune.errors import HubError, InputError, OfflineError
 from finetune.models.tokenizer import find_tokenizer
+from finetune.options import SEED, ShowOptions
 from finetune.recipe import load_adapter_recipe
 from finetune.records import SPLITS, Example, Message, Split
 
@@ -84,7 +85,9 @@ class CorpusView:
     notes: tuple[str, ...]
 
 
-def show_corpus(corpus_path: Path, *, model: str | None = None, samples: int = 3, seed: int = 42) -> CorpusView:
+def show_corpus(
+    corpus_path: Path, *, model: str | None = None, samples: int = ShowOptions.samples, seed: int = SEED
+) -> CorpusView:
     """Look at a corpus.
 
     Args:

@@ -7,24 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.artifacts import Adapter, Corpus
-from finetune.records import Split
+from finetune.options import EvalOptions
 
 # (task, model, rows done, rows in all)
 Progress = Callable[[str, str, int, int], None]
 
 
 @dataclass(frozen=True)
-class EvalRequest:
+class EvalRequest(EvalOptions):
     """What to evaluate, on which rows, and where the report goes."""
 
     adapter: Path
     corpus: Path
     output_dir: Path
-    split: Split = "test"
-    tasks: tuple[str, ...] = ()
-    limit: int | None = None
-    batch_size: int = 16
-    max_new_tokens: int = 160
     model: str | None = None
     overwrite: bool = False
     train_command: str = Adapter.made_by  # named when the adapter is missing

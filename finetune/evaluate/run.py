@@ -24,6 +24,7 @@ from finetune.evaluate.request import EvalRequest, EvalResult, Progress, TaskSco
 from finetune.evaluate.tasks import EvalTask, tasks_of
 from finetune.machine import peak_bytes
 from finetune.models.load import Loaded, load_adapter
+from finetune.options import check
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Answers:
 def evaluate(request: EvalRequest, on_progress: Progress | None = None) -> EvalResult:
     """Score base and adapter on held-out rows and write report.json, report.html and samples.jsonl."""
     started = time.monotonic()
+    check(request)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     adapter = Adapter.open(request.adapter, command=request.train_command)
     corpus = Corpus.open(request.corpus, command=request.prepare_command)

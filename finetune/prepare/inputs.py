@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune.artifacts import ensure_replaceable
-from finetune.errors import ConfigError, InputError, did_you_mean
+from finetune.errors import InputError, did_you_mean
+from finetune.options import check
 from finetune.prepare.licenses import strictest
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.rows.prompts import load_prompt
@@ -52,18 +53,6 @@ def check_request(request: PrepareRequest, domain: Domain | None) -> None:
         ConfigError: all problems at once.
     """
     problems = []
-    if request.limit is not None and request.limit < 1:
-        problems.append(f"--limit {request.limit} keeps no row. Give a number of rows above 0")
-    if request.seed < 0:
-        problems.append(f"--seed {request.seed} is negative. Give 0 or more")
-    if request.on_error not in ("fail", "skip"):
-        problems.append(f"--on-error {request.on_error} is unknown. Give fail or skip")
-    if request.workers < 1:
-        problems.append(f"--workers {request.workers} does nothing. Give 1 or more")
-    if request.chunk_tokens < 32:
-        problems.append(f"--chunk-tokens {request.chunk_tokens} is too short for a sentence. Give 32 or more")
-    if not 0.5 <= request.near_duplicates <= 1:
-        problems.append(f"--near-duplicates {request.near_duplicates} cannot be used. Give a similarity from 0.5 to 1")
     if request.split_by_time is not None and request.stratify:
         problems.append("--split-by-time and --stratify exclude each other. Give one of the two")
     if request.columns and not request.sources:
@@ -84,8 +73,7 @@ def check_request(request: PrepareRequest, domain: Domain | None) -> None:
         parse_time_rule(request.split_by_time)
     except InputError as error:
         problems.append(str(error))
-    if problems:
-        raise ConfigError("command line", problems)
+    check(request, problems)
 
 
 def _prompt_columns(domain: Domain) -> frozenset[str]:

@@ -15,6 +15,7 @@ from finetune.cards.corpus_facts import CorpusFacts, SourceFacts
 from finetune.cards.corpus_page import corpus_page
 from finetune.cards.dataset_card import card_text
 from finetune.corpus.store import SCHEMA, CorpusWriter, writing_corpus
+from finetune.options import DEFAULT_RATIO, PrepareOptions
 from finetune.prepare.drops import Drops
 from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import PrepareRequest, Progress
@@ -22,7 +23,6 @@ from finetune.prepare.row_table import RowTable
 from finetune.prepare.rows.survey import Part
 from finetune.prepare.select import Selection
 from finetune.prepare.shards import Shard, numbered, read_columns
-from finetune.prepare.splits.shares import DEFAULT_RATIO
 from finetune.recipe import CUSTOM_DOMAIN, Domain
 from finetune.records import SPLITS, Drop
 
@@ -193,10 +193,10 @@ def _summary(domain: Domain | None, facts: CorpusFacts) -> dict[str, Any]:
 
 def describe_request(request: PrepareRequest, uris: Sequence[str], domain: Domain | None) -> dict[str, Any]:
     """The request as the manifest keeps it: what decides the rows, and no path of this machine."""
-    hidden = {"output_dir", "overwrite", "workers", "against", "decontaminate", "sources", "accept_noncommercial"}
-    values = {item.name: getattr(request, item.name) for item in fields(request) if item.name not in hidden}
-    return values | {
+    hidden = {"workers", "against", "decontaminate", "sources", "accept_noncommercial"}
+    return {
         "domain": domain.name if domain else CUSTOM_DOMAIN,
+        **{item.name: getattr(request, item.name) for item in fields(PrepareOptions) if item.name not in hidden},
         "sources": list(uris),
         "tasks": sorted(request.tasks),
         "include": sorted(request.include),

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from finetune import __version__
 from finetune.errors import SlmtuneError
+from finetune.options import ServeOptions
 from finetune.serve.auth import Gate
 from finetune.serve.body import read_body
 from finetune.serve.engine import Engine
@@ -27,7 +28,7 @@ from finetune.serve.schema import ChatRequest, CompletionRequest, GenerationRequ
 DONE = "data: [DONE]\n\n"
 
 
-def create_app(engine: Engine, *, api_key: str | None = None, host: str = "127.0.0.1") -> FastAPI:
+def create_app(engine: Engine, *, api_key: str | None = None, host: str = ServeOptions.host) -> FastAPI:
     """The ASGI application over an engine; `host` is the name that it is reached by."""
     app = FastAPI(
         title="slmtune",

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.errors import ContextLengthError
+from finetune.options import ANSWER_TOKENS, ChatOptions, check
 from finetune.records import Message
 from finetune.serve.job import GenerationParams, Result
 
 if TYPE_CHECKING:
     from finetune.serve.engine import Engine
-
-ANSWER_TOKENS = 256  # kept free for the answer where `params` does not say
 
 
 class Conversation:
@@ -74,17 +73,23 @@ class Conversation:
 def open_conversation(
     name: str,
     path: Path | str,
+    options: ChatOptions | None = None,
     *,
-    model: str | None = None,
     system: str | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
+    model: str | None = None,
 ) -> Iterator[Conversation]:
-    """Load what is to be talked to, and let it go at the end. Answers are greedy unless `temperature` is given."""
+    """Load what is to be talked to, and close it at the end.
+
+    Raises:
+        ConfigError: the options are out of their bounds.
+        SlmtuneError: what `finetune.serve.targets.open_engine` raises.
+    """
+    options = options or ChatOptions()
+    check(options)
     from finetune.serve.targets import ServeTarget, open_engine
 
     engine = open_engine([ServeTarget(name, path)], model=model)
-    params = GenerationParams(max_tokens=max_tokens or ANSWER_TOKENS, temperature=temperature or 0.0)
+    params = GenerationParams(max_tokens=options.max_new_tokens, temperature=options.temperature)
     try:
         yield Conversation(engine, name, system=system, params=params)
     finally:

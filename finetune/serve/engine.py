@@ -32,13 +32,13 @@ from finetune.errors import (
 )
 from finetune.models.chat_template import end_of_turn_ids, render_prompt
 from finetune.models.load import Loaded
+from finetune.options import ANSWER_TOKENS
 from finetune.records import Message
 from finetune.serve.job import Event, Generation, GenerationParams, Job, Result, Served
 from finetune.serve.text import Detokenizer
 from finetune.serve.watcher import Watcher
 
 QUEUE_SIZE = 32  # requests that may wait behind the running one
-MAX_TOKENS = 256  # of an answer, where the caller says nothing
 GREEDY_BELOW = 1e-3  # lower temperatures differ from greedy decoding only in rounding, and dividing by them overflows
 JOIN_SECONDS = 5.0  # how long closing waits for the token that is being computed
 
@@ -142,7 +142,7 @@ class Engine:
         room = self.context - prompt
         if room < (1 if wanted is None else wanted):
             raise ContextLengthError(prompt, wanted or 1, self.context)
-        return min(MAX_TOKENS, room) if wanted is None else wanted
+        return min(ANSWER_TOKENS, room) if wanted is None else wanted
 
     def _drop(self, job: Job) -> None:
         """Take a cancelled job out of the queue, if it still waits."""

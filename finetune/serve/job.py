@@ -13,7 +13,7 @@ from finetune.errors import SlmtuneError
 
 @dataclass(frozen=True, slots=True)
 class GenerationParams:
-    """How to sample. `temperature` 0 is greedy; `max_tokens` None is 256, or what the context still holds."""
+    """How to sample. `temperature` 0 is greedy; `max_tokens` None is `ANSWER_TOKENS`, or what the context still holds."""
 
     max_tokens: int | None = None
     temperature: float = 1.0

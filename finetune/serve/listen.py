@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 
 from finetune.errors import InputError, PortInUseError
+from finetune.options import ServeOptions
 from finetune.serve.app import create_app
 from finetune.serve.engine import Engine
 
@@ -25,18 +26,16 @@ def bind(host: str, port: int, *, local_only: bool) -> socket.socket:
         PortInUseError: another program has it.
         InputError: there is no such address, it may not be used, or others could reach it and `local_only` is set.
     """
-    if not 0 <= port <= 65535:
-        raise InputError(f"{port} is no port. Give 1 to 65535, or 0 for any free one")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (socket.gaierror, UnicodeError):
         raise InputError(
-            f"There is no host {host!r}. Give --host an address of this machine, such as 127.0.0.1"
+            f"There is no host {host!r}. Give --host an address of this machine, such as {ServeOptions.host}"
         ) from None
     if local_only and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
         raise InputError(
             f"{host} can be reached from other machines, which needs an API key. Give --api-key-file FILE, or "
-            "--host 127.0.0.1"
+            f"--host {ServeOptions.host}"
         )
     taken = socket.socket(family, socket.SOCK_STREAM)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart need not wait for old connections

@@ -6,42 +6,45 @@ import importlib.util
 from collections.abc import Callable, Sequence
 
 from finetune.errors import InputError
+from finetune.options import ServeOptions, check
 from finetune.serve.targets import ServeTarget
 
 
 def serve(
     targets: Sequence[ServeTarget],
+    options: ServeOptions | None = None,
     *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
     api_key: str | None = None,
     model: str | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM, and return the signal's number.
 
-    Requests in progress get a few seconds to finish. `port` 0 takes any free port; `on_ready` gets the server's URL
-    once it listens. `model` says where the base model of adapters lies, if not where they were trained.
+    Requests in progress get a few seconds to finish. `on_ready` gets the server's URL once it listens.
+    `model` says where the base model of adapters lies, if not where they were trained.
 
     Raises:
         PortInUseError: the port is taken; found out before a model is loaded.
-        InputError: others could reach `host` and there is no key; nothing to serve; fastapi or uvicorn is missing.
+        ConfigError: the options have no such port.
+        InputError: others could reach the host and there is no key; nothing to serve; fastapi or uvicorn is missing.
         SlmtuneError: what `finetune.serve.targets.open_engine` raises.
     """
+    options = options or ServeOptions()
+    check(options)
     _require_libraries()
     if api_key is not None and not api_key.strip():
         raise InputError("The API key is empty. Put a long random string into the --api-key-file")
     from finetune.serve.listen import bind, run, url_of
     from finetune.serve.targets import open_engine
 
-    with bind(host, port, local_only=api_key is None) as taken:
-        url = url_of(host, taken)
+    with bind(options.host, options.port, local_only=api_key is None) as taken:
+        url = url_of(options.host, taken)
         engine = open_engine(targets, model=model)
         try:
             return run(
                 engine,
                 taken,
-                host=host,
+                host=options.host,
                 api_key=api_key,
                 on_ready=lambda: on_ready(url) if on_ready is not None else None,
             )

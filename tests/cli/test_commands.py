@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import pytest
 
+from finetune.cli import cli
+from finetune.errors import ConfigError
+from finetune.evaluate import EvalRequest, evaluate
+from finetune.options import ChatOptions, EvalOptions, PrepareOptions, ServeOptions, ShowOptions, fields_of
+from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe, domain_names
 
 from ..command import ROOT, Command
@@ -149,8 +156,7 @@ for logger, text in {
 atexit.register(warnings.warn, "planted")
 """
     (tmp_path / "sitecustomize.py").write_text(planted, "utf-8")
-    search = os.pathsep.join([str(tmp_path), str(ROOT)])
-    done = slmtune("models", "--log-format", "json", *flags, cwd=tmp_path, env={"PYTHONPATH": search})
+    done = slmtune("models", "--log-format", "json", *flags, cwd=tmp_path, env=searching(tmp_path))
     messages = [json.loads(line)["message"] for line in done.stderr.splitlines()]
     assert {
         text for text in ("a library's word", "planted", "gemm") if any(text in line for line in messages)
@@ -175,6 +181,47 @@ def test_every_recipe_field_is_a_flag_of_train(tmp_path: Path) -> None:
         assert f"--{field.replace('_', '-')}" in text
     assert "--base-model" in text
     assert "--model-name-or-path" in text
+
+
+OPTIONS = {
+    "prepare": PrepareOptions,
+    "show": ShowOptions,
+    "train": AdapterRecipe,
+    "plan": AdapterRecipe,
+    "eval": EvalOptions,
+    "serve": ServeOptions,
+    "chat": ChatOptions,
+}
+SHOWN_OTHERWISE = {"language": "the recipe's, else any", "split_ratio": "0.9/0.05/0.05", "workers": "all cores"}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_every_option_shows_the_default_of_its_model(command: str) -> None:
+    fields = fields_of(OPTIONS[command])
+    shown = {
+        option.name: (re.findall(r"  \[(.*)\]$", option.help or "") or [None])[0]
+        for option in cli.commands[command].params
+        if isinstance(option, click.Option) and option.name in fields
+    }
+    assert shown
+    for name, text in shown.items():
+        default = fields[str(name)].default
+        if name in SHOWN_OTHERWISE:
+            assert text == SHOWN_OTHERWISE[name]
+        elif isinstance(default, bool):
+            assert text == "on" if default else text in (None, "off")
+        else:
+            assert text == (None if default in (None, (), {}) else str(default))
+
+
+def test_options_not_given_are_those_of_the_model(tmp_path: Path) -> None:
+    rows = [{"question": f"What is {number}?", "answer": f"It is {number}."} for number in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    assert slmtune("prepare", "--source", "rows.jsonl", "--out", "typed", cwd=tmp_path).returncode == 0
+    prepare(PrepareRequest(tmp_path / "called", sources=(str(tmp_path / "rows.jsonl"),)))
+    typed, called = (json.loads((tmp_path / name / "manifest.json").read_text("utf-8")) for name in ("typed", "called"))
+    assert typed["config"] == called["config"]
+    assert typed["fingerprint"] == called["fingerprint"]
 
 
 # --- bad input: one clear paragraph, exit 2, nothing half-written ---------------------------------------------------
@@ -215,6 +262,28 @@ def test_unknown_config_key_names_the_nearest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "flag", "value"),
+    [
+        *(("show", "--samples", -1), ("eval", "--limit", 0), ("eval", "--batch-size", 0), ("eval", "--split", "all")),
+        *(("serve", "--port", 65536), ("chat", "--max-new-tokens", 0), ("chat", "--temperature", 2.5)),
+    ],
+)
+def test_value_out_of_bounds_is_a_usage_error(tmp_path: Path, command: str, flag: str, value: object) -> None:
+    refuse(tmp_path, (command, flag, value), flag)
+
+
+def test_preparation_tells_all_problems_of_the_command_line_at_once(tmp_path: Path) -> None:
+    flags = ("--limit", 0, "--seed", -1, "--chunk-tokens", 3, "--near-duplicates", 0.1, "--workers", 0)
+    said = ("--limit 0", "--seed -1", "--chunk-tokens 3", "--near-duplicates 0.1", "--workers 0", "--split-ratio 2")
+    refuse(tmp_path, ("prepare", "--source", "x.csv", *flags, "--split-ratio", "2"), *said)
+
+
+def test_evaluation_called_with_impossible_sizes_names_the_flags(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--limit 0 cannot be used.*--batch-size -1 cannot be used"):
+        evaluate(EvalRequest(tmp_path, tmp_path, tmp_path / "out", limit=0, batch_size=-1))
+
+
+@pytest.mark.parametrize(
     ("flag", "value"),
     [
         *(("--max-steps", 0), ("--lora-r", -4), ("--learning-rate", 0), ("--learning-rate", "nan")),
@@ -223,6 +292,43 @@ def test_unknown_config_key_names_the_nearest(tmp_path: Path) -> None:
 )
 def test_impossible_sizes_are_refused(tmp_path: Path, flag: str, value: object) -> None:
     refuse(tmp_path, ("train", "--domain", "finance", flag, value), flag[2:].replace("-", "_"))
+
+
+BROKEN = "import finetune.models.presets as presets; presets.PRESETS = None"  # no error that slmtune foresees
+
+
+def test_unforeseen_error_says_how_to_see_more(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BROKEN, "utf-8")
+    done = slmtune("models", cwd=tmp_path, env=searching(tmp_path))
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"Error: Unexpected AttributeError in commands\.py:\d+\. Run again with --debug for the traceback\n",
+        done.stderr,
+    )
+
+
+def test_debug_shows_the_traceback_of_an_unforeseen_error_and_then_one_line(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BROKEN, "utf-8")
+    done = slmtune("models", "--debug", cwd=tmp_path, env=searching(tmp_path))
+    first, *_, cause, last = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert first == "Traceback (most recent call last):"
+    assert cause.startswith("AttributeError: ")
+    assert re.fullmatch(r"Error: Unexpected AttributeError in commands\.py:\d+", last)
+    assert "RuntimeError" not in done.stderr
+
+
+def test_debug_shows_the_traceback_of_a_foreseen_error(tmp_path: Path) -> None:
+    done = slmtune("merge", "--debug", cwd=tmp_path)
+    *_, cause, last = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert cause.startswith("finetune.errors.MissingStageError: There is no adapter")
+    assert last.startswith("Error: There is no adapter")
+
+
+def searching(folder: Path) -> dict[str, str]:
+    """An environment in which Python finds what lies in a folder, sitecustomize.py above all."""
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
 
 
 def test_wrong_type_is_a_usage_error(tmp_path: Path) -> None:

@@ -26,12 +26,13 @@ import sys
 from pathlib import Path
 from finetune.hub.settings import settle
 settle()
+from finetune.options import ServeOptions
 from finetune.serve import ServeTarget, serve
 key, *targets = sys.argv[1:]
 named = [target.partition("=") for target in targets]
 signal = serve(
     [ServeTarget(name, Path(path)) for name, _, path in named],
-    port=0, api_key=key or None, on_ready=lambda url: print(url, flush=True),
+    ServeOptions(port=0), api_key=key or None, on_ready=lambda url: print(url, flush=True),
 )
 print("ended by signal", signal)
 """

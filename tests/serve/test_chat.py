@@ -9,6 +9,7 @@ import pytest
 
 from finetune.errors import ContextLengthError, EngineStoppedError
 from finetune.models.load import Loaded
+from finetune.options import ChatOptions
 from finetune.records import Message
 from finetune.serve.chat import Conversation, open_conversation
 from finetune.serve.engine import Engine
@@ -76,7 +77,7 @@ def test_clearing_forgets_everything_but_the_system_turn(make_engine: Callable[.
 def test_a_conversation_with_an_adapter_is_greedy_and_lets_go_at_the_end(two_adapters: dict[str, Path]) -> None:
     said = []
     for _ in range(2):
-        with open_conversation("health", two_adapters["health"], max_tokens=6) as conversation:
+        with open_conversation("health", two_adapters["health"], ChatOptions(max_new_tokens=6)) as conversation:
             said.append(list(conversation.reply("Did profit rise?")))
     assert said[0] == said[1] != []
     with pytest.raises(EngineStoppedError):

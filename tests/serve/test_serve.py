@@ -20,6 +20,7 @@ from finetune.errors import (
     PortInUseError,
     UnknownNameError,
 )
+from finetune.options import ServeOptions
 from finetune.serve import ServeTarget, serve
 from finetune.serve.job import GenerationParams
 from finetune.serve.listen import bind
@@ -32,13 +33,13 @@ NOTHING = Path("nothing-here")  # would fail, if it were opened before the addre
 
 def test_a_taken_port_is_told_before_anything_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(PortInUseError, match="--port 0"):
-        serve([ServeTarget("a", NOTHING)], port=other.getsockname()[1])
+        serve([ServeTarget("a", NOTHING)], ServeOptions(port=other.getsockname()[1]))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_other_machines_need_a_key(host: str) -> None:
     with pytest.raises(InputError, match="--api-key-file"):
-        serve([ServeTarget("a", NOTHING)], host=host, port=0)
+        serve([ServeTarget("a", NOTHING)], ServeOptions(host=host, port=0))
 
 
 def test_with_a_key_any_address_will_do() -> None:
@@ -59,13 +60,13 @@ def test_with_a_key_any_address_will_do() -> None:
 )
 def test_an_address_or_key_that_cannot_be_used_is_named(host: str, port: int, key: str | None, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        serve([ServeTarget("a", NOTHING)], host=host, port=port, api_key=key)
+        serve([ServeTarget("a", NOTHING)], ServeOptions(host=host, port=port), api_key=key)
 
 
 def test_missing_libraries_are_named_with_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"fastapi and uvicorn .*pip install 'slmtune\[serve\]'"):
-        serve([ServeTarget("a", NOTHING)], port=0)
+        serve([ServeTarget("a", NOTHING)], ServeOptions(port=0))
 
 
 def test_nothing_to_serve_is_an_error() -> None:
@@ -175,7 +176,9 @@ def test_a_signal_ends_the_server_after_its_last_answer(tiny_model: Path, number
     with ThreadPoolExecutor() as pool:
         answers: list[Future[bytes]] = []
         ended = serve(
-            [ServeTarget("tiny", tiny_model)], port=0, on_ready=lambda url: answers.append(pool.submit(ask, url))
+            [ServeTarget("tiny", tiny_model)],
+            ServeOptions(port=0),
+            on_ready=lambda url: answers.append(pool.submit(ask, url)),
         )
         assert answers[0].result(30).endswith(b"data: [DONE]\n\n")
     assert ended == number

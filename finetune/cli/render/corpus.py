@@ -28,17 +28,9 @@ Bars = Iterable[tuple[str, int]]
 def render_view(view: CorpusView, *, encoding: str | None = None) -> str:
     """The view as text that `encoding` can write (default: that of the terminal); bars of ASCII where it has no blocks."""
     encoding = encoding or getattr(console.out, "encoding", None) or "utf-8"
-    cells = EIGHTHS if _has(encoding, EIGHTHS) else " #"
+    cells = EIGHTHS if EIGHTHS.encode(encoding, "replace").decode(encoding) == EIGHTHS else " #"
     text = "\n".join(_lines(view, cells)).rstrip()
     return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _has(encoding: str, characters: str) -> bool:
-    try:
-        characters.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
 
 
 def _lines(view: CorpusView, cells: str) -> Iterator[str]:
@@ -85,7 +77,7 @@ def _lengths(lengths: Lengths, cells: str) -> Iterator[str]:
 
 
 def _bars(title: str, rows: Bars, cells: str, *, align: str = "<") -> Iterator[str]:
-    """A title and a line a row: name, bar, number. Nothing where there are no rows."""
+    """A title and one line per row: name, bar, number. Nothing where there are no rows."""
     from rich.cells import cell_len
 
     named = [(_name(name), count) for name, count in rows]

@@ -1,4 +1,4 @@
-"""A plan of memory as text for people."""
+"""Plans as text for people: what would be trained, and the memory that it takes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from finetune.machine import format_bytes
 
 if TYPE_CHECKING:
     from finetune.plan import Plan
+    from finetune.train import TrainPlan
 
 PARTS = {
     "weights": "base model",
@@ -20,24 +21,46 @@ PARTS = {
 }
 
 
-def render_plan(made: Plan) -> str:
+def render_plan(plan: Plan) -> str:
     """Where the memory goes, whether it is there, and what would fit."""
-    rows = [[f"{name}: {text}", format_bytes(getattr(made.breakdown, name))] for name, text in PARTS.items()]
-    rows.append([f"peak, with {made.batch_tokens} tokens a forward pass", format_bytes(made.peak_bytes)])
-    place = "GPU memory" if made.device == "gpu" else "memory"
-    found = {
-        "model": f"{made.model} ({made.parameters / 1e6:,.0f} M parameters, {_precision(made)})",
-        "batch": f"{made.batch_size} rows of at most {made.max_length} tokens",
-        "fits": f"{'yes' if made.fits else 'no'}: {format_bytes(made.peak_bytes)} of {format_bytes(made.free_bytes)} {place}",
+    rows = [[f"{name}: {text}", format_bytes(getattr(plan.breakdown, name))] for name, text in PARTS.items()]
+    rows.append([f"peak, with {plan.batch_tokens} tokens a forward pass", format_bytes(plan.peak_bytes)])
+    memory = "GPU memory" if plan.device == "gpu" else "memory"
+    rest = {
+        "model": f"{plan.model} ({plan.parameters / 1e6:,.0f} M parameters, {_precision(plan)})",
+        "batch": f"{plan.batch_size} rows of at most {plan.max_length} tokens",
+        "fits": f"{'yes' if plan.fits else 'no'}: {format_bytes(plan.peak_bytes)} of {format_bytes(plan.free_bytes)} {memory}",
     }
-    if made.suggestion:
-        found["what fits"] = f"{made.suggestion.options} ({format_bytes(made.suggestion.peak_bytes)})"
-    elif not made.fits:
-        found["what fits"] = "nothing smaller that slmtune knows"
-    return f"{table(['part', 'bytes'], rows)}\n\n{facts(found)}"
+    if plan.suggestion:
+        rest["what fits"] = f"{plan.suggestion.options} ({format_bytes(plan.suggestion.peak_bytes)})"
+    elif not plan.fits:
+        rest["what fits"] = "nothing smaller that slmtune knows"
+    return f"{table(['part', 'bytes'], rows)}\n\n{facts(rest)}"
 
 
-def _precision(made: Plan) -> str:
-    if not made.load_in_4bit:
-        return "not quantised"
-    return "4 bit"
+def _precision(plan: Plan) -> str:
+    return "4 bit" if plan.load_in_4bit else "not quantised"
+
+
+def render_training_plan(plan: TrainPlan) -> str:
+    """What `train --dry-run` found."""
+    return facts(
+        {
+            "base model": plan.model,
+            "rows": plan.rows,
+            "steps": plan.steps,
+            "tokens an epoch": f"{plan.tokens_per_epoch} ({plan.supervised_tokens_per_epoch} supervised)",
+            "peak memory": _memory(plan),
+            "longest row": f"{plan.longest} tokens ({plan.truncated} rows lose their end)",
+            **{name.replace("_", " "): value for name, value in plan.recipe.model_dump().items() if value is not None},
+        }
+    )
+
+
+def _memory(plan: TrainPlan) -> str:
+    if plan.memory is None:
+        return "unknown for this family of models"
+    peak = f"{format_bytes(plan.memory.peak_bytes)} of {format_bytes(plan.memory.free_bytes)} free"
+    if plan.memory.fits:
+        return peak
+    return f"{peak}: does not fit" + (f"; try {plan.memory.suggestion.options}" if plan.memory.suggestion else "")

@@ -14,7 +14,6 @@ from finetune.prepare.dedup.signature import multipliers
 Rows = npt.NDArray[np.int64]
 Columns = npt.NDArray[np.unsignedinteger]
 
-THRESHOLD = 0.8  # Jaccard index of word 5-grams: Lee et al. 2022, near-duplicates in C4 and RealNews
 # Kept rows that a bucket remembers, in order of rank. Only buckets of a template's own words, which thousands of
 # different rows share, hold more; a repeat of one of those rows also shares buckets of its own words with it. So a row
 # meets at most (bands × PIVOTS) others, and the time grows with the rows, however alike they are.
@@ -35,7 +34,7 @@ class NearDuplicates:
 
 
 def near_duplicates(
-    signatures: Columns, guards: npt.NDArray[np.uint64], rank: npt.NDArray[np.number], threshold: float = THRESHOLD
+    signatures: Columns, guards: npt.NDArray[np.uint64], rank: npt.NDArray[np.number], threshold: float
 ) -> NearDuplicates:
     """Go through the rows from the lowest `rank` up, rows of equal rank in their order, and drop what is like a kept row.
 

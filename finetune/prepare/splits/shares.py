@@ -7,9 +7,9 @@ import re
 from collections.abc import Collection, Mapping
 
 from finetune.errors import InputError
+from finetune.options import DEFAULT_RATIO
 from finetune.records import SPLITS, Split
 
-DEFAULT_RATIO = "0.9/0.05/0.05"
 # The words that Hugging Face `datasets` recognises in file and folder names.
 WORDS: Mapping[str, Split] = {
     **dict.fromkeys(["train", "training"], "train"),

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune.options import PrepareOptions
 from finetune.prepare.dedup.guard import guard
 from finetune.prepare.dedup.near import clusters, near_duplicates
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE, sign
 
 from .invented_texts import edited, texts
+
+ALIKE = PrepareOptions.near_duplicates
 
 
 def all_pairs(signatures: np.ndarray, guards: np.ndarray, rank: np.ndarray, threshold: float) -> list[int]:
@@ -73,7 +76,7 @@ def test_a_low_threshold_finds_nearly_all(threshold: float) -> None:
 @pytest.mark.parametrize(("changes", "share"), [(0, 1.0), (1, 0.99), (2, 0.6)])
 def test_planted_repeats_are_found_and_nothing_else_is(changes: int, share: float) -> None:
     originals = texts(500, seed=3, words=120)
-    found = near_duplicates(*rows_of(originals + edited(originals, changes=changes, seed=4)))
+    found = near_duplicates(*rows_of(originals + edited(originals, changes=changes, seed=4)), ALIKE)
     assert (found.keeper[:500] == -1).all()
     hits = found.keeper[500:]
     assert (hits >= 0).mean() >= share
@@ -82,7 +85,7 @@ def test_planted_repeats_are_found_and_nothing_else_is(changes: int, share: floa
 
 def test_texts_that_share_a_fifth_are_both_kept() -> None:
     originals = texts(200, seed=5)
-    found = near_duplicates(*rows_of(originals + edited(originals, changes=25, seed=6)))
+    found = near_duplicates(*rows_of(originals + edited(originals, changes=25, seed=6)), ALIKE)
     assert (found.keeper == -1).all()
 
 
@@ -90,16 +93,16 @@ def test_the_better_row_is_kept_wherever_it_lies() -> None:
     same = ["one and the same text of a few words", "another"]
     signatures = sign([same[0], same[1], same[0], same[0]])
     guards = np.zeros(4, np.uint64)
-    assert near_duplicates(signatures, guards, np.array([3, 0, 1, 2])).keeper.tolist() == [2, -1, -1, 2]
-    assert near_duplicates(signatures, guards, np.zeros(4)).keeper.tolist() == [-1, -1, 0, 0]
+    assert near_duplicates(signatures, guards, np.array([3, 0, 1, 2]), ALIKE).keeper.tolist() == [2, -1, -1, 2]
+    assert near_duplicates(signatures, guards, np.zeros(4), ALIKE).keeper.tolist() == [-1, -1, 0, 0]
 
 
 def test_short_texts_with_other_figures_are_both_kept_and_long_ones_are_not() -> None:
     words = texts(1, seed=7, words=55)[0]
     short = [f"{words[:330]} in stage 2", f"{words[:330]} in stage 3", f"{words[:330]} in stage 2"]
-    assert near_duplicates(*rows_of(short)).keeper.tolist() == [-1, -1, 0]
+    assert near_duplicates(*rows_of(short), ALIKE).keeper.tolist() == [-1, -1, 0]
     long = [f"{texts(1, seed=8, words=150)[0]} in {year}" for year in (2023, 2024)]
-    assert near_duplicates(*rows_of(long)).keeper.tolist() == [-1, 0]
+    assert near_duplicates(*rows_of(long), ALIKE).keeper.tolist() == [-1, 0]
 
 
 def test_a_template_with_thousands_of_fillings_is_done_in_time_that_grows_with_the_rows() -> None:
@@ -111,9 +114,9 @@ def test_a_template_with_thousands_of_fillings_is_done_in_time_that_grows_with_t
 
     few, many = (rows_of(filled(count)) for count in (1500, 12000))
     started = time.perf_counter()
-    near_duplicates(*few)
+    near_duplicates(*few, ALIKE)
     middle = time.perf_counter()
-    near_duplicates(*many)
+    near_duplicates(*many, ALIKE)
     # All pairs would take 64 times as long; a generous bound, since the machine may be busy.
     assert time.perf_counter() - middle < 30 * max(middle - started, 0.1)
 
@@ -124,14 +127,14 @@ def test_a_memory_map_gives_the_same_as_an_array(tmp_path: Path) -> None:
     file = tmp_path / "signatures"
     signatures.tofile(file)
     mapped = np.memmap(file, SIGNATURE_DTYPE, "r", shape=signatures.shape)
-    one, other = near_duplicates(mapped, guards, rank), near_duplicates(signatures, guards, rank)
+    one, other = (near_duplicates(rows, guards, rank, ALIKE) for rows in (mapped, signatures))
     np.testing.assert_array_equal(one.keeper, other.keeper)
     np.testing.assert_array_equal(one.similarity, other.similarity)
 
 
 @pytest.mark.parametrize("rows", [0, 1])
 def test_no_rows_and_one_row(rows: int) -> None:
-    found = near_duplicates(*rows_of(["text"] * rows))
+    found = near_duplicates(*rows_of(["text"] * rows), ALIKE)
     assert found.keeper.tolist() == [-1] * rows
     assert found.similarity.tolist() == [0.0] * rows
     assert list(clusters(found.keeper)) == []

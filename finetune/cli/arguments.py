@@ -1,0 +1,78 @@
+"""What a person typed, as values: text becomes requests, targets and keys."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from finetune.cli.workspace import RUNS
+from finetune.errors import InputError
+
+if TYPE_CHECKING:
+    from finetune.plan import Device
+
+
+def read_preparation(given: Mapping[str, Any], group_by: str | None) -> dict[str, Any]:
+    """The fields of a request to prepare; as many workers as there are cores where the user names no number.
+
+    Raises:
+        InputError: --map cannot be read.
+    """
+    columns = {}
+    for pair in given.get("columns", ()):
+        name, _, column = pair.partition("=")
+        if not name or not column:
+            raise InputError(f"--map {pair}: write it as NAME=COLUMN, for example --map text=headline")
+        columns[name.strip()] = column.strip()
+    if group_by is not None:
+        columns["group"] = group_by
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"workers": cores, **given, "columns": columns}
+
+
+def read_target(text: str) -> tuple[str, Path | str]:
+    """The name and the place of NAME=ADAPTER, of an adapter (whose folder names it), or of a base model's name."""
+    name, separator, value = text.partition("=")
+    place = value if separator else text
+    path = Path(place)
+    is_path = path.exists() or path.parts[0] == RUNS.name or place.startswith((".", "~", "/"))
+    return (name if separator else path.name), (path.expanduser() if is_path else place)
+
+
+def read_key(path: Path) -> str:
+    """The API key in a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise InputError(f"The key in {path} cannot be read ({reason}). Put a long random string there") from None
+
+
+def read_device(gpu: str | None, memory: str | None) -> Device | None:
+    """The machine that --gpu or --memory describe; None: this one.
+
+    Raises:
+        UsageError: both are given.
+    """
+    from finetune.machine import read_size
+    from finetune.plan.device import Device
+
+    if gpu and memory:
+        raise click.UsageError("Give --gpu or --memory: training runs on one of them.")
+    if gpu:
+        return Device("gpu", read_size(gpu))
+    return Device("cpu", read_size(memory)) if memory else None
+
+
+def resume_command(arguments: Sequence[str]) -> str:
+    """The command that goes on with the run that these arguments began."""
+    return shlex.join(["slmtune", *(argument for argument in arguments if argument != "--resume"), "--resume"])

@@ -1,0 +1,210 @@
+"""What commands answer, as text for people: what was made, what it scored, and the next command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.cli.console import duration, facts, table
+from finetune.machine import format_bytes
+
+if TYPE_CHECKING:
+    from finetune.cli.doctor import DoctorReport
+    from finetune.cli.quickstart import QuickstartResult
+    from finetune.cli.workspace import Workspace
+    from finetune.evaluate import EvalResult, TaskScore
+    from finetune.hub.pull import PullResult
+    from finetune.hub.push import PushResult
+    from finetune.merge import MergeResult
+    from finetune.models.presets import Preset
+    from finetune.prepare import PrepareResult
+    from finetune.recipe import DomainRecipe
+    from finetune.train import TrainResult
+
+NEXT = """\
+Try it:             slmtune chat --domain quickstart \
+--system "Is this news bearish, neutral or bullish for the investor?"
+With your own data: slmtune prepare --source FILE.csv && slmtune train && slmtune eval"""
+
+
+def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
+    """The corpus and where its rows came from."""
+    rows = [[one.id, one.shape, one.read, one.kept, one.license] for one in result.sources]
+    given_away = f"{result.contaminated} rows gave one away (contamination.jsonl)"
+    summary = facts(
+        {
+            "corpus": result.corpus,
+            "splits": _counts(result.splits),
+            "dropped": _counts(result.dropped) or "none",
+            "near-duplicates": f"{result.clusters} rows had some (clusters.jsonl)",
+            "eval sets": f"{', '.join(result.evals)}: {given_away}" if result.evals else "none to compare with",
+            "disjoint": result.disjoint,
+            "scrubbed": _counts(result.scrubbed) or "none",
+            "licence": result.license,
+            "fingerprint": result.fingerprint[:16],
+            "next": workspace.command("train"),
+        }
+    )
+    return f"{table(['source', 'read as', 'read', 'kept', 'licence'], rows)}\n\n{summary}"
+
+
+def render_adapter(result: TrainResult, workspace: Workspace) -> str:
+    """The adapter and what it took."""
+    resumed = f", resumed from {result.resumed_from}" if result.resumed_from else ""
+    held_out = "not measured" if result.eval_loss is None else f"{result.eval_loss:.4f}"
+    return facts(
+        {
+            "adapter": result.adapter,
+            "steps": f"{result.steps} ({result.epochs:.2f} epochs{resumed})",
+            "loss": f"{result.train_loss:.4f} in training, {held_out} held out",
+            "speed": f"{result.tokens_per_second:.0f} tokens/s ({result.tokens} tokens, "
+            f"{result.supervised_tokens} supervised)",
+            "peak memory": format_bytes(result.peak_memory_bytes),
+            "time": duration(result.seconds),
+            "next": workspace.command("eval"),
+        }
+    )
+
+
+def render_evaluation(result: EvalResult, workspace: Workspace) -> str:
+    """Base and adapter side by side."""
+    summary = facts(
+        {
+            "report": result.report,
+            "peak memory": format_bytes(result.peak_memory_bytes),
+            "time": duration(result.seconds),
+            "next": workspace.command("merge"),
+        }
+    )
+    return f"{render_scores(result.tasks)}\n\n{summary}"
+
+
+def render_scores(tasks: Mapping[str, TaskScore]) -> str:
+    """One table for all tasks."""
+    columns = ["task", "n", "majority", "", "accuracy", "weighted F1", "token F1", "delta", "95 % interval", "p"]
+    rows: list[Sequence[object]] = []
+    for name, task in tasks.items():
+        interval = f"{task.ci95[0]:+.3f} to {task.ci95[1]:+.3f}"
+        majority = "" if task.majority is None else f"{task.majority:.3f}"
+        rows.append([name, task.n, majority, "base", *_scores(task.base), "", "", ""])
+        rows.append(
+            ["", "", "", "adapter", *_scores(task.adapter), f"{task.delta:+.3f}", interval, f"{task.p_value:.4f}"]
+        )
+    empty = [number for number in (4, 5, 6) if not any(row[number] for row in rows)]
+    kept = [number for number in range(len(columns)) if number not in empty]
+    return table([columns[number] for number in kept], [[row[number] for number in kept] for row in rows])
+
+
+def render_merge(result: MergeResult, workspace: Workspace) -> str:
+    """The merged model and how close it is to the adapter."""
+    rows = [
+        [name, far.prompts, f"{far.max_abs_logit_diff:.4f}", f"{far.mean_kl:.5f}", f"{far.greedy_agreement:.1%}"]
+        for name, far in (
+            ("adapter over the same weights", result.exact),
+            ("adapter over its base as trained", result.drift),
+        )
+    ]
+    columns = ["compared with", "prompts", "max. logit difference", "mean KL, nats", "greedy agreement"]
+    summary = facts(
+        {
+            "model": f"{result.model} (onto the {result.onto} weights, "
+            f"{'verified' if result.verified else 'unverified'})",
+            "peak memory": format_bytes(result.peak_memory_bytes),
+            "time": duration(result.seconds),
+            "next": workspace.command("serve"),
+        }
+    )
+    return f"{table(columns, rows)}\n\n{summary}"
+
+
+def render_push(result: PushResult) -> str:
+    """Where it went and who can see it."""
+    return facts(
+        {
+            result.kind: result.url,
+            "visible to": "you and whom you invite" if result.private else "everyone",
+            "commit": result.commit if result.changed else f"{result.commit} (unchanged: the Hub had it all)",
+            "sent": f"{result.files} files, {format_bytes(result.bytes)}",
+            "next": f"slmtune pull {result.repo_id}",
+        }
+    )
+
+
+def render_pull(result: PullResult) -> str:
+    """Where it lies."""
+    following = {"adapter": "slmtune chat", "model": "slmtune chat", "corpus": "slmtune train --corpus"}
+    return facts(
+        {
+            result.kind: result.path,
+            "revision": result.revision,
+            "verified": "yes" if result.verified else "no",
+            "next": f"{following.get(result.kind, 'ls')} {result.path}",
+        }
+    )
+
+
+def render_quickstart(result: QuickstartResult, workspace: Workspace) -> str:
+    """The table that `make quickstart` ends with."""
+    summary = facts(
+        {
+            "corpus": f"{workspace.corpus} ({_counts(result.prepare.splits)})",
+            "adapter": workspace.adapter,
+            "report": result.eval.report,
+            "merged model": f"{workspace.model} (verified: mean KL {result.merge.mean_kl:.4f} nats, "
+            f"greedy agreement {result.merge.greedy_agreement:.0%})",
+            "training": f"{result.train.steps} steps, {result.train.tokens_per_second:.0f} tokens/s, "
+            f"{duration(result.train.seconds)}",
+            "evaluation": duration(result.eval.seconds),
+            "merge": duration(result.merge.seconds),
+            "peak memory": format_bytes(result.merge.peak_memory_bytes),
+        }
+    )
+    return f"\n{render_scores(result.eval.tasks)}\n\n{summary}\n\n{NEXT}"
+
+
+def render_domains(recipes: Sequence[DomainRecipe]) -> str:
+    """What can be given to --domain."""
+    rows = [
+        [recipe.name, ", ".join(recipe.tasks), ", ".join(f"{one.id} ({one.license})" for one in recipe.sources)]
+        for recipe in recipes
+    ]
+    listed = table(["domain", "tasks", "sources (licence)"], rows)
+    return f"{listed}\n\nEach brings a sample: slmtune prepare --domain {recipes[0].name} --sample"
+
+
+def render_models(presets: Sequence[Preset]) -> str:
+    """What can be given to --model."""
+    rows = [
+        [one.name, one.hub_id, f"{one.parameters / 1e6:,.0f} M", one.context, one.kind, _license(one)]
+        for one in presets
+    ]
+    return table(["name", "Hub id", "parameters", "context", "kind", "licence"], rows)
+
+
+def render_checks(report: DoctorReport) -> str:
+    """Every check, and the fix of each that failed."""
+    lines = []
+    for check in report.checks:
+        mark = "ok  " if check.ok else "FAIL" if check.required else "note"
+        lines.append(f"{mark}  {check.name:<14} {check.detail}")
+        if not check.ok and check.fix:
+            lines.append(f"{'':<20} fix: {check.fix}")
+    return "\n".join(lines)
+
+
+def render_new_domain(folder: Path) -> str:
+    """Where a new domain lies, and how to try it."""
+    return f"{folder} is a domain. Edit recipe.yaml, or try it as it is: slmtune prepare --domain ./{folder} --sample"
+
+
+def _license(preset: Preset) -> str:
+    return preset.license + (", gated" if preset.gated else "")
+
+
+def _scores(values: Mapping[str, float]) -> list[str]:
+    return [f"{values[name]:.3f}" if name in values else "" for name in ("accuracy", "weighted_f1", "token_f1")]
+
+
+def _counts(values: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in values.items())
