@@ -47,9 +47,9 @@ def read(data: bytes, shown: str) -> Document:
     """
     if data.startswith(OLE2):
         raise Unusable("encrypted_docx", "it has a password, or is a .doc file. Save it as .docx without a password")
-    with zip_package.opened(data, "docx") as parts:
+    with zip_package.open_package(data, "docx") as parts:
         if not any(name.startswith("word/") for name in parts.names):
-            raise zip_package.damaged("docx")
+            raise zip_package.damage_error("docx")
         needed = _needed_parts(parts)
     logging.getLogger("mammoth").setLevel(logging.CRITICAL)
     try:
@@ -61,7 +61,7 @@ def read(data: bytes, shown: str) -> Document:
             external_file_access=False,
         ).value
     except Exception:  # mammoth takes what XML says for granted and raises whatever comes
-        raise zip_package.damaged("docx") from None
+        raise zip_package.damage_error("docx") from None
     if not page.strip():
         raise Unusable("no_text", "the document has no text. Leave it out with --on-error skip")
     page = BACK_LINK.sub("", page)
@@ -90,7 +90,7 @@ def _needed_parts(parts: zip_package.ZipPackage) -> io.BytesIO:
 def _bare_styles(data: bytes) -> bytes:
     root = parse_xml(data)
     if root is None:
-        raise zip_package.damaged("docx")
+        raise zip_package.damage_error("docx")
     for element in list(root):
         if tag_of(element) != "style":
             root.remove(element)

@@ -230,7 +230,7 @@ def _keeps_hyphen(head: str, piece: str, words: Counter[str]) -> bool:
     return both and min(len(head), len(tail)) > 2
 
 
-def underlined(page: Page) -> list[Line]:
+def mark_underlined(page: Page) -> list[Line]:
     """Lines that a row of === or --- stands under become headings, the rows go."""
     made: list[Line] = []
     for position, line in enumerate(page):

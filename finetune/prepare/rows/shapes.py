@@ -163,10 +163,10 @@ def _check_turns(messages: Sequence[Message], name: str) -> None:
 def classification(choices: Sequence[str], instruction: str | None) -> Shape:
     """`text` and `label` with a plain question."""
     question = f"{instruction or DEFAULT_INSTRUCTION}\nAnswer with one of: {', '.join(choices)}."
-    return Shape("classification", ("text", "label"), partial(_build_labelled, tuple(choices), question))
+    return Shape("classification", ("text", "label"), partial(_build_classification, tuple(choices), question))
 
 
-def _build_labelled(choices: tuple[str, ...], question: str, columns: Values) -> Draft:
+def _build_classification(choices: tuple[str, ...], question: str, columns: Values) -> Draft:
     label = required_text(columns, "label")
     return Draft(_exchange(required_text(columns, "text"), label, question), "classification", label, choices)
 
