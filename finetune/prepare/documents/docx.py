@@ -76,15 +76,15 @@ def _needed_parts(parts: zip_package.ZipPackage) -> io.BytesIO:
     mammoth builds a tree of all of them with the standard library; of Word's usual styles that takes ten times as long
     as a leaflet's text.
     """
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as archive:
         for name in sorted(parts.names):
             if name.endswith((".xml", ".rels")):
                 data = parts.part(name) or b""
                 zip_package.refuse_doctype(data)
                 archive.writestr(name, _bare_styles(data) if name.endswith("styles.xml") else data)
-    made.seek(0)
-    return made
+    package.seek(0)
+    return package
 
 
 def _bare_styles(data: bytes) -> bytes:

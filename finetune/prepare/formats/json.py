@@ -86,10 +86,10 @@ class _RepeatedKeyError(Exception):
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise _RepeatedKeyError
-    return made
+    return fields
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_without_repeats)

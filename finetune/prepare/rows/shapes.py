@@ -172,24 +172,24 @@ def _build_classification(choices: tuple[str, ...], question: str, columns: Valu
 
 
 def domain_shape(
-    name: str, recipe: TaskRecipe, prompt: Prompt, labels: Mapping[str, str], made: Prompt | None = None
+    name: str, recipe: TaskRecipe, prompt: Prompt, labels: Mapping[str, str], template: Prompt | None = None
 ) -> Shape:
-    """A task of a domain: its prompt's columns, and a `label` among the choices or an `answer`, which `made` may make."""
+    """A task of a domain: its prompt's columns, and a `label` among the choices or an `answer`, which `template` may make."""
     known = {choice.casefold(): choice for choice in recipe.choices} | {
         value.casefold(): answer for value, answer in labels.items()
     }
     target = "label" if recipe.choices else "answer"
-    needs = prompt.columns | (made.columns if made else {target})
-    return Shape(name, tuple(sorted(needs)), partial(_build_task, recipe, prompt, known, made))
+    needs = prompt.columns | (template.columns if template else {target})
+    return Shape(name, tuple(sorted(needs)), partial(_build_task, recipe, prompt, known, template))
 
 
 def _build_task(
-    recipe: TaskRecipe, prompt: Prompt, known: Mapping[str, str], made: Prompt | None, columns: Values
+    recipe: TaskRecipe, prompt: Prompt, known: Mapping[str, str], template: Prompt | None, columns: Values
 ) -> Draft:
     choices = recipe.choices
     target = "label" if choices else "answer"
-    if made is not None:
-        text = made.render({column: required_text(columns, column) for column in made.columns}, choices)
+    if template is not None:
+        text = template.render({column: required_text(columns, column) for column in template.columns}, choices)
         columns = {**columns, target: text}
     answer = required_text(columns, target)
     if choices:
