@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+K = TypeVar("K", str, tuple[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,6 @@ class CorpusFacts:
         return len({hit.row for hit in self.hits})
 
 
-def by_size(counts: Mapping[str, int]) -> dict[str, int]:
+def by_size(counts: Mapping[K, int]) -> dict[K, int]:
     """The counts in order, the largest first."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -10,13 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
 from finetune.artifacts import Corpus
+from finetune.cards.corpus_facts import by_size
 from finetune.corpus.lengths import Lengths, count_words, measure_rows, token_ruler
 from finetune.corpus.store import to_example
 from finetune.errors import HubError, InputError, OfflineError
@@ -31,8 +32,6 @@ MEASURED = (
 COUNTED_AT_ONCE, READ_AT_ONCE = 65_536, 1_024  # rows in memory, without and with their text
 COUNTED = ("task", "source", "license", "label")
 READ = ("id", "messages", "task", "label", "source")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -118,9 +117,9 @@ def show_corpus(
         fingerprint=corpus.fingerprint,
         rows=sum(counts.values()),
         splits={split: sum(rows for key, rows in counts.items() if key[0] == split) for split in SPLITS},
-        tasks=_by_size(_sum(counts, 1)),
+        tasks=by_size(_sum(counts, 1)),
         sources=_sources(corpus, counts),
-        labels={source: _by_size(labels) for source, labels in sorted(by_label.items())},
+        labels={source: by_size(labels) for source, labels in sorted(by_label.items())},
         drops=_drops(corpus),
         lengths=lengths,
         samples=tuple(_to_sample(split, example) for split, example in _read(corpus, drawn.shown)),
@@ -236,7 +235,7 @@ def _sources(corpus: Corpus, counts: Mapping[Key, int]) -> tuple[SourceCount, ..
             uri=told.get(source, {}).get("uri"),
             revision=told.get(source, {}).get("revision"),
         )
-        for source, rows in _by_size(_sum(counts, 2)).items()
+        for source, rows in by_size(_sum(counts, 2)).items()
     )
 
 
@@ -249,7 +248,7 @@ def _drops(corpus: Corpus) -> tuple[DropCount, ...]:
             for line in lines:
                 drop = json.loads(line)
                 counts[drop["step"], drop["reason"]] += 1
-    return tuple(DropCount(step, reason, rows) for (step, reason), rows in _by_size(counts).items())
+    return tuple(DropCount(step, reason, rows) for (step, reason), rows in by_size(counts).items())
 
 
 def _sum(counts: Mapping[Key, int], part: int) -> Counter[str]:
@@ -257,10 +256,6 @@ def _sum(counts: Mapping[Key, int], part: int) -> Counter[str]:
     for key, rows in counts.items():
         sums[key[part] or ""] += rows
     return sums
-
-
-def _by_size(counts: Mapping[T, int]) -> dict[T, int]:
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _to_sample(split: Split, example: Example) -> Sample:

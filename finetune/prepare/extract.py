@@ -12,7 +12,7 @@ from finetune.prepare.documents.document_file import load_document, save_documen
 from finetune.prepare.documents.readers import read_document
 from finetune.prepare.drops import Drops
 from finetune.prepare.formats.containers import inner_name
-from finetune.prepare.formats.files import MAX_LINE, DataFile, opened
+from finetune.prepare.formats.files import MAX_LINE, DataFile, open_file
 from finetune.prepare.rows.survey import Part
 from finetune.prepare.workers import ordered_map
 
@@ -47,7 +47,7 @@ def _extract_one(item: tuple[DataFile, Path]) -> Unusable | None:
     if path.is_file():
         return None  # of a run that was interrupted
     try:
-        with opened(file) as raw:
+        with open_file(file) as raw:
             data = raw.read(MAX_DOCUMENT + 1)
         if len(data) > MAX_DOCUMENT:
             return Unusable("too_long", f"the document is larger than {MAX_DOCUMENT // 2**20} MiB. Split it")

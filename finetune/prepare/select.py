@@ -18,7 +18,7 @@ from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE
 from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import Progress
 from finetune.prepare.row_table import KEPT, Array, RowTable
-from finetune.prepare.shards import Shard, numbered, read_columns
+from finetune.prepare.shards import Shard, number_rows, read_columns
 from finetune.prepare.splits.assign import (
     assert_disjoint,
     assign_by_hash,
@@ -133,7 +133,7 @@ def _drop_contaminated(table: RowTable, shards: Sequence[Shard], evals: EvalInde
 
 
 def _matches(shards: Sequence[Shard]) -> Iterator[tuple[int, Match]]:
-    for shard, rows in numbered(shards):
+    for shard, rows in number_rows(shards):
         for row, match in shard.matches:
             yield rows.start + row, match
 
@@ -180,7 +180,7 @@ def _signatures(shards: Sequence[Shard], rows: Array, path: Path) -> Array:
     """The signatures of some rows, in a file: at a million rows they are a quarter of a gigabyte."""
     signatures = np.memmap(path, SIGNATURE_DTYPE, "w+", shape=(len(rows), NUM_PERM))
     filled = 0
-    for shard, here in numbered(shards):
+    for shard, here in number_rows(shards):
         wanted = rows[slice(*np.searchsorted(rows, [here.start, here.stop]))] - here.start
         if len(wanted):
             column = read_columns(shard, ["signature"])["signature"].combine_chunks()
@@ -211,7 +211,7 @@ def _row_names(rows: Sequence[int], shards: Sequence[Shard]) -> dict[int, str]:
     """The ids of some rows."""
     wanted = np.unique(np.array(rows, np.int64))
     names: dict[int, str] = {}
-    for shard, here in numbered(shards):
+    for shard, here in number_rows(shards):
         chosen = wanted[slice(*np.searchsorted(wanted, [here.start, here.stop]))]
         if len(chosen):
             ids = read_columns(shard, ["id"])["id"].take(chosen - here.start).to_pylist()

@@ -153,7 +153,7 @@ def _array(column: Any, name: str) -> Array:
     return np.asarray(chunked.to_numpy(zero_copy_only=False)).copy()
 
 
-def numbered(shards: Sequence[Shard]) -> Iterator[tuple[Shard, slice]]:
+def number_rows(shards: Sequence[Shard]) -> Iterator[tuple[Shard, slice]]:
     """Each shard with the numbers of its rows among all rows."""
     start = 0
     for shard in shards:

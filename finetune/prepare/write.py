@@ -22,7 +22,8 @@ from finetune.prepare.request import PrepareRequest, Progress
 from finetune.prepare.row_table import RowTable
 from finetune.prepare.rows.survey import Part
 from finetune.prepare.select import Selection
-from finetune.prepare.shards import Shard, numbered, read_columns
+from finetune.prepare.shards import Shard, number_rows, read_columns
+from finetune.prepare.splits.shares import DEFAULT_RATIO
 from finetune.recipe import CUSTOM_DOMAIN, Domain
 from finetune.records import SPLITS, Drop
 
@@ -63,7 +64,7 @@ def write_corpus(
 def _all_drops(drops: Drops, shards: Sequence[Shard], table: RowTable) -> Iterator[Drop]:
     """What was left out, by any stage: files first, then block after block."""
     yield from drops.items
-    for shard, rows in numbered(shards):
+    for shard, rows in number_rows(shards):
         if table.earlier[rows].any():
             continue
         yield from shard.drops
@@ -83,7 +84,7 @@ def _write_rows(writer: CorpusWriter, shards: Sequence[Shard], table: RowTable, 
     """Write the kept rows of the shards to their splits, and count them."""
     counts: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
     kept = table.kept
-    for number, (shard, rows) in enumerate(numbered(shards), 1):
+    for number, (shard, rows) in enumerate(number_rows(shards), 1):
         if table.earlier[rows].any():
             continue
         block = read_columns(shard, SCHEMA.names)

@@ -170,6 +170,7 @@ def test_every_error_travels_between_processes() -> None:
         errors.ConfigError("x", ["a", "b"]),
         errors.UnknownNameError("model", "smol", ["smollm"]),
         errors.InputError("plain"),
+        errors.Unusable("no_text", "the file is blank"),
     ]
     for error in made:
         copy = pickle.loads(pickle.dumps(error))

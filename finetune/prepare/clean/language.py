@@ -79,7 +79,7 @@ def _is_foreign(sample: str, wanted: frozenset[str]) -> bool:
     prose = _prose(sample)
     if not prose:
         return False
-    accepted = _accepted(wanted)
+    accepted = _accepted_languages(wanted)
     if prose.isascii() or len(OTHER_SCRIPTS.findall(prose)) < len(prose) / 2:
         language, confidence = _identifier().classify(prose)
         return bool(confidence >= MIN_CONFIDENCE and language not in accepted)
@@ -98,7 +98,7 @@ def _prose(sample: str) -> str:
 
 
 @cache
-def _accepted(wanted: frozenset[str]) -> frozenset[str]:
+def _accepted_languages(wanted: frozenset[str]) -> frozenset[str]:
     return wanted.union(NO_LANGUAGE, *(near for near in NEAR if near & wanted))
 
 

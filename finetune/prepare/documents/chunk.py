@@ -210,7 +210,7 @@ def _cut(text: str, room: int, count: Count) -> list[str]:
     """A text in parts of at most `room` tokens: lines of lists and tables, sentences, words, or letters."""
     for pieces, mark in _ways(text):
         if len(pieces) > 1:
-            return _packed(pieces, mark, room, count)
+            return _pack(pieces, mark, room, count)
     return [text]
 
 
@@ -243,7 +243,7 @@ def _items(lines: Sequence[str]) -> list[str]:
     return items
 
 
-def _packed(pieces: Sequence[str], mark: str, room: int, count: Count) -> list[str]:
+def _pack(pieces: Sequence[str], mark: str, room: int, count: Count) -> list[str]:
     """Pieces put together again up to `room` tokens; those that are too large alone are cut further."""
     between = count(mark) if mark else 0
     groups: list[list[str]] = []

@@ -47,9 +47,9 @@ def read(data: bytes, shown: str) -> Document:
     """
     if data.startswith(OLE2):
         raise Unusable("encrypted_docx", "it has a password, or is a .doc file. Save it as .docx without a password")
-    with zip_package.opened(data, "docx") as parts:
+    with zip_package.open_package(data, "docx") as parts:
         if not any(name.startswith("word/") for name in parts.names):
-            raise zip_package.damaged("docx")
+            raise zip_package.damage_error("docx")
         needed = _needed_parts(parts)
     logging.getLogger("mammoth").setLevel(logging.CRITICAL)
     try:
@@ -61,7 +61,7 @@ def read(data: bytes, shown: str) -> Document:
             external_file_access=False,
         ).value
     except Exception:  # mammoth takes what XML says for granted and raises whatever comes
-        raise zip_package.damaged("docx") from None
+        raise zip_package.damage_error("docx") from None
     if not page.strip():
         raise Unusable("no_text", "the document has no text. Leave it out with --on-error skip")
     page = BACK_LINK.sub("", page)
@@ -76,21 +76,21 @@ def _needed_parts(parts: zip_package.ZipPackage) -> io.BytesIO:
     mammoth builds a tree of all of them with the standard library; of Word's usual styles that takes ten times as long
     as a leaflet's text.
     """
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as archive:
         for name in sorted(parts.names):
             if name.endswith((".xml", ".rels")):
                 data = parts.part(name) or b""
                 zip_package.refuse_doctype(data)
                 archive.writestr(name, _bare_styles(data) if name.endswith("styles.xml") else data)
-    made.seek(0)
-    return made
+    package.seek(0)
+    return package
 
 
 def _bare_styles(data: bytes) -> bytes:
     root = parse_xml(data)
     if root is None:
-        raise zip_package.damaged("docx")
+        raise zip_package.damage_error("docx")
     for element in list(root):
         if tag_of(element) != "style":
             root.remove(element)

@@ -32,14 +32,14 @@ def read(data: bytes, shown: str) -> Document:
     Raises:
         Unusable: it is damaged, is protected, or has no text.
     """
-    with zip_package.opened(data, "epub") as parts:
+    with zip_package.open_package(data, "epub") as parts:
         _check_protection(parts)
         path, book = _package_document(parts)
         outline = Outline()
         for name in _chapters(book, posixpath.dirname(path)):
             chapter = parts.part(name)
             if chapter is None:
-                raise zip_package.damaged("epub")
+                raise zip_package.damage_error("epub")
             if chapter.strip():
                 root = parse(decode_markup(chapter, shown))
                 prune(root)
@@ -59,11 +59,11 @@ def _check_protection(parts: zip_package.ZipPackage) -> None:
 def _package_document(parts: zip_package.ZipPackage) -> tuple[str, Element]:
     container = parts.part(CONTAINER)
     if container is None:
-        raise zip_package.damaged("epub")
+        raise zip_package.damage_error("epub")
     path = next((item.get("full-path", "") for item in _xml(container).iter() if tag_of(item) == "rootfile"), "")
     book = parts.part(path)
     if book is None:
-        raise zip_package.damaged("epub")
+        raise zip_package.damage_error("epub")
     return path, _xml(book)
 
 
@@ -90,5 +90,5 @@ def _xml(data: bytes) -> Element:
     zip_package.refuse_doctype(data)
     root = parse_xml(data)
     if root is None:
-        raise zip_package.damaged("epub")
+        raise zip_package.damage_error("epub")
     return root

@@ -114,24 +114,24 @@ def _outline(pages: list[list[Piece]]) -> Outline:
         for page, edge in zip(pages, edges, strict=True)
     ]
     headings = headings_of([piece for page in kept for piece in page])
-    made: list[Page] = [lines_of(run, headings) for page in kept for run in columns_of(page)]
-    return outline_from(_with_whole_tables(made), wrapped=True)
+    ordered: list[Page] = [lines_of(run, headings) for page in kept for run in columns_of(page)]
+    return outline_from(_with_whole_tables(ordered), wrapped=True)
 
 
 def _with_whole_tables(pages: Sequence[Page]) -> list[Page]:
     """A table that goes on over the page is one table: the repeated head goes."""
-    made: list[list[Line]] = []
+    whole: list[list[Line]] = []
     table: tuple[int, int] | None = None  # where the table is that the last page ended with
     for page in pages:
         lines = list(page)
         first = next((position for position, line in enumerate(lines) if line.text), None)
         if table is not None and first is not None and lines[first].fixed:
-            before, rows = made[table[0]][table[1]], lines[first].text.split("\n")
+            before, rows = whole[table[0]][table[1]], lines[first].text.split("\n")
             if before.text.split("\n")[:2] == rows[:2]:
-                made[table[0]][table[1]] = Line("\n".join([before.text, *rows[2:]]), fixed=True)
+                whole[table[0]][table[1]] = Line("\n".join([before.text, *rows[2:]]), fixed=True)
                 del lines[first]
-        made.append(lines)
+        whole.append(lines)
         last = next((position for position in reversed(range(len(lines))) if lines[position].text), None)
         if last is not None:
-            table = (len(made) - 1, last) if lines[last].fixed else None
-    return list(made)
+            table = (len(whole) - 1, last) if lines[last].fixed else None
+    return list(whole)

@@ -62,16 +62,16 @@ def pieces_of(page: pdfium.PdfPage) -> list[Piece]:
         tables = [_as_piece(found) for found in ruled_tables(page, textpage)] if lines else []
     finally:
         textpage.close()
-    made: list[Piece] = []
+    pieces: list[Piece] = []
     shown: set[int] = set()
     for line in lines:
         position = next((number for number, found in enumerate(tables) if _inside(line.box, found.box)), None)
         if position is None:
-            made.append(line)
+            pieces.append(line)
         elif position not in shown:
             shown.add(position)
-            made.append(tables[position])
-    return made
+            pieces.append(tables[position])
+    return pieces
 
 
 def _plain_lines(textpage: pdfium.PdfTextPage) -> list[Piece]:
@@ -233,24 +233,24 @@ def lines_of(run: Sequence[Piece], headings: Headings) -> list[Line]:
     """The lines of a column; an empty one parts paragraphs."""
     pitch = _pitch(run)
     margin = min((piece.box[0] for piece in run if piece.size), default=0.0)
-    made: list[Line] = []
+    lines: list[Line] = []
     before: Piece | None = None
     for piece in run:
         line = Line(piece.text, headings.level(piece), fixed=not piece.size)
         if before is None:
-            made.append(line)
-        elif line.fixed or made[-1].fixed:
-            made += [Line(""), line]
+            lines.append(line)
+        elif line.fixed or lines[-1].fixed:
+            lines += [Line(""), line]
         elif abs(before.base - piece.base) < 0.3 * piece.size:
-            made[-1] = replace(made[-1], text=f"{made[-1].text} {line.text}")  # cells of a table without rules
-        elif line.level and line.level == made[-1].level and 0 < before.base - piece.base < 1.6 * piece.size:
-            made[-1] = replace(line, text=f"{made[-1].text} {line.text}")  # a heading of two lines
+            lines[-1] = replace(lines[-1], text=f"{lines[-1].text} {line.text}")  # cells of a table without rules
+        elif line.level and line.level == lines[-1].level and 0 < before.base - piece.base < 1.6 * piece.size:
+            lines[-1] = replace(line, text=f"{lines[-1].text} {line.text}")  # a heading of two lines
         elif _is_new(before, piece, pitch, margin):
-            made += [Line(""), line]
+            lines += [Line(""), line]
         else:
-            made.append(line)
+            lines.append(line)
         before = piece
-    return made
+    return lines
 
 
 def _pitch(run: Sequence[Piece]) -> float:

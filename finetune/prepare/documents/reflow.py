@@ -230,22 +230,22 @@ def _keeps_hyphen(head: str, piece: str, words: Counter[str]) -> bool:
     return both and min(len(head), len(tail)) > 2
 
 
-def underlined(page: Page) -> list[Line]:
+def mark_underlined(page: Page) -> list[Line]:
     """Lines that a row of === or --- stands under become headings, the rows go."""
-    made: list[Line] = []
+    lines: list[Line] = []
     for position, line in enumerate(page):
         ruler = line.text.strip()
         is_ruler = len(ruler) >= 3 and set(ruler) in ({"="}, {"-"}, {"~"}, {"*"}, {"_"})
         if not is_ruler:
-            made.append(line)
-        elif made and made[-1].text.strip() and ruler[0] in "=-~" and _alone(made, position, page):
-            made[-1] = replace(made[-1], text=made[-1].text.strip(), level=1 if ruler[0] == "=" else 2)
+            lines.append(line)
+        elif lines and lines[-1].text.strip() and ruler[0] in "=-~" and _alone(lines, position, page):
+            lines[-1] = replace(lines[-1], text=lines[-1].text.strip(), level=1 if ruler[0] == "=" else 2)
         else:
-            made.append(Line(""))
-    return made
+            lines.append(Line(""))
+    return lines
 
 
-def _alone(made: Sequence[Line], position: int, page: Page) -> bool:
+def _alone(lines: Sequence[Line], position: int, page: Page) -> bool:
     """Whether the line above a ruler is a paragraph of its own, as long as a heading is."""
-    above = made[-2].text.strip() if len(made) > 1 else ""
-    return not above and len(made[-1].text.split()) <= HEADING_WORDS and not BULLET.match(made[-1].text)
+    above = lines[-2].text.strip() if len(lines) > 1 else ""
+    return not above and len(lines[-1].text.split()) <= HEADING_WORDS and not BULLET.match(lines[-1].text)

@@ -10,8 +10,8 @@ from finetune.prepare.documents.reflow import (
     Line,
     Page,
     is_page_number,
+    mark_underlined,
     outline_from,
-    underlined,
     without_running,
 )
 from finetune.prepare.formats.encoding import decode
@@ -33,12 +33,12 @@ def read(data: bytes, shown: str) -> Document:
     text = LINE_END.sub("\n", decode(data, shown)).replace("\u2029", "\n\n")
     if not text.strip():
         raise Unusable("no_text", "the file is empty or blank. Leave it out with --on-error skip")
-    pages: list[Page] = [[Line(line) for line in _spaced(page)] for page in text.split(FEED)]
+    pages: list[Page] = [[Line(line) for line in _space_lines(page)] for page in text.split(FEED)]
     if len(pages) > 1:
         pages = without_running(pages)
     elif sum(1 for line in pages[0] if _is_page_of(line)) > 1:
         pages = [[line for line in pages[0] if not _is_page_of(line)]]
-    return outline_from([underlined(page) for page in pages], wrapped=False).document()
+    return outline_from([mark_underlined(page) for page in pages], wrapped=False).document()
 
 
 def _is_page_of(line: Line) -> bool:
@@ -46,7 +46,7 @@ def _is_page_of(line: Line) -> bool:
     return PAGE_OF.search(line.text[-LONGEST_NUMBER:]) is not None and is_page_number(line.text)
 
 
-def _spaced(text: str) -> list[str]:
+def _space_lines(text: str) -> list[str]:
     """The lines; where they are long, a blank one between each."""
     lines = [line.expandtabs(8) if line.startswith("\t") else line for line in text.split("\n")]
     filled = [line for line in lines if line.strip()]

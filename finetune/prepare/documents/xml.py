@@ -14,7 +14,7 @@ from finetune.errors import Unusable
 from finetune.prepare.documents.markup import all_text, block_of, outline_of, tag_of
 from finetune.prepare.documents.outline import Outline, one_line
 from finetune.prepare.documents.safe_xml import parse_xml
-from finetune.prepare.documents.zip_package import damaged
+from finetune.prepare.documents.zip_package import damage_error
 from finetune.records import Document
 
 MAX_XML = 64 * 2**20  # bytes: a tree takes about ten times as much
@@ -44,7 +44,7 @@ def read(data: bytes, shown: str) -> Document:
         )
     root = parse_xml(data)
     if root is None:
-        raise damaged("xml")
+        raise damage_error("xml")
     if tag_of(root) == "html":
         return outline_of(root).document()
     outline = Outline()

@@ -33,7 +33,7 @@ class ZipPackage:
         """
         if name not in self.names:
             return None
-        with _damage_named(self._kind), self._archive.open(name) as stream:
+        with _name_damage(self._kind), self._archive.open(name) as stream:
             data = stream.read(MAX_PART + 1)
         if len(data) > MAX_PART:
             raise Unusable("too_large", f"a part of the {self._kind} has more than {MAX_PART // 2**20} MiB. Split it")
@@ -41,13 +41,13 @@ class ZipPackage:
 
 
 @contextmanager
-def opened(data: bytes, kind: str) -> Iterator[ZipPackage]:
+def open_package(data: bytes, kind: str) -> Iterator[ZipPackage]:
     """The archive, checked.
 
     Raises:
         Unusable: it is damaged, encrypted, or unpacks to more than any document does.
     """
-    with _damage_named(kind):
+    with _name_damage(kind):
         archive = zipfile.ZipFile(io.BytesIO(data))
     with archive:
         entries = archive.infolist()
@@ -59,7 +59,7 @@ def opened(data: bytes, kind: str) -> Iterator[ZipPackage]:
         yield ZipPackage(archive, kind)
 
 
-def damaged(kind: str) -> Unusable:
+def damage_error(kind: str) -> Unusable:
     """The refusal of a file that is not what its name says."""
     return Unusable(f"damaged_{kind}", f"it is no {kind} file, or a damaged one. Save or copy it again")
 
@@ -75,8 +75,8 @@ def refuse_doctype(data: bytes) -> None:
 
 
 @contextmanager
-def _damage_named(kind: str) -> Iterator[None]:
+def _name_damage(kind: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError):
-        raise damaged(kind) from None
+        raise damage_error(kind) from None

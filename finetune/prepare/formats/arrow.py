@@ -13,21 +13,21 @@ from pyarrow import parquet
 
 from finetune.errors import InputError
 from finetune.prepare.formats.containers import inner_name
-from finetune.prepare.formats.files import BLOCK_ROWS, DataFile, Lines, Row, Rows, opened
+from finetune.prepare.formats.files import BLOCK_ROWS, DataFile, Lines, Row, Rows, open_file
 
 MAX_UNPACKED = 2**30  # bytes: a compressed Parquet file has to be held whole, since it is read from its end
 
 
 def read_parquet(file: DataFile) -> Iterator[Lines | Rows]:
     """Blocks of rows; class numbers get their names."""
-    with _damage_named(file, "Parquet"), _seekable(file) as source, parquet.ParquetFile(source) as table:
+    with _name_damage(file, "Parquet"), _seekable(file) as source, parquet.ParquetFile(source) as table:
         names = _class_names(table.schema_arrow.metadata)
         yield from _blocks(table.iter_batches(batch_size=BLOCK_ROWS), names)
 
 
 def read_arrow(file: DataFile) -> Iterator[Lines | Rows]:
     """Blocks of rows of an Arrow file, or of an Arrow stream, which is what Hugging Face `datasets` writes."""
-    with _damage_named(file, "Arrow"), _seekable(file) as source:
+    with _name_damage(file, "Arrow"), _seekable(file) as source:
         if source.read(6) == b"ARROW1":
             table = pa.ipc.open_file(source)
             batches: Iterable[Any] = (table.get_batch(number) for number in range(table.num_record_batches))
@@ -48,7 +48,7 @@ def _blocks(batches: Iterable[Any], names: Mapping[str, list[str]]) -> Iterator[
 
 @contextmanager
 def _seekable(file: DataFile) -> Iterator[Any]:
-    with opened(file) as raw:
+    with open_file(file) as raw:
         if file.member is None and inner_name(file.path, None) == file.path.name:
             yield raw
             return
@@ -59,7 +59,7 @@ def _seekable(file: DataFile) -> Iterator[Any]:
 
 
 @contextmanager
-def _damage_named(file: DataFile, format: str) -> Iterator[None]:
+def _name_damage(file: DataFile, format: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError, pa.ArrowTypeError, EOFError):

@@ -46,10 +46,10 @@ def members(path: Path) -> tuple[str | None, ...]:
     Raises:
         InputError: the path is no readable file, or the archive is damaged, hostile, encrypted or too large.
     """
-    with _opened(path) as raw:
+    with _open_file(path) as raw:
         if path.suffix.lower() != ".zip":
             return (None,)
-        with _damage_named(str(path)), zipfile.ZipFile(raw) as archive:
+        with _name_damage(str(path)), zipfile.ZipFile(raw) as archive:
             entries = archive.infolist()
             _check_archive(path, entries, os.fstat(raw.fileno()).st_size)
     return tuple(sorted(entry.filename for entry in entries if not _is_junk(entry)))
@@ -65,11 +65,11 @@ def open_member(path: Path, member: str | None) -> Iterator[BinaryIO]:
         InputError: the path is no readable file, or there is no such member.
     """
     shown = str(path) if member is None else f"{path}/{member}"
-    with _opened(path) as raw:
+    with _open_file(path) as raw:
         if member is None:
-            yield _unpacked(raw, path.name, shown, raw.tell)
+            yield _unpack(raw, path.name, shown, raw.tell)
             return
-        with _damage_named(shown), zipfile.ZipFile(raw) as archive:
+        with _name_damage(shown), zipfile.ZipFile(raw) as archive:
             try:
                 entry = archive.getinfo(member)
             except KeyError:
@@ -77,7 +77,7 @@ def open_member(path: Path, member: str | None) -> Iterator[BinaryIO]:
             _check_entry(path, entry)
             inside = _UnpackedStream(archive.open(entry), shown, lambda: entry.compress_size)
         with inside:  # the stream names damage itself, so that errors of whoever reads pass unchanged
-            yield _unpacked(cast(BinaryIO, io.BufferedReader(inside)), member, shown, lambda: entry.compress_size)
+            yield _unpack(cast(BinaryIO, io.BufferedReader(inside)), member, shown, lambda: entry.compress_size)
 
 
 def inner_name(path: Path, member: str | None) -> str:
@@ -88,7 +88,7 @@ def inner_name(path: Path, member: str | None) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _open_file(path: Path) -> Iterator[BinaryIO]:
     """Open a regular file; a FIFO does not block, and cannot take the file's place between check and opening."""
     try:
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -106,7 +106,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield raw
 
 
-def _unpacked(raw: BinaryIO, name: str, shown: str, packed: Callable[[], int]) -> BinaryIO:
+def _unpack(raw: BinaryIO, name: str, shown: str, packed: Callable[[], int]) -> BinaryIO:
     """The stream itself, or its decompression if the name says that it is compressed."""
     ending = PurePosixPath(name).suffix.lower()
     if ending == ".gz":
@@ -128,7 +128,7 @@ class _UnpackedStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        with _damage_named(self._shown):
+        with _name_damage(self._shown):
             data: bytes = self._source.read(len(buffer))
         self._count += len(data)
         _check_size(self._shown, self._count, self._packed())
@@ -141,7 +141,7 @@ class _UnpackedStream(io.RawIOBase):
 
 
 @contextmanager
-def _damage_named(shown: str) -> Iterator[None]:
+def _name_damage(shown: str) -> Iterator[None]:
     """Turn what the decompressors raise into one error that names the file."""
     try:
         yield
@@ -172,7 +172,7 @@ def _check_archive(path: Path, entries: Sequence[zipfile.ZipInfo], size: int) ->
     for entry in entries:
         _check_entry(path, entry)
         if entry.filename in seen:
-            raise InputError(f"{path} has two members named {_shown(entry)}. Pack it again with one of them")
+            raise InputError(f"{path} has two members named {_display_name(entry)}. Pack it again with one of them")
         seen.add(entry.filename)
     # Members that overlap would each pass alone, so the sum is held against the file as it lies on the disk.
     _check_size(str(path), sum(entry.file_size for entry in entries), size)
@@ -181,7 +181,7 @@ def _check_archive(path: Path, entries: Sequence[zipfile.ZipInfo], size: int) ->
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
     problem = _problem(entry)
     if problem:
-        raise InputError(f"{path}: the member {_shown(entry)} {problem}")
+        raise InputError(f"{path}: the member {_display_name(entry)} {problem}")
 
 
 def _problem(entry: zipfile.ZipInfo) -> str | None:
@@ -209,6 +209,6 @@ def _is_junk(entry: zipfile.ZipInfo) -> bool:
     )
 
 
-def _shown(entry: zipfile.ZipInfo) -> str:
+def _display_name(entry: zipfile.ZipInfo) -> str:
     """A member's name for a message: escaped and cut short, since it may hold anything."""
     return ascii(entry.orig_filename[:80])

@@ -114,7 +114,7 @@ def suffix_of(name: str) -> str:
 
 
 @contextmanager
-def opened(file: DataFile) -> Iterator[BinaryIO]:
+def open_file(file: DataFile) -> Iterator[BinaryIO]:
     """The file's bytes, decompressed.
 
     Raises:

@@ -17,7 +17,7 @@ from finetune.prepare.formats.files import (
     Rows,
     Text,
     not_utf8,
-    opened,
+    open_file,
 )
 
 WRAPPERS = ("data", "rows", "examples", "records")  # {"data": [row, row]} is a list of rows
@@ -26,7 +26,7 @@ BLANKS = " \t\r\n"
 
 def read_jsonl(file: DataFile) -> Iterator[Lines | Rows]:
     """Blocks of whole lines."""
-    with opened(file) as raw:
+    with open_file(file) as raw:
         text, line, rest = Text(file, raw), 1, b""
         while data := text.read():
             data = rest + data
@@ -86,10 +86,10 @@ class _RepeatedKeyError(Exception):
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise _RepeatedKeyError
-    return made
+    return fields
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_without_repeats)
@@ -106,7 +106,7 @@ def _as_row(number: int, value: object) -> Row | BadRow:
 
 def read_json(file: DataFile) -> Iterator[Lines | Rows]:
     """A list is read element by element; one object may wrap a list; else the file is JSON Lines under another name."""
-    with opened(file) as raw:
+    with open_file(file) as raw:
         buffer = _Buffer(file, Text(file, raw))
         first = buffer.peek()
         if first == "[":
@@ -123,11 +123,11 @@ def read_json(file: DataFile) -> Iterator[Lines | Rows]:
     if buffer.text[end:].strip():
         yield from read_jsonl(file)
         return
-    rows = _unwrapped(value)
+    rows = _unwrap_rows(value)
     yield from _blocks(_as_row(number, row) for number, row in enumerate(rows, 1))
 
 
-def _unwrapped(value: Any) -> Iterator[Any]:
+def _unwrap_rows(value: Any) -> Iterator[Any]:
     """The rows inside an object: those of the list that it wraps, and of SQuAD's articles."""
     wrapped = [value[key] for key in WRAPPERS if isinstance(value, dict) and isinstance(value.get(key), list)]
     plain = isinstance(value, dict) and sum(isinstance(item, list | dict) for item in value.values()) == 1

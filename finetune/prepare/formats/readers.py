@@ -7,7 +7,7 @@ from typing import Protocol
 
 from finetune.errors import InputError
 from finetune.prepare.formats.arrow import read_arrow, read_parquet
-from finetune.prepare.formats.files import BadRow, DataFile, Lines, Row, Rows, opened
+from finetune.prepare.formats.files import BadRow, DataFile, Lines, Row, Rows, open_file
 from finetune.prepare.formats.json import parse_lines, read_json, read_jsonl
 from finetune.prepare.formats.separated import read_csv
 
@@ -46,7 +46,7 @@ def read_blocks(file: DataFile) -> Iterator[Lines | Rows]:
     Raises:
         InputError: the file is empty, or cannot be read at all.
     """
-    with opened(file) as raw:
+    with open_file(file) as raw:
         if not raw.read(1):
             raise InputError(f"{file.shown} is empty. Give a file with at least one row")
     yield from READERS[file.suffix](file)

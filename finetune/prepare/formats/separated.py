@@ -17,7 +17,7 @@ from finetune.prepare.formats.files import (
     Rows,
     Text,
     not_utf8,
-    opened,
+    open_file,
 )
 from finetune.prepare.formats.json import too_long
 
@@ -28,7 +28,7 @@ csv.field_size_limit(MAX_LINE)  # an article in one cell is no error
 
 def read_csv(file: DataFile) -> Iterator[Lines | Rows]:
     """Blocks of rows under the names of the header."""
-    with opened(file) as raw:
+    with open_file(file) as raw:
         lines = _Lines(file, Text(file, raw))
         separator = "\t" if file.suffix == ".tsv" else _separator(lines.first())
         reader = csv.reader(lines, delimiter=separator, strict=True)
@@ -82,17 +82,17 @@ class _Lines:
                 if not self._rest:
                     raise StopIteration
                 data, self._rest = self._rest, b""
-                self._waiting = self._decoded(data)
+                self._waiting = self._decode_lines(data)
                 break
             data = self._rest + data
             cut = data.rfind(b"\n") + 1
             self._rest = data[cut:]
             if len(self._rest) > MAX_LINE:
                 raise InputError(f"{self._file.shown}:{self._number + 1}: {too_long(1).problem}")
-            self._waiting = self._decoded(data[:cut])
+            self._waiting = self._decode_lines(data[:cut])
         return self._waiting.pop()
 
-    def _decoded(self, data: bytes) -> list[str]:
+    def _decode_lines(self, data: bytes) -> list[str]:
         """The lines of these bytes, the first one last."""
         try:
             text = data.decode()

@@ -220,7 +220,7 @@ def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: D
         source=part.source.id,
         license=part.source.license,
     )
-    example = _without_control_tokens(example, drops)
+    example = _escape_example(example, drops)
     reason = None if origin.official else _filter(job, example)
     if reason is not None:
         return Drop(origin.name, *reason)
@@ -230,7 +230,7 @@ def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: D
         answer = example.answer
     context = draft.context
     if job.request.scrub:
-        example = _scrubbed(example, drops)
+        example = _scrub_example(example, drops)
         context = scrub(context, Counter()) if context else context
     return Candidate(example, origin, question, answer, context)
 
@@ -247,7 +247,7 @@ def _filter(job: Job, example: Example) -> tuple[str, str] | None:
     return None
 
 
-def _without_control_tokens(example: Example, drops: Drops) -> Example:
+def _escape_example(example: Example, drops: Drops) -> Example:
     escaped = [escape_control_tokens(turn.content) for turn in example.messages]
     number = sum(count for _, count in escaped)
     if not number:
@@ -257,7 +257,7 @@ def _without_control_tokens(example: Example, drops: Drops) -> Example:
     return replace(example, messages=tuple(turns))
 
 
-def _scrubbed(example: Example, drops: Drops) -> Example:
+def _scrub_example(example: Example, drops: Drops) -> Example:
     """The example without identifiers; a label stays as it is."""
     kept = 1 if example.task == "classification" else 0
     cut = len(example.messages) - kept

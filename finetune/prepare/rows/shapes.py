@@ -163,33 +163,33 @@ def _check_turns(messages: Sequence[Message], name: str) -> None:
 def classification(choices: Sequence[str], instruction: str | None) -> Shape:
     """`text` and `label` with a plain question."""
     question = f"{instruction or DEFAULT_INSTRUCTION}\nAnswer with one of: {', '.join(choices)}."
-    return Shape("classification", ("text", "label"), partial(_build_labelled, tuple(choices), question))
+    return Shape("classification", ("text", "label"), partial(_build_classification, tuple(choices), question))
 
 
-def _build_labelled(choices: tuple[str, ...], question: str, columns: Values) -> Draft:
+def _build_classification(choices: tuple[str, ...], question: str, columns: Values) -> Draft:
     label = required_text(columns, "label")
     return Draft(_exchange(required_text(columns, "text"), label, question), "classification", label, choices)
 
 
 def domain_shape(
-    name: str, recipe: TaskRecipe, prompt: Prompt, labels: Mapping[str, str], made: Prompt | None = None
+    name: str, recipe: TaskRecipe, prompt: Prompt, labels: Mapping[str, str], template: Prompt | None = None
 ) -> Shape:
-    """A task of a domain: its prompt's columns, and a `label` among the choices or an `answer`, which `made` may make."""
+    """A task of a domain: its prompt's columns, and a `label` among the choices or an `answer`, which `template` may make."""
     known = {choice.casefold(): choice for choice in recipe.choices} | {
         value.casefold(): answer for value, answer in labels.items()
     }
     target = "label" if recipe.choices else "answer"
-    needs = prompt.columns | (made.columns if made else {target})
-    return Shape(name, tuple(sorted(needs)), partial(_build_task, recipe, prompt, known, made))
+    needs = prompt.columns | (template.columns if template else {target})
+    return Shape(name, tuple(sorted(needs)), partial(_build_task, recipe, prompt, known, template))
 
 
 def _build_task(
-    recipe: TaskRecipe, prompt: Prompt, known: Mapping[str, str], made: Prompt | None, columns: Values
+    recipe: TaskRecipe, prompt: Prompt, known: Mapping[str, str], template: Prompt | None, columns: Values
 ) -> Draft:
     choices = recipe.choices
     target = "label" if choices else "answer"
-    if made is not None:
-        text = made.render({column: required_text(columns, column) for column in made.columns}, choices)
+    if template is not None:
+        text = template.render({column: required_text(columns, column) for column in template.columns}, choices)
         columns = {**columns, target: text}
     answer = required_text(columns, target)
     if choices:

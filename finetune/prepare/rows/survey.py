@@ -145,8 +145,8 @@ def _fitting_task(domain: Domain, names: Sequence[str], file: DataFile, request:
 
 def _task_shape(domain: Domain, task: str, labels: Mapping[str, str], template: str | None = None) -> Shape:
     recipe = domain.recipe.tasks[task]
-    made = Prompt("answer_template", template) if template else None
-    return domain_shape(f"{domain.name} {task}", recipe, load_prompt(domain, task), labels, made)
+    answer = Prompt("answer_template", template) if template else None
+    return domain_shape(f"{domain.name} {task}", recipe, load_prompt(domain, task), labels, answer)
 
 
 def _labels(file: DataFile, mapping: Mapping[str, str], enough: int) -> set[str]:

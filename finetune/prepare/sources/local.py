@@ -54,7 +54,7 @@ def find_files(text: str) -> list[DataFile]:
         if not found:
             raise _missing(text)
     folder = f"{root.name}/" if path.is_dir() and root.name.lower() in WORDS else ""
-    files = [made for file in found for made in _data_files(file, root, folder)]
+    files = [file for path in found for file in _data_files(path, root, folder)]
     if not files:
         raise InputError(f"{text} holds no file that slmtune reads. It reads {readable()}")
     return files
@@ -82,15 +82,15 @@ def _walk(root: Path) -> list[Path]:
 
 def _data_files(file: Path, root: Path, folder: str) -> list[DataFile]:
     name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-    made = []
+    files = []
     for member in members(file):
         inside = name if member is None else f"{name}/{member}"
         shown = str(file) if member is None else f"{file}/{member}"
         if member is None or _is_known(inner_name(file, member)):
             parent = inside.rsplit("/", 1)[0] + "/" if "/" in inside else ""
             split = named_split(f"{folder}{parent}{inner_name(Path(inside), None)}")
-            made.append(DataFile(file, inside, shown, split, member))
-    return made
+            files.append(DataFile(file, inside, shown, split, member))
+    return files
 
 
 def _is_wanted(file: Path) -> bool:

@@ -61,7 +61,7 @@ def open_sources(request: PrepareRequest, domain: Domain | None) -> list[Source]
     elif domain is None:
         raise InputError("There is nothing to prepare. Give --domain NAME, or your own rows with --source FILE")
     else:
-        found = [_open(recipe, request, domain) for recipe in _wanted(request, domain)]
+        found = [_open(recipe, request, domain) for recipe in _choose_recipes(request, domain)]
     return _with_own_ids(found)
 
 
@@ -77,7 +77,6 @@ def open_earlier(request: PrepareRequest) -> list[Source]:
     Raises:
         ArtifactError: one of them is no complete corpus.
     """
-    opened = [Corpus.open(path) for path in request.against]
     return [
         Source(
             f"earlier-{number}",
@@ -87,11 +86,11 @@ def open_earlier(request: PrepareRequest) -> list[Source]:
             corpus.fingerprint,
             earlier=True,
         )
-        for number, corpus in enumerate(opened, 1)
+        for number, corpus in enumerate(map(Corpus.open, request.against), 1)
     ]
 
 
-def _wanted(request: PrepareRequest, domain: Domain) -> Iterable[SourceRecipe]:
+def _choose_recipes(request: PrepareRequest, domain: Domain) -> Iterable[SourceRecipe]:
     """The sources of a recipe, without those whose licence the user has not accepted."""
     listed = domain.recipe.sample if request.sample else domain.recipe.sources
     tasks = request.tasks or [name for name, task in domain.recipe.tasks.items() if task.default]
@@ -100,7 +99,7 @@ def _wanted(request: PrepareRequest, domain: Domain) -> Iterable[SourceRecipe]:
         raise InputError(_nothing_listed(domain, tasks, listed))
     closed = [source for source in sources if source.noncommercial and not request.accept_noncommercial]
     if closed and len(closed) == len(sources):
-        raise _not_accepted(closed[0].id, closed[0].license)
+        raise _license_error(closed[0].id, closed[0].license)
     for source in closed:
         log.info(
             "%s is left out: its licence %s forbids commercial use (--accept-noncommercial).", source.id, source.license
@@ -120,7 +119,7 @@ def _open(wanted: SourceRecipe | str, request: PrepareRequest, domain: Domain | 
             return _open_hub(wanted, request, None)
         return _open_address(wanted, request) if is_address(wanted) else _open_local(wanted, request)
     if wanted.noncommercial and not request.accept_noncommercial:
-        raise _not_accepted(wanted.id, wanted.license)
+        raise _license_error(wanted.id, wanted.license)
     if wanted.is_remote:
         return _open_hub(wanted.uri, request, wanted)
     assert domain is not None
@@ -140,15 +139,15 @@ def _open_address(url: str, request: PrepareRequest) -> Source:
         replace(file, shown=shown if file.member is None else f"{shown}/{file.member}")
         for file in find_files(str(path))
     ]
-    opened = _open_train(files, None, request)
-    return Source(_plain_id(path.name), shown, request.license or UNKNOWN_LICENSE, opened, f"sha256:{sha256_of(path)}")
+    license, revision = request.license or UNKNOWN_LICENSE, f"sha256:{sha256_of(path)}"
+    return Source(_plain_id(path.name), shown, license, _open_train(files, None, request), revision)
 
 
 def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) -> Source:
     data = fetch(uri)
     license = recipe.license if recipe else request.license or data.license or UNKNOWN_LICENSE
     if recipe is None and is_noncommercial(data.license or "") and not request.accept_noncommercial:
-        raise _not_accepted(uri, data.license or "")
+        raise _license_error(uri, data.license or "")
     read = [file for file in data.files if not _is_left_out(file.split, recipe)]
     splits = [_hub_split(file.split, recipe) for file in read]
     if not (recipe and recipe.splits) and set(splits) == {"train"}:
@@ -160,18 +159,18 @@ def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) ->
     return Source(name, uri, license, _open_train(files, recipe, request), data.revision, recipe)
 
 
-def _listed(name: str | None, recipe: SourceRecipe) -> str:
+def _listed_name(name: str | None, recipe: SourceRecipe) -> str:
     return (name if name in recipe.splits else named_split(name or "")) or ""
 
 
 def _is_left_out(name: str | None, recipe: SourceRecipe | None) -> bool:
-    return recipe is not None and recipe.splits.get(_listed(name, recipe), "open") is None
+    return recipe is not None and recipe.splits.get(_listed_name(name, recipe), "open") is None
 
 
 def _hub_split(name: str | None, recipe: SourceRecipe | None) -> Split | None:
     """The corpus's split for a split of the Hub; one that a recipe does not list is open."""
     if recipe and recipe.splits:
-        return recipe.splits.get(_listed(name, recipe))
+        return recipe.splits.get(_listed_name(name, recipe))
     return named_split(name or "")
 
 
@@ -182,7 +181,7 @@ def _open_train(files: list[DataFile], recipe: SourceRecipe | None, request: Pre
     return tuple(replace(file, split=None) if file.split == "train" else file for file in files)
 
 
-def _not_accepted(name: str, license: str) -> InputError:
+def _license_error(name: str, license: str) -> InputError:
     return InputError(
         f"The licence of {name} ({license}) forbids commercial use. Read it, then accept it with --accept-noncommercial"
     )

@@ -114,8 +114,8 @@ def assert_disjoint(table: RowTable, *, strict: bool) -> str:
     _, questions = np.unique(table.key[rows], axis=0, return_inverse=True)
     grouped = rows[table.grouped[rows]]
     _, groups = np.unique(table.draw[grouped], return_inverse=True)
-    torn = _torn(questions.reshape(-1), table.split[rows])
-    torn_groups = _torn(groups, table.split[grouped])
+    torn = _count_torn(questions.reshape(-1), table.split[rows])
+    torn_groups = _count_torn(groups, table.split[grouped])
     if torn_groups or (strict and torn):
         raise AssertionError(f"{torn} questions and {torn_groups} groups lie in two splits")
     if torn:
@@ -124,7 +124,7 @@ def assert_disjoint(table: RowTable, *, strict: bool) -> str:
     return f"No question{' and no group' if len(grouped) else ''} lies in two splits ({counted})."
 
 
-def _torn(members: Array, splits: Array) -> int:
+def _count_torn(members: Array, splits: Array) -> int:
     """How many members occur in several splits."""
     pairs = np.unique(np.stack([members, splits.astype(members.dtype)]), axis=1)
     _, counts = np.unique(pairs[0], return_counts=True)

@@ -93,16 +93,16 @@ def test_given_moments_move_no_old_row(prepared: Preparer, tmp_path: Path) -> No
     assert Counter(few.values()) == {"train": 31, "validation": 29, "test": 10}
 
 
-def test_the_moments_that_were_found_are_told_so_that_they_can_be_given(prepared: Preparer, tmp_path: Path) -> None:
+def test_the_timestamps_that_were_found_are_told_so_that_they_can_be_given(prepared: Preparer, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "rows.jsonl", dated(100))
     found = prepared(source, split_by_time="day", split_ratio="0.8/0.1/0.1")
     rule = found.corpus.manifest["split_rule"]
-    moments = rule.split("day=")[1].split(",")[0]
-    assert homes(prepared(source, split_by_time=f"day={moments}")) == homes(found)
+    starts = rule.split("day=")[1].split(",")[0]
+    assert homes(prepared(source, split_by_time=f"day={starts}")) == homes(found)
 
 
 @pytest.mark.parametrize("rule", ["day=2024", "day=2024-03-01/2024-02-01", "day=a/b"])
-def test_moments_that_cannot_be_read_are_refused(rule: str, prepared: Preparer, tmp_path: Path) -> None:
+def test_timestamps_that_cannot_be_read_are_refused(rule: str, prepared: Preparer, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="COLUMN=VALIDATION_FROM/TEST_FROM"):
         prepared(write_jsonl(tmp_path / "rows.jsonl", dated(3)), split_by_time=rule)
 
@@ -113,7 +113,7 @@ def test_a_row_without_a_date_is_named(prepared: Preparer, tmp_path: Path) -> No
         prepared(source, split_by_time="day")
 
 
-def test_rows_of_one_moment_cannot_be_split_by_time(prepared: Preparer, tmp_path: Path) -> None:
+def test_rows_with_one_timestamp_cannot_be_split_by_time(prepared: Preparer, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "rows.jsonl", [row | {"day": "2024-01-01"} for row in questions(20)])
     with pytest.raises(InputError, match="of one moment"):
         prepared(source, split_by_time="day")
