@@ -18,7 +18,7 @@ NF4 = 0.5 + 1 / 64 + WORD / (64 * 256)  # bytes a weight: 4 bit, a scale a block
 NF4_CPU = 0.5 + WORD / 64  # the scales as plain numbers: quantization.unpack_scales
 GRADIENT, MOMENTS = WORD, 2 * WORD  # bytes an adapter's number: float32, and two of AdamW
 MOMENTS_8BIT = 2
-CHUNK = 256  # positions whose logits are in memory at once: loss.CHUNK, which cannot be imported without torch
+CHUNK = 256  # positions whose logits train/fast/loss.py has in memory at once: 50 MB at a vocabulary of 49,152
 # A process that has imported torch, transformers, peft and trl, loaded a tokenizer and made a trainer, without weights:
 # torch 2.13, transformers 5.23, trl 1.16 on Linux, x86-64; fitted to benchmarks/plan_accuracy.py with SmolLM2-135M.
 PROCESS = 830 * MIB
@@ -81,9 +81,7 @@ def full_batch(recipe: AdapterRecipe) -> Batch:
 
 def compute_bytes(recipe: AdapterRecipe, device: Device) -> int:
     """Bytes of a number in matrix products."""
-    if recipe.compute_dtype == "auto":
-        return HALF if device.kind == "gpu" else WORD
-    return HALF if recipe.compute_dtype == "bfloat16" else WORD
+    return HALF if recipe.precision(has_bfloat16=device.kind == "gpu" and device.has_bfloat16) == "bfloat16" else WORD
 
 
 def estimate(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) -> Breakdown:
@@ -114,7 +112,7 @@ def estimate(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) 
 def kept_bytes(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) -> int:
     """What autograd holds when the forward pass ends; with checkpointing every block's input, and one block whole."""
     word = compute_bytes(recipe, device)
-    is_shared = recipe.packing and recipe.lora_dropout == 0 and batch.tokens > batch.longest
+    is_shared = recipe.shares_prefixes and batch.tokens > batch.longest
     numbers = shape.kept + shape.targeted(recipe.target_modules) * recipe.lora_r
     numbers += shape.repeated if device.kind == "gpu" else 0
     numbers -= 0 if recipe.gradient_checkpointing else shape.recomputed

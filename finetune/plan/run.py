@@ -175,15 +175,9 @@ def _with(recipe: AdapterRecipe, **changes: Any) -> AdapterRecipe:
 
 def _options(recipe: AdapterRecipe, changed: AdapterRecipe) -> str:
     """What differs, as options of the command line."""
-    names = (
-        "model",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "gradient_checkpointing",
-        "max_length",
-    )
+    batch = ("per_device_train_batch_size", "gradient_accumulation_steps")
     options = []
-    for name in names:
+    for name in ("model", *batch, "gradient_checkpointing", "max_length"):
         value = getattr(changed, name)
         if value != getattr(recipe, name):
             flag = f"--{name.replace('_', '-')}"

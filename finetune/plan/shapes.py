@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune.errors import InputError, UnplannedModelError
 from finetune.hub.snapshots import cached_config, download_snapshot
+from finetune.models.find import hub_id_of
 from finetune.models.presets import PRESETS, find_preset
 from finetune.plan.published import PUBLISHED
 
@@ -25,20 +26,14 @@ _COMMON: dict[str, Any] = {
     "attn_logit_softcapping": None,
     "final_logit_softcapping": None,
 }
+_GEMMA = _COMMON | {"num_key_value_heads": 4, "head_dim": 256, "tie_word_embeddings": True}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": _COMMON,
     "mistral": _COMMON | {"num_key_value_heads": 8},
     "qwen2": _COMMON | {"num_key_value_heads": 32},
-    "gemma": _COMMON | {"num_key_value_heads": 16, "head_dim": 256, "tie_word_embeddings": True},
-    "gemma2": _COMMON
-    | {
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "tie_word_embeddings": True,
-        "attn_logit_softcapping": 50.0,
-        "final_logit_softcapping": 30.0,
-    },
-    "gemma3_text": _COMMON | {"num_key_value_heads": 4, "head_dim": 256, "tie_word_embeddings": True},
+    "gemma": _GEMMA | {"num_key_value_heads": 16},
+    "gemma2": _GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    "gemma3_text": _GEMMA,
     "phi": _COMMON,
 }
 
@@ -128,8 +123,6 @@ def shape_of(name: str, revision: str | None = None) -> Shape:
         raise InputError(
             f"{preset.name} is no causal language model, and slmtune trains only those. See: slmtune models"
         )
-    from finetune.models.find import hub_id_of
-
     hub_id = hub_id_of(name)
     cached = cached_config(hub_id, revision)
     return read_shape(cached or download_snapshot(hub_id, revision, ["config.json"], known=PRESETS))

@@ -59,7 +59,7 @@ def make_room(checkpoints: Checkpoints, step: int, trainable: int) -> None:
 
 
 @contextmanager
-def told_when_full(folder: Path) -> Iterator[None]:
+def explain_full_disk(folder: Path) -> Iterator[None]:
     """Say in one sentence that the disk is full, instead of what each library makes of it.
 
     Raises:
