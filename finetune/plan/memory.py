@@ -14,9 +14,11 @@ from finetune.recipe import AdapterRecipe
 
 MIB = 2**20
 WORD, HALF = 4, 2  # bytes of a float32 and a bfloat16
-NF4 = 0.5 + 1 / 64 + WORD / (64 * 256)  # bytes a weight: 4 bit, a scale a block of 64, a scale of 256 scales (QLoRA, 3)
-NF4_CPU = 0.5 + WORD / 64  # the scales as plain numbers: quantization.unpack_scales
-GRADIENT, MOMENTS = WORD, 2 * WORD  # bytes an adapter's number: float32, and two of AdamW
+NF4 = (
+    0.5 + 1 / 64 + WORD / (64 * 256)
+)  # bytes per weight: 4 bit, a scale per block of 64, one per 256 scales (QLoRA, 3)
+NF4_CPU = 0.5 + WORD / 64  # the scales as plain numbers: models.quantize.unpack_scales
+GRADIENT, MOMENTS = WORD, 2 * WORD  # bytes per number of an adapter: float32, and two of AdamW
 MOMENTS_8BIT = 2
 CHUNK = 256  # positions whose logits train/fast/loss.py has in memory at once: 50 MB at a vocabulary of 49,152
 # A process that has imported torch, transformers, peft and trl, loaded a tokenizer and made a trainer, without weights:
@@ -36,7 +38,7 @@ class Batch:
     tokens: int
     longest: int
     supervised: int
-    repeated: int = 0  # tokens of a shared beginning, once a row: each row's keys and values begin with it
+    repeated: int = 0  # tokens of a shared prefix, once per row: each row's keys and values begin with it
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,15 @@ class RowSizes:
 
     lengths: Sequence[int]
     supervised: Sequence[int]
-    common: int = 0  # tokens that all rows begin with and that a batch computes once
+    prefix: int = 0  # tokens that all rows begin with and that a batch computes once
 
     def largest(self, rows: int, max_length: int) -> Batch:
         """The longest `rows` rows together, each cut to `max_length`: no batch of a shuffle is larger."""
-        common = min(self.common, max_length)
+        prefix = min(self.prefix, max_length)
         lengths = sorted((min(length, max_length) for length in self.lengths), reverse=True)[:rows]
         supervised = sorted((min(count, max_length) for count in self.supervised), reverse=True)[:rows]
-        tokens = sum(lengths) - common * (len(lengths) - 1)
-        return Batch(tokens, lengths[0], sum(supervised), common * len(lengths) if len(lengths) > 1 else 0)
+        tokens = sum(lengths) - prefix * (len(lengths) - 1)
+        return Batch(tokens, lengths[0], sum(supervised), prefix * len(lengths) if len(lengths) > 1 else 0)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder: widths, the linear layers of a block, and numbers a token that a block keeps for its backward pass.
+    """A decoder: widths, the linear layers of a block, and numbers per token that a block keeps for its backward pass.
 
     `kept` leaves out LoRA's inner products, and attention scores where the softcap needs them whole; `repeated` is what
     a GPU adds, whose attention wants as many key heads as query heads; `recomputed` what train/fast/swiglu.py makes again
@@ -220,7 +220,7 @@ def _norms(kind: str, values: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _kept(kind: str, hidden: int, inner: int, query: int, key: int, heads: int, groups: int, *, whole: bool) -> int:
-    """Numbers a token that autograd keeps of a block; each frozen weight spares what only its gradient would need.
+    """Numbers per token that autograd keeps of a block; each frozen weight spares what only its gradient would need.
 
     Found with torch.autograd.graph.saved_tensors_hooks (transformers 5.23), tensors that share memory counted once:
     tests/plan/test_plan.py counts again.

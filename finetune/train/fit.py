@@ -18,7 +18,6 @@ from finetune.train.batches.collate import NumberedRows
 from finetune.train.batches.rows import Rows
 from finetune.train.checkpoints.checkpoint import JOURNAL, Checkpoint, Checkpoints, list_checkpoints, step_of
 from finetune.train.checkpoints.disk import require_room
-from finetune.train.interrupt import Interrupt
 from finetune.train.journal import Journal
 from finetune.train.progress import Outcome, Step
 from finetune.train.trainer import SupervisedTrainer
@@ -45,7 +44,7 @@ def fit(
         DiskFullError: the disk has become full.
     """
     set_seed(recipe.seed)
-    interrupt, journal = Interrupt(), Journal(folder / JOURNAL, on_step)
+    journal = Journal(folder / JOURNAL, on_step)
     with tracker.open_run(recipe, folder) as track:
         trainer = SupervisedTrainer(
             model=model,
@@ -54,14 +53,13 @@ def fit(
             recipe=recipe,
             journal=journal,
             checkpoints=checkpoints,
-            interrupt=interrupt,
         )
         kept = recipe.save_total_limit + 1 if recipe.save_steps else 0
         require_room(checkpoints.folder, trainer.trainable_weights, kept)
-        with interrupt.listening(), suppress(EvaluationStoppedError):
+        with trainer.interrupt.listening(), suppress(EvaluationStoppedError):
             output = trainer.train(resume_from_checkpoint=str(start.path) if start else None)
-        if interrupt.number is not None:
-            raise _stop(interrupt.number, trainer)
+        if trainer.interrupt.number is not None:
+            raise _stop(trainer.interrupt.number, trainer)
         seconds = journal.training_seconds
         eval_loss = _evaluate(trainer, recipe)
         _require_finite(trainer.trainable)

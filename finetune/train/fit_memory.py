@@ -11,7 +11,7 @@ from finetune.errors import UnplannedModelError
 from finetune.models.find import BaseModel
 from finetune.plan.device import this_device
 from finetune.plan.memory import RowSizes
-from finetune.plan.run import Plan, plan, require_fit, split_to_fit
+from finetune.plan.run import Plan, plan, split_to_fit
 from finetune.plan.shapes import read_shape
 from finetune.recipe import AdapterRecipe
 from finetune.train.batches.rows import Rows
@@ -49,23 +49,12 @@ def fit_memory(
     planned = replace(plan(fitted, device=device, rows=sizes, shape=shape), model=base.name)
     if fitted is not recipe:
         log.info(
-            "A forward pass of %d rows would not fit: %d at a time, %d times an optimizer step, which is the same batch.",
+            "A forward pass of %d rows would not fit: %d at a time, %d times per optimizer step, which is the same batch.",
             recipe.per_device_train_batch_size,
             fitted.per_device_train_batch_size,
             fitted.gradient_accumulation_steps,
         )
     return fitted, planned
-
-
-def require_memory(planned: Plan | None) -> None:
-    """Log the peak, or refuse.
-
-    Raises:
-        InputError: more is needed than is free; says what would fit.
-    """
-    if planned is not None:
-        require_fit(planned)
-        log.info("%s", planned.summary())
 
 
 def row_sizes(rows: Rows, *, is_shared: bool) -> RowSizes:

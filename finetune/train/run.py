@@ -21,6 +21,7 @@ from finetune.errors import InputError, SlmtuneError
 from finetune.machine import give_back, peak_bytes
 from finetune.models.find import BaseModel, find_base
 from finetune.models.load import load_base, load_tokenizer
+from finetune.plan.run import require_fit
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example
 from finetune.train.batches.rows import Rows, render_rows
@@ -28,7 +29,7 @@ from finetune.train.checkpoints.checkpoint import Checkpoints, folder_of, list_c
 from finetune.train.checkpoints.disk import explain_full_disk
 from finetune.train.checkpoints.lock import lock_folder
 from finetune.train.checkpoints.resume import complete_lineage, find_finished, find_start, lineage_of, refuse_unfinished
-from finetune.train.fit_memory import fit_memory, require_memory
+from finetune.train.fit_memory import fit_memory
 from finetune.train.progress import Outcome, Step
 from finetune.train.request import TrainPlan, TrainRequest, TrainResult
 
@@ -134,11 +135,13 @@ def _fit(
     refuse_truncated(rows, recipe)
     held_out = render_rows(tokenizer, read_split(given.corpus, "validation"), recipe.max_length)
     whole = complete_lineage(lineage, rows.fingerprint)
-    limit = recipe.save_total_limit
-    checkpoints = Checkpoints(folder_of(request.output_dir), limit, whole, request.resume_command)
+    kept = folder_of(request.output_dir)
+    checkpoints = Checkpoints(kept, recipe.save_total_limit, whole, request.resume_command)
     start = find_start(checkpoints, resume=request.resume)
     fitted, planned = fit_memory(recipe, base, rows, request.free_memory)
-    require_memory(planned)
+    if planned is not None:
+        require_fit(planned)
+        log.info("%s", planned.summary())
     fitted = start.restore_batch(fitted) if start else fitted
     checkpoints.record_batch(fitted)
     model = load_base(base.folder, recipe, unpack=False)

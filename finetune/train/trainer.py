@@ -56,7 +56,6 @@ class SupervisedTrainer(SFTTrainer):
     Args:
         journal: counts tokens and writes what the Trainer logs, into the folder where the adapter will be.
         checkpoints: where those of this run go.
-        interrupt: a signal that asks for an orderly end.
 
     Raises:
         InputError: the model has no such target modules.
@@ -71,9 +70,8 @@ class SupervisedTrainer(SFTTrainer):
         recipe: AdapterRecipe,
         journal: Journal,
         checkpoints: Checkpoints,
-        interrupt: Interrupt,
     ) -> None:
-        self.rows, self.journal, self.checkpoints, self.interrupt = rows.training, journal, checkpoints, interrupt
+        self.rows, self.journal, self.checkpoints, self.interrupt = rows.training, journal, checkpoints, Interrupt()
         self.resumed_from: Path | None = None
         self.evaluation_due = False  # a signal came before the evaluation of the last step was done
         self._step_rows: list[int] = []

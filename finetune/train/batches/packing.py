@@ -77,10 +77,9 @@ def pack(rows: Sequence[Row], *, share: bool = True) -> Packed:
     layout = []
     start = 0
     for prefix, members in groups:
-        if prefix:
-            tokens.append(rows[members[0]].tokens[:prefix])
-            targets.append(np.full(prefix, UNSUPERVISED, dtype=np.int64))
-            positions.append(np.arange(prefix))
+        tokens.append(rows[members[0]].tokens[:prefix])
+        targets.append(np.full(prefix, UNSUPERVISED, dtype=np.int64))
+        positions.append(np.arange(prefix))
         for member in members:
             row = rows[member]
             tokens.append(row.tokens[prefix:])

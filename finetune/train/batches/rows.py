@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rendered rows, end to end in flat arrays of 5 bytes a token, and how long they were before cutting."""
+    """Rendered rows, end to end in flat arrays of 5 bytes per token, and how long they were before cutting."""
 
     ids: tuple[str, ...]  # of the examples
     flat_tokens: NDArray[np.int32]

@@ -1,4 +1,4 @@
-"""One run a folder: a lock that ends with the process that holds it, however it ends."""
+"""One run per folder: a lock that ends with the process that holds it, however it ends."""
 
 from __future__ import annotations
 
