@@ -299,6 +299,23 @@ def test_train_splits_a_batch_that_nobody_asked_for(
     assert result.train_loss == pytest.approx(plain.train_loss, rel=1e-4)
 
 
+def test_training_asks_torch_whether_the_gpu_has_bfloat16(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from finetune.train import fit_memory, plan_training
+
+    monkeypatch.setattr(fit_memory, "this_device", lambda: GPU)
+    activations = []
+    for supported in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda supported=supported: supported)
+        planned = plan_training(request(tiny_model, tiny_corpus, tmp_path / "a", 64 * GIB)).memory
+        assert planned is not None
+        activations.append(planned.breakdown.activations)
+    assert activations[1] == 2 * activations[0]
+
+
 def test_batch_size_that_was_asked_for_is_not_changed(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     from finetune.train import plan_training, train
 
