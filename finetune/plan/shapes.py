@@ -72,7 +72,6 @@ class Shape:
     block is at its widest.
     """
 
-    kind: str
     hidden: int
     layers: int
     heads: int
@@ -174,7 +173,6 @@ def make_shape(config: Mapping[str, Any]) -> Shape:
     head += vocabulary if kind == "phi" else 0
     whole = bool(values["attn_logit_softcapping"])
     return Shape(
-        kind=kind,
         hidden=hidden,
         layers=layers,
         heads=heads,

@@ -38,11 +38,6 @@ class Checkpoint(Artifact):
             raise ArtifactError(f"{path} is damaged: {missing[0]} is missing. Make it again with: {cls.made_by}")
         return checkpoint
 
-    @property
-    def step(self) -> int:
-        """Optimizer steps done."""
-        return step_of(self.path)
-
     def restore_batch(self, recipe: AdapterRecipe) -> AdapterRecipe:
         """The recipe with its batch divided as then: free memory may be another now, and sums would round otherwise."""
         return recipe.model_copy(update=self.manifest["machine"]["batch"])
