@@ -195,6 +195,10 @@ class Unusable(Exception):
         return str(self.args[1])
 
 
+class EvaluationStoppedError(Exception):
+    """A signal came during an evaluation between two steps; never leaves finetune.train."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that suggests the nearest of `known`, or lists them all where none is near; empty if none is known."""
     known = list(known)

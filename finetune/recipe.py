@@ -206,6 +206,17 @@ class AdapterRecipe(Strict):
     seed: int = Field(SEED, ge=0, description="Seed of LoRA initialisation, dropout and row order.")
     report_to: Literal["none", "wandb"] = Field("none", description="Experiment tracker.")
 
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether what rows of a batch begin with alike is computed once: with dropout each row has a mask of its own."""
+        return self.packing and self.lora_dropout == 0
+
+    def precision(self, *, has_bfloat16: bool) -> Literal["float32", "bfloat16"]:
+        """The precision of matrix products on a device."""
+        if self.compute_dtype == "auto":
+            return "bfloat16" if has_bfloat16 else "float32"
+        return self.compute_dtype
+
     def for_model(self, parameters: int) -> AdapterRecipe:
         """The recipe with what depends on the size of the base model filled in."""
         if self.learning_rate is not None:

@@ -148,6 +148,5 @@ def compute_dtype(recipe: AdapterRecipe) -> torch.dtype:
     """The precision of matrix products: bfloat16 where the GPU has it, else float32, unless the recipe says."""
     import torch
 
-    if recipe.compute_dtype != "auto":
-        return torch.bfloat16 if recipe.compute_dtype == "bfloat16" else torch.float32
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if recipe.precision(has_bfloat16=has_bfloat16) == "bfloat16" else torch.float32

@@ -19,6 +19,7 @@ class Device:
 
     kind: Literal["cpu", "gpu"]
     free: int
+    has_bfloat16: bool = True  # of a GPU, as torch.cuda.is_bf16_supported() has it, which counts those that emulate it
 
 
 def this_device() -> Device:

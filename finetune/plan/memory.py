@@ -14,11 +14,13 @@ from finetune.recipe import AdapterRecipe
 
 MIB = 2**20
 WORD, HALF = 4, 2  # bytes of a float32 and a bfloat16
-NF4 = 0.5 + 1 / 64 + WORD / (64 * 256)  # bytes a weight: 4 bit, a scale a block of 64, a scale of 256 scales (QLoRA, 3)
-NF4_CPU = 0.5 + WORD / 64  # the scales as plain numbers: quantization.unpack_scales
-GRADIENT, MOMENTS = WORD, 2 * WORD  # bytes an adapter's number: float32, and two of AdamW
+NF4 = (
+    0.5 + 1 / 64 + WORD / (64 * 256)
+)  # bytes per weight: 4 bit, a scale per block of 64, one per 256 scales (QLoRA, 3)
+NF4_CPU = 0.5 + WORD / 64  # the scales as plain numbers: models.quantize.unpack_scales
+GRADIENT, MOMENTS = WORD, 2 * WORD  # bytes per number of an adapter: float32, and two of AdamW
 MOMENTS_8BIT = 2
-CHUNK = 256  # positions whose logits are in memory at once: loss.CHUNK, which cannot be imported without torch
+CHUNK = 256  # positions whose logits train/fast/loss.py has in memory at once: 50 MB at a vocabulary of 49,152
 # A process that has imported torch, transformers, peft and trl, loaded a tokenizer and made a trainer, without weights:
 # torch 2.13, transformers 5.23, trl 1.16 on Linux, x86-64; fitted to benchmarks/plan_accuracy.py with SmolLM2-135M.
 PROCESS = 830 * MIB
@@ -36,7 +38,7 @@ class Batch:
     tokens: int
     longest: int
     supervised: int
-    repeated: int = 0  # tokens of a shared beginning, once a row: each row's keys and values begin with it
+    repeated: int = 0  # tokens of a shared prefix, once per row: each row's keys and values begin with it
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,15 @@ class RowSizes:
 
     lengths: Sequence[int]
     supervised: Sequence[int]
-    common: int = 0  # tokens that all rows begin with and that a batch computes once
+    prefix: int = 0  # tokens that all rows begin with and that a batch computes once
 
     def largest(self, rows: int, max_length: int) -> Batch:
         """The longest `rows` rows together, each cut to `max_length`: no batch of a shuffle is larger."""
-        common = min(self.common, max_length)
+        prefix = min(self.prefix, max_length)
         lengths = sorted((min(length, max_length) for length in self.lengths), reverse=True)[:rows]
         supervised = sorted((min(count, max_length) for count in self.supervised), reverse=True)[:rows]
-        tokens = sum(lengths) - common * (len(lengths) - 1)
-        return Batch(tokens, lengths[0], sum(supervised), common * len(lengths) if len(lengths) > 1 else 0)
+        tokens = sum(lengths) - prefix * (len(lengths) - 1)
+        return Batch(tokens, lengths[0], sum(supervised), prefix * len(lengths) if len(lengths) > 1 else 0)
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,7 @@ def full_batch(recipe: AdapterRecipe) -> Batch:
 
 def compute_bytes(recipe: AdapterRecipe, device: Device) -> int:
     """Bytes of a number in matrix products."""
-    if recipe.compute_dtype == "auto":
-        return HALF if device.kind == "gpu" else WORD
-    return HALF if recipe.compute_dtype == "bfloat16" else WORD
+    return HALF if recipe.precision(has_bfloat16=device.kind == "gpu" and device.has_bfloat16) == "bfloat16" else WORD
 
 
 def estimate(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) -> Breakdown:
@@ -114,7 +114,7 @@ def estimate(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) 
 def kept_bytes(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) -> int:
     """What autograd holds when the forward pass ends; with checkpointing every block's input, and one block whole."""
     word = compute_bytes(recipe, device)
-    is_shared = recipe.packing and recipe.lora_dropout == 0 and batch.tokens > batch.longest
+    is_shared = recipe.shares_prefixes and batch.tokens > batch.longest
     numbers = shape.kept + shape.targeted(recipe.target_modules) * recipe.lora_r
     numbers += shape.repeated if device.kind == "gpu" else 0
     numbers -= 0 if recipe.gradient_checkpointing else shape.recomputed

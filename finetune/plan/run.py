@@ -49,7 +49,7 @@ class Plan:
         """One line."""
         where = "GPU" if self.device == "gpu" else "machine"
         return (
-            f"Training takes about {format_bytes(self.peak_bytes)} at its peak ({self.batch_tokens} tokens a forward pass); "
+            f"Training takes about {format_bytes(self.peak_bytes)} at its peak ({self.batch_tokens} tokens per forward pass); "
             f"this {where} has {format_bytes(self.free_bytes)} free."
         )
 
@@ -104,23 +104,23 @@ def split_to_fit(
     return recipe
 
 
-def require_fit(made: Plan) -> None:
+def require_fit(planned: Plan) -> None:
     """Refuse what cannot fit.
 
     Raises:
         InputError: with the bytes needed and free, and what would fit.
     """
-    if made.fits:
+    if planned.fits:
         return
-    where = "this GPU has" if made.device == "gpu" else "this machine has"
-    wayout = (
-        f"Try: {made.suggestion.options} (about {format_bytes(made.suggestion.peak_bytes)})"
-        if made.suggestion
+    where = "GPU" if planned.device == "gpu" else "machine"
+    way_out = (
+        f"Try: {planned.suggestion.options} (about {format_bytes(planned.suggestion.peak_bytes)})"
+        if planned.suggestion
         else "Nothing smaller that slmtune knows fits either: free memory, or use a larger machine"
     )
     raise InputError(
-        f"Training {made.model} needs about {format_bytes(made.peak_bytes)} ({made.peak_bytes} bytes) and {where} "
-        f"{format_bytes(made.free_bytes)} ({made.free_bytes} bytes) free. {wayout}"
+        f"Training {planned.model} needs about {format_bytes(planned.peak_bytes)} ({planned.peak_bytes} bytes) and this "
+        f"{where} has {format_bytes(planned.free_bytes)} ({planned.free_bytes} bytes) free. {way_out}"
     )
 
 
@@ -175,15 +175,9 @@ def _with(recipe: AdapterRecipe, **changes: Any) -> AdapterRecipe:
 
 def _options(recipe: AdapterRecipe, changed: AdapterRecipe) -> str:
     """What differs, as options of the command line."""
-    names = (
-        "model",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "gradient_checkpointing",
-        "max_length",
-    )
+    batch = ("per_device_train_batch_size", "gradient_accumulation_steps")
     options = []
-    for name in names:
+    for name in ("model", *batch, "gradient_checkpointing", "max_length"):
         value = getattr(changed, name)
         if value != getattr(recipe, name):
             flag = f"--{name.replace('_', '-')}"

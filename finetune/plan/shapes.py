@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune.errors import InputError, UnplannedModelError
 from finetune.hub.snapshots import cached_config, download_snapshot
+from finetune.models.find import hub_id_of
 from finetune.models.presets import PRESETS, find_preset
 from finetune.plan.published import PUBLISHED
 
@@ -25,20 +26,14 @@ _COMMON: dict[str, Any] = {
     "attn_logit_softcapping": None,
     "final_logit_softcapping": None,
 }
+_GEMMA = _COMMON | {"num_key_value_heads": 4, "head_dim": 256, "tie_word_embeddings": True}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": _COMMON,
     "mistral": _COMMON | {"num_key_value_heads": 8},
     "qwen2": _COMMON | {"num_key_value_heads": 32},
-    "gemma": _COMMON | {"num_key_value_heads": 16, "head_dim": 256, "tie_word_embeddings": True},
-    "gemma2": _COMMON
-    | {
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "tie_word_embeddings": True,
-        "attn_logit_softcapping": 50.0,
-        "final_logit_softcapping": 30.0,
-    },
-    "gemma3_text": _COMMON | {"num_key_value_heads": 4, "head_dim": 256, "tie_word_embeddings": True},
+    "gemma": _GEMMA | {"num_key_value_heads": 16},
+    "gemma2": _GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    "gemma3_text": _GEMMA,
     "phi": _COMMON,
 }
 
@@ -69,7 +64,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder: widths, the linear layers of a block, and numbers a token that a block keeps for its backward pass.
+    """A decoder: widths, the linear layers of a block, and numbers per token that a block keeps for its backward pass.
 
     `kept` leaves out LoRA's inner products, and attention scores where the softcap needs them whole; `repeated` is what
     a GPU adds, whose attention wants as many key heads as query heads; `recomputed` what train/fast/swiglu.py makes again
@@ -77,7 +72,6 @@ class Shape:
     block is at its widest.
     """
 
-    kind: str
     hidden: int
     layers: int
     heads: int
@@ -128,8 +122,6 @@ def shape_of(name: str, revision: str | None = None) -> Shape:
         raise InputError(
             f"{preset.name} is no causal language model, and slmtune trains only those. See: slmtune models"
         )
-    from finetune.models.find import hub_id_of
-
     hub_id = hub_id_of(name)
     cached = cached_config(hub_id, revision)
     return read_shape(cached or download_snapshot(hub_id, revision, ["config.json"], known=PRESETS))
@@ -181,7 +173,6 @@ def make_shape(config: Mapping[str, Any]) -> Shape:
     head += vocabulary if kind == "phi" else 0
     whole = bool(values["attn_logit_softcapping"])
     return Shape(
-        kind=kind,
         hidden=hidden,
         layers=layers,
         heads=heads,
@@ -227,7 +218,7 @@ def _norms(kind: str, values: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _kept(kind: str, hidden: int, inner: int, query: int, key: int, heads: int, groups: int, *, whole: bool) -> int:
-    """Numbers a token that autograd keeps of a block; each frozen weight spares what only its gradient would need.
+    """Numbers per token that autograd keeps of a block; each frozen weight spares what only its gradient would need.
 
     Found with torch.autograd.graph.saved_tensors_hooks (transformers 5.23), tensors that share memory counted once:
     tests/plan/test_plan.py counts again.

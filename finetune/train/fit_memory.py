@@ -11,18 +11,17 @@ from finetune.errors import UnplannedModelError
 from finetune.models.find import BaseModel
 from finetune.plan.device import this_device
 from finetune.plan.memory import RowSizes
-from finetune.plan.run import Plan, plan, require_fit, split_to_fit
+from finetune.plan.run import Plan, plan, split_to_fit
 from finetune.plan.shapes import read_shape
 from finetune.recipe import AdapterRecipe
 from finetune.train.batches.rows import Rows
 
 log = logging.getLogger(__name__)
 
-SHORTEST_TRUNK = 8  # tokens: packing.SHORTEST_TRUNK, which cannot be imported without torch
 SIZE = "per_device_train_batch_size"
 
 
-def within_memory(
+def fit_memory(
     recipe: AdapterRecipe, base: BaseModel, rows: Rows, free: int | None = None
 ) -> tuple[AdapterRecipe, Plan | None]:
     """The recipe as it fits into memory, and its plan; None where the model is of a family that is not known.
@@ -34,6 +33,10 @@ def within_memory(
         free: bytes that training may take; None: what the device has.
     """
     device = this_device()
+    if device.kind == "gpu":
+        from torch.cuda import is_bf16_supported
+
+        device = replace(device, has_bfloat16=is_bf16_supported())
     if free is not None:
         device = replace(device, free=free)
     try:
@@ -41,44 +44,21 @@ def within_memory(
     except UnplannedModelError as error:
         log.info("%s.", error)
         return recipe, None
-    sizes = row_sizes(rows, is_shared=recipe.packing and recipe.lora_dropout == 0)
+    sizes = row_sizes(rows, is_shared=recipe.shares_prefixes)
     fitted = recipe if SIZE in recipe.model_fields_set else split_to_fit(recipe, device=device, rows=sizes, shape=shape)
-    made = replace(plan(fitted, device=device, rows=sizes, shape=shape), model=base.name)
+    planned = replace(plan(fitted, device=device, rows=sizes, shape=shape), model=base.name)
     if fitted is not recipe:
         log.info(
-            "A forward pass of %d rows would not fit: %d at a time, %d times an optimizer step, which is the same batch.",
+            "A forward pass of %d rows would not fit: %d at a time, %d times per optimizer step, which is the same batch.",
             recipe.per_device_train_batch_size,
             fitted.per_device_train_batch_size,
             fitted.gradient_accumulation_steps,
         )
-    return fitted, made
-
-
-def refuse_what_does_not_fit(made: Plan | None) -> None:
-    """Tell the peak, or refuse.
-
-    Raises:
-        InputError: more is needed than is free; says what would fit.
-    """
-    if made is not None:
-        require_fit(made)
-        log.info("%s", made.summary())
+    return fitted, planned
 
 
 def row_sizes(rows: Rows, *, is_shared: bool) -> RowSizes:
     """Lengths and supervised tokens of rows, and how far they begin alike, where a batch shares that."""
     lengths = rows.lengths
     supervised = np.add.reduceat(rows.flat_supervised.astype(np.int64), rows.ends - lengths)
-    return RowSizes(lengths.tolist(), supervised.tolist(), _common(rows) if is_shared else 0)
-
-
-def _common(rows: Rows) -> int:
-    """Tokens that all rows begin with, before the position that predicts the first supervised one."""
-    first = rows[0].tokens
-    common = len(first)
-    for number in range(len(rows)):
-        row = rows[number]
-        common = min(common, len(row.tokens), int(np.argmax(row.supervised[1:])))
-        different = np.flatnonzero(row.tokens[:common] != first[:common])
-        common = int(different[0]) if len(different) else common
-    return common if common >= SHORTEST_TRUNK else 0
+    return RowSizes(lengths.tolist(), supervised.tolist(), rows.count_common_prefix() if is_shared else 0)

@@ -8,10 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from finetune.train.trainer import DurableTrainer
 
 log = logging.getLogger(__name__)
 
@@ -53,28 +49,3 @@ class Interrupt:
         finally:
             for number in taken:
                 signal.signal(number, before[number])
-
-    def callback(self, trainer: DurableTrainer) -> Any:
-        """The Trainer's hooks that end the run where a signal asked for it; an evaluation is put off, not waited for."""
-        from transformers import TrainerCallback
-
-        interrupt = self
-
-        class InterruptCallback(TrainerCallback):
-            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                if interrupt.number is not None:
-                    trainer.stop_with_checkpoint(evaluation_due=control.should_evaluate)
-
-            def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                if interrupt.number is not None and trainer.is_in_train:
-                    raise EvaluationStoppedError
-
-            def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                if interrupt.number is not None:
-                    control.should_training_stop = True
-
-        return InterruptCallback()
-
-
-class EvaluationStoppedError(Exception):
-    """A signal came during an evaluation between two steps."""

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a line of `training.jsonl` a logged step, progress, and its clocks."""
+"""What a run tells while it goes: a line of `training.jsonl` per logged step, progress, its counts and its clocks."""
 
 from __future__ import annotations
 
@@ -7,55 +7,64 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from finetune.errors import TrainingDivergedError
-
-if TYPE_CHECKING:
-    from finetune.train.fast.loss import SupervisedTrainer
-    from finetune.train.request import Step
+from finetune.train.progress import Counts, Step
 
 
 class Journal:
     """Writes `training.jsonl`, reports progress, and stops a run whose held-out loss is not finite."""
 
-    def __init__(self, file: Path, trainer: SupervisedTrainer, on_step: Callable[[Step], None] | None) -> None:
-        self.file, self.trainer, self.on_step = file, trainer, on_step
-        self.started = time.monotonic()  # moved back by what a run took before it was resumed
-        self.evaluating = 0.0  # seconds
+    def __init__(self, file: Path, on_step: Callable[[Step], None] | None) -> None:
+        self.file, self.on_step = file, on_step
+        self.counts = Counts()
         self.loss = math.nan
-        self._before_evaluation = 0.0
+        self.evaluating = 0.0  # seconds
+        self.start()
+
+    def start(self, seconds_before: float = 0.0) -> None:
+        """Start the clocks, as if so many seconds ago."""
+        self.seconds_before = seconds_before
+        self._before_evaluation = time.monotonic()
+        self._started = self._before_evaluation - seconds_before
 
     @property
     def elapsed(self) -> float:
         """Seconds of the run, evaluations included."""
-        return time.monotonic() - self.started
+        return time.monotonic() - self._started
 
-    def callback(self) -> Any:
-        """The Trainer's hooks into this journal."""
-        from transformers import TrainerCallback
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of the run without evaluations."""
+        return self.elapsed - self.evaluating
 
-        journal = self
+    def end_step(self, state: Any) -> None:
+        """Tell the caller how far training is; an evaluation may follow."""
+        if self.on_step is not None:
+            elapsed = self.training_seconds
+            self.on_step(
+                Step(
+                    step=state.global_step,
+                    steps=state.max_steps,
+                    epoch=float(state.epoch or 0),
+                    loss=self.loss,
+                    tokens_per_second=self.counts.tokens / elapsed,
+                    remaining=elapsed / state.global_step * (state.max_steps - state.global_step),
+                )
+            )
+        self._before_evaluation = time.monotonic()
 
-        class JournalCallback(TrainerCallback):
-            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                journal.started = journal._before_evaluation = time.monotonic()
-
-            def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                journal.write(state, kwargs["logs"])
-
-            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                journal.report(state)
-                journal._before_evaluation = time.monotonic()
-
-            def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                if journal.trainer.is_in_train:
-                    journal.evaluating += time.monotonic() - journal._before_evaluation
-
-        return JournalCallback()
+    def end_evaluation(self) -> None:
+        """Leave the time since the last step out of the rate."""
+        self.evaluating += time.monotonic() - self._before_evaluation
 
     def write(self, state: Any, logs: dict[str, Any]) -> None:
-        """Append one line; numbers only."""
+        """Append one line; numbers only.
+
+        Raises:
+            TrainingDivergedError: a loss or the norm of the gradient is not finite.
+        """
         for name in ("loss", "grad_norm", "eval_loss"):
             if name in logs and not math.isfinite(float(logs[name])):
                 raise TrainingDivergedError(
@@ -64,22 +73,11 @@ class Journal:
                 )
         if "loss" in logs:
             self.loss = float(logs["loss"])
+        if "loss" not in logs and "eval_loss" not in logs:
+            return  # the Trainer's summary at the end, which the manifest has
         names = ("loss", "eval_loss", "grad_norm", "learning_rate")
         line = {"step": state.global_step, "epoch": round(float(state.epoch or 0), 4)}
         line |= {name: float(logs[name]) for name in names if name in logs}
-        if "loss" not in logs and "eval_loss" not in logs:
-            return  # the Trainer's summary at the end, which the manifest has
-        line |= {"tokens": self.trainer.tokens, "seconds": round(self.elapsed, 3)}
+        line |= {"tokens": self.counts.tokens, "seconds": round(self.elapsed, 3)}
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-    def report(self, state: Any) -> None:
-        """Tell the caller how far training is."""
-        if self.on_step is None:
-            return
-        from finetune.train.request import Step
-
-        elapsed = self.elapsed - self.evaluating
-        remaining = elapsed / state.global_step * (state.max_steps - state.global_step)
-        rate = self.trainer.tokens / elapsed
-        self.on_step(Step(state.global_step, state.max_steps, float(state.epoch or 0), self.loss, rate, remaining))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 
 def draw(journal: Path, picture: Path) -> None:
     """Draw training and held-out loss (nats per supervised token) over optimizer steps."""
-    from matplotlib.figure import Figure
-
     lines = [json.loads(line) for line in journal.read_text("utf-8").splitlines()] if journal.is_file() else []
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

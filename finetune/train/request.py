@@ -1,4 +1,4 @@
-"""What `slmtune train` is asked for, what it tells on the way, and what it answers."""
+"""What `slmtune train` is asked for and what it answers."""
 
 from __future__ import annotations
 
@@ -23,18 +23,6 @@ class TrainRequest:
     resume_command: str = Checkpoint.made_by  # named when the run ends before its time
     prepare_command: str = Corpus.made_by  # named when the corpus is missing
     free_memory: int | None = None  # bytes that training may take; not given: what is free
-
-
-@dataclass(frozen=True)
-class Step:
-    """Progress after an optimizer step; loss in nats per supervised token, times in seconds."""
-
-    step: int
-    steps: int
-    epoch: float
-    loss: float
-    tokens_per_second: float
-    remaining: float
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from finetune.artifacts import Adapter, ArtifactWriter, Corpus, ensure_replaceable, remove_leftovers, writing
 from finetune.cards.model_card import model_card
@@ -21,18 +21,17 @@ from finetune.errors import InputError, SlmtuneError
 from finetune.machine import give_back, peak_bytes
 from finetune.models.find import BaseModel, find_base
 from finetune.models.load import load_base, load_tokenizer
+from finetune.plan.run import require_fit
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example
 from finetune.train.batches.rows import Rows, render_rows
-from finetune.train.checkpoints.checkpoint import Checkpoint, Checkpoints, folder_for, present, step_of
-from finetune.train.checkpoints.disk import told_when_full
-from finetune.train.checkpoints.lock import locked
-from finetune.train.checkpoints.resume import begin, finished, keep_division, lineage_of, refuse_unfinished, with_rows
-from finetune.train.fit_memory import refuse_what_does_not_fit, within_memory
-from finetune.train.request import Step, TrainPlan, TrainRequest, TrainResult
-
-if TYPE_CHECKING:
-    from finetune.train.fit import Outcome
+from finetune.train.checkpoints.checkpoint import Checkpoints, folder_of, list_checkpoints, step_of
+from finetune.train.checkpoints.disk import explain_full_disk
+from finetune.train.checkpoints.lock import lock_folder
+from finetune.train.checkpoints.resume import complete_lineage, find_finished, find_start, lineage_of, refuse_unfinished
+from finetune.train.fit_memory import fit_memory
+from finetune.train.progress import Outcome, Step
+from finetune.train.request import TrainPlan, TrainRequest, TrainResult
 
 log = logging.getLogger(__name__)
 
@@ -49,38 +48,22 @@ def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) 
         DiskFullError: the disk has become full; the last checkpoint is kept.
     """
     started = time.monotonic()
-    out, folder = request.output_dir, folder_for(request.output_dir)
+    out, folder = request.output_dir, folder_of(request.output_dir)
     if not request.resume:
         ensure_replaceable(out, overwrite=request.overwrite)
-    corpus, base, examples = _open(request)
-    recipe = request.recipe.for_model(base.parameters)
-    lineage = lineage_of(recipe, base, corpus)
-    with locked(folder, out), _telling_what_is_kept(folder, request):
+    given = _open(request)
+    lineage = lineage_of(given.recipe, given.base, given.corpus)
+    with lock_folder(folder, out), _report_kept_step(folder, request):
         remove_leftovers(Path(os.path.abspath(out)))
-        if request.resume and not request.overwrite and (adapter := finished(out, lineage)):
+        if request.resume and not request.overwrite and (adapter := find_finished(out, lineage)):
             log.warning("The adapter at %s is complete already: nothing is left to train.", out)
             shutil.rmtree(folder)
             return TrainResult(out, **adapter.manifest["result"])
         if not request.resume and not request.overwrite:
             refuse_unfinished(folder, request.resume_command)
-        with writing(out, Adapter, overwrite=request.overwrite) as writer, told_when_full(folder.parent):
-            from finetune.train import fit
-
-            tokenizer = load_tokenizer(base.folder, base)
-            rows = _render(recipe, tokenizer, examples)
-            refuse_truncated(rows, recipe)
-            held_out = render_rows(tokenizer, read_split(corpus, "validation"), recipe.max_length)
-            checkpoints = Checkpoints(folder, recipe.save_total_limit, with_rows(lineage, rows), request.resume_command)
-            start = begin(checkpoints, resume=request.resume)
-            fitted, made = within_memory(recipe, base, rows, request.free_memory)
-            refuse_what_does_not_fit(made)
-            fitted = keep_division(checkpoints, start, fitted)
-            model = load_base(base.folder, recipe, unpack=False)
-            give_back()
-            outcome = fit.fit(model, tokenizer, rows, held_out, fitted, writer.folder, on_step, checkpoints, start)
-            fit.save(outcome, base, writer.folder)
-            tokenizer.save_pretrained(writer.folder)
-            result = _result(request, outcome, rows, time.monotonic() - started + outcome.seconds_before, start)
+        with writing(out, Adapter, overwrite=request.overwrite) as writer, explain_full_disk(folder.parent):
+            outcome = _fit(request, given, lineage, writer.folder, on_step)
+            result = _result(out, outcome, time.monotonic() - started + outcome.seconds_before)
             _describe(writer, lineage, result)
         shutil.rmtree(folder)
     return result
@@ -89,12 +72,14 @@ def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) 
 def plan_training(request: TrainRequest) -> TrainPlan:
     """Resolve everything that `train` would use, and count rows, steps and tokens, without loading weights."""
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
-    _, base, examples = _open(request)
-    recipe = request.recipe.for_model(base.parameters)
-    rows = _render(recipe, load_tokenizer(base.folder, base), examples)
-    if too_many := too_many_truncated(rows, recipe):
-        log.warning("Training would refuse these rows: %s.", too_many)
-    _, memory = within_memory(recipe, base, rows, request.free_memory)
+    given = _open(request)
+    base, recipe = given.base, given.recipe
+    rows = _render(recipe, load_tokenizer(base.folder, base), given.examples)
+    try:
+        refuse_truncated(rows, recipe)
+    except InputError as error:
+        log.warning("Training would refuse these rows: %s.", error)
+    _, memory = fit_memory(recipe, base, rows, request.free_memory)
     return TrainPlan(
         recipe=recipe,
         model=base.name,
@@ -115,12 +100,66 @@ def count_steps(rows: int, recipe: AdapterRecipe) -> int:
     return recipe.max_steps or math.ceil(per_epoch * recipe.num_train_epochs)
 
 
-def _open(request: TrainRequest) -> tuple[Corpus, BaseModel, list[Example]]:
+@dataclass(frozen=True)
+class _Given:
+    """What a request names, opened."""
+
+    corpus: Corpus
+    base: BaseModel
+    recipe: AdapterRecipe  # complete
+    examples: list[Example]
+
+
+def _open(request: TrainRequest) -> _Given:
     corpus = Corpus.open(request.corpus, command=request.prepare_command)
     examples = read_split(corpus, "train")
     if not examples:
         raise InputError(f"The corpus at {request.corpus} has no training rows. Prepare it with more data")
-    return corpus, find_base(request.recipe.model, request.recipe.revision), examples
+    base = find_base(request.recipe.model, request.recipe.revision)
+    return _Given(corpus, base, request.recipe.for_model(base.parameters), examples)
+
+
+def _fit(
+    request: TrainRequest,
+    given: _Given,
+    lineage: dict[str, Any],
+    folder: Path,
+    on_step: Callable[[Step], None] | None,
+) -> Outcome:
+    """Train, and write adapter and tokenizer into `folder`."""
+    from finetune.train.fit import fit, save_adapter  # torch and TRL take seconds, and most errors come sooner
+
+    base, recipe = given.base, given.recipe
+    tokenizer = load_tokenizer(base.folder, base)
+    rows = _render(recipe, tokenizer, given.examples)
+    refuse_truncated(rows, recipe)
+    held_out = render_rows(tokenizer, read_split(given.corpus, "validation"), recipe.max_length)
+    whole = complete_lineage(lineage, rows.fingerprint)
+    kept = folder_of(request.output_dir)
+    checkpoints = Checkpoints(kept, recipe.save_total_limit, whole, request.resume_command)
+    start = find_start(checkpoints, resume=request.resume)
+    fitted, planned = fit_memory(recipe, base, rows, request.free_memory)
+    if planned is not None:
+        require_fit(planned)
+        log.info("%s", planned.summary())
+    fitted = start.restore_batch(fitted) if start else fitted
+    checkpoints.record_batch(fitted)
+    model = load_base(base.folder, recipe, unpack=False)
+    give_back()
+    outcome = fit(
+        model=model,
+        tokenizer=tokenizer,
+        rows=rows,
+        held_out=held_out,
+        recipe=fitted,
+        folder=folder,
+        checkpoints=checkpoints,
+        start=start,
+        on_step=on_step,
+    )
+    save_adapter(outcome, base, folder)
+    tokenizer.save_pretrained(folder)
+    return outcome
 
 
 def _render(recipe: AdapterRecipe, tokenizer: Any, examples: list[Example]) -> Rows:
@@ -142,15 +181,9 @@ def refuse_truncated(rows: Rows, recipe: AdapterRecipe) -> None:
     Raises:
         InputError: counts them, and says what to set.
     """
-    if too_many := too_many_truncated(rows, recipe):
-        raise InputError(too_many)
-
-
-def too_many_truncated(rows: Rows, recipe: AdapterRecipe) -> str | None:
-    """A sentence on how many rows lose their end, if they are too many."""
     if rows.truncated <= recipe.max_truncated * len(rows):
-        return None
-    return (
+        return
+    raise InputError(
         f"{rows.truncated} of {len(rows)} rows are longer than --max-length {recipe.max_length} tokens and would lose their "
         f"end, more than --max-truncated {recipe.max_truncated:.3g} allows; the longest has {rows.longest}. Raise --max-length "
         "to that, prepare the corpus with shorter rows, or allow more with --max-truncated 100%"
@@ -158,35 +191,31 @@ def too_many_truncated(rows: Rows, recipe: AdapterRecipe) -> str | None:
 
 
 @contextmanager
-def _telling_what_is_kept(folder: Path, request: TrainRequest) -> Iterator[None]:
+def _report_kept_step(folder: Path, request: TrainRequest) -> Iterator[None]:
     """Where a run ends otherwise than by what slmtune says itself, say what it left and how it goes on."""
     try:
         yield
     except SlmtuneError:
         raise
     except BaseException:
-        if found := present(folder):
+        if found := list_checkpoints(folder):
             log.warning("Step %d is kept in %s. Go on with: %s", step_of(found[0]), folder, request.resume_command)
         raise
 
 
-def _result(
-    request: TrainRequest, outcome: Outcome, rows: Rows, seconds: float, start: Checkpoint | None
-) -> TrainResult:
+def _result(adapter: Path, outcome: Outcome, seconds: float) -> TrainResult:
     return TrainResult(
-        adapter=request.output_dir,
+        adapter=adapter,
         steps=outcome.steps,
         epochs=round(outcome.epochs, 4),
         train_loss=outcome.train_loss,
         eval_loss=outcome.eval_loss,
-        tokens=outcome.tokens,
-        computed_tokens=outcome.computed_tokens,
-        supervised_tokens=outcome.supervised_tokens,
-        tokens_per_second=outcome.tokens / outcome.seconds,
+        **asdict(outcome.counts),
+        tokens_per_second=outcome.tokens_per_second,
         peak_memory_bytes=peak_bytes(),
-        truncated=rows.truncated,
+        truncated=outcome.truncated,
         seconds=seconds,
-        resumed_from=start.path.name if start else None,
+        resumed_from=outcome.resumed_from,
     )
 
 

@@ -6,21 +6,18 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from finetune.recipe import AdapterRecipe
-
-if TYPE_CHECKING:
-    from finetune.train.fit import Outcome
+from finetune.train.progress import Outcome
 
 
 @contextmanager
-def run(recipe: AdapterRecipe, folder: Path) -> Iterator[Callable[[Outcome], None]]:
+def open_run(recipe: AdapterRecipe, folder: Path) -> Iterator[Callable[[Outcome], None]]:
     """Open a run that the Trainer's own callback logs into; yields a function that adds the final figures."""
     if recipe.report_to != "wandb":
         yield lambda outcome: None
         return
-    import wandb
+    import wandb  # by far the slowest import here, for a tracker that few runs have
 
     directory = Path(os.environ.get("WANDB_DIR") or folder.parent)
     directory.mkdir(parents=True, exist_ok=True)
@@ -33,9 +30,9 @@ def run(recipe: AdapterRecipe, folder: Path) -> Iterator[Callable[[Outcome], Non
                 "steps": outcome.steps,
                 "train_loss": outcome.train_loss,
                 "eval_loss": outcome.eval_loss,
-                "tokens": outcome.tokens,
-                "supervised_tokens": outcome.supervised_tokens,
-                "tokens_per_second": outcome.tokens / outcome.seconds,
+                "tokens": outcome.counts.tokens,
+                "supervised_tokens": outcome.counts.supervised_tokens,
+                "tokens_per_second": outcome.tokens_per_second,
             }
         )
 

@@ -2,62 +2,108 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import math
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+from trl import SFTTrainer
 
-from finetune.errors import TrainingDivergedError
+from finetune.errors import EvaluationStoppedError, InputError, TrainingDivergedError
+from finetune.recipe import AdapterRecipe
+from finetune.train.arguments import lora_config, trainer_arguments
+from finetune.train.batches.collate import NumberedRows, PaddedBatches
 from finetune.train.checkpoints.checkpoint import JOURNAL, PROGRESS, STATE, WEIGHTS, Checkpoints
-from finetune.train.checkpoints.disk import make_room, told_when_full
-from finetune.train.fast.loss import SupervisedTrainer
-from finetune.train.interrupt import EvaluationStoppedError
+from finetune.train.checkpoints.disk import explain_full_disk, make_room
+from finetune.train.fast.loss import summed_loss
+from finetune.train.fast.swiglu import replace_swiglu_blocks
+from finetune.train.fast.trial import choose_batches
+from finetune.train.interrupt import Interrupt
 from finetune.train.journal import Journal
-
-log = logging.getLogger(__name__)
+from finetune.train.progress import Progress
 
 NAMED_ROWS = 8  # that an error lists
+# Names of other libraries that are not public. A release that drops one fails tests/train/test_private_names.py, which
+# also refuses those that finetune/train uses without a reason here.
+PRIVATE_NAMES = {
+    "transformers.Trainer._clip_grad_norm": "the moment between gradients and optimizer, where broken ones are refused",
+    "transformers.Trainer._evaluate": "an evaluation between steps, which a signal may end",
+    "transformers.Trainer._save_checkpoint": "called when one is due; its own writes in place and keeps no counters",
+    "transformers.Trainer._save_optimizer_and_scheduler": "two files of a checkpoint",
+    "transformers.Trainer._save_rng_state": "a file of a checkpoint",
+    "transformers.Trainer._load_from_checkpoint": "its own passes over weights that are missing",
+    "transformers.Trainer._prepare_inputs": "moves a batch to the device, in the evaluation loop",
+    "transformers.Trainer._tr_loss": "loss since the last logged step, without which a resumed run logs another",
+    "transformers.Trainer._total_loss_scalar": "loss before that, without which a resumed run has another mean",
+    "transformers.Trainer._globalstep_last_logged": "the step from which the first of these counts",
+    "transformers.Trainer._initial_global_step": "set to 0, so that the mean loss is that of the whole run",
+    "transformers.PreTrainedModel._supports_attention_backend": "whether packed attention can be registered for a model",
+    "peft.LoraConfig._register_custom_module": "FusedLinear in the place of PEFT's own layer",
+}
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What the Trainer itself would count anew after a restart; losses as it sums them, times in seconds."""
+class SupervisedTrainer(SFTTrainer):
+    """TRL's trainer over rows that are rendered already, whose checkpoints are whole, complete and exact.
 
-    tokens: int
-    computed_tokens: int
-    supervised_tokens: int
-    seconds: float
-    evaluating: float
-    shown_loss: float | None
-    loss_since_log: float
-    loss_before_log: float
-    last_logged: int
-    evaluation_due: bool
+    TRL neither tokenises nor cuts nor drops anything.
 
+    Args:
+        journal: counts tokens and writes what the Trainer logs, into the folder where the adapter will be.
+        checkpoints: where those of this run go.
 
-class DurableTrainer(SupervisedTrainer):
-    """SupervisedTrainer whose checkpoints are whole, complete and exact, and that names the rows of a broken step."""
+    Raises:
+        InputError: the model has no such target modules.
+    """
 
-    checkpoints: Checkpoints
-    journal: Journal
-    row_ids: Sequence[str] = ()
-    seconds_before = 0.0  # of the run, until it was resumed
-    evaluation_due = False  # a signal came before the evaluation of the last step was done
+    def __init__(
+        self,
+        *,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: NumberedRows,
+        recipe: AdapterRecipe,
+        journal: Journal,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self.rows, self.journal, self.checkpoints, self.interrupt = rows.training, journal, checkpoints, Interrupt()
+        self.resumed_from: Path | None = None
+        self.evaluation_due = False  # a signal came before the evaluation of the last step was done
+        self._step_rows: list[int] = []
+        self._step_losses: list[Tensor] = []
+        if not recipe.gradient_checkpointing:  # which keeps even less
+            replace_swiglu_blocks(model)
+        training, evaluation = rows.datasets()
+        padded = PaddedBatches(rows, int(tokenizer.pad_token_id))
+        try:
+            super().__init__(
+                model=model,
+                args=trainer_arguments(recipe, journal.file.parent, recipe.eval_steps if evaluation else None),
+                data_collator=padded,
+                train_dataset=training,
+                eval_dataset=evaluation,
+                processing_class=tokenizer,
+                peft_config=lora_config(recipe),
+            )
+        except ValueError as error:
+            if "target" not in str(error).lower():
+                raise
+            raise InputError(f"--target-modules: {str(error).splitlines()[0]}") from None
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_Hooks(self))
+        restore_precision(self.trainable)
+        adapted: Any = self.model
+        base, packing, share = adapted.get_base_model(), recipe.packing, recipe.shares_prefixes
+        self.data_collator = choose_batches(base, padded, packing=packing, share=share)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's; a resumed run counts on from where it was."""
-        self._step_rows: list[int] = []
-        self._step_losses: list[Tensor] = []
-        if resume_from_checkpoint is not None:
-            self.add_callback(_restoring(self, Path(str(resume_from_checkpoint))))
+        self.resumed_from = Path(str(resume_from_checkpoint)) if resume_from_checkpoint else None
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     @property
@@ -66,69 +112,10 @@ class DurableTrainer(SupervisedTrainer):
         model: Any = self.model
         return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
-    def stop_with_checkpoint(self, *, evaluation_due: bool) -> None:
-        """End training after this step, with a checkpoint; an evaluation that is due is made on return."""
-        self.evaluation_due = evaluation_due
-        self.control.should_evaluate = False
-        self.control.should_save = self.control.should_training_stop = True
-
-    def save_checkpoint(self) -> None:
-        """Write a checkpoint of the last step."""
-        step = self.state.global_step
-        make_room(self.checkpoints, step, sum(parameter.numel() for parameter in self.trainable.values()))
-        with told_when_full(self.checkpoints.folder):
-            self.checkpoints.write(step, self._write_state)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.save_checkpoint()
-
-    def _write_state(self, folder: Path) -> None:
-        weights = {name: parameter.detach().cpu().contiguous() for name, parameter in self.trainable.items()}
-        save_file(weights, folder / WEIGHTS)
-        self._save_optimizer_and_scheduler(str(folder))
-        self._save_rng_state(str(folder))
-        self.state.save_to_json(str(folder / STATE))
-        (folder / JOURNAL).write_bytes(self.journal.file.read_bytes() if self.journal.file.exists() else b"")
-        progress = Progress(
-            tokens=self.tokens,
-            computed_tokens=self.computed_tokens,
-            supervised_tokens=self.supervised_tokens,
-            seconds=self.journal.elapsed,
-            evaluating=self.journal.evaluating,
-            shown_loss=None if math.isnan(self.journal.loss) else self.journal.loss,
-            loss_since_log=float(self._tr_loss),
-            loss_before_log=self._total_loss_scalar,
-            last_logged=self._globalstep_last_logged,
-            evaluation_due=self.evaluation_due,
-        )
-        (folder / PROGRESS).write_text(json.dumps(asdict(progress)) + "\n", "utf-8")
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Copy the weights into the parameters: PEFT's loader would pass over what is missing."""
-        stored = load_file(Path(resume_from_checkpoint) / WEIGHTS)
-        parameters = self.trainable
-        if stored.keys() != parameters.keys():
-            raise RuntimeError(f"{resume_from_checkpoint} has the weights of another adapter")
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(stored[name])
-
-    def restore(self, progress: Progress, journal: Path) -> None:
-        """Take up the counters, clocks and the journal of the run so far."""
-        self.tokens, self.computed_tokens = progress.tokens, progress.computed_tokens
-        self.supervised_tokens = progress.supervised_tokens
-        self.seconds_before = progress.seconds
-        self.journal.started -= progress.seconds
-        self.journal.evaluating = progress.evaluating
-        self.journal.loss = math.nan if progress.shown_loss is None else progress.shown_loss
-        shutil.copyfile(journal, self.journal.file)
-        self._tr_loss += progress.loss_since_log
-        self._total_loss_scalar = progress.loss_before_log
-        self._globalstep_last_logged = progress.last_logged
-        self._initial_global_step = 0  # the mean loss is that of the whole run
-        self.state.compute_steps(self.args, self.state.max_steps)  # when to save, evaluate and log: as asked for now
-        if progress.evaluation_due:
-            self.evaluate()
+    @property
+    def trainable_weights(self) -> int:
+        """Numbers in these."""
+        return sum(parameter.numel() for parameter in self.trainable.values())
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """As the Trainer's; but it would take a step too many where a run is resumed after its last one."""
@@ -137,12 +124,29 @@ class DurableTrainer(SupervisedTrainer):
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """As the Trainer's; remembers loss and rows until the optimizer step."""
+        """As the Trainer's; counts tokens, and remembers loss and rows until the optimizer step."""
+        self.journal.counts += inputs["counts"]
         self._step_rows += inputs["rows"]
         step: Any = super().training_step
         loss: Tensor = step(model, inputs, *args, **kwargs)
         self._step_losses.append(loss)
         return loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Mean negative log-likelihood per supervised token of the whole optimizer step, in nats."""
+        assert not return_outputs  # evaluation_loop does not ask for them
+        adapted: Any = self.accelerator.unwrap_model(model)
+        total = summed_loss(adapted.get_base_model(), inputs)
+        if num_items_in_batch is None:
+            return total / max(inputs["counts"].supervised_tokens, 1)
+        # The Trainer divides what all processes hold together by their number.
+        return total * self.accelerator.num_processes / torch.as_tensor(num_items_in_batch).clamp(min=1)
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Clip, and refuse the step whose loss or gradient is not finite: the optimizer would spread it to all weights.
@@ -159,14 +163,14 @@ class DurableTrainer(SupervisedTrainer):
         if not bool(torch.isfinite(loss) & torch.isfinite(torch.as_tensor(norm))):
             part = "loss" if not bool(torch.isfinite(loss)) else "gradient"
             raise TrainingDivergedError(
-                f"Training diverged at step {self.state.global_step + 1}: its {part} is not finite{self._named(rows)}. "
+                f"Training diverged at step {self.state.global_step + 1}: its {part} is not finite{self._name_rows(rows)}. "
                 "No adapter was written. Lower --learning-rate (a tenth is a good next try), raise the warm-up, or look at "
                 "what is in these rows"
             )
         return norm
 
-    def _named(self, rows: list[int]) -> str:
-        ids = [self.row_ids[row] for row in rows]
+    def _name_rows(self, rows: list[int]) -> str:
+        ids = [self.rows.ids[row] for row in rows]
         more = f" and {len(ids) - NAMED_ROWS} more" if len(ids) > NAMED_ROWS else ""
         return f" (rows {', '.join(ids[:NAMED_ROWS])}{more})" if ids else ""
 
@@ -182,15 +186,128 @@ class DurableTrainer(SupervisedTrainer):
             self.stop_with_checkpoint(evaluation_due=True)
             return {}
 
+    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Mean negative log-likelihood per supervised token of all rows, in nats: each token counts alike.
 
-def _restoring(trainer: DurableTrainer, checkpoint: Path) -> Any:
-    """The hook that restores the counters: the Trainer sets its own to zero just before it."""
-    from transformers import TrainerCallback
+        The Trainer's own takes the mean of the batches' means, which changes with the size of a batch.
+        """
+        adapted: Any = self.model
+        adapted.eval()
+        total = torch.zeros(2, dtype=torch.float64)
+        rows = 0
+        for batch in dataloader:
+            inputs: dict[str, Any] = self._prepare_inputs(batch)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss = summed_loss(adapted.get_base_model(), inputs)
+            total += torch.tensor([float(loss), inputs["counts"].supervised_tokens], dtype=torch.float64)
+            rows += len(inputs["rows"])
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        loss_sum, count = self.accelerator.reduce(total.to(self.args.device, torch.float32)).tolist()
+        nothing: Any = None  # neither logits nor labels are kept
+        return EvalLoopOutput(nothing, nothing, {f"{metric_key_prefix}_loss": loss_sum / max(count, 1)}, rows)
 
-    progress = Progress(**json.loads((checkpoint / PROGRESS).read_text("utf-8")))
+    def stop_with_checkpoint(self, *, evaluation_due: bool) -> None:
+        """End training after this step, with a checkpoint; an evaluation that is due is made on return."""
+        self.evaluation_due = evaluation_due
+        self.control.should_evaluate = False
+        self.control.should_save = self.control.should_training_stop = True
 
-    class RestoringCallback(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            trainer.restore(progress, checkpoint / JOURNAL)
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of the last step."""
+        step = self.state.global_step
+        make_room(self.checkpoints, step, self.trainable_weights)
+        with explain_full_disk(self.checkpoints.folder):
+            self.checkpoints.write(step, self._write_state)
 
-    return RestoringCallback()
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.save_checkpoint()
+
+    def _write_state(self, folder: Path) -> None:
+        weights = {name: parameter.detach().cpu().contiguous() for name, parameter in self.trainable.items()}
+        save_file(weights, folder / WEIGHTS)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_rng_state(str(folder))
+        self.state.save_to_json(str(folder / STATE))
+        journal = self.journal
+        (folder / JOURNAL).write_bytes(journal.file.read_bytes() if journal.file.exists() else b"")
+        Progress(
+            counts=journal.counts,
+            seconds=journal.elapsed,
+            evaluating=journal.evaluating,
+            shown_loss=None if math.isnan(journal.loss) else journal.loss,
+            loss_since_log=float(self._tr_loss),
+            loss_before_log=self._total_loss_scalar,
+            last_logged=self._globalstep_last_logged,
+            evaluation_due=self.evaluation_due,
+        ).write(folder / PROGRESS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Copy the weights into the parameters: PEFT's loader would pass over what is missing."""
+        stored = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        parameters = self.trainable
+        if stored.keys() != parameters.keys():
+            raise RuntimeError(f"{resume_from_checkpoint} has the weights of another adapter")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(stored[name])
+
+    def restore_progress(self, checkpoint: Path) -> None:
+        """Take up the counters, clocks and the journal of the run so far."""
+        progress, journal = Progress.read(checkpoint / PROGRESS), self.journal
+        journal.start(progress.seconds)
+        journal.counts, journal.evaluating = progress.counts, progress.evaluating
+        journal.loss = math.nan if progress.shown_loss is None else progress.shown_loss
+        shutil.copyfile(checkpoint / JOURNAL, journal.file)
+        self._tr_loss += progress.loss_since_log
+        self._total_loss_scalar = progress.loss_before_log
+        self._globalstep_last_logged = progress.last_logged
+        self._initial_global_step = 0
+        self.state.compute_steps(self.args, self.state.max_steps)  # when to save, evaluate and log: as asked for now
+        if progress.evaluation_due:
+            self.evaluate()
+
+
+class _Hooks(TrainerCallback):
+    """What happens at the Trainer's events: the journal is written, and the run ends where a signal asked for it."""
+
+    def __init__(self, trainer: SupervisedTrainer) -> None:
+        self.trainer, self.journal, self.interrupt = trainer, trainer.journal, trainer.interrupt
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, **kwargs: Any
+    ) -> None:  # its own counters are zero now
+        if self.trainer.resumed_from is None:
+            self.journal.start()
+        else:
+            self.trainer.restore_progress(self.trainer.resumed_from)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.journal.end_step(state)
+        if self.interrupt.number is not None:
+            self.trainer.stop_with_checkpoint(evaluation_due=control.should_evaluate)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.journal.write(state, kwargs["logs"])
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.interrupt.number is not None and self.trainer.is_in_train:
+            raise EvaluationStoppedError
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.is_in_train:
+            self.journal.end_evaluation()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.interrupt.number is not None:
+            control.should_training_stop = True
+
+
+def restore_precision(trainable: Mapping[str, nn.Parameter]) -> None:
+    """Give LoRA matrices back their float32.
+
+    SFTTrainer casts them to bfloat16 on a quantised base (trl 1.16, sft_trainer.py, citing arXiv 2305.14314); AdamW
+    updates below its 8 bits of precision are then lost, and CPUs multiply bfloat16 slowly. Remove when
+    https://github.com/huggingface/peft/issues/2889 makes this a choice.
+    """
+    for parameter in trainable.values():
+        parameter.data = parameter.data.to(torch.float32)

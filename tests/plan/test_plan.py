@@ -16,7 +16,7 @@ from finetune.errors import InputError
 from finetune.machine import read_size
 from finetune.models.presets import PRESETS
 from finetune.plan import Device, RowSizes, plan, split_to_fit
-from finetune.plan.memory import Batch, kept_bytes
+from finetune.plan.memory import Batch, compute_bytes, kept_bytes
 from finetune.plan.published import PUBLISHED
 from finetune.plan.shapes import FAMILIES, make_shape
 from finetune.recipe import AdapterRecipe
@@ -104,12 +104,12 @@ def _kept_by(kind: str, rows: int, tokens: int, layers: int) -> int:
     from finetune.train.fast import prefix_attention
     from finetune.train.fast.lora_linear import FusedLinear
     from finetune.train.fast.loss import summed_loss
-    from finetune.train.fast.swiglu import replace_gated_blocks
+    from finetune.train.fast.swiglu import replace_swiglu_blocks
 
     prefix_attention.register()
     config = AutoConfig.for_model(kind, **SIZES | {"num_hidden_layers": layers})
     base = AutoModelForCausalLM.from_config(config, attn_implementation=prefix_attention.PACKED)
-    replace_gated_blocks(base)
+    replace_swiglu_blocks(base)
     lora = LoraConfig(task_type="CAUSAL_LM", r=7, target_modules="all-linear")
     lora._register_custom_module({torch.nn.Linear: FusedLinear})
     model = get_peft_model(base, lora).train()
@@ -162,6 +162,29 @@ def test_more_never_needs_less(model: str, is_4bit: bool, device: Device, rows: 
     for name in ("per_device_train_batch_size", "max_length", "lora_r"):
         assert peak(device, **chosen | {name: chosen[name] + 1}) >= smallest
     assert peak(device, **chosen | {"gradient_checkpointing": True}) <= smallest * 1.05
+
+
+def test_activations_are_full_words_where_a_gpu_has_no_bfloat16() -> None:
+    """Whatever torch says about the GPU, plan and training read it by one rule."""
+    word, half = (plan(AdapterRecipe(), device=replace(GPU, has_bfloat16=has)).breakdown for has in (False, True))
+    assert word.activations == 2 * half.activations
+    asked = AdapterRecipe(compute_dtype="float32")
+    assert plan(asked, device=GPU).breakdown == word
+
+
+@pytest.mark.parametrize("supported", [True, False])
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_plan_counts_the_bytes_of_the_precision_that_training_takes(
+    supported: bool, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from finetune.models.load import compute_dtype
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    recipe = AdapterRecipe(compute_dtype=dtype)
+    assert compute_bytes(recipe, replace(GPU, has_bfloat16=supported)) == compute_dtype(recipe).itemsize
 
 
 @settings(max_examples=60, deadline=None)
@@ -274,6 +297,23 @@ def test_train_splits_a_batch_that_nobody_asked_for(
     plain = train(request(tiny_model, tiny_corpus, tmp_path / "b", 64 * GIB))
     assert result.tokens == plain.tokens
     assert result.train_loss == pytest.approx(plain.train_loss, rel=1e-4)
+
+
+def test_training_asks_torch_whether_the_gpu_has_bfloat16(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from finetune.train import fit_memory, plan_training
+
+    monkeypatch.setattr(fit_memory, "this_device", lambda: GPU)
+    activations = []
+    for supported in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda supported=supported: supported)
+        planned = plan_training(request(tiny_model, tiny_corpus, tmp_path / "a", 64 * GIB)).memory
+        assert planned is not None
+        activations.append(planned.breakdown.activations)
+    assert activations[1] == 2 * activations[0]
 
 
 def test_batch_size_that_was_asked_for_is_not_changed(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:

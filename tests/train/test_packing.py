@@ -26,13 +26,14 @@ from transformers import (
 
 from finetune.models.load import load_base
 from finetune.recipe import AdapterRecipe
-from finetune.train.batches.collate import Numbered, PackedBatches, PaddedBatches, choose
+from finetune.train.batches.collate import NumberedRows, PackedBatches, PaddedBatches
 from finetune.train.batches.packing import UNSUPERVISED, pack
 from finetune.train.batches.rows import Row, Rows
 from finetune.train.fast import prefix_attention
 from finetune.train.fast.lora_linear import FusedLinear
 from finetune.train.fast.loss import summed_loss
-from finetune.train.fast.swiglu import GatedBlock, replace_gated_blocks
+from finetune.train.fast.swiglu import SwiGLU, replace_swiglu_blocks
+from finetune.train.fast.trial import choose_batches
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 90,
@@ -102,7 +103,7 @@ def batch_of(rows: Rows, collate: Any) -> dict[str, Any]:
 
 def assert_alike(plain: Any, fast: Any, rows: Rows, *, share: bool = True) -> None:
     """Loss and every gradient of padded rows through `plain` and of packed ones through `fast` are equal."""
-    numbered = Numbered(rows, rows_of([[1, 2, 3]]))
+    numbered = NumberedRows(rows, rows_of([[1, 2, 3]]))
     expected = summed_loss(plain.get_base_model(), batch_of(rows, PaddedBatches(numbered, 0)))
     expected.backward()
     prefix_attention.register()
@@ -134,15 +135,14 @@ def test_packed_rows_have_the_loss_and_gradients_of_padded_ones(name: str, share
 def test_fused_layers_over_four_bits_have_the_gradients_of_pefts_own(tiny_model: Path, unpack: bool) -> None:
     plain = adapted(load_base(tiny_model, AdapterRecipe()), fused=False)
     base = load_base(tiny_model, AdapterRecipe(), unpack=unpack)
-    replace_gated_blocks(base)
-    assert any(isinstance(module, GatedBlock) for module in base.modules())
+    replace_swiglu_blocks(base)
+    assert any(isinstance(module, SwiGLU) for module in base.modules())
     assert_alike(plain, adapted(base, fused=True), prompts())
 
 
 def test_shared_beginnings_are_computed_once() -> None:
     rows = prompts()
     packed = pack([rows[number] for number in range(len(rows))])
-    assert packed.row_tokens == rows.tokens
     assert packed.input_ids.numel() == rows.tokens - 4 * 12 - 9
 
 
@@ -193,7 +193,7 @@ def test_every_supervised_token_is_predicted_once_at_its_own_place(shapes: list[
     )
     marked = targets != UNSUPERVISED
     assert sorted(zip(positions[marked].tolist(), targets[marked].tolist(), strict=True)) == wanted
-    assert packed.input_ids.numel() <= packed.row_tokens == sum(len(row.tokens) for row in rows)
+    assert packed.input_ids.numel() <= sum(len(row.tokens) for row in rows)
 
 
 class Forgetful(Qwen2ForCausalLM):
@@ -206,9 +206,9 @@ class Forgetful(Qwen2ForCausalLM):
 
 def test_a_model_that_mixes_packed_rows_is_trained_on_padded_ones(caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
-    numbered = Numbered(prompts(), rows_of([[1, 2, 3]]))
+    numbered = NumberedRows(prompts(), rows_of([[1, 2, 3]]))
     padded = PaddedBatches(numbered, 0)
-    kind = choose(Qwen2ForCausalLM(Qwen2Config(**SHAPE)), padded, True, share=True)
+    kind = choose_batches(Qwen2ForCausalLM(Qwen2Config(**SHAPE)), padded, packing=True, share=True)
     assert isinstance(kind, PackedBatches)
-    assert choose(Forgetful(Qwen2Config(**SHAPE)), padded, True, share=True) is padded
+    assert choose_batches(Forgetful(Qwen2Config(**SHAPE)), padded, packing=True, share=True) is padded
     assert "padded" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+SHORTEST_PREFIX = 8  # tokens; a shorter common prefix is not worth its own attention call
+
+
 @dataclass(frozen=True, eq=False)
 class Row:
     """Token ids of one row, (tokens,), and which of them carry loss."""
@@ -25,10 +29,21 @@ class Row:
     tokens: NDArray[np.int32]
     supervised: NDArray[np.bool_]
 
+    @property
+    def shareable(self) -> int:
+        """Tokens before the position that predicts the first supervised one: as many may be shared with other rows."""
+        return int(np.argmax(self.supervised[1:]))
+
+    def count_common_prefix(self, other: Row) -> int:
+        """Tokens that both rows begin with."""
+        length = min(len(self.tokens), len(other.tokens))
+        different = np.flatnonzero(self.tokens[:length] != other.tokens[:length])
+        return int(different[0]) if len(different) else length
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rendered rows, end to end in flat arrays of 5 bytes a token, and how long they were before cutting."""
+    """Rendered rows, end to end in flat arrays of 5 bytes per token, and how long they were before cutting."""
 
     ids: tuple[str, ...]  # of the examples
     flat_tokens: NDArray[np.int32]
@@ -58,6 +73,23 @@ class Rows:
     def supervised_tokens(self) -> int:
         """Tokens that carry loss in one pass over the rows."""
         return int(self.flat_supervised.sum())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of tokens and loss masks, as the tokenizer and its chat template made them."""
+        digest = hashlib.sha256()
+        for part in (self.ends, self.flat_tokens, self.flat_supervised):
+            digest.update(part.tobytes())
+        return digest.hexdigest()
+
+    def count_common_prefix(self) -> int:
+        """Tokens that all rows begin with and may share; 0 where that is too little to be worth sharing."""
+        first = self[0]
+        common = first.shareable
+        for number in range(1, len(self)):
+            row = self[number]
+            common = min(common, row.shareable, first.count_common_prefix(row))
+        return common if common >= SHORTEST_PREFIX else 0
 
 
 def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], max_length: int) -> Rows:

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from finetune.artifacts import Artifact, ArtifactWriter, write_aside
 from finetune.errors import ArtifactError, InputError
+from finetune.recipe import AdapterRecipe
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,9 @@ class Checkpoint(Artifact):
             raise ArtifactError(f"{path} is damaged: {missing[0]} is missing. Make it again with: {cls.made_by}")
         return checkpoint
 
-    @property
-    def step(self) -> int:
-        """Optimizer steps done."""
-        return step_of(self.path)
+    def restore_batch(self, recipe: AdapterRecipe) -> AdapterRecipe:
+        """The recipe with its batch divided as then: free memory may be another now, and sums would round otherwise."""
+        return recipe.model_copy(update=self.manifest["machine"]["batch"])
 
 
 class Checkpoints:
@@ -51,9 +51,11 @@ class Checkpoints:
     ) -> None:
         self.folder, self.limit, self.lineage, self.resume_command = folder, limit, lineage, resume_command
 
-    def present(self) -> list[Path]:
-        """Checkpoint folders, newest first; none of them is verified."""
-        return present(self.folder)
+    def record_batch(self, recipe: AdapterRecipe) -> None:
+        """Note in every checkpoint to come how the batch is divided, for `Checkpoint.restore_batch`."""
+        names = ("per_device_train_batch_size", "gradient_accumulation_steps")
+        batch = {name: getattr(recipe, name) for name in names}
+        self.lineage = self.lineage | {"machine": self.lineage["machine"] | {"batch": batch}}
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint whose checksums hold; damaged newer ones are told of and removed. None: there is none.
@@ -61,7 +63,7 @@ class Checkpoints:
         Raises:
             InputError: there are some, and all of them are damaged.
         """
-        found = self.present()
+        found = list_checkpoints(self.folder)
         damaged: list[InputError] = []
         for path in found:
             try:
@@ -92,7 +94,7 @@ class Checkpoints:
 
     def drop_all_but(self, kept: int) -> None:
         """Remove the oldest checkpoints."""
-        for path in self.present()[kept:]:
+        for path in list_checkpoints(self.folder)[kept:]:
             _remove(path)
 
     def remove_leftovers(self) -> None:
@@ -101,13 +103,13 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def folder_for(out: Path) -> Path:
+def folder_of(out: Path) -> Path:
     """Where the checkpoints of a run lie whose adapter goes to `out`."""
     out = Path(os.path.abspath(out))
     return out.parent / f"{out.name}.checkpoints"
 
 
-def present(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders in `folder`, newest first; none of them is verified."""
     return sorted((path for path in folder.glob(f"{PREFIX}*") if step_of(path) >= 0), key=step_of, reverse=True)
 

@@ -12,7 +12,7 @@ from finetune.errors import DiskFullError, InputError
 from finetune.machine import format_bytes
 from finetune.train.checkpoints.checkpoint import Checkpoints
 
-WEIGHT_BYTES, MOMENT_BYTES = 4, 8  # float32; AdamW keeps two float32 moments a weight, its 8-bit form fewer
+WEIGHT_BYTES, MOMENT_BYTES = 4, 8  # float32; AdamW keeps two float32 moments per weight, its 8-bit form fewer
 CHECKPOINT_REST = 1 << 20  # random state, Trainer state, journal
 ADAPTER_REST = 40 << 20  # tokenizer (Gemma's, the largest, has 34 MB), chat template, card, picture
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -59,7 +59,7 @@ def make_room(checkpoints: Checkpoints, step: int, trainable: int) -> None:
 
 
 @contextmanager
-def told_when_full(folder: Path) -> Iterator[None]:
+def explain_full_disk(folder: Path) -> Iterator[None]:
     """Say in one sentence that the disk is full, instead of what each library makes of it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One run a folder: a lock that ends with the process that holds it, however it ends."""
+"""One run per folder: a lock that ends with the process that holds it, however it ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOCK = "lock"  # holds the process id, for the message to whoever comes second
 
 
 @contextmanager
-def locked(folder: Path, out: Path) -> Iterator[None]:
+def lock_folder(folder: Path, out: Path) -> Iterator[None]:
     """Hold `folder` alone; it is made where it is missing, and removed in the end if nothing but the lock is in it.
 
     Raises:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune.artifacts import Adapter, Corpus
+from finetune.artifacts import Adapter, Corpus, library_versions
 from finetune.errors import InputError
 from finetune.models.find import BaseModel
 from finetune.recipe import AdapterRecipe
-from finetune.train.batches.rows import Rows
-from finetune.train.checkpoints.checkpoint import Checkpoint, Checkpoints, present, step_of
+from finetune.train.checkpoints.checkpoint import Checkpoint, Checkpoints, list_checkpoints, step_of
 
 log = logging.getLogger(__name__)
 
@@ -40,22 +38,19 @@ def lineage_of(recipe: AdapterRecipe, base: BaseModel, corpus: Corpus) -> dict[s
     }
 
 
-def with_rows(lineage: Lineage, rows: Rows) -> dict[str, Any]:
-    """The lineage with the rows as the tokenizer and its chat template made them, and where they are trained on."""
-    import torch
+def complete_lineage(lineage: Lineage, rows_fingerprint: str) -> dict[str, Any]:
+    """The lineage with the rendered rows, and with what they are trained on."""
+    import torch  # not before there is something to train on: most errors come sooner
 
-    digest = hashlib.sha256()
-    for part in (rows.ends, rows.flat_tokens, rows.flat_supervised):
-        digest.update(part.tobytes())
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
         **lineage,
-        "parents": lineage["parents"] | {"rows": {"fingerprint": digest.hexdigest()}},
+        "parents": lineage["parents"] | {"rows": {"fingerprint": rows_fingerprint}},
         "machine": {"device": device, "threads": torch.get_num_threads()},
     }
 
 
-def finished(out: Path, lineage: Lineage) -> Adapter | None:
+def find_finished(out: Path, lineage: Lineage) -> Adapter | None:
     """The adapter at `out`, if it is what this run would end with."""
     try:
         adapter = Adapter.open(out)
@@ -70,14 +65,14 @@ def refuse_unfinished(folder: Path, command: str) -> None:
     Raises:
         InputError: there are some; names the newest step.
     """
-    if found := present(folder):
+    if found := list_checkpoints(folder):
         raise InputError(
             f"An unfinished run is at step {step_of(found[0])} in {folder}. Go on with: {command}; or start again with "
             "--overwrite, which removes it"
         )
 
 
-def begin(checkpoints: Checkpoints, *, resume: bool) -> Checkpoint | None:
+def find_start(checkpoints: Checkpoints, *, resume: bool) -> Checkpoint | None:
     """The checkpoint to go on from; None: training starts from the beginning, and what an earlier run left is removed.
 
     Raises:
@@ -103,18 +98,6 @@ def begin(checkpoints: Checkpoints, *, resume: bool) -> Checkpoint | None:
     return checkpoint
 
 
-def keep_division(checkpoints: Checkpoints, start: Checkpoint | None, fitted: AdapterRecipe) -> AdapterRecipe:
-    """The recipe with its batch divided as when the run began: free memory may be another now, and sums would round so.
-
-    The division is noted in every checkpoint to come.
-    """
-    if start is not None:
-        fitted = fitted.model_copy(update=start.manifest["machine"]["batch"])
-    names = ("per_device_train_batch_size", "gradient_accumulation_steps")
-    checkpoints.lineage["machine"]["batch"] = {name: getattr(fitted, name) for name in names}
-    return fitted
-
-
 def _changes(before: Lineage, now: Lineage) -> Iterator[str]:
     """What is not as it was and decides the result."""
     old, new = before["config"], now["config"]
@@ -134,8 +117,6 @@ def _changes(before: Lineage, now: Lineage) -> Iterator[str]:
 
 def _machine_changes(before: Lineage, now: Lineage) -> Iterator[tuple[str, object, object]]:
     """What may change the order of floating-point sums."""
-    from finetune.artifacts import library_versions
-
     old, new = before["libraries"] | before["machine"], library_versions() | now["machine"]
     for name in ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "device", "threads"):
         if old.get(name) != new.get(name):

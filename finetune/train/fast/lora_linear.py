@@ -16,7 +16,7 @@ class FusedLinear(Linear):
 
     PEFT computes base and update apart, scales the update and adds it up in tensors of their own. Here the products
     write into one result. On a CPU, 4-bit weights are unpacked for one product at a time (their values are those that
-    bitsandbytes itself computes with), so that the base model stays in memory at half a byte a weight.
+    bitsandbytes itself computes with), so that the base model stays in memory at half a byte per weight.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

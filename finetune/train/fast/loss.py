@@ -1,4 +1,4 @@
-"""The loss of supervised tokens only, and the trainer that uses it."""
+"""The loss of supervised tokens only."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.trainer_utils import EvalLoopOutput
-from trl import SFTTrainer
 
+from finetune.plan.memory import CHUNK
 from finetune.train.batches.packing import UNSUPERVISED
 
 # Configuration keys by which some architectures scale their logits; those compute their loss themselves.
 SCALED_LOGITS = ("logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
-CHUNK = 256  # positions whose logits are in memory at once: 50 MB at a vocabulary of 49,152
 
 
 def summed_loss(causal: Any, batch: dict[str, Any]) -> Tensor:
@@ -88,57 +86,3 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * gradients[0].to(gradient.dtype), None, None, None, None
-
-
-class SupervisedTrainer(SFTTrainer):
-    """SFTTrainer over packed or padded batches that counts its tokens and computes `summed_loss`."""
-
-    tokens = 0  # of the rows of training batches so far, without padding
-    computed_tokens = 0  # that went through the model; fewer where rows share their beginning
-    supervised_tokens = 0
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """Mean negative log-likelihood a supervised token of the whole optimizer step, in nats."""
-        assert not return_outputs  # evaluation_loop does not ask for them
-        supervised = count_supervised(inputs)
-        self.tokens += int(inputs["row_tokens"])
-        self.computed_tokens += inputs["input_ids"].numel()
-        self.supervised_tokens += supervised
-        adapted: Any = self.accelerator.unwrap_model(model)
-        total = summed_loss(adapted.get_base_model(), inputs)
-        if num_items_in_batch is None:
-            return total / max(supervised, 1)
-        # The Trainer divides what all processes hold together by their number.
-        return total * self.accelerator.num_processes / torch.as_tensor(num_items_in_batch).clamp(min=1)
-
-    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Mean negative log-likelihood a supervised token of all rows, in nats: each token counts alike.
-
-        The Trainer's own takes the mean of the batches' means, which changes with the size of a batch.
-        """
-        adapted: Any = self.model
-        adapted.eval()
-        total = torch.zeros(2, dtype=torch.float64)
-        rows = 0
-        for batch in dataloader:
-            inputs = self._prepare_inputs(batch)
-            with torch.no_grad(), self.compute_loss_context_manager():
-                loss = summed_loss(adapted.get_base_model(), inputs)
-            total += torch.tensor([float(loss), count_supervised(inputs)], dtype=torch.float64)
-            rows += len(inputs["rows"])
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        loss_sum, count = self.accelerator.reduce(total.to(self.args.device, torch.float32)).tolist()
-        nothing: Any = None  # neither logits nor labels are kept
-        return EvalLoopOutput(nothing, nothing, {f"{metric_key_prefix}_loss": loss_sum / max(count, 1)}, rows)
-
-
-def count_supervised(batch: dict[str, Any]) -> int:
-    """Supervised tokens of a batch that have a token before them."""
-    labels = batch["labels"] if "layout" in batch else batch["labels"][:, 1:]
-    return int((labels != UNSUPERVISED).sum())

@@ -1,4 +1,4 @@
-"""Attention over packed rows: each token sees its own row's tokens before it and the trunk that its row continues.
+"""Attention over packed rows: each token sees its own row's tokens before it and the prefix that its row continues.
 
 Registered with transformers under `PACKED`, so every architecture that takes its attention function from the registry
 (`_supports_attention_backend`) can train on packed batches without a line of its own.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from finetune.train.batches.packing import Branches, Layout
+from finetune.train.batches.packing import Layout, Suffixes
 
 PACKED = "slmtune_packed"
 
@@ -53,23 +53,23 @@ def packed_attention(
     options: dict[str, Any] = {"scaling": scaling, "window": sliding_window, "softcap": softcap}
     pieces = []
     for group in layout.groups:
-        start, end = group[0].trunk
+        start, end = group[0].prefix
         if end > start:
             # Copies, since a slice would keep what all rows asked and showed alive until the backward pass.
-            trunk = [tensor[:, :, start:end].contiguous() for tensor in (query, key, value)]
-            pieces.append(_attend(*trunk, seen=0, **options))
-        pieces += [_attend_branches(query, key, value, branches, **options) for branches in group]
+            prefix = [tensor[:, :, start:end].contiguous() for tensor in (query, key, value)]
+            pieces.append(_attend(*prefix, seen=0, **options))
+        pieces += [_attend_suffixes(query, key, value, suffixes, **options) for suffixes in group]
     return torch.cat(pieces, 2).transpose(1, 2), None
 
 
-def _attend_branches(query: Tensor, key: Tensor, value: Tensor, branches: Branches, **options: Any) -> Tensor:
-    """Attend within rows of one trunk at once, each padded to the longest: (1, heads, tokens, width)."""
-    rows, (start, end) = len(branches.lengths), branches.trunk
+def _attend_suffixes(query: Tensor, key: Tensor, value: Tensor, suffixes: Suffixes, **options: Any) -> Tensor:
+    """Attend within rows of one prefix at once, each padded to the longest: (1, heads, tokens, width)."""
+    rows, (start, end) = len(suffixes.lengths), suffixes.prefix
     if rows == 1:
-        padded = [tensor[:, :, branches.start : branches.end].contiguous() for tensor in (query, key, value)]
+        padded = [tensor[:, :, suffixes.start : suffixes.end].contiguous() for tensor in (query, key, value)]
     else:
         pad: Any = _Pad.apply
-        where = branches.start, branches.gather, branches.real, rows
+        where = suffixes.start, suffixes.gather, suffixes.real, rows
         padded = [pad(tensor, *where) for tensor in (query, key, value)]
     if end > start:
         padded[1:] = [
@@ -78,7 +78,7 @@ def _attend_branches(query: Tensor, key: Tensor, value: Tensor, branches: Branch
         ]
     attended = _attend(*padded, seen=end - start, **options)
     unpad: Any = _Unpad.apply
-    return attended if rows == 1 else unpad(attended, branches.real)
+    return attended if rows == 1 else unpad(attended, suffixes.real)
 
 
 def _attend(

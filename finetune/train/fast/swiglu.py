@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class GatedBlock(nn.Module):
+class SwiGLU(nn.Module):
     """`down(silu(gate(x)) · up(x))`, with the layers of the block that it replaces, under their names.
 
     Autograd keeps four tensors of the block's inner width for each token; two of them, `silu(gate(x))` and its product
@@ -38,15 +38,15 @@ class GatedBlock(nn.Module):
         return result
 
 
-def replace_gated_blocks(model: nn.Module) -> None:
-    """Put a `GatedBlock` in the place of each block that computes just that."""
+def replace_swiglu_blocks(model: nn.Module) -> None:
+    """Put a `SwiGLU` in the place of each block that computes just that."""
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if _is_gated_silu(child):
-                setattr(module, name, GatedBlock(child))
+            if _is_swiglu(child):
+                setattr(module, name, SwiGLU(child))
 
 
-def _is_gated_silu(block: nn.Module) -> bool:
+def _is_swiglu(block: nn.Module) -> bool:
     names = {name for name, _ in block.named_children()}
     activation = getattr(block, "act_fn", None)
     return names == {"gate_proj", "up_proj", "down_proj", "act_fn"} and (

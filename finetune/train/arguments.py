@@ -1,0 +1,69 @@
+"""The recipe in the words of PEFT and TRL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from torch import nn
+from trl import SFTConfig
+
+from finetune.models.load import compute_dtype
+from finetune.recipe import AdapterRecipe
+from finetune.train.fast.lora_linear import FusedLinear
+
+
+def lora_config(recipe: AdapterRecipe) -> LoraConfig:
+    """LoRA as PEFT reads it, with this package's product of a layer and its matrices."""
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=recipe.lora_r,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        target_modules=recipe.target_modules if isinstance(recipe.target_modules, str) else list(recipe.target_modules),
+        bias="none",
+    )
+    config._register_custom_module({nn.Linear: FusedLinear})
+    return config
+
+
+def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int | None) -> SFTConfig:
+    """Settings of the Trainer; `evaluate_every` steps, None or 0: not between steps."""
+    assert recipe.learning_rate is not None  # AdapterRecipe.for_model filled it in
+    gpu = torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=str(folder / "trainer"),
+        max_steps=recipe.max_steps or -1,
+        num_train_epochs=recipe.num_train_epochs,
+        per_device_train_batch_size=recipe.per_device_train_batch_size,
+        per_device_eval_batch_size=recipe.per_device_train_batch_size,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        activation_checkpointing=recipe.gradient_checkpointing,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.lr_scheduler_type,
+        warmup_steps=recipe.warmup_ratio,  # a share of the steps where below 1
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        optim="paged_adamw_8bit" if gpu and recipe.load_in_4bit else "adamw_torch_fused",
+        bf16=gpu and compute_dtype(recipe) == torch.bfloat16,
+        use_cpu=not gpu,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        train_sampling_strategy="random",
+        remove_unused_columns=False,
+        dataloader_pin_memory=gpu,
+        eval_strategy="steps" if evaluate_every else "no",
+        eval_steps=evaluate_every,
+        prediction_loss_only=True,
+        save_strategy="steps" if recipe.save_steps else "no",
+        save_steps=recipe.save_steps or 1,  # not read without a strategy
+        logging_strategy="steps",
+        logging_steps=recipe.logging_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,  # it would log NaN as 0.0
+        disable_tqdm=True,
+        report_to=recipe.report_to,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+    )

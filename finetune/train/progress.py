@@ -1,0 +1,79 @@
+"""How far a run is and what it came to: what is counted, shown after each step, and kept in a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Tokens of training batches."""
+
+    tokens: int = 0  # of the rows, without padding
+    computed_tokens: int = 0  # that went through the model; fewer than `tokens` where rows share their prefix
+    supervised_tokens: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(ours + theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Progress after an optimizer step; loss in nats per supervised token, times in seconds."""
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    tokens_per_second: float
+    remaining: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What the Trainer itself would count anew after a restart; losses as it sums them, times in seconds."""
+
+    counts: Counts
+    seconds: float
+    evaluating: float
+    shown_loss: float | None
+    loss_since_log: float
+    loss_before_log: float
+    last_logged: int
+    evaluation_due: bool
+
+    def write(self, file: Path) -> None:
+        """Write it as one flat JSON object."""
+        values = asdict(self)
+        file.write_text(json.dumps(values.pop("counts") | values) + "\n", "utf-8")
+
+    @classmethod
+    def read(cls, file: Path) -> Progress:
+        """The progress that `write` wrote."""
+        values = json.loads(file.read_text("utf-8"))
+        counts = Counts(**{field.name: values.pop(field.name) for field in fields(Counts)})
+        return cls(counts=counts, **values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A fitted model and what the fit took; losses in nats per supervised token."""
+
+    model: Any  # a PeftModel
+    steps: int
+    epochs: float
+    train_loss: float
+    eval_loss: float | None
+    counts: Counts
+    seconds: float
+    seconds_before: float  # the part of them that passed before the run was resumed
+    truncated: int  # rows that lost their end
+    resumed_from: str | None  # name of a checkpoint
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of rows per second of training."""
+        return self.counts.tokens / self.seconds

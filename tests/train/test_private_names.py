@@ -1,0 +1,54 @@
+"""What training takes from other libraries without their promise: each name is there, and each has its reason."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from finetune.train import trainer
+from finetune.train.trainer import PRIVATE_NAMES
+
+FOLDER = Path(trainer.__file__).parent
+
+
+def source_of(path: str) -> str:
+    """The module that defines a class; what its methods set on their instance is written there too."""
+    library, kind, _ = path.split(".")
+    file = inspect.getsourcefile(getattr(importlib.import_module(library), kind))
+    assert file is not None
+    return Path(file).read_text("utf-8")
+
+
+def has_name(source: str, name: str) -> bool:
+    return re.search(rf"\b(def {name}\(|self\.{name} = |{name}: )", source) is not None
+
+
+@pytest.mark.parametrize("path", PRIVATE_NAMES)
+def test_library_still_has_the_private_name(path: str) -> None:
+    library, _, name = path.split(".")
+    version = metadata.version(library)
+    assert has_name(source_of(path), name), f"{path} is gone from {library} {version}. It was: {PRIVATE_NAMES[path]}"
+
+
+def test_no_other_private_name_is_used() -> None:
+    """Of all names with an underscore in finetune/train, those that one of the libraries has too are listed."""
+    used: set[str] = set()
+    for file in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute):
+                used.add(node.attr)
+            elif isinstance(node, ast.FunctionDef):
+                used.add(node.name)
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+                used.add(ast.unparse(node.args[1]).strip("'"))
+    sources = {source_of(path) for path in PRIVATE_NAMES}
+    private = {name for name in used if re.fullmatch(r"_[a-z]\w+", name)}
+    assert {name for name in private if any(has_name(source, name) for source in sources)} == {
+        path.split(".")[2] for path in PRIVATE_NAMES
+    }
