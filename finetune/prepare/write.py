@@ -23,7 +23,6 @@ from finetune.prepare.row_table import RowTable
 from finetune.prepare.rows.survey import Part
 from finetune.prepare.select import Selection
 from finetune.prepare.shards import Shard, number_rows, read_columns
-from finetune.prepare.splits.shares import DEFAULT_RATIO
 from finetune.recipe import CUSTOM_DOMAIN, Domain
 from finetune.records import SPLITS, Drop
 
