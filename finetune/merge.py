@@ -20,7 +20,8 @@ from finetune.errors import CheckFailedError, MissingStageError
 from finetune.machine import peak_bytes
 from finetune.models.chat_template import end_of_turn_ids, render_messages, render_prompt
 from finetune.models.find import base_of
-from finetune.models.load import Loaded, load, load_base, load_tokenizer
+from finetune.models.load import Loaded, load, load_base
+from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Message
 

@@ -17,7 +17,7 @@ from typing import Any
 from finetune.corpus.store import write_corpus
 from finetune.models.chat_template import render
 from finetune.models.find import find_base
-from finetune.models.load import load_tokenizer
+from finetune.models.tokenizer import load_tokenizer
 from finetune.records import Example, Message
 
 WORDS = 200

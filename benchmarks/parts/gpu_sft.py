@@ -28,7 +28,7 @@ from finetune.artifacts import Corpus  # noqa: E402
 from finetune.corpus.store import read_split  # noqa: E402
 from finetune.models.chat_template import render  # noqa: E402
 from finetune.models.find import find_base  # noqa: E402
-from finetune.models.load import load_tokenizer  # noqa: E402
+from finetune.models.tokenizer import load_tokenizer  # noqa: E402
 
 RANK, ALPHA = 16, 32
 LLAMA_LAYERS = [

@@ -25,7 +25,8 @@ from finetune.artifacts import Corpus  # noqa: E402
 from finetune.corpus.store import read_split  # noqa: E402
 from finetune.models.chat_template import Rendered, render  # noqa: E402
 from finetune.models.find import find_base  # noqa: E402
-from finetune.models.load import attach_adapter, load_base, load_tokenizer  # noqa: E402
+from finetune.models.load import attach_adapter, load_base  # noqa: E402
+from finetune.models.tokenizer import load_tokenizer  # noqa: E402
 from finetune.recipe import AdapterRecipe  # noqa: E402
 
 

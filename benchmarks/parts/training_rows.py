@@ -25,7 +25,7 @@ from finetune.artifacts import Corpus  # noqa: E402
 from finetune.corpus.store import read_split, write_corpus  # noqa: E402
 from finetune.models.chat_template import render  # noqa: E402
 from finetune.models.find import find_base  # noqa: E402
-from finetune.models.load import load_tokenizer  # noqa: E402
+from finetune.models.tokenizer import load_tokenizer  # noqa: E402
 from finetune.records import Example  # noqa: E402
 
 TRL_MAX_LENGTH = 1024  # default of trl.SFTConfig

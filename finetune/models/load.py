@@ -10,8 +10,8 @@ from finetune.artifacts import Adapter, Model
 from finetune.errors import ArtifactError, InputError
 from finetune.machine import device_name
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
-from finetune.models.presets import PLAIN_TEMPLATE, find_preset
 from finetune.models.quantize import keep_linear4bit_unpacked, nf4, unpack_on_cpu, unpack_scales
+from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 
 if TYPE_CHECKING:
@@ -88,25 +88,6 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> Pr
         keep_linear4bit_unpacked(model)
         unpack_scales(model)
     return model
-
-
-def load_tokenizer(folder: Path, base: BaseModel) -> PreTrainedTokenizerBase:
-    """Load a tokenizer and make sure that it has a chat template and a padding token."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(f"The tokenizer in {folder} cannot be loaded: {str(error).splitlines()[0]}") from None
-    if tokenizer.chat_template is None:
-        preset = find_preset(base.name)
-        tokenizer.chat_template = (preset.chat_template if preset else None) or PLAIN_TEMPLATE
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # safe: labels are built before padding, and padding is masked
-    tokenizer.padding_side = "right"
-    return tokenizer
 
 
 def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str = "default") -> PeftModel:

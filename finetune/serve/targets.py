@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from finetune.artifacts import Adapter, Model, open_any, read_manifest
 from finetune.errors import InputError
-from finetune.models.find import BaseModel, base_of, find_base
-from finetune.models.load import attach_adapter, load, load_adapter, load_merged, load_tokenizer
+from finetune.models.find import BaseModel, base_of, find_base, is_name
+from finetune.models.load import attach_adapter, load, load_adapter, load_merged
+from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.serve.job import Served
 
@@ -95,14 +96,9 @@ def _open(target: ServeTarget) -> Opened:
         opened = open_any(folder, (Adapter, Model))
         assert isinstance(opened, Adapter | Model)
         return opened
-    if _is_name(target.path) or (folder / "config.json").is_file():
+    if (isinstance(target.path, str) and is_name(target.path)) or (folder / "config.json").is_file():
         return find_base(str(target.path))
     return Adapter.open(folder)  # or its complaint about what is there instead
-
-
-def _is_name(path: Path | str) -> bool:
-    """Whether this is a preset or a Hub id rather than a place on the disk."""
-    return isinstance(path, str) and path.count("/") < 2 and not path.startswith((".", "~", "/"))
 
 
 def _precision(adapter: Adapter) -> tuple[bool, str]:

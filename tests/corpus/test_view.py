@@ -23,7 +23,7 @@ from finetune.corpus.view import CorpusView, DropCount, SourceCount, show_corpus
 from finetune.errors import ArtifactError, InputError, MissingStageError, UnknownNameError
 from finetune.models.chat_template import render
 from finetune.models.find import find_base
-from finetune.models.load import load_tokenizer
+from finetune.models.tokenizer import load_tokenizer
 from finetune.records import SPLITS, Drop, Example, Message
 
 from ..command import run
