@@ -24,9 +24,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from finetune.hub.settings import settle
+from finetune.hub.settings import configure_libraries
 
-settle()
+configure_libraries()
 
 import torch  # noqa: E402
 from datasets import Dataset  # noqa: E402

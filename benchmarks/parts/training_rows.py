@@ -17,9 +17,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from finetune.hub.settings import settle
+from finetune.hub.settings import configure_libraries
 
-settle()
+configure_libraries()
 
 from finetune.artifacts import Corpus  # noqa: E402
 from finetune.corpus.store import read_split, write_corpus  # noqa: E402

@@ -118,7 +118,7 @@ def common(command: F) -> F:
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         from finetune.cli.console import console
-        from finetune.hub.settings import settle
+        from finetune.hub.settings import configure_libraries
 
         console.configure(
             as_json=kwargs.pop("as_json"),
@@ -127,7 +127,7 @@ def common(command: F) -> F:
             log_format=kwargs.pop("log_format"),
             debug=kwargs.pop("debug"),
         )
-        settle(offline=kwargs.pop("offline"))
+        configure_libraries(offline=kwargs.pop("offline"))
         with console.own_stdout():
             return command(*args, **kwargs)
 

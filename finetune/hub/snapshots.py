@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 
-from finetune.errors import HubError, OfflineError, UnknownNameError
 from finetune.hub.settings import is_offline
 
 UNWANTED = ("onnx/*", "*/*.safetensors", "openvino/*", "runs/*")
+INSTEAD = "Connect once, or give --model a local folder"
 
 log = logging.getLogger(__name__)
 
@@ -60,45 +60,16 @@ def download_snapshot(hub_id: str, revision: str | None, need: Need, *, known: I
         OfflineError: the network is forbidden or out of reach.
         HubError: the Hub refused.
     """
-    import httpx2
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    from finetune.hub.retry import be_patient
+    from finetune.hub.client import explain_errors, not_cached
 
-    if is_offline():
-        raise OfflineError(
-            f"{hub_id} is not cached, and the network is forbidden (--offline). Run once without --offline"
-        )
-    be_patient()
+    if is_offline():  # huggingface_hub would take a part of it for the whole
+        raise not_cached(hub_id, INSTEAD)
     log.info("Downloading %s from the Hub.", hub_id)
-    try:
-        folder = snapshot_download(
-            hub_id, revision=revision, allow_patterns=list(need.value), ignore_patterns=list(UNWANTED)
+    with explain_errors(hub_id, what="model", known=known, instead=INSTEAD):
+        return Path(
+            snapshot_download(
+                hub_id, revision=revision, allow_patterns=list(need.value), ignore_patterns=list(UNWANTED)
+            )
         )
-    except GatedRepoError:
-        raise HubError(
-            f"{hub_id} is gated: accept its licence at https://huggingface.co/{hub_id}, then log in with: hf auth login"
-        ) from None
-    except RevisionNotFoundError:
-        raise UnknownNameError("revision", str(revision), [], f"Look at the branches and tags of {hub_id}.") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise UnknownNameError("model", hub_id, known, "Private models need a login: hf auth login") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.TransportError, ConnectionError):
-        raise OfflineError(
-            f"{hub_id} is not cached, and the Hub cannot be reached. Check the connection, or give --model a local folder"
-        ) from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no"
-        raise HubError(
-            f"The Hub answered {status} for {hub_id}. Try again later; slmtune doctor looks at the connection"
-        ) from None
-    return Path(folder)

