@@ -16,6 +16,8 @@ from functools import cache
 from typing import Any
 
 import httpx2
+from huggingface_hub import set_client_factory
+from huggingface_hub.utils._http import hf_request_event_hook  # what the client's own factory installs
 
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third, ... try
 WAITS_FOR_CONNECTION = WAITS[:1]  # where nothing listens at all, more would only keep the user waiting
@@ -52,9 +54,6 @@ class RetryingClient(httpx2.Client):
 @cache
 def install_retry() -> None:
     """Let huggingface_hub use `RetryingClient` from now on, in this process."""
-    from huggingface_hub import set_client_factory
-    from huggingface_hub.utils._http import hf_request_event_hook  # what the client's own factory installs
-
     hooks = {"request": [hf_request_event_hook]}
     set_client_factory(lambda: RetryingClient(event_hooks=hooks, follow_redirects=True, timeout=TIMEOUT))
 

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 
 from finetune.errors import InputError
-from finetune.serve.targets import ServeTarget
+from finetune.serve.targets import ServeTarget, open_engine
 
 
 def serve(
@@ -31,8 +31,7 @@ def serve(
     _require_libraries()
     if api_key is not None and not api_key.strip():
         raise InputError("The API key is empty. Put a long random string into the --api-key-file")
-    from finetune.serve.listen import bind, run, url_of
-    from finetune.serve.targets import open_engine
+    from finetune.serve.listen import bind, run, url_of  # here: it needs the libraries
 
     with bind(host, port, local_only=api_key is None) as taken:
         url = url_of(host, taken)
