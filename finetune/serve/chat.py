@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from finetune.errors import ContextLengthError
 from finetune.records import Message
+from finetune.serve.engine import Engine
 from finetune.serve.job import GenerationParams, Result
-
-if TYPE_CHECKING:
-    from finetune.serve.engine import Engine
+from finetune.serve.targets import ServeTarget, open_engine
 
 ANSWER_TOKENS = 256  # kept free for the answer where `params` does not say
 
@@ -81,8 +79,6 @@ def open_conversation(
     temperature: float | None = None,
 ) -> Iterator[Conversation]:
     """Load what is to be talked to, and let it go at the end. Answers are greedy unless `temperature` is given."""
-    from finetune.serve.targets import ServeTarget, open_engine
-
     engine = open_engine([ServeTarget(name, path)], model=model)
     params = GenerationParams(max_tokens=max_tokens or ANSWER_TOKENS, temperature=temperature or 0.0)
     try:

@@ -18,7 +18,7 @@ from finetune.cli.console import to_json
 from finetune.cli.render.corpus import render_view
 from finetune.corpus import view as corpus_view
 from finetune.corpus.lengths import Bin, count_words, histogram, measure_rows
-from finetune.corpus.store import read_split, write_corpus
+from finetune.corpus.store import read_split
 from finetune.corpus.view import CorpusView, DropCount, SourceCount, show_corpus
 from finetune.errors import ArtifactError, InputError, MissingStageError, UnknownNameError
 from finetune.models.chat_template import render
@@ -28,6 +28,7 @@ from finetune.records import SPLITS, Drop, Example, Message
 
 from ..command import run
 from ..conftest import chat
+from ..corpora import write_corpus
 from ..hub.local_hub import LocalHub
 
 SECRET = "swordfish-4711"
