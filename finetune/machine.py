@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import platformdirs
+
 from finetune.errors import InputError
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -83,6 +85,11 @@ def give_back() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc; musl has none
         if trim is not None:
             trim(0)
+
+
+def cache_folder() -> Path:
+    """The folder that slmtune keeps between runs, in the user's cache."""
+    return platformdirs.user_cache_path("slmtune")
 
 
 def format_bytes(count: float) -> str:

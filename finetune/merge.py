@@ -11,7 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from transformers import AutoConfig, GenerationConfig
 
 from finetune.artifacts import Adapter, Corpus, Model, ensure_replaceable, writing
 from finetune.cards.model_card import model_card
@@ -20,12 +23,10 @@ from finetune.errors import CheckFailedError, MissingStageError
 from finetune.machine import peak_bytes
 from finetune.models.chat_template import end_of_turn_ids, render_messages, render_prompt
 from finetune.models.find import base_of
-from finetune.models.load import Loaded, load, load_base, load_tokenizer
+from finetune.models.load import Loaded, greedy_settings, load, load_base
+from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Message
-
-if TYPE_CHECKING:
-    import torch
 
 PROMPTS = 64  # held-out conversations that are compared
 GREEDY_PROMPTS, GREEDY_TOKENS = 16, 32  # of those, how many are continued, and how far
@@ -144,15 +145,7 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
 
 def trace(loaded: Loaded, prompts: Sequence[Example]) -> Trace:
     """Logits at the answers of `prompts`, and greedy continuations of the first few."""
-    import torch
-    from transformers import GenerationConfig
-
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=GREEDY_TOKENS,
-        eos_token_id=end_of_turn_ids(loaded.tokenizer),
-        pad_token_id=loaded.tokenizer.pad_token_id,
-    )
+    settings = greedy_settings(loaded.tokenizer, GREEDY_TOKENS)
     logits, greedy = [], []
     with torch.inference_mode():
         for number, example in enumerate(prompts):
@@ -171,8 +164,6 @@ def trace(loaded: Loaded, prompts: Sequence[Example]) -> Trace:
 
 def distance(reference: Trace, other: Trace) -> Distance:
     """Compare two traces of the same prompts; KL is of `other` from `reference`."""
-    import torch
-
     gaps, divergences = [], []
     for left, right in zip(reference.logits, other.logits, strict=True):
         gaps.append((left - right).abs().flatten())
@@ -194,9 +185,6 @@ def distance(reference: Trace, other: Trace) -> Distance:
 
 def _save_merged(loaded: Loaded, base_folder: Path, adapter_folder: Path, out: Path) -> None:
     """Merge in the loaded precision and store in the base's own."""
-    import torch
-    from transformers import AutoConfig, GenerationConfig
-
     merged: Any = loaded.model.merge_and_unload(safe_merge=True)
     stored = AutoConfig.from_pretrained(base_folder, local_files_only=True, trust_remote_code=False).dtype
     merged.to(stored or torch.float32)

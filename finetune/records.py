@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -78,9 +76,3 @@ class Drop:
     id: str
     step: str
     reason: str
-
-
-def fingerprint_messages(messages: tuple[Message, ...]) -> str:
-    """SHA-256 over roles and contents, hexadecimal."""
-    text = json.dumps([[message.role, message.content] for message in messages], ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

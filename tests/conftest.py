@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.hub.settings import settle
+from finetune.hub.settings import configure_libraries
 
-settle()  # before any test imports a library that reads it
+configure_libraries()  # before any test imports a library that reads it
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has started the tests in the background: commands that
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests start would inherit it and never hear SIGINT
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraModel
 
-from finetune import merge
 from finetune.artifacts import Adapter, Model
 from finetune.errors import CheckFailedError
 from finetune.merge import MergeRequest, MergeResult, Trace, distance, merge_adapter
@@ -49,7 +50,14 @@ def test_merged_folder_stands_alone(result: MergeResult, tiny_adapter: Path) -> 
 def test_wrong_merge_is_not_handed_out(
     tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merge, "MAX_EXACT_KL", -1.0)  # stricter than any merge can be
+    merge_right = LoraModel.merge_and_unload
+
+    def merge_wrong(self: LoraModel, **options: Any) -> Any:
+        merged = merge_right(self, **options)
+        merged.model.layers[0].mlp.down_proj.weight.data.zero_()
+        return merged
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", merge_wrong)
     with pytest.raises(CheckFailedError, match="not the adapter over the same weights"):
         merge_adapter(MergeRequest(tiny_adapter, tmp_path / "model", tiny_corpus))
     assert list(tmp_path.iterdir()) == []

@@ -14,10 +14,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from finetune.corpus.store import write_corpus
+from finetune.corpus.store import to_table, writing_corpus
 from finetune.models.chat_template import render
 from finetune.models.find import find_base
-from finetune.models.load import load_tokenizer
+from finetune.models.tokenizer import load_tokenizer
 from finetune.records import Example, Message
 
 WORDS = 200
@@ -60,7 +60,9 @@ def write_rows(model: str, corpus: Path, *, rows: int, length: int, supervised: 
     examples = [make_row(number, tokenizer, words, draw, length, supervised) for number in range(rows)]
     rendered = [render(tokenizer, example) for example in examples]
     assert all(len(row.ids) == length for row in rendered), "a row has another length"
-    write_corpus(corpus, {"train": examples})
+    with writing_corpus(corpus, overwrite=False) as writer:
+        writer.write("train", to_table(examples))
+        writer.finish("# Rows of one length\n", None)
     return {"rows": rows, "supervised": sum(rendered[0].supervised)}
 
 

@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from finetune.hub.settings import settle
+from finetune.hub.settings import configure_libraries
 
-settle()
+configure_libraries()
 
 import torch  # noqa: E402
 from datasets import Dataset  # noqa: E402
@@ -28,7 +28,7 @@ from finetune.artifacts import Corpus  # noqa: E402
 from finetune.corpus.store import read_split  # noqa: E402
 from finetune.models.chat_template import render  # noqa: E402
 from finetune.models.find import find_base  # noqa: E402
-from finetune.models.load import load_tokenizer  # noqa: E402
+from finetune.models.tokenizer import load_tokenizer  # noqa: E402
 
 RANK, ALPHA = 16, 32
 LLAMA_LAYERS = [

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from finetune.hub.settings import settle
+from finetune.hub.settings import configure_libraries
 
-settle()
+configure_libraries()
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
@@ -25,7 +25,8 @@ from finetune.artifacts import Corpus  # noqa: E402
 from finetune.corpus.store import read_split  # noqa: E402
 from finetune.models.chat_template import Rendered, render  # noqa: E402
 from finetune.models.find import find_base  # noqa: E402
-from finetune.models.load import attach_adapter, load_base, load_tokenizer  # noqa: E402
+from finetune.models.load import attach_adapter, load_base  # noqa: E402
+from finetune.models.tokenizer import load_tokenizer  # noqa: E402
 from finetune.recipe import AdapterRecipe  # noqa: E402
 
 

@@ -17,9 +17,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from finetune.hub.settings import settle
+from finetune.hub.settings import configure_libraries
 
-settle()
+configure_libraries()
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402

@@ -14,9 +14,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from finetune.hub.settings import settle
+from finetune.hub.settings import configure_libraries
 
-settle()
+configure_libraries()
 
 import torch  # noqa: E402
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers  # noqa: E402

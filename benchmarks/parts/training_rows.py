@@ -17,15 +17,15 @@ import random
 from pathlib import Path
 from typing import Any
 
-from finetune.hub.settings import settle
+from finetune.hub.settings import configure_libraries
 
-settle()
+configure_libraries()
 
 from finetune.artifacts import Corpus  # noqa: E402
-from finetune.corpus.store import read_split, write_corpus  # noqa: E402
+from finetune.corpus.store import read_split, to_table, writing_corpus  # noqa: E402
 from finetune.models.chat_template import render  # noqa: E402
 from finetune.models.find import find_base  # noqa: E402
-from finetune.models.load import load_tokenizer  # noqa: E402
+from finetune.models.tokenizer import load_tokenizer  # noqa: E402
 from finetune.records import Example  # noqa: E402
 
 TRL_MAX_LENGTH = 1024  # default of trl.SFTConfig
@@ -72,7 +72,10 @@ def main() -> None:
     train = draw(read_split(corpus, "train"), given.rows, given.task, given.seed, "training")
     held_out = read_split(corpus, "validation")
     held_out = draw(held_out, min(given.held_out, len(held_out)), None, given.seed, "validation")
-    write_corpus(given.out, {"train": train, "validation": held_out})
+    with writing_corpus(given.out, overwrite=False) as writer:
+        writer.write("train", to_table(train))
+        writer.write("validation", to_table(held_out))
+        writer.finish("# Drawn rows\n", None)
     tokenizer = load_tokenizer(base.folder, base)
     counts = {"rendered": rendered(tokenizer, train), "templated": templated(tokenizer, train)}
     facts = {"model": str(base.folder), "rows": len(train), "held_out": len(held_out)}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune.cards.corpus_facts import CorpusFacts, by_size
+from finetune.cards.templating import ENVIRONMENT
 
 NAMED_LABELS, LABEL_LENGTH = 100, 80  # of a source; of a label: a longer one is rather a text than a name
 LISTED_HITS = 500
@@ -28,17 +29,7 @@ def corpus_page(facts: CorpusFacts) -> str:
 
     Labels are shown by name only where they are names: at most `NAMED_LABELS` of a source, none over `LABEL_LENGTH`.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("finetune.cards", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": "{:,}".format, "percent": _percent, "whole_percent": _whole_percent}
-    return environment.get_template("corpus.html.jinja").render(
+    return ENVIRONMENT.get_template("corpus.html.jinja").render(
         facts=facts,
         splits=_bars(facts.splits),
         tasks=_bars(by_size(facts.by_task)),
@@ -94,11 +85,3 @@ def _cluster_sizes(clusters: Mapping[int, int]) -> dict[str, int]:
             sizes[name] = found
         low = high + 1
     return sizes
-
-
-def _percent(share: float) -> str:
-    return "< 0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %")
-
-
-def _whole_percent(share: float) -> str:
-    return f"{share:.0%}".replace("%", " %")

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from finetune.cards.corpus_facts import CorpusFacts, by_size
+from finetune.cards.templating import ENVIRONMENT
 from finetune.recipe import Domain
 
-TEMPLATES = Path(__file__).parent / "templates"
 SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\|<[`"})
 
 
 def card_text(domain: Domain | None, facts: CorpusFacts) -> str:
     """The card without its metadata. It holds no text of any row."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-        finalize=_cell,
-    )
-    environment.filters["count"] = "{:,}".format
+    environment = ENVIRONMENT.overlay(keep_trailing_newline=True, finalize=_cell)
     clusters = {size: count for size, count in (facts.clusters or {}).items() if size > 1}
-    text: str = environment.get_template("dataset_card.md.jinja").render(
+    return environment.get_template("dataset_card.md.jinja").render(
         facts=facts,
         description=domain.recipe.description if domain else "Rows for fine-tuning a language model.",
         caution=domain.recipe.caution if domain else None,
@@ -40,7 +28,6 @@ def card_text(domain: Domain | None, facts: CorpusFacts) -> str:
         eval_sets=sorted(facts.eval_sets or (), key=lambda each: each.name),
         scrubbed=None if facts.scrubbed is None else by_size(facts.scrubbed),
     )
-    return text
 
 
 def _cell(value: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from finetune.cards.templating import ENVIRONMENT
+
 METRIC_NAMES = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "macro_f1": "macro F1", "token_f1": "token F1"}
 
 
@@ -27,13 +29,5 @@ def as_json(
 
 def as_html(data: Mapping[str, Any], adapter: Mapping[str, Any]) -> str:
     """One self-contained page: table, bars with intervals, lineage; no script and nothing fetched."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("finetune.cards", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    template = environment.get_template("report.html.jinja")
+    template = ENVIRONMENT.get_template("report.html.jinja")
     return template.render(report=data, adapter=adapter, metric_names=METRIC_NAMES)

@@ -7,17 +7,15 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
 
 from finetune.artifacts import Adapter, EvalReport, Model
 from finetune.cards.model_facts import Subject, cell
+from finetune.cards.templating import ENVIRONMENT
 from finetune.recipe import domain_names, load_domain
 
-if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
-
-TEMPLATES = Path(__file__).parent / "templates"
 PLACEHOLDER = "NAMESPACE/NAME"  # until a push says where the card will be read
 CAUTION = "Not tested for any use that matters: check what it says before you rely on it."
 HUB_METRICS = {  # our name -> the Hub's metric id, name of the variant
@@ -66,8 +64,6 @@ def _read_report(report: EvalReport | None) -> dict[str, Any]:
 
 def _metadata(subject: Subject, scores: Mapping[str, Any], is_public: Callable[[str], bool]) -> str:
     """The YAML front matter, without the lines of dashes."""
-    from huggingface_hub import ModelCardData
-
     base, results = subject.base["name"], _eval_results(subject, scores)
     if subject.license is None:
         log.warning("The licence of %s is unknown: the card says so. Find it out before you share.", base)
@@ -91,8 +87,6 @@ def _metadata(subject: Subject, scores: Mapping[str, Any], is_public: Callable[[
 
 def _eval_results(subject: Subject, scores: Mapping[str, Any]) -> list[EvalResult]:
     """The adapter's scores in the Hub's form."""
-    from huggingface_hub import EvalResult
-
     return [
         EvalResult(
             task_type="text-generation",
@@ -112,17 +106,8 @@ def _eval_results(subject: Subject, scores: Mapping[str, Any]) -> list[EvalResul
 
 
 def _body(subject: Subject, scores: Mapping[str, Any], repo_id: str) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
-    )
     is_bundled = subject.domain in domain_names()
-    text: str = environment.get_template("model_card.md.jinja").render(
+    return ENVIRONMENT.get_template("model_card.md.jinja").render(
         subject=subject,
         kind=subject.artifact.kind,
         base=subject.base,
@@ -136,7 +121,6 @@ def _body(subject: Subject, scores: Mapping[str, Any], repo_id: str) -> str:
         repo_id=repo_id,
         folder=repo_id.split("/")[-1],
     )
-    return text
 
 
 def _result_rows(name: str, task: Mapping[str, Any]) -> list[list[str]]:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +23,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from finetune.machine import free_memory
+from finetune.errors import OfflineError
+from finetune.machine import cache_folder, free_memory
 from finetune.models import pypi_wheel
 from finetune.recipe import DEFAULT_MODEL
 
@@ -198,11 +200,10 @@ def _check_cache() -> Check:
 
 
 def _check_base_model(*, offline: bool) -> Check:
-    from finetune.models import find
+    from finetune.models.find import find_base
 
-    folder = find.cached_folder(DEFAULT_MODEL)
-    if folder is not None:
-        return Check("base-model", True, f"{DEFAULT_MODEL} is cached in {folder}")
+    with suppress(OfflineError):
+        return Check("base-model", True, f"{DEFAULT_MODEL} is cached in {find_base(DEFAULT_MODEL, fetch=False).folder}")
     if not offline:
         return Check("base-model", True, f"{DEFAULT_MODEL} is not cached: the first training fetches it")
     fix = "Run once without --offline (and without HF_HUB_OFFLINE), or give --model a local folder"
@@ -244,7 +245,7 @@ def _ask(url: str, answers: SimpleQueue[str | int]) -> None:
 def _caches() -> tuple[Path, Path]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return pypi_wheel.cache_dir(), Path(HF_HUB_CACHE)
+    return cache_folder(), Path(HF_HUB_CACHE)
 
 
 def _existing(folder: Path) -> Path:

@@ -38,11 +38,11 @@ def common(command: F) -> F:
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         from finetune.cli.console import console
-        from finetune.hub.settings import settle
+        from finetune.hub.settings import configure_libraries
 
         settings = ("as_json", "quiet", "verbose", "log_format", "debug")
         console.configure(**{name: kwargs.pop(name) for name in settings})
-        settle(offline=kwargs.pop("offline"))
+        configure_libraries(offline=kwargs.pop("offline"))
         with console.own_stdout():
             return command(*args, **kwargs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import yaml
 from pyarrow import parquet
 
 from finetune.artifacts import ArtifactWriter, Corpus, writing
-from finetune.records import SPLITS, Drop, Example, Message, Split
+from finetune.records import SPLITS, Example, Message, Split
 
 SCHEMA = pa.schema(
     [
@@ -102,53 +101,9 @@ def writing_corpus(out: Path, *, overwrite: bool) -> Iterator[CorpusWriter]:
         yield CorpusWriter(writer)
 
 
-def write_corpus(
-    out: Path,
-    splits: Mapping[Split, Sequence[Example]],
-    *,
-    config: Mapping[str, Any] | None = None,
-    facts: Mapping[str, Any] | None = None,
-    drops: Iterable[Drop] = (),
-    card: str = "# Corpus\n",
-    overwrite: bool = False,
-) -> Corpus:
-    """Write a corpus whose rows are all in memory; the same rows and configuration give the same fingerprint.
-
-    Args:
-        out: where it goes.
-        splits: the rows; a split without rows gets no file.
-        config: what the corpus was made with, for the manifest.
-        facts: further keys of the manifest, such as sources and counts of dropped rows.
-        drops: rows that were left out.
-        card: the text of the data set card; its metadata are made here.
-        overwrite: replace a corpus that is there.
-
-    Raises:
-        OutputExistsError: `out` holds something and `overwrite` is false.
-        InputError: `out` cannot be written.
-    """
-    with writing_corpus(out, overwrite=overwrite) as writer:
-        for split in SPLITS:
-            rows = [_to_row(example) for example in splits.get(split, ())]
-            writer.write(split, pa.Table.from_pylist(rows, schema=SCHEMA))
-        with (writer.folder / "drops.jsonl").open("w", encoding="utf-8") as file:
-            for drop in drops:
-                record = {"id": drop.id, "step": drop.step, "reason": drop.reason}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        writer.manifest["config"] = dict(config or {})
-        writer.manifest.update(facts or {})
-        writer.finish(card, None)
-    return Corpus.open(out)
-
-
 def file_name(split: Split) -> str:
     """The Parquet file of a split, relative to the corpus."""
     return f"data/{split}-00000-of-00001.parquet"
-
-
-def count_tasks(splits: Mapping[Split, Sequence[Example]]) -> dict[str, int]:
-    """Rows a task, over all splits."""
-    return dict(sorted(Counter(example.task for examples in splits.values() for example in examples).items()))
 
 
 def _metadata(splits: Sequence[Split], total: int, by_task: Mapping[str, int], licenses: Sequence[str]) -> str:
@@ -166,17 +121,22 @@ def _metadata(splits: Sequence[Split], total: int, by_task: Mapping[str, int], l
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
-def _to_row(example: Example) -> dict[str, Any]:
-    return {
-        "id": example.id,
-        "messages": [{"role": message.role, "content": message.content} for message in example.messages],
-        "task": example.task,
-        "label": example.label,
-        "choices": list(example.choices) or None,
-        "group": example.group,
-        "source": example.source,
-        "license": example.license,
-    }
+def to_table(examples: Iterable[Example]) -> pa.Table:
+    """Examples as rows of the Parquet files."""
+    rows = [
+        {
+            "id": example.id,
+            "messages": [{"role": message.role, "content": message.content} for message in example.messages],
+            "task": example.task,
+            "label": example.label,
+            "choices": list(example.choices) or None,
+            "group": example.group,
+            "source": example.source,
+            "license": example.license,
+        }
+        for example in examples
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def to_example(row: Mapping[str, Any]) -> Example:

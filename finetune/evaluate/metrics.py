@@ -6,6 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -18,13 +22,27 @@ class Majority:
 
 def classification_scores(labels: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
     """Accuracy, and F1 averaged over classes by their size (weighted) and equally (macro)."""
-    from sklearn.metrics import accuracy_score, f1_score
-
+    codes = {name: code for code, name in enumerate(sorted({*labels, *predictions}))}
+    truth, answers = (np.array([codes[name] for name in names]) for names in (labels, predictions))
+    size, f1 = _class_f1(truth, answers, len(codes))
     return {
-        "accuracy": float(accuracy_score(labels, predictions)),
-        "weighted_f1": float(f1_score(labels, predictions, average="weighted", zero_division=0)),
-        "macro_f1": float(f1_score(labels, predictions, average="macro", labels=sorted(set(labels)), zero_division=0)),
+        "accuracy": float((truth == answers).mean()),
+        "weighted_f1": float(np.average(f1, weights=size)),
+        "macro_f1": float(f1[size > 0].mean()),
     }
+
+
+def weighted_f1(truth: NDArray[np.intp], answers: NDArray[np.intp], classes: int) -> float:
+    """F1 of each class, averaged by the class's size; equals scikit-learn's, some hundred times faster."""
+    size, f1 = _class_f1(truth, answers, classes)
+    return float(np.average(f1, weights=size))
+
+
+def _class_f1(truth: NDArray[np.intp], answers: NDArray[np.intp], classes: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rows and F1 of each class; an F1 of 0 where a class is neither there nor answered."""
+    table = np.bincount(truth * classes + answers, minlength=classes * classes).reshape(classes, classes)
+    size, given, right = table.sum(1), table.sum(0), np.diag(table)
+    return size, np.divide(2 * right, size + given, out=np.zeros(classes), where=(size + given) > 0)
 
 
 def majority(labels: Sequence[str]) -> Majority:

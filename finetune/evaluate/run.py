@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from finetune.artifacts import (
     Adapter,
     ArtifactWriter,
@@ -81,8 +83,6 @@ def _answer(loaded: Loaded, task: EvalTask, name: str, request: EvalRequest, on_
 
 def pick_labels(task: EvalTask, rows: Sequence[Sequence[float]]) -> Answers:
     """The likeliest choice of each row, and the choices' probabilities relative to each other."""
-    import numpy as np
-
     texts, probabilities = [], []
     for example, row in zip(task.examples, rows, strict=True):
         shares = np.exp(np.array(row) - max(row))

@@ -6,14 +6,14 @@ Base and adapter go through the same functions, prompts and batches, so that a d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from finetune.models.chat_template import end_of_turn_ids, render_answer, render_prompt
-from finetune.models.load import Loaded
+import torch
+from torch import Tensor
+
+from finetune.models.chat_template import render_answer, render_prompt
+from finetune.models.load import Loaded, greedy_settings
 from finetune.records import Example
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Progress = Callable[[int], None]  # told how many rows are done with each batch
 
@@ -48,15 +48,7 @@ def generate(
     on_rows: Progress | None = None,
 ) -> list[str]:
     """Greedy answers, cut at the end of turn or after `max_new_tokens`."""
-    import torch
-    from transformers import GenerationConfig
-
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=end_of_turn_ids(loaded.tokenizer),
-        pad_token_id=loaded.tokenizer.pad_token_id,
-    )
+    settings = greedy_settings(loaded.tokenizer, max_new_tokens)
     answers = [""] * len(examples)
     for batch in _batches(loaded, examples, range(len(examples)), batch_size):
         ids, mask = _left_pad(loaded, [prompt for _, prompt in batch])
@@ -82,8 +74,6 @@ def _batches(
 
 def _score_batch(loaded: Loaded, prompts: list[list[int]], answers: list[list[int]]) -> Tensor:
     """Log-probabilities of `answers` after each of `prompts`: (prompts, answers), in nats."""
-    import torch
-
     ids, mask = _left_pad(loaded, prompts)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     with torch.inference_mode():
@@ -101,8 +91,6 @@ def _score_batch(loaded: Loaded, prompts: list[list[int]], answers: list[list[in
 
 def _score_rest(loaded: Loaded, cache: Any, mask: Tensor, answers: list[list[int]], longest: int) -> Tensor:
     """Log-probabilities of each answer's second and later tokens, given the cached prompts: (prompts, answers)."""
-    import torch
-
     rows, device = mask.shape[0], mask.device
     pad = loaded.tokenizer.pad_token_id
     inputs = torch.tensor([answer[:-1] + [pad] * (longest - len(answer)) for answer in answers], device=device)
@@ -127,8 +115,6 @@ def _score_rest(loaded: Loaded, cache: Any, mask: Tensor, answers: list[list[int
 
 def _left_pad(loaded: Loaded, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask, (prompts, tokens), padded in front so that all prompts end together."""
-    import torch
-
     width = max(len(prompt) for prompt in prompts)
     pad = loaded.tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Scorer = Callable[[NDArray[np.intp], NDArray[np.intp]], float]  # (model of each row, row) -> score
+from finetune.evaluate.metrics import weighted_f1
+
+Scorer = Callable[[NDArray[np.intp], NDArray[np.intp]], float]  # (model of each row, row) -> score
 
 RESAMPLES = 2000  # the standard error of a 95 % bound is then about 0.5 percentage points of coverage
 
@@ -26,8 +26,6 @@ class Comparison:
 
 def compare_labels(labels: Sequence[str], base: Sequence[str], adapter: Sequence[str], seed: int = 0) -> Comparison:
     """Compare weighted F1."""
-    import numpy as np
-
     names = {name: code for code, name in enumerate(sorted({*labels, *base, *adapter}))}
     truth = np.array([names[label] for label in labels])
     answers = np.array([[names[label] for label in base], [names[label] for label in adapter]])
@@ -40,8 +38,6 @@ def compare_labels(labels: Sequence[str], base: Sequence[str], adapter: Sequence
 
 def compare_means(base: Sequence[float], adapter: Sequence[float], seed: int = 0) -> Comparison:
     """Compare the means of per-row scores."""
-    import numpy as np
-
     values = np.array([base, adapter])
 
     def score(model: NDArray[np.intp], rows: NDArray[np.intp]) -> float:
@@ -50,20 +46,8 @@ def compare_means(base: Sequence[float], adapter: Sequence[float], seed: int = 0
     return _compare(score, len(base), seed)
 
 
-def weighted_f1(truth: NDArray[np.intp], answers: NDArray[np.intp], classes: int) -> float:
-    """F1 of each class, averaged by the class's size; equals scikit-learn's, some hundred times faster."""
-    import numpy as np
-
-    table = np.bincount(truth * classes + answers, minlength=classes * classes).reshape(classes, classes)
-    size, given, right = table.sum(1), table.sum(0), np.diag(table)
-    f1 = np.divide(2 * right, size + given, out=np.zeros(classes), where=(size + given) > 0)
-    return float((f1 * size).sum() / size.sum())
-
-
 def _compare(score: Scorer, rows: int, seed: int) -> Comparison:
     """Paired bootstrap for the interval (Efron and Tibshirani 1993, percentile method), sign-flip permutation for p."""
-    import numpy as np
-
     random = np.random.default_rng(seed)
     base, adapter, all_rows = np.zeros(rows, np.intp), np.ones(rows, np.intp), np.arange(rows)
     delta = score(adapter, all_rows) - score(base, all_rows)

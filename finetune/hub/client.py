@@ -1,13 +1,13 @@
 """Changing things on the Hub: what is worth another try, and what a refusal means to the person who meets it.
 
 huggingface_hub 2.4 does not repeat a failed commit, and to repeat one whose answer was lost is to commit twice. So what
-is passed to `patiently` must look at the state of the repository before it changes anything.
+is passed to `with_retry` must look at the state of the repository before it changes anything.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -24,15 +24,17 @@ from huggingface_hub.errors import (
 )
 
 from finetune.errors import HubError, InputError, OfflineError, SlmtuneError, UnknownNameError
-from finetune.hub.retry import LONGEST_WAIT, TRANSIENT, WAITS, be_patient, pause, requested_wait
+from finetune.hub.retry import LONGEST_WAIT, TRANSIENT, WAITS, install_retry, pause, requested_wait
 from finetune.hub.settings import is_offline
 
 T = TypeVar("T")
 
 LOGIN = "Log in with: hf auth login"
+DATA_SET = "data set on the Hub called"
+UNREACHABLE = (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx2.TransportError, ConnectionError)
 
 
-def patiently(call: Callable[[], T], *, also: Collection[int] = ()) -> T:
+def with_retry(call: Callable[[], T], *, also: Collection[int] = ()) -> T:
     """Return what `call` returns, repeating it after failures that pass by themselves and after the statuses `also`."""
     for wait in WAITS:
         try:
@@ -47,55 +49,75 @@ def patiently(call: Callable[[], T], *, also: Collection[int] = ()) -> T:
 
 
 @contextmanager
-def explained(repo_id: str, user: str = "") -> Iterator[None]:
-    """Turn the client's errors into one paragraph each; `user` says who is logged in, for refusals.
+def explain_errors(
+    repo_id: str, *, what: str = "repository", known: Iterable[str] = (), user: str = "", instead: str = ""
+) -> Iterator[None]:
+    """Turn the client's errors into one paragraph each.
+
+    Args:
+        repo_id: what is asked for.
+        what: what that should be, as in "There is no ...".
+        known: names, of which the nearest is suggested where the Hub has no such repository.
+        user: who is logged in, for refusals.
+        instead: what to do where it can be had from neither cache nor Hub; not given: the cache is no help.
 
     Raises:
-        OfflineError: the network is forbidden.
+        OfflineError: the network is forbidden, or, with `instead`, out of reach.
         UnknownNameError: no such repository or revision, or not for this user.
         HubError: the Hub refused or cannot be reached.
         InputError: no login, or something local is wrong.
     """
-    if is_offline():
+    if is_offline() and not instead:
         raise OfflineError(
             f"{repo_id} is on the Hub, and the network is forbidden (--offline). Run again without --offline"
         )
-    be_patient()
+    install_retry()
     try:
         yield
     except SlmtuneError:
         raise
     except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
-        raise _translate(_root(error), repo_id, user) from None
+        cause = _root(error)
+        if isinstance(cause, RepositoryNotFoundError | HFValidationError) and not isinstance(cause, GatedRepoError):
+            raise UnknownNameError(what, repo_id, known, f"If it is private: {LOGIN[0].lower()}{LOGIN[1:]}") from None
+        if isinstance(cause, UNREACHABLE):
+            raise _unreachable(cause, repo_id, instead) from None
+        raise _refused(cause, f"{'datasets/' if what == DATA_SET else ''}{repo_id}", repo_id, user) from None
 
 
-def _translate(error: BaseException, repo_id: str, user: str) -> SlmtuneError:
+def not_cached(repo_id: str, instead: str) -> OfflineError:
+    """Something that only the cache could give now; `instead` says what to do."""
+    why = "the network is forbidden (--offline)" if is_offline() else "the Hub cannot be reached"
+    return OfflineError(f"{repo_id} is not in the cache, and {why}. {instead}")
+
+
+def _unreachable(error: BaseException, repo_id: str, instead: str) -> SlmtuneError:
+    if instead:
+        return not_cached(repo_id, instead)
     if isinstance(error, OfflineModeIsEnabled):
         return OfflineError("The network is forbidden (HF_HUB_OFFLINE). Unset it and try again")
+    reason = type(error).__name__
+    return HubError(
+        f"The Hub at {constants.ENDPOINT} cannot be reached ({reason}). Check the connection and HF_ENDPOINT"
+    )
+
+
+def _refused(error: BaseException, page: str, repo_id: str, user: str) -> SlmtuneError:
     if isinstance(error, GatedRepoError):
-        url = f"{constants.ENDPOINT}/{repo_id}"
+        url = f"{constants.ENDPOINT}/{page}"
         return HubError(f"{repo_id} is gated: accept its terms at {url}, then log in with: hf auth login")
     if isinstance(error, RevisionNotFoundError):
         return UnknownNameError(
             "such revision of", repo_id, [], "Look at the branches, tags and commits of the repository."
         )
-    if isinstance(error, RepositoryNotFoundError):
-        return UnknownNameError("repository", repo_id, [], f"If it is private: {LOGIN[0].lower()}{LOGIN[1:]}")
     if isinstance(error, HfHubHTTPError):
-        return _refused(error, repo_id, user)
-    if isinstance(error, httpx2.TransportError):
-        reason = type(error).__name__
-        return HubError(
-            f"The Hub at {constants.ENDPOINT} cannot be reached ({reason}). Check the connection and HF_ENDPOINT"
-        )
-    if isinstance(error, HFValidationError):
-        return InputError(f"{repo_id!r} is no name that the Hub accepts. Give NAMESPACE/NAME, as in you/health-adapter")
+        return _status_error(error, repo_id, user)
     if isinstance(error, OSError) and error.errno:
         return InputError(f"Cannot read or write {error.filename or 'a file'}: {error.strerror}")
     return HubError(f"The exchange with the Hub about {repo_id} failed: {_summary(error)}")
 
 
-def _refused(error: HfHubHTTPError, repo_id: str, user: str) -> SlmtuneError:
+def _status_error(error: HfHubHTTPError, repo_id: str, user: str) -> SlmtuneError:
     status = error.response.status_code
     if status == 401:
         return InputError(f"The Hub does not accept the token for {repo_id}. {LOGIN} (a token in HF_TOKEN comes first)")
@@ -111,7 +133,7 @@ def _refused(error: HfHubHTTPError, repo_id: str, user: str) -> SlmtuneError:
         return HubError(f"Someone else keeps changing {repo_id}. Nothing was committed. Try again later")
     if status >= 500:
         return HubError(
-            f"The Hub still answers {status} after {len(WAITS) + 1} tries. Try again later: what is uploaded is kept"
+            f"The Hub answered {status} for {repo_id}, {len(WAITS) + 1} times. Try again later: what is transferred is kept"
         )
     return HubError(f"The Hub answered {status} for {repo_id}: {_summary(error)}")
 

@@ -14,7 +14,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from finetune.artifacts import MANIFEST, Artifact, ensure_replaceable, make_folder, read_manifest, write_aside
 from finetune.errors import ArtifactError, InputError, SlmtuneError, UnknownNameError
-from finetune.hub.client import explained
+from finetune.hub.client import explain_errors
 from finetune.hub.disclosure import is_shareable
 from finetune.hub.repo import CARD, SHARED, Repo, check_repo_id
 
@@ -53,7 +53,7 @@ def pull(repo_id: str, out: Path, *, revision: str | None = None, overwrite: boo
     check_repo_id(name)
     out = Path(out).absolute()
     ensure_replaceable(out, overwrite=overwrite)
-    with explained(name):
+    with explain_errors(name):
         repo, commit, remote = _find_artifact(name, types, revision)
         with write_aside(out, sync=True) as staging:
             make_folder(staging)

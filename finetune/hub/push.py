@@ -28,7 +28,7 @@ from finetune.artifacts import (
 )
 from finetune.cards.model_card import is_untouched, model_card
 from finetune.errors import InputError, SlmtuneError
-from finetune.hub.client import LOGIN, explained, patiently
+from finetune.hub.client import LOGIN, explain_errors, with_retry
 from finetune.hub.disclosure import check_disclosure
 from finetune.hub.repo import CARD, SHARED, Repo, check_repo_id
 
@@ -68,17 +68,17 @@ def push(
     check_repo_id(repo_id)
     artifact = open_any(Path(path), list(SHARED.values()))
     check_disclosure(_payload(artifact), token or get_token())
-    with explained(repo_id):
+    with explain_errors(repo_id):
         api = HfApi(token=_require_token(token))
         user = _describe_user(api.whoami())
     repo = Repo(api, repo_id, "dataset" if isinstance(artifact, Corpus) else "model")
-    with explained(repo_id, user):
+    with explain_errors(repo_id, user=user):
         info = _ensure_visibility(repo, public=public)
         refresh_card(artifact, repo)
         files = _payload(artifact)
         text = message or f"Push {artifact.kind} {artifact.fingerprint[:12]}"
         looks = count(1)
-        commit = patiently(lambda: _bring_up_to_date(repo, artifact, files, text, next(looks)), also=OVERTAKEN)
+        commit = with_retry(lambda: _bring_up_to_date(repo, artifact, files, text, next(looks)), also=OVERTAKEN)
     if commit == info.sha:
         log.info("%s holds this %s already: nothing to commit.", repo_id, artifact.kind)
     size = sum(file.stat().st_size for file in files.values())
@@ -162,7 +162,7 @@ def _ensure_visibility(repo: Repo, *, public: bool) -> ModelInfo | DatasetInfo:
     except RepositoryNotFoundError:
         # Never `private=None`: that means public.
         create = partial(repo.api.create_repo, repo.id, repo_type=repo.type, private=not public, exist_ok=True)
-        patiently(create)
+        with_retry(create)
         info = repo.info()
     if info.private and public:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The Hub's client, with patience: requests that change nothing are repeated until a busy Hub answers.
+"""Retries for the Hub's client: requests that change nothing are repeated until a busy Hub answers.
 
 huggingface_hub 2.4 repeats uploads and most HEADs itself, but no other look-up, no download that gets a 503, and not
 the check of a card. What changes a repository is not repeated here: its caller has to look first whether it was done.
@@ -16,6 +16,8 @@ from functools import cache
 from typing import Any
 
 import httpx2
+from huggingface_hub import set_client_factory
+from huggingface_hub.utils._http import hf_request_event_hook  # what the client's own factory installs
 
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third, ... try
 WAITS_FOR_CONNECTION = WAITS[:1]  # where nothing listens at all, more would only keep the user waiting
@@ -26,7 +28,7 @@ TRANSIENT = {408, 429, 500, 502, 503, 504}
 log = logging.getLogger(__name__)
 
 
-class PatientClient(httpx2.Client):
+class RetryingClient(httpx2.Client):
     """An HTTP client that repeats a request that failed for a reason that passes, if asking twice is harmless."""
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
@@ -50,13 +52,10 @@ class PatientClient(httpx2.Client):
 
 
 @cache
-def be_patient() -> None:
-    """Let huggingface_hub use `PatientClient` from now on, in this process."""
-    from huggingface_hub import set_client_factory
-    from huggingface_hub.utils._http import hf_request_event_hook  # what the client's own factory installs
-
+def install_retry() -> None:
+    """Let huggingface_hub use `RetryingClient` from now on, in this process."""
     hooks = {"request": [hf_request_event_hook]}
-    set_client_factory(lambda: PatientClient(event_hooks=hooks, follow_redirects=True, timeout=TIMEOUT))
+    set_client_factory(lambda: RetryingClient(event_hooks=hooks, follow_redirects=True, timeout=TIMEOUT))
 
 
 def pause(seconds: float, problem: str) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 HUB_DOMAINS = ("huggingface.co", "hf.co")
 
 
-def settle(*, offline: bool = False) -> None:
+def configure_libraries(*, offline: bool = False) -> None:
     """Turn off telemetry and library chatter, and forbid the network if `offline`.
 
     Environment variables are those that the libraries document, and none that the user has set is changed, except that

@@ -4,69 +4,53 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
 
-from finetune.errors import HubError, OfflineError, UnknownNameError
 from finetune.hub.settings import is_offline
 
-# Safetensors and tokenizer files only: no pickle, no code, no second copy of the weights in another format.
-TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
-WANTED = ("*.safetensors", *TOKENIZER_FILES, "LICENSE*")
 UNWANTED = ("onnx/*", "*/*.safetensors", "openvino/*", "runs/*")
+INSTEAD = "Connect once, or give --model a local folder"
 
 log = logging.getLogger(__name__)
 
 
-def cached_snapshot(hub_id: str, revision: str | None) -> Path | None:
-    """The cached folder of a repository, without asking the network; None where it is not there or not complete."""
-    folder = _cached(hub_id, revision)
-    return folder if folder is not None and _is_complete(folder) else None
+class Need(Enum):
+    """What of a model is needed, as the files to fetch: no pickle, no code, no second copy of the weights."""
+
+    CONFIG = ("config.json",)
+    TOKENIZER = ("*.json", "*.jinja", "*.model", "*.txt")
+    WEIGHTS = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*")
 
 
-def cached_tokenizer(hub_id: str) -> Path | None:
-    """The cached folder of a repository that holds its tokenizer at least, perhaps without weights; asks no network."""
-    folder = _cached(hub_id, None)
-    return folder if folder is not None and _has_tokenizer(folder) else None
-
-
-def cached_config(hub_id: str, revision: str | None) -> Path | None:
-    """The cached folder of a repository that holds its config.json at least; asks no network."""
-    folder = _cached(hub_id, revision)
-    return folder if folder is not None and (folder / "config.json").is_file() else None
-
-
-def _cached(hub_id: str, revision: str | None) -> Path | None:
+def cached_snapshot(hub_id: str, revision: str | None, need: Need) -> Path | None:
+    """The cached folder of a repository, without asking the network; None where it lacks something that is needed."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+        folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError):
         return None
+    return folder if _has(folder, need) else None
 
 
-def _has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.txt"))
-
-
-def _is_complete(folder: Path) -> bool:
-    """Whether config, tokenizer and every weight shard are there: an interrupted download leaves a partial folder."""
+def _has(folder: Path, need: Need) -> bool:
+    """Whether the files are there: an interrupted download leaves a partial folder."""
+    has_config = (folder / "config.json").is_file()
+    has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.txt"))
+    if need is not Need.WEIGHTS:
+        return has_config if need is Need.CONFIG else has_tokenizer
     index = folder / "model.safetensors.index.json"
     shards = {"model.safetensors"}
     if index.is_file():
         shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    return (
-        _has_tokenizer(folder)
-        and (folder / "config.json").is_file()
-        and all((folder / shard).is_file() for shard in shards)
-    )
+    return has_config and has_tokenizer and all((folder / shard).is_file() for shard in shards)
 
 
-def download_snapshot(
-    hub_id: str, revision: str | None, wanted: Sequence[str] = WANTED, *, known: Iterable[str] = ()
-) -> Path:
-    """Fetch a repository's weights, configuration and tokenizer, or only the files that are `wanted`.
+def download_snapshot(hub_id: str, revision: str | None, need: Need, *, known: Iterable[str] = ()) -> Path:
+    """Fetch what is needed of a repository.
 
     Args:
         known: names of models, of which the nearest is suggested where the Hub has no such repository.
@@ -76,45 +60,16 @@ def download_snapshot(
         OfflineError: the network is forbidden or out of reach.
         HubError: the Hub refused.
     """
-    import httpx2
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    from finetune.hub.retry import be_patient
+    from finetune.hub.client import explain_errors, not_cached
 
-    if is_offline():
-        raise OfflineError(
-            f"{hub_id} is not cached, and the network is forbidden (--offline). Run once without --offline"
-        )
-    be_patient()
+    if is_offline():  # huggingface_hub would take a part of it for the whole
+        raise not_cached(hub_id, INSTEAD)
     log.info("Downloading %s from the Hub.", hub_id)
-    try:
-        folder = snapshot_download(
-            hub_id, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(UNWANTED)
+    with explain_errors(hub_id, what="model", known=known, instead=INSTEAD):
+        return Path(
+            snapshot_download(
+                hub_id, revision=revision, allow_patterns=list(need.value), ignore_patterns=list(UNWANTED)
+            )
         )
-    except GatedRepoError:
-        raise HubError(
-            f"{hub_id} is gated: accept its licence at https://huggingface.co/{hub_id}, then log in with: hf auth login"
-        ) from None
-    except RevisionNotFoundError:
-        raise UnknownNameError("revision", str(revision), [], f"Look at the branches and tags of {hub_id}.") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise UnknownNameError("model", hub_id, known, "Private models need a login: hf auth login") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.TransportError, ConnectionError):
-        raise OfflineError(
-            f"{hub_id} is not cached, and the Hub cannot be reached. Check the connection, or give --model a local folder"
-        ) from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no"
-        raise HubError(
-            f"The Hub answered {status} for {hub_id}. Try again later; slmtune doctor looks at the connection"
-        ) from None
-    return Path(folder)

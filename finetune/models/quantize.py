@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from bitsandbytes.functional import QuantState, dequantize_4bit, dequantize_blockwise
+from bitsandbytes.nn import Linear4bit
+from torch import nn
+from transformers import BitsAndBytesConfig
 
 from finetune.machine import format_bytes, free_memory
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-    from transformers import BitsAndBytesConfig
 
 MEMORY_SHARE = 0.5  # of the free memory that unpacked weights may take
 
@@ -22,9 +23,6 @@ def nf4(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
 
     Everything is said, because `load_in_4bit=True` alone means fp4 without double quantisation.
     """
-    import torch
-    from transformers import BitsAndBytesConfig
-
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -42,8 +40,6 @@ def keep_linear4bit_unpacked(model: nn.Module) -> None:
     https://github.com/bitsandbytes-foundation/bitsandbytes/issues/2078). Remove when a release passes
     tests/train/test_eval_neutral.py without it.
     """
-    from bitsandbytes.nn import Linear4bit
-
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
@@ -56,11 +52,6 @@ def unpack_on_cpu(model: nn.Module) -> bool:
     gradient is wanted; unpacking once gives the same numbers sooner, for 8 times the memory. Done where that takes at
     most half of the free memory. Returns whether it was done.
     """
-    import torch
-    from bitsandbytes.functional import dequantize_4bit
-    from bitsandbytes.nn import Linear4bit
-    from torch import nn
-
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Linear4bit)]
     if not layers or any(layer.weight.device.type != "cpu" for _, layer in layers):
         return False
@@ -87,9 +78,6 @@ def unpack_scales(model: nn.Module) -> None:
 
     The same values at 1/16 instead of 1/64 byte a weight, so that unpacking a layer is one pass and not three.
     """
-    from bitsandbytes.functional import QuantState, dequantize_blockwise
-    from bitsandbytes.nn import Linear4bit
-
     for module in model.modules():
         if not isinstance(module, Linear4bit) or module.weight.device.type != "cpu":
             continue

@@ -1,16 +1,14 @@
-"""The tokenizer of a base model without its weights: enough to measure text with."""
+"""Tokenizers: of a base model without its weights, or from the folder of a model or adapter."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.errors import OfflineError
-from finetune.hub.snapshots import TOKENIZER_FILES, cached_tokenizer, download_snapshot
-from finetune.models import pypi_wheel
-from finetune.models.find import BaseModel, hub_id_of
-from finetune.models.load import load_tokenizer
-from finetune.models.presets import PRESETS
+from finetune.errors import InputError
+from finetune.hub.snapshots import Need
+from finetune.models.find import BaseModel, find_base
+from finetune.models.presets import PLAIN_TEMPLATE, find_preset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,24 +17,26 @@ if TYPE_CHECKING:
 def find_tokenizer(model: str, *, fetch: bool) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a preset, a Hub id or a folder, with the chat template that training would use.
 
-    What is on this machine is used without asking the network. With `fetch` the Hub is asked for the tokenizer's files
-    otherwise; weights are never fetched.
-
-    Raises:
-        UnknownNameError: neither a preset, nor a folder, nor a repository on the Hub.
-        OfflineError: not on this machine, and the Hub may not or cannot be asked.
-        HubError: the Hub refused.
-        InputError: the folder holds no tokenizer.
+    Weights are never fetched. See `find_base` for `fetch` and for what it raises, `load_tokenizer` for the rest.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return _load(folder.resolve().name, folder)
-    hub_id = hub_id_of(model)
-    found = cached_tokenizer(hub_id) or (pypi_wheel.cached_folder() if hub_id == pypi_wheel.HUB_ID else None)
-    if found is None and not fetch:
-        raise OfflineError(f"The tokenizer of {model} is not on this machine. Fetch it with: --model {model}")
-    return _load(hub_id, found or download_snapshot(hub_id, None, TOKENIZER_FILES, known=PRESETS))
+    base = find_base(model, need=Need.TOKENIZER, fetch=fetch)
+    return load_tokenizer(base.folder, base)
 
 
-def _load(name: str, folder: Path) -> PreTrainedTokenizerBase:
-    return load_tokenizer(folder, BaseModel(name, folder, "local", fingerprint=""))  # only its name is looked at
+def load_tokenizer(folder: Path, base: BaseModel) -> PreTrainedTokenizerBase:
+    """Load a tokenizer and make sure that it has a chat template and a padding token."""
+    from transformers import AutoTokenizer  # here: `show` measures in words where no tokenizer is found
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"The tokenizer in {folder} cannot be loaded: {str(error).splitlines()[0]}") from None
+    if tokenizer.chat_template is None:
+        preset = find_preset(base.name)
+        tokenizer.chat_template = (preset.chat_template if preset else None) or PLAIN_TEMPLATE
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # safe: labels are built before padding, and padding is masked
+    tokenizer.padding_side = "right"
+    return tokenizer

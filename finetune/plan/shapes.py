@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import InputError, UnplannedModelError
-from finetune.hub.snapshots import cached_config, download_snapshot
-from finetune.models.find import hub_id_of
-from finetune.models.presets import PRESETS, find_preset
+from finetune.hub.snapshots import Need
+from finetune.models.find import find_base, local_folder
+from finetune.models.presets import find_preset
 from finetune.plan.published import PUBLISHED
 
 # What transformers takes where config.json does not say it. num_key_value_heads: None stands for as many as heads.
@@ -113,18 +113,14 @@ def shape_of(name: str, revision: str | None = None) -> Shape:
         InputError: no config.json, or that of a family whose memory slmtune cannot tell.
         OfflineError, HubError, UnknownNameError: it cannot be fetched.
     """
-    folder, preset = Path(name).expanduser(), find_preset(name)
-    if folder.is_dir():
-        return read_shape(folder)
+    preset = find_preset(name) if local_folder(name) is None else None
     if preset and preset.name in PUBLISHED and revision is None:
         return make_shape(PUBLISHED[preset.name])
     if preset and preset.kind != "causal":
         raise InputError(
             f"{preset.name} is no causal language model, and slmtune trains only those. See: slmtune models"
         )
-    hub_id = hub_id_of(name)
-    cached = cached_config(hub_id, revision)
-    return read_shape(cached or download_snapshot(hub_id, revision, ["config.json"], known=PRESETS))
+    return read_shape(find_base(name, revision, need=Need.CONFIG).folder)
 
 
 def read_shape(folder: Path) -> Shape:

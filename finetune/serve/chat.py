@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from finetune.errors import ContextLengthError
 from finetune.options import ANSWER_TOKENS, ChatOptions, check
 from finetune.records import Message
+from finetune.serve.engine import Engine
 from finetune.serve.job import GenerationParams, Result
-
-if TYPE_CHECKING:
-    from finetune.serve.engine import Engine
+from finetune.serve.targets import ServeTarget, open_engine
 
 
 class Conversation:
@@ -86,8 +84,6 @@ def open_conversation(
     """
     options = options or ChatOptions()
     check(options)
-    from finetune.serve.targets import ServeTarget, open_engine
-
     engine = open_engine([ServeTarget(name, path)], model=model)
     params = GenerationParams(max_tokens=options.max_new_tokens, temperature=options.temperature)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from finetune.errors import InputError
 from finetune.options import ServeOptions, check
-from finetune.serve.targets import ServeTarget
+from finetune.serve.targets import ServeTarget, open_engine
 
 
 def serve(
@@ -34,8 +34,7 @@ def serve(
     _require_libraries()
     if api_key is not None and not api_key.strip():
         raise InputError("The API key is empty. Put a long random string into the --api-key-file")
-    from finetune.serve.listen import bind, run, url_of
-    from finetune.serve.targets import open_engine
+    from finetune.serve.listen import bind, run, url_of  # here: it needs the libraries
 
     with bind(options.host, options.port, local_only=api_key is None) as taken:
         url = url_of(options.host, taken)

@@ -6,17 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from finetune.artifacts import Adapter, Model, open_any, read_manifest
 from finetune.errors import InputError
-from finetune.models.find import BaseModel, base_of, find_base
-from finetune.models.load import attach_adapter, load, load_adapter, load_merged, load_tokenizer
+from finetune.models.find import BaseModel, base_of, find_base, is_name
+from finetune.models.load import attach_adapter, load, load_adapter, load_merged
+from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
+from finetune.serve.engine import Engine
 from finetune.serve.job import Served
-
-if TYPE_CHECKING:
-    from finetune.serve.engine import Engine
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # what clients write as `model`, also inside a path
 
@@ -49,8 +47,6 @@ def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> 
         )
     if len(opened) > 1:
         raise _one_base(name for name, _ in opened)
-    from finetune.serve.engine import Engine
-
     name, artifact = opened[0]
     if isinstance(artifact, Model):
         loaded = load_merged(artifact)
@@ -72,8 +68,6 @@ def _open_adapters(
         raise _one_base(name for name, _ in (*adapters, *others))
     base_ids = [name for name, _ in others] or [base.name]
     _check_distinct([*base_ids, *(name for name, _ in adapters)])
-    from finetune.serve.engine import Engine
-
     loaded = load_adapter(adapters[0][1], model)
     inner = {name: f"adapter{number}" if number else "default" for number, (name, _) in enumerate(adapters)}
     for name, adapter in adapters[1:]:
@@ -95,14 +89,9 @@ def _open(target: ServeTarget) -> Opened:
         opened = open_any(folder, (Adapter, Model))
         assert isinstance(opened, Adapter | Model)
         return opened
-    if _is_name(target.path) or (folder / "config.json").is_file():
+    if (isinstance(target.path, str) and is_name(target.path)) or (folder / "config.json").is_file():
         return find_base(str(target.path))
     return Adapter.open(folder)  # or its complaint about what is there instead
-
-
-def _is_name(path: Path | str) -> bool:
-    """Whether this is a preset or a Hub id rather than a place on the disk."""
-    return isinstance(path, str) and path.count("/") < 2 and not path.startswith((".", "~", "/"))
 
 
 def _precision(adapter: Adapter) -> tuple[bool, str]:

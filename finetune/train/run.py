@@ -20,7 +20,8 @@ from finetune.corpus.store import read_split
 from finetune.errors import InputError, SlmtuneError
 from finetune.machine import give_back, peak_bytes
 from finetune.models.find import BaseModel, find_base
-from finetune.models.load import load_base, load_tokenizer
+from finetune.models.load import load_base
+from finetune.models.tokenizer import load_tokenizer
 from finetune.plan.run import require_fit
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example

@@ -12,10 +12,10 @@ import pytest
 
 from finetune.cards.corpus_facts import ComparedSet, CorpusFacts, NamedHit, SourceFacts
 from finetune.cards.corpus_page import LABEL_LENGTH, LISTED_HITS, NAMED_LABELS, corpus_page
-from finetune.corpus.store import write_corpus
 from finetune.corpus.view import CorpusView, show_corpus
 from finetune.records import Drop, Example, Message
 
+from ..corpora import write_corpus
 from ..prepare.conftest import Preparer, write_jsonl
 
 SECRET = "swordfish-4711"

@@ -364,7 +364,7 @@ def test_folder_that_is_not_ours_is_never_replaced(workspace: Path, tiny_model: 
 def test_model_that_is_not_cached_offline(workspace: Path, tmp_path: Path) -> None:
     corpus = workspace / "runs" / "finance" / "corpus"
     arguments = ("train", "--corpus", corpus, "--model", "Qwen/Qwen2.5-1.5B-Instruct", "--offline")
-    refuse(tmp_path, arguments, "not cached", "--offline")
+    refuse(tmp_path, arguments, "not in the cache", "--offline")
 
 
 def test_changed_artifact_is_refused_by_file_name(workspace: Path, tmp_path: Path) -> None:

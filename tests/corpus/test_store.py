@@ -9,11 +9,12 @@ import pytest
 from pyarrow import parquet
 
 from finetune.artifacts import Corpus
-from finetune.corpus.store import SCHEMA, read_split, write_corpus
+from finetune.corpus.store import SCHEMA, read_split
 from finetune.errors import InputError, OutputExistsError
 from finetune.records import Drop, Example, Message
 
 from ..conftest import chat
+from ..corpora import write_corpus
 
 ROWS = [
     Example("a/1", chat("Up or down?", "up"), "classification", "up", ("down", "up"), "g1", "a", "mit"),

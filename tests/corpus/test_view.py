@@ -18,16 +18,17 @@ from finetune.cli.console import to_json
 from finetune.cli.render.corpus import render_view
 from finetune.corpus import view as corpus_view
 from finetune.corpus.lengths import Bin, count_words, histogram, measure_rows
-from finetune.corpus.store import read_split, write_corpus
+from finetune.corpus.store import read_split
 from finetune.corpus.view import CorpusView, DropCount, SourceCount, show_corpus
 from finetune.errors import ArtifactError, InputError, MissingStageError, UnknownNameError
 from finetune.models.chat_template import render
 from finetune.models.find import find_base
-from finetune.models.load import load_tokenizer
+from finetune.models.tokenizer import load_tokenizer
 from finetune.records import SPLITS, Drop, Example, Message
 
 from ..command import run
 from ..conftest import chat
+from ..corpora import write_corpus
 from ..hub.local_hub import LocalHub
 
 SECRET = "swordfish-4711"
@@ -143,7 +144,7 @@ def test_a_tokenizer_is_fetched_only_by_name_and_never_with_weights(
     local_hub.serve("model", "acme/tiny", tiny_model)
     environment = os.environ | local_hub.environ(tmp_path / "home") | {"COLUMNS": "200"}
     program = (
-        "import sys; from pathlib import Path; from finetune.hub.settings import settle; settle()\n"
+        "import sys; from pathlib import Path; from finetune.hub.settings import configure_libraries; configure_libraries()\n"
         "from finetune.corpus.view import show_corpus; from finetune.models.find import find_base\n"
         f"view = show_corpus(Path({str(corpus)!r}), model='acme/tiny')\n"
         "assert view.lengths.unit == 'tokens', view.notes\n"

@@ -14,7 +14,6 @@ from safetensors.numpy import save_file
 
 from finetune.artifacts import Adapter, Artifact, Corpus, EvalReport, Model, writing
 from finetune.cards.model_card import model_card
-from finetune.corpus.store import write_corpus
 from finetune.errors import ArtifactError, HubError, InputError, OutputExistsError, UnknownNameError
 from finetune.hub.pull import pull
 from finetune.hub.push import push
@@ -22,6 +21,7 @@ from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Message
 
 from ..command import run
+from ..corpora import write_corpus
 from .local_hub import READ_TOKEN, WRITE_TOKEN, Fault, LocalHub
 
 ADAPTER = ("model", "tester/finance")

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from finetune.hub.retry import PatientClient, requested_wait
+from finetune.hub.retry import RetryingClient, requested_wait
 
 from .local_hub import Fault, LocalHub
 
@@ -42,7 +42,7 @@ def test_wait_can_be_a_date() -> None:
 
 def test_questions_are_asked_again_and_changes_are_not(local_hub: LocalHub) -> None:
     local_hub.faults.append(Fault(503, times=1))
-    with PatientClient(base_url=local_hub.endpoint) as client:
+    with RetryingClient(base_url=local_hub.endpoint) as client:
         assert client.get("/api/models/acme/none").status_code == 401
         local_hub.faults.append(Fault(503, times=1))
         assert client.post("/api/repos/create", json={"name": "x"}).status_code == 503
@@ -51,7 +51,7 @@ def test_questions_are_asked_again_and_changes_are_not(local_hub: LocalHub) -> N
 
 
 def test_refusal_is_no_reason_to_ask_again(local_hub: LocalHub) -> None:
-    with PatientClient(base_url=local_hub.endpoint) as client:
+    with RetryingClient(base_url=local_hub.endpoint) as client:
         client.get("/api/whoami-v2")
 
     assert len(local_hub.requests) == 1

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from finetune.hub.settings import settle
+from finetune.hub.settings import configure_libraries
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,13 @@ def test_xet_is_off_where_the_hub_has_none(
     if endpoint:
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
 
-    settle()
+    configure_libraries()
 
     assert (os.environ.get("HF_HUB_DISABLE_XET") == "1") is disabled
 
 
 def test_library_set_up_without_a_console_is_quiet(capfd: pytest.CaptureFixture[str]) -> None:
-    settle()
+    configure_libraries()
 
     logging.getLogger("bitsandbytes.backends.cpu.ops").warning("Failed to load CPU gemm_4bit_forward")
 

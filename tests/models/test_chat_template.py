@@ -9,8 +9,8 @@ import pytest
 
 from finetune.models.chat_template import end_of_turn_ids, render, render_answer, render_messages, render_prompt
 from finetune.models.find import find_base
-from finetune.models.load import load_tokenizer
 from finetune.models.presets import PHI2_TEMPLATE, PLAIN_TEMPLATE
+from finetune.models.tokenizer import load_tokenizer
 from finetune.records import Example, Message
 
 from ..conftest import chat

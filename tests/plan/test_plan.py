@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.corpus.store import write_corpus
 from finetune.errors import InputError
 from finetune.machine import read_size
 from finetune.models.presets import PRESETS
@@ -23,6 +22,7 @@ from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Message
 
 from ..command import run
+from ..corpora import write_corpus
 
 GIB = 2**30
 SIZES: dict[str, Any] = {

@@ -16,7 +16,8 @@ import pytest
 from finetune.artifacts import Adapter, writing
 from finetune.models import load as models
 from finetune.models.find import find_base
-from finetune.models.load import Loaded, load_tokenizer
+from finetune.models.load import Loaded
+from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.serve.engine import Engine
 from finetune.serve.job import Served

@@ -24,8 +24,8 @@ from .conftest import KEY
 PROGRAM = """
 import sys
 from pathlib import Path
-from finetune.hub.settings import settle
-settle()
+from finetune.hub.settings import configure_libraries
+configure_libraries()
 from finetune.options import ServeOptions
 from finetune.serve import ServeTarget, serve
 key, *targets = sys.argv[1:]

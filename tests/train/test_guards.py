@@ -17,7 +17,7 @@ from finetune.corpus.store import read_split
 from finetune.errors import DiskFullError, InputError, TrainingDivergedError
 from finetune.models.chat_template import render
 from finetune.models.find import find_base
-from finetune.models.load import load_tokenizer
+from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe, load_adapter_recipe
 from finetune.train import TrainRequest, plan_training, train
 from finetune.train.checkpoints.checkpoint import Checkpoints

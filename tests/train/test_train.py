@@ -17,7 +17,8 @@ from finetune.corpus.store import read_split
 from finetune.errors import InputError, OutputExistsError, TrainingDivergedError
 from finetune.models.chat_template import render
 from finetune.models.find import find_base
-from finetune.models.load import load_adapter, load_tokenizer
+from finetune.models.load import load_adapter
+from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.train import Step, TrainRequest, plan_training, train
 

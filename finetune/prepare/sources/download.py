@@ -7,11 +7,10 @@ import shutil
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-import platformdirs
-
 from finetune.artifacts import write_aside
 from finetune.errors import InputError, OfflineError
 from finetune.hub.settings import is_offline
+from finetune.machine import cache_folder
 
 CHUNK = 2**20
 
@@ -39,7 +38,7 @@ def download(url: str) -> Path:
     name = PurePosixPath(urlsplit(url).path).name
     if not name:
         raise InputError(f"{shown} names no file. Give the address of one file")
-    folder = Path(platformdirs.user_cache_path("slmtune")) / "sources" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder = cache_folder() / "sources" / hashlib.sha256(url.encode()).hexdigest()[:16]
     target = folder / name
     if is_offline():
         if target.is_file():

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from finetune.errors import HubError, InputError, OfflineError, SlmtuneError, UnknownNameError
-from finetune.hub.retry import be_patient
+from finetune.errors import InputError, SlmtuneError, UnknownNameError
 from finetune.hub.settings import is_offline
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import suffix_of
 from finetune.prepare.formats.readers import READERS
 from finetune.prepare.splits.shares import named_split
-
-T = TypeVar("T")
 
 URI = re.compile(
     r"hf://datasets/(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[^:]+))?(?::(?P<config>[^:]*))?(?::(?P<split>[^:]+))?"
@@ -33,7 +30,7 @@ NO_DATA = {
     "contamination.jsonl",
     "corpus.html",
 }
-PRIVATE = "Private ones need a login: hf auth login"
+INSTEAD = "Connect once, or give --source a local file"
 
 
 @dataclass(frozen=True)
@@ -102,16 +99,18 @@ def _snapshot(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
     """The folder of a snapshot, named by its commit, that holds the files which fit; the cache serves what it can."""
     from huggingface_hub import snapshot_download
 
-    def request() -> str:
-        return snapshot_download(
-            repo,
-            repo_type="dataset",
-            revision=revision,
-            allow_patterns=list(patterns),
-            local_files_only=is_offline(),
-        )
+    from finetune.hub.client import DATA_SET, explain_errors
 
-    return Path(_asked(repo, request))
+    with explain_errors(repo, what=DATA_SET, instead=INSTEAD):
+        return Path(
+            snapshot_download(
+                repo,
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=list(patterns),
+                local_files_only=is_offline(),
+            )
+        )
 
 
 def _file_names(repo: str, revision: str) -> list[str]:
@@ -119,10 +118,12 @@ def _file_names(repo: str, revision: str) -> list[str]:
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
+    from finetune.hub.client import not_cached
+
     try:
         return [file.path for file in get_cached_repo_tree(repo, repo_type="dataset", revision=revision)]
     except CachedRepoTreeNotFoundError:
-        raise OfflineError(_not_cached(repo)) from None
+        raise not_cached(repo, INSTEAD) from None
 
 
 def _configured(repo: str, names: Sequence[str], card: dict[str, Any], config: str | None) -> dict[str, str | None]:
@@ -216,48 +217,3 @@ def _main_license(repo: str) -> str | None:
         return _license(_card(_snapshot(repo, None, ["README.md"])))
     except SlmtuneError:
         return None
-
-
-def _asked(repo: str, request: Callable[[], T]) -> T:
-    """The Hub's answer, waited for while it is busy; refusals become errors that say what to do."""
-    import httpx2
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    be_patient()
-    try:
-        return request()
-    except GatedRepoError:
-        page = f"https://huggingface.co/datasets/{repo}"
-        raise HubError(f"{repo} is gated: accept its terms at {page}, then log in with: hf auth login") from None
-    except RevisionNotFoundError:
-        raise UnknownNameError("such revision of", repo, [], "Look at its branches and tags on the Hub.") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise UnknownNameError("data set on the Hub called", repo, [], PRIVATE) from None
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        status = _status(error)
-        if status is None:
-            raise OfflineError(_not_cached(repo)) from None
-        raise HubError(f"The Hub answered {status} for {repo}. Try again later") from None
-    except (httpx2.TransportError, ConnectionError):
-        raise OfflineError(_not_cached(repo)) from None
-
-
-def _status(error: BaseException) -> int | None:
-    """The status of the Hub's answer, which a look into the cache may have wrapped; None where there was no answer."""
-    for one in (error, error.__cause__):
-        response = getattr(one, "response", None)
-        if response is not None:
-            return int(response.status_code)
-    return None
-
-
-def _not_cached(repo: str) -> str:
-    why = "the network is forbidden (--offline)" if is_offline() else "the Hub cannot be reached"
-    return f"The data set {repo} is not in the cache, and {why}. Connect once, or give --source a local file"
