@@ -54,13 +54,13 @@ def open_work_folder(request: PrepareRequest, sources: Sequence[Source], evals: 
 
 def _key(request: PrepareRequest, sources: Sequence[Source], evals: EvalIndex | None) -> str:
     """A digest of all that decides what the stages make; files count by name, size and time of change."""
-    asked = {name: value for name, value in asdict(request).items() if name not in {"workers", "overwrite"}}
+    options = {name: value for name, value in asdict(request).items() if name not in {"workers", "overwrite"}}
     files = [
         [source.id, source.revision, file.name, status.st_size, status.st_mtime_ns]
         for source in sources
         for file in source.files
         for status in [file.path.stat()]
     ]
-    compared = hashlib.sha256(evals.keys.tobytes()).hexdigest() if evals is not None else None
-    text = json.dumps([__version__, asked, files, compared], sort_keys=True, default=str)
+    eval_digest = hashlib.sha256(evals.keys.tobytes()).hexdigest() if evals is not None else None
+    text = json.dumps([__version__, options, files, eval_digest], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -26,7 +26,7 @@ RUN = 4  # short lines one after another that repeat as one
 MOST_REPEATED = 0.5  # of a document's characters: above, it is no boilerplate
 SAMPLED_DOCUMENTS, SAMPLED_LINES = 4000, 1000
 
-Line = tuple[int, int]  # number of the section, number of the line in it
+LinePosition = tuple[int, int]  # number of the section, number of the line in it
 
 
 @dataclass
@@ -81,9 +81,9 @@ def drop_repeated(document: Document, repeated: frozenset[int]) -> Document:
     return document if before - after > MOST_REPEATED * before else replace(document, sections=sections)
 
 
-def _units(document: Document) -> Iterator[tuple[int, tuple[Line, ...]]]:
+def _units(document: Document) -> Iterator[tuple[int, tuple[LinePosition, ...]]]:
     """What may be boilerplate: (hash, its lines); of a long line, or of a run of short ones."""
-    run: list[tuple[str, Line]] = []
+    run: list[tuple[str, LinePosition]] = []
     for position, section in enumerate(document.sections):
         run.clear()
         for number, text in _prose_lines(section.text):

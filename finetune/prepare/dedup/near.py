@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from finetune.prepare.dedup.signature import multipliers
 
-Rows = npt.NDArray[np.int64]
+RowNumbers = npt.NDArray[np.int64]
 Columns = npt.NDArray[np.unsignedinteger]
 
 # Kept rows that a bucket remembers, in order of rank. Only buckets of a template's own words, which thousands of
@@ -29,7 +29,7 @@ class NearDuplicates:
     keeper: (rows,) int64. similarity: (rows,) float32, the estimated Jaccard index, 0 where the row is kept.
     """
 
-    keeper: Rows
+    keeper: RowNumbers
     similarity: npt.NDArray[np.float32]
 
 
@@ -76,7 +76,7 @@ def near_duplicates(
     return NearDuplicates(keeper, similarity)
 
 
-def clusters(keeper: Rows) -> Iterator[tuple[int, list[int]]]:
+def clusters(keeper: RowNumbers) -> Iterator[tuple[int, list[int]]]:
     """Each kept row that others repeat, with these, in their order."""
     dropped = np.flatnonzero(keeper >= 0)
     if not len(dropped):
@@ -87,7 +87,7 @@ def clusters(keeper: Rows) -> Iterator[tuple[int, list[int]]]:
         yield row, members.tolist()
 
 
-def _agreement(signatures: Columns, guards: npt.NDArray[np.uint64], left: Rows, right: Rows) -> Rows:
+def _agreement(signatures: Columns, guards: npt.NDArray[np.uint64], left: RowNumbers, right: RowNumbers) -> RowNumbers:
     """How many columns of each pair of rows agree, 0 where their guards differ."""
     agree = np.empty(len(left), np.int64)
     for begin in range(0, len(left), _SLICE):
@@ -110,7 +110,7 @@ def _bands(columns: int, agreeing: int) -> list[int]:
 
 
 def _buckets(
-    signatures: Columns, guards: npt.NDArray[np.uint64], order: Rows, bands: list[int]
+    signatures: Columns, guards: npt.NDArray[np.uint64], order: RowNumbers, bands: list[int]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """(bands, positions): the bucket that a row shares with others, or -1; (positions,): the first of all those rows.
 
@@ -145,7 +145,7 @@ class _KeptRows:
     Nearly every bucket has one at most, in `_first`, or -1; where there are more, -2-n leads to the n-th of `_lists`.
     """
 
-    def __init__(self, buckets: npt.NDArray[np.int32], leads: Rows) -> None:
+    def __init__(self, buckets: npt.NDArray[np.int32], leads: RowNumbers) -> None:
         self._buckets = buckets
         self._first = np.full(int(buckets.max(initial=-1)) + 1, -1, np.int32)
         self._lists: list[list[int]] = []

@@ -15,10 +15,10 @@ from finetune.records import Document
 
 MAX_BYTES = 100 * 2**20  # of one document: the largest scanned books are that big, text never is
 
-Reader = Callable[[bytes, str], Document]
+DocumentReader = Callable[[bytes, str], Document]
 
 
-def _reader(module: str) -> Reader:
+def _reader(module: str) -> DocumentReader:
     def read(data: bytes, shown: str) -> Document:
         document: Document = import_module(f"finetune.prepare.documents.{module}").read(data, shown)
         return document
@@ -26,7 +26,7 @@ def _reader(module: str) -> Reader:
     return read
 
 
-DOCUMENTS: Mapping[str, Reader] = {
+DOCUMENTS: Mapping[str, DocumentReader] = {
     ".txt": _reader("text"),
     ".text": _reader("text"),
     ".md": _reader("markdown"),

@@ -12,7 +12,7 @@ from finetune.prepare.formats.json import parse_lines, read_json, read_jsonl
 from finetune.prepare.formats.separated import read_csv
 
 
-class Reader(Protocol):
+class RowReader(Protocol):
     """Yields the blocks of one format."""
 
     def __call__(self, file: DataFile, /) -> Iterator[Lines | Rows]:
@@ -23,7 +23,7 @@ class Reader(Protocol):
         """
 
 
-READERS: Mapping[str, Reader] = {
+READERS: Mapping[str, RowReader] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
     ".json": read_json,
