@@ -89,10 +89,10 @@ def _chosen(
         found = _configured(repo, names, card, None) or _by_layout(repo, names, None)
     if split is None:
         return found
-    wanted = {name: place for name, place in found.items() if place == split or named_split(place or "") == split}
-    if not wanted:
-        raise UnknownNameError(f"split of {repo} called", split, sorted({place for place in found.values() if place}))
-    return wanted
+    chosen = {name: own for name, own in found.items() if own == split or named_split(own or "") == split}
+    if not chosen:
+        raise UnknownNameError(f"split of {repo} called", split, sorted({own for own in found.values() if own}))
+    return chosen
 
 
 def _snapshot(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
