@@ -34,7 +34,7 @@ def fit_memory(
     """
     device = this_device()
     if device.kind == "gpu":
-        from torch.cuda import is_bf16_supported
+        from torch.cuda import is_bf16_supported  # not on top: run.py needs this module before its first errors
 
         device = replace(device, has_bfloat16=is_bf16_supported())
     if free is not None:

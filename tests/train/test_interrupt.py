@@ -72,6 +72,9 @@ def test_second_signal_quits_at_once(tiny_model: Path, tmp_path: Path) -> None:
     steps = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 500, "save_steps": 1, "eval_steps": 0}
     run = Command(*training(tiny_model, tmp_path / "corpus", **steps), cwd=tmp_path / "run")
     assert run.until(lambda: (tmp_path / "run" / "adapter.checkpoints" / "checkpoint-1").exists()), run.stderr
+    assert run.runs_on_for(
+        0.5
+    )  # a signal while the checkpoint is being written would end the run before the second one
     run.send(signal.SIGINT)
     assert run.until(lambda: "Once more stops at once" in run.stderr), run.stderr
     run.send(signal.SIGTERM)
