@@ -30,7 +30,7 @@ from finetune.records import Example, Message
 
 PROMPTS = 64  # held-out conversations that are compared
 GREEDY_PROMPTS, GREEDY_TOKENS = 16, 32  # of those, how many are continued, and how far
-# Limits, in nats a token. Measured with SmolLM2-135M on the finance sample: exact 0.000005 (weights rounded to bfloat16),
+# Limits, in nats per token. Measured with SmolLM2-135M on the finance sample: exact 0.000005 (weights rounded to bfloat16),
 # drift 0.055 (NF4 against bfloat16 weights).
 MAX_EXACT_KL = 0.01
 MAX_DRIFT_KL = 0.35
@@ -65,7 +65,7 @@ class MergeRequest:
 
 @dataclass(frozen=True)
 class Distance:
-    """How far two models are apart on the same prompts: logits, KL in nats a token, share of equal greedy tokens."""
+    """How far two models are apart on the same prompts: logits, KL in nats per token, share of equal greedy tokens."""
 
     max_abs_logit_diff: float
     mean_abs_logit_diff: float
@@ -94,7 +94,9 @@ class MergeResult:
 class Trace:
     """What a model says of the prompts: logits at every answer position, and greedy continuations."""
 
-    logits: list[torch.Tensor]  # a prompt each: (answer tokens, vocabulary), float16 would lose the comparison's digits
+    logits: list[
+        torch.Tensor
+    ]  # one per prompt: (answer tokens, vocabulary), float16 would lose the comparison's digits
     greedy: list[list[int]]
 
 
@@ -220,6 +222,6 @@ def _require_equal(exact: Distance, drift: Distance) -> None:
         if not found <= limit:
             against = "the adapter over the same weights" if name == "exact" else "the adapter over its base as trained"
             raise CheckFailedError(
-                f"The merged model is not {against}: mean KL {found:.4f} nats a token is above {limit}. Nothing was written. "
+                f"The merged model is not {against}: mean KL {found:.4f} nats per token is above {limit}. Nothing was written. "
                 "Serve the adapter itself (slmtune serve), or train again with --no-load-in-4bit and merge that"
             )

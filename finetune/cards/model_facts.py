@@ -76,7 +76,7 @@ class Subject:
         return corpus
 
     def settings(self) -> list[list[str]]:
-        """Hyperparameters and outcome, a row each; what the manifest does not know is left out."""
+        """Hyperparameters and outcome, one row each; what the manifest does not know is left out."""
         recipe, result = self.recipe, self.artifact.manifest.get("result", {})
         counts, targets = self._corpus.get("counts") or {}, recipe.get("target_modules") or []
         memory = result.get("peak_memory_bytes")
@@ -99,7 +99,7 @@ class Subject:
         return [[name, cell(value)] for name, value in rows.items() if value]
 
     def comparisons(self) -> list[list[str]]:
-        """How far a merged model is from the adapter, a row a comparison."""
+        """How far a merged model is from the adapter, one row per comparison."""
         found = self.artifact.manifest.get("verification") or {}
         return [
             [

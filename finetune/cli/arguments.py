@@ -12,6 +12,7 @@ import click
 
 from finetune.cli.workspace import RUNS
 from finetune.errors import InputError
+from finetune.models.find import is_name
 
 if TYPE_CHECKING:
     from finetune.plan import Device
@@ -40,7 +41,7 @@ def read_target(text: str) -> tuple[str, Path | str]:
     name, separator, value = text.partition("=")
     place = value if separator else text
     path = Path(place)
-    is_path = path.exists() or path.parts[0] == RUNS.name or place.startswith((".", "~", "/"))
+    is_path = path.exists() or path.parts[0] == RUNS.name or not is_name(place)
     return (name if separator else path.name), (path.expanduser() if is_path else place)
 
 

@@ -24,7 +24,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from finetune.errors import OfflineError
-from finetune.machine import cache_folder, free_memory
+from finetune.machine import cache_folder, device_name, free_memory
 from finetune.models import pypi_wheel
 from finetune.recipe import DEFAULT_MODEL
 
@@ -150,7 +150,7 @@ def _check_bitsandbytes() -> Check:
     import torch
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    device = device_name()
     weights = torch.linspace(-1, 1, 64, device=device).repeat(64, 1)  # 64: the block that shares a scale
     packed, state = quantize_4bit(weights, compress_statistics=True, quant_type="nf4")
     error = (dequantize_4bit(packed, state, quant_type="nf4") - weights).abs().max().item()

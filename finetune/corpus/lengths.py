@@ -72,7 +72,7 @@ def count_words(example: Example) -> tuple[int, int]:
 def measure_rows(
     examples: Iterable[Example], ruler: Ruler, *, rows: int, unit: Literal["tokens", "words"], tokenizer: str | None
 ) -> Lengths | None:
-    """Measure every example; None where there is none. Keeps one count a distinct length, never a row."""
+    """Measure every example; None where there is none. Keeps one count per distinct length, never a row."""
     lengths: Counter[int] = Counter()
     supervised = 0
     for example in examples:

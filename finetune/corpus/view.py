@@ -103,7 +103,7 @@ def show_corpus(
             then, and a note says so.
     """
     if samples < 0:
-        raise InputError(f"--samples {samples} is negative. Give 0 or more rows a task")
+        raise InputError(f"--samples {samples} is negative. Give 0 or more rows per task")
     corpus = Corpus.open(corpus_path)
     counts, drawn = _count(corpus, samples, seed)
     lengths, notes = _measure(corpus, drawn.measured, sum(counts.values()), model)

@@ -25,7 +25,7 @@ class EvalTask:
 
 
 def tasks_of(corpus: Corpus, split: Split, wanted: Sequence[str] = (), limit: int | None = None) -> list[EvalTask]:
-    """Group a split's rows into tasks named by their source; at most `limit` rows a task, drawn by their ids' hash.
+    """Group a split's rows into tasks named by their source; at most `limit` rows per task, drawn by their ids' hash.
 
     Raises:
         InputError: the split has no rows to ask about.

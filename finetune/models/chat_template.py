@@ -99,16 +99,19 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> 
 
 def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, open_turn: bool) -> str:
     conversation = [{"role": message.role, "content": message.content} for message in messages]
+    forms = [conversation]
+    if conversation[0]["role"] == "system" and len(conversation) > 1:
+        # Gemma knows no system role: its instruction opens the first user turn.
+        system, first, *rest = conversation
+        forms.append([{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest])
     options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": open_turn, "date_string": TEMPLATE_DATE}
-    try:
-        return str(tokenizer.apply_chat_template(conversation, **options))
-    except TemplateError as error:
-        if conversation[0]["role"] != "system" or len(conversation) == 1:
-            raise InputError(f"The chat template of this model refuses a conversation: {error}") from None
-    # Gemma knows no system role: its instruction opens the first user turn.
-    system, first, *rest = conversation
-    opened = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
-    return str(tokenizer.apply_chat_template([opened, *rest], **options))
+    reason = ""
+    for form in forms:
+        try:
+            return str(tokenizer.apply_chat_template(form, **options))
+        except TemplateError as error:
+            reason = error.message or type(error).__name__  # the template's own words, which hold no message text
+    raise InputError(f"The chat template of this model refuses a conversation: {reason}")
 
 
 def _prefix_length(part: str, whole: str) -> int:

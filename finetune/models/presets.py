@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-LLAMA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
 
 @dataclass(frozen=True)
 class Preset:
     """What is known about a base model before anything is downloaded.
 
-    `parameters` counts weights once where embeddings are tied. `context` is in tokens. `chat_template` is for tokenizers
-    that bring none. Only the count of
-    smollm2-135m is checked against its files (tests/test_real_model.py); the others were written down without them.
+    `parameters` counts weights once where embeddings are tied (tests/plan/test_plan.py counts those of causal models
+    again). `context` is in tokens. `chat_template` is for tokenizers that bring none.
     """
 
     name: str
@@ -22,7 +19,6 @@ class Preset:
     license: str
     parameters: int
     context: int
-    lora_targets: tuple[str, ...] = LLAMA_TARGETS
     gated: bool = False
     kind: Literal["causal", "encoder"] = "causal"
     chat_template: str | None = None
@@ -59,7 +55,6 @@ _ALL = (
         "mit",
         2_779_683_840,
         2048,
-        lora_targets=("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
         chat_template=PHI2_TEMPLATE,
     ),
     Preset("gemma-2b", "google/gemma-2b-it", "gemma", 2_506_172_416, 8192, gated=True),
@@ -71,7 +66,6 @@ _ALL = (
         "apache-2.0",
         66_362_880,
         512,
-        lora_targets=("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
         kind="encoder",
     ),
     Preset(
@@ -80,7 +74,6 @@ _ALL = (
         "apache-2.0",
         24_581_888,
         512,
-        lora_targets=("query", "key", "value", "dense"),
         kind="encoder",
     ),
 )

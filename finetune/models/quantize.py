@@ -76,7 +76,7 @@ def unpack_on_cpu(model: nn.Module) -> bool:
 def unpack_scales(model: nn.Module) -> None:
     """Hold the blocks' scales of 4-bit layers on a CPU as plain numbers instead of 8-bit ones with scales of their own.
 
-    The same values at 1/16 instead of 1/64 byte a weight, so that unpacking a layer is one pass and not three.
+    The same values at 1/16 instead of 1/64 byte per weight, so that unpacking a layer is one pass and not three.
     """
     for module in model.modules():
         if not isinstance(module, Linear4bit) or module.weight.device.type != "cpu":

@@ -18,7 +18,6 @@ from queue import SimpleQueue
 from typing import Any, cast
 
 import torch
-from jinja2 import TemplateError
 from peft import PeftModel
 from transformers import GenerationConfig, StoppingCriteriaList
 
@@ -78,11 +77,7 @@ class Engine:
             InputError: the model's chat template refuses the messages.
         """
         with self._encoding:
-            try:
-                return render_prompt(self._encoder, messages)
-            except TemplateError as error:
-                # The template's own words ("System role not supported"), which hold no message text.
-                raise InputError(f"The model's chat template refuses these messages: {error.message}") from None
+            return render_prompt(self._encoder, messages)
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a plain prompt, with the tokens that the tokenizer puts around every text."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from finetune.errors import InputError
 from finetune.models.chat_template import end_of_turn_ids, render, render_answer, render_messages, render_prompt
 from finetune.models.find import find_base
 from finetune.models.presets import PHI2_TEMPLATE, PLAIN_TEMPLATE
@@ -60,6 +61,13 @@ def test_system_turn_opens_the_question_where_the_template_has_no_system_role(to
     tokenizer.chat_template = WITHOUT_SYSTEM
     text = tokenizer.decode(render_prompt(tokenizer, (SYSTEM, *chat("Profit rose"))))
     assert text == "<|im_start|>user\nIs it good?\n\nProfit rose<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_template_that_refuses_a_conversation_in_every_form_is_named(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{{ raise_exception('Roles must alternate') }}"
+    for messages in ((SYSTEM, *chat("Profit rose")), chat("Profit rose")):
+        with pytest.raises(InputError, match="refuses a conversation: Roles must alternate"):
+            render_prompt(tokenizer, messages)
 
 
 def test_template_date_does_not_change_from_day_to_day(tokenizer: Any) -> None:
