@@ -1,4 +1,4 @@
-"""Evaluating during training changes nothing: bitsandbytes must not repack 4-bit weights (DESIGN: known traps)."""
+"""Evaluating during training changes nothing: bitsandbytes must not repack 4-bit weights."""
 
 from __future__ import annotations
 

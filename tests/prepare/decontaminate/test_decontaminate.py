@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import importlib.util
 import json
 import os
 import pickle
@@ -15,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,9 +28,6 @@ from finetune.prepare.decontaminate.verdict import MOST_ROWS, Hit, Verdict, find
 from finetune.recipe import DomainRecipe, load_domain, validate
 
 ROOT = Path(__file__).parents[3]
-HUB = ROOT.parent / "shared" / "hub" / "datasets"
-TFNS = HUB / "zeroshot" / "twitter-financial-news-sentiment"
-PUBMEDQA = HUB / "qiaojin" / "PubMedQA" / "pqa_labeled" / "train-00000-of-00001.parquet"
 
 LEAK = (
     "Does a night shift of more than ten hours raise the blood pressure of nurses who work in the emergency rooms of "
@@ -295,7 +290,7 @@ def test_an_index_travels_to_worker_processes() -> None:
     assert match_row(copy, LEAK, "") == match_row(index, LEAK, "") != ()
 
 
-def _members(index: EvalIndex) -> dict[str, np.ndarray]:
+def _members(index: EvalIndex) -> dict[str, Any]:
     header = {"format": "slmtune-eval-index", "version": 1, "sets": [["exam", 1, 0]], "ids": ["q"]}
     return {
         "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
@@ -333,7 +328,7 @@ HOSTILE: dict[str, tuple[dict[str, np.ndarray], str]] = {
 
 
 @pytest.mark.parametrize(("change", "reason"), HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_hostile_file_is_refused(change: dict[str, np.ndarray], reason: str, tmp_path: Path) -> None:
+def test_a_hostile_file_is_refused(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
     index = index_of(EvalItem("q", LEAK))
     good, bad = tmp_path / "good.npz", tmp_path / "bad.npz"
     np.savez(good, **_members(index))
@@ -451,53 +446,37 @@ def test_readme_states_the_figures_of_the_bundled_index(domain: str) -> None:
         assert f"| {len(index.ids):,} | {len(index.keys):,} | {size:,} | {recipe.license.upper()} |" in line
 
 
-def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("index_eval_set", ROOT / "examples" / "index_eval_set.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.mark.parametrize("domain", ["finance", "health"])
+def test_bundled_indexes_are_in_the_form_that_is_written(domain: str, tmp_path: Path) -> None:
+    folder = load_domain(domain).folder
+    for recipe in load_domain(domain).recipe.evals:
+        EvalIndex.load(folder / recipe.index).save(tmp_path / "again.npz")
+        assert (tmp_path / "again.npz").read_bytes() == (folder / recipe.index).read_bytes()
+
+
+def test_bundled_index_of_pubmedqa_has_the_official_test_items() -> None:
+    folder = load_domain("health").folder
+    official = (folder / "pubmedqa-test-pmids.txt").read_text("utf-8").split()
+    assert sorted(EvalIndex.load(folder / "evals" / "pubmedqa.npz").ids) == sorted(official)
 
 
 def test_the_example_indexes_a_file(tmp_path: Path) -> None:
-    rows = [{"ask": LEAK, "more": {"why": ANSWER}, "n": 4}, {"ask": "Not taken?", "more": {"why": "No."}, "n": 5}]
+    seen = ["Nothing to see here.", FILLER * 2]
+    rows = [
+        {"ask": LEAK, "more": {"why": ANSWER, "seen": seen}, "n": 4},
+        {"ask": "Not taken?", "more": {"why": "No.", "seen": []}, "n": 5},
+    ]
     (tmp_path / "exam.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     (tmp_path / "ids.txt").write_text("4\n", "utf-8")
-    flags = "--name exam --question ask --answer more.why --id n --ids ids.txt --output exam.npz"
+    flags = "--name exam --question ask --answer more.why --context more.seen --id n --ids ids.txt --output exam.npz"
     command = [sys.executable, str(ROOT / "examples" / "index_eval_set.py"), "exam.jsonl", *flags.split()]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1 items, 1 of them")
-    hits = judge(EvalIndex.load(tmp_path / "exam.npz"), ("?", ANSWER)).hits
-    assert [(hit.item, hit.field) for hit in hits] == [("4", "answer")]
-
-
-@pytest.mark.skipif(not HUB.is_dir(), reason="the shared Hub is not here")
-def test_bundled_indexes_are_those_of_the_hubs_rows(tmp_path: Path) -> None:
-    items = _script().items
-    wanted = frozenset((ROOT / "datasets" / "health" / "pubmedqa-test-pmids.txt").read_text("utf-8").split())
-    columns = {"id": "pubid", "question": "question", "answer": "long_answer", "context": "context.contexts"}
-    made = {
-        "finance": build_index("tfns", items([TFNS / "sent_valid.csv"], {"question": "text"})),
-        "health": build_index("pubmedqa", items([PUBMEDQA], columns, wanted)),
-    }
-    for domain, index in made.items():
-        folder = load_domain(domain).folder
-        recipe = next(recipe for recipe in load_domain(domain).recipe.evals if recipe.id == index.sets[0].name)
-        index.save(tmp_path / f"{domain}.npz")
-        assert (tmp_path / f"{domain}.npz").read_bytes() == (folder / recipe.index).read_bytes()
-
-
-@pytest.mark.skipif(not HUB.is_dir(), reason="the shared Hub is not here")
-def test_validation_tweets_in_the_training_tweets_are_found() -> None:
-    index = EvalIndex.load(load_domain("finance").folder / "evals" / "tfns.npz")
-    with (TFNS / "sent_train.csv").open(encoding="utf-8", newline="") as file:
-        rows = [(row["text"], row["label"]) for row in csv.DictReader(file)]
-    verdict = judge(index, *rows)
-    assert len(rows_of(verdict)) == pytest.approx(156, abs=3)
-    assert len({hit.item for hit in verdict.hits}) >= 110
+    index = EvalIndex.load(tmp_path / "exam.npz")
+    hits = judge(index, ("?", ANSWER), (FILLER * 2, "")).hits
+    assert [(hit.row, hit.item, hit.field) for hit in hits] == [(0, "4", "answer"), (1, "4", "context")]
 
 
 # --- for any text -----------------------------------------------------------------------------------------------------

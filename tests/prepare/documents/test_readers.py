@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +10,6 @@ from finetune.errors import InputError, Unusable
 from finetune.prepare.documents import readers
 from finetune.prepare.documents.readers import DOCUMENTS, read_document
 from finetune.records import Document, Section
-
-RAW = Path(__file__).resolve().parents[4] / "shared" / "data" / "raw"
 
 
 def read(name: str, text: str | bytes) -> Document:
@@ -353,22 +347,3 @@ def test_reading_twice_gives_the_same(pieces: list[str], name: str) -> None:
     text = "text " + "".join(pieces)
     if not reason_of(name, text):
         assert read(name, text) == read(name, text)
-
-
-def _real() -> list[Any]:
-    if not (RAW / "expected.json").is_file():
-        return []
-    entries = json.loads((RAW / "expected.json").read_text("utf-8"))
-    return [pytest.param(entry, id=entry["path"]) for entry in entries if Path(entry["path"]).suffix in DOCUMENTS]
-
-
-@pytest.mark.parametrize("entry", _real() or [pytest.param(None, marks=pytest.mark.skip("the test data is not here"))])
-def test_real_document_gives_what_it_must(entry: dict[str, Any]) -> None:
-    data = (RAW / entry["path"]).read_bytes()
-    if entry["records"] == 0:
-        with pytest.raises(Unusable):
-            read_document(data, entry["path"], entry["path"])
-        return
-    text = whole(read_document(data, entry["path"], entry["path"]))
-    assert [part for part in entry["contains"] if " ".join(part.split()) not in text] == []
-    assert [part for part in entry["absent"] if part in text] == []
