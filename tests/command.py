@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,8 +43,8 @@ class Command:
     """A running `slmtune`; its output goes to files."""
 
     def __init__(self, *arguments: object, cwd: Path, before: Callable[[], None] | None = None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="slmtune-command-")
-        self._output = Path(self._folder.name)
+        self._output = Path(tempfile.mkdtemp(prefix="slmtune-command-"))
+        weakref.finalize(self, shutil.rmtree, self._output)
         self.arguments = [str(argument) for argument in arguments]
         given = (self.arguments, cwd, dict(os.environ), self._output, before)
         self._process = processes.Process(target=_main, args=given)
