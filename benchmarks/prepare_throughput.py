@@ -188,7 +188,7 @@ def resident(root: psutil.Process) -> int:
 
 def kept_in(folder: Path, form: str, numbers: Texts) -> set[int]:
     """Which documents are in the files of a result."""
-    kept = set()
+    kept: set[int] = set()
     for batch in batches(folder, form):
         if "messages" in batch.schema.names:
             texts = [turns[-1]["content"] for turns in batch.column("messages").to_pylist()]

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -120,8 +121,8 @@ def test_every_dependency_has_a_floor_and_a_ceiling() -> None:
     assert not unbounded
 
 
-def _project() -> dict[str, list[str]]:
-    project: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     return project
 
 

@@ -163,7 +163,7 @@ def test_adapter_settings_load_and_differ_from_the_defaults(domain: Domain) -> N
 
     file = recipes_folder() / "adapters" / f"{domain.name}.yaml"
     given = (yaml.safe_load(file.read_text("utf-8")) if file.is_file() else None) or {}
-    loaded, default = load_adapter_recipe(domain.name), AdapterRecipe()  # type: ignore[call-arg]
+    loaded, default = load_adapter_recipe(domain.name), AdapterRecipe()
     assert {key: getattr(loaded, key) for key in given} == given
     assert all(getattr(default, key) != value for key, value in given.items())
 

@@ -67,14 +67,14 @@ def readability(data: bytes) -> str:
     from html2text import html2text
     from readability import Document
 
-    return html2text(Document(_markup(data)).summary())
+    return str(html2text(Document(_markup(data)).summary()))
 
 
 def resiliparse(data: bytes) -> str:
     """The main content only."""
     from resiliparse.extract.html2text import extract_plain_text
 
-    return extract_plain_text(_markup(data), main_content=True)
+    return str(extract_plain_text(_markup(data), main_content=True))
 
 
 def pypdf(data: bytes) -> str:

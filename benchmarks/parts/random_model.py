@@ -40,7 +40,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"model_type": "llama", **TINY, "num_key_value_heads": 2, "vocab_size": 256},
     "llama-2-7b": {"model_type": "llama", **LLAMA_2, "num_key_value_heads": 32, "vocab_size": 32000},
 }
-CONTEXT = {"max_position_embeddings": 8192, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+CONTEXT: dict[str, Any] = {"max_position_embeddings": 8192, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def write_model(shape: str, folder: Path) -> dict[str, Any]:

@@ -171,14 +171,14 @@ def test_page_follows_light_and_dark() -> None:
 def luminance(color: str) -> float:
     """Relative luminance, as WCAG defines it, without the gamma: enough to tell dark from light."""
     red, green, blue = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
-    return 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+    return float(0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2)
 
 
 def test_same_facts_give_the_same_bytes_in_any_order() -> None:
     turned = replace(
         FACTS,
-        by_task=dict(reversed(FACTS.by_task.items())),
-        labels={source: dict(reversed(labels.items())) for source, labels in FACTS.labels.items()},
+        by_task=dict(reversed(list(FACTS.by_task.items()))),
+        labels={source: dict(reversed(list(labels.items()))) for source, labels in FACTS.labels.items()},
         words_histogram=FACTS.words_histogram[::-1],
         dropped=FACTS.dropped[::-1],
         clusters=dict(reversed(list((FACTS.clusters or {}).items()))),

@@ -75,7 +75,7 @@ def test_names_cannot_break_out_of_their_cell(name: str) -> None:
 def test_same_facts_give_the_same_bytes_in_any_order() -> None:
     turned = replace(
         FACTS,
-        by_task=dict(reversed(FACTS.by_task.items())),
+        by_task=dict(reversed(list(FACTS.by_task.items()))),
         dropped=FACTS.dropped[::-1],
         hits=HITS[::-1],
         sources=FACTS.sources[::-1],

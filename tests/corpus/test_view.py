@@ -24,7 +24,7 @@ from finetune.errors import ArtifactError, InputError, MissingStageError, Unknow
 from finetune.models.chat_template import render
 from finetune.models.find import find_base
 from finetune.models.tokenizer import load_tokenizer
-from finetune.records import SPLITS, Drop, Example, Message
+from finetune.records import SPLITS, Drop, Example, Message, Split, Task
 
 from ..command import run
 from ..conftest import chat
@@ -32,7 +32,7 @@ from ..corpora import write_corpus
 from ..hub.local_hub import LocalHub
 
 SECRET = "swordfish-4711"
-ROWS = {
+ROWS: dict[Split, list[Example]] = {
     "train": [
         Example("a/1", chat("Up or down?", "up"), "classification", "up", ("down", "up"), None, "a", "mit"),
         Example("a/2", chat("Up or down now?", "up"), "classification", "up", ("down", "up"), None, "a", "mit"),
@@ -50,9 +50,9 @@ def corpus(tmp_path: Path) -> Path:
     return write_corpus(tmp_path / "corpus", ROWS, drops=DROPS, facts=facts).path
 
 
-def many(count: int, task: str = "qa") -> list[Example]:
+def many(count: int, task: Task = "qa") -> list[Example]:
     return [
-        Example(f"s/{n}", chat(f"What is {n}?", " ".join(["word"] * n)), task, source="s", license="mit")  # type: ignore[arg-type]
+        Example(f"s/{n}", chat(f"What is {n}?", " ".join(["word"] * n)), task, source="s", license="mit")
         for n in range(count)
     ]
 
@@ -200,7 +200,7 @@ def test_so_many_rows_of_each_task_are_shown_whole(tmp_path: Path) -> None:
     made = write_corpus(tmp_path / "c", {"train": rows[:40], "test": rows[40:]})
     view = show_corpus(made.path, samples=3)
     assert Counter(sample.task for sample in view.samples) == {"qa": 3, "chat": 2, "text": 1}
-    texts = {(row.task, row.id): row.messages for row in rows}
+    texts: dict[tuple[str, str], object] = {(row.task, row.id): row.messages for row in rows}
     assert all(sample.messages == texts[sample.task, sample.id] for sample in view.samples)
     assert show_corpus(made.path, samples=0).samples == ()
     with pytest.raises(InputError, match="--samples -1"):

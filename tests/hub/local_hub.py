@@ -261,7 +261,8 @@ class Handler(BaseHTTPRequestHandler):
     @route("GET", rf"{API}(?:/revision/{REVISION})?")
     def info(self, kind: str, repo_id: str, revision: str | None) -> None:
         repo, commit = self.find(kind, repo_id), self.find_commit(kind, repo_id, revision)
-        about = {"private": repo.private, "gated": "manual" if repo.gated else False, "disabled": False, "tags": []}
+        gated = "manual" if repo.gated else False
+        about: dict[str, Any] = {"private": repo.private, "gated": gated, "disabled": False, "tags": []}
         siblings = [{"rfilename": name} for name in commit.files]
         raise Answer({"id": repo_id, "sha": commit.sha, "siblings": siblings, **about})
 

@@ -81,7 +81,7 @@ def test_data_that_may_not_be_adapted_are_refused(license: str) -> None:
 
 
 def test_bans_on_commercial_use_are_seen() -> None:
-    banned = ("cc-by-nc-4.0", "cc-by-nc-sa-3.0", "CC BY-NC 2.0", "mit, cc-by-nc-4.0", "intel-research")
+    banned = ["cc-by-nc-4.0", "cc-by-nc-sa-3.0", "CC BY-NC 2.0", "mit, cc-by-nc-4.0", "intel-research"]
     banned += ("fair-noncommercial-research-license", "acme-non-commercial", "cc-by-nc-nd-4.0")
     for license in banned:
         assert is_noncommercial(license), license

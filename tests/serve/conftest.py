@@ -42,7 +42,7 @@ def make_adapter(
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.5)
     with writing(folder, Adapter, overwrite=False) as writer:
-        peft_model.save_pretrained(writer.folder)
+        peft_model.save_pretrained(str(writer.folder))
         tokenizer = load_tokenizer(base_folder, base)
         tokenizer.chat_template = chat_template or tokenizer.chat_template
         tokenizer.save_pretrained(writer.folder)

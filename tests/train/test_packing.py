@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from transformers import (
     MistralForCausalLM,
     PhiConfig,
     PhiForCausalLM,
+    PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -45,9 +46,9 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 128,
     "initializer_range": 0.2,
 }
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
-    "phi": lambda: PhiForCausalLM(PhiConfig(**SHAPE, partial_rotary_factor=0.5)),
+    "phi": lambda: PhiForCausalLM(PhiConfig(**SHAPE | {"partial_rotary_factor": 0.5})),
     "sliding window": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=5)),
     "softcaps and window": lambda: Gemma2ForCausalLM(
         Gemma2Config(**SHAPE, head_dim=8, sliding_window=5, query_pre_attn_scalar=8, attn_logit_softcapping=2.0)

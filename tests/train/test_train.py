@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import struct
 from collections.abc import Iterator
@@ -189,11 +190,11 @@ def test_wandb_offline_run_holds_config_and_losses(
 
 def read_wandb(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
     """History rows, configuration and summary of an offline run's log."""
-    from wandb.proto import wandb_internal_pb2
+    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")  # which says nothing of its types
 
     history, config, summary = [], {}, {}
     for data in leveldb_records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
+        record = messages.Record()
         record.ParseFromString(data)
         if record.HasField("history"):
             items = record.history.item

@@ -42,7 +42,7 @@ def zipped(path: Path, contents: dict[str, bytes]) -> Path:
 
 
 def packed(path: Path, data: bytes) -> Path:
-    checked = {zstd.CompressionParameter.checksum_flag: 1}  # as the program zstd writes
+    checked: dict[int, int] = {zstd.CompressionParameter.checksum_flag: 1}  # as the program zstd writes
     packers = {".gz": gzip.compress, ".zst": lambda data: zstd.compress(data, options=checked)}
     path.write_bytes(packers.get(path.suffix, bytes)(data))
     return path

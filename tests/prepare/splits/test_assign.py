@@ -12,7 +12,7 @@ import pytest
 
 from finetune.corpus.store import read_split
 from finetune.errors import ConfigError, InputError, RecordError
-from finetune.records import SPLITS
+from finetune.records import SPLITS, Split
 
 from ..conftest import Prepared, Preparer, questions, write_jsonl
 
@@ -64,7 +64,8 @@ def test_stratified_groups_stay_whole(prepared: Preparer, tmp_path: Path) -> Non
 
 def test_draws_by_hash_give_each_label_about_its_share(prepared: Preparer, tmp_path: Path) -> None:
     made = prepared(write_jsonl(tmp_path / "rows.jsonl", reviews(3000)), split_ratio="0.8/0.1/0.1", near_duplicates=1.0)
-    for split, share in {"train": 0.8, "validation": 0.1, "test": 0.1}.items():
+    shares: dict[Split, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
+    for split, share in shares.items():
         labels = Counter(row.label for row in read_split(made.corpus, split))
         assert labels["bad"] / 600 == pytest.approx(share, abs=0.04)
         assert labels["good"] / 2400 == pytest.approx(share, abs=0.03)

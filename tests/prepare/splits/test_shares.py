@@ -9,12 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from finetune.corpus.store import read_split
 from finetune.errors import ConfigError, InputError
 from finetune.prepare.splits.assign import split_of
 from finetune.prepare.splits.shares import named_split, parse_ratio, shares_left
-from finetune.records import SPLITS, Split
+from finetune.records import SPLITS, Example, Split
 
-from ..conftest import Preparer, questions, write_jsonl
+from ..conftest import Prepared, Preparer, questions, write_jsonl
 
 
 @pytest.mark.parametrize(
@@ -97,9 +98,7 @@ def test_rows_added_later_move_no_old_row(more: list[int], front: bool, prepared
     assert before.items() <= after.items()
 
 
-def by_split(made):  # type: ignore[no-untyped-def]
-    from finetune.corpus.store import read_split
-
+def by_split(made: Prepared) -> list[tuple[Split, Example]]:
     return [(split, row) for split in SPLITS for row in read_split(made.corpus, split)]
 
 
