@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
+ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --constraint constraints.txt
@@ -18,11 +19,11 @@ help: ## List the targets
 quickstart: $(VENV)/.runtime ## Install, then train, evaluate and merge a small finance model
 	@$(BIN)/slmtune quickstart
 
-test: $(VENV)/.dev ## Run every test
-	@$(PYTEST)
+test: $(VENV)/.dev ## Run every test, or what ARGS names to pytest: make test ARGS='tests/train -k resume'
+	@$(PYTEST) $(ARGS)
 
-test-fast: $(VENV)/.dev ## Run the tests that take less than about ten seconds each
-	@$(PYTEST) -m 'not slow'
+test-fast: $(VENV)/.dev ## The same without the tests that take more than about ten seconds
+	@$(PYTEST) -m 'not slow' $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, types, layers and the generated command reference
 	@$(BIN)/ruff check --quiet --output-format concise .
