@@ -53,7 +53,7 @@ def test_wrong_merge_is_not_handed_out(
     merge_right = LoraModel.merge_and_unload
 
     def merge_wrong(self: LoraModel, **options: Any) -> Any:
-        merged = merge_right(self, **options)
+        merged: Any = merge_right(self, **options)
         merged.model.layers[0].mlp.down_proj.weight.data.zero_()
         return merged
 
