@@ -14,8 +14,8 @@ from finetune.cli.console import console
 from finetune.cli.render import results
 from finetune.cli.workspace import Workspace, served_artifact
 from finetune.errors import EXIT_FAILURE
-from finetune.options import ChatOptions, EvalOptions, PrepareOptions, ServeOptions, ShowOptions
 from finetune.recipe import AdapterRecipe, domain_names, load_adapter_recipe, load_domain
+from finetune.recipe.options import ChatOptions, EvalOptions, PrepareOptions, ServeOptions, ShowOptions
 
 Given = dict[str, Any]  # the options that the user gave, by the names of their fields
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from finetune.cli.workspace import Workspace
-from finetune.options import fields_of, shown
+from finetune.recipe.options import fields_of, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
@@ -79,7 +79,7 @@ def fields(
     The options have no defaults of their own: those stand in the model, and the help shows them.
 
     Args:
-        model: a recipe, or options as `finetune.options` defines them.
+        model: a recipe, or options as `finetune.recipe.options` defines them.
         only: fields that become options, instead of all.
         ranges: let Click refuse what is out of bounds, one value at a time; else the model tells all problems at once.
         after: options that are listed after a field's, and passed by their own names.

@@ -22,8 +22,8 @@ from finetune.corpus.lengths import Lengths, count_words, measure_rows, token_ru
 from finetune.corpus.store import to_example
 from finetune.errors import HubError, InputError, OfflineError
 from finetune.models.tokenizer import find_tokenizer
-from finetune.options import SEED, ShowOptions
 from finetune.recipe import load_adapter_recipe
+from finetune.recipe.options import SEED, ShowOptions
 from finetune.records import SPLITS, Example, Message, Split
 
 MEASURED = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.artifacts import Adapter, Corpus
-from finetune.options import EvalOptions
+from finetune.recipe.options import EvalOptions
 
 # (task, model, rows done, rows in all)
 Progress = Callable[[str, str, int, int], None]

@@ -26,7 +26,7 @@ from finetune.evaluate.request import EvalRequest, EvalResult, Progress, TaskSco
 from finetune.evaluate.tasks import EvalTask, tasks_of
 from finetune.machine import peak_bytes
 from finetune.models.load import Loaded, load_adapter
-from finetune.options import check
+from finetune.recipe.options import check
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from finetune.artifacts import ensure_replaceable
 from finetune.errors import InputError, did_you_mean
-from finetune.options import check
 from finetune.prepare.licenses import strictest
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.rows.prompts import load_prompt
@@ -15,6 +14,7 @@ from finetune.prepare.sources.source import Source, open_earlier, open_sources
 from finetune.prepare.splits.shares import parse_ratio
 from finetune.prepare.splits.timestamps import parse_time_rule
 from finetune.recipe import Domain, load_domain
+from finetune.recipe.options import check
 
 
 @dataclass(frozen=True)

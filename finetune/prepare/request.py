@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.cards.corpus_facts import SourceFacts
-from finetune.options import PrepareOptions
+from finetune.recipe.options import PrepareOptions
 
 Progress = Callable[[str, int, int, str], None]  # stage, how much of it is done, of how much, in which unit
 

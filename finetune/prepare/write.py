@@ -15,7 +15,6 @@ from finetune.cards.corpus_facts import CorpusFacts, SourceFacts
 from finetune.cards.corpus_page import corpus_page
 from finetune.cards.dataset_card import card_text
 from finetune.corpus.store import SCHEMA, CorpusWriter, writing_corpus
-from finetune.options import DEFAULT_RATIO, PrepareOptions
 from finetune.prepare.drops import Drops
 from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import PrepareRequest, Progress
@@ -24,6 +23,7 @@ from finetune.prepare.rows.survey import Part
 from finetune.prepare.select import Selection
 from finetune.prepare.shards import Shard, number_rows, read_columns
 from finetune.recipe import CUSTOM_DOMAIN, Domain
+from finetune.recipe.options import DEFAULT_RATIO, PrepareOptions
 from finetune.records import SPLITS, Drop
 
 WORD_BOUNDS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 2**31)  # of the histogram of lengths

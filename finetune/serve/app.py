@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from finetune import __version__
 from finetune.errors import SlmtuneError
-from finetune.options import ServeOptions
+from finetune.recipe.options import ServeOptions
 from finetune.serve.auth import Gate
 from finetune.serve.body import read_body
 from finetune.serve.engine import Engine

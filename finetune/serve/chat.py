@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune.errors import ContextLengthError
-from finetune.options import ANSWER_TOKENS, ChatOptions, check
+from finetune.recipe.options import ANSWER_TOKENS, ChatOptions, check
 from finetune.records import Message
 from finetune.serve.engine import Engine
 from finetune.serve.job import GenerationParams, Result

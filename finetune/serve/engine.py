@@ -31,7 +31,7 @@ from finetune.errors import (
 )
 from finetune.models.chat_template import end_of_turn_ids, render_prompt
 from finetune.models.load import Loaded
-from finetune.options import ANSWER_TOKENS
+from finetune.recipe.options import ANSWER_TOKENS
 from finetune.records import Message
 from finetune.serve.job import Event, Generation, GenerationParams, Job, Result, Served
 from finetune.serve.text import Detokenizer

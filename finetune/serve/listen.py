@@ -12,7 +12,7 @@ from types import FrameType
 import uvicorn
 
 from finetune.errors import InputError, PortInUseError
-from finetune.options import ServeOptions
+from finetune.recipe.options import ServeOptions
 from finetune.serve.app import create_app
 from finetune.serve.engine import Engine
 

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 
 from finetune.errors import InputError
-from finetune.options import ServeOptions, check
+from finetune.recipe.options import ServeOptions, check
 from finetune.serve.targets import ServeTarget, open_engine
 
 

@@ -17,9 +17,9 @@ import pytest
 from finetune.cli import cli
 from finetune.errors import ConfigError
 from finetune.evaluate import EvalRequest, evaluate
-from finetune.options import ChatOptions, EvalOptions, PrepareOptions, ServeOptions, ShowOptions, fields_of
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe, domain_names
+from finetune.recipe.options import ChatOptions, EvalOptions, PrepareOptions, ServeOptions, ShowOptions, fields_of
 
 from ..command import ROOT, Command
 from ..command import run as slmtune

@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 from finetune.hub.settings import configure_libraries
 configure_libraries()
-from finetune.options import ServeOptions
+from finetune.recipe.options import ServeOptions
 from finetune.serve import ServeTarget, serve
 key, *targets = sys.argv[1:]
 named = [target.partition("=") for target in targets]

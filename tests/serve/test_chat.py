@@ -9,7 +9,7 @@ import pytest
 
 from finetune.errors import ContextLengthError, EngineStoppedError
 from finetune.models.load import Loaded
-from finetune.options import ChatOptions
+from finetune.recipe.options import ChatOptions
 from finetune.records import Message
 from finetune.serve.chat import Conversation, open_conversation
 from finetune.serve.engine import Engine

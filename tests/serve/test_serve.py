@@ -20,7 +20,7 @@ from finetune.errors import (
     PortInUseError,
     UnknownNameError,
 )
-from finetune.options import ServeOptions
+from finetune.recipe.options import ServeOptions
 from finetune.serve import ServeTarget, serve
 from finetune.serve.job import GenerationParams
 from finetune.serve.listen import bind

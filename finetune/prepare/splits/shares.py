@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from finetune.errors import InputError
-from finetune.options import DEFAULT_RATIO
+from finetune.recipe.options import DEFAULT_RATIO
 from finetune.records import SPLITS, Split
 
 # The words that Hugging Face `datasets` recognises in file and folder names.

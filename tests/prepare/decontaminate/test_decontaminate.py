@@ -25,7 +25,8 @@ from finetune.prepare.decontaminate.build import DENSE_WORDS, MOST_ITEMS, WINDOW
 from finetune.prepare.decontaminate.eval_index import QUESTION, EvalIndex, EvalItem, Match, merge_indexes
 from finetune.prepare.decontaminate.grams import GRAM, SHORTEST_GRAM, split_words
 from finetune.prepare.decontaminate.verdict import MOST_ROWS, Hit, Verdict, find_hits, open_evals
-from finetune.recipe import DomainRecipe, load_domain, validate
+from finetune.recipe import DomainRecipe, load_domain
+from finetune.recipe.strict import validate
 
 ROOT = Path(__file__).parents[3]
 

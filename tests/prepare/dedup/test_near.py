@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.options import PrepareOptions
 from finetune.prepare.dedup.guard import guard
 from finetune.prepare.dedup.near import clusters, near_duplicates
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE, sign
+from finetune.recipe.options import PrepareOptions
 
 from .invented_texts import edited, texts
 
