@@ -23,7 +23,7 @@ from finetune.corpus.store import to_example
 from finetune.errors import HubError, InputError, OfflineError
 from finetune.models.tokenizer import find_tokenizer
 from finetune.recipe import load_adapter_recipe
-from finetune.recipe.options import SEED, ShowOptions
+from finetune.recipe.options import SEED, ShowOptions, check
 from finetune.records import SPLITS, Example, Message, Split
 
 MEASURED = (
@@ -102,8 +102,7 @@ def show_corpus(
         InputError: the model cannot be what it should. One that is merely out of reach is no error: lengths are in words
             then, and a note says so.
     """
-    if samples < 0:
-        raise InputError(f"--samples {samples} is negative. Give 0 or more rows per task")
+    check(ShowOptions(samples=samples))
     corpus = Corpus.open(corpus_path)
     counts, drawn = _count(corpus, samples, seed)
     lengths, notes = _measure(corpus, drawn.measured, sum(counts.values()), model)
