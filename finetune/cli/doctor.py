@@ -24,14 +24,13 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from finetune.errors import OfflineError
-from finetune.machine import cache_folder, device_name, free_memory
+from finetune.machine import cache_folder, device_name, format_bytes, free_memory
 from finetune.models import pypi_wheel
 from finetune.recipe import DEFAULT_MODEL
 
 DISTRIBUTION = "slmtune"
-GIB = 2**30
-MIN_DISK = 2 * GIB  # the default base model in two precisions, a merged model, and room for a corpus
-MIN_MEMORY = 5 * GIB  # training the default model on a CPU with its default settings peaks at 4.6
+MIN_DISK = 2 * 2**30  # the default base model in two precisions, a merged model, and room for a corpus
+MIN_MEMORY = 5 * 2**30  # training the default model on a CPU with its default settings peaks at 4.6
 HUB_TIMEOUT = 3.0  # seconds
 NF4_TOLERANCE = 0.2  # of the largest weight; half of the widest gap between NF4 levels is 0.152 (QLoRA, appendix E)
 CUDA_HELP = "https://pytorch.org/get-started/locally"
@@ -132,7 +131,7 @@ def _check_cuda() -> Check:
 
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
-        return Check("cuda", True, f"{gpu.name}, {gpu.total_memory / GIB:.1f} GiB, CUDA {torch.version.cuda}")
+        return Check("cuda", True, f"{gpu.name}, {format_bytes(gpu.total_memory)}, CUDA {torch.version.cuda}")
     if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
         return Check("cuda", True, "hidden by CUDA_VISIBLE_DEVICES: training runs on the CPU")
     if not any(Path("/dev").glob("nvidia[0-9]*")):
@@ -167,20 +166,20 @@ def _check_memory() -> Check:
     import psutil
 
     free = free_memory()
-    detail = f"{free / GIB:.1f} of {psutil.virtual_memory().total / GIB:.1f} GiB are free"
+    detail = f"{format_bytes(free)} of {format_bytes(psutil.virtual_memory().total)} are free"
     if free >= MIN_MEMORY:
         return Check("memory", True, detail, required=False)
-    detail += f"; training on the CPU with the default settings wants {MIN_MEMORY // GIB}"
+    detail += f"; training on the CPU with the default settings wants {format_bytes(MIN_MEMORY)}"
     fix = "Close other programs, or train with --per-device-train-batch-size 2 --gradient-accumulation-steps 4"
     return Check("memory", False, detail, fix, required=False)
 
 
 def _check_disk(workspace: Path) -> Check:
     free = {folder: shutil.disk_usage(_existing(folder)).free for folder in (workspace, *_caches())}
-    detail = "; ".join(f"{folder}: {amount / GIB:.1f} GiB free" for folder, amount in free.items())
+    detail = "; ".join(f"{folder}: {format_bytes(amount)} free" for folder, amount in free.items())
     if min(free.values()) >= MIN_DISK:
         return Check("disk", True, detail)
-    fix = f"Free {MIN_DISK // GIB} GiB, or move: --run-dir for the workspace, HF_HOME and XDG_CACHE_HOME for the caches"
+    fix = f"Free {format_bytes(MIN_DISK)}, or move: --run-dir for the workspace, HF_HOME and XDG_CACHE_HOME for the caches"
     return Check("disk", False, detail, fix)
 
 
