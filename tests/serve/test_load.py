@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -183,8 +184,8 @@ def test_shutting_down_ends_requests_that_take_too_long(
 
 
 def _stream(server: Running, started: threading.Event) -> str:
-    connection = server.connect()
-    connection.request("POST", CHAT, json.dumps(hello(stream=True)), {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    started.set()
-    return response.read().decode()
+    with closing(server.connect()) as connection:
+        connection.request("POST", CHAT, json.dumps(hello(stream=True)), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        started.set()
+        return response.read().decode()

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -164,13 +165,13 @@ def test_a_signal_ends_the_server_after_its_last_answer(tiny_model: Path, number
     def ask(url: str) -> bytes:
         """Send the signal, to this process, in the middle of an answer."""
         addresses.append(url.removeprefix("http://"))
-        connection = HTTPConnection(addresses[0], timeout=30)
         body = {"model": "tiny", "prompt": "The", "max_tokens": 20, "stream": True, "temperature": 0}
-        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        assert response.readline().startswith(b"data: {")
-        os.kill(os.getpid(), number)
-        return response.read()
+        with closing(HTTPConnection(addresses[0], timeout=30)) as connection:
+            connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            assert response.readline().startswith(b"data: {")
+            os.kill(os.getpid(), number)
+            return response.read()
 
     before = signal.getsignal(number)
     with ThreadPoolExecutor() as pool:
