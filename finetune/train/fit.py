@@ -60,22 +60,7 @@ def fit(
             output = trainer.train(resume_from_checkpoint=str(start.path) if start else None)
         if trainer.interrupt.number is not None:
             raise _stop(trainer.interrupt.number, trainer)
-        seconds = journal.training_seconds
-        eval_loss = _evaluate(trainer, recipe)
-        _require_finite(trainer.trainable)
-        plot.draw(journal.file, folder / "training.png")
-        outcome = Outcome(
-            model=trainer.model,
-            steps=trainer.state.global_step,
-            epochs=float(trainer.state.epoch or 0),
-            train_loss=float(output.training_loss),
-            eval_loss=eval_loss,
-            counts=journal.counts,
-            seconds=seconds,
-            seconds_before=journal.seconds_before,
-            truncated=rows.truncated,
-            resumed_from=start.path.name if start else None,
-        )
+        outcome = _finish(trainer, recipe, output.training_loss, rows.truncated, start)
         track(outcome)
     return outcome
 
@@ -99,6 +84,29 @@ def _stop(number: int, trainer: SupervisedTrainer) -> StoppedError:
         number,
         f"Stopped by {signal.Signals(number).name} after step {state.global_step} of {state.max_steps}, which is kept in "
         f"{checkpoints.folder}. Go on with: {checkpoints.resume_command}",
+    )
+
+
+def _finish(
+    trainer: SupervisedTrainer, recipe: AdapterRecipe, train_loss: float, truncated: int, start: Checkpoint | None
+) -> Outcome:
+    """Evaluate and draw what was fitted, once its weights are known to be numbers."""
+    journal = trainer.journal
+    seconds = journal.training_seconds
+    eval_loss = _evaluate(trainer, recipe)
+    _require_finite(trainer.trainable)
+    plot.draw(journal.file, journal.file.with_name("training.png"))
+    return Outcome(
+        model=trainer.model,
+        steps=trainer.state.global_step,
+        epochs=float(trainer.state.epoch or 0),
+        train_loss=float(train_loss),
+        eval_loss=eval_loss,
+        counts=journal.counts,
+        seconds=seconds,
+        seconds_before=journal.seconds_before,
+        truncated=truncated,
+        resumed_from=start.path.name if start else None,
     )
 
 
