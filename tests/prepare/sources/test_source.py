@@ -196,6 +196,7 @@ def site(tmp_path: Path) -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+    server.server_close()
 
 
 def test_an_address_is_read_and_its_digest_kept(site: str, prepared: Preparer, tmp_path: Path) -> None:
