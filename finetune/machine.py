@@ -1,25 +1,28 @@
-"""What this machine has: memory in all and free, where models run, and bytes as people write them."""
+"""What this machine has: memory in all and free, room on the disk, where models run, and bytes as people write them."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import re
 import resource
+import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
 
-from finetune.errors import InputError
+from finetune.errors import DiskFullError, InputError
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 # Files of a cgroup: limit and use in bytes, and the keys of memory.stat for the page cache, in version 2 and 1
 # (Linux, admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst).
 CGROUP_V2 = ("memory.max", "memory.current", ("inactive_file", "active_file"))
 CGROUP_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -60,6 +63,35 @@ def _free_in(folder: Path, files: tuple[str, str, tuple[str, str]]) -> int | Non
             used -= sum(int(stat.get(key, 0)) for key in cached)
         return max(0, allowed - max(0, used))
     return None
+
+
+@contextmanager
+def explain_full_disk(folder: Path, next_step: str) -> Iterator[None]:
+    """Say in one sentence that the disk is full, instead of what each library makes of it.
+
+    Args:
+        folder: a folder on that disk; the message names it and the room there.
+        next_step: how the message ends, such as "then try again".
+
+    Raises:
+        DiskFullError: a write failed for want of room.
+    """
+    try:
+        yield
+    except Exception as error:  # torch and safetensors raise their own kinds, with the reason as text
+        if not _is_full(error):
+            raise
+        raise DiskFullError(
+            f"Writing failed for want of room: {format_bytes(shutil.disk_usage(folder).free)} are free in {folder}. Free some "
+            f"space or raise the limit on file sizes (ulimit -f), {next_step}"
+        ) from error
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    text = str(error).lower()
+    return any(reason in text for reason in ("no space left", "file too large", "quota exceeded", "unexpected pos"))
 
 
 def device_name() -> str:

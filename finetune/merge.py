@@ -3,24 +3,29 @@
 Two comparisons on held-out prompts decide. `exact`: the merged model against the adapter over the same unquantised base;
 they must agree up to the rounding of the stored weights, else the merge is wrong. `drift`: the merged model against
 the adapter over its base as it was trained, quantised or not; this is what leaving 4 bit changes, and it is bounded.
+
+One model is in memory at a time, and of the logits those of one prompt: what the adapter says waits in files until the
+merged model is there to be compared.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, GenerationConfig
 
-from finetune.artifacts import Adapter, Corpus, Model, ensure_replaceable, writing
+from finetune.artifacts import Adapter, ArtifactWriter, Corpus, Model, ensure_replaceable, writing
 from finetune.cards.model_card import model_card
 from finetune.corpus.store import read_split
 from finetune.errors import CheckFailedError, MissingStageError
-from finetune.machine import peak_bytes
+from finetune.machine import explain_full_disk, peak_bytes
 from finetune.models.chat_template import end_of_turn_ids, render_messages, render_prompt
 from finetune.models.find import base_of
 from finetune.models.load import Loaded, greedy_settings, load, load_base
@@ -92,12 +97,45 @@ class MergeResult:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a model says of the prompts: logits at every answer position, and greedy continuations."""
+    """What a model says of one prompt: logits at every token of the answer, and its own greedy continuation."""
 
-    logits: list[
-        torch.Tensor
-    ]  # one per prompt: (answer tokens, vocabulary), float16 would lose the comparison's digits
-    greedy: list[list[int]]
+    logits: torch.Tensor  # (answer tokens, vocabulary), in the precision that the model computes in
+    greedy: torch.Tensor  # (generated tokens,), empty where the prompt was not continued
+
+
+class Comparison:
+    """How far one model is from another, added up prompt by prompt, so that no logits are kept."""
+
+    def __init__(self) -> None:
+        self._largest = torch.zeros(())
+        self._gaps = self._divergences = 0.0
+        self._logits = self._tokens = self._prompts = self._same = self._generated = 0
+
+    def add(self, reference: Trace, other: Trace) -> None:
+        """Take in a prompt; KL is of `other` from `reference`."""
+        left, right = reference.logits.float(), other.logits.float()
+        gap = (left - right).abs()
+        ours, theirs = left.log_softmax(-1), right.log_softmax(-1)
+        divergence = (ours.exp() * (ours - theirs)).sum(-1)
+        self._largest = torch.maximum(self._largest, gap.max())  # unlike max(), it passes NaN on
+        self._gaps += float(gap.sum(dtype=torch.float64))
+        self._divergences += float(divergence.sum(dtype=torch.float64))
+        self._logits += gap.numel()
+        self._tokens += len(divergence)
+        self._prompts += 1
+        lengths = len(reference.greedy), len(other.greedy)
+        self._same += int((reference.greedy[: min(lengths)] == other.greedy[: min(lengths)]).sum())
+        self._generated += max(lengths)
+
+    def distance(self) -> Distance:
+        """The figures over the prompts so far."""
+        return Distance(
+            max_abs_logit_diff=float(self._largest),
+            mean_abs_logit_diff=self._gaps / self._logits,
+            mean_kl=self._divergences / self._tokens,
+            greedy_agreement=self._same / max(self._generated, 1),
+            prompts=self._prompts,
+        )
 
 
 def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None = None) -> MergeResult:
@@ -105,6 +143,7 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
 
     Raises:
         CheckFailedError: the merged model is not the adapter; nothing is left behind.
+        DiskFullError: there is no room for the model and the logits that are compared; nothing is left behind.
     """
     started = time.monotonic()
     stage = on_stage or (lambda name: None)
@@ -113,24 +152,26 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
     base = base_of(adapter, request.model)
     recipe = AdapterRecipe.model_validate(adapter.config)
     prompts = _held_out(request.corpus)
-    stage("tracing the adapter over its base as trained")
-    live = trace(load(base, recipe, adapter.path), prompts)
     plain = recipe.model_copy(update={"load_in_4bit": False})
-    with writing(request.output_dir, Model, overwrite=request.overwrite) as writer:
+    with (
+        writing(request.output_dir, Model, overwrite=request.overwrite) as writer,
+        TemporaryDirectory(dir=writer.folder) as scratch,
+        explain_full_disk(writer.folder.parent, "or choose another --output-dir"),
+    ):
+        live, unmerged = Path(scratch, "live"), Path(scratch, "unmerged")
+        stage("tracing the adapter over its base as trained")
+        store_traces(load(base, recipe, adapter.path), prompts, live)
         stage("merging onto the unquantised weights")
         loaded = load(base, plain, adapter.path)
-        unmerged = trace(loaded, prompts)
+        store_traces(loaded, prompts, unmerged)
         _save_merged(loaded, base.folder, adapter.path, writer.folder)
         del loaded
         stage("verifying the merged model")
         tokenizer = load_tokenizer(writer.folder, base)
-        merged = trace(Loaded(load_base(writer.folder, plain).eval(), tokenizer, base), prompts)
-        exact, drift = distance(unmerged, merged), distance(live, merged)
+        merged = Loaded(load_base(writer.folder, plain).eval(), tokenizer, base)
+        exact, drift = measure_distances(merged, prompts, (unmerged, live))
         _require_equal(exact, drift)
-        writer.manifest["config"] = {"onto": "original", "adapter_config": dict(adapter.config)}
-        writer.manifest["parents"] = {"adapter": {"fingerprint": adapter.fingerprint}, **adapter.manifest["parents"]}
-        writer.manifest["verification"] = {"exact": asdict(exact), "drift": asdict(drift)}
-        (writer.folder / "README.md").write_text(model_card(Model(writer.folder, writer.manifest), None), "utf-8")
+        _describe(writer, adapter, exact, drift)
     return MergeResult(
         model=request.output_dir,
         onto="original",
@@ -145,44 +186,43 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
     )
 
 
-def trace(loaded: Loaded, prompts: Sequence[Example]) -> Trace:
-    """Logits at the answers of `prompts`, and greedy continuations of the first few."""
+@torch.inference_mode()
+def trace_prompts(loaded: Loaded, prompts: Sequence[Example]) -> Iterator[Trace]:
+    """Trace a model on one prompt after the other; the first few are continued."""
     settings = greedy_settings(loaded.tokenizer, GREEDY_TOKENS)
-    logits, greedy = [], []
-    with torch.inference_mode():
-        for number, example in enumerate(prompts):
-            row = render_messages(loaded.tokenizer, example.messages)
-            ids = torch.tensor([row.ids], device=loaded.model.device)
-            at_answer = torch.tensor(row.supervised[1:], device=ids.device)
-            logits.append(loaded.model(input_ids=ids).logits[0, :-1][at_answer].float().cpu())
-            if number < GREEDY_PROMPTS:
-                prompt = torch.tensor([render_prompt(loaded.tokenizer, example.prompt)], device=ids.device)
-                output = loaded.model.generate(
-                    input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings
-                )
-                greedy.append(output[0, prompt.shape[1] :].tolist())
-    return Trace(logits, greedy)
+    for number, example in enumerate(prompts):
+        row = render_messages(loaded.tokenizer, example.messages)
+        ids = torch.tensor([row.ids], device=loaded.model.device)
+        at_answer = torch.tensor(row.supervised[1:], device=ids.device)
+        logits = loaded.model(input_ids=ids).logits[0, :-1][at_answer].cpu()
+        greedy = torch.empty(0, dtype=torch.long)
+        if number < GREEDY_PROMPTS:
+            prompt = torch.tensor([render_prompt(loaded.tokenizer, example.prompt)], device=ids.device)
+            output = loaded.model.generate(
+                input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings
+            )
+            greedy = output[0, prompt.shape[1] :].cpu()
+        yield Trace(logits, greedy)
 
 
-def distance(reference: Trace, other: Trace) -> Distance:
-    """Compare two traces of the same prompts; KL is of `other` from `reference`."""
-    gaps, divergences = [], []
-    for left, right in zip(reference.logits, other.logits, strict=True):
-        gaps.append((left - right).abs().flatten())
-        ours, theirs = left.log_softmax(-1), right.log_softmax(-1)
-        divergences.append((ours.exp() * (ours - theirs)).sum(-1))
-    same = total = 0
-    for wanted, given in zip(reference.greedy, other.greedy, strict=True):
-        total += max(len(wanted), len(given))
-        same += sum(1 for left, right in zip(wanted, given, strict=False) if left == right)
-    gap, divergence = torch.cat(gaps), torch.cat(divergences)
-    return Distance(
-        max_abs_logit_diff=float(gap.max()),
-        mean_abs_logit_diff=float(gap.mean()),
-        mean_kl=float(divergence.mean()),
-        greedy_agreement=same / max(total, 1),
-        prompts=len(reference.logits),
-    )
+def store_traces(loaded: Loaded, prompts: Sequence[Example], folder: Path) -> None:
+    """Trace a model into files, one per prompt: together they can be gigabytes."""
+    folder.mkdir()
+    for number, trace in enumerate(trace_prompts(loaded, prompts)):
+        save_file(vars(trace), _trace_file(folder, number))
+
+
+def measure_distances(loaded: Loaded, prompts: Sequence[Example], references: Sequence[Path]) -> list[Distance]:
+    """How far a model is from each of those whose traces of the same prompts are stored in the folders `references`."""
+    comparisons = [Comparison() for _ in references]
+    for number, trace in enumerate(trace_prompts(loaded, prompts)):
+        for comparison, folder in zip(comparisons, references, strict=True):
+            comparison.add(Trace(**load_file(_trace_file(folder, number))), trace)
+    return [comparison.distance() for comparison in comparisons]
+
+
+def _trace_file(folder: Path, number: int) -> Path:
+    return folder / f"{number}.safetensors"
 
 
 def _save_merged(loaded: Loaded, base_folder: Path, adapter_folder: Path, out: Path) -> None:
@@ -215,6 +255,13 @@ def _held_out(corpus: Path | None) -> list[Example]:
         Example(f"bundled-{number}", (Message("user", question), Message("assistant", answer)), "qa")
         for number, (question, answer) in enumerate(BUNDLED_PROMPTS)
     ]
+
+
+def _describe(writer: ArtifactWriter, adapter: Adapter, exact: Distance, drift: Distance) -> None:
+    writer.manifest["config"] = {"onto": "original", "adapter_config": dict(adapter.config)}
+    writer.manifest["parents"] = {"adapter": {"fingerprint": adapter.fingerprint}, **adapter.manifest["parents"]}
+    writer.manifest["verification"] = {"exact": asdict(exact), "drift": asdict(drift)}
+    (writer.folder / "README.md").write_text(model_card(Model(writer.folder, writer.manifest), None), "utf-8")
 
 
 def _require_equal(exact: Distance, drift: Distance) -> None:

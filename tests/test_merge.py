@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import gc
+import json
+import math
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraModel
+from torch.nn.modules.module import register_module_forward_hook
 
+from finetune import merge
 from finetune.artifacts import Adapter, Model
 from finetune.errors import CheckFailedError
-from finetune.merge import MergeRequest, MergeResult, Trace, distance, merge_adapter
+from finetune.merge import Comparison, Distance, MergeRequest, MergeResult, Trace, merge_adapter
 from finetune.models.load import load_merged
+from finetune.records import Example
+
+from .command import Command
+from .conftest import chat
+from .corpora import write_corpus
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +75,89 @@ def test_wrong_merge_is_not_handed_out(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_logits_in_memory_do_not_grow_with_the_prompts(
+    tiny_adapter: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge, "GREEDY_PROMPTS", 1)
+    monkeypatch.setattr(merge, "GREEDY_TOKENS", 2)
+    vocabulary = json.loads((tiny_model / "config.json").read_text("utf-8"))["vocab_size"]
+    peaks = []
+    for rows in (3, 12):
+        examples = [
+            Example(f"row-{number}", chat("What is inflation?", "Prices rose."), "qa") for number in range(rows)
+        ]
+        corpus = write_corpus(tmp_path / f"corpus-{rows}", {"test": examples}).path
+        peaks.append(peak_of_logits(MergeRequest(tiny_adapter, tmp_path / f"model-{rows}", corpus), vocabulary))
+    assert peaks[0] == peaks[1] > 0
+
+
+def peak_of_logits(request: MergeRequest, vocabulary: int) -> int:
+    """The most bytes of logits that were in memory whenever a model had computed some while merging."""
+    found = []
+
+    def measure(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(module, torch.nn.Linear) and module.out_features == vocabulary:
+            found.append(bytes_of_logits(vocabulary))
+
+    with register_module_forward_hook(measure):
+        merge_adapter(request)
+    return max(found)
+
+
+def bytes_of_logits(vocabulary: int) -> int:
+    """Of the tensors in memory that could be logits: no parameters, and a multiple of the vocabulary in size."""
+    tensors = [one for one in gc.get_objects() if type(one) is torch.Tensor]
+    return sum(one.nbytes for one in tensors if one.is_floating_point() and one.numel() % vocabulary == 0)
+
+
+def test_full_disk_leaves_nothing_and_says_so(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    smaller_than_a_trace = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (1000, 1000))
+    arguments = ("merge", tiny_adapter, "--corpus", tiny_corpus, "--output-dir", "model")
+    limited = Command(*arguments, cwd=tmp_path, before=smaller_than_a_trace)
+    assert limited.wait() == 1, limited.stderr
+    error = limited.stderr.strip().splitlines()[-1]
+    assert "Writing failed for want of room" in error
+    assert error.endswith("or choose another --output-dir")
+    assert list(tmp_path.iterdir()) == []
+
+
+def compare(*pairs: tuple[Trace, Trace]) -> Distance:
+    comparison = Comparison()
+    for left, right in pairs:
+        comparison.add(left, right)
+    return comparison.distance()
+
+
+def logits_only(logits: torch.Tensor) -> Trace:
+    return Trace(logits, torch.empty(0, dtype=torch.long))
+
+
+def test_figures_added_up_are_those_of_all_prompts_at_once() -> None:
+    torch.manual_seed(0)
+    left, right = 5 * torch.randn(40, 300), 5 * torch.randn(40, 300)
+    parts = [(logits_only(one), logits_only(two)) for one, two in zip(left.split(9), right.split(9), strict=True)]
+    found = compare(*parts)
+    gap, ours, theirs = (left - right).abs(), left.log_softmax(-1), right.log_softmax(-1)
+    assert found.prompts == len(parts)
+    assert found.max_abs_logit_diff == float(gap.max())
+    assert found.mean_abs_logit_diff == pytest.approx(float(gap.mean()), rel=1e-6)
+    assert found.mean_kl == pytest.approx(float((ours.exp() * (ours - theirs)).sum(-1).mean()), rel=1e-6)
+
+
 def test_distance_sees_a_difference() -> None:
-    left = Trace([torch.tensor([[1.0, 2.0, 3.0]])], [[1, 2, 3]])
-    right = Trace([torch.tensor([[3.0, 2.0, 1.0]])], [[1, 5]])
-    far = distance(left, right)
+    left = Trace(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([1, 2, 3]))
+    right = Trace(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([1, 5]))
+    far = compare((left, right))
     assert far.max_abs_logit_diff == 2.0
     assert far.greedy_agreement == pytest.approx(1 / 3)
     p, q = torch.tensor([1.0, 2.0, 3.0]).softmax(0), torch.tensor([3.0, 2.0, 1.0]).softmax(0)
     assert far.mean_kl == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-5)
-    assert distance(left, left).mean_kl == pytest.approx(0, abs=1e-7)
+    assert compare((left, left)).mean_kl == pytest.approx(0, abs=1e-7)
+
+
+def test_broken_logits_of_one_prompt_show_in_every_figure() -> None:
+    whole, broken = logits_only(torch.ones(2, 3)), logits_only(torch.tensor([[1.0, math.nan, 1.0]]))
+    far = compare((whole, whole), (broken, broken), (whole, whole))
+    assert math.isnan(far.max_abs_logit_diff)
+    assert math.isnan(far.mean_abs_logit_diff)
+    assert math.isnan(far.mean_kl)

@@ -18,7 +18,7 @@ from finetune.artifacts import Adapter, ArtifactWriter, Corpus, ensure_replaceab
 from finetune.cards.model_card import model_card
 from finetune.corpus.store import read_split
 from finetune.errors import InputError, SlmtuneError
-from finetune.machine import give_back, peak_bytes
+from finetune.machine import explain_full_disk, give_back, peak_bytes
 from finetune.models.find import BaseModel, find_base
 from finetune.models.load import load_base
 from finetune.models.tokenizer import load_tokenizer
@@ -27,7 +27,7 @@ from finetune.recipe import AdapterRecipe
 from finetune.records import Example
 from finetune.train.batches.rows import Rows, render_rows
 from finetune.train.checkpoints.checkpoint import Checkpoints, folder_of, list_checkpoints, step_of
-from finetune.train.checkpoints.disk import explain_full_disk
+from finetune.train.checkpoints.disk import THEN_RESUME
 from finetune.train.checkpoints.lock import lock_folder
 from finetune.train.checkpoints.resume import complete_lineage, find_finished, find_start, lineage_of, refuse_unfinished
 from finetune.train.fit_memory import fit_memory
@@ -62,7 +62,10 @@ def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) 
             return TrainResult(out, **adapter.manifest["result"])
         if not request.resume and not request.overwrite:
             refuse_unfinished(folder, request.resume_command)
-        with writing(out, Adapter, overwrite=request.overwrite) as writer, explain_full_disk(folder.parent):
+        with (
+            writing(out, Adapter, overwrite=request.overwrite) as writer,
+            explain_full_disk(folder.parent, THEN_RESUME),
+        ):
             outcome = _fit(request, given, lineage, writer.folder, on_step)
             result = _result(out, outcome, time.monotonic() - started + outcome.seconds_before)
             _describe(writer, lineage, result)

@@ -16,11 +16,12 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
 from finetune.errors import EvaluationStoppedError, InputError, TrainingDivergedError
+from finetune.machine import explain_full_disk
 from finetune.recipe import AdapterRecipe
 from finetune.train.arguments import lora_config, trainer_arguments
 from finetune.train.batches.collate import NumberedRows, PaddedBatches
 from finetune.train.checkpoints.checkpoint import JOURNAL, PROGRESS, STATE, WEIGHTS, Checkpoints
-from finetune.train.checkpoints.disk import explain_full_disk, make_room
+from finetune.train.checkpoints.disk import THEN_RESUME, make_room
 from finetune.train.fast.loss import summed_loss
 from finetune.train.fast.swiglu import replace_swiglu_blocks
 from finetune.train.fast.trial import choose_batches
@@ -216,7 +217,7 @@ class SupervisedTrainer(SFTTrainer):
         """Write a checkpoint of the last step."""
         step = self.state.global_step
         make_room(self.checkpoints, step, self.trainable_weights)
-        with explain_full_disk(self.checkpoints.folder):
+        with explain_full_disk(self.checkpoints.folder, THEN_RESUME):
             self.checkpoints.write(step, self._write_state)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from finetune.errors import DiskFullError, InputError
@@ -15,7 +12,7 @@ from finetune.train.checkpoints.checkpoint import Checkpoints
 WEIGHT_BYTES, MOMENT_BYTES = 4, 8  # float32; AdamW keeps two float32 moments per weight, its 8-bit form fewer
 CHECKPOINT_REST = 1 << 20  # random state, Trainer state, journal
 ADAPTER_REST = 40 << 20  # tokenizer (Gemma's, the largest, has 34 MB), chat template, card, picture
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+THEN_RESUME = "then go on with --resume"
 
 
 def checkpoint_bytes(trainable: int) -> int:
@@ -56,28 +53,3 @@ def make_room(checkpoints: Checkpoints, step: int, trainable: int) -> None:
             f"There is no room for the checkpoint of step {step}: {format_bytes(free)} are free in {checkpoints.folder.parent} "
             f"and {format_bytes(needed)} are needed. Free some space, then go on with: {checkpoints.resume_command}"
         )
-
-
-@contextmanager
-def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Say in one sentence that the disk is full, instead of what each library makes of it.
-
-    Raises:
-        DiskFullError: a write failed for want of room.
-    """
-    try:
-        yield
-    except Exception as error:  # torch and safetensors raise their own kinds, with the reason as text
-        if not _is_full(error):
-            raise
-        raise DiskFullError(
-            f"Writing failed for want of room: {format_bytes(shutil.disk_usage(folder).free)} are free in {folder}. Free some "
-            "space, or raise the limit on file sizes (ulimit -f), then go on with --resume"
-        ) from error
-
-
-def _is_full(error: Exception) -> bool:
-    if isinstance(error, OSError) and error.errno in FULL:
-        return True
-    text = str(error).lower()
-    return any(reason in text for reason in ("no space left", "file too large", "quota exceeded", "unexpected pos"))
