@@ -16,7 +16,6 @@ def as_json(
     """What report.json holds: figures and lineage, no text of any row."""
     return {
         "tasks": dict(tasks),
-        "forgetting": None,
         "split": manifest["config"]["split"],
         "parents": manifest["parents"],
         "libraries": manifest["libraries"],

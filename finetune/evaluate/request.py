@@ -49,4 +49,3 @@ class EvalResult:
     tasks: dict[str, TaskScore]
     seconds: float
     peak_memory_bytes: int
-    forgetting: None = None  # the general-ability probe is not part of this version

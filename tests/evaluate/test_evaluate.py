@@ -41,6 +41,7 @@ def test_report_verifies_and_holds_the_contract(result: EvalResult, tiny_adapter
     report = EvalReport.open(result.report.parent)
     assert report.manifest["parents"]["adapter"]["fingerprint"] == Adapter.open(tiny_adapter).fingerprint
     data = json.loads((report.path / "report.json").read_text("utf-8"))
+    assert None not in data.values()  # a key that nothing computes looks done
     assert {"n", "metric", "majority", "base", "adapter", "delta", "ci95", "p_value"} <= set(data["tasks"]["news"])
     samples = [json.loads(line) for line in (report.path / "samples.jsonl").read_text("utf-8").splitlines()]
     assert len(samples) == sum(task.n for task in result.tasks.values())
