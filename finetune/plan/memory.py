@@ -98,7 +98,7 @@ def estimate(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) 
     backward = batch.tokens * shape.passing * word
     if packed:  # the widest layer's weights, unpacked for a product
         backward += max(linear.weights for linear in shape.linears) * word
-    # The head runs between forward and backward pass: what counts is the larger of its needs and those of the latter.
+    # The head runs between forward and backward pass: the larger of the two needs counts.
     logits = max(0, head_bytes(shape, batch, word) - backward)
     overhead = CONTEXT if device.kind == "gpu" else PROCESS + int(FRAGMENTED * kept)
     return Breakdown(

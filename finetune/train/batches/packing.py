@@ -35,7 +35,7 @@ class Suffixes:
     start: int
     lengths: tuple[int, ...]
     gather: Tensor  # (rows * longest,) positions in the packed sequence; padding repeats a row's last token
-    real: Tensor  # (tokens,) which of those are no padding
+    real: Tensor  # (tokens,) the positions in it that are not padding
 
     @property
     def end(self) -> int:
@@ -103,15 +103,15 @@ def _targets(row: Row) -> NDArray[np.int64]:
 
 
 def _group_by_prefix(rows: Sequence[Row]) -> list[tuple[int, list[int]]]:
-    """Divide rows into groups with a common prefix, so that the fewest tokens remain: (shared tokens, rows).
+    """Divide rows into groups with a common prefix so that the fewest tokens remain: (shared tokens, rows).
 
-    Sorted rows with a common prefix are neighbours, so the best division is found by going through them once and
-    looking back (dynamic programming).
+    In sorted order, rows with a common prefix are neighbours, so one pass of dynamic programming finds the best
+    division.
     """
     order = sorted(range(len(rows)), key=lambda row: rows[row].tokens.astype(">u4").tobytes())
     shareable = [rows[row].shareable for row in order]
     neighbours = [rows[a].count_common_prefix(rows[b]) for a, b in pairwise(order)]
-    saved, cut = [0], [0]  # by the best division of the first n rows: tokens, and where its last group begins
+    saved, cut = [0], [0]  # for the best division of the first n rows: tokens saved, start of the last group
     prefixes = [0]
     for end in range(1, len(order) + 1):
         common, best = shareable[end - 1], (saved[end - 1], end - 1, 0)

@@ -45,7 +45,7 @@ def choose_batches(model: Any, padded: PaddedBatches, *, packing: bool, share: b
     if bool((found - expected).abs() <= TOLERANCE.get(model.dtype, 3e-2) * expected.abs()):
         return packed
     model.set_attn_implementation(PLAIN)
-    log.warning("This model computes a different loss for packed rows than for single rows, so batches are padded: slower, but exact.")
+    log.warning("This model's loss differs for packed and single rows, so batches are padded: slower, but exact.")
     return padded
 
 
