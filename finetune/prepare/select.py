@@ -103,7 +103,7 @@ def _assign_splits(inputs: Inputs, table: RowTable) -> str:
     if rule is not None:
         starts = assign_by_time(table, parse_ratio(request.split_ratio), rule.starts)
         days = "/".join(datetime.fromtimestamp(start, UTC).isoformat() for start in starts)
-        return f"Rows are placed by time: {rule.column}={days}, the moments from which rows are validation and test."
+        return f"Rows are split by time: {rule.column}={days}, the timestamps from which rows are validation and test."
     if request.stratify:
         return "Each label has its exact share in every split, in the order of a hash of the group or question."
     assign_by_hash(table, shares)
