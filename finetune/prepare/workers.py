@@ -19,9 +19,9 @@ from finetune.errors import SlmtuneError
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Rows have no cycles: looking for some after every 700 new objects took a sixth of a worker's time.
+# Rows have no reference cycles: searching for some after every 700 new objects took a sixth of a worker's time.
 GARBAGE = 200_000
-WAITING = 3  # items per worker that may wait for it: enough to keep it busy, few enough to stay small
+WAITING = 3  # items queued per worker: enough to keep it busy, few enough to save memory
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:

@@ -193,9 +193,9 @@ def merge_indexes(indexes: Iterable[EvalIndex]) -> EvalIndex:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not sets:
         raise InputError(
-            f"Two eval sets are called {twice[0]}. Give one of the two files another name, or name it once"
+            f"Two eval sets are called {twice[0]}. Rename one of the files, or list it only once"
             if twice
-            else "There is no eval set to compare with. Give one with --decontaminate FILE"
+            else "There is no eval set to compare with. Pass one with --decontaminate FILE"
         )
     offsets = np.cumsum([0, *(len(part.ids) for part in parts)])
     ids = tuple(name for part in parts for name in part.ids)

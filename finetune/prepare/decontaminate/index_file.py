@@ -1,4 +1,4 @@
-"""Named number arrays in one file, in NumPy's npz layout: the same bytes every time, and safe to read from anybody."""
+"""Named arrays of numbers in one npz file: reproducible bytes, and safe to read from untrusted sources."""
 
 from __future__ import annotations
 

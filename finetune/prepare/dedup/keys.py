@@ -1,4 +1,4 @@
-"""What a row is recognised by: digests of its question and its answer, and the text that near-duplicates share."""
+"""The keys of a row: digests of its question and answer, and the text that is compared for near-duplicates."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Columns = npt.NDArray[np.unsignedinteger]
 
 # Kept rows remembered per bucket, in order of rank. Only buckets for the words of a template, which thousands of
 # different rows share, would hold more; a near-duplicate of one of those rows also shares other buckets with it. So a
-# row is compared with at most (bands × PIVOTS) others, and time is linear in the number of rows, however similar they are.
+# row is compared with at most (bands × PIVOTS) others, and time is linear in the number of rows in every case.
 PIVOTS = 8
 _NARROWEST = 4  # columns per band: with fewer, dissimilar rows share bands
 _SLICE = 1 << 12  # rows at a time: 4 MiB if a column takes 8 bytes
@@ -47,15 +47,15 @@ def near_duplicates(
         rank: (rows,) lower is better.
         threshold: values from 0.76 find every pair; see `_bands` for what lower values miss.
     """
-    signatures = np.asarray(signatures)  # a memory map's own indexing is slow
+    signatures = np.asarray(signatures)  # indexing a memory map is slow
     rows, columns = signatures.shape
     agreeing = math.ceil(threshold * columns - 1e-9)
-    order = np.argsort(rank, kind="stable")  # from here on a row is known by its position in this order
+    order = np.argsort(rank, kind="stable")  # from here on, rows are identified by their position in it
     buckets, leader = _buckets(signatures, guards, order, _bands(columns, agreeing))
-    leads = leader == np.arange(rows)  # nothing before these shares a bucket with them: they are kept
+    leads = leader == np.arange(rows)  # no earlier row shares a bucket with these: they are kept
     keeper = np.full(rows, -1, np.int64)
 
-    # Most repeats share their buckets with nothing but the row they repeat: all these at once.
+    # Most repeats share buckets only with the row that they repeat: handle all of these at once.
     led = np.flatnonzero(~leads & leads[leader])
     led = led[_agreement(signatures, guards, order[led], order[leader[led]]) >= agreeing]
     keeper[order[led]] = order[leader[led]]
