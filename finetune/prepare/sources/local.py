@@ -1,4 +1,4 @@
-"""Files of a source on this machine: what a path, a folder, a pattern or an archive stands for."""
+"""Finds the files of a source on this machine: from a path, a folder, a glob or an archive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finetune.prepare.formats.readers import READERS
 from finetune.prepare.sources.remote import NO_DATA
 from finetune.prepare.splits.shares import WORDS, named_split
 
-# Files about a folder rather than of it; named alone, they are read.
+# Files about a folder rather than part of its data; they are read only if named explicitly.
 ABOUT = re.compile(r"(?:readme|licen[cs]e|changelog|changes|notice|attribution|authors|contributing)\b", re.I)
 
 log = logging.getLogger(__name__)
