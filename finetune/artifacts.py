@@ -258,7 +258,9 @@ def make_folder(path: Path) -> None:
 
 def remove_leftovers(out: Path) -> None:
     """Remove the folders that killed processes left next to `out`; no other process may be writing there."""
-    endings = ["tmp", "old"] if out.exists() else ["tmp"]  # after a kill while replacing, the old one may be all there is
+    endings = (
+        ["tmp", "old"] if out.exists() else ["tmp"]
+    )  # after a kill while replacing, the old one may be all there is
     for ending in endings:
         for folder in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}.{ending}"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -279,7 +281,9 @@ def _verified_manifest(path: Path, kind: str, command: str) -> dict[str, Any]:
     if manifest["kind"] != kind:
         raise ArtifactError(f"{path} holds a {manifest['kind']}, not a {kind}")
     if (version := manifest.get("schema_version")) != SCHEMA_VERSION:
-        raise ArtifactError(f"{path / MANIFEST} has schema version {version}; this version of slmtune reads {SCHEMA_VERSION}")
+        raise ArtifactError(
+            f"{path / MANIFEST} has schema version {version}; this version of slmtune reads {SCHEMA_VERSION}"
+        )
     if manifest.get("fingerprint") != fingerprint_of(manifest):
         raise ArtifactError(
             f"{path} is damaged: {MANIFEST} was edited after it was written. Make it again with: {command}"

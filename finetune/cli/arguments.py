@@ -55,7 +55,9 @@ def read_key(path: Path) -> str:
         return path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise InputError(f"The API key in {path} cannot be read ({reason}). Write a long random string to that file") from None
+        raise InputError(
+            f"The API key in {path} cannot be read ({reason}). Write a long random string to that file"
+        ) from None
 
 
 def read_device(gpu: str | None, memory: str | None) -> Device | None:

@@ -32,7 +32,9 @@ def cli() -> None:
     PrepareOptions,
     after={
         "columns": click.option(
-            "--group-by", metavar="COLUMN", help="Keep rows with the same value in this column (a patient, a ticker) in one split."
+            "--group-by",
+            metavar="COLUMN",
+            help="Keep rows with the same value in this column (a patient, a ticker) in one split.",
         )
     },
 )
@@ -164,7 +166,11 @@ def evaluate_command(
 @cli.command()
 @click.argument("adapter", required=False, type=options.PATH)
 @options.workspace
-@click.option("--corpus", type=options.PATH, help="Corpus whose held-out rows are the prompts of the comparison, instead of the workspace's.")
+@click.option(
+    "--corpus",
+    type=options.PATH,
+    help="Corpus whose held-out rows are the prompts of the comparison, instead of the workspace's.",
+)
 @options.base_model
 @options.output_dir
 @options.overwrite

@@ -70,7 +70,12 @@ def count_words(example: Example) -> tuple[int, int]:
 
 
 def measure_rows(
-    examples: Iterable[Example], measure: LengthFunction, *, rows: int, unit: Literal["tokens", "words"], tokenizer: str | None
+    examples: Iterable[Example],
+    measure: LengthFunction,
+    *,
+    rows: int,
+    unit: Literal["tokens", "words"],
+    tokenizer: str | None,
 ) -> Lengths | None:
     """Measure every example; None if there are no examples. Keeps one count per distinct length, but no rows."""
     lengths: Counter[int] = Counter()

@@ -1,4 +1,5 @@
 """Writes and reads a Corpus: a Hub data set repository of Parquet files, a card and the list of dropped rows."""
+
 from __future__ import annotations
 
 from collections import Counter

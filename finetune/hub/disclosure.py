@@ -14,7 +14,9 @@ from finetune.errors import CheckFailedError
 # Data formats only. A pickle or a script runs code on the reader's machine.
 SHAREABLE = {".safetensors", ".json", ".jsonl", ".md", ".parquet", ".html", ".png", ".jinja", ".txt", ".model"}
 SHAREABLE_NAMES = {"LICENSE", "NOTICE"}
-PICKLE = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04")  # a pickle of protocol 2 to 5, or a zip file as written by torch.save
+PICKLE = re.compile(
+    rb"\x80[\x02-\x05]|PK\x03\x04"
+)  # a pickle of protocol 2 to 5, or a zip file as written by torch.save
 
 # Vocabularies contain all kinds of fragments; they come from the base model.
 VOCABULARIES = {"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"}

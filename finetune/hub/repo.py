@@ -57,4 +57,6 @@ def check_repo_id(repo_id: str) -> None:
     except ValueError:
         valid = False
     if not valid:
-        raise InputError(f"{repo_id!r} is not a valid repository name. Write it as NAMESPACE/NAME, such as you/health-adapter")
+        raise InputError(
+            f"{repo_id!r} is not a valid repository name. Write it as NAMESPACE/NAME, such as you/health-adapter"
+        )

@@ -1,4 +1,5 @@
 """Downloads model repositories of the Hub as folders in its cache."""
+
 from __future__ import annotations
 
 import json

@@ -79,7 +79,9 @@ def find_base(name: str, revision: str | None = None, *, need: Need = Need.WEIGH
     if is_default and (converted := pypi_wheel.cached_folder()) is not None:
         return _base(hub_id, converted, pypi_wheel.REQUIREMENT, need)
     if not fetch:
-        raise OfflineError(f"The {need.name.lower()} of {name} is not on this machine. Download it with: --model {name}")
+        raise OfflineError(
+            f"The {need.name.lower()} of {name} is not on this machine. Download it with: --model {name}"
+        )
     try:
         downloaded = download_snapshot(hub_id, revision, need, known=PRESETS)
     except (OfflineError, HubError):

@@ -41,7 +41,9 @@ def eval_items(source: Source, request: PrepareRequest, domain: Domain | None) -
     any_found = False
     for part in survey([source], request, domain, Drops("fail")):
         if part.shape is None:
-            raise InputError(f"{part.file.shown} is a document. An eval set must be a file of rows, such as JSON Lines or CSV")
+            raise InputError(
+                f"{part.file.shown} is a document. An eval set must be a file of rows, such as JSON Lines or CSV"
+            )
         for row in read_rows(part.file):
             item = _item(part, row) if isinstance(row, Row) else None
             if item is not None:

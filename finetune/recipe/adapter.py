@@ -46,16 +46,23 @@ class AdapterRecipe(Strict):
         "all-linear", description="Modules that get LoRA matrices: all-linear, or a comma-separated list of names."
     )
     learning_rate: float | None = Field(
-        None, gt=0, lt=1, description="Peak learning rate; by default 1e-3 for models below 200 M parameters, else 2e-4."
+        None,
+        gt=0,
+        lt=1,
+        description="Peak learning rate; by default 1e-3 for models below 200 M parameters, else 2e-4.",
     )
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = Field(
         "cosine", description="Shape of the learning rate after warm-up."
     )
-    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the steps during which the learning rate rises.")
+    warmup_ratio: float = Field(
+        0.05, ge=0, lt=1, description="Share of the steps during which the learning rate rises."
+    )
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     num_train_epochs: float = Field(3.0, gt=0, description="Passes over the training split.")
-    max_steps: int | None = Field(None, gt=0, description="Stop after N optimizer steps; overrides the number of epochs.")
+    max_steps: int | None = Field(
+        None, gt=0, description="Stop after N optimizer steps; overrides the number of epochs."
+    )
     per_device_train_batch_size: int = Field(8, gt=0, description="Rows per forward pass.")
     gradient_accumulation_steps: int = Field(1, gt=0, description="Forward passes per optimizer step.")
     max_length: int = Field(
@@ -71,7 +78,9 @@ class AdapterRecipe(Strict):
         True,
         description="Concatenate the rows of a batch instead of padding them; a prefix they share is computed once.",
     )
-    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass: less memory, about 20 % slower.")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, about 20 % slower."
+    )
     eval_steps: int | None = Field(
         None, ge=0, description="Measure held-out loss every N steps; 0: never; by default, at the end."
     )

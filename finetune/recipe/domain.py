@@ -19,7 +19,9 @@ class TaskRecipe(Strict):
     """How a row becomes a question: the type of task, its prompt and, for classification, its choices."""
 
     task: Task
-    prompt: str = Field(description="Jinja file, relative to the recipe; it sees the row's mapped columns and `choices`.")
+    prompt: str = Field(
+        description="Jinja file, relative to the recipe; it sees the row's mapped columns and `choices`."
+    )
     system: str | None = Field(
         None, description="System message for every row of the task; {choices} is replaced with the list of choices."
     )
@@ -45,7 +47,9 @@ class SourceRecipe(Strict):
     """Where rows come from and what their columns mean."""
 
     id: str
-    uri: str = Field(description="A path or glob relative to the recipe, or hf://datasets/ID[@revision][:config][:split].")
+    uri: str = Field(
+        description="A path or glob relative to the recipe, or hf://datasets/ID[@revision][:config][:split]."
+    )
     license: str
     task: str = Field(description="A key of the recipe's tasks.")
     map: dict[str, str] = Field(
@@ -67,7 +71,9 @@ class SourceRecipe(Strict):
         default=None, description="File, relative to the recipe, with the ids of the official test set."
     )
     drop_unanswered: bool = Field(False, description="Drop rows without an answer instead of stopping at the first.")
-    noncommercial: bool = Field(False, description="Whether the licence forbids commercial use; read only with --accept-noncommercial.")
+    noncommercial: bool = Field(
+        False, description="Whether the licence forbids commercial use; read only with --accept-noncommercial."
+    )
     default: bool = Field(True, description="Whether the source is read without --include.")
 
     @field_validator("labels", mode="before")
@@ -85,7 +91,9 @@ class EvalRecipe(Strict):
     """An eval set, stored as hashes, whose items no row may contain."""
 
     id: str
-    index: str = Field(description="File, relative to the recipe, made with examples/index_eval_set.py; contains no text.")
+    index: str = Field(
+        description="File, relative to the recipe, made with examples/index_eval_set.py; contains no text."
+    )
     license: str
     source: str = Field(
         description="Where to find the set itself, for readers: hf://datasets/ID[@revision][:config][:split]."
@@ -99,7 +107,9 @@ class DomainRecipe(Strict):
     title: str
     description: str
     caution: str = Field(description="A one-sentence warning that every card and README repeats.")
-    languages: tuple[str, ...] = Field((), description="Rows in other languages are dropped; empty: all languages are kept.")
+    languages: tuple[str, ...] = Field(
+        (), description="Rows in other languages are dropped; empty: all languages are kept."
+    )
     tasks: dict[str, TaskRecipe]
     sources: tuple[SourceRecipe, ...]
     sample: tuple[SourceRecipe, ...]

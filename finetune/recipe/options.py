@@ -57,7 +57,10 @@ class PrepareOptions:
         768, "Split long texts into chunks of at most N tokens.", ge=32
     )
     language: str | None = option(
-        None, "Keep only rows in these languages, such as en,de; or any.", metavar="CODES", value="the recipe's, else any"
+        None,
+        "Keep only rows in these languages, such as en,de; or any.",
+        metavar="CODES",
+        value="the recipe's, else any",
     )
     quality: bool = option(True, "Drop rows without content or full of repetition.")
     split_ratio: str | None = option(
@@ -66,7 +69,9 @@ class PrepareOptions:
     split_by_time: str | None = option(
         None, "Split by date: the newest rows become test, the next newest validation.", metavar="COLUMN[=FROM/FROM]"
     )
-    stratify: bool = option(False, "Give each label its exact share in every split; rows added later may move old ones.")
+    stratify: bool = option(
+        False, "Give each label its exact share in every split; rows added later may move old ones."
+    )
     limit: int | None = option(None, "Keep at most N rows per source and split.", ge=1)
     seed: int = option(SEED, "Seed for the split and for the rows that --limit keeps.", ge=0)
     dedup: bool = option(True, "Drop exact and near-duplicates of other rows.")

@@ -101,7 +101,9 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Remember the signal; the base class would raise it again at the end."""
         if self.stopped_by and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._engine.close)  # deferred: the signal may interrupt the holder of a lock
+            self._loop.call_soon_threadsafe(
+                self._engine.close
+            )  # deferred: the signal may interrupt the holder of a lock
         self.stopped_by = self.stopped_by or sig
         self.should_exit = True
 

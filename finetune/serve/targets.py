@@ -76,7 +76,9 @@ def _open_adapters(
             loaded.tokenizer.chat_template,
             loaded.tokenizer.get_vocab(),
         ):
-            raise InputError(f"{name} and {adapters[0][0]} have different tokenizers or chat templates. Serve them separately")
+            raise InputError(
+                f"{name} and {adapters[0][0]} have different tokenizers or chat templates. Serve them separately"
+            )
         attach_adapter(loaded.model, adapter.path, inner[name])
     served = [Served(name, inner[name], base_ids[0]) for name, _ in adapters]
     return Engine(loaded, [*served, *(Served(name) for name in base_ids)])

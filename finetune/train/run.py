@@ -201,7 +201,12 @@ def _report_last_checkpoint(folder: Path, request: TrainRequest) -> Iterator[Non
         raise
     except BaseException:
         if kept := list_checkpoints(folder):
-            log.warning("The last checkpoint is step %d in %s. Resume with: %s", step_of(kept[0]), folder, request.resume_command)
+            log.warning(
+                "The last checkpoint is step %d in %s. Resume with: %s",
+                step_of(kept[0]),
+                folder,
+                request.resume_command,
+            )
         raise
 
 

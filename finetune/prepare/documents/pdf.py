@@ -44,7 +44,9 @@ def read(data: bytes, shown: str) -> Document:
         file = pdfium.PdfDocument(data)
     except pdfium.PdfiumError as error:
         if "assword" in str(error) or "ecurity" in str(error):
-            raise Unusable("encrypted_pdf", "it needs a password. Save it without one, or skip it with --on-error skip") from None
+            raise Unusable(
+                "encrypted_pdf", "it needs a password. Save it without one, or skip it with --on-error skip"
+            ) from None
         raise Unusable("damaged_pdf", "it is not a PDF file, or is damaged. Save or copy it again") from None
     try:
         title = file.get_metadata_value("Title")
@@ -73,7 +75,9 @@ def _pages(file: pdfium.PdfDocument) -> list[list[Piece]]:
         if size > MAX_TEXT:
             raise Unusable("too_large", f"it has more than {MAX_TEXT // 2**20} MiB of text. Split it")
         if time.monotonic() > end:
-            raise Unusable("slow_pdf", f"reading it takes more than {MAX_SECONDS:.0f} s. Split it, or print it to a new PDF")
+            raise Unusable(
+                "slow_pdf", f"reading it takes more than {MAX_SECONDS:.0f} s. Split it, or print it to a new PDF"
+            )
     return pages
 
 
@@ -82,7 +86,7 @@ def _without_text(file: pdfium.PdfDocument) -> Unusable:
         True for number in range(len(file)) for _ in file[number].get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE])
     )
     if pictures:
-        return Unusable("scanned_pdf", "its pages are pictures without text. Run optical character recognition on it first")
+        return Unusable("scanned_pdf", "its pages are pictures without text. Run text recognition (OCR) on it first")
     return Unusable("no_text", "the document has no text. Skip it with --on-error skip")
 
 
@@ -96,7 +100,7 @@ def _check_letters(pages: Sequence[Sequence[Piece]]) -> None:
             )
     if odd > letters:
         raise Unusable(
-            "unreadable_pdf", "its fonts do not say which letters they show. Run optical character recognition on it"
+            "unreadable_pdf", "its fonts do not say which letters they show. Run text recognition (OCR) on it"
         )
 
 

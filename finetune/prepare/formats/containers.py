@@ -167,7 +167,9 @@ def _check_size(shown: str, unpacked: int, packed: int) -> None:
 
 def _check_archive(path: Path, entries: Sequence[zipfile.ZipInfo], size: int) -> None:
     if len(entries) > MAX_MEMBERS:
-        raise InputError(f"{path} has {len(entries):,} members, more than {MAX_MEMBERS:,}. Unpack it and pass the folder")
+        raise InputError(
+            f"{path} has {len(entries):,} members, more than {MAX_MEMBERS:,}. Unpack it and pass the folder"
+        )
     seen: set[str] = set()
     for entry in entries:
         _check_entry(path, entry)

@@ -99,9 +99,7 @@ def _as_row(number: int, value: object) -> Row | BadRow:
     if isinstance(value, dict):
         return Row(number, value)
     kind = {list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
-    return BadRow(
-        number, "no_object", f"the row is {kind}, not an object with named fields. Write one object per row"
-    )
+    return BadRow(number, "no_object", f"the row is {kind}, not an object with named fields. Write one object per row")
 
 
 def read_json(file: DataFile) -> Iterator[Lines | Rows]:

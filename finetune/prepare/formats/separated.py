@@ -115,9 +115,7 @@ def _header(file: DataFile, cells: list[str]) -> list[str]:
 def _csv_row(line: int, names: list[str], cells: list[str]) -> Row | BadRow:
     surplus = any(cell.strip() for cell in cells[len(names) :])
     if surplus or len(cells) < len(names):
-        problem = (
-            f"the row has {len(cells)} cells, the header {len(names)}. Put cells that contain separators in double quotes"
-        )
+        problem = f"the row has {len(cells)} cells, the header {len(names)}. Put cells that contain separators in double quotes"
         return BadRow(line, "broken_csv", problem)
     return Row(line, {name: cell for name, cell in zip(names, cells, strict=False) if name})
 

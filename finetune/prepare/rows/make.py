@@ -164,7 +164,9 @@ def _timestamp(job: Job, row: Row) -> float | None:
         return None
     timestamp = parse_timestamp(optional_text(map_columns(row.values, {"time": job.time_column}), "time"))
     if timestamp is None:
-        raise Unusable("no_time", f"the column {job.time_column!r} does not contain a date. Write dates like 2024-12-31")
+        raise Unusable(
+            "no_time", f"the column {job.time_column!r} does not contain a date. Write dates like 2024-12-31"
+        )
     return timestamp
 
 

@@ -43,7 +43,9 @@ def download(url: str) -> Path:
     if is_offline():
         if target.is_file():
             return target
-        raise OfflineError(f"{shown} is not in the cache, and the network is forbidden (--offline). Run once without --offline")
+        raise OfflineError(
+            f"{shown} is not in the cache, and the network is forbidden (--offline). Run once without --offline"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with write_aside(target) as staging:
         _copy(url, shown, staging)
@@ -73,7 +75,9 @@ def _copy_web(url: str, shown: str, target: Path) -> None:
         if answer.status_code in {404, 410}:
             raise FileNotFoundError
         if answer.is_error:
-            raise InputError(f"{shown} answered with status {answer.status_code}. Check the URL and your permission to read it")
+            raise InputError(
+                f"{shown} answered with status {answer.status_code}. Check the URL and your permission to read it"
+            )
         for data in answer.iter_bytes(CHUNK):
             out.write(data)
 
@@ -85,5 +89,9 @@ def _copy_remote(url: str, shown: str, target: Path) -> None:
         with fsspec.open(url, "rb") as source, target.open("wb") as out:
             shutil.copyfileobj(source, out, CHUNK)
     except (ImportError, ValueError) as error:
-        hint = " Install the missing libraries with: pip install 'slmtune[remote]'" if isinstance(error, ImportError) else ""
+        hint = (
+            " Install the missing libraries with: pip install 'slmtune[remote]'"
+            if isinstance(error, ImportError)
+            else ""
+        )
         raise InputError(f"{shown} cannot be read: slmtune downloads from https://, s3:// and gs://.{hint}") from None

@@ -81,9 +81,7 @@ def assign_by_time(table: RowTable, share: Shares, starts: tuple[float, float] |
         starts = tuple(float(ordered[min(int(cut * len(ordered)), len(ordered) - 1)]) for cut in cuts)  # type: ignore[assignment]
         assert starts is not None
         if len(ordered) and ordered[0] == starts[1]:
-            raise InputError(
-                "--split-by-time: all rows have the same timestamp. Choose another column"
-            )
+            raise InputError("--split-by-time: all rows have the same timestamp. Choose another column")
     table.split[rows] = np.select([times >= starts[1], times >= starts[0]], [TEST, VALIDATION], TRAIN)
     table.split[table.split == OPEN] = TRAIN
     return starts

@@ -59,4 +59,6 @@ def _lock(handle: int, out: Path) -> None:
         os.close(handle)
         raise OutputInUseError(out, process) from None
     except OSError as error:
-        log.warning("%s does not support locks (%s): make sure that no second run writes there.", out.parent, error.strerror)
+        log.warning(
+            "%s does not support locks (%s): make sure that no second run writes there.", out.parent, error.strerror
+        )
