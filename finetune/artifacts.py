@@ -1,7 +1,7 @@
 """The artifacts on disk: a folder with a `manifest.json`, written whole or not at all, verified when opened.
 
 An artifact is built in a sibling folder, its files are fsynced, the manifest is written last and the folder is renamed
-into place; so a folder with a valid manifest is complete. The manifest holds no host name, user name or absolute path.
+into place, so a folder with a valid manifest is complete. The manifest holds no host name, user name or absolute path.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LIBRARIES = (
     "safetensors",
     "tokenizers",
 )
-UNHASHED = {MANIFEST, "README.md"}  # a card may be edited by hand; everything else is under checksum
+UNHASHED = {MANIFEST, "README.md"}  # a card may be edited by hand; all other files have a checksum
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Artifact:
         """Read and verify the artifact at `path`.
 
         Raises:
-            MissingStageError: nothing is there; names `command`, the one that makes it.
-            ArtifactError: a file is missing, changed or of another kind; names the file.
+            MissingStageError: `path` does not exist; names `command`, which makes it.
+            ArtifactError: the artifact is of another kind, or a file is missing or changed; names the file.
         """
         path = Path(path)
         if not path.is_dir() or not any(path.iterdir()):
@@ -81,7 +81,7 @@ class Artifact:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The resolved configuration that the artifact was made with."""
+        """The complete configuration that the artifact was made with."""
         config: Mapping[str, Any] = self.manifest["config"]
         return config
 
@@ -93,7 +93,7 @@ class Corpus(Artifact):
     made_by = "slmtune prepare --domain DOMAIN"
 
     def files(self, split: Split) -> tuple[Path, ...]:
-        """The Parquet files of a split in order; none where the split is empty."""
+        """The Parquet files of a split, in order; none if the split is empty."""
         return tuple(sorted((self.path / "data").glob(f"{split}-*.parquet")))
 
     @property
@@ -124,25 +124,25 @@ class EvalReport(Artifact):
 
 
 def open_any(path: Path, kinds: Sequence[type[Artifact]]) -> Artifact:
-    """Open and verify an artifact that may be of any of `kinds`.
+    """Open and verify an artifact of any of `kinds`.
 
     Raises:
-        ArtifactError: it is damaged, of another kind, or none.
+        ArtifactError: it is damaged, of another kind or not an artifact.
     """
     manifest = read_manifest(path)
-    wanted = f"Give one of: {', '.join(kind.kind for kind in kinds)}"
+    expected = f"Give one of: {', '.join(kind.kind for kind in kinds)}"
     if manifest is None:
-        raise ArtifactError(f"{path} holds nothing that slmtune made: it has no {MANIFEST}. {wanted}")
+        raise ArtifactError(f"{path} is not an artifact of slmtune: it has no {MANIFEST}. {expected}")
     if not manifest:
         raise ArtifactError(f"{path} is damaged: {MANIFEST} cannot be read")
     for kind in kinds:
         if kind.kind == manifest["kind"]:
             return kind.open(path)
-    raise ArtifactError(f"{path} is of the kind {manifest['kind']!r}. {wanted}")
+    raise ArtifactError(f"{path} is an artifact of kind {manifest['kind']!r}. {expected}")
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What the manifest in a folder says, not verified: None without one, empty where it cannot be read."""
+    """The manifest in a folder, unverified: None if there is none, empty if it cannot be read."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     except OSError:
@@ -155,10 +155,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def writing(out: Path, kind: type[Artifact], *, overwrite: bool) -> Iterator[ArtifactWriter]:
-    """Build an artifact in a sibling folder and rename it to `out` when the block ends without an error.
+    """Build an artifact in a sibling folder and rename it to `out` if the block ends without an error.
 
     Raises:
-        OutputExistsError: `out` holds something and `overwrite` is false.
+        OutputExistsError: `out` is not empty and `overwrite` is false.
         InputError: the parent folder cannot be written.
     """
     out = Path(os.path.abspath(out))
@@ -172,10 +172,10 @@ def writing(out: Path, kind: type[Artifact], *, overwrite: bool) -> Iterator[Art
 
 @contextmanager
 def write_aside(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """Hand out a name beside `path` for a file or folder, which is renamed to `path` if the block ends without an error.
+    """Yield a temporary path next to `path` and rename it to `path` if the block ends without an error.
 
-    What was at `path` stays until then, and what a failed block wrote is removed. `sync` makes the renaming survive a
-    power cut; the files in a folder are the caller's to flush.
+    What is at `path` stays there until then, and whatever a failed block wrote is removed. `sync` makes the renaming
+    survive a power failure; flushing the files of a folder is up to the caller.
     """
     staging = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
@@ -183,7 +183,7 @@ def write_aside(path: Path, *, sync: bool = False) -> Iterator[Path]:
         if sync:
             fsync(staging)
         old = staging.with_suffix(".old")
-        if path.is_dir():  # one with files cannot be renamed over
+        if path.is_dir():  # a rename cannot replace a folder with files
             os.replace(path, old)
         os.replace(staging, path)
         if sync:
@@ -196,7 +196,7 @@ def write_aside(path: Path, *, sync: bool = False) -> Iterator[Path]:
 
 
 class ArtifactWriter:
-    """Collects what the manifest says; the files themselves are written to `folder` by the caller."""
+    """Collects the contents of the manifest; the caller writes the files themselves to `folder`."""
 
     def __init__(self, folder: Path, kind: type[Artifact]) -> None:
         self.folder = folder
@@ -225,11 +225,11 @@ class ArtifactWriter:
 
 
 def ensure_replaceable(out: Path, *, overwrite: bool) -> None:
-    """Refuse an output that exists, unless it may be replaced and is ours to replace.
+    """Refuse an output that exists, unless it may be replaced and was made by slmtune.
 
     Raises:
-        OutputExistsError: `out` holds something and `overwrite` is false.
-        InputError: `overwrite` is set, but `out` is no artifact: it might be the user's own folder.
+        OutputExistsError: `out` is not empty and `overwrite` is false.
+        InputError: `overwrite` is set, but `out` is not an artifact: it might be the user's own folder.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -237,15 +237,15 @@ def ensure_replaceable(out: Path, *, overwrite: bool) -> None:
         raise OutputExistsError(out)
     if not (out / MANIFEST).is_file():
         raise InputError(
-            f"{out} was not made by slmtune, so --overwrite does not touch it. Remove it or choose another --output-dir"
+            f"{out} was not made by slmtune, so --overwrite does not replace it. Remove it, or choose another --output-dir"
         )
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents.
+    """Create a folder and its parents.
 
     Raises:
-        InputError: it cannot be made; names the folder and the reason.
+        InputError: it cannot be created; names the folder and the reason.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -257,8 +257,10 @@ def make_folder(path: Path) -> None:
 
 
 def remove_leftovers(out: Path) -> None:
-    """Remove the folders that killed processes left beside `out`; the caller has to know that no process writes there."""
-    endings = ["tmp", "old"] if out.exists() else ["tmp"]  # killed while replacing, the old one may be all there is
+    """Remove the folders that killed processes left next to `out`; no other process may be writing there."""
+    endings = (
+        ["tmp", "old"] if out.exists() else ["tmp"]
+    )  # after a kill while replacing, the old one may be all there is
     for ending in endings:
         for folder in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}.{ending}"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -279,7 +281,9 @@ def _verified_manifest(path: Path, kind: str, command: str) -> dict[str, Any]:
     if manifest["kind"] != kind:
         raise ArtifactError(f"{path} holds a {manifest['kind']}, not a {kind}")
     if (version := manifest.get("schema_version")) != SCHEMA_VERSION:
-        raise ArtifactError(f"{path / MANIFEST} has schema version {version}; this slmtune reads {SCHEMA_VERSION}")
+        raise ArtifactError(
+            f"{path / MANIFEST} has schema version {version}; this version of slmtune reads {SCHEMA_VERSION}"
+        )
     if manifest.get("fingerprint") != fingerprint_of(manifest):
         raise ArtifactError(
             f"{path} is damaged: {MANIFEST} was edited after it was written. Make it again with: {command}"
@@ -288,7 +292,7 @@ def _verified_manifest(path: Path, kind: str, command: str) -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """Installed versions of the libraries that decide a result, read from metadata without importing them."""
+    """Installed versions of the libraries that affect results, read from metadata without importing them."""
     versions = {}
     for name in LIBRARIES:
         try:
@@ -316,7 +320,7 @@ def sha256_of(path: Path) -> str:
 
 
 def fsync(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

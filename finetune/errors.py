@@ -1,30 +1,30 @@
-"""What can go wrong, as classes; each carries the exit code that the command line ends with.
+"""The errors that slmtune reports, as classes; each carries the exit code of the command line.
 
     SlmtuneError                 1  something failed while running
-    ├── PortInUseError           1  the address is taken
-    ├── QueueFullError           1  the server has as many requests waiting as it keeps
-    ├── EngineStoppedError       1  generation ended before its answer: shutting down, or the worker died
-    ├── HubError                 1  the Hub refused or could not be reached
+    ├── PortInUseError           1  the address is in use
+    ├── QueueFullError           1  the server's queue of waiting requests is full
+    ├── EngineStoppedError       1  generation ended without an answer: the server is shutting down, or its worker died
+    ├── HubError                 1  the Hub refused a request or could not be reached
     ├── TrainingDivergedError    1  the loss or a gradient is not finite
-    ├── DiskFullError            1  there is no room for what must be written
-    ├── StoppedError           130  a signal ended the work in order; 143 where it was SIGTERM
-    ├── InputError               2  what the user gave cannot be used
-    │   ├── ConfigError          2  every configuration problem at once
-    │   ├── UnplannedModelError  2  the memory of this family of models cannot be told
-    │   ├── UnknownNameError     2  a domain, model or key that does not exist; suggests the nearest
+    ├── DiskFullError            1  the disk has no space for the output
+    ├── StoppedError           130  a signal stopped the work in an orderly way; 143 if it was SIGTERM
+    ├── InputError               2  an argument, file or setting cannot be used
+    │   ├── ConfigError          2  all configuration problems at once
+    │   ├── UnplannedModelError  2  memory use is unknown for this model family
+    │   ├── UnknownNameError     2  a domain, model or key that does not exist; suggests the closest one
     │   ├── RecordError          2  a row of a source cannot be used; names file and line
     │   ├── MissingStageError    2  an earlier stage has not run; names the command
-    │   ├── OutputExistsError    2  the output is there already
-    │   ├── OutputInUseError     2  another process is writing there
-    │   ├── ArtifactError        2  an artifact is damaged or is not one
-    │   ├── BaseModelError       2  an adapter and a base model do not belong together
-    │   ├── ContextLengthError   2  prompt and answer do not fit the model's context
-    │   └── OfflineError         2  a file is not cached and the Hub may not or cannot be asked
-    └── CheckFailedError         3  a verification said no
+    │   ├── OutputExistsError    2  the output already exists
+    │   ├── OutputInUseError     2  another process is writing the output
+    │   ├── ArtifactError        2  a folder is damaged or is not an artifact
+    │   ├── BaseModelError       2  an adapter does not belong to the base model
+    │   ├── ContextLengthError   2  prompt and answer do not fit in the model's context
+    │   └── OfflineError         2  a file is not cached, and the Hub may not be used or cannot be reached
+    └── CheckFailedError         3  a check failed
 
-    Unusable                        a row or a document that `prepare` counts or reports as a RecordError: no user meets it
+    Unusable                        a row or document that `prepare` counts or reports as a RecordError; internal
 
-Messages are one paragraph: what, where, what to do. They never contain the text of a row.
+A message is one paragraph: what went wrong, where, and how to fix it. It never contains the text of a row.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ EXIT_FAILURE, EXIT_INPUT, EXIT_CHECK = 1, 2, 3
 
 
 class SlmtuneError(Exception):
-    """Anything that slmtune itself reports."""
+    """Base class of the errors that slmtune reports."""
 
     exit_code = EXIT_FAILURE
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Errors travel from worker processes as they are, whatever their constructors take."""
+        """Let errors return unchanged from worker processes, whatever their constructors take."""
         return _rebuild, (type(self), str(self), self.__dict__)
 
 
@@ -56,27 +56,27 @@ def _rebuild(kind: type[SlmtuneError], message: str, state: dict[str, Any]) -> S
 
 
 class PortInUseError(SlmtuneError):
-    """The server cannot have its address."""
+    """The address of the server is in use."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(
-            f"Port {port} on {host} is in use. Stop the program that holds it, or choose another: --port 0"
+            f"Port {port} on {host} is in use. Stop the program that uses it, or let slmtune choose a free port: --port 0"
         )
 
 
 class QueueFullError(SlmtuneError):
-    """The server has as many requests waiting as it keeps."""
+    """The server's queue of waiting requests is full."""
 
     def __init__(self, waiting: int) -> None:
-        super().__init__(f"{waiting} requests are waiting already. Try again later")
+        super().__init__(f"The queue is full: {waiting} requests are waiting. Try again later")
 
 
 class EngineStoppedError(SlmtuneError):
-    """Generation ended before its answer: the server shuts down, or its worker died."""
+    """Generation ended without an answer: the server is shutting down, or its worker died."""
 
 
 class HubError(SlmtuneError):
-    """The Hub refused a request, or no answer came."""
+    """The Hub refused a request or did not answer."""
 
 
 class TrainingDivergedError(SlmtuneError):
@@ -84,11 +84,11 @@ class TrainingDivergedError(SlmtuneError):
 
 
 class DiskFullError(SlmtuneError):
-    """There is no room for what must be written."""
+    """The disk has no space for the output."""
 
 
 class StoppedError(SlmtuneError):
-    """A signal ended the work in order: what was done is kept. The exit code is 128 + the signal, as shells have it."""
+    """A signal stopped the work, and its results so far are kept. The exit code is 128 + the signal, as in shells."""
 
     exit_code = 128 + signal.SIGINT
 
@@ -98,7 +98,7 @@ class StoppedError(SlmtuneError):
 
 
 class InputError(SlmtuneError):
-    """What the user gave cannot be used."""
+    """An argument, file or setting cannot be used."""
 
     exit_code = EXIT_INPUT
 
@@ -112,11 +112,11 @@ class ConfigError(InputError):
 
 
 class UnplannedModelError(InputError):
-    """A model of a family whose memory cannot be told from its configuration."""
+    """A model of a family whose memory use cannot be planned from its configuration."""
 
 
 class UnknownNameError(InputError):
-    """A name that does not exist; the nearest existing one is suggested."""
+    """A name that does not exist; the message suggests the closest one that does."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = sorted(known)
@@ -125,7 +125,7 @@ class UnknownNameError(InputError):
 
 
 class RecordError(InputError):
-    """A row that cannot be used; `where` is `file:line` and the text of the row is never repeated."""
+    """A row that cannot be used; `where` is `file:line`, and the message never repeats the text of the row."""
 
     def __init__(self, where: str, problem: str) -> None:
         self.where = where
@@ -140,14 +140,14 @@ class MissingStageError(InputError):
 
 
 class OutputExistsError(InputError):
-    """The output folder is there already and may not be replaced."""
+    """The output folder already exists and may not be replaced."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} exists already. Choose another --output-dir, or replace it with --overwrite")
+        super().__init__(f"{path} already exists. Choose another --output-dir, or replace it with --overwrite")
 
 
 class OutputInUseError(InputError):
-    """Another process is writing to the output; named by its id where that is known."""
+    """Another process is writing to the output; the message names its id if it is known."""
 
     def __init__(self, path: Path, process: str) -> None:
         super().__init__(
@@ -157,50 +157,50 @@ class OutputInUseError(InputError):
 
 
 class ArtifactError(InputError):
-    """A folder is not a complete artifact of the wanted kind."""
+    """A folder is not a complete artifact of the expected kind."""
 
 
 class BaseModelError(InputError):
-    """An adapter belongs to another base model than the one given."""
+    """An adapter was trained on a base model other than the one given."""
 
 
 class ContextLengthError(InputError):
-    """Prompt and answer do not fit the model's context; all three are counted in tokens."""
+    """Prompt and answer do not fit in the model's context; all three lengths are in tokens."""
 
     def __init__(self, prompt: int, answer: int, context: int) -> None:
         super().__init__(
-            f"The prompt has {prompt} tokens and up to {answer} are asked for, but the model's context holds {context}. "
+            f"The prompt has {prompt} tokens and the answer may have up to {answer}, but the context holds {context}. "
             "Shorten the prompt or lower max_tokens"
         )
 
 
 class OfflineError(InputError):
-    """A Hub file is needed, is not in the cache, and cannot be fetched."""
+    """A file of the Hub is needed but is neither cached nor downloadable."""
 
 
 class CheckFailedError(SlmtuneError):
-    """A verification ran and its answer is no."""
+    """A verification ran and failed."""
 
     exit_code = EXIT_CHECK
 
 
 class Unusable(Exception):
-    """A row or a document that cannot be used; `reason` is the word that counts are kept under. Never holds the row's text."""
+    """A row or document that cannot be used; `reason` is the key it is counted under. Never contains the row's text."""
 
     def __init__(self, reason: str, problem: str) -> None:
         self.reason = reason
-        super().__init__(reason, problem)  # both, so that it can come back from a worker process
+        super().__init__(reason, problem)  # both, so that the error survives the way back from a worker process
 
     def __str__(self) -> str:
         return str(self.args[1])
 
 
 class EvaluationStoppedError(Exception):
-    """A signal came during an evaluation between two steps; never leaves finetune.train."""
+    """A signal arrived during an evaluation between two steps; never leaves finetune.train."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence that suggests the nearest of `known`, or lists them all where none is near; empty if none is known."""
+    """A sentence that suggests the closest of `known`, or lists them all if none is close; empty if none is known."""
     known = list(known)
     if not known:
         return ""

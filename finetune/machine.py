@@ -1,4 +1,4 @@
-"""What this machine has: memory in all and free, room on the disk, where models run, and bytes as people write them."""
+"""The memory, disk space and device of this machine, and byte counts in the form that people write."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def free_memory() -> int:
-    """Bytes of main memory that a new process can have, within the limits of the containers that this one runs in."""
+    """Bytes of main memory available to a new process, within the limits of the containers that this one runs in."""
     import psutil  # here: `slmtune --help` imports this module
 
     limits = (_free_in(folder, CGROUP_V2) for folder in _own_cgroups("", CGROUPS))
@@ -37,9 +37,9 @@ def free_memory() -> int:
 
 
 def _own_cgroups(controller: str, root: Path) -> Iterator[Path]:
-    """The folder of this process's cgroup and those above it: each may have a limit.
+    """The folder of this process's cgroup and its parents: each may have a limit.
 
-    Inside a container the path may be the host's and not exist here; the root is then the container's own.
+    Inside a container, the path may be the host's and not exist here; the root is then the container's own.
     """
     with suppress(OSError):
         for line in OWN_CGROUPS.read_text("utf-8").splitlines():
@@ -52,11 +52,11 @@ def _own_cgroups(controller: str, root: Path) -> Iterator[Path]:
 def _free_in(folder: Path, files: tuple[str, str, tuple[str, str]]) -> int | None:
     """Bytes between a cgroup's use and its limit; None without a limit.
 
-    The use counts the page cache, which a large download or data set fills up to the limit, and which the kernel gives
-    back on demand: pages of files on the LRU lists are what it reclaims first (admin-guide/cgroup-v2.rst, memory.stat).
+    The use includes the page cache, which a large download or data set fills up to the limit and which the kernel frees
+    on demand: it reclaims file pages on the LRU lists first (admin-guide/cgroup-v2.rst, memory.stat).
     """
     limit, current, cached = files
-    with suppress(OSError, ValueError):  # the root has no limit, and "max" is no number
+    with suppress(OSError, ValueError):  # the root has no limit, and "max" is not a number
         allowed, used = int((folder / limit).read_text()), int((folder / current).read_text())
         with suppress(OSError, ValueError):
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
@@ -67,22 +67,22 @@ def _free_in(folder: Path, files: tuple[str, str, tuple[str, str]]) -> int | Non
 
 @contextmanager
 def explain_full_disk(folder: Path, next_step: str) -> Iterator[None]:
-    """Say in one sentence that the disk is full, instead of what each library makes of it.
+    """Report a full disk in one sentence, whichever library runs into it.
 
     Args:
         folder: a folder on that disk; the message names it and the room there.
         next_step: how the message ends, such as "then try again".
 
     Raises:
-        DiskFullError: a write failed for want of room.
+        DiskFullError: a write failed for lack of space.
     """
     try:
         yield
-    except Exception as error:  # torch and safetensors raise their own kinds, with the reason as text
+    except Exception as error:  # torch and safetensors raise errors of their own, with the reason as text
         if not _is_full(error):
             raise
         raise DiskFullError(
-            f"Writing failed for want of room: {format_bytes(shutil.disk_usage(folder).free)} are free in {folder}. Free some "
+            f"Writing failed for lack of space: {format_bytes(shutil.disk_usage(folder).free)} are free in {folder}. Free some "
             f"space or raise the limit on file sizes (ulimit -f), {next_step}"
         ) from error
 
@@ -102,7 +102,7 @@ def device_name() -> str:
 
 
 def peak_bytes() -> int:
-    """The most memory used so far, in bytes: on the GPU where there is one, else resident memory of this process."""
+    """Peak memory so far, in bytes: on the GPU if there is one, else the resident memory of this process."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
@@ -111,7 +111,7 @@ def peak_bytes() -> int:
 
 
 def give_back() -> None:
-    """Return freed memory to the operating system, where the C library can: loading leaves hundreds of megabytes."""
+    """Return freed memory to the operating system if the C library can: loading leaves hundreds of megabytes."""
     gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc; musl has none
@@ -120,12 +120,12 @@ def give_back() -> None:
 
 
 def cache_folder() -> Path:
-    """The folder that slmtune keeps between runs, in the user's cache."""
+    """The folder in the user's cache that slmtune keeps between runs."""
     return platformdirs.user_cache_path("slmtune")
 
 
 def format_bytes(count: float) -> str:
-    """Bytes in the largest unit that keeps a digit before the point, as 1.9 GiB."""
+    """Bytes in the largest unit that leaves a non-zero digit before the point, such as 1.9 GiB."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"
@@ -134,12 +134,12 @@ def format_bytes(count: float) -> str:
 
 
 def read_size(text: str) -> int:
-    """Bytes of a size such as 8GiB, 500 MB or 12g; the units are powers of 1,024.
+    """Parse a size such as 8GiB, 500 MB or 12g into bytes; the units are powers of 1,024.
 
     Raises:
-        InputError: it is none.
+        InputError: `text` is not a size.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
     if found is None or float(found[1]) == 0:
-        raise InputError(f"{text!r} is no size of memory. Write it as 8GiB or 500MiB")
+        raise InputError(f"{text!r} is not a memory size. Write it like 8GiB or 500MiB")
     return int(float(found[1]) * UNITS[found[2].upper()])

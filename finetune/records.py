@@ -1,4 +1,4 @@
-"""The records that pass between the stages of preparation: frozen, slotted, standard library only."""
+"""The records that pass between the stages of preparation: frozen, slotted and based on the standard library alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of a corpus: a conversation whose last turn is the assistant's, and what is known about it.
+    """One row of a corpus: a conversation whose last turn is the assistant's, and its metadata.
 
     A row of continued pretraining (`task == "text"`) is a single assistant message.
     """
@@ -63,7 +63,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a reader gets out of a file that is no table of rows: a page, a leaflet, a book."""
+    """The contents of a file that is not a table of rows: a page, a leaflet, a book."""
 
     title: str | None
     sections: tuple[Section, ...]
@@ -71,7 +71,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """A row that a step of preparation removed: which, where, why. Never the text."""
+    """A row that a step of preparation dropped: which, where and why. Never its text."""
 
     id: str
     step: str

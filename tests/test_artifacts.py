@@ -46,7 +46,7 @@ def test_a_manifest_that_cannot_be_used_is_damage(tmp_path: Path, text: str) -> 
 
 def test_a_folder_without_a_manifest_is_no_artifact(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) is None
-    with pytest.raises(ArtifactError, match="nothing that slmtune made"):
+    with pytest.raises(ArtifactError, match="not an artifact of slmtune"):
         open_any(tmp_path, (Adapter,))
 
 

@@ -1,1 +1,1 @@
-"""What describes an artifact to people: cards in Markdown, pages in HTML."""
+"""Descriptions of artifacts for people: cards in Markdown, pages in HTML."""

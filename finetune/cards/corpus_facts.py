@@ -1,4 +1,4 @@
-"""What the card and the page say of a corpus: counts, names and ids, on purpose without a field for a row's text."""
+"""The facts on the card and the page of a corpus: counts, names and ids, deliberately without any text of rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ K = TypeVar("K", str, tuple[str, str])
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """Where rows come from, and how many of those that were `read` were `kept`; `shape` is what they were read as."""
+    """The origin of rows, how many were `read` and `kept`, and the `shape` they were read as."""
 
     id: str
     uri: str
@@ -24,7 +24,7 @@ class SourceFacts:
 
 @dataclass(frozen=True, slots=True)
 class ComparedSet:
-    """An eval set that the rows were compared with."""
+    """An eval set with which the rows were compared."""
 
     name: str
     items: int
@@ -32,7 +32,7 @@ class ComparedSet:
 
 @dataclass(frozen=True, slots=True)
 class NamedHit:
-    """A row that gives away a field of an eval set's item, by their ids; `overlap` is a share from 0 to 1."""
+    """A row that contains a field of an eval item, identified by their ids; `overlap` is a share from 0 to 1."""
 
     row: str
     eval_set: str
@@ -46,22 +46,22 @@ class CorpusFacts:
     """All facts about a corpus.
 
     Args:
-        title: the corpus's name.
+        title: the name of the corpus.
         splits: split -> rows.
         by_task: task -> rows.
-        labels: source -> label -> rows, of the sources that have labels.
-        words_histogram: (upper bound in words, included; rows), ascending.
+        labels: source -> label -> rows, for sources with labels.
+        words_histogram: (upper bound in words, inclusive; rows), ascending.
         dropped: (step, reason, rows).
-        clusters: rows in a cluster of near-duplicates -> clusters of that size; None where none were looked for.
-        hits: matches with an eval set.
-        sources: where the rows come from.
-        license: the corpus's, the strictest of its sources.
+        clusters: size of a cluster of near-duplicates in rows -> clusters of that size; None: not searched for.
+        hits: matches with eval sets.
+        sources: the origin of the rows.
+        license: the licence of the corpus, the strictest among its sources.
         notes: further sentences.
-        split_rule: a sentence that says how a row came to its split.
-        disjoint: a sentence that says what the splits do not share, once that was checked.
-        eval_sets: what the corpus was compared with; empty: with nothing; None: not told.
-        scrubbed: kind of identifier -> how many were replaced; None where none were looked for.
-        boilerplate: n-grams shared with an eval set that did not count because many documents have them.
+        split_rule: a sentence that says how rows were assigned to splits.
+        disjoint: a sentence that says what the splits do not share, if that was checked.
+        eval_sets: the eval sets that the corpus was compared with; empty: none; None: unknown.
+        scrubbed: kind of identifier -> number of replacements; None: not searched for.
+        boilerplate: number of n-grams shared with an eval set that did not count because many documents contain them.
     """
 
     title: str
@@ -88,29 +88,29 @@ class CorpusFacts:
 
     @property
     def left_out(self) -> int:
-        """Rows that some step dropped."""
+        """Number of dropped rows."""
         return sum(rows for _, _, rows in self.dropped)
 
     @property
     def dropped_by_reason(self) -> dict[str, int]:
-        """Rows that some step dropped, by the word for why."""
+        """Number of dropped rows, by reason."""
         return {reason: rows for _, reason, rows in self.dropped}
 
     @property
     def clustered(self) -> int:
-        """Kept rows that others nearly repeated."""
+        """Number of kept rows that have near-duplicates."""
         return sum((self.clusters or {}).values())
 
     def matched(self, eval_set: str) -> int:
-        """Rows that gave away something of an eval set."""
+        """Number of rows that contain an item of an eval set."""
         return len({hit.row for hit in self.hits if hit.eval_set == eval_set})
 
     @property
     def contaminated(self) -> int:
-        """Rows that gave away something of any eval set."""
+        """Number of rows that contain an item of any eval set."""
         return len({hit.row for hit in self.hits})
 
 
 def by_size(counts: Mapping[K, int]) -> dict[K, int]:
-    """The counts in order, the largest first."""
+    """The counts, sorted by size in descending order."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -1,4 +1,4 @@
-"""A corpus as one page for people: figures and bars, no script, nothing fetched, and no text of any row."""
+"""The page of a corpus: figures and bars, without scripts, external resources or any text of rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from finetune.cards.corpus_facts import CorpusFacts, by_size
 from finetune.cards.templating import ENVIRONMENT
 
-NAMED_LABELS, LABEL_LENGTH = 100, 80  # of a source; of a label: a longer one is rather a text than a name
+NAMED_LABELS, LABEL_LENGTH = 100, 80  # labels named per source; longest name
 LISTED_HITS = 500
 OPEN = 2**30  # words; a bin that ends here or above has no end
 CLUSTER_BOUNDS = (2, 3, 4, 5, 10, 20, 50, 100)  # rows; larger clusters share the last bar
@@ -16,7 +16,7 @@ CLUSTER_BOUNDS = (2, 3, 4, 5, 10, 20, 50, 100)  # rows; larger clusters share th
 
 @dataclass(frozen=True)
 class Bar:
-    """A line of a bar chart: a number, its share of all numbers, and the bar's length from 0 to 100."""
+    """A line of a bar chart: a count, its share of the total, and the length of the bar from 0 to 100."""
 
     name: str
     count: int
@@ -25,9 +25,9 @@ class Bar:
 
 
 def corpus_page(facts: CorpusFacts) -> str:
-    """The page as HTML; the same facts give the same bytes, in whatever order their mappings are.
+    """The page as HTML; the same facts give the same bytes, whatever the order of their mappings.
 
-    Labels are shown by name only where they are names: at most `NAMED_LABELS` of a source, none over `LABEL_LENGTH`.
+    Labels are shown by name only if they are names: at most `NAMED_LABELS` per source, none above `LABEL_LENGTH`.
     """
     return ENVIRONMENT.get_template("corpus.html.jinja").render(
         facts=facts,
@@ -54,7 +54,7 @@ def _bars(counts: Mapping[str, int]) -> list[Bar]:
 
 
 def _label_bars(labels: Mapping[str, int]) -> list[Bar]:
-    """The most frequent labels, and what is left of them in a line without a bar, so that the lines still add up."""
+    """The most frequent labels, and one line without a bar for the others, so that the lines add up."""
     total = sum(labels.values())
     short = by_size({label: rows for label, rows in labels.items() if len(label) <= LABEL_LENGTH})
     named = dict(list(short.items())[:NAMED_LABELS])
@@ -64,7 +64,7 @@ def _label_bars(labels: Mapping[str, int]) -> list[Bar]:
 
 
 def _ranges(histogram: Sequence[tuple[int, int]]) -> dict[str, int]:
-    """Upper bounds as ranges, from 0 on."""
+    """Turn upper bounds into ranges, starting at 0."""
     ranges: dict[str, int] = {}
     low = 0
     for high, rows in sorted(histogram):
@@ -75,7 +75,7 @@ def _ranges(histogram: Sequence[tuple[int, int]]) -> dict[str, int]:
 
 
 def _cluster_sizes(clusters: Mapping[int, int]) -> dict[str, int]:
-    """Clusters by their size; a cluster has two rows at least."""
+    """Number of clusters by size; a cluster has at least two rows."""
     sizes: dict[str, int] = {}
     low = 2
     for high in (*CLUSTER_BOUNDS, OPEN):

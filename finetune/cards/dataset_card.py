@@ -1,4 +1,4 @@
-"""The text of a corpus's data set card: what is in it, where it came from, what was left out."""
+"""The data set card of a corpus: its contents, its sources and what was left out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\|<[`"})
 
 
 def card_text(domain: Domain | None, facts: CorpusFacts) -> str:
-    """The card without its metadata. It holds no text of any row."""
+    """The card without its metadata. It contains no text of rows."""
     environment = ENVIRONMENT.overlay(keep_trailing_newline=True, finalize=_cell)
     clusters = {size: count for size, count in (facts.clusters or {}).items() if size > 1}
     return environment.get_template("dataset_card.md.jinja").render(
@@ -31,9 +31,9 @@ def card_text(domain: Domain | None, facts: CorpusFacts) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Text that is what it says in Markdown: it cannot break out of a table, nor become a link or HTML.
+    """Escape text for Markdown: it cannot break out of a table or become a link or HTML.
 
-    Only what a recipe says is Markdown itself.
+    Only text from a recipe is Markdown itself.
     """
     is_markdown = hasattr(value, "__html__")
     return " ".join(value.split()).translate(SPECIAL) if isinstance(value, str) and not is_markdown else value

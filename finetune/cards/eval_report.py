@@ -1,4 +1,4 @@
-"""The evaluation as a file for machines and one for people."""
+"""The evaluation as one file for programs and one for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ METRIC_NAMES = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "macro_f1"
 def as_json(
     tasks: Mapping[str, Mapping[str, Any]], manifest: Mapping[str, Any], seconds: float, peak_memory_bytes: int
 ) -> dict[str, Any]:
-    """What report.json holds: figures and lineage, no text of any row."""
+    """The contents of report.json: figures and lineage, without any text of rows."""
     return {
         "tasks": dict(tasks),
         "split": manifest["config"]["split"],
@@ -27,6 +27,6 @@ def as_json(
 
 
 def as_html(data: Mapping[str, Any], adapter: Mapping[str, Any]) -> str:
-    """One self-contained page: table, bars with intervals, lineage; no script and nothing fetched."""
+    """One self-contained page: table, bars with intervals and lineage, without scripts or external resources."""
     template = ENVIRONMENT.get_template("report.html.jinja")
     return template.render(report=data, adapter=adapter, metric_names=METRIC_NAMES)

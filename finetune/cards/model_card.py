@@ -1,4 +1,4 @@
-"""Model cards: what the Hub shows of an adapter or a merged model, written from its manifest and its evaluation."""
+"""Model cards: the page of an adapter or merged model on the Hub, written from its manifest and its evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finetune.cards.model_facts import Subject, cell
 from finetune.cards.templating import ENVIRONMENT
 from finetune.recipe import domain_names, load_domain
 
-PLACEHOLDER = "NAMESPACE/NAME"  # until a push says where the card will be read
+PLACEHOLDER = "NAMESPACE/NAME"  # until a push determines the repository
 CAUTION = "Not tested for any use that matters: check what it says before you rely on it."
 HUB_METRICS = {  # our name -> the Hub's metric id, name of the variant
     "accuracy": ("accuracy", "Accuracy"),
@@ -36,9 +36,9 @@ def model_card(
     repo_id: str | None = None,
     is_public: Callable[[str], bool] = lambda _: True,
 ) -> str:
-    """The README.md of an adapter (or of the model that it was merged to): YAML metadata, then text.
+    """The README.md of an adapter (or of the model that it was merged into): YAML metadata, then text.
 
-    The same arguments give the same bytes. `is_public` tells which of the corpus's Hub data sets may be named.
+    The same arguments give the same bytes. `is_public` says which Hub data sets of the corpus may be named.
     """
     subject, scores = Subject(artifact), _read_report(report)
     card = f"---\n{_metadata(subject, scores, is_public)}\n---\n\n{_body(subject, scores, repo_id or PLACEHOLDER)}"
@@ -46,7 +46,7 @@ def model_card(
 
 
 def is_untouched(card: str) -> bool:
-    """Whether slmtune wrote this card and nobody has edited it since; only such a card may be replaced."""
+    """Whether slmtune wrote this card and nobody has edited it since: only then may it be replaced."""
     seal = SEAL.search(card)
     return seal is not None and _digest(card[: seal.start()]) == seal[1]
 
@@ -66,7 +66,7 @@ def _metadata(subject: Subject, scores: Mapping[str, Any], is_public: Callable[[
     """The YAML front matter, without the lines of dashes."""
     base, results = subject.base["name"], _eval_results(subject, scores)
     if subject.license is None:
-        log.warning("The licence of %s is unknown: the card says so. Find it out before you share.", base)
+        log.warning("The licence of %s is unknown, and the card says so. Find out before you share it.", base)
     data = ModelCardData(
         language="en",
         license=subject.license or "other",
@@ -86,7 +86,7 @@ def _metadata(subject: Subject, scores: Mapping[str, Any], is_public: Callable[[
 
 
 def _eval_results(subject: Subject, scores: Mapping[str, Any]) -> list[EvalResult]:
-    """The adapter's scores in the Hub's form."""
+    """The adapter's scores in the Hub's format."""
     return [
         EvalResult(
             task_type="text-generation",
@@ -124,7 +124,7 @@ def _body(subject: Subject, scores: Mapping[str, Any], repo_id: str) -> str:
 
 
 def _result_rows(name: str, task: Mapping[str, Any]) -> list[list[str]]:
-    """The lines of the results table for a task, one a score; the interval and p are of the headline metric."""
+    """The rows of the results table for a task, one per score; the interval and p belong to the headline metric."""
     rows, (low, high) = [], task["ci95"]
     for metric, base in task["base"].items():
         is_headline, adapter = metric == task["metric"], task["adapter"][metric]

@@ -1,4 +1,4 @@
-"""What a model card tells of an artifact: facts and tables from its manifest."""
+"""The facts and tables of a model card, from the manifest of the artifact."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ COMPARED_WITH = {"exact": "adapter over the same weights", "drift": "adapter ove
 
 @dataclass(frozen=True)
 class Subject:
-    """The adapter, or the model that it was merged to, that a card is about."""
+    """The subject of a card: an adapter, or the model that it was merged into."""
 
     artifact: Adapter | Model
 
     @property
     def is_merged(self) -> bool:
-        """Whether the base model's weights are inside."""
+        """Whether the artifact includes the weights of the base model."""
         return isinstance(self.artifact, Model)
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """How the adapter was trained; a merged model remembers it."""
+        """The recipe that the adapter was trained with, also for a merged model."""
         recipe: Mapping[str, Any] = self.artifact.config.get("adapter_config", self.artifact.config)
         return recipe
 
@@ -39,29 +39,29 @@ class Subject:
 
     @property
     def base_is_on_hub(self) -> bool:
-        """Whether the base model's name is a Hub id: the name of a local folder would link to nothing."""
+        """Whether the name of the base model is a Hub id: a link to a local folder would be dead."""
         return str(self.base["name"]).count("/") == 1
 
     @property
     def license(self) -> str | None:
-        """The base model's licence, or None where it is unknown."""
+        """The licence of the base model, or None if it is unknown."""
         license = str(self.base.get("license") or "").lower()
         return None if license in UNKNOWN_LICENSES else license
 
     @property
     def domain(self) -> str:
-        """The corpus's domain."""
+        """The domain of the corpus."""
         return str(self._corpus.get("domain") or "custom")
 
     @property
     def sources(self) -> Sequence[Mapping[str, Any]]:
-        """The corpus's sources."""
+        """The sources of the corpus."""
         sources: Sequence[Mapping[str, Any]] = self._corpus.get("sources") or []
         return sources
 
     @property
     def hub_datasets(self) -> list[str]:
-        """The Hub ids among the sources, in order."""
+        """The Hub ids of the sources, in order."""
         found = (re.match(r"hf://datasets/([^@:]+)", str(source.get("uri", ""))) for source in self.sources)
         return list(dict.fromkeys(match[1] for match in found if match))
 
@@ -76,7 +76,7 @@ class Subject:
         return corpus
 
     def settings(self) -> list[list[str]]:
-        """Hyperparameters and outcome, one row each; what the manifest does not know is left out."""
+        """Hyperparameters and outcome, one row each, without those missing in the manifest."""
         recipe, result = self.recipe, self.artifact.manifest.get("result", {})
         counts, targets = self._corpus.get("counts") or {}, recipe.get("target_modules") or []
         memory = result.get("peak_memory_bytes")
@@ -99,7 +99,7 @@ class Subject:
         return [[name, cell(value)] for name, value in rows.items() if value]
 
     def comparisons(self) -> list[list[str]]:
-        """How far a merged model is from the adapter, one row per comparison."""
+        """The distance of a merged model from the adapter, one row per comparison."""
         found = self.artifact.manifest.get("verification") or {}
         return [
             [
@@ -122,7 +122,7 @@ class Subject:
 
 
 def cell(value: object) -> str:
-    """Text that cannot break out of a table."""
+    """Escape text so that it cannot break out of a table."""
     return " ".join(str(value).split()).replace("|", "\\|")
 
 

@@ -1,4 +1,4 @@
-"""The Jinja environment of cards and pages: strict, and escaping what goes into HTML."""
+"""The Jinja environment of cards and pages: strict, with escaping for HTML."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def percent(share: float) -> str:
-    """A share with one digit, as 12.5 %; one that is not zero never looks like it."""
+    """A share with one decimal, such as 12.5 %; a share above zero never shows as zero."""
     return "< 0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %")
 
 
 def whole_percent(share: float) -> str:
-    """A share without digits, as 12 %."""
+    """A share without decimals, such as 12 %."""
     return f"{share:.0%}".replace("%", " %")
 
 

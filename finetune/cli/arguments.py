@@ -1,4 +1,4 @@
-"""What a person typed, as values: text becomes requests, targets and keys."""
+"""Parses what the user typed into requests, targets and keys."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 def read_preparation(given: Mapping[str, Any], group_by: str | None) -> dict[str, Any]:
-    """The fields of a request to prepare; as many workers as there are cores where the user names no number.
+    """The fields of a `PrepareRequest`; one worker per core unless the user sets a number.
 
     Raises:
-        InputError: --map cannot be read.
+        InputError: a --map value is malformed.
     """
     columns = {}
     for pair in given.get("columns", ()):
         name, _, column = pair.partition("=")
         if not name or not column:
-            raise InputError(f"--map {pair}: write it as NAME=COLUMN, for example --map text=headline")
+            raise InputError(f"--map {pair} is not of the form NAME=COLUMN. Write, for example, --map text=headline")
         columns[name.strip()] = column.strip()
     if group_by is not None:
         columns["group"] = group_by
@@ -37,7 +37,7 @@ def read_preparation(given: Mapping[str, Any], group_by: str | None) -> dict[str
 
 
 def read_target(text: str) -> tuple[str, Path | str]:
-    """The name and the place of NAME=ADAPTER, of an adapter (whose folder names it), or of a base model's name."""
+    """The name and the location in NAME=ADAPTER, in the path of an adapter (named after its folder) or in a model name."""
     name, separator, value = text.partition("=")
     place = value if separator else text
     path = Path(place)
@@ -49,31 +49,33 @@ def read_key(path: Path) -> str:
     """The API key in a file.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         return path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise InputError(f"The key in {path} cannot be read ({reason}). Put a long random string there") from None
+        raise InputError(
+            f"The API key in {path} cannot be read ({reason}). Write a long random string to that file"
+        ) from None
 
 
 def read_device(gpu: str | None, memory: str | None) -> Device | None:
-    """The machine that --gpu or --memory describe; None: this one.
+    """The machine that --gpu or --memory describes; None: this one.
 
     Raises:
-        UsageError: both are given.
+        UsageError: both are set.
     """
     from finetune.machine import read_size
     from finetune.plan.device import Device
 
     if gpu and memory:
-        raise click.UsageError("Give --gpu or --memory: training runs on one of them.")
+        raise click.UsageError("Set either --gpu or --memory: training runs on one of them.")
     if gpu:
         return Device("gpu", read_size(gpu))
     return Device("cpu", read_size(memory)) if memory else None
 
 
 def resume_command(arguments: Sequence[str]) -> str:
-    """The command that goes on with the run that these arguments began."""
+    """The command that resumes the run that these arguments started."""
     return shlex.join(["slmtune", *(argument for argument in arguments if argument != "--resume"), "--resume"])

@@ -17,7 +17,7 @@ from finetune.errors import EXIT_FAILURE
 from finetune.recipe import AdapterRecipe, domain_names, load_adapter_recipe, load_domain
 from finetune.recipe.options import ChatOptions, EvalOptions, PrepareOptions, ServeOptions, ShowOptions
 
-Given = dict[str, Any]  # the options that the user gave, by the names of their fields
+Given = dict[str, Any]  # the options that the user set, by field name
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -32,7 +32,9 @@ def cli() -> None:
     PrepareOptions,
     after={
         "columns": click.option(
-            "--group-by", metavar="COLUMN", help="Rows with one value here (a patient, a ticker) share a split."
+            "--group-by",
+            metavar="COLUMN",
+            help="Keep rows with the same value in this column (a patient, a ticker) in one split.",
         )
     },
 )
@@ -42,7 +44,7 @@ def cli() -> None:
 def prepare_command(
     workspace: Workspace, group_by: str | None, output_dir: Path | None, overwrite: bool, given: Given
 ) -> None:
-    """Turn sources into a corpus: rows to train on, and rows held out."""
+    """Turn sources into a corpus: rows to train on and rows to hold out."""
     from finetune.prepare import PrepareRequest, prepare
 
     chosen = arguments.read_preparation(given, group_by)
@@ -55,11 +57,11 @@ def prepare_command(
 @cli.command()
 @click.argument("corpus", required=False, type=options.PATH)
 @options.workspace
-@click.option("--model", help="Base model whose tokenizer counts the tokens, instead of the default.")
+@click.option("--model", help="Base model whose tokenizer counts the tokens, instead of the default model.")
 @options.fields(ShowOptions, ranges=True)
 @options.common
 def show_command(workspace: Workspace, corpus: Path | None, model: str | None, given: Given) -> None:
-    """Look at a corpus: counts, lengths in tokens, and some of its rows."""
+    """Show a corpus: counts, lengths in tokens and some of its rows."""
     from finetune.cli.render.corpus import render_view
     from finetune.corpus.view import show_corpus
 
@@ -70,9 +72,9 @@ def show_command(workspace: Workspace, corpus: Path | None, model: str | None, g
 @cli.command()
 @options.workspace
 @click.option("--corpus", type=options.PATH, help="Corpus to train on, instead of the workspace's.")
-@click.option("--config", type=options.PATH, help="YAML file with any of the options below.")
-@click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of a run that was ended or killed.")
+@click.option("--config", type=options.PATH, help="YAML file that sets any of the options below.")
+@click.option("--dry-run", is_flag=True, help="Show what would be trained, without training.")
+@click.option("--resume", is_flag=True, help="Resume a stopped or killed run from its newest checkpoint.")
 @options.output_dir
 @options.overwrite
 @options.fields(AdapterRecipe)
@@ -112,12 +114,12 @@ def train_command(
 
 @cli.command()
 @options.workspace
-@options.fields(AdapterRecipe, options.PLANNED)
-@click.option("--gpu", help="Memory of a GPU to plan for, as 8GiB, instead of this machine.")
-@click.option("--memory", help="Main memory to plan for, as 16GiB, instead of what is free.")
+@options.fields(AdapterRecipe, options.MEMORY_FIELDS)
+@click.option("--gpu", help="Plan for a GPU with this much memory, such as 8GiB, instead of this machine.")
+@click.option("--memory", help="Plan for a CPU with this much memory, such as 16GiB, instead of what is free.")
 @options.common
 def plan_command(workspace: Workspace, gpu: str | None, memory: str | None, given: Given) -> None:
-    """Say how much memory training will take, and what would fit; from the model's config.json alone."""
+    """Estimate the memory that training takes, and what would fit, from the model's config.json alone."""
     from finetune.cli.render.plan import render_plan
     from finetune.plan import plan
 
@@ -128,7 +130,7 @@ def plan_command(workspace: Workspace, gpu: str | None, memory: str | None, give
 @cli.command(name="eval")
 @click.argument("adapter", required=False, type=options.PATH)
 @options.workspace
-@click.option("--corpus", type=options.PATH, help="Corpus whose rows are asked, instead of the workspace's.")
+@click.option("--corpus", type=options.PATH, help="Corpus to evaluate on, instead of the workspace's.")
 @options.fields(EvalOptions, ranges=True)
 @options.base_model
 @options.output_dir
@@ -143,7 +145,7 @@ def evaluate_command(
     overwrite: bool,
     given: Given,
 ) -> None:
-    """Score base and adapter side by side on held-out rows."""
+    """Score the base model and the adapter side by side on held-out rows."""
     from finetune.evaluate import EvalRequest, evaluate
 
     request = EvalRequest(
@@ -164,7 +166,11 @@ def evaluate_command(
 @cli.command()
 @click.argument("adapter", required=False, type=options.PATH)
 @options.workspace
-@click.option("--corpus", type=options.PATH, help="Its held-out rows are the prompts of the comparison.")
+@click.option(
+    "--corpus",
+    type=options.PATH,
+    help="Corpus whose held-out rows are the prompts of the comparison, instead of the workspace's.",
+)
 @options.base_model
 @options.output_dir
 @options.overwrite
@@ -177,7 +183,7 @@ def merge_command(
     output_dir: Path | None,
     overwrite: bool,
 ) -> None:
-    """Fold an adapter into its base model and verify the result."""
+    """Merge an adapter into its base model and verify the result."""
     from finetune.merge import MergeRequest, merge_adapter
 
     request = MergeRequest(
@@ -202,7 +208,7 @@ def merge_command(
 def serve_command(
     workspace: Workspace, targets: tuple[str, ...], api_key_file: Path | None, model: str | None, given: Given
 ) -> None:
-    """Serve adapters over HTTP; clients of the OpenAI API can talk to it."""
+    """Serve adapters over HTTP, for clients of the OpenAI API."""
     from finetune.serve import ServeTarget, serve
 
     named = [arguments.read_target(text) for text in targets] or [(workspace.name, served_artifact(workspace))]
@@ -219,15 +225,15 @@ def serve_command(
 @cli.command()
 @click.argument("adapter", required=False)
 @options.workspace
-@click.option("--system", help="An instruction that opens the conversation.")
-@click.option("--prompt", help="Ask this one question and stop.")
+@click.option("--system", help="System message that opens the conversation.")
+@click.option("--prompt", help="Ask this one question and exit.")
 @options.fields(ChatOptions, ranges=True)
 @options.base_model
 @options.common
 def chat_command(
     workspace: Workspace, adapter: str | None, system: str | None, prompt: str | None, model: str | None, given: Given
 ) -> None:
-    """Talk to an adapter, a merged model or a base model in the terminal."""
+    """Chat with an adapter, a merged model or a base model in the terminal."""
     from finetune.serve.chat import open_conversation
 
     name, path = arguments.read_target(adapter) if adapter else (workspace.name, served_artifact(workspace))
@@ -238,11 +244,11 @@ def chat_command(
 @cli.command()
 @click.argument("path", type=options.PATH)
 @click.argument("repo_id")
-@click.option("--public", is_flag=True, help="Anyone may read it; without this the repository is private.")
+@click.option("--public", is_flag=True, help="Let anyone read a new repository; without this flag it is private.")
 @click.option("--message", help="Commit message.")
 @options.common
 def push_command(path: Path, repo_id: str, public: bool, message: str | None) -> None:
-    """Share an artifact through the Hugging Face Hub: private unless you say otherwise."""
+    """Share an artifact through the Hugging Face Hub, privately by default."""
     from finetune.hub.push import push
 
     result = push(path, repo_id, public=public, message=message)
@@ -268,7 +274,7 @@ def pull_command(repo_id: str, revision: str | None, output_dir: Path | None, ov
 @click.pass_context
 @options.common
 def domains_group(context: click.Context) -> None:
-    """List the bundled domains, or start one of your own."""
+    """List the bundled domains, or create one of your own."""
     if context.invoked_subcommand is None:
         recipes = [load_domain(name).recipe for name in domain_names()]
         console.result({"domains": recipes}, lambda: results.render_domains(recipes))
@@ -276,10 +282,10 @@ def domains_group(context: click.Context) -> None:
 
 @domains_group.command()
 @click.argument("name")
-@click.option("--output-dir", "--out", type=options.PATH, help="Where its folder goes.  [./NAME]")
+@click.option("--output-dir", "--out", type=options.PATH, help="Folder to create.  [./NAME]")
 @options.common
 def new_command(name: str, output_dir: Path | None) -> None:
-    """Write the folder of a new domain, which works as it is and is meant to be edited."""
+    """Create the folder of a new domain: it works as it is and is meant to be edited."""
     from finetune.cli.scaffold import new_domain
 
     folder = new_domain(name, output_dir or Path(name))
@@ -289,7 +295,7 @@ def new_command(name: str, output_dir: Path | None) -> None:
 @cli.command()
 @options.common
 def models_command() -> None:
-    """List the base models that have a short name; any Hub id or folder works too."""
+    """List the base models that have a short name; a Hub id or a folder works too."""
     from finetune.models.presets import PRESETS
 
     presets = list(PRESETS.values())
@@ -300,7 +306,7 @@ def models_command() -> None:
 @options.workspace
 @options.common
 def doctor_command(workspace: Workspace) -> None:
-    """Look whether this machine is ready, and say how to mend what is not."""
+    """Check whether this machine is ready, and say how to fix what is not."""
     from finetune.cli.doctor import run_checks
     from finetune.hub.settings import is_offline
 
@@ -311,9 +317,9 @@ def doctor_command(workspace: Workspace) -> None:
 
 
 @cli.command()
-@click.option("--run-dir", type=options.PATH, help="Where the workspace lies, instead of runs/.")
-@click.option("--model", help="Base model, instead of the default.")
-@click.option("--max-steps", type=int, help="Stop training after so many steps.")
+@click.option("--run-dir", type=options.PATH, help="Folder that contains the workspace, instead of runs/.")
+@click.option("--model", help="Base model, instead of the default model.")
+@click.option("--max-steps", type=int, help="Stop training after N steps.")
 @options.common
 def quickstart_command(run_dir: Path | None, model: str | None, max_steps: int | None) -> None:
     """Run the whole pipeline on the bundled finance sample: corpus, adapter, report, merged model."""

@@ -1,4 +1,4 @@
-"""All that slmtune prints: results to stdout, progress and logs to stderr."""
+"""Everything that slmtune prints: results to stdout, progress and logs to stderr."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from finetune.serve.chat import Conversation
     from finetune.train import Step
 
-REPORT_EVERY = 0.1  # of the work, where there is no terminal to draw a bar on
+REPORT_EVERY = 0.1  # of the work, if there is no terminal for a progress bar
 
 
 class Console:
-    """What the user asked about printing, and the printing."""
+    """Prints as the common options say."""
 
     def __init__(self) -> None:
         self.out: TextIO = sys.stdout
@@ -34,11 +34,11 @@ class Console:
         self.log_format = "text"
 
     def configure(self, *, as_json: bool, quiet: bool, verbose: bool, log_format: str, debug: bool) -> None:
-        """Take the common options and set up logging."""
+        """Apply the common options and set up logging."""
         self.as_json, self.quiet, self.debug, self.log_format = as_json, quiet, debug, log_format
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter("%(message)s"))
-        # Libraries log through the root: their warnings are not the user's business, but for who asks for more.
+        # Libraries log through the root logger; their warnings appear only with --verbose.
         logging.basicConfig(
             handlers=[handler], level=logging.WARNING if verbose or debug else logging.ERROR, force=True
         )
@@ -47,33 +47,33 @@ class Console:
 
     @contextmanager
     def own_stdout(self) -> Iterator[None]:
-        """Keep stdout for results: what libraries print there (wandb's notice, say) goes to stderr."""
+        """Reserve stdout for results: what libraries print there (such as wandb's notice) goes to stderr."""
         self.out = sys.stdout
         with redirect_stdout(sys.stderr):
             yield
 
     def result(self, result: Any, render: Callable[[], str]) -> None:
-        """Print a command's result: the object as JSON, or what `render` says."""
+        """Print a command's result, as JSON or as the text that `render` returns."""
         if self.as_json:
             print(json.dumps(to_json(result), ensure_ascii=False), file=self.out, flush=True)
         else:
             print(render(), file=self.out, flush=True)
 
     def say(self, text: str) -> None:
-        """A line of progress on stderr."""
+        """Print a line of progress to stderr."""
         if not self.quiet:
             if self.log_format == "json":
                 text = json.dumps({"time": round(time.time(), 3), "level": "info", "message": text})
             print(text, file=sys.stderr, flush=True)
 
     def error(self, text: str, cause: Exception | None = None) -> None:
-        """One paragraph on stderr; with --debug the traceback of its cause before it."""
+        """Print one paragraph to stderr; with --debug, the traceback of its cause first."""
         if self.debug and cause is not None:
             traceback.print_exception(cause, file=sys.stderr)
         print(f"Error: {' '.join(text.split())}", file=sys.stderr)
 
     def unexpected(self, error: Exception) -> None:
-        """An error that slmtune did not foresee: its kind, where, and how to see more."""
+        """Report an error that slmtune did not foresee: its type, its location and how to see more."""
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"
         hint = "" if self.debug else ". Run again with --debug for the traceback"
@@ -81,7 +81,7 @@ class Console:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Progress of long work: bars on a terminal, else a line every tenth of the way."""
+        """Progress of long work: bars on a terminal, otherwise a line for every tenth of the work."""
         if self.quiet:
             yield Progress(lambda name, done, total, detail: None, lambda text: None)
         elif not sys.stderr.isatty() or self.log_format == "json":
@@ -94,17 +94,17 @@ class Console:
             columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
             terminal = Terminal(stderr=True, highlight=False)
             with Bars(*columns, TextColumn("{task.fields[detail]}"), console=terminal) as bars:
-                shown: dict[str, Any] = {}
+                tasks: dict[str, Any] = {}
 
                 def update(name: str, done: int, total: int, detail: str) -> None:
-                    if name not in shown:
-                        shown[name] = bars.add_task(name, total=total, detail=detail)
-                    bars.update(shown[name], completed=done, total=total, detail=detail)
+                    if name not in tasks:
+                        tasks[name] = bars.add_task(name, total=total, detail=detail)
+                    bars.update(tasks[name], completed=done, total=total, detail=detail)
 
                 yield Progress(update, lambda text: terminal.print(text, markup=False))
 
     def converse(self, conversation: Conversation, prompt: str | None) -> None:
-        """Ask `prompt`, or what the user types until the end of input."""
+        """Send `prompt`, or everything that the user types until the end of input, to the model."""
         if prompt is not None:
             answer = conversation.reply(prompt)
             if self.as_json:
@@ -129,12 +129,12 @@ class Console:
         print(file=self.out)
 
     def _lines(self) -> Callable[[str, int, int, str], None]:
-        told: dict[str, int] = {}
+        last: dict[str, int] = {}
 
         def update(name: str, done: int, total: int, detail: str) -> None:
             tenth = int(done / total / REPORT_EVERY)
-            if told.get(name) != tenth:
-                told[name] = tenth
+            if last.get(name) != tenth:
+                last[name] = tenth
                 self.say(f"{name}: {done}/{total}{', ' + detail if detail else ''}")
 
         return update
@@ -142,20 +142,20 @@ class Console:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where long work tells how far it is."""
+    """Receives the progress of long work."""
 
     update: Callable[[str, int, int, str], None]
     stage: Callable[[str], None]
     _started: dict[str, tuple[float, int]] = dataclasses.field(default_factory=dict)
 
     def step(self, step: Step) -> None:
-        """An optimizer step is done."""
+        """Report a finished optimizer step."""
         loss = "" if math.isnan(step.loss) else f"loss {step.loss:.3f}, "
         detail = f"{loss}{step.tokens_per_second:.0f} tokens/s, {duration(step.remaining)} left"
         self.update("training", step.step, step.steps, detail)
 
     def work(self, stage: str, done: int, total: int, unit: str) -> None:
-        """So much of a stage is done; its rate and what is left of it are told with it."""
+        """Report that `done` of `total` units of a stage are finished, with the rate and the time left."""
         if total <= 0:
             return
         now = time.perf_counter()
@@ -164,12 +164,12 @@ class Progress:
         detail = ""
         if seconds > 1 and moved > 0:
             rate = moved / seconds
-            shown = f"{format_bytes(rate)}/s" if unit == "bytes" else f"{rate:.0f} {unit}/s"
-            detail = f"{shown}, {duration((total - done) / rate)} left"
+            speed = f"{format_bytes(rate)}/s" if unit == "bytes" else f"{rate:.0f} {unit}/s"
+            detail = f"{speed}, {duration((total - done) / rate)} left"
         self.update(stage, done, total, detail)
 
     def rows(self, task: str, model: str, done: int, total: int) -> None:
-        """Rows of a task are scored."""
+        """Report that `done` of `total` rows of a task are scored."""
         self.update(f"{task}, {model}", done, total, "")
 
 
@@ -177,7 +177,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time in seconds since the epoch, level and message."""
+        """Time (seconds since the epoch), level and message."""
         line = {"time": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage()}
         return json.dumps(line, ensure_ascii=False)
 
@@ -200,7 +200,7 @@ def to_json(value: Any) -> Any:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table as text, as wide as the terminal; numbers belong to the right."""
+    """A table as text, at most as wide as the terminal; all columns but the first are right-aligned."""
     from rich.console import Console as Terminal
     from rich.table import Table
     from rich.text import Text
@@ -209,7 +209,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     for number, column in enumerate(columns):
         grid.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
-        grid.add_row(*[Text(str(cell)) for cell in row])  # text, not markup: names have brackets
+        grid.add_row(*[Text(str(cell)) for cell in row])  # not markup: names may contain brackets
     out = io.StringIO()
     width = max(shutil.get_terminal_size((110, 24)).columns, 80)
     Terminal(file=out, width=width, no_color=True, highlight=False).print(grid)
@@ -217,13 +217,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def facts(rows: Mapping[str, object]) -> str:
-    """Two columns: a name, and what is to be said of it."""
+    """Two columns: names and values."""
     width = max(len(name) for name in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 
 
 def duration(seconds: float) -> str:
-    """Minutes and seconds, as 3:07."""
+    """Minutes and seconds, such as 3:07."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 

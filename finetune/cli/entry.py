@@ -16,7 +16,7 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 class TerminatedError(BaseException):
-    """SIGTERM arrived: unwind, so that nothing is left half-written."""
+    """SIGTERM arrived: unwind the stack so that nothing is left half-written."""
 
 
 def main() -> NoReturn:

@@ -1,4 +1,4 @@
-"""Click options: those that several commands share, and those made of the fields of recipes and options."""
+"""Click options: the ones that commands share, and the ones built from the fields of recipes and options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from finetune.cli.workspace import Workspace
-from finetune.recipe.options import fields_of, shown
+from finetune.recipe.options import fields_of, flag_display
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
@@ -21,19 +21,19 @@ Decorator = Callable[[Any], Any]
 ALIASES = {"model": ("--base-model", "--model-name-or-path")}
 PATH = click.Path(path_type=Path)
 
-# Fields of an adapter's recipe that decide how much memory its training takes.
-PLANNED = (
+# Fields of an adapter recipe that determine how much memory training takes.
+MEMORY_FIELDS = (
     *("model", "revision", "load_in_4bit", "compute_dtype", "lora_r", "target_modules", "max_length"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"),
 )
 
-output_dir = click.option("--output-dir", "--out", type=PATH, help="Where the result goes.")
-overwrite = click.option("--overwrite", is_flag=True, help="Replace an earlier result.")
-base_model = click.option("--model", help="Where the adapter's base model lies, if not where it was trained.")
+output_dir = click.option("--output-dir", "--out", type=PATH, help="Folder for the result.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing result.")
+base_model = click.option("--model", help="Base model of the adapter, if it is no longer where it was during training.")
 
 
 def common(command: F) -> F:
-    """--json, -q, -v, --log-format, --offline, --debug: settled before the command's body runs."""
+    """--json, -q, -v, --log-format, --offline, --debug: applied before the command's body runs."""
 
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -47,12 +47,12 @@ def common(command: F) -> F:
             return command(*args, **kwargs)
 
     options = [
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else, on stdout."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress, no log."),
-        click.option("-v", "--verbose", is_flag=True, help="Log details."),
-        click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Form of log lines."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object to stdout and nothing else."),
+        click.option("-q", "--quiet", is_flag=True, help="Show no progress and no log."),
+        click.option("-v", "--verbose", is_flag=True, help="Log more details."),
+        click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Format of log lines."),
         click.option("--offline", is_flag=True, help="Never use the network."),
-        click.option("--debug", is_flag=True, help="Show tracebacks."),
+        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
     ]
     return cast(F, _apply(wrapper, options))
 
@@ -65,8 +65,8 @@ def workspace(command: F) -> F:
         return command(*args, workspace=Workspace.of(domain, run_dir), **kwargs)
 
     options = [
-        click.option("--domain", help="A bundled domain, or the folder of one; its workspace is runs/DOMAIN."),
-        click.option("--run-dir", type=PATH, help="Where workspaces lie, instead of runs/."),
+        click.option("--domain", help="A bundled domain or a domain folder; the workspace is runs/DOMAIN."),
+        click.option("--run-dir", type=PATH, help="Folder that contains the workspaces, instead of runs/."),
     ]
     return cast(F, _apply(wrapper, options))
 
@@ -74,15 +74,15 @@ def workspace(command: F) -> F:
 def fields(
     model: type[Any], only: Sequence[str] = (), *, ranges: bool = False, after: Mapping[str, Decorator] | None = None
 ) -> Callable[[F], F]:
-    """One option per field, passed to the command as a dictionary `given` of those that the user gave.
+    """One option per field; the values that the user sets reach the command as the dictionary `given`.
 
-    The options have no defaults of their own: those stand in the model, and the help shows them.
+    The options have no defaults of their own: the defaults are in the model, and the help shows them.
 
     Args:
         model: a recipe, or options as `finetune.recipe.options` defines them.
-        only: fields that become options, instead of all.
-        ranges: let Click refuse what is out of bounds, one value at a time; else the model tells all problems at once.
-        after: options that are listed after a field's, and passed by their own names.
+        only: the fields that become options; empty: all.
+        ranges: let Click refuse values out of bounds, one at a time; else the model reports all problems at once.
+        after: options to list after a field's option, passed to the command by their own names.
     """
     infos = {name: info for name, info in fields_of(model).items() if not only or name in only}
     is_recipe = issubclass(model, BaseModel)
@@ -104,19 +104,19 @@ def fields(
 
 
 def _option(name: str, info: FieldInfo, *, is_recipe: bool, ranges: bool) -> Decorator:
-    look, kind, default, help_ = shown(name, info), info.annotation, info.default, info.description
+    display, kind, default, help_ = flag_display(name, info), info.annotation, info.default, info.description
     if kind is bool:
         if not is_recipe and not default:
-            return click.option(look["flag"], name, is_flag=True, default=None, help=help_)
-        flags = look["flag"] + "/--no-" + look["flag"][2:]  # what a recipe's file turns on, a flag has to turn off
+            return click.option(display["flag"], name, is_flag=True, default=None, help=help_)
+        flags = display["flag"] + "/--no-" + display["flag"][2:]  # the flag can undo what a recipe turns on
         return click.option(flags, name, default=None, help=f"{help_}  [{'on' if default else 'off'}]")
     multiple = get_origin(kind) in (tuple, Mapping)
-    value = look.get("value", None if multiple else default)
+    value = display.get("value", None if multiple else default)
     return click.option(
-        *(look["flag"], *ALIASES.get(name, ()), name),
+        *(display["flag"], *ALIASES.get(name, ()), name),
         type=_click_type(info, ranges=ranges),
         multiple=multiple,
-        metavar=look.get("metavar"),
+        metavar=display.get("metavar"),
         help=help_ if value is None else f"{help_}  [{value}]",
     )
 
@@ -124,13 +124,13 @@ def _option(name: str, info: FieldInfo, *, is_recipe: bool, ranges: bool) -> Dec
 def _click_type(info: FieldInfo, *, ranges: bool) -> Any:
     kind: Any = info.annotation
     if any(isinstance(part, BeforeValidator) for part in info.metadata):
-        return str  # the model makes a value out of it
+        return str  # the model parses it
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))
     if get_origin(kind) in (Union, types.UnionType):
         members = [member for member in get_args(kind) if member is not type(None)]
         kind = str if str in members else members[0]
-    elif get_args(kind):  # of a tuple or a mapping, whose option can be given several times
+    elif get_args(kind):  # a tuple or a mapping: the option can be repeated
         kind = get_args(kind)[0]
     if ranges and kind in (int, float):
         low = next((part.ge for part in info.metadata if hasattr(part, "ge")), None)

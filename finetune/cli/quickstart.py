@@ -1,4 +1,4 @@
-"""The main job in one call: bundled sample → corpus → adapter → report → merged model."""
+"""The whole pipeline in one call: bundled sample → corpus → adapter → report → merged model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from finetune.recipe import load_adapter_recipe
 from finetune.train import TrainRequest, TrainResult, train
 
 DOMAIN, TASK = "finance", "sentiment"
-EPOCHS = 1.5  # so that the whole takes less than ten minutes on two slow cores
+EPOCHS = 1.5  # keeps the run under ten minutes on two slow cores
 RESUME = "slmtune quickstart, which starts from the beginning"
 
 
 @dataclass(frozen=True)
 class QuickstartResult:
-    """What each stage answered."""
+    """The result of each stage."""
 
     prepare: PrepareResult
     train: TrainResult
@@ -30,7 +30,7 @@ class QuickstartResult:
 
 
 def quickstart(workspace: Workspace, overrides: Mapping[str, Any], progress: Progress) -> QuickstartResult:
-    """Run the pipeline on the finance sample's news sentences; earlier results of it are replaced."""
+    """Run the pipeline on the news sentences of the finance sample, replacing earlier results."""
     recipe = load_adapter_recipe(DOMAIN, overrides={"num_train_epochs": EPOCHS, **overrides})
     corpus, adapter = workspace.corpus, workspace.adapter
     progress.stage("prepare: the bundled finance news sentences")

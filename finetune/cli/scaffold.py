@@ -1,4 +1,4 @@
-"""A new domain of one's own: a folder that works as it is and is meant to be edited."""
+"""Creates the folder of a new domain, which works as it is and is meant to be edited."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LONGEST = 40
 
 
 def new_domain(name: str, folder: Path) -> Path:
-    """Write the files of a domain called `name` to `folder`, which must not exist yet; the folder is whole or not there.
+    """Write the files of a domain called `name` to `folder`, which must not exist yet: all of them or none.
 
     Raises:
-        InputError: the name cannot be used, the folder exists, or it cannot be written.
+        InputError: the name is not allowed, or the folder exists or cannot be written.
     """
     _check_name(name)
     if folder.exists() or folder.is_symlink():
-        raise InputError(f"{folder} exists already, and nothing in it is touched. Choose another name or --output-dir")
+        raise InputError(f"{folder} already exists and was left as it is. Choose another name or --output-dir")
     values = {"__name__": name, "__title__": name.replace("-", " ").capitalize(), "__folder__": folder.resolve().name}
     try:
         with write_aside(folder) as staging:
@@ -42,13 +42,13 @@ def new_domain(name: str, folder: Path) -> Path:
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name) or len(name) > LONGEST:
         raise InputError(
-            f"{name!r} cannot be the name of a domain. Use small letters, digits and single hyphens, a letter first, "
-            f"{LONGEST} characters at most, such as contract-law"
+            f"{name!r} is not allowed as the name of a domain. Use at most {LONGEST} lower-case letters, digits and single "
+            "hyphens, starting with a letter, such as contract-law"
         )
     taken = [*domain_names(), CUSTOM_DOMAIN]
     if name in taken:
         raise InputError(
-            f"A domain {name!r} comes with slmtune, and both would share a workspace. Choose another name than "
+            f"{name!r} is the name of a bundled domain, and both would share a workspace. Choose a name other than "
             f"{', '.join(taken)}"
         )
 

@@ -1,4 +1,4 @@
-"""The workspace of a domain: `runs/<domain>/`, where each stage finds what the one before it left."""
+"""The workspace of a domain: `runs/<domain>/`, where each stage finds the result of the one before it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a domain's artifacts lie. `given` is what the user wrote after `--domain`, if anything."""
+    """The folders of a domain's artifacts. `given` is what the user passed to `--domain`, if anything."""
 
     name: str
     root: Path
@@ -22,10 +22,10 @@ class Workspace:
 
     @classmethod
     def of(cls, domain: str | None, run_dir: Path | None) -> Workspace:
-        """The workspace of `--domain`, or of rows that belong to no recipe.
+        """The workspace of `--domain`, or of rows without a domain.
 
         Raises:
-            UnknownNameError: no such domain, and no workspace of that name either.
+            UnknownNameError: neither a domain nor a workspace of that name.
         """
         runs = run_dir or RUNS
         if domain is None:
@@ -37,31 +37,31 @@ class Workspace:
 
     @classmethod
     def named(cls, name: str, run_dir: Path | None) -> Workspace:
-        """A workspace that belongs to no recipe."""
+        """A workspace without a recipe."""
         return cls(name, (run_dir or RUNS) / name, name)
 
     @property
     def corpus(self) -> Path:
-        """Where the corpus lies."""
+        """The folder of the corpus."""
         return self.root / "corpus"
 
     @property
     def adapter(self) -> Path:
-        """Where the adapter lies."""
+        """The folder of the adapter."""
         return self.root / "adapter"
 
     @property
     def eval(self) -> Path:
-        """Where the eval report lies."""
+        """The folder of the eval report."""
         return self.root / "eval"
 
     @property
     def model(self) -> Path:
-        """Where the merged model lies."""
+        """The folder of the merged model."""
         return self.root / "model"
 
     def command(self, stage: str) -> str:
-        """The command that runs a stage in this workspace, as a hint."""
+        """The command that runs a stage in this workspace, for hints to the user."""
         if self.given is None and stage == "prepare":
             return "slmtune prepare --source FILE"
         domain = f" --domain {self.given}" if self.given else ""
@@ -70,10 +70,10 @@ class Workspace:
 
 
 def served_artifact(workspace: Workspace) -> Path:
-    """What `serve` and `chat` take from a workspace: the adapter, else the merged model.
+    """The artifact of a workspace that `serve` and `chat` use: the adapter, else the merged model.
 
     Raises:
-        InputError: neither is there; names the command.
+        InputError: neither exists; names the command.
     """
     for path in (workspace.adapter, workspace.model):
         if read_manifest(path) is not None:

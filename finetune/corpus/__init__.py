@@ -1,1 +1,1 @@
-"""A corpus on disk: written, read, measured and shown."""
+"""Writes, reads, measures and shows a corpus on disk."""

@@ -1,4 +1,4 @@
-"""How long rows are: in tokens as a base model will see them, or in words where its tokenizer is not at hand."""
+"""Measures the length of rows: in tokens of a base model, or in words if its tokenizer is not available."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from finetune.records import Example
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-LIMITS = (512, 1024, 2048)  # maximum lengths that people train with
-BINS = 12  # about as many bars as one takes in at a glance
+LIMITS = (512, 1024, 2048)  # common values of --max-length
+BINS = 12  # about as many bars as one can take in at a glance
 WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Rows with a length from `low` to `high`, both included."""
+    """Rows with a length from `low` to `high`, inclusive."""
 
     low: int
     high: int
@@ -33,8 +33,8 @@ class Bin:
 class Lengths:
     """Lengths of `measured` rows drawn from `rows`. `above` is the share of rows longer than each of `LIMITS`.
 
-    `median` and `p95` are nearest ranks, so lengths that some row has. `supervised_share` is the share of all units that
-    belong to answers and carry loss.
+    `median` and `p95` are nearest ranks, that is, lengths of actual rows. `supervised_share` is the share of all tokens or
+    words that belong to answers and carry loss.
     """
 
     unit: Literal["tokens", "words"]
@@ -50,11 +50,11 @@ class Lengths:
     histogram: tuple[Bin, ...]
 
 
-Ruler = Callable[[Example], tuple[int, int]]  # measures a row: its length, and how much of that carries loss
+LengthFunction = Callable[[Example], tuple[int, int]]  # the length of a row, and the part of it that carries loss
 
 
-def token_ruler(tokenizer: PreTrainedTokenizerBase) -> Ruler:
-    """Measure with the renderer that training uses: template, end-of-turn tokens and all."""
+def token_length(tokenizer: PreTrainedTokenizerBase) -> LengthFunction:
+    """Measure with the renderer of training, including the chat template and end-of-turn tokens."""
 
     def measure(example: Example) -> tuple[int, int]:
         rendered = render(tokenizer, example)
@@ -64,19 +64,24 @@ def token_ruler(tokenizer: PreTrainedTokenizerBase) -> Ruler:
 
 
 def count_words(example: Example) -> tuple[int, int]:
-    """Words of a row, and those of its answers; a word is what stands between white space."""
+    """Words of a row and words of its answers, separated by white space."""
     words = [(len(WORD.findall(turn.content)), turn.role == "assistant") for turn in example.messages]
     return sum(count for count, _ in words), sum(count for count, is_answer in words if is_answer)
 
 
 def measure_rows(
-    examples: Iterable[Example], ruler: Ruler, *, rows: int, unit: Literal["tokens", "words"], tokenizer: str | None
+    examples: Iterable[Example],
+    measure: LengthFunction,
+    *,
+    rows: int,
+    unit: Literal["tokens", "words"],
+    tokenizer: str | None,
 ) -> Lengths | None:
-    """Measure every example; None where there is none. Keeps one count per distinct length, never a row."""
+    """Measure every example; None if there are no examples. Keeps one count per distinct length, but no rows."""
     lengths: Counter[int] = Counter()
     supervised = 0
     for example in examples:
-        length, answers = ruler(example)
+        length, answers = measure(example)
         lengths[length] += 1
         supervised += answers
     measured = lengths.total()
@@ -99,9 +104,9 @@ def measure_rows(
 
 
 def histogram(lengths: Mapping[int, int]) -> tuple[Bin, ...]:
-    """Bins of equal, round width up to the 95th percentile or a little above, and one for the long tail if there is any.
+    """Bins of equal, round width up to about the 95th percentile, and one bin for the long tail, if there is one.
 
-    `lengths` maps a length to the number of rows that have it.
+    `lengths` maps a length to its number of rows.
     """
     if not lengths:
         return ()
@@ -110,7 +115,7 @@ def histogram(lengths: Mapping[int, int]) -> tuple[Bin, ...]:
     counts = [0] * full
     tail = 0
     for length, rows in lengths.items():
-        number = max(length - 1, 0) // step  # the first bin holds 0 as well
+        number = max(length - 1, 0) // step  # the first bin includes 0
         if number < full:
             counts[number] += rows
         else:
@@ -120,7 +125,7 @@ def histogram(lengths: Mapping[int, int]) -> tuple[Bin, ...]:
 
 
 def _rank(lengths: Mapping[int, int], share: float) -> int:
-    """The smallest length that at least this share of the rows does not exceed."""
+    """The smallest length that at least `share` of the rows do not exceed."""
     wanted, seen = math.ceil(share * sum(lengths.values())), 0
     for length in sorted(lengths):
         seen += lengths[length]
@@ -130,6 +135,6 @@ def _rank(lengths: Mapping[int, int], share: float) -> int:
 
 
 def _round_step(width: float) -> int:
-    """The next width of 1, 2 or 5 times a power of ten."""
+    """Round up to 1, 2 or 5 times a power of ten."""
     power: int = 10 ** max(0, math.floor(math.log10(max(width, 1))))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= width)

@@ -1,4 +1,4 @@
-"""Rows in and out of a Corpus: a Hub data set repository of Parquet files, a card and the list of dropped rows."""
+"""Writes and reads a Corpus: a Hub data set repository of Parquet files, a card and the list of dropped rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
         ("license", pa.string()),
     ]
 )
-ROW_GROUP = 10_000  # rows: a few megabytes, so that readers need not hold a split
+ROW_GROUP = 10_000  # rows: a few megabytes, so readers do not have to load a whole split
 HUB_TASKS = {  # our tasks -> the Hub's task categories
     "classification": "text-classification",
     "qa": "question-answering",
@@ -38,13 +38,13 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 
 def read_split(corpus: Corpus, split: Split) -> list[Example]:
-    """The rows of a split in order; none where the split is empty."""
+    """The rows of a split, in order; none if the split is empty."""
     tables = (parquet.read_table(file, schema=SCHEMA) for file in corpus.files(split))
     return [to_example(row) for table in tables for row in table.to_pylist()]
 
 
 class CorpusWriter:
-    """Takes the rows of a corpus a few at a time; `folder` takes its other files, `manifest` further facts."""
+    """Writes the rows of a corpus in batches; `folder` is for its other files, `manifest` for further facts."""
 
     def __init__(self, writer: ArtifactWriter) -> None:
         self.folder, self.manifest = writer.folder, writer.manifest
@@ -56,7 +56,7 @@ class CorpusWriter:
         (self.folder / "data").mkdir()
 
     def write(self, split: Split, table: pa.Table) -> None:
-        """Add rows to a split; row groups have the same size however the rows arrive."""
+        """Add rows to a split; the size of row groups does not depend on the size of the batches."""
         if not table.num_rows:
             return
         self.counts[split] += table.num_rows
@@ -71,7 +71,7 @@ class CorpusWriter:
         self._waiting[split] = waiting
 
     def finish(self, card: str, license: str | None) -> None:
-        """Write what waits, and the card with its metadata."""
+        """Write the remaining rows, and the card with its metadata."""
         for split, waiting in self._waiting.items():
             file = self._file(split)
             if waiting:
@@ -91,10 +91,10 @@ class CorpusWriter:
 
 @contextmanager
 def writing_corpus(out: Path, *, overwrite: bool) -> Iterator[CorpusWriter]:
-    """Write a corpus whole or not at all; the caller ends with `finish`.
+    """Write a corpus whole or not at all; the caller finally calls `finish`.
 
     Raises:
-        OutputExistsError: `out` holds something and `overwrite` is false.
+        OutputExistsError: `out` is not empty and `overwrite` is false.
         InputError: `out` cannot be written.
     """
     with writing(out, Corpus, overwrite=overwrite) as writer:
@@ -140,7 +140,7 @@ def to_table(examples: Iterable[Example]) -> pa.Table:
 
 
 def to_example(row: Mapping[str, Any]) -> Example:
-    """A row of the Parquet files as an example; columns that were not read are as if empty."""
+    """A row of the Parquet files as an example; columns that were not read count as empty."""
     return Example(
         id=row["id"],
         messages=tuple(Message(turn["role"], turn["content"]) for turn in row["messages"]),

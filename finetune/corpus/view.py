@@ -1,6 +1,6 @@
-"""Look at a corpus: counts, what was left out, lengths and some rows, without ever holding more than a batch of it.
+"""Shows a corpus: counts, dropped rows, lengths and sample rows, with never more than a batch of rows in memory.
 
-Samples are the one place where slmtune shows the text of rows, because the user asked to see them.
+Samples are the only place where slmtune shows the text of rows, because the user asks to see them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from finetune.artifacts import Corpus
 from finetune.cards.corpus_facts import by_size
-from finetune.corpus.lengths import Lengths, count_words, measure_rows, token_ruler
+from finetune.corpus.lengths import Lengths, count_words, measure_rows, token_length
 from finetune.corpus.store import to_example
 from finetune.errors import HubError, InputError, OfflineError
 from finetune.models.tokenizer import find_tokenizer
@@ -36,7 +36,7 @@ READ = ("id", "messages", "task", "label", "source")
 
 @dataclass(frozen=True)
 class SourceCount:
-    """Rows of a source; `uri` and `revision` are what the manifest says."""
+    """The number of rows of a source; `uri` and `revision` come from the manifest."""
 
     id: str
     rows: int
@@ -47,7 +47,7 @@ class SourceCount:
 
 @dataclass(frozen=True)
 class DropCount:
-    """Rows that a step of preparation left out for one reason."""
+    """The number of rows that a step of preparation dropped for one reason."""
 
     step: str
     reason: str
@@ -68,7 +68,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class CorpusView:
-    """What there is to see of a corpus. `labels` counts the labels of each source; `lengths` is None without rows."""
+    """A summary of a corpus. `labels` counts the labels per source; `lengths` is None without rows."""
 
     corpus: Path
     domain: str | None
@@ -87,20 +87,20 @@ class CorpusView:
 def show_corpus(
     corpus_path: Path, *, model: str | None = None, samples: int = ShowOptions.samples, seed: int = SEED
 ) -> CorpusView:
-    """Look at a corpus.
+    """Summarise a corpus.
 
     Args:
-        corpus_path: the folder of a corpus.
-        model: whose tokenizer measures lengths: a preset, a Hub id or a folder; only its tokenizer is fetched. None: the
-            model that the corpus's domain trains by default, if its tokenizer is on this machine already.
-        samples: rows to show of each task.
-        seed: decides which rows are shown and, of more than `MEASURED` rows, which are measured.
+        corpus_path: the folder of the corpus.
+        model: preset, Hub id or folder whose tokenizer measures lengths; only the tokenizer is downloaded. None: the
+            default model of the corpus's domain, if its tokenizer is already on this machine.
+        samples: number of rows to show per task.
+        seed: selects the rows to show and, if there are more than `MEASURED`, the rows to measure.
 
     Raises:
         MissingStageError: there is no corpus.
-        ArtifactError: it is damaged.
-        InputError: the model cannot be what it should. One that is merely out of reach is no error: lengths are in words
-            then, and a note says so.
+        ArtifactError: the corpus is damaged.
+        InputError: the model is invalid. A model that is merely unavailable is not an error: lengths are then in words,
+            and a note says so.
     """
     check(ShowOptions(samples=samples))
     corpus = Corpus.open(corpus_path)
@@ -131,17 +131,17 @@ Key = tuple[Split, str, str, str, str | None]  # split and COUNTED
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Positions of rows, ascending; a position counts on over all files of all splits."""
+    """Positions of rows, ascending; positions are counted across all files of all splits."""
 
     measured: list[int]
     shown: list[int]
 
 
 def _count(corpus: Corpus, samples: int, seed: int) -> tuple[Counter[Key], _Drawn]:
-    """Count rows and draw some in one pass over the short columns.
+    """Count rows and sample some in one pass over the short columns.
 
-    Every row draws a number, and those with the smallest are taken: as fair as shuffling, and nothing has to be kept but
-    the smallest so far.
+    Every row draws a random number, and the rows with the smallest numbers are selected: as fair as shuffling, and only
+    the smallest numbers so far have to be kept.
     """
     counts: Counter[Key] = Counter()
     random = np.random.default_rng(abs(seed))
@@ -162,14 +162,14 @@ def _count(corpus: Corpus, samples: int, seed: int) -> tuple[Counter[Key], _Draw
 
 
 class _Smallest:
-    """Keeps the positions that go with the `size` smallest numbers offered so far."""
+    """Keeps the positions of the `size` smallest numbers so far."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.numbers, self.positions = np.empty(0), np.empty(0, dtype=np.int64)
 
     def offer(self, numbers: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> None:
-        """Look at more rows."""
+        """Consider more rows."""
         numbers = np.concatenate([self.numbers, numbers])
         best = np.argsort(numbers, kind="stable")[: self.size]
         self.numbers, self.positions = numbers[best], np.concatenate([self.positions, positions])[best]
@@ -180,7 +180,7 @@ class _Smallest:
 
 
 def _read(corpus: Corpus, positions: list[int]) -> Iterator[tuple[Split, Example]]:
-    """The rows at ascending positions; row groups without one are not read."""
+    """The rows at the given ascending positions; row groups without any of them are not read."""
     wanted, start = np.asarray(positions, dtype=np.int64), 0
     for split, file in _files(corpus):
         with parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20) as opened:
@@ -202,20 +202,20 @@ def _files(corpus: Corpus) -> Iterator[tuple[Split, Path]]:
 def _measure(
     corpus: Corpus, positions: list[int], rows: int, model: str | None
 ) -> tuple[Lengths | None, tuple[str, ...]]:
-    """Lengths in tokens; in words, with the reason as a note, where there are no tokens to be had."""
+    """Lengths in tokens or, if there is no tokenizer, in words, with the reason as a note."""
     name = model or load_adapter_recipe(corpus.manifest.get("domain")).model
 
     def examples() -> Iterator[Example]:
         return (example for _, example in _read(corpus, positions))
 
     try:
-        ruler = token_ruler(find_tokenizer(name, fetch=model is not None))
+        measure = token_length(find_tokenizer(name, fetch=model is not None))
     except (OfflineError, HubError) as error:
         why = str(error)
     else:
         try:
-            return measure_rows(examples(), ruler, rows=rows, unit="tokens", tokenizer=name), ()
-        except InputError as error:  # the chat template refuses a row: training would say so and stop
+            return measure_rows(examples(), measure, rows=rows, unit="tokens", tokenizer=name), ()
+        except InputError as error:  # the chat template rejects a row, on which training would stop
             why = str(error)
     lengths = measure_rows(examples(), count_words, rows=rows, unit="words", tokenizer=None)
     return lengths, (f"Lengths are in words, not tokens. {why}",)
@@ -239,7 +239,7 @@ def _sources(corpus: Corpus, counts: Mapping[Key, int]) -> tuple[SourceCount, ..
 
 
 def _drops(corpus: Corpus) -> tuple[DropCount, ...]:
-    """Count drops.jsonl line by line: it may be as long as the corpus."""
+    """Count drops.jsonl line by line, because it may be as long as the corpus."""
     counts: Counter[tuple[str, str]] = Counter()
     file = corpus.path / "drops.jsonl"
     if file.is_file():

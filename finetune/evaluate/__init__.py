@@ -1,4 +1,4 @@
-"""Adapter + Corpus → EvalReport: base and adapter side by side."""
+"""Adapter + Corpus → EvalReport: scores base model and adapter side by side."""
 
 from finetune.evaluate.request import EvalRequest, EvalResult, TaskScore
 from finetune.evaluate.run import evaluate

@@ -1,4 +1,4 @@
-"""Adapter + Corpus → EvalReport: base and adapter side by side, through one prompt, one decoding and one scorer."""
+"""Adapter + Corpus → EvalReport: base and adapter side by side, with the same prompts, decoding and scoring."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from finetune.recipe.options import check
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's answers to a task's rows, in order, with the probability of each choice where there are choices."""
+    """A model's answers to the rows of a task, in order, with the probability of each choice if there are choices."""
 
     texts: list[str]
     probabilities: list[dict[str, float]]
@@ -82,7 +82,7 @@ def _answer(loaded: Loaded, task: EvalTask, name: str, request: EvalRequest, on_
 
 
 def pick_labels(task: EvalTask, rows: Sequence[Sequence[float]]) -> Answers:
-    """The likeliest choice of each row, and the choices' probabilities relative to each other."""
+    """The most likely choice for each row, and the probabilities of the choices relative to each other."""
     texts, probabilities = [], []
     for example, row in zip(task.examples, rows, strict=True):
         shares = np.exp(np.array(row) - max(row))

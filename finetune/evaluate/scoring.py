@@ -1,6 +1,6 @@
-"""What a model answers: likelihood of each label for classification, greedy decoding for everything else.
+"""The answers of a model: the likelihood of each label for classification, greedy decoding for everything else.
 
-Base and adapter go through the same functions, prompts and batches, so that a difference is the adapter's.
+Base and adapter go through the same functions, prompts and batches, so any difference is due to the adapter.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from finetune.models.chat_template import render_answer, render_prompt
 from finetune.models.load import Loaded, greedy_settings
 from finetune.records import Example
 
-Progress = Callable[[int], None]  # told how many rows are done with each batch
+Progress = Callable[[int], None]  # called after each batch with the number of finished rows
 
 
 def label_logprobs(
     loaded: Loaded, examples: Sequence[Example], *, batch_size: int, on_rows: Progress | None = None
 ) -> list[list[float]]:
-    """Log-probability, in nats, that the model gives each of a row's `choices` as its whole answer.
+    """Log-probability, in nats, of each of a row's `choices` as the complete answer.
 
-    The probability of an answer is the product over its tokens, the end-of-turn token included, so that a label which
-    begins another one is told apart. A prompt is computed once and shared by all of its choices.
+    The probability of an answer is the product over its tokens, including the end-of-turn token, so a label that is a
+    prefix of another one is distinct from it. A prompt is computed once for all of its choices.
     """
     scores: list[list[float]] = [[] for _ in examples]
     for choices in dict.fromkeys(example.choices for example in examples):
@@ -47,7 +47,7 @@ def generate(
     max_new_tokens: int,
     on_rows: Progress | None = None,
 ) -> list[str]:
-    """Greedy answers, cut at the end of turn or after `max_new_tokens`."""
+    """Greedy answers, up to the end of the turn or `max_new_tokens`."""
     settings = greedy_settings(loaded.tokenizer, max_new_tokens)
     answers = [""] * len(examples)
     for batch in _batches(loaded, examples, range(len(examples)), batch_size):
@@ -65,7 +65,7 @@ def generate(
 def _batches(
     loaded: Loaded, examples: Sequence[Example], members: Sequence[int], size: int
 ) -> Iterator[list[tuple[int, list[int]]]]:
-    """Rows with their prompts' ids, longest first, so that a batch has little padding and memory peaks at once."""
+    """Rows with the ids of their prompts, longest first: batches need little padding, and memory peaks at the start."""
     prompts = [(number, render_prompt(loaded.tokenizer, examples[number].prompt)) for number in members]
     prompts.sort(key=lambda item: (-len(item[1]), item[0]))
     for start in range(0, len(prompts), size):
@@ -114,7 +114,7 @@ def _score_rest(loaded: Loaded, cache: Any, mask: Tensor, answers: list[list[int
 
 
 def _left_pad(loaded: Loaded, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, (prompts, tokens), padded in front so that all prompts end together."""
+    """Token ids and attention mask, (prompts, tokens), padded on the left so that all prompts end together."""
     width = max(len(prompt) for prompt in prompts)
     pad = loaded.tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])

@@ -1,4 +1,4 @@
-"""Is a difference between base and adapter more than chance? Paired resampling over the rows."""
+"""Is the difference between base and adapter more than chance? Paired resampling over the rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESAMPLES = 2000  # the standard error of a 95 % bound is then about 0.5 percent
 
 @dataclass(frozen=True)
 class Comparison:
-    """Adapter minus base, its 95 % interval, and the two-sided p-value of no difference."""
+    """Adapter minus base, its 95 % interval, and the two-sided p-value under no difference."""
 
     delta: float
     ci95: tuple[float, float]
@@ -47,7 +47,7 @@ def compare_means(base: Sequence[float], adapter: Sequence[float], seed: int = 0
 
 
 def _compare(score: Scorer, rows: int, seed: int) -> Comparison:
-    """Paired bootstrap for the interval (Efron and Tibshirani 1993, percentile method), sign-flip permutation for p."""
+    """Paired bootstrap for the interval (Efron and Tibshirani 1993, percentile method), sign flips for the p-value."""
     random = np.random.default_rng(seed)
     base, adapter, all_rows = np.zeros(rows, np.intp), np.ones(rows, np.intp), np.arange(rows)
     delta = score(adapter, all_rows) - score(base, all_rows)

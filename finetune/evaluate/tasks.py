@@ -1,4 +1,4 @@
-"""What is evaluated: the rows of a corpus split, by source, each with the metric of its kind."""
+"""The tasks of an evaluation: the rows of a split by source, each task with its metric."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Metric = Literal["weighted_f1", "token_f1"]
 
 @dataclass(frozen=True)
 class EvalTask:
-    """Rows that are scored together."""
+    """Rows that are scored together as one task."""
 
     name: str
     metric: Metric
@@ -25,21 +25,21 @@ class EvalTask:
 
 
 def tasks_of(corpus: Corpus, split: Split, wanted: Sequence[str] = (), limit: int | None = None) -> list[EvalTask]:
-    """Group a split's rows into tasks named by their source; at most `limit` rows per task, drawn by their ids' hash.
+    """Group the rows of a split into tasks, one per source, each with at most `limit` rows drawn by a hash of their ids.
 
     Raises:
-        InputError: the split has no rows to ask about.
-        UnknownNameError: a wanted task is not there.
+        InputError: the split has no rows to evaluate on.
+        UnknownNameError: a requested task does not exist.
     """
     groups: dict[tuple[str, Metric], list[Example]] = {}
     for example in read_split(corpus, split):
         if example.task == "text":
-            continue  # continued pretraining has no question to ask
+            continue  # rows of continued pretraining have no question
         metric: Metric = "weighted_f1" if example.choices else "token_f1"
         groups.setdefault((example.source, metric), []).append(example)
     if not groups:
         raise InputError(
-            f"The {split} split of {corpus.path} has no rows to evaluate. Prepare a corpus with --split-ratio"
+            f"The {split} split of {corpus.path} has no rows to evaluate on. Prepare a corpus with --split-ratio"
         )
     sources = [source for source, _ in groups]
     tasks = [
@@ -57,5 +57,5 @@ def tasks_of(corpus: Corpus, split: Split, wanted: Sequence[str] = (), limit: in
 
 
 def _drawn(example: Example) -> bytes:
-    """An order that no file has: data sets are often sorted by label."""
+    """A sort key unrelated to the order of the file: data sets are often sorted by label."""
     return hashlib.sha256(example.id.encode()).digest()

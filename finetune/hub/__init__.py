@@ -1,1 +1,1 @@
-"""All that speaks to the Hugging Face Hub, and the settings that must precede the libraries that do."""
+"""All access to the Hugging Face Hub, and the settings that must be made before its libraries are imported."""

@@ -1,7 +1,7 @@
-"""Changing things on the Hub: what is worth another try, and what a refusal means to the person who meets it.
+"""Retries changes on the Hub, and explains the Hub's errors to the user.
 
-huggingface_hub 2.4 does not repeat a failed commit, and to repeat one whose answer was lost is to commit twice. So what
-is passed to `with_retry` must look at the state of the repository before it changes anything.
+huggingface_hub 2.4 does not repeat a failed commit, and repeating one whose response was lost would commit twice. So the
+function passed to `with_retry` must check the state of the repository before it changes anything.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ UNREACHABLE = (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx2.TransportEr
 
 
 def with_retry(call: Callable[[], T], *, also: Collection[int] = ()) -> T:
-    """Return what `call` returns, repeating it after failures that pass by themselves and after the statuses `also`."""
+    """Return the result of `call`, repeating it after transient failures and after the HTTP statuses in `also`."""
     for wait in WAITS:
         try:
             return call()
@@ -52,20 +52,20 @@ def with_retry(call: Callable[[], T], *, also: Collection[int] = ()) -> T:
 def explain_errors(
     repo_id: str, *, what: str = "repository", known: Iterable[str] = (), user: str = "", instead: str = ""
 ) -> Iterator[None]:
-    """Turn the client's errors into one paragraph each.
+    """Turn each error of the client into one paragraph.
 
     Args:
-        repo_id: what is asked for.
-        what: what that should be, as in "There is no ...".
-        known: names, of which the nearest is suggested where the Hub has no such repository.
-        user: who is logged in, for refusals.
-        instead: what to do where it can be had from neither cache nor Hub; not given: the cache is no help.
+        repo_id: the requested repository.
+        what: the kind of repository, as in "There is no ...".
+        known: names from which to suggest the closest if the Hub has no such repository.
+        user: the user who is logged in, named when access is refused.
+        instead: what to do if neither the cache nor the Hub has it; empty: the cache does not matter.
 
     Raises:
-        OfflineError: the network is forbidden, or, with `instead`, out of reach.
-        UnknownNameError: no such repository or revision, or not for this user.
+        OfflineError: the network is forbidden or, with `instead`, the Hub cannot be reached.
+        UnknownNameError: no such repository or revision, or none that this user may read.
         HubError: the Hub refused or cannot be reached.
-        InputError: no login, or something local is wrong.
+        InputError: the user is not logged in, or something local is wrong.
     """
     if is_offline() and not instead:
         raise OfflineError(
@@ -86,7 +86,7 @@ def explain_errors(
 
 
 def not_cached(repo_id: str, instead: str) -> OfflineError:
-    """Something that only the cache could give now; `instead` says what to do."""
+    """The error for something that is not cached and cannot be downloaded; `instead` says what to do."""
     why = "the network is forbidden (--offline)" if is_offline() else "the Hub cannot be reached"
     return OfflineError(f"{repo_id} is not in the cache, and {why}. {instead}")
 
@@ -114,13 +114,13 @@ def _refused(error: BaseException, page: str, repo_id: str, user: str) -> Slmtun
         return _status_error(error, repo_id, user)
     if isinstance(error, OSError) and error.errno:
         return InputError(f"Cannot read or write {error.filename or 'a file'}: {error.strerror}")
-    return HubError(f"The exchange with the Hub about {repo_id} failed: {_summary(error)}")
+    return HubError(f"The communication with the Hub about {repo_id} failed: {_summary(error)}")
 
 
 def _status_error(error: HfHubHTTPError, repo_id: str, user: str) -> SlmtuneError:
     status = error.response.status_code
     if status == 401:
-        return InputError(f"The Hub does not accept the token for {repo_id}. {LOGIN} (a token in HF_TOKEN comes first)")
+        return InputError(f"The Hub does not accept the token for {repo_id}. {LOGIN} (HF_TOKEN takes precedence)")
     if status == 403:
         who = f" You are {user}." if user else ""
         return HubError(
@@ -128,9 +128,9 @@ def _status_error(error: HfHubHTTPError, repo_id: str, user: str) -> SlmtuneErro
             "(https://huggingface.co/settings/tokens) and a namespace that is yours"
         )
     if status == 429:
-        return HubError(f"The Hub asks to wait {_requested_wait(error):.0f} s: too many requests. Try again later")
+        return HubError(f"Too many requests: the Hub asks to wait {_requested_wait(error):.0f} s. Try again later")
     if status in {409, 412}:
-        return HubError(f"Someone else keeps changing {repo_id}. Nothing was committed. Try again later")
+        return HubError(f"{repo_id} is being changed by someone else, so nothing was committed. Try again later")
     if status >= 500:
         return HubError(
             f"The Hub answered {status} for {repo_id}, {len(WAITS) + 1} times. Try again later: what is transferred is kept"
@@ -139,7 +139,7 @@ def _status_error(error: HfHubHTTPError, repo_id: str, user: str) -> SlmtuneErro
 
 
 def _root(error: BaseException) -> BaseException:
-    """What went wrong underneath: the client wraps failures of single files."""
+    """The underlying error: the client wraps failures of single files."""
     while isinstance(error, LocalEntryNotFoundError | RuntimeError) and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -151,9 +151,9 @@ def _may_pass(error: BaseException, also: Collection[int]) -> bool:
         return error.response.status_code in {*TRANSIENT, *also}
     if isinstance(error, OfflineModeIsEnabled | HFValidationError):
         return False
-    if isinstance(error, json.JSONDecodeError):  # a proxy's error page where the client expects JSON
+    if isinstance(error, json.JSONDecodeError):  # the error page of a proxy instead of JSON
         return True
-    cut_short = isinstance(error, OSError) and error.errno is None  # the client's check of a download's length
+    cut_short = isinstance(error, OSError) and error.errno is None  # the client checks the length of a download
     return cut_short or isinstance(error, httpx2.TransportError)
 
 
@@ -162,7 +162,7 @@ def _requested_wait(error: BaseException) -> float:
 
 
 def _summary(error: BaseException) -> str:
-    """A few words for a log line: never a URL's query or a header."""
+    """A short description for a log line, without the query of a URL or any header."""
     if isinstance(error, HfHubHTTPError):
         detail = (error.server_message or "").strip().splitlines()
         return f"status {error.response.status_code}" + (f" ({detail[0]})" if detail else "")

@@ -1,4 +1,4 @@
-"""What must not leave this machine: access tokens, paths and names of the machine, pickles, and anything not listed."""
+"""Checks files for what must not leave this machine: tokens, paths and names of the machine, pickles, unknown formats."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from finetune.errors import CheckFailedError
 # Data formats only. A pickle or a script runs code on the reader's machine.
 SHAREABLE = {".safetensors", ".json", ".jsonl", ".md", ".parquet", ".html", ".png", ".jinja", ".txt", ".model"}
 SHAREABLE_NAMES = {"LICENSE", "NOTICE"}
-PICKLE = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04")  # a pickle of protocol 2 to 5; a zip, as torch.save writes it
+PICKLE = re.compile(
+    rb"\x80[\x02-\x05]|PK\x03\x04"
+)  # a pickle of protocol 2 to 5, or a zip file as written by torch.save
 
-# Vocabularies hold fragments of every kind; they come from the base model.
+# Vocabularies contain all kinds of fragments; they come from the base model.
 VOCABULARIES = {"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"}
 
 SECRET = re.compile(
@@ -32,27 +34,27 @@ COMMON_NAMES = {"root", "user", "admin", "ubuntu", "runner", "nobody", "test", "
 
 
 def is_shareable(name: str) -> bool:
-    """Whether a file of this name is of a format that slmtune puts on the Hub and takes from it."""
+    """Whether a file of this name has a format that slmtune pushes to and pulls from the Hub."""
     path = PurePosixPath(name)
     return path.suffix in SHAREABLE or path.name in SHAREABLE_NAMES
 
 
 def check_disclosure(files: Mapping[str, Path], token: str | None = None) -> None:
-    """Look through the files of an artifact before they are shared.
+    """Check the files of an artifact before they are shared.
 
     Raises:
-        CheckFailedError: names each file and what is wrong with it, never the text that was found.
+        CheckFailedError: names each file and what is wrong with it, never the text itself.
     """
     problems = [f"{name} {problem}" for name, path in sorted(files.items()) for problem in _problems(name, path, token)]
     if problems:
         raise CheckFailedError(
-            f"Nothing was uploaded: {'; '.join(problems)}. Remove that, or make the artifact again without it"
+            f"Nothing was uploaded: {'; '.join(problems)}. Remove it, or make the artifact again without it"
         )
 
 
 def _problems(name: str, path: Path, token: str | None) -> Iterator[str]:
     if not is_shareable(name):
-        yield f"is not a format to share ({', '.join(sorted(SHAREABLE))})"
+        yield f"is not in a shareable format ({', '.join(sorted(SHAREABLE))})"
         return
     with path.open("rb") as file:
         if PICKLE.match(file.read(4)):
@@ -60,19 +62,19 @@ def _problems(name: str, path: Path, token: str | None) -> Iterator[str]:
             return
     private = _own_places(path)
     if any(SECRET.search(text) or (token and token in text) for text in _texts(name, path)):
-        yield "holds an access token or a private key"
+        yield "contains an access token or a private key"
     if path.suffix == ".parquet" or name in VOCABULARIES:
         return
     if any(PERSONAL_PATH.search(text) or any(place in text for place in private) for text in _texts(name, path)):
-        yield "holds an absolute path of this machine"
+        yield "contains an absolute path of this machine"
     elif any(WHOLE_PATH.fullmatch(value) for value in _values(name, path)):
-        yield "holds an absolute path"
+        yield "contains an absolute path"
     if (named := _names_this_machine()) and any(named(text) for text in (*_texts(name, path), *_values(name, path))):
-        yield "holds the name of this machine or of its user"
+        yield "contains the name of this machine or of its user"
 
 
 def _texts(name: str, path: Path) -> Iterator[str]:
-    """The readable text of a file: all of it, a safetensors file's metadata, or a parquet file's values by batch."""
+    """The readable text of a file: all of it, the metadata of a safetensors file, or a Parquet file's values by batch."""
     if path.suffix == ".parquet":
         import pyarrow.parquet as parquet
 
@@ -110,13 +112,13 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _own_places(path: Path) -> list[str]:
-    """Folders of this machine that a file could mention by accident; short ones say nothing about anyone."""
+    """Folders of this machine that a file could mention by accident, except short ones, which reveal nothing."""
     places = (Path.home(), Path.cwd(), path.resolve().parent)
     return [str(place) for place in places if len(place.parts) > 2]
 
 
 def _names_this_machine() -> Callable[[str], bool] | None:
-    """A test whether a text is the user's or host's name, or has a host name in it that is not an ordinary word."""
+    """A test whether a text is the name of the user or host, or contains a host name that is not an ordinary word."""
     host = socket.gethostname().split(".")[0]
     try:
         user = getpass.getuser()

@@ -1,4 +1,4 @@
-"""Fetching an artifact from the Hub: one commit, only what its manifest lists, verified before it is there."""
+"""Pulls an artifact from the Hub: one commit, only the files in its manifest, verified before the folder appears."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PullResult:
-    """A verified artifact from the Hub, and the commit that it came from."""
+    """A verified artifact from the Hub and the commit that it came from."""
 
     path: Path
     kind: str
@@ -35,16 +35,16 @@ class PullResult:
 
 
 def pull(repo_id: str, out: Path, *, revision: str | None = None, overwrite: bool = False) -> PullResult:
-    """Fetch an artifact that slmtune pushed, verify it, and put it at `out`.
+    """Download an artifact that slmtune pushed, verify it, and put it at `out`.
 
-    `repo_id` may start with `datasets/` or `models/` where both kinds have a repository of that name; a model is
-    looked for first. Only the files that the manifest lists are fetched, and none that could run code.
+    `repo_id` may start with `datasets/` or `models/` if both kinds have a repository of that name; models take
+    precedence. Only files that the manifest lists are downloaded, and none that could run code.
 
     Raises:
-        UnknownNameError: no such repository or revision, or not for this user.
+        UnknownNameError: no such repository or revision, or none that this user may read.
         InputError: the repository was not made by slmtune.
-        OutputExistsError: `out` holds something and `overwrite` is false.
-        ArtifactError: what came does not match its manifest.
+        OutputExistsError: `out` is not empty and `overwrite` is false.
+        ArtifactError: the files do not match the manifest.
         HubError: the Hub refused or cannot be reached.
     """
     prefix, _, rest = repo_id.partition("/")
@@ -63,7 +63,7 @@ def pull(repo_id: str, out: Path, *, revision: str | None = None, overwrite: boo
 
 
 def _find_artifact(name: str, types: list[str], revision: str | None) -> tuple[Repo, str, dict[str, RepoFile]]:
-    """The first repository of this name that holds an artifact, its commit, and its files."""
+    """The first repository of this name that contains an artifact, its commit, and its files."""
     seen = False
     for kind in types:
         repo = Repo(HfApi(), name, kind)
@@ -79,34 +79,34 @@ def _find_artifact(name: str, types: list[str], revision: str | None) -> tuple[R
             return repo, commit, remote
     if seen:
         raise InputError(
-            f"{name} was not made by slmtune: it has no {MANIFEST}. To use a base model, give its name to --model"
+            f"{name} was not made by slmtune: it has no {MANIFEST}. To use a base model, pass its name with --model"
         )
     raise UnknownNameError(
-        "repository", name, [], f"If it is private, log in with: hf auth login. Looked at {constants.ENDPOINT}"
+        "repository", name, [], f"If it is private, log in with: hf auth login. The Hub is {constants.ENDPOINT}"
     )
 
 
 def _download(repo: Repo, commit: str, remote: Mapping[str, RepoFile], folder: Path) -> type[Artifact]:
-    """Fetch the manifest, then exactly what it lists, and return what kind of artifact it is."""
+    """Download the manifest and then exactly the files it lists; return the kind of artifact."""
     where = f"{repo.id} at {commit[:12]}"
     manifest = read_manifest(repo.download(MANIFEST, commit, folder).parent) or {}
     if manifest.get("kind") not in SHARED:
-        raise InputError(f"{where} was not made by slmtune: its {MANIFEST} is of another program")
+        raise InputError(f"{where} was not made by slmtune: its {MANIFEST} belongs to another program")
     kind, names = SHARED[manifest["kind"]], list(manifest["files"])
     if unsafe := [name for name in names if not _is_safe_name(name)]:
         raise ArtifactError(f"{where} lists a file that pull refuses: {unsafe[0]!r}. Nothing was kept")
     if missing := [name for name in names if name not in remote]:
         raise ArtifactError(f"{where} is damaged: {missing[0]} is missing. Its owner can push it again")
     wanted = [*names, CARD] if CARD in remote else names
-    log.info("Fetching %d files of %s.", len(wanted) + 1, repo.id)
+    log.info("Downloading %d files of %s.", len(wanted) + 1, repo.id)
     for name in wanted:
         repo.download(name, commit, folder)
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's notes on the download
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # bookkeeping of the client
     return kind
 
 
 def _is_safe_name(name: object) -> bool:
-    """Whether a file may be written under this name: below the folder, visible, and of a format that runs no code."""
+    """Whether a file may be written under this name: inside the folder, visible, and in a format that runs no code."""
     if not isinstance(name, str) or set(name) & set("\\:\0"):
         return False
     path = PurePosixPath(name)

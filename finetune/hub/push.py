@@ -1,4 +1,4 @@
-"""Putting an artifact on the Hub: looked through, private unless told otherwise, in one commit or none."""
+"""Pushes an artifact to the Hub: checked first, private by default, in one commit or none."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from finetune.hub.client import LOGIN, explain_errors, with_retry
 from finetune.hub.disclosure import check_disclosure
 from finetune.hub.repo import CARD, SHARED, Repo, check_repo_id
 
-OVERTAKEN = (409, 412)  # someone else committed in between: look again
+OVERTAKEN = (409, 412)  # someone else committed in the meantime: check again
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PushResult:
-    """What is on the Hub now; `changed` is false where it was there already and no commit was made."""
+    """The result of a push; `changed` is false if the Hub already had every file and no commit was made."""
 
     repo_id: str
     url: str
@@ -54,15 +54,15 @@ class PushResult:
 def push(
     path: Path, repo_id: str, *, public: bool = False, message: str | None = None, token: str | None = None
 ) -> PushResult:
-    """Put a corpus (as a data set repository), adapter or model on the Hub, in one commit.
+    """Upload a corpus (as a data set repository), adapter or model to the Hub, in one commit.
 
-    A new repository is private unless `public`; the visibility of an existing one is never changed. Pushing what is
-    there already makes no commit.
+    A new repository is private unless `public`; the visibility of an existing one is never changed. If nothing has
+    changed, no commit is made.
 
     Raises:
-        InputError: a bad name, no login, or `public` and the repository's visibility disagree.
+        InputError: the name is invalid, the user is not logged in, or `public` contradicts the repository's visibility.
         ArtifactError: the artifact is damaged.
-        CheckFailedError: a file holds what should not be shared.
+        CheckFailedError: a file contains something that should not be shared.
         HubError: the Hub refused or cannot be reached.
     """
     check_repo_id(repo_id)
@@ -80,7 +80,7 @@ def push(
         looks = count(1)
         commit = with_retry(lambda: _bring_up_to_date(repo, artifact, files, text, next(looks)), also=OVERTAKEN)
     if commit == info.sha:
-        log.info("%s holds this %s already: nothing to commit.", repo_id, artifact.kind)
+        log.info("%s already has this %s: nothing to commit.", repo_id, artifact.kind)
     size = sum(file.stat().st_size for file in files.values())
     return PushResult(
         repo_id, repo.url, artifact.kind, commit, bool(info.private), len(files), size, changed=commit != info.sha
@@ -88,9 +88,9 @@ def push(
 
 
 def refresh_card(artifact: Artifact, repo: Repo) -> None:
-    """Write the model card again, with the repository's name and the evaluation beside the adapter, if there is one.
+    """Rewrite the model card with the name of the repository and the adapter's evaluation, if there is one.
 
-    A card that someone has edited is left alone.
+    A card that someone has edited is not changed.
     """
     card = artifact.path / CARD
     if not isinstance(artifact, Adapter | Model) or (card.is_file() and not is_untouched(card.read_text("utf-8"))):
@@ -100,18 +100,18 @@ def refresh_card(artifact: Artifact, repo: Repo) -> None:
         try:
             card.write_text(text, "utf-8")
         except OSError:
-            log.warning("%s cannot be written: the card goes out as it is.", card)
+            log.warning("%s cannot be written: pushing the card as it is.", card)
 
 
 def _report_of(artifact: Artifact) -> EvalReport | None:
-    """The evaluation in the same workspace, if it is of this very artifact."""
+    """The evaluation in the same workspace, if it belongs to this artifact."""
     try:
         report = EvalReport.open(artifact.path.resolve().parent / "eval")
     except SlmtuneError:
         return None
     adapter = artifact.fingerprint if isinstance(artifact, Adapter) else _adapter_in(artifact)
     if _adapter_in(report) != adapter:
-        log.info("%s is of another adapter: the card does not quote it.", report.path)
+        log.info("%s belongs to another adapter: the card does not quote it.", report.path)
         return None
     return report
 
@@ -123,7 +123,7 @@ def _adapter_in(artifact: Artifact) -> str | None:
 
 
 def _is_public(api: HfApi, dataset: str) -> bool:
-    """Whether anyone may know of a data set: only then a card names it."""
+    """Whether a data set is public: only then may a card name it."""
     try:
         api.dataset_info(dataset, token=False)
     except HfHubHTTPError:
@@ -132,7 +132,7 @@ def _is_public(api: HfApi, dataset: str) -> bool:
 
 
 def _payload(artifact: Artifact) -> dict[str, Path]:
-    """What is uploaded: the manifest, what it lists, and the card. Whatever else lies in the folder stays here."""
+    """The files to upload: the manifest, the files it lists, and the card. Other files in the folder are not uploaded."""
     names = [*artifact.manifest["files"], MANIFEST]
     if (artifact.path / CARD).is_file():
         names.append(CARD)
@@ -152,34 +152,34 @@ def _describe_user(me: Mapping[str, Any]) -> str:
 
 
 def _ensure_visibility(repo: Repo, *, public: bool) -> ModelInfo | DatasetInfo:
-    """Make the repository if need be, and return its visibility and head.
+    """Create the repository if necessary, and return its visibility and head.
 
     Raises:
-        InputError: it exists and is not as private, or as public, as was asked.
+        InputError: it exists with another visibility than requested.
     """
     try:
         info = repo.info()
     except RepositoryNotFoundError:
-        # Never `private=None`: that means public.
+        # Never `private=None`: it means public.
         create = partial(repo.api.create_repo, repo.id, repo_type=repo.type, private=not public, exist_ok=True)
         with_retry(create)
         info = repo.info()
     if info.private and public:
         raise InputError(
-            f"{repo.id} is private, and push changes no visibility. Do so at {repo.url}/settings, or drop --public"
+            f"{repo.id} is private, and push never changes visibility. Change it at {repo.url}/settings, or drop --public"
         )
     if not info.private and not public:
         raise InputError(
-            f"{repo.id} is public: everybody could read this. Say --public if you mean it, or take another name"
+            f"{repo.id} is public: anyone could read this. Add --public to confirm, or choose another name"
         )
     return info
 
 
 def _bring_up_to_date(repo: Repo, artifact: Artifact, files: Mapping[str, Path], message: str, looks: int) -> str:
-    """Commit what differs from the repository's head, if anything does, and return the head that holds it all.
+    """Commit the files that differ from the repository's head, if any, and return the head that has them all.
 
-    Safe to repeat: it looks at the head first, and the Hub refuses the commit if the head has moved since. It looks
-    `looks` times, because the Hub may be at work still on an earlier try whose answer was lost.
+    Safe to repeat: it checks the head first, and the Hub refuses the commit if the head has moved since. It checks
+    `looks` times, because the Hub may still be processing an earlier attempt whose response was lost.
     """
     sums = artifact.manifest["files"]
     for _ in range(looks):
@@ -203,12 +203,12 @@ def _is_same(path: Path, sha256: str | None, remote: RepoFile | None) -> bool:
         return False
     if remote.lfs is not None:
         return remote.lfs.sha256 == (sha256 or sha256_of(path))
-    data = path.read_bytes()  # what the Hub keeps outside its large-file storage is small
+    data = path.read_bytes()  # files outside the Hub's large-file storage are small
     return remote.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def _leftovers(repo: Repo, head: str, remote: Mapping[str, RepoFile], files: Mapping[str, Path]) -> list[str]:
-    """Files of an earlier push that this artifact does not have; what others put into the repository stays."""
+    """Files of an earlier push that this artifact no longer has; files that others added to the repository stay."""
     if MANIFEST not in remote:
         return []
     manifest = read_manifest(repo.download(MANIFEST, head).parent) or {}

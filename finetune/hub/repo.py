@@ -1,4 +1,4 @@
-"""A repository on the Hub, as one user sees it, and what slmtune keeps there."""
+"""A repository on the Hub, as one user sees it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Repo:
 
     @property
     def url(self) -> str:
-        """Where people read it."""
+        """The address of its page."""
         return f"{self.api.endpoint}/{'datasets/' if self.type == 'dataset' else ''}{self.id}"
 
     def info(self, revision: str | None = None) -> ModelInfo | DatasetInfo:
@@ -41,15 +41,15 @@ class Repo:
         return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
 
     def download(self, name: str, commit: str, folder: Path | None = None) -> Path:
-        """Fetch one file of a commit into `folder`, or into the client's cache."""
+        """Download one file of a commit to `folder`, or to the client's cache."""
         return Path(self.api.hf_hub_download(self.id, name, repo_type=self.type, revision=commit, local_dir=folder))
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Refuse a name that the Hub would refuse.
+    """Refuse an invalid repository name.
 
     Raises:
-        InputError: says what a name looks like.
+        InputError: says what a valid name looks like.
     """
     try:
         validate_repo_id(repo_id)
@@ -57,4 +57,6 @@ def check_repo_id(repo_id: str) -> None:
     except ValueError:
         valid = False
     if not valid:
-        raise InputError(f"{repo_id!r} is no repository on the Hub. Give NAMESPACE/NAME, as in you/health-adapter")
+        raise InputError(
+            f"{repo_id!r} is not a valid repository name. Write it as NAMESPACE/NAME, such as you/health-adapter"
+        )

@@ -1,7 +1,7 @@
 """Retries for the Hub's client: requests that change nothing are repeated until a busy Hub answers.
 
-huggingface_hub 2.4 repeats uploads and most HEADs itself, but no other look-up, no download that gets a 503, and not
-the check of a card. What changes a repository is not repeated here: its caller has to look first whether it was done.
+huggingface_hub 2.4 itself repeats uploads and most HEAD requests, but no other look-ups, no downloads that get a 503, and
+no card checks. Requests that change a repository are not repeated here: the caller must first check whether they worked.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from huggingface_hub import set_client_factory
 from huggingface_hub.utils._http import hf_request_event_hook  # what the client's own factory installs
 
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third, ... try
-WAITS_FOR_CONNECTION = WAITS[:1]  # where nothing listens at all, more would only keep the user waiting
+WAITS_FOR_CONNECTION = WAITS[:1]  # if nothing is listening, more would only keep the user waiting
 LONGEST_WAIT = 300.0  # seconds; the window of the Hub's rate limits
-TIMEOUT = httpx2.Timeout(300.0, connect=10.0)  # seconds; the client's own default is to wait for ever
+TIMEOUT = httpx2.Timeout(300.0, connect=10.0)  # seconds; by default, the client waits for ever
 TRANSIENT = {408, 429, 500, 502, 503, 504}
 
 log = logging.getLogger(__name__)
 
 
 class RetryingClient(httpx2.Client):
-    """An HTTP client that repeats a request that failed for a reason that passes, if asking twice is harmless."""
+    """An HTTP client that repeats requests after transient failures, if repeating them is harmless."""
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Send a request, and return its last response; raise the last error if there is none."""
+        """Send a request and return its last response, or raise the last error if there is none."""
         if not _is_harmless(request):
             return super().send(request, **options)
         for wait in WAITS:
@@ -53,19 +53,19 @@ class RetryingClient(httpx2.Client):
 
 @cache
 def install_retry() -> None:
-    """Let huggingface_hub use `RetryingClient` from now on, in this process."""
+    """Make huggingface_hub use `RetryingClient` from now on in this process."""
     hooks = {"request": [hf_request_event_hook]}
     set_client_factory(lambda: RetryingClient(event_hooks=hooks, follow_redirects=True, timeout=TIMEOUT))
 
 
 def pause(seconds: float, problem: str) -> None:
-    """Say why, and wait."""
-    log.info("The Hub: %s. Trying again in %.0f s.", problem, seconds)
+    """Log the reason and wait."""
+    log.info("Hub: %s. Trying again in %.0f s.", problem, seconds)
     time.sleep(seconds)
 
 
 def requested_wait(response: httpx2.Response) -> float:
-    """Seconds that the Hub asks to wait: `Retry-After` as a number or a date, or the end of the rate limit's window."""
+    """Seconds to wait as the Hub requests: `Retry-After` as a number or date, or the end of the rate-limit window."""
     headers: Mapping[str, str] = response.headers
     value = headers.get("Retry-After", "").strip()
     if value.isdigit():
@@ -80,11 +80,11 @@ def requested_wait(response: httpx2.Response) -> float:
 
 
 def _is_harmless(request: httpx2.Request) -> bool:
-    """Whether a request only asks. HEADs are left to huggingface_hub, which looks into its cache first."""
+    """Whether a request only reads. HEAD requests are left to huggingface_hub, which checks its cache first."""
     return request.method == "GET" or request.url.path.endswith("/api/validate-yaml")
 
 
 def _may_pass(request: httpx2.Request, response: httpx2.Response) -> bool:
     if "/resolve/" in request.url.path and response.status_code in {408, 429}:
-        return False  # huggingface_hub repeats these: twice over would be too long
+        return False  # huggingface_hub repeats these itself; doing both would take too long
     return response.status_code in TRANSIENT

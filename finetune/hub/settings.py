@@ -1,4 +1,4 @@
-"""Process-wide settings of the libraries below slmtune; they must be made before those are imported."""
+"""Process-wide settings of the libraries that slmtune uses; they must be made before those are imported."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ HUB_DOMAINS = ("huggingface.co", "hf.co")
 
 
 def configure_libraries(*, offline: bool = False) -> None:
-    """Turn off telemetry and library chatter, and forbid the network if `offline`.
+    """Turn off telemetry and the output of libraries, and forbid the network if `offline`.
 
-    Environment variables are those that the libraries document, and none that the user has set is changed, except that
-    `offline` always wins.
+    Only documented environment variables are set, and none that the user has set is changed, except that `offline`
+    always takes precedence.
     """
     defaults = {
-        "HF_HUB_DISABLE_TELEMETRY": "1",  # trl sends a ping per trainer otherwise
+        "HF_HUB_DISABLE_TELEMETRY": "1",  # otherwise trl sends a ping per trainer
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TQDM_DISABLE": "1",  # slmtune draws its own bars
-        "HF_HUB_VERBOSITY": "error",  # slmtune says itself what it tries again
+        "TQDM_DISABLE": "1",  # slmtune shows progress bars of its own
+        "HF_HUB_VERBOSITY": "error",  # slmtune reports its own retries
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",
         "DATASETS_VERBOSITY": "error",
@@ -28,7 +28,7 @@ def configure_libraries(*, offline: bool = False) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    # It has no variable for this, and warns while it is imported on CPUs with AVX512-BF16 that lack an optional kernel.
+    # It has no variable for this, and on CPUs with AVX512-BF16 its import warns if an optional kernel is missing.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if not is_real_hub(os.environ.get("HF_ENDPOINT", "")):
         os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # only the real Hub has xet, and hf_xet does not fall back
@@ -38,11 +38,11 @@ def configure_libraries(*, offline: bool = False) -> None:
 
 
 def is_real_hub(endpoint: str) -> bool:
-    """Whether `HF_ENDPOINT` (empty: the default) names the public Hub and no mirror or stand-in."""
+    """Whether `HF_ENDPOINT` (empty: the default) is the public Hub rather than a mirror."""
     host = urlsplit(endpoint).hostname or ""
     return not endpoint or any(host == domain or host.endswith(f".{domain}") for domain in HUB_DOMAINS)
 
 
 def is_offline() -> bool:
-    """Whether the Hub must not be asked."""
+    """Whether the Hub must not be used."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}

@@ -1,4 +1,4 @@
-"""Model repositories of the Hub, as folders in its cache."""
+"""Downloads model repositories of the Hub as folders in its cache."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from finetune.hub.settings import is_offline
 
 UNWANTED = ("onnx/*", "*/*.safetensors", "openvino/*", "runs/*")
-INSTEAD = "Connect once, or give --model a local folder"
+INSTEAD = "Connect to the network once, or pass a local folder with --model"
 
 log = logging.getLogger(__name__)
 
 
 class Need(Enum):
-    """What of a model is needed, as the files to fetch: no pickle, no code, no second copy of the weights."""
+    """The part of a model that is needed, as files to download: no pickles, no code, no second copy of the weights."""
 
     CONFIG = ("config.json",)
     TOKENIZER = ("*.json", "*.jinja", "*.model", "*.txt")
@@ -25,7 +25,7 @@ class Need(Enum):
 
 
 def cached_snapshot(hub_id: str, revision: str | None, need: Need) -> Path | None:
-    """The cached folder of a repository, without asking the network; None where it lacks something that is needed."""
+    """The cached folder of a repository, without network access; None if it lacks a file that is needed."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -37,7 +37,7 @@ def cached_snapshot(hub_id: str, revision: str | None, need: Need) -> Path | Non
 
 
 def _has(folder: Path, need: Need) -> bool:
-    """Whether the files are there: an interrupted download leaves a partial folder."""
+    """Whether all files are there: an interrupted download leaves a partial folder."""
     has_config = (folder / "config.json").is_file()
     has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.txt"))
     if need is not Need.WEIGHTS:
@@ -50,21 +50,21 @@ def _has(folder: Path, need: Need) -> bool:
 
 
 def download_snapshot(hub_id: str, revision: str | None, need: Need, *, known: Iterable[str] = ()) -> Path:
-    """Fetch what is needed of a repository.
+    """Download the needed files of a repository.
 
     Args:
-        known: names of models, of which the nearest is suggested where the Hub has no such repository.
+        known: model names from which to suggest the closest if the Hub has no such repository.
 
     Raises:
         UnknownNameError: no such repository or revision, or a private one.
-        OfflineError: the network is forbidden or out of reach.
+        OfflineError: the network is forbidden, or the Hub cannot be reached.
         HubError: the Hub refused.
     """
     from huggingface_hub import snapshot_download
 
     from finetune.hub.client import explain_errors, not_cached
 
-    if is_offline():  # huggingface_hub would take a part of it for the whole
+    if is_offline():  # huggingface_hub would accept an incomplete snapshot
         raise not_cached(hub_id, INSTEAD)
     log.info("Downloading %s from the Hub.", hub_id)
     with explain_errors(hub_id, what="model", known=known, instead=INSTEAD):

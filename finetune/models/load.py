@@ -1,4 +1,4 @@
-"""Models in memory: a base model, quantised or not, alone or with an adapter."""
+"""Loads models into memory: a base model, quantised or not, alone or with an adapter."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Loaded:
 
 
 def load(base: BaseModel, recipe: AdapterRecipe, adapter: Path | None = None) -> Loaded:
-    """Load a base model as `recipe` says (4-bit or plain) and, if given, an adapter on it, ready for inference.
+    """Load a base model as `recipe` says (in 4 bits or plain), optionally with an adapter, ready for inference.
 
     Raises:
         ArtifactError: the adapter's tensors do not fit the model.
@@ -51,7 +51,7 @@ def load(base: BaseModel, recipe: AdapterRecipe, adapter: Path | None = None) ->
 
 
 def load_adapter(adapter: Adapter, model: str | None = None) -> Loaded:
-    """Load an adapter over its base model, quantised as in training."""
+    """Load an adapter on its base model, quantised as in training."""
     return load(base_of(adapter, model), AdapterRecipe.model_validate(adapter.config), adapter.path)
 
 
@@ -64,11 +64,11 @@ def load_merged(model: Model) -> Loaded:
 def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> PreTrainedModel:
     """Load causal language model weights onto the first GPU or the CPU.
 
-    With `load_in_4bit` the linear layers are quantised to NF4; the other parts are kept in the compute precision. On a CPU
-    they are unpacked once where `unpack` and memory allow: training unpacks them itself, one at a time.
+    With `load_in_4bit`, the linear layers are quantised to NF4 and the other layers keep the compute precision. On a CPU,
+    with `unpack`, quantised layers are unpacked once if memory allows; training unpacks them itself, one at a time.
 
     Raises:
-        InputError: the folder holds no causal language model that transformers can load.
+        InputError: the folder does not contain a causal language model that transformers can load.
     """
     dtype = compute_dtype(recipe)
     options: dict[str, Any] = {"device_map": {"": device_name()}, "dtype": dtype, "attn_implementation": "sdpa"}
@@ -96,16 +96,16 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> Pr
 
 
 def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str = "default") -> PeftModel:
-    """Put a PEFT adapter on a loaded base model, or one more, under another name, beside those it has.
+    """Add a PEFT adapter to a loaded base model, next to any adapters with other names that it already has.
 
     Raises:
-        ArtifactError: tensors are missing, left over or of another shape; PEFT alone only warns.
+        ArtifactError: tensors are missing, unexpected or of another shape; PEFT itself only warns.
     """
     file = folder / "adapter_model.safetensors"
     try:
         config = PeftConfig.from_pretrained(str(folder), inference_mode=True)
         base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-        config.base_model_name_or_path = base.name_or_path  # a local folder: PEFT would ask the Hub about a name
+        config.base_model_name_or_path = base.name_or_path  # a local folder: PEFT would look up a name on the Hub
         if isinstance(model, PeftModel):
             peft_model = model
             peft_model.add_adapter(name, config)
@@ -122,13 +122,13 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str =
     if stored != expected:
         raise ArtifactError(
             f"The adapter at {folder} does not fit its base model: {len(expected - stored)} tensors are missing and "
-            f"{len(stored - expected)} are left over"
+            f"{len(stored - expected)} are unexpected"
         )
     return peft_model
 
 
 def greedy_settings(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
-    """How answers are generated that must come out the same again: the likeliest token each time, to the end of turn."""
+    """Settings for reproducible answers: always the most likely token, up to the end of the turn."""
     return GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
@@ -138,6 +138,6 @@ def greedy_settings(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> 
 
 
 def compute_dtype(recipe: AdapterRecipe) -> torch.dtype:
-    """The precision of matrix products: bfloat16 where the GPU has it, else float32, unless the recipe says."""
+    """The precision of matrix products: as the recipe says, by default bfloat16 if the GPU supports it, else float32."""
     has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return torch.bfloat16 if recipe.precision(has_bfloat16=has_bfloat16) == "bfloat16" else torch.float32

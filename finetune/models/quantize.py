@@ -1,4 +1,4 @@
-"""4-bit base weights: how they are quantised, and two measures that make bitsandbytes right and fast on a CPU."""
+"""4-bit base weights: their quantisation, and workarounds that make bitsandbytes correct and fast on a CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import BitsAndBytesConfig
 
 from finetune.machine import format_bytes, free_memory
 
-MEMORY_SHARE = 0.5  # of the free memory that unpacked weights may take
+MEMORY_SHARE = 0.5  # of the free memory, for unpacked weights
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def nf4(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
     """NF4 with double quantisation (Dettmers et al., QLoRA, 2023, section 3).
 
-    Everything is said, because `load_in_4bit=True` alone means fp4 without double quantisation.
+    Every setting is explicit, because `load_in_4bit=True` alone means FP4 without double quantisation.
     """
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -46,11 +46,11 @@ def keep_linear4bit_unpacked(model: nn.Module) -> None:
 
 
 def unpack_on_cpu(model: nn.Module) -> bool:
-    """Replace 4-bit layers on a CPU by plain ones that hold the same NF4 values in the compute precision.
+    """Replace 4-bit layers on a CPU with plain ones that hold the same NF4 values in the compute precision.
 
-    bitsandbytes unpacks a layer's weights on every pass, and without AVX512 multiplies them by a slow kernel when no
-    gradient is wanted; unpacking once gives the same numbers sooner, for 8 times the memory. Done where that takes at
-    most half of the free memory. Returns whether it was done.
+    bitsandbytes unpacks the weights of a layer on every pass and, without AVX512, multiplies them with a slow kernel if
+    no gradient is needed. Unpacking once gives the same numbers faster, for 8 times the memory. It is done if it takes
+    at most half of the free memory. Returns whether it was done.
     """
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Linear4bit)]
     if not layers or any(layer.weight.device.type != "cpu" for _, layer in layers):
@@ -59,7 +59,7 @@ def unpack_on_cpu(model: nn.Module) -> bool:
         layer.in_features * layer.out_features * torch.finfo(layer.compute_dtype).bits // 8 for _, layer in layers
     )
     if needed > MEMORY_SHARE * free_memory():
-        log.info("Weights stay packed in 4 bit: unpacking them would take %s.", format_bytes(needed))
+        log.info("Weights stay packed in 4 bits: unpacking them would take %s.", format_bytes(needed))
         return False
     for name, layer in layers:
         plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
@@ -74,9 +74,9 @@ def unpack_on_cpu(model: nn.Module) -> bool:
 
 
 def unpack_scales(model: nn.Module) -> None:
-    """Hold the blocks' scales of 4-bit layers on a CPU as plain numbers instead of 8-bit ones with scales of their own.
+    """Store the block scales of 4-bit layers on a CPU as plain numbers instead of quantising them to 8 bits again.
 
-    The same values at 1/16 instead of 1/64 byte per weight, so that unpacking a layer is one pass and not three.
+    The values are the same, at 1/16 instead of 1/64 byte per weight, and unpacking a layer takes one pass instead of three.
     """
     for module in model.modules():
         if not isinstance(module, Linear4bit) or module.weight.device.type != "cpu":

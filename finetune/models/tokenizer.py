@@ -1,4 +1,4 @@
-"""Tokenizers: of a base model without its weights, or from the folder of a model or adapter."""
+"""Loads tokenizers: of a base model without its weights, or from the folder of a model or adapter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def find_tokenizer(model: str, *, fetch: bool) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a preset, a Hub id or a folder, with the chat template that training would use.
 
-    Weights are never fetched. See `find_base` for `fetch` and for what it raises, `load_tokenizer` for the rest.
+    Weights are never downloaded. For `fetch` and for exceptions, see `find_base` and `load_tokenizer`.
     """
     base = find_base(model, need=Need.TOKENIZER, fetch=fetch)
     return load_tokenizer(base.folder, base)
@@ -25,7 +25,7 @@ def find_tokenizer(model: str, *, fetch: bool) -> PreTrainedTokenizerBase:
 
 def load_tokenizer(folder: Path, base: BaseModel) -> PreTrainedTokenizerBase:
     """Load a tokenizer and make sure that it has a chat template and a padding token."""
-    from transformers import AutoTokenizer  # here: `show` measures in words where no tokenizer is found
+    from transformers import AutoTokenizer  # here: `show` counts words if there is no tokenizer
 
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(

@@ -1,4 +1,4 @@
-"""Will it fit? Peak memory of a training run, by arithmetic on config.json."""
+"""Will it fit? Calculates the peak memory of a training run from config.json."""
 
 from finetune.plan.device import Device, this_device
 from finetune.plan.memory import RowSizes

@@ -1,4 +1,4 @@
-"""How much memory there is to train in, found without torch."""
+"""The memory available for training, determined without torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from finetune.machine import free_memory
 
 @dataclass(frozen=True)
 class Device:
-    """Where training would run, and the bytes that are free there."""
+    """The device that training would run on, and its free memory in bytes."""
 
     kind: Literal["cpu", "gpu"]
     free: int
-    has_bfloat16: bool = True  # of a GPU, as torch.cuda.is_bf16_supported() has it, which counts those that emulate it
+    has_bfloat16: bool = True  # for a GPU, like torch.cuda.is_bf16_supported(), which includes emulation
 
 
 def this_device() -> Device:
@@ -29,7 +29,7 @@ def this_device() -> Device:
 
 
 def _free_on_gpu() -> int | None:
-    """Bytes free on the first visible NVIDIA GPU, as its driver says; None without one, or without a torch for it."""
+    """Bytes free on the first visible NVIDIA GPU, from its driver; None without a GPU or a build of torch for it."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     command = shutil.which("nvidia-smi")
     with suppress(metadata.PackageNotFoundError):

@@ -1,6 +1,6 @@
-"""A shape, a batch and a recipe → bytes at the peak of training, part by part.
+"""A shape, a batch and a recipe → the peak memory of training in bytes, by component.
 
-On a CPU the peak is that of resident memory, as `finetune.machine.peak_bytes` reads it.
+On a CPU, this is the peak of resident memory, as `finetune.machine.peak_bytes` measures it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ NF4 = (
     0.5 + 1 / 64 + WORD / (64 * 256)
 )  # bytes per weight: 4 bit, a scale per block of 64, one per 256 scales (QLoRA, 3)
 NF4_CPU = 0.5 + WORD / 64  # the scales as plain numbers: models.quantize.unpack_scales
-GRADIENT, MOMENTS = WORD, 2 * WORD  # bytes per number of an adapter: float32, and two of AdamW
+GRADIENT, MOMENTS = WORD, 2 * WORD  # bytes per weight of an adapter: float32, and AdamW's two moments
 MOMENTS_8BIT = 2
 CHUNK = 256  # positions whose logits train/fast/loss.py has in memory at once: 50 MB at a vocabulary of 49,152
-# A process that has imported torch, transformers, peft and trl, loaded a tokenizer and made a trainer, without weights:
+# A process that has imported torch, transformers, peft and trl, loaded a tokenizer and built a trainer, without weights:
 # torch 2.13, transformers 5.23, trl 1.16 on Linux, x86-64; fitted to benchmarks/plan_accuracy.py with SmolLM2-135M.
 PROCESS = 830 * MIB
-# A CUDA context with the kernels of torch and cuBLAS's workspace, which the driver counts and torch does not.
+# A CUDA context with torch's kernels and cuBLAS's workspace, which the driver counts and torch does not.
 CONTEXT = 600 * MIB
-# glibc's allocator reuses freed blocks for tensors of other sizes, and what is left between these is too small for the
-# next ones: resident memory beyond the sum of what autograd keeps, fitted likewise.
+# glibc's allocator reuses freed blocks for tensors of other sizes, and the gaps that remain are too small for the next
+# ones: resident memory beyond the sum of what autograd keeps, fitted in the same way.
 FRAGMENTED = 0.45
 
 
@@ -38,19 +38,19 @@ class Batch:
     tokens: int
     longest: int
     supervised: int
-    repeated: int = 0  # tokens of a shared prefix, once per row: each row's keys and values begin with it
+    repeated: int = 0  # tokens of a shared prefix, counted once per row: every row's keys and values begin with it
 
 
 @dataclass(frozen=True)
 class RowSizes:
-    """Lengths of a corpus's rows and their supervised tokens, from which the largest batch is made."""
+    """Lengths and supervised tokens of the rows of a corpus, which determine the largest batch."""
 
     lengths: Sequence[int]
     supervised: Sequence[int]
-    prefix: int = 0  # tokens that all rows begin with and that a batch computes once
+    prefix: int = 0  # length of the prefix that all rows share and a batch computes once
 
     def largest(self, rows: int, max_length: int) -> Batch:
-        """The longest `rows` rows together, each cut to `max_length`: no batch of a shuffle is larger."""
+        """The `rows` longest rows, each truncated to `max_length`: no shuffled batch is larger."""
         prefix = min(self.prefix, max_length)
         lengths = sorted((min(length, max_length) for length in self.lengths), reverse=True)[:rows]
         supervised = sorted((min(count, max_length) for count in self.supervised), reverse=True)[:rows]
@@ -60,13 +60,13 @@ class RowSizes:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Bytes at the peak; they add up to it."""
+    """The components of peak memory, in bytes."""
 
     weights: int  # of the base model
     adapter: int  # LoRA matrices and their gradients
     optimizer: int
     activations: int  # what the forward pass keeps for the backward pass
-    logits: int  # what the output head takes beyond the backward pass's own needs
+    logits: int  # memory of the output head beyond that of the backward pass
     overhead: int  # the process itself: libraries, tokenizer, allocator
 
     @property
@@ -76,18 +76,18 @@ class Breakdown:
 
 
 def full_batch(recipe: AdapterRecipe) -> Batch:
-    """Rows of `max_length` each, with loss on every token."""
+    """A batch in which every row has `max_length` tokens, all of them supervised."""
     tokens = recipe.per_device_train_batch_size * recipe.max_length
     return Batch(tokens, recipe.max_length, tokens)
 
 
 def compute_bytes(recipe: AdapterRecipe, device: Device) -> int:
-    """Bytes of a number in matrix products."""
+    """Bytes per number in matrix products."""
     return HALF if recipe.precision(has_bfloat16=device.kind == "gpu" and device.has_bfloat16) == "bfloat16" else WORD
 
 
 def estimate(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) -> Breakdown:
-    """The parts of the peak."""
+    """Estimate the components of peak memory."""
     word = compute_bytes(recipe, device)
     packed = recipe.load_in_4bit
     width = (NF4 if device.kind == "gpu" else NF4_CPU) if packed else word
@@ -98,7 +98,7 @@ def estimate(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) 
     backward = batch.tokens * shape.passing * word
     if packed:  # the widest layer's weights, unpacked for a product
         backward += max(linear.weights for linear in shape.linears) * word
-    # The head runs between forward and backward pass: what counts is the larger of its needs and those of the latter.
+    # The head runs between forward and backward pass: the larger of the two needs counts.
     logits = max(0, head_bytes(shape, batch, word) - backward)
     overhead = CONTEXT if device.kind == "gpu" else PROCESS + int(FRAGMENTED * kept)
     return Breakdown(
@@ -112,7 +112,7 @@ def estimate(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) 
 
 
 def kept_bytes(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) -> int:
-    """What autograd holds when the forward pass ends; with checkpointing every block's input, and one block whole."""
+    """What autograd keeps at the end of the forward pass; with checkpointing, each block's input and one whole block."""
     word = compute_bytes(recipe, device)
     is_shared = recipe.shares_prefixes and batch.tokens > batch.longest
     numbers = shape.kept + shape.targeted(recipe.target_modules) * recipe.lora_r
@@ -130,7 +130,7 @@ def kept_bytes(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device
 
 
 def head_bytes(shape: Shape, batch: Batch, word: int) -> int:
-    """A chunk's logits and their exponentials in float32, besides hidden states and gradients of supervised tokens."""
+    """The logits of a chunk and their exponentials in float32, plus hidden states and gradients of supervised tokens."""
     positions = min(CHUNK, batch.supervised)
     copies = 3 if shape.softcapped_logits else 2
     logits = positions * shape.vocabulary * (copies * WORD + (word if word != WORD else 0))

@@ -1,4 +1,4 @@
-"""Shapes of the presets, as their config.json publishes them: planning for one needs no download.
+"""Shapes of the presets, from their published config.json files, so that planning for them needs no download.
 
 tests/plan/test_plan.py counts parameters from these and compares with what the presets state.
 """

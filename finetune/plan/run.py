@@ -1,4 +1,4 @@
-"""Will it fit? Peak memory of a training run, by arithmetic on config.json; nothing is loaded, and torch not imported."""
+"""Will it fit? Calculates the peak memory of a training run from config.json, without loading weights or torch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from finetune.plan.published import PUBLISHED
 from finetune.plan.shapes import Shape, make_shape, shape_of
 from finetune.recipe import AdapterRecipe
 
-SHORTEST = 128  # tokens; below that a suggestion to cut rows helps nobody
+SHORTEST = 128  # tokens; suggesting even shorter rows would not help
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What to change so that training fits, as options, and the peak that comes of it in bytes."""
+    """Options with which training would fit, and the resulting peak memory in bytes."""
 
     options: str
     peak_bytes: int
@@ -28,7 +28,7 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Plan:
-    """Peak memory of a training run on a device, in bytes, and what would fit where that does not."""
+    """Peak memory of a training run on a device, in bytes, and a suggestion if it does not fit."""
 
     model: str
     parameters: int
@@ -46,7 +46,7 @@ class Plan:
     suggestion: Suggestion | None
 
     def summary(self) -> str:
-        """One line."""
+        """The plan in one line."""
         where = "GPU" if self.device == "gpu" else "machine"
         return (
             f"Training takes about {format_bytes(self.peak_bytes)} at its peak ({self.batch_tokens} tokens per forward pass); "
@@ -60,12 +60,12 @@ def plan(
     """Plan a run of `recipe` on a device (None: this machine's).
 
     Args:
-        rows: of the corpus; without them every row is taken to be `max_length` long, which bounds any corpus.
-        shape: of the model, where it is known; else its config.json is read or fetched.
+        rows: the rows of the corpus; None: every row has `max_length` tokens, an upper bound for any corpus.
+        shape: the shape of the model, if known; None: its config.json is read or downloaded.
 
     Raises:
-        InputError: the model is of a family that is not known here.
-        OfflineError, HubError, UnknownNameError: its config.json cannot be had.
+        InputError: the model belongs to an unknown family.
+        OfflineError, HubError, UnknownNameError: its config.json is not available.
     """
     device = device or this_device()
     shape = shape or shape_of(recipe.model, recipe.revision)
@@ -93,9 +93,9 @@ def plan(
 def split_to_fit(
     recipe: AdapterRecipe, *, device: Device, rows: RowSizes | None = None, shape: Shape | None = None
 ) -> AdapterRecipe:
-    """The recipe with the largest batch size that fits and accumulation for the rest; itself if it fits or none does.
+    """The recipe with the largest batch size that fits, and accumulation; unchanged if it fits or if none does.
 
-    The effective batch, and so the trajectory but for rounding, stays the same.
+    The effective batch, and so the result up to rounding, stays the same.
     """
     shape = shape or shape_of(recipe.model, recipe.revision)
     for candidate in (recipe, *_splits(recipe)):
@@ -105,10 +105,10 @@ def split_to_fit(
 
 
 def require_fit(planned: Plan) -> None:
-    """Refuse what cannot fit.
+    """Refuse a plan that does not fit.
 
     Raises:
-        InputError: with the bytes needed and free, and what would fit.
+        InputError: gives the bytes needed and free, and what would fit.
     """
     if planned.fits:
         return
@@ -116,7 +116,7 @@ def require_fit(planned: Plan) -> None:
     way_out = (
         f"Try: {planned.suggestion.options} (about {format_bytes(planned.suggestion.peak_bytes)})"
         if planned.suggestion
-        else "Nothing smaller that slmtune knows fits either: free memory, or use a larger machine"
+        else "No smaller settings that slmtune knows of fit either: free some memory, or use a larger machine"
     )
     raise InputError(
         f"Training {planned.model} needs about {format_bytes(planned.peak_bytes)} ({planned.peak_bytes} bytes) and this "
@@ -133,7 +133,7 @@ def _peak(shape: Shape, recipe: AdapterRecipe, device: Device, rows: RowSizes | 
 
 
 def _splits(recipe: AdapterRecipe) -> Iterator[AdapterRecipe]:
-    """Smaller batches with more accumulation, of the same effective batch, largest first."""
+    """Smaller batches with more accumulation and the same effective batch, largest first."""
     size = recipe.per_device_train_batch_size
     for smaller in (number for number in range(size - 1, 0, -1) if size % number == 0):
         yield _with(
@@ -144,7 +144,7 @@ def _splits(recipe: AdapterRecipe) -> Iterator[AdapterRecipe]:
 
 
 def _suggest(shape: Shape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> Suggestion | None:
-    """The least change that fits: smaller batches, then checkpointing, then shorter rows, then a smaller preset."""
+    """The smallest change that fits: smaller batches, then checkpointing, then shorter rows, then a smaller preset."""
     for candidate, its_shape in _candidates(shape, recipe):
         if (peak := _peak(its_shape, candidate, device, rows)) <= device.free:
             return Suggestion(_options(recipe, candidate), peak)
@@ -174,7 +174,7 @@ def _with(recipe: AdapterRecipe, **changes: Any) -> AdapterRecipe:
 
 
 def _options(recipe: AdapterRecipe, changed: AdapterRecipe) -> str:
-    """What differs, as options of the command line."""
+    """The differences, as command-line options."""
     batch = ("per_device_train_batch_size", "gradient_accumulation_steps")
     options = []
     for name in ("model", *batch, "gradient_checkpointing", "max_length"):

@@ -1,4 +1,4 @@
-"""config.json → the linear layers, parameters and kept activations of a model, without building it."""
+"""config.json → the linear layers, parameters and activations of a model, without building it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finetune.models.find import find_base, local_folder
 from finetune.models.presets import find_preset
 from finetune.plan.published import PUBLISHED
 
-# What transformers takes where config.json does not say it. num_key_value_heads: None stands for as many as heads.
+# The defaults of transformers for keys missing in config.json. num_key_value_heads: None means as many as heads.
 _COMMON: dict[str, Any] = {
     "num_key_value_heads": None,
     "head_dim": None,
@@ -49,11 +49,11 @@ class Linear:
 
     @property
     def weights(self) -> int:
-        """Numbers in its matrix."""
+        """Number of weights in its matrix."""
         return self.inputs * self.outputs
 
     def is_target(self, targets: str | tuple[str, ...]) -> bool:
-        """Whether PEFT puts LoRA matrices on it: all, a regular expression for the whole path, or ends of paths."""
+        """Whether PEFT adds LoRA matrices: `targets` is all-linear, a regular expression for the path, or path suffixes."""
         if targets == "all-linear":
             return True
         path = f"model.layers.0.{self.path}"
@@ -64,12 +64,12 @@ class Linear:
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder: widths, the linear layers of a block, and numbers per token that a block keeps for its backward pass.
+    """A decoder: widths, the linear layers of a block, and the numbers per token that a block keeps for its backward pass.
 
-    `kept` leaves out LoRA's inner products, and attention scores where the softcap needs them whole; `repeated` is what
-    a GPU adds, whose attention wants as many key heads as query heads; `recomputed` what train/fast/swiglu.py makes again
-    instead of keeping. `passing` are the gradients that stand beside what is kept when the backward pass of the last
-    block is at its widest.
+    `kept` excludes LoRA's inner products, and attention scores if the softcap needs them whole; `repeated` is what a GPU
+    adds, because its attention needs as many key heads as query heads; `recomputed` is what train/fast/swiglu.py computes
+    again instead of keeping. `passing` counts the gradients that exist beside `kept` when the backward pass of the last
+    block needs the most memory.
     """
 
     hidden: int
@@ -81,37 +81,37 @@ class Shape:
     kept: int
     repeated: int
     recomputed: int
-    keys: int  # and values of a token
+    keys: int  # and values, per token
     passing: int
     whole_scores: bool
     softcapped_logits: bool
 
     @property
     def linear_parameters(self) -> int:
-        """Weights that are quantised to 4 bit."""
+        """Weights that are quantised to 4 bits."""
         return self.layers * sum(linear.weights for linear in self.linears)
 
     @property
     def parameters(self) -> int:
-        """All weights, those that are shared counted once."""
+        """All weights; shared ones count once."""
         return self.linear_parameters + self.other_parameters
 
     def lora_parameters(self, rank: int, targets: str | tuple[str, ...]) -> int:
-        """Numbers in an adapter."""
+        """Number of weights in an adapter."""
         chosen = [linear for linear in self.linears if linear.is_target(targets)]
         return self.layers * rank * sum(linear.inputs + linear.outputs for linear in chosen)
 
     def targeted(self, targets: str | tuple[str, ...]) -> int:
-        """Linear layers of a block that have LoRA matrices."""
+        """Number of linear layers in a block that have LoRA matrices."""
         return sum(linear.is_target(targets) for linear in self.linears)
 
 
 def shape_of(name: str, revision: str | None = None) -> Shape:
-    """The shape of a preset, Hub id or folder; of a Hub id that is not on this machine, config.json alone is fetched.
+    """The shape of a preset, Hub id or folder; for a Hub id that is not cached, only config.json is downloaded.
 
     Raises:
-        InputError: no config.json, or that of a family whose memory slmtune cannot tell.
-        OfflineError, HubError, UnknownNameError: it cannot be fetched.
+        InputError: there is no config.json, or it belongs to an unknown family.
+        OfflineError, HubError, UnknownNameError: it cannot be downloaded.
     """
     preset = find_preset(name) if local_folder(name) is None else None
     if preset and preset.name in PUBLISHED and revision is None:
@@ -128,13 +128,13 @@ def read_shape(folder: Path) -> Shape:
 
     Raises:
         InputError: there is no config.json.
-        UnplannedModelError: it is of a family that is not known here.
+        UnplannedModelError: the model belongs to an unknown family.
     """
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         raise InputError(
-            f"{folder} has no config.json that can be read. Give a preset, a Hub id or a model's folder"
+            f"{folder} has no readable config.json. Give a preset, a Hub id or the folder of a model"
         ) from None
     return make_shape(config)
 
@@ -143,12 +143,12 @@ def make_shape(config: Mapping[str, Any]) -> Shape:
     """The shape that a configuration describes.
 
     Raises:
-        UnplannedModelError: a family that is not known here, or a missing size.
+        UnplannedModelError: the family is unknown, or a size is missing.
     """
     kind = str(config.get("model_type"))
     if kind not in FAMILIES:
         raise UnplannedModelError(
-            f"The memory of {kind!r} models cannot be planned; known are {', '.join(sorted(FAMILIES))}"
+            f"Memory use is unknown for {kind!r} models; supported families: {', '.join(sorted(FAMILIES))}"
         )
     values = FAMILIES[kind] | {key: value for key, value in config.items() if value is not None}
     try:
@@ -157,7 +157,7 @@ def make_shape(config: Mapping[str, Any]) -> Shape:
         vocabulary = int(values["vocab_size"])
     except KeyError as error:
         raise UnplannedModelError(
-            f"The model's config.json does not say {error}, so its memory cannot be planned"
+            f"The model's config.json has no {error}, so its memory use cannot be planned"
         ) from None
     groups, width = int(values["num_key_value_heads"] or heads), int(values["head_dim"] or hidden // heads)
     query, key = heads * width, groups * width
@@ -207,17 +207,17 @@ def _linears(kind: str, values: Mapping[str, Any], hidden: int, inner: int, quer
 
 
 def _norms(kind: str, values: Mapping[str, Any]) -> tuple[int, int]:
-    """Norms of a block over the hidden width, and parameters over a head's width."""
+    """Number of norms per block over the hidden width, and parameters of norms over the width of a head."""
     if kind == "phi":
         return 1, 4 if values["qk_layernorm"] else 0
     return (4 if kind in ("gemma2", "gemma3_text") else 2), (2 if kind == "gemma3_text" else 0)
 
 
 def _kept(kind: str, hidden: int, inner: int, query: int, key: int, heads: int, groups: int, *, whole: bool) -> int:
-    """Numbers per token that autograd keeps of a block; each frozen weight spares what only its gradient would need.
+    """Numbers per token that autograd keeps for a block; frozen weights save what only their gradients would need.
 
-    Found with torch.autograd.graph.saved_tensors_hooks (transformers 5.23), tensors that share memory counted once:
-    tests/plan/test_plan.py counts again.
+    Measured with torch.autograd.graph.saved_tensors_hooks (transformers 5.23), counting tensors that share memory once;
+    tests/plan/test_plan.py repeats the measurement.
     """
     if kind == "phi":  # one norm for attention and MLP; gelu_new keeps four tensors, and fc2 its input
         return 2 * hidden + 3 * query + 2 * key + heads + 5 * inner + 2

@@ -1,4 +1,4 @@
-"""Sources → Corpus: documents and rows cleaned, compared, split and written."""
+"""Sources → Corpus: cleans, compares, splits and writes documents and rows."""
 
 from finetune.prepare.request import PrepareRequest, PrepareResult
 from finetune.prepare.run import prepare

@@ -1,4 +1,4 @@
-"""The rows and files that are left out, with the reason for each, and what is counted beside them."""
+"""Collects the rows and files that are dropped, each with its reason, and other counts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from finetune.records import Drop
 
 @dataclass
 class Drops:
-    """What one pass leaves out and counts; those of several blocks add up."""
+    """What one pass drops and counts; the results of several blocks add up."""
 
     on_error: Literal["fail", "skip"]
     items: list[Drop] = field(default_factory=list)
     read: int = 0
     scrubbed: Counter[str] = field(default_factory=Counter)  # by kind of identifier
-    escaped: int = 0  # control tokens of chat models in somebody's text
-    test_ids: set[str] = field(default_factory=set)  # met, of the test sets that lie in another split
+    escaped: int = 0  # control tokens of chat models in the text
+    test_ids: set[str] = field(default_factory=set)  # ids found, of test sets inside another split
 
     def refuse(self, source: Source, file: DataFile, problem: Unusable, line: int | None = None) -> None:
-        """Drop a row that cannot be used, a whole document where there is no line, or stop at it.
+        """Drop a row that cannot be used (without `line`: a whole document), or stop at it.
 
         Raises:
-            RecordError: what cannot be used is not to be skipped.
+            RecordError: `--on-error` is `fail`.
         """
         expected = problem.reason == "no_answer" and source.recipe is not None and source.recipe.drop_unanswered
         if self.on_error == "fail" and not expected:
@@ -39,7 +39,7 @@ class Drops:
         """Drop a file that cannot be used, or stop at it.
 
         Raises:
-            InputError: the one given, where broken files are not to be skipped.
+            InputError: `error`, if `--on-error` is `fail`.
         """
         if self.on_error == "fail":
             raise error
@@ -47,10 +47,10 @@ class Drops:
 
 
 def row_id(source: Source, file: DataFile, line: int, piece: int | None = None) -> str:
-    """What a row is called in the corpus and among the dropped: source, file, line, and the piece of a long text."""
+    """The id of a row in the corpus and in drops.jsonl: source, file, line, and the number of a chunk."""
     return f"{file_id(source, file)}:{line}" + (f"#{piece}" if piece is not None else "")
 
 
 def file_id(source: Source, file: DataFile) -> str:
-    """What a file is called among the dropped."""
+    """The id of a file in drops.jsonl."""
     return f"{source.id}/{file.name}"

@@ -1,4 +1,4 @@
-"""The eval sets that a corpus must not give away: those of the recipe, kept as hashes, and those that the user names."""
+"""Loads the eval sets whose items a corpus must not contain: hashed ones of the recipe, and those of --decontaminate."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from finetune.recipe import Domain
 
 
 def load_evals(request: PrepareRequest, domain: Domain | None) -> EvalIndex | None:
-    """One index of all eval sets; None where there is none to compare with.
+    """One index of all eval sets; None if there are none.
 
     Raises:
-        InputError: an eval set is missing or cannot be read; it is never passed over.
+        InputError: an eval set is missing or cannot be read; none is skipped silently.
     """
     bundled = open_evals(domain) if domain is not None and request.recipe_evals else None
     indexes = [bundled] if bundled is not None else []
@@ -33,22 +33,24 @@ def load_evals(request: PrepareRequest, domain: Domain | None) -> EvalIndex | No
 
 
 def eval_items(source: Source, request: PrepareRequest, domain: Domain | None) -> Iterator[EvalItem]:
-    """Questions and answers of an eval set's rows; rows without either have nothing to give away.
+    """Questions and answers from the rows of an eval set; rows that have neither are ignored.
 
     Raises:
-        InputError: it has no usable row.
+        InputError: it has no usable rows.
     """
     any_found = False
     for part in survey([source], request, domain, Drops("fail")):
         if part.shape is None:
-            raise InputError(f"{part.file.shown} is a document. Give an eval set as rows, such as JSON Lines or CSV")
+            raise InputError(
+                f"{part.file.shown} is a document. An eval set must be a file of rows, such as JSON Lines or CSV"
+            )
         for row in read_rows(part.file):
             item = _item(part, row) if isinstance(row, Row) else None
             if item is not None:
                 any_found = True
                 yield item
     if not any_found:
-        raise InputError(f"The eval set {source.uri} has no usable row. Check its columns")
+        raise InputError(f"The eval set {source.uri} has no usable rows. Check its columns")
 
 
 def _item(part: Part, row: Row) -> EvalItem | None:

@@ -1,4 +1,4 @@
-"""Documents out of files: each is read once into the work folder, and the lines that a source repeats are counted."""
+"""Reads each document once into the work folder, and counts the lines that the documents of a source repeat."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MAX_DOCUMENT = 2 * MAX_LINE  # bytes
 
 
 def extract(parts: Sequence[Part], folder: Path, drops: Drops, workers: int) -> Iterator[tuple[int, Path | None]]:
-    """Read the documents among the parts; yields the number of each with its file, or None where it cannot be used.
+    """Read the documents among the parts; yields the number of each with its file, or None if it cannot be used.
 
     Raises:
-        RecordError: a document cannot be used and is not to be skipped.
+        RecordError: a document cannot be used, and `--on-error` is `fail`.
     """
     numbers = [number for number, part in enumerate(parts) if part.shape is None]
     items = [(parts[number].file, folder / f"document-{number:06d}.json") for number in numbers]
@@ -45,7 +45,7 @@ def repeated_lines(parts: Sequence[Part], files: Mapping[int, Path]) -> dict[str
 def _extract_one(item: tuple[DataFile, Path]) -> Unusable | None:
     file, path = item
     if path.is_file():
-        return None  # of a run that was interrupted
+        return None  # extracted by an interrupted run
     try:
         with open_file(file) as raw:
             data = raw.read(MAX_DOCUMENT + 1)

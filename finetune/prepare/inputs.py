@@ -1,4 +1,4 @@
-"""What a preparation starts from: the request, looked at whole before anything is read, its domain and its sources."""
+"""The inputs of a preparation: the request, checked before anything is read, its domain and its sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from finetune.recipe.options import check
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is known before anything is read; `license` is that of the corpus."""
+    """Everything known before rows are read; `license` is the licence of the corpus."""
 
     request: PrepareRequest
     domain: Domain | None
@@ -29,12 +29,12 @@ class Inputs:
 
     @property
     def all_sources(self) -> tuple[Source, ...]:
-        """The earlier corpora, whose rows are only compared with, and then the sources."""
+        """The earlier corpora, which are only compared with, followed by the sources."""
         return *self.earlier, *self.sources
 
 
 def open_inputs(request: PrepareRequest) -> Inputs:
-    """Check the request and find its sources, on the Hub if need be.
+    """Check the request and find its sources, on the Hub if necessary.
 
     Raises:
         SlmtuneError: an option, a domain, a source or a licence cannot be used.
@@ -47,19 +47,19 @@ def open_inputs(request: PrepareRequest) -> Inputs:
 
 
 def check_request(request: PrepareRequest, domain: Domain | None) -> None:
-    """Look at every option before anything is read.
+    """Check every option before anything is read.
 
     Raises:
-        ConfigError: all problems at once.
+        ConfigError: lists all problems at once.
     """
     problems = []
     if request.split_by_time is not None and request.stratify:
-        problems.append("--split-by-time and --stratify exclude each other. Give one of the two")
+        problems.append("--split-by-time and --stratify exclude each other. Use only one of them")
     if request.columns and not request.sources:
-        problems.append("--map names columns of your own rows. Give them with --source")
+        problems.append("--map needs rows of your own. Pass them with --source")
     known = NAMES | (_prompt_columns(domain) if domain else frozenset())
     for name in sorted(set(request.columns) - known):
-        problems.append(f"--map {name}=…: no shape has {name!r}. {did_you_mean(name, sorted(known))}")
+        problems.append(f"--map {name}=…: no row format has a column {name!r}. {did_you_mean(name, sorted(known))}")
     tasks = domain.recipe.tasks if domain else {}
     for task in request.tasks:
         if task not in tasks:
@@ -77,5 +77,5 @@ def check_request(request: PrepareRequest, domain: Domain | None) -> None:
 
 
 def _prompt_columns(domain: Domain) -> frozenset[str]:
-    """All columns that the prompts of a domain read."""
+    """All columns that are used in the prompts of a domain."""
     return frozenset[str]().union(*(load_prompt(domain, task).columns for task in domain.recipe.tasks))

@@ -1,12 +1,12 @@
-"""The licence of a corpus that is made of sources under several licences. An aid, not legal advice.
+"""The licence of a corpus made from sources under several licences. An aid, not legal advice.
 
-Licences are the Hub's identifiers (https://huggingface.co/docs/hub/repositories-licenses), ordered by what they ask of
-somebody who passes on data made from them:
+Licences are the Hub's identifiers (https://huggingface.co/docs/hub/repositories-licenses), ordered by what they require
+of anyone who passes on data made from them:
 
     public domain < permissive < attribution < share-alike < non-commercial < non-commercial and share-alike < unknown
 
-A corpus is an adaptation of its sources, so data that may not be adapted (no derivatives) cannot be part of one, and a
-share-alike licence covers the whole corpus, so that it has no room for a second one or for a ban on commercial use.
+A corpus is an adaptation of its sources, so data that may not be adapted (no derivatives) cannot be part of one. A
+share-alike licence covers the whole corpus and so excludes a second one, and a ban on commercial use.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from finetune.errors import InputError
 UNKNOWN = "unknown"
 PUBLIC_DOMAIN, PERMISSIVE, ATTRIBUTION, SHARE_ALIKE, NONCOMMERCIAL, NONCOMMERCIAL_SHARE_ALIKE, NOT_KNOWN = range(7)
 
-# Within a level, later means more duties: what names the authors and the changes comes after what keeps a notice.
+# Within a level, later means stricter: naming authors and changes comes after keeping a notice.
 LEVELS: dict[int, tuple[str, ...]] = {
     PUBLIC_DOMAIN: ("cc0-1.0", "pddl", "unlicense", "wtfpl"),
     PERMISSIVE: (
@@ -42,7 +42,7 @@ LEVELS: dict[int, tuple[str, ...]] = {
 }
 RANKS = {name: (level, position) for level, names in LEVELS.items() for position, name in enumerate(names)}
 SHARING = (SHARE_ALIKE, NONCOMMERCIAL_SHARE_ALIKE)
-UPGRADES = re.compile(r"(cc-by-(?:nc-)?sa)-[2-4]\.\d")  # each says that a later version of itself may take its place
+UPGRADES = re.compile(r"(cc-by-(?:nc-)?sa)-[2-4]\.\d")  # each allows a later version of itself instead
 NO_DERIVATIVES = re.compile(r"(?:^|-)nd(?:-|$)")
 FORBIDS_COMMERCE = re.compile(r"(?:^|[-_ ])nc(?:[-_ ]|$)|non-?commercial", re.I)
 
@@ -55,14 +55,14 @@ class _License:
 
 
 def strictest(licenses: Iterable[str]) -> str:
-    """The licence of a corpus made of sources with these licences; "unknown" where one of several is not known.
+    """The licence of a corpus made from sources with these licences; "unknown" if one of several is unknown.
 
-    A source may state several, with commas between them: all of them count. Of licences that ask the same, the one with
-    most duties in `LEVELS` wins.
+    A source may state several, separated by commas; all of them count. Among licences of one level, the strictest in
+    `LEVELS` wins.
 
     Raises:
-        InputError: no one licence can satisfy all: two different share-alike licences, share-alike and non-commercial
-            ones, or data that may not be adapted.
+        InputError: no licence can satisfy all: two different share-alike licences, a share-alike and a non-commercial
+            one, or data that may not be adapted.
     """
     found = sorted({_read(name) for text in licenses for name in text.split(",")})
     if not found:
@@ -74,13 +74,13 @@ def strictest(licenses: Iterable[str]) -> str:
 
 
 def is_noncommercial(license: str) -> bool:
-    """Whether a licence, or one of several with commas between them, forbids commercial use."""
+    """Whether a licence, or one in a comma-separated list, forbids commercial use."""
     levels = {_read(name).level for name in license.split(",")}
     return bool(levels & {NONCOMMERCIAL, NONCOMMERCIAL_SHARE_ALIKE}) or FORBIDS_COMMERCE.search(license) is not None
 
 
 def _read(text: str) -> _License:
-    """A licence by the Hub's identifier, however it is spelt: `CC BY-SA 4.0` is `cc-by-sa-4.0`."""
+    """A licence by its Hub identifier, regardless of spelling: `CC BY-SA 4.0` is `cc-by-sa-4.0`."""
     plain = re.sub(r"[\s_-]+", "-", text.strip().lower())
     level, position = RANKS.get(plain, (NOT_KNOWN, 0))
     return _License(level, position, plain if level != NOT_KNOWN else text.strip() or UNKNOWN)
@@ -102,12 +102,12 @@ def _refuse_conflicts(found: list[_License]) -> None:
     parties = list(sharing.values()) if len(sharing) > 1 else [*open_ones, *limited] if open_ones and limited else []
     if parties:
         raise InputError(
-            f"The licences {' and '.join(one.id for one in parties)} cannot be joined in one corpus: each asks that the "
-            "whole is passed on under its own terms. Make a corpus of each: choose sources with --task or --source"
+            f"The licences {' and '.join(one.id for one in parties)} cannot be combined in one corpus: each requires "
+            "its own terms for the whole. Make separate corpora: choose sources with --task or --source"
         )
 
 
 def _family(name: str) -> str:
-    """What a share-alike licence can be joined with: other versions of itself, where it says so."""
+    """The licences that a share-alike licence can be combined with: other versions of itself, if it allows them."""
     match = UPGRADES.fullmatch(name)
     return match[1] if match else name

@@ -1,4 +1,4 @@
-"""The stage that holds text: from files to shards, block by block, in worker processes."""
+"""Reads files into shards, block by block, in worker processes; the only stage that holds text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from finetune.prepare.shards import Shard, make_shard, open_shard, shard_path
 from finetune.prepare.workers import ordered_map
 from finetune.recipe import Domain
 
-SMALL = 2 * 2**20  # bytes: reading so little takes less time than starting processes
+SMALL = 2 * 2**20  # bytes: reading less takes less time than starting processes
 
 
 def read_shards(
@@ -31,11 +31,11 @@ def read_shards(
     drops: Drops,
     on_progress: Progress,
 ) -> list[Shard]:
-    """Turn the parts into shards; those that an interrupted run made are there already.
+    """Turn the parts into shards; shards of an interrupted run are used again.
 
     Raises:
-        RecordError: a row cannot be used and is not to be skipped.
-        InputError: a file cannot be used, or an official test set is not whole.
+        RecordError: a row cannot be used, and `--on-error` is `fail`.
+        InputError: a file cannot be used, or an official test set is incomplete.
     """
     request = inputs.request
     sizes = [part.file.path.stat().st_size for part in parts]
@@ -64,7 +64,7 @@ def read_shards(
 
 
 class _Blocks:
-    """The blocks of all parts in order, numbered, and how far the reading is."""
+    """The numbered blocks of all parts, in order, and the progress of reading them."""
 
     def __init__(self, parts: Sequence[Part], documents: dict[int, Path], drops: Drops) -> None:
         self.count = 0
@@ -91,7 +91,7 @@ class _Blocks:
             yield self._documents[number]
 
     def read(self, sizes: Sequence[int]) -> int:
-        """Bytes of the files that are done, and of the one at hand."""
+        """Bytes of the finished files and of the current one."""
         present = min(self._bytes, sizes[self._part]) if self._part < len(sizes) else 0
         return sum(sizes[: self._part]) + present
 

@@ -1,4 +1,4 @@
-"""What `slmtune prepare` is asked for, and what it answers."""
+"""The input and the result of `slmtune prepare`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from finetune.cards.corpus_facts import SourceFacts
 from finetune.recipe.options import PrepareOptions
 
-Progress = Callable[[str, int, int, str], None]  # stage, how much of it is done, of how much, in which unit
+Progress = Callable[[str, int, int, str], None]  # stage, amount done, total amount, unit
 
 
 @dataclass(frozen=True)
 class PrepareRequest(PrepareOptions):
-    """What to prepare, how, and where the corpus goes."""
+    """What to prepare, how, and where to put the corpus."""
 
     output_dir: Path
     domain: str | None = None
@@ -23,10 +23,10 @@ class PrepareRequest(PrepareOptions):
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What was made; `labels` counts the labels of each classification source.
+    """The corpus and its figures; `labels` counts the labels of each classification source.
 
-    `splits` sums to the rows of the corpus, and with `dropped` to the rows read (documents give several rows or none).
-    `clusters` counts the kept rows that others nearly repeated, `contaminated` the rows that gave away an eval set.
+    `splits` adds up to the rows of the corpus and, with `dropped`, to the rows read (a document gives any number of rows).
+    `clusters` counts the kept rows with near-duplicates, `contaminated` the rows that contained an item of an eval set.
     """
 
     corpus: Path

@@ -1,4 +1,4 @@
-"""The few numbers per row by which duplicates, splits and limits are decided: a hundred bytes per row, and no text."""
+"""The numbers that decide duplicates, splits and limits: a hundred bytes per row, and no text."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Array = npt.NDArray[Any]
 CLASSIFICATION = TASKS.index("classification")
 TRAIN, VALIDATION, TEST = (SPLITS.index(split) for split in ("train", "validation", "test"))
 KEPT = 0
-OPEN = -1  # the split of a row that is drawn later
+OPEN = -1  # the split of a row that has not been assigned yet
 
 
 @dataclass
 class RowTable:
     """Arrays over all rows of all shards, in order; row numbers index them.
 
-    `reason` numbers an entry of `reasons`, 0 where the row is kept; `earlier` rows are those of earlier corpora, which
-    are compared with and not taken; `grouped` rows share their `draw` with the others of their group.
+    `reason` is an index into `reasons`, 0 for rows that are kept; `earlier` rows come from earlier corpora and are only
+    compared with; `grouped` rows share their `draw` with the other rows of their group.
     """
 
     source: Array  # (rows,) int32: number of the source
@@ -46,23 +46,23 @@ class RowTable:
 
     @property
     def kept(self) -> Array:
-        """(rows,) bool: what goes into the corpus."""
+        """(rows,) bool: the rows of the corpus."""
         kept: Array = (self.reason == KEPT) & ~self.earlier
         return kept
 
     def drop(self, rows: Array | int, step: str, reason: str) -> None:
-        """Leave rows out."""
+        """Drop rows."""
         if (step, reason) not in self.reasons:
             self.reasons.append((step, reason))
         self.reason[rows] = self.reasons.index((step, reason))
 
     def split_at(self, row: int) -> int:
-        """The index of a row's split; what is open yet counts as train."""
+        """The index of a row's split; a row without one counts as train."""
         return TRAIN if self.split[row] == OPEN else int(self.split[row])
 
     def order(self) -> Array:
-        """Row numbers, the best first: earlier corpora, published test sets, test, validation, train; of these the
-        source named first, then the longest, then the first.
+        """Row numbers, the best first: earlier corpora, published test sets, test, validation, train; within these, by
+        order of the sources, then the longest, then the first.
         """
         held = np.select([self.split == TEST, self.split == VALIDATION], [2, 3], 4)
         standing = np.where(self.earlier, 0, np.where(self.official, 1, held))

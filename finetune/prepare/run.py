@@ -1,4 +1,4 @@
-"""Prepare: from sources to a corpus. Only the reading holds text, a block at a time."""
+"""Sources → Corpus. Only reading holds text in memory, one block at a time."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from finetune.prepare.write import write_corpus
 
 
 def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done, total, unit: None) -> PrepareResult:
-    """Turn sources into a corpus at `request.output_dir`; the corpus appears whole or not at all.
+    """Turn sources into a corpus at `request.output_dir`, which is written whole or not at all.
 
-    A run that was interrupted leaves its finished stages in a folder beside the corpus, and the same request goes on
-    from there.
+    An interrupted run leaves its finished stages in a folder next to the corpus, and the same request continues from
+    there.
 
     Args:
         request: what to read, and how.
-        on_progress: told the stage, how much of it is done, of how much, in which unit.
+        on_progress: called with the stage, the amount done, the total amount and the unit.
 
     Raises:
-        SlmtuneError: the request, a source or a row cannot be used; names it and says what to do.
+        SlmtuneError: the request, a source or a row cannot be used; names it and says how to fix it.
     """
     started = time.perf_counter()
     inputs = open_inputs(request)
@@ -59,7 +59,7 @@ def _check_rows_left(drops: Drops, shards: Sequence[Shard], table: RowTable | No
         reasons.update(table.reasons[reason][1] for reason in table.reason if reason)
     listed = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
     read = sum(shard.read for shard in shards)
-    raise InputError(f"No row is left: {read} read, dropped {listed or 'none'}. Correct the rows")
+    raise InputError(f"No rows are left: {read} read, dropped {listed or 'none'}. Correct the rows")
 
 
 def _result(corpus: Corpus, facts: CorpusFacts, seconds: float) -> PrepareResult:

@@ -1,4 +1,4 @@
-"""Which rows stay and where: splits, exact duplicates, eval sets, near-duplicates, groups, limit, in this order."""
+"""Selects rows: splits, exact duplicates, eval sets, near-duplicates, groups and limits, in this order."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from finetune.prepare.splits.shares import parse_ratio, shares_left
 from finetune.prepare.splits.timestamps import parse_time_rule
 from finetune.records import SPLITS, Split
 
-STEPS = 4  # that progress is told of
+STEPS = 4  # steps of the progress report
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A kept row and those that nearly repeat it, by their ids, and how alike they are."""
+    """A kept row and its near-duplicates, by id, with their similarity."""
 
     kept: str
     dropped: tuple[str, ...]
@@ -44,10 +44,10 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Selection:
-    """What the corpus tells of how its rows were selected.
+    """How the rows of a corpus were selected.
 
-    `clusters` is None where near-duplicates were not looked for; `boilerplate` counts the grams that so many rows share
-    that they prove nothing.
+    `clusters` is None if near-duplicates were not searched for; `boilerplate` counts the n-grams that were ignored
+    because too many rows share them.
     """
 
     rule: str
@@ -66,10 +66,10 @@ def select_rows(
     folder: Path,
     on_progress: Progress,
 ) -> Selection:
-    """Give every row its split, and a reason to those that are left out.
+    """Assign a split to every row, and a reason to every dropped row.
 
     Raises:
-        InputError: the splits cannot be made as asked.
+        InputError: the requested splits are impossible.
     """
     request = inputs.request
     rule = _assign_splits(inputs, table)
@@ -85,7 +85,7 @@ def select_rows(
     if request.stratify:
         assign_by_label(table, _shares(inputs))
         if request.dedup:
-            drop_exact(table)  # rows of sources that name their splits have met the others only now
+            drop_exact(table)  # only now can rows of named splits be compared with the others
     drop_split_groups(table)
     if request.limit is not None:
         _limit(table, request.limit)
@@ -96,18 +96,18 @@ def select_rows(
 
 
 def _assign_splits(inputs: Inputs, table: RowTable) -> str:
-    """A split for the rows whose sources leave it open; returns the rule as a sentence."""
+    """Assign a split to the rows whose sources do not name one; returns the rule as a sentence."""
     shares = _shares(inputs)
     request = inputs.request
     rule = parse_time_rule(request.split_by_time)
     if rule is not None:
         starts = assign_by_time(table, parse_ratio(request.split_ratio), rule.starts)
         days = "/".join(datetime.fromtimestamp(start, UTC).isoformat() for start in starts)
-        return f"Rows are placed by time: {rule.column}={days}, the moments from which rows are validation and test."
+        return f"Rows are split by time: {rule.column}={days}, the timestamps from which rows are validation and test."
     if request.stratify:
-        return "Each label has exact shares, in the order of a hash of each row's group or question."
+        return "Each label has its exact share in every split, in the order of a hash of the group or question."
     assign_by_hash(table, shares)
-    return "Rows are placed by a hash of their group or question, so that rows which are added move no others."
+    return "Rows are split by a hash of their group or question, so adding rows does not move others."
 
 
 def _shares(inputs: Inputs) -> list[dict[Split, float]]:
@@ -119,7 +119,7 @@ def _shares(inputs: Inputs) -> list[dict[Split, float]]:
 
 
 def _drop_contaminated(table: RowTable, shards: Sequence[Shard], evals: EvalIndex) -> tuple[list[NamedHit], int]:
-    """The hits, and how many grams so many rows share that they do not count."""
+    """The hits, and the number of n-grams that were ignored because too many rows share them."""
     verdict = find_hits(evals, list(_matches(shards)), len(table.reason))
     hits = [hit for hit in verdict.hits if not table.official[hit.row] and not table.earlier[hit.row]]
     for field in FIELDS:
@@ -142,7 +142,7 @@ def _matches(shards: Sequence[Shard]) -> Iterator[tuple[int, Match]]:
 
 
 def _drop_near(table: RowTable, shards: Sequence[Shard], threshold: float, folder: Path) -> list[Cluster]:
-    """Leave out the rows that nearly repeat a better one."""
+    """Drop the near-duplicates of better rows."""
     order = table.order()
     rows = np.sort(order)
     if len(rows) < 2:
@@ -177,7 +177,7 @@ def _near_reason(table: RowTable, kept: int, row: int) -> str:
 
 
 def _signatures(shards: Sequence[Shard], rows: Array, path: Path) -> Array:
-    """The signatures of some rows, in a file: at a million rows they are a quarter of a gigabyte."""
+    """The signatures of the given rows, in a file: for a million rows they take a quarter of a gigabyte."""
     signatures = np.memmap(path, SIGNATURE_DTYPE, "w+", shape=(len(rows), NUM_PERM))
     filled = 0
     for shard, here in number_rows(shards):
@@ -196,7 +196,7 @@ def _signatures(shards: Sequence[Shard], rows: Array, path: Path) -> Array:
 
 
 def _limit(table: RowTable, limit: int) -> None:
-    """Keep `limit` rows of each source and split, drawn by hash: files are often sorted by label."""
+    """Keep `limit` rows per source and split, drawn by hash: files are often sorted by label."""
     rows = np.flatnonzero(table.kept)
     pools = table.source[rows].astype(np.int64) * 4 + table.split[rows]
     ordered = rows[np.lexsort((table.rank[rows], pools))]
@@ -208,7 +208,7 @@ def _limit(table: RowTable, limit: int) -> None:
 
 
 def _row_names(rows: Sequence[int], shards: Sequence[Shard]) -> dict[int, str]:
-    """The ids of some rows."""
+    """The ids of the given rows."""
     wanted = np.unique(np.array(rows, np.int64))
     names: dict[int, str] = {}
     for shard, here in number_rows(shards):

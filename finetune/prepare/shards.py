@@ -1,8 +1,8 @@
-"""Shards: what became of each block, as an Arrow file in the work folder; made in worker processes, read by the stages.
+"""Shards: the result of each block, as an Arrow file in the work folder, written by workers and read by later stages.
 
-A shard holds the rows of the corpus and, beside them, the few numbers per row by which the later stages decide, so that
-no stage has to hold text. A shard is renamed into place when it is complete, and so a run that was interrupted finds
-what it has finished.
+A shard contains the rows of the corpus and, for each row, the few numbers that later stages need for their decisions, so
+that these stages do not have to hold text. A shard is renamed into place once it is complete, so an interrupted run finds
+its finished shards.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ FULL = pa.schema([*SCHEMA, *NUMBERS.items()])
 
 @dataclass(frozen=True)
 class Shard:
-    """One file and the counts of its block; see `Drops` for those, `matches` are rows that share words with an eval set."""
+    """One file and the counts of its block (see `Drops`); `matches` are rows that share words with an eval set."""
 
     path: Path
     rows: int
@@ -63,7 +63,7 @@ class Shard:
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """Where the shard of a block lies."""
+    """The path of the shard of a block."""
     return folder / f"rows-{number:06d}.arrow"
 
 
@@ -96,7 +96,7 @@ def make_shard(job: Job, block: Block) -> Path:
 
 
 def open_shard(path: Path) -> Shard:
-    """A shard's counts, without its rows."""
+    """The counts of a shard, without its rows."""
     with pa.OSFile(str(path), "rb") as source:
         file = pa.ipc.open_file(source)
         counts = json.loads(file.schema.metadata[b"slmtune"])
@@ -115,14 +115,14 @@ def open_shard(path: Path) -> Shard:
 
 
 def read_columns(shard: Shard, names: Sequence[str]) -> pa.Table:
-    """Some columns of a shard; the others are not read."""
+    """The given columns of a shard; the others are not read."""
     options = pa.ipc.IpcReadOptions(included_fields=[FULL.get_field_index(name) for name in names])
     with pa.OSFile(str(shard.path), "rb") as source:
         return pa.ipc.open_file(source, options=options).read_all().select(list(names))
 
 
 def collect_rows(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequence[str]) -> RowTable:
-    """Read the numbers of all shards; `sources` are the ids in their order."""
+    """Read the numbers of all shards; `sources` are the ids of the sources, in order."""
     names = ["key", "answer", "draw", "rank", "split", "official", "kind", "words", "length", "timestamp", "guard"]
     columns: dict[str, list[Array]] = {name: [] for name in [*names, "label", "grouped", "source", "earlier"]}
     labels: dict[str, int] = {}

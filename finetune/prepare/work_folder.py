@@ -1,6 +1,6 @@
-"""The work folder beside the corpus: what finished stages left, so that a run which was interrupted goes on from there.
+"""The work folder next to the corpus: the results of finished stages, from which an interrupted run continues.
 
-It holds text and is therefore only for its owner; it is removed when the corpus is complete.
+It contains text, so only its owner can read it; it is removed when the corpus is complete.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ KEY = "key"
 
 @contextmanager
 def open_work_folder(request: PrepareRequest, sources: Sequence[Source], evals: EvalIndex | None) -> Iterator[Path]:
-    """The work folder of this request; what another request or other files left there is removed.
+    """The work folder of this request; leftovers of a different request or of changed files are removed.
 
-    It stays when the run is interrupted. After an error that slmtune reports it is removed: the next try is another
-    request, or reads other files.
+    It is kept when the run is interrupted. After an error that slmtune reports it is removed: the next attempt will have
+    a different request or different files.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be created.
     """
     out = Path(os.path.abspath(request.output_dir))
     folder = out.parent / f".{out.name}.work"
@@ -53,7 +53,7 @@ def open_work_folder(request: PrepareRequest, sources: Sequence[Source], evals: 
 
 
 def _key(request: PrepareRequest, sources: Sequence[Source], evals: EvalIndex | None) -> str:
-    """A digest of all that decides what the stages make; files count by name, size and time of change."""
+    """A digest of everything that affects the results of the stages; files count by name, size and modification time."""
     options = {name: value for name, value in asdict(request).items() if name not in {"workers", "overwrite"}}
     files = [
         [source.id, source.revision, file.name, status.st_size, status.st_mtime_ns]

@@ -1,4 +1,4 @@
-"""A function over many items in processes, with the results in the order of the items."""
+"""Maps a function over items in several processes, with results in the order of the items."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from finetune.errors import SlmtuneError
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Rows have no cycles: looking for some after every 700 new objects took a sixth of a worker's time.
+# Rows have no reference cycles: searching for some after every 700 new objects took a sixth of a worker's time.
 GARBAGE = 200_000
-WAITING = 3  # items per worker that may wait for it: enough to keep it busy, few enough to stay small
+WAITING = 3  # items queued per worker: enough to keep it busy, few enough to save memory
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """Yield `function(item)` for each item; with one worker in this process.
+    """Yield `function(item)` for each item; a single worker is this process.
 
-    Processes are spawned, not forked: the libraries below have threads, which a fork would leave behind locked.
+    Processes are spawned, not forked: the libraries have threads, whose locks a fork would leave held.
 
     Raises:
-        SlmtuneError: what the function raised, or that a worker died.
+        SlmtuneError: raised by the function, or because a worker died.
     """
     if workers == 1:
         yield from map(function, items)
@@ -46,7 +46,7 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
-        raise SlmtuneError("A worker process died, perhaps for want of memory. Try again with --workers 1") from None
+        raise SlmtuneError("A worker process died, possibly for lack of memory. Try again with --workers 1") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -55,7 +55,7 @@ _function: list[Callable[[Any], Any]] = []  # of this worker process: sent once,
 
 
 def _start(function: Callable[[Any], Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops the workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     gc.freeze()
     gc.set_threshold(GARBAGE)
@@ -63,7 +63,7 @@ def _start(function: Callable[[Any], Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot end its workers, which would wait for work for ever."""
+    """End with the parent: a killed parent cannot stop its workers, which would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])

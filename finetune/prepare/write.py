@@ -1,4 +1,4 @@
-"""The last stage: from the shards to the corpus, a block at a time."""
+"""The last stage: writes the corpus from the shards, one block at a time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_corpus(
     drops: Drops,
     on_progress: Progress,
 ) -> CorpusFacts:
-    """Write the corpus with its card, its page and the lists of what was left out; returns what these tell."""
+    """Write the corpus with its card, its page and the lists of dropped rows; returns the facts in these."""
     request = inputs.request
     with writing_corpus(request.output_dir, overwrite=request.overwrite) as writer:
         dropped: Counter[tuple[str, str]] = Counter()
@@ -61,7 +61,7 @@ def write_corpus(
 
 
 def _all_drops(drops: Drops, shards: Sequence[Shard], table: RowTable) -> Iterator[Drop]:
-    """What was left out, by any stage: files first, then block after block."""
+    """What all stages dropped: files first, then block by block."""
     yield from drops.items
     for shard, rows in number_rows(shards):
         if table.earlier[rows].any():
@@ -96,7 +96,7 @@ def _write_rows(writer: CorpusWriter, shards: Sequence[Shard], table: RowTable, 
     return counts
 
 
-# --- what the corpus tells of itself ----------------------------------------------------------------------------------
+# --- facts about the corpus -------------------------------------------------------------------------------------------
 
 
 def _facts(
@@ -109,7 +109,7 @@ def _facts(
     counts: LabelCounts,
     dropped: Mapping[tuple[str, str], int],
 ) -> CorpusFacts:
-    """What the card and the page show."""
+    """The facts on the card and the page."""
     escaped = sum(shard.escaped for shard in shards)
     return CorpusFacts(
         title=f"{inputs.domain.recipe.title} corpus" if inputs.domain else "Corpus",
@@ -149,7 +149,7 @@ def _describe_sources(
 
 
 def _labels(counts: LabelCounts) -> dict[str, dict[str, int]]:
-    """Source -> label -> rows, of the sources that have labels."""
+    """Source -> label -> rows, for sources with labels."""
     named = {
         source: dict(sorted((label, rows) for label, rows in found.items() if label is not None))
         for source, found in counts.items()
@@ -176,7 +176,7 @@ def _sum_scrubbed(shards: Sequence[Shard]) -> dict[str, int]:
 
 
 def _summary(domain: Domain | None, facts: CorpusFacts) -> dict[str, Any]:
-    """The facts as the manifest keeps them."""
+    """The facts in the form of the manifest."""
     return {
         "domain": domain.name if domain else CUSTOM_DOMAIN,
         "sources": [asdict(source) for source in facts.sources],
@@ -192,7 +192,7 @@ def _summary(domain: Domain | None, facts: CorpusFacts) -> dict[str, Any]:
 
 
 def describe_request(request: PrepareRequest, uris: Sequence[str], domain: Domain | None) -> dict[str, Any]:
-    """The request as the manifest keeps it: what decides the rows, and no path of this machine."""
+    """The request in the form of the manifest: everything that affects the rows, without paths of this machine."""
     hidden = {"workers", "against", "decontaminate", "sources", "accept_noncommercial"}
     return {
         "domain": domain.name if domain else CUSTOM_DOMAIN,

@@ -1,7 +1,7 @@
-"""Recipes: what a domain is, how an adapter is trained, and what a command can be told beside them.
+"""Recipes: what a domain is, how an adapter is trained, and which other options a command takes.
 
-YAML and Jinja only; a recipe never executes code. Every default stands here and nowhere else; precedence is
-flag > `--config FILE.yaml` > recipe > default. An unknown key is an error that names the nearest one.
+YAML and Jinja only; a recipe never executes code. Every default is defined here and nowhere else; precedence is
+flag > `--config FILE.yaml` > recipe > default. An unknown key is an error that suggests the closest one.
 """
 
 from finetune.recipe.adapter import DEFAULT_MODEL, AdapterRecipe, load_adapter_recipe

@@ -14,13 +14,13 @@ from finetune.recipe.options import SEED
 from finetune.recipe.strict import Strict, read_yaml, validate
 
 DEFAULT_MODEL = "smollm2-135m"
-# LoRA wants about ten times the rate of full fine-tuning (Schulman et al., LoRA Without Regret, 2025), and the smallest
+# LoRA needs about ten times the rate of full fine-tuning (Schulman et al., LoRA Without Regret, 2025), and the smallest
 # models more: two epochs of the finance sample at 1e-3 took SmolLM2-135M from weighted F1 0.20 to 0.81 (n = 180).
 SMALL_MODEL, SMALL_MODEL_RATE, LARGER_MODEL_RATE = 200_000_000, 1e-3, 2e-4
 
 
 def _read_share(value: object) -> object:
-    """5% as 0.05; what is no percentage is left to the field's own check."""
+    """Read 5% as 0.05; anything else is left to the field's own validation."""
     if isinstance(value, str) and value.strip().endswith("%"):
         with suppress(ValueError):
             return float(value.strip()[:-1]) / 100
@@ -33,69 +33,78 @@ Share = Annotated[float, BeforeValidator(_read_share)]
 class AdapterRecipe(Strict):
     """How an adapter is trained. The flags of `slmtune train` are these fields."""
 
-    model: str = Field(DEFAULT_MODEL, description="Preset, Hub id or local folder.")
+    model: str = Field(DEFAULT_MODEL, description="Base model: a preset, Hub id or local folder.")
     revision: str | None = Field(None, description="Branch, tag or commit of the base model on the Hub.")
     load_in_4bit: bool = Field(True, description="Quantise the base model to NF4 with double quantisation (QLoRA).")
     compute_dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Precision of matrix products; auto: bfloat16 where the GPU has it, else float32."
+        "auto", description="Precision of matrix products; auto: bfloat16 if the GPU supports it, else float32."
     )
     lora_r: int = Field(16, gt=0, le=1024, description="LoRA rank.")
     lora_alpha: int = Field(32, gt=0, description="LoRA scale; the update is multiplied by alpha / r.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA matrices.")
     target_modules: str | tuple[str, ...] = Field(
-        "all-linear", description="Modules that get LoRA matrices: all-linear, or names separated by commas."
+        "all-linear", description="Modules that get LoRA matrices: all-linear, or a comma-separated list of names."
     )
     learning_rate: float | None = Field(
-        None, gt=0, lt=1, description="Peak learning rate; not given: 1e-3 below 200 M parameters, else 2e-4."
+        None,
+        gt=0,
+        lt=1,
+        description="Peak learning rate; by default 1e-3 for models below 200 M parameters, else 2e-4.",
     )
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = Field(
-        "cosine", description="Decay after warm-up."
+        "cosine", description="Shape of the learning rate after warm-up."
     )
-    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
+    warmup_ratio: float = Field(
+        0.05, ge=0, lt=1, description="Share of the steps during which the learning rate rises."
+    )
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     num_train_epochs: float = Field(3.0, gt=0, description="Passes over the training split.")
-    max_steps: int | None = Field(None, gt=0, description="Stop after this many optimizer steps; overrides the epochs.")
-    per_device_train_batch_size: int = Field(8, gt=0, description="Rows a forward pass.")
-    gradient_accumulation_steps: int = Field(1, gt=0, description="Forward passes an optimizer step.")
+    max_steps: int | None = Field(
+        None, gt=0, description="Stop after N optimizer steps; overrides the number of epochs."
+    )
+    per_device_train_batch_size: int = Field(8, gt=0, description="Rows per forward pass.")
+    gradient_accumulation_steps: int = Field(1, gt=0, description="Forward passes per optimizer step.")
     max_length: int = Field(
-        1024, gt=0, description="Longest row, in tokens; longer rows lose their end and are counted."
+        1024, gt=0, description="Maximum length of a row in tokens; longer rows are truncated and counted."
     )
     max_truncated: Share = Field(
         0.05,
         ge=0,
         le=1,
-        description="Share of rows that may lose their end, as 5% or 0.05; with more, training refuses.",
+        description="Largest share of rows that may be truncated, as 5% or 0.05; above it, training does not start.",
     )
     packing: bool = Field(
         True,
-        description="Lay the rows of a batch end to end, without padding; what they begin with alike is computed once.",
+        description="Concatenate the rows of a batch instead of padding them; a prefix they share is computed once.",
     )
-    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 20 % slower.")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, about 20 % slower."
+    )
     eval_steps: int | None = Field(
-        None, ge=0, description="Measure held-out loss every N steps; 0: never; not given: at the end."
+        None, ge=0, description="Measure held-out loss every N steps; 0: never; by default, at the end."
     )
     save_steps: int = Field(
-        100, ge=0, description="Write a checkpoint every N steps, and at the end; 0: only when stopped by a signal."
+        100, ge=0, description="Write a checkpoint every N steps and at the end; 0: only when a signal stops the run."
     )
-    save_total_limit: int = Field(2, ge=1, description="Checkpoints that are kept while training.")
-    logging_steps: int = Field(5, gt=0, description="Write a line of training.jsonl every N steps.")
-    seed: int = Field(SEED, ge=0, description="Seed of LoRA initialisation, dropout and row order.")
+    save_total_limit: int = Field(2, ge=1, description="Number of checkpoints to keep during training.")
+    logging_steps: int = Field(5, gt=0, description="Add a line to training.jsonl every N steps.")
+    seed: int = Field(SEED, ge=0, description="Seed for LoRA initialisation, dropout and row order.")
     report_to: Literal["none", "wandb"] = Field("none", description="Experiment tracker.")
 
     @property
     def shares_prefixes(self) -> bool:
-        """Whether what rows of a batch begin with alike is computed once: with dropout each row has a mask of its own."""
+        """Whether a prefix that rows share is computed once; with dropout each row needs a mask of its own."""
         return self.packing and self.lora_dropout == 0
 
     def precision(self, *, has_bfloat16: bool) -> Literal["float32", "bfloat16"]:
-        """The precision of matrix products on a device."""
+        """The precision of matrix products on this device."""
         if self.compute_dtype == "auto":
             return "bfloat16" if has_bfloat16 else "float32"
         return self.compute_dtype
 
     def for_model(self, parameters: int) -> AdapterRecipe:
-        """The recipe with what depends on the size of the base model filled in."""
+        """The recipe with the settings that depend on the size of the base model filled in."""
         if self.learning_rate is not None:
             return self
         rate = SMALL_MODEL_RATE if parameters < SMALL_MODEL else LARGER_MODEL_RATE
@@ -112,10 +121,10 @@ class AdapterRecipe(Strict):
 def load_adapter_recipe(
     domain: str | None, config: Path | None = None, overrides: Mapping[str, Any] | None = None
 ) -> AdapterRecipe:
-    """The training configuration: flags over `--config` over the domain's recipe over the defaults.
+    """Load the training configuration; precedence is flag > `--config` > the domain's recipe > default.
 
     Raises:
-        ConfigError: every problem of every layer, at once.
+        ConfigError: lists every problem in every layer at once.
     """
     values: dict[str, Any] = {}
     recipe = recipes_folder() / "adapters" / f"{Path(domain).name}.yaml" if domain else None

@@ -1,4 +1,4 @@
-"""What a domain is: `datasets/<name>/recipe.yaml`, and the folder that it lies in."""
+"""What a domain is: `datasets/<name>/recipe.yaml` and the folder that contains it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ CUSTOM_DOMAIN = "custom"  # the workspace of a corpus that belongs to no recipe
 
 
 class TaskRecipe(Strict):
-    """How a row becomes a question: the kind of task, its prompt and, for classification, its answers."""
+    """How a row becomes a question: the type of task, its prompt and, for classification, its choices."""
 
     task: Task
-    prompt: str = Field(description="Jinja file beside the recipe; sees the row's mapped columns and `choices`.")
+    prompt: str = Field(
+        description="Jinja file, relative to the recipe; it sees the row's mapped columns and `choices`."
+    )
     system: str | None = Field(
-        None, description="The system turn, the same for all rows of the task; {choices} stands for the list of them."
+        None, description="System message for every row of the task; {choices} is replaced with the list of choices."
     )
     choices: tuple[str, ...] = ()
-    default: bool = Field(True, description="Whether it is read where the user names no --task.")
+    default: bool = Field(True, description="Whether the task is read when no --task is given.")
 
     @model_validator(mode="before")
     @classmethod
     def _name_choices(cls, data: Any) -> Any:
-        """Write the choices into the system turn; in the prompt they would make all short questions alike."""
+        """Write the choices into the system message; in the prompt they would make all short questions look alike."""
         if isinstance(data, dict) and isinstance(data.get("system"), str) and isinstance(data.get("choices"), list):
             return data | {"system": data["system"].replace("{choices}", ", ".join(map(str, data["choices"])))}
         return data
@@ -37,38 +39,42 @@ class TaskRecipe(Strict):
     @model_validator(mode="after")
     def _choices_fit(self) -> Self:
         if (self.task == "classification") != bool(self.choices):
-            raise ValueError("choices belong to classification tasks, and those need them")
+            raise ValueError("a classification task needs choices, and no other task has them")
         return self
 
 
 class SourceRecipe(Strict):
-    """Where rows come from and how their columns are read."""
+    """Where rows come from and what their columns mean."""
 
     id: str
-    uri: str = Field(description="A path or glob beside the recipe, or hf://datasets/ID[@revision][:config][:split].")
+    uri: str = Field(
+        description="A path or glob relative to the recipe, or hf://datasets/ID[@revision][:config][:split]."
+    )
     license: str
     task: str = Field(description="A key of the recipe's tasks.")
     map: dict[str, str] = Field(
-        default_factory=dict, description="Name in the prompt -> column; dots reach into structs."
+        default_factory=dict, description="Name in the prompt -> column; dots select nested fields."
     )
     labels: dict[str, str] = Field(
-        default_factory=dict, description="Value in the label column -> answer; a list stands for the numbers from 0."
+        default_factory=dict, description="Value in the label column -> answer; a list maps the numbers 0, 1, 2 …"
     )
     answer_template: str | None = Field(
         None,
-        description="Jinja text that makes the label or answer out of the mapped columns, where no column holds it.",
+        description="Jinja template that builds the label or answer from the mapped columns if no column holds it.",
     )
     splits: dict[str, Split | None] = Field(
         default_factory=dict,
-        description="The source's split -> the corpus's, or null: not read; others are divided among train and the "
-        "splits not listed here.",
+        description="Split of the source -> split of the corpus, or null to skip it; rows of other splits are divided "
+        "among train and the splits not listed here.",
     )
     test_ids: str | None = Field(
-        default=None, description="File beside the recipe with the ids of the official test set."
+        default=None, description="File, relative to the recipe, with the ids of the official test set."
     )
-    drop_unanswered: bool = Field(False, description="Leave out rows without an answer instead of failing on them.")
-    noncommercial: bool = Field(False, description="Used only where the user accepts a non-commercial licence.")
-    default: bool = Field(True, description="Whether it is read where the user does not --include it.")
+    drop_unanswered: bool = Field(False, description="Drop rows without an answer instead of stopping at the first.")
+    noncommercial: bool = Field(
+        False, description="Whether the licence forbids commercial use; read only with --accept-noncommercial."
+    )
+    default: bool = Field(True, description="Whether the source is read without --include.")
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -82,35 +88,39 @@ class SourceRecipe(Strict):
 
 
 class EvalRecipe(Strict):
-    """An evaluation set that no row may give away, kept as hashes."""
+    """An eval set, stored as hashes, whose items no row may contain."""
 
     id: str
-    index: str = Field(description="File beside the recipe, made with examples/index_eval_set.py; holds no text.")
+    index: str = Field(
+        description="File, relative to the recipe, made with examples/index_eval_set.py; contains no text."
+    )
     license: str
     source: str = Field(
-        description="Where the set itself is, for people: hf://datasets/ID[@revision][:config][:split]."
+        description="Where to find the set itself, for readers: hf://datasets/ID[@revision][:config][:split]."
     )
 
 
 class DomainRecipe(Strict):
-    """A domain: tasks, full sources, and a bundled sample."""
+    """A domain: its tasks, its sources and a bundled sample."""
 
     name: str
     title: str
     description: str
-    caution: str = Field(description="One sentence that every card and README repeats.")
-    languages: tuple[str, ...] = Field((), description="Rows in other languages are left out; empty: any is kept.")
+    caution: str = Field(description="A one-sentence warning that every card and README repeats.")
+    languages: tuple[str, ...] = Field(
+        (), description="Rows in other languages are dropped; empty: all languages are kept."
+    )
     tasks: dict[str, TaskRecipe]
     sources: tuple[SourceRecipe, ...]
     sample: tuple[SourceRecipe, ...]
-    evals: tuple[EvalRecipe, ...] = Field((), description="Rows that give these sets away are left out.")
+    evals: tuple[EvalRecipe, ...] = Field((), description="Rows that contain items of these eval sets are dropped.")
 
     @model_validator(mode="after")
     def _evals_differ(self) -> Self:
         ids = [recipe.id for recipe in self.evals]
         for name in ids:
             if ids.count(name) > 1:
-                raise ValueError(f"there are {ids.count(name)} evals with the id {name!r}. Give each its own")
+                raise ValueError(f"{ids.count(name)} evals share the id {name!r}. Give each its own")
         return self
 
     @model_validator(mode="after")
@@ -118,21 +128,21 @@ class DomainRecipe(Strict):
         for source in (*self.sources, *self.sample):
             if source.task not in self.tasks:
                 raise ValueError(
-                    f"source {source.id}: there is no task {source.task!r}. {did_you_mean(source.task, self.tasks)}"
+                    f"source {source.id}: no task is called {source.task!r}. {did_you_mean(source.task, self.tasks)}"
                 )
         return self
 
 
 @dataclass(frozen=True)
 class Domain:
-    """A domain's recipe and the folder that its relative paths start from."""
+    """A domain's recipe and the folder that its paths are relative to."""
 
     recipe: DomainRecipe
     folder: Path
 
     @property
     def name(self) -> str:
-        """The name that `--domain` takes."""
+        """The name to pass to `--domain`."""
         return self.recipe.name
 
     def prompt_text(self, task: str) -> str:
@@ -141,7 +151,7 @@ class Domain:
 
 
 def recipes_folder() -> Path:
-    """The folder that holds `datasets/` and `adapters/`: packaged in a wheel, beside `finetune/` in a checkout."""
+    """The folder of `datasets/` and `adapters/`: in the package of a wheel, next to `finetune/` in a checkout."""
     package = Path(__file__).parents[1]
     packaged = package / "_recipes"
     checkout = package.parent
@@ -151,7 +161,7 @@ def recipes_folder() -> Path:
 
 
 def domain_names() -> list[str]:
-    """The bundled domains, sorted."""
+    """The names of the bundled domains, sorted."""
     return sorted(path.parent.name for path in (recipes_folder() / "datasets").glob("*/recipe.yaml"))
 
 
@@ -159,12 +169,12 @@ def load_domain(name: str) -> Domain:
     """Read a bundled domain by name, or any domain folder by path.
 
     Raises:
-        UnknownNameError: no bundled domain has this name and no such folder holds a recipe.yaml.
-        ConfigError: the recipe does not validate.
+        UnknownNameError: neither a bundled domain nor a folder with a recipe.yaml.
+        ConfigError: the recipe is invalid.
     """
     folder = Path(name) if (Path(name) / "recipe.yaml").is_file() else recipes_folder() / "datasets" / name
     if not (folder / "recipe.yaml").is_file():
-        hint = "A domain is a folder with a recipe.yaml; for your own files without one, use: slmtune prepare --source FILE"
+        hint = "A domain is a folder with a recipe.yaml; to use files without one: slmtune prepare --source FILE"
         raise UnknownNameError("domain", name, domain_names(), hint)
     file = folder / "recipe.yaml"
     return Domain(validate(DomainRecipe, read_yaml(file), str(file)), folder)

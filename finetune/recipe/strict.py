@@ -1,4 +1,4 @@
-"""YAML into models: unknown keys, wrong values and broken files are told all at once."""
+"""Reads YAML into models and reports unknown keys, wrong values and broken files all at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        ConfigError: the file is missing, is no YAML, or is no mapping; names the line.
+        ConfigError: the file is missing, not YAML or not a mapping; names the line.
     """
     try:
         data = yaml.safe_load(path.read_text("utf-8"))
@@ -36,12 +36,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError(str(path), ["the file must be a mapping of keys to values"])
+        raise ConfigError(str(path), ["the file must map keys to values"])
     return {str(key): value for key, value in data.items()}
 
 
 def validate(model: type[M], data: Mapping[str, Any], source: str) -> M:
-    """Build a pydantic model, turning all of its complaints into one `ConfigError`."""
+    """Build a pydantic model and report all of its validation errors as one `ConfigError`."""
     try:
         return model.model_validate(dict(data))
     except ValidationError as error:
@@ -55,5 +55,5 @@ def _describe(item: Any, model: type[BaseModel]) -> str:
         return f"unknown key {where!r}. {did_you_mean(where, fields)}" if fields else f"unknown key {where!r}"
     message = item["msg"].removeprefix("Value error, ")
     value = item.get("input")
-    shown = f", got {value!r}" if isinstance(value, str | int | float | bool) else ""
-    return f"{where}: {message}{shown}" if where else message
+    got = f", got {value!r}" if isinstance(value, str | int | float | bool) else ""
+    return f"{where}: {message}{got}" if where else message

@@ -1,4 +1,4 @@
-"""Artifacts behind an HTTP server that clients of the OpenAI API can talk to."""
+"""Serves artifacts over HTTP for clients of the OpenAI API."""
 
 from finetune.serve.run import serve
 from finetune.serve.targets import ServeTarget

@@ -1,4 +1,4 @@
-"""The routes, and how answers look on the wire."""
+"""The routes, and the form of answers on the wire."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ DONE = "data: [DONE]\n\n"
 
 
 def create_app(engine: Engine, *, api_key: str | None = None, host: str = ServeOptions.host) -> FastAPI:
-    """The ASGI application over an engine; `host` is the name that it is reached by."""
+    """The ASGI application for an engine; `host` is the name under which clients reach it."""
     app = FastAPI(
         title="slmtune",
         version=__version__,
-        openapi_url=None,  # its pages load scripts from elsewhere
+        openapi_url=None,  # its pages load scripts from other sites
         redirect_slashes=False,
         telemetry={
             "tracing": False,
@@ -62,17 +62,17 @@ def create_app(engine: Engine, *, api_key: str | None = None, host: str = ServeO
 
     @app.get("/v1/models")
     async def models() -> Response:
-        """Every name that requests may ask for."""
+        """List the models that requests may name."""
         return JSONResponse({"object": "list", "data": [_card(engine, served) for served in engine.served.values()]})
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
-        """One of them."""
+        """Describe one of these models."""
         return JSONResponse(_card(engine, _find(engine, name)))
 
     @app.get("/health")
     async def health() -> Response:
-        """Whether requests can be answered."""
+        """Report whether requests can be answered."""
         if not engine.alive:
             raise ApiError(503, "The worker is not running. Restart the server", code="unavailable")
         return JSONResponse({"status": "ok"})
@@ -82,7 +82,7 @@ def create_app(engine: Engine, *, api_key: str | None = None, host: str = ServeO
 
 @dataclass(frozen=True)
 class Form:
-    """What differs between chat and text completions on the wire."""
+    """The differences between chat and text completions on the wire."""
 
     id_prefix: str
     object: str
@@ -132,7 +132,7 @@ async def _answer(
 
 
 async def _events(reply: Reply, form: Form, *, with_usage: bool) -> AsyncIterator[str]:
-    """Server-sent events: the role, the text, why it ended, optionally the token counts, and `[DONE]`."""
+    """Server-sent events: the role, the text, the reason for its end, optionally the token counts, and `[DONE]`."""
     head = _head(form.id_prefix, form.chunk_object, reply.model)
     no_usage = {"usage": None} if with_usage else {}
 
@@ -146,7 +146,7 @@ async def _events(reply: Reply, form: Form, *, with_usage: bool) -> AsyncIterato
         async for piece in reply.pieces():
             yield chunk(form.delta(piece))
     except SlmtuneError as error:
-        yield _event(api_error(error).body())  # the status line is sent already
+        yield _event(api_error(error).body())  # the status line has been sent
         return
     assert reply.result is not None
     yield chunk(form.delta(""), reply.result.finish_reason)
@@ -172,7 +172,7 @@ def _find(engine: Engine, name: str) -> Served:
     if served is None:
         known = ", ".join(engine.served)
         raise ApiError(
-            404, f"This server has no model of that name. It has: {known}", param="model", code="model_not_found"
+            404, f"This server has no model of that name. Available: {known}", param="model", code="model_not_found"
         )
     return served
 
@@ -183,7 +183,7 @@ def _card(engine: Engine, served: Served) -> dict[str, Any]:
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """Unknown paths and methods."""
+    """Answer requests with an unknown path or method."""
     assert isinstance(error, HTTPException)
     return ApiError(error.status_code, str(error.detail), headers=dict(error.headers or {})).response()
 

@@ -1,4 +1,4 @@
-"""Who may ask: every route but /health needs the key, if there is one; without one, only this machine may ask."""
+"""Access control: every route but /health needs the API key; without a key, only this machine has access."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finetune.serve.problem import ApiError
 
-OPEN_PATH = "/health"  # for load balancers; says nothing but up or down
+OPEN_PATH = "/health"  # for load balancers; reveals nothing but up or down
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 log = logging.getLogger(__name__)
 
 
 class Gate:
-    """Lets a request through to the routes, or answers it; also answers for a route that fails.
+    """Passes a request on to the routes or refuses it; also answers when a route fails.
 
-    It stands before routing and denies by default, so a new route is closed unless it is named here. The path is the
-    one that the server routes by; headers such as Host cannot change it.
+    It runs before routing and denies by default, so a new route is closed unless it is listed here. It checks the path
+    that the server uses for routing; headers such as Host cannot change it.
     """
 
     def __init__(self, app: ASGIApp, api_key: str | None, host: str) -> None:
@@ -45,9 +45,9 @@ class Gate:
     def _refuse(self, scope: Scope) -> ApiError | None:
         if scope["path"] == OPEN_PATH:
             return None
-        headers = dict(scope["headers"])  # names are lower-case here
+        headers = dict(scope["headers"])  # ASGI lower-cases the names
         if self._key is None:
-            # A web page can point a name of its own at this machine and then read what a server without a key answers.
+            # A web page can point its own domain at this machine and then read the answers of a server without a key.
             if _host_name(headers.get(b"host", b"")) not in self._names:
                 message = "Without an API key, the Host must be this machine. Start the server with --api-key-file"
                 return ApiError(403, message, code="host_not_allowed")
@@ -59,7 +59,7 @@ class Gate:
         return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the routes; an error nobody expected becomes a 500 that says nothing of its cause."""
+        """Run the routes; an unexpected error becomes a 500 response that does not reveal the cause."""
         started = False
 
         async def watched(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Reading a request's body: JSON only, up to a size, within a time."""
+"""Reads the body of a request: JSON only, with limits on size and time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.requests import Request
 from finetune.serve.problem import ApiError
 
 MAX_BODY = 1 << 20  # bytes
-# A body that is too large is read up to here before the refusal: clients that are still sending would not see it.
+# A body that is too large is read up to here before it is refused: clients still sending would miss the refusal.
 MAX_DISCARDED = 16 << 20
 BODY_SECONDS = 30.0
 
@@ -18,10 +18,10 @@ async def read_body(request: Request) -> bytes:
     """The body of a request.
 
     Raises:
-        ApiError: 400 no JSON by its content type; 408 too slow; 413 too large.
-        ClientDisconnect: the client left.
+        ApiError: 400 the content type is not JSON; 408 too slow; 413 too large.
+        ClientDisconnect: the client disconnected.
     """
-    # Browsers send any other type across sites without asking, so this also keeps web pages from using a local server.
+    # Browsers send other types across sites without asking, so this also keeps web pages from using a local server.
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         async with asyncio.timeout(BODY_SECONDS):

@@ -1,4 +1,4 @@
-"""The conversation behind `slmtune chat`: it remembers turns, and forgets the oldest when the context is full."""
+"""The conversation behind `slmtune chat`: it remembers turns and forgets the oldest ones when the context is full."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finetune.serve.targets import ServeTarget, open_engine
 
 
 class Conversation:
-    """Turns with one served model. `messages` holds what it remembers, `forgotten` how many turns it dropped."""
+    """A conversation with one model. `messages` are the remembered turns, `forgotten` is the number of dropped ones."""
 
     def __init__(
         self, engine: Engine, model: str, *, system: str | None = None, params: GenerationParams | None = None
@@ -29,10 +29,10 @@ class Conversation:
         self._params = params or GenerationParams()
 
     def reply(self, text: str) -> Iterator[str]:
-        """Add a user turn and yield the pieces of the answer, which is remembered as far as it was written.
+        """Add a user turn and yield the pieces of the answer; the part that was generated is remembered.
 
         Raises:
-            ContextLengthError: this turn alone does not fit the context; it is not remembered.
+            ContextLengthError: this turn alone does not fit in the context; it is not remembered.
             SlmtuneError: the engine failed.
         """
         turn = Message("user", text)
@@ -50,12 +50,12 @@ class Conversation:
                 self.messages += [turn, Message("assistant", "".join(written))]
 
     def clear(self) -> None:
-        """Forget all turns but the system's."""
+        """Forget all turns except the system message."""
         self.messages.clear()
         self.forgotten = 0
 
     def _make_room(self, turn: Message) -> None:
-        """Forget the oldest question and answer until the next answer fits."""
+        """Forget the oldest questions and answers until the next answer fits."""
         answer = self._params.max_tokens or min(ANSWER_TOKENS, self._engine.context // 2)
         while True:
             needed = len(self._engine.encode_chat([*self._system, *self.messages, turn]))
@@ -76,10 +76,10 @@ def open_conversation(
     system: str | None = None,
     model: str | None = None,
 ) -> Iterator[Conversation]:
-    """Load what is to be talked to, and close it at the end.
+    """Load a model to chat with, and close it at the end.
 
     Raises:
-        ConfigError: the options are out of their bounds.
+        ConfigError: the options are out of bounds.
         SlmtuneError: what `finetune.serve.targets.open_engine` raises.
     """
     options = options or ChatOptions()

@@ -1,6 +1,6 @@
 """The engine behind `slmtune serve` and `slmtune chat`: one worker thread that generates, behind a bounded queue.
 
-A caller submits a prompt and gets events: pieces of text, then one `Result` or one error. Nothing here knows of HTTP.
+A caller submits a prompt and receives events: pieces of text, then one `Result` or one error. It is independent of HTTP.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from finetune.serve.job import Event, Generation, GenerationParams, Job, Result,
 from finetune.serve.text import Detokenizer
 from finetune.serve.watcher import Watcher
 
-QUEUE_SIZE = 32  # requests that may wait behind the running one
-GREEDY_BELOW = 1e-3  # lower temperatures differ from greedy decoding only in rounding, and dividing by them overflows
-JOIN_SECONDS = 5.0  # how long closing waits for the token that is being computed
+QUEUE_SIZE = 32  # requests waiting behind the running one
+GREEDY_BELOW = 1e-3  # lower temperatures differ from greedy decoding only by rounding, and dividing by them overflows
+JOIN_SECONDS = 5.0  # how long closing waits for the token being computed
 
 log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Generates with a loaded model, one request at a time, first come, first served."""
+    """Generates with a loaded model, one request at a time, in the order of arrival."""
 
     def __init__(self, loaded: Loaded, served: Sequence[Served], *, queue_size: int = QUEUE_SIZE) -> None:
         self._model = loaded.model
         self._encoder = loaded.tokenizer
         self._encoding = threading.Lock()
-        # The encoder may be busy in another thread, and fast tokenizers cannot be borrowed twice.
+        # The encoder may be busy in another thread, and fast tokenizers cannot be used by two threads.
         self._decoder = copy.deepcopy(loaded.tokenizer)
         self._ends = _end_ids(loaded)
         self.served = {entry.id: entry for entry in served}
@@ -67,20 +67,20 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether requests are served: not closed, and the worker runs."""
+        """Whether requests are served: the engine is not closed and its worker is running."""
         return self._worker.is_alive() and not self._closed
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation, up to where the assistant's next turn begins.
+        """Token ids of a conversation up to the assistant's next turn.
 
         Raises:
-            InputError: the model's chat template refuses the messages.
+            InputError: the model's chat template rejects the messages.
         """
         with self._encoding:
             return render_prompt(self._encoder, messages)
 
     def encode_text(self, text: str) -> list[int]:
-        """Token ids of a plain prompt, with the tokens that the tokenizer puts around every text."""
+        """Token ids of a plain prompt, with the special tokens that the tokenizer adds to every text."""
         with self._encoding:
             ids: list[int] = self._encoder(text)["input_ids"]
             return ids
@@ -88,19 +88,19 @@ class Engine:
     def submit(
         self, prompt: Sequence[int], params: GenerationParams, model: str, report: Callable[[Event], None]
     ) -> Job:
-        """Queue a prompt. `report` is called from the worker's thread: pieces, then one `Result` or one error.
+        """Queue a prompt. The worker's thread calls `report` with pieces, then with one `Result` or one error.
 
         Raises:
             UnknownNameError: no model has this name.
-            ContextLengthError: prompt and answer do not fit the context.
+            ContextLengthError: prompt and answer do not fit in the context.
             InputError: the prompt is empty.
-            QueueFullError: too many requests wait already.
+            QueueFullError: the queue of waiting requests is full.
             EngineStoppedError: the engine was closed, or its worker died.
         """
         if model not in self.served:
             raise UnknownNameError("model", model, self.served)
         if not prompt:
-            raise InputError("The prompt is empty. Give at least one token")
+            raise InputError("The prompt is empty. Send at least one token")
         max_tokens = self._room_for(len(prompt), params.max_tokens)
         job = Job(tuple(prompt), params, max_tokens, self.served[model].adapter, report, self._drop)
         with self._changed:
@@ -119,7 +119,7 @@ class Engine:
         return Generation(self.submit(ids, params, model, events.put), events)
 
     def close(self) -> None:
-        """Refuse new requests and end those that wait or run with an `EngineStoppedError`. May be called again."""
+        """Refuse new requests and end all others with an `EngineStoppedError`. Can be called repeatedly."""
         with self._changed:
             self._closed = True
             jobs = [job for job in (self._running, *self._waiting) if job is not None]
@@ -127,10 +127,10 @@ class Engine:
             self._changed.notify()
         for job in jobs:
             job.cancelled.set()
-            job.report(_stopped())  # at once: the token that is being computed may take long
+            job.report(_stopped())  # immediately: the token being computed may take a while
 
     def join(self) -> None:
-        """Wait for the worker of a closed engine to end, a few seconds at most."""
+        """Wait a few seconds at most for the worker of a closed engine to end."""
         self._worker.join(JOIN_SECONDS)
 
     def _room_for(self, prompt: int, wanted: int | None) -> int:
@@ -140,7 +140,7 @@ class Engine:
         return min(ANSWER_TOKENS, room) if wanted is None else wanted
 
     def _drop(self, job: Job) -> None:
-        """Take a cancelled job out of the queue, if it still waits."""
+        """Remove a cancelled job from the queue if it is still waiting."""
         with self._changed:
             if job not in self._waiting:
                 return
@@ -164,7 +164,7 @@ class Engine:
             return self._running
 
     def _run(self, job: Job) -> None:
-        """Generate, and report whatever happens: a caller must never wait for an answer that cannot come."""
+        """Generate, and report any outcome: a caller must never wait for an answer that cannot come."""
         outcome: Event = _stopped()
         try:
             outcome = Result("cancelled", len(job.prompt), 0) if job.cancelled.is_set() else self._generate(job)
@@ -173,9 +173,9 @@ class Engine:
                 "There is not enough memory for this request. Shorten the prompt or lower max_tokens"
             )
         except torch.AcceleratorError:
-            raise  # the device is unusable from here on: let the worker die, which /health shows
+            raise  # the device is unusable from now on: let the worker die, which /health reports
         except Exception as error:
-            log.error("A generation failed: %s.", type(error).__name__)  # its message could hold the prompt
+            log.error("A generation failed: %s.", type(error).__name__)  # its message could contain the prompt
             log.debug("%s", "".join(traceback.format_tb(error.__traceback__)))
             outcome = SlmtuneError(f"The generation failed ({type(error).__name__})")
         finally:
@@ -188,7 +188,7 @@ class Engine:
         devices = [prompt.device] if prompt.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self._activated(job.adapter):
             torch.manual_seed(seed)
-            # PEFT and transformers type `generate` differently.
+            # PEFT and transformers annotate `generate` differently.
             cast(Any, self._model).generate(
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),
@@ -198,7 +198,7 @@ class Engine:
         return watcher.finish()
 
     def _activated(self, adapter: str | None) -> AbstractContextManager[Any]:
-        """The adapter switched on, or, for the base model, all of them off."""
+        """Activate the adapter or, for the base model, disable all adapters."""
         if not isinstance(self._model, PeftModel):
             return nullcontext()
         if adapter is None:
@@ -207,7 +207,7 @@ class Engine:
         return nullcontext()
 
     def _settings(self, job: Job) -> GenerationConfig:
-        """The model's own generation settings, with what the request decides put over them."""
+        """The model's own generation settings, overridden by those of the request."""
         settings = copy.deepcopy(self._model.generation_config)
         assert isinstance(settings, GenerationConfig)
         sampling = job.params.temperature >= GREEDY_BELOW
@@ -217,7 +217,7 @@ class Engine:
             do_sample=sampling,
             temperature=float(job.params.temperature) if sampling else None,  # an int is refused
             top_p=float(job.params.top_p) if sampling else None,
-            top_k=0 if sampling else None,  # the library's own default would cut the distribution at 50 tokens
+            top_k=0 if sampling else None,  # the library's default would cut the distribution at 50 tokens
             num_beams=1,
             num_return_sequences=1,
             return_dict_in_generate=False,
@@ -232,7 +232,7 @@ class Engine:
 
 
 def _end_ids(loaded: Loaded) -> frozenset[int]:
-    """Tokens that end an answer: by the tokenizer, its chat template, and the model's generation settings."""
+    """Tokens that end an answer, from the tokenizer, its chat template and the model's generation settings."""
     settings = getattr(loaded.model, "generation_config", None)
     stated = getattr(settings, "eos_token_id", None)
     stated = stated if isinstance(stated, list) else [stated]
@@ -240,7 +240,7 @@ def _end_ids(loaded: Loaded) -> frozenset[int]:
 
 
 def _context_of(loaded: Loaded) -> int:
-    """Tokens that the model's positions, else its tokenizer, allow."""
+    """The length of the context in tokens, from the model's positions or else from its tokenizer."""
     positions = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     return int(positions or loaded.tokenizer.model_max_length)
 

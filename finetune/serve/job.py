@@ -1,4 +1,4 @@
-"""A request to the engine, from the queue to its end, and the events that its caller gets."""
+"""A request to the engine, from the queue to its end, and the events that its caller receives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finetune.errors import SlmtuneError
 
 @dataclass(frozen=True, slots=True)
 class GenerationParams:
-    """How to sample. `temperature` 0 is greedy; `max_tokens` None is `ANSWER_TOKENS`, or what the context still holds."""
+    """How to sample. `temperature` 0 is greedy; `max_tokens` None is `ANSWER_TOKENS`, or the rest of the context."""
 
     max_tokens: int | None = None
     temperature: float = 1.0
@@ -24,7 +24,7 @@ class GenerationParams:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How an answer ended and what it cost. `completion_tokens` leaves out the token that ends a turn."""
+    """How an answer ended and what it cost. `completion_tokens` excludes the token that ends a turn."""
 
     finish_reason: Literal["stop", "length", "cancelled"]
     prompt_tokens: int
@@ -33,7 +33,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A name that requests may ask for: the base model, or an adapter (by its name inside PEFT) over it."""
+    """A model that requests may name: the base model, or an adapter on it (by its name inside PEFT)."""
 
     id: str
     adapter: str | None = None
@@ -46,7 +46,7 @@ Event = str | Result | SlmtuneError
 class Job:
     """One request, from the queue to its end; its methods may be called from any thread.
 
-    `listener` gets every event, on the thread that reports it; `dequeue` takes the job out of the queue.
+    `listener` receives every event, on the thread that reports it; `dequeue` removes the job from the queue.
     """
 
     def __init__(
@@ -69,20 +69,20 @@ class Job:
         self._ended = False
 
     def report(self, event: Event) -> None:
-        """Pass an event on; after a `Result` or an error, nothing more."""
+        """Pass an event on, but nothing after a `Result` or an error."""
         with self._reporting:
             if not self._ended:
                 self._ended = not isinstance(event, str)
                 self._listener(event)
 
     def cancel(self) -> None:
-        """End it: at once while it waits, after the current token while it runs. An ended job stays as it is."""
+        """End the job: at once if it is waiting, after the current token if it is running."""
         self.cancelled.set()
         self._dequeue(self)
 
 
 class Generation:
-    """An answer as it is written: iterate over its pieces, then read `result`. Leaving the loop early cancels it."""
+    """An answer in progress: iterate over its pieces, then read `result`. Leaving the loop early cancels it."""
 
     def __init__(self, job: Job, events: SimpleQueue[Event]) -> None:
         self._job = job
@@ -108,5 +108,5 @@ class Generation:
             self._job.cancel()
 
     def cancel(self) -> None:
-        """Stop writing; the iteration ends after what was written so far."""
+        """Stop generating; the iteration ends after the text generated so far."""
         self._job.cancel()

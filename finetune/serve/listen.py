@@ -1,4 +1,4 @@
-"""The address, the uvicorn server on it, and how it ends."""
+"""The address, the uvicorn server on it, and its shutdown."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from finetune.recipe.options import ServeOptions
 from finetune.serve.app import create_app
 from finetune.serve.engine import Engine
 
-GRACE_SECONDS = 5  # that requests get to finish after a signal
+GRACE_SECONDS = 5  # for requests to finish after a signal
 
 
 def bind(host: str, port: int, *, local_only: bool) -> socket.socket:
-    """Take the address, without listening yet.
+    """Bind the address without listening yet.
 
     Raises:
-        PortInUseError: another program has it.
-        InputError: there is no such address, it may not be used, or others could reach it and `local_only` is set.
+        PortInUseError: another program uses it.
+        InputError: there is no such address, it may not be used, or other machines could reach it despite `local_only`.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (socket.gaierror, UnicodeError):
         raise InputError(
-            f"There is no host {host!r}. Give --host an address of this machine, such as {ServeOptions.host}"
+            f"There is no host {host!r}. Set --host to an address of this machine, such as {ServeOptions.host}"
         ) from None
     if local_only and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
         raise InputError(
-            f"{host} can be reached from other machines, which needs an API key. Give --api-key-file FILE, or "
+            f"{host} can be reached from other machines, which requires an API key. Add --api-key-file FILE, or "
             f"--host {ServeOptions.host}"
         )
     taken = socket.socket(family, socket.SOCK_STREAM)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart need not wait for old connections
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart does not have to wait for old connections
     try:
         taken.bind(address)
     except OSError as error:
@@ -52,7 +52,7 @@ def bind(host: str, port: int, *, local_only: bool) -> socket.socket:
 
 
 def url_of(host: str, taken: socket.socket) -> str:
-    """Where clients find the server."""
+    """The address of the server for clients."""
     port = taken.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -61,7 +61,7 @@ def run(engine: Engine, taken: socket.socket, *, host: str, api_key: str | None,
     """Serve until SIGINT or SIGTERM, and return the signal's number.
 
     Raises:
-        PortInUseError: another program began to listen on the address since it was bound.
+        PortInUseError: another program has started listening on the address since it was bound.
     """
     server = Server(engine, host=host, api_key=api_key, on_ready=on_ready)
     port = taken.getsockname()[1]
@@ -77,7 +77,7 @@ def run(engine: Engine, taken: socket.socket, *, host: str, api_key: str | None,
 
 
 class Server(uvicorn.Server):
-    """Says when it listens, and ends in order: requests get seconds to finish, a second signal ends them at once."""
+    """Reports when it is listening, and shuts down gracefully unless a second signal arrives."""
 
     def __init__(self, engine: Engine, *, host: str, api_key: str | None, on_ready: Callable[[], None]) -> None:
         config = uvicorn.Config(
@@ -86,11 +86,11 @@ class Server(uvicorn.Server):
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="critical",  # the routes report their own failures, without tracebacks that could hold prompts
+            log_level="critical",  # the routes report failures, without tracebacks that could contain prompts
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=GRACE_SECONDS + 5,  # only for what does not wait for the engine
+            timeout_graceful_shutdown=GRACE_SECONDS + 5,  # only for requests that do not wait for the engine
         )
         super().__init__(config)
         self.stopped_by = 0
@@ -99,19 +99,21 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note the signal; the base class would raise it again at the end."""
+        """Remember the signal; the base class would raise it again at the end."""
         if self.stopped_by and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._engine.close)  # not here: the signal may interrupt a lock's holder
+            self._loop.call_soon_threadsafe(
+                self._engine.close
+            )  # deferred: the signal may interrupt the holder of a lock
         self.stopped_by = self.stopped_by or sig
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
+        """Start listening, then report it."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, wait for the requests, and end those that take too long."""
+        """Stop listening, wait for running requests, and end those that take too long."""
         asyncio.get_running_loop().call_later(GRACE_SECONDS, self._engine.close)
         await super().shutdown(sockets)

@@ -1,4 +1,4 @@
-"""Failed requests: one exception, and one body in the shape of the OpenAI API for every status."""
+"""Failed requests: one exception, and one body in the format of the OpenAI API for every status."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse
 
 from finetune.errors import ContextLengthError, EngineStoppedError, InputError, QueueFullError, SlmtuneError
 
-RETRY_AFTER = "1"  # seconds; clients of the API wait longer with each attempt by themselves
+RETRY_AFTER = "1"  # seconds; clients of the API back off by themselves
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -36,12 +36,12 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """The whole answer."""
+        """The complete HTTP response."""
         return JSONResponse(self.body(), self.status, self.headers)
 
 
 def api_error(error: SlmtuneError, param: str | None = None) -> ApiError:
-    """The answer to a request that the engine could not serve; `param` holds the prompt."""
+    """The response to a request that the engine could not serve; `param` names the field of the prompt."""
     retry = {"Retry-After": RETRY_AFTER}
     if isinstance(error, QueueFullError):
         return ApiError(429, str(error), code="queue_full", headers=retry)

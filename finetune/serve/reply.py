@@ -1,4 +1,4 @@
-"""An answer of the engine on the event loop: its pieces as they come, and an end to it when the client leaves."""
+"""An answer of the engine on the event loop: yields its pieces, and cancels it when the client disconnects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Reply:
-    """A submitted request. Raises what `Engine.submit` raises, before anything is sent."""
+    """A submitted request. Raises the exceptions of `Engine.submit` before anything is sent."""
 
     def __init__(self, engine: Engine, prompt: Sequence[int], params: GenerationParams, model: str) -> None:
         self.model = model
@@ -30,7 +30,7 @@ class Reply:
         self._job = engine.submit(prompt, params, model, self._post)
 
     async def pieces(self) -> AsyncIterator[str]:
-        """The text as it is written; `result` is there afterwards.
+        """The text as it is generated; `result` is set afterwards.
 
         Raises:
             SlmtuneError: the engine failed or was closed.
@@ -47,7 +47,7 @@ class Reply:
 
     @asynccontextmanager
     async def cancelled_on_disconnect(self, receive: Receive) -> AsyncIterator[None]:
-        """Cancel the generation when the client leaves, and in any case when the block ends."""
+        """Cancel the generation when the client disconnects, and in any case when the block ends."""
 
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
@@ -68,7 +68,7 @@ class Reply:
 
     def _post(self, event: Event) -> None:
         """Called from the engine's thread."""
-        with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
+        with suppress(RuntimeError):  # the loop is closed: nobody is waiting any more
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     def _log(self, result: Result) -> None:
@@ -88,11 +88,11 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(self, reply: Reply, events: AsyncIterator[str]) -> None:
-        # Proxies that collect responses would turn the stream into one late block.
+        # Proxies that buffer responses would turn the stream into one late block.
         super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._reply = reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events until they end or the client leaves."""
+        """Send the events until they end or the client disconnects."""
         async with self._reply.cancelled_on_disconnect(receive):
             await super().__call__(scope, receive, send)

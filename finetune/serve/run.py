@@ -1,4 +1,4 @@
-"""`slmtune serve`: artifacts behind an HTTP server that clients of the OpenAI API can talk to."""
+"""`slmtune serve`: serves artifacts over HTTP for clients of the OpenAI API."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ def serve(
 ) -> int:
     """Serve until SIGINT or SIGTERM, and return the signal's number.
 
-    Requests in progress get a few seconds to finish. `on_ready` gets the server's URL once it listens.
-    `model` says where the base model of adapters lies, if not where they were trained.
+    Requests in progress get a few seconds to finish. `on_ready` receives the server's URL once it is listening.
+    `model` is the base model of the adapters, if it is no longer where it was during training.
 
     Raises:
-        PortInUseError: the port is taken; found out before a model is loaded.
-        ConfigError: the options have no such port.
-        InputError: others could reach the host and there is no key; nothing to serve; fastapi or uvicorn is missing.
+        PortInUseError: the port is in use; checked before a model is loaded.
+        ConfigError: the port is out of range.
+        InputError: other machines could reach the host without a key, there is nothing to serve, or fastapi or uvicorn
+            is missing.
         SlmtuneError: what `finetune.serve.targets.open_engine` raises.
     """
     options = options or ServeOptions()
@@ -34,7 +35,7 @@ def serve(
     _require_libraries()
     if api_key is not None and not api_key.strip():
         raise InputError("The API key is empty. Put a long random string into the --api-key-file")
-    from finetune.serve.listen import bind, run, url_of  # here: it needs the libraries
+    from finetune.serve.listen import bind, run, url_of  # here: it needs those libraries
 
     with bind(options.host, options.port, local_only=api_key is None) as taken:
         url = url_of(options.host, taken)

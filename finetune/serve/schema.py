@@ -1,7 +1,7 @@
-"""What requests and responses hold: the part of the OpenAI API that is served, with limits on every field.
+"""The contents of requests and responses: the supported part of the OpenAI API, with limits on every field.
 
-Fields of the API that ask for something else are refused by name, unless they ask for nothing (`n: 1`, `tools: []`);
-those that change nothing here, such as `user`, are let through; everything else is taken for a mistake.
+Unsupported fields of the API are refused by name, unless their value requests nothing (`n: 1`, `tools: []`). Fields that
+have no effect here, such as `user`, are ignored. Any other field is treated as a mistake.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ JSON_OBJECT = TypeAdapter(dict[str, Any])
 
 MAX_MESSAGES, MAX_STOPS, MAX_STOP_LENGTH, MAX_NAME = 256, 4, 256, 256
 INT64 = 1 << 63
-SHOWN_KEY = 64  # characters of an unknown key that an error repeats
+SHOWN_KEY = 64  # characters of an unknown key repeated in an error
 
-# Fields that would change the answer, with the values that ask for nothing.
+# Fields that would change the answer, with the values that request nothing.
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "audio": (),
     "best_of": (1,),
@@ -60,18 +60,18 @@ IGNORED = frozenset(
 
 
 class Strict(BaseModel):
-    """No conversions: the string "5" is no number."""
+    """Allows no conversions: the string "5" is not a number."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
 
 def _text_of(content: object) -> object:
-    """The text of a list of text parts; a plain string stays."""
+    """The text of a list of text parts; a plain string is returned unchanged."""
     if not isinstance(content, list):
         return content
     texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("only parts of type text can be read")
+        raise ValueError("only parts of type text are supported")
     return "".join(text for text in texts if text is not None)
 
 
@@ -80,7 +80,7 @@ def _listed(value: object) -> object:
 
 
 def _only_one(prompt: object) -> object:
-    """The prompt itself where it comes as a list of one."""
+    """The prompt itself if it is given as a list of one."""
     return prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
 
 
@@ -88,7 +88,7 @@ Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
 class ChatMessage(Strict):
-    """One turn. `developer` is the API's newer word for `system`."""
+    """One turn. `developer` is the API's newer name for `system`."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_text_of)]
@@ -101,18 +101,18 @@ class ChatMessage(Strict):
         return data
 
     def to_message(self) -> Message:
-        """The turn as the rest of slmtune knows it."""
+        """The turn as a `Message`."""
         return Message("system" if self.role == "developer" else self.role, self.content)
 
 
 class StreamOptions(Strict):
-    """What a stream carries beside the answer."""
+    """What a stream contains besides the answer."""
 
     include_usage: bool = False
 
 
 class GenerationRequest(Strict):
-    """What chat and text completions have in common."""
+    """The fields that chat and text completions have in common."""
 
     model: str = Field(min_length=1, max_length=MAX_NAME)
     max_tokens: int | None = Field(None, ge=1, lt=INT64)
@@ -126,7 +126,7 @@ class GenerationRequest(Strict):
 
     @property
     def answer_limit(self) -> int | None:
-        """The most tokens that the answer may have, if the request says."""
+        """The maximum length of the answer in tokens, if the request sets one."""
         return self.max_tokens
 
     @property
@@ -146,7 +146,7 @@ class GenerationRequest(Strict):
 
 
 class ChatRequest(GenerationRequest):
-    """Body of POST /v1/chat/completions. `max_completion_tokens` is the API's newer word for `max_tokens`."""
+    """Body of POST /v1/chat/completions. `max_completion_tokens` is the API's newer name for `max_tokens`."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1, lt=INT64)
@@ -166,7 +166,7 @@ class CompletionRequest(GenerationRequest):
 
 
 class Usage(BaseModel):
-    """Tokens that a request cost."""
+    """Tokens used by a request."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -174,13 +174,13 @@ class Usage(BaseModel):
 
     @classmethod
     def of(cls, result: Result) -> Usage:
-        """The count of an answer."""
+        """The token counts of an answer."""
         prompt, completion = result.prompt_tokens, result.completion_tokens
         return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
 class ModelCard(BaseModel):
-    """An entry of /v1/models: `parent` is the base model that an adapter belongs to, `root` where the line begins."""
+    """An entry of /v1/models: `parent` is the base model of an adapter, `root` the start of the lineage."""
 
     id: str
     object: Literal["model"] = "model"
@@ -191,10 +191,10 @@ class ModelCard(BaseModel):
 
 
 def parse(model: type[R], body: bytes) -> R:
-    """Read a request.
+    """Parse a request.
 
     Raises:
-        ApiError: 400; names the field, and never repeats a value.
+        ApiError: 400; names the field and never repeats a value.
     """
     try:
         data = JSON_OBJECT.validate_json(body)
@@ -212,10 +212,10 @@ def parse(model: type[R], body: bytes) -> R:
 
 
 def _supported(data: dict[str, Any], fields: set[str]) -> dict[str, Any]:
-    """The fields that are served; null stands for the default.
+    """The supported fields; null means the default.
 
     Raises:
-        ApiError: 400; a field asks for what is not there, or is unknown.
+        ApiError: 400; a field is unsupported or unknown.
     """
     for key, value in data.items():
         if value is None or key in fields or key in IGNORED:
@@ -230,6 +230,6 @@ def _supported(data: dict[str, Any], fields: set[str]) -> dict[str, Any]:
 
 
 def _path_of(location: tuple[int | str, ...]) -> str:
-    """`messages[0].content` from its parts."""
+    """Join the parts of a location, such as `messages[0].content`."""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return path.removeprefix(".") or "body"

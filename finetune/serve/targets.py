@@ -1,4 +1,4 @@
-"""What is served: artifacts or names, resolved and loaded into one engine with one base model in memory."""
+"""Resolves the artifacts or names to serve, and loads them into one engine with one base model in memory."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from finetune.recipe import AdapterRecipe
 from finetune.serve.engine import Engine
 from finetune.serve.job import Served
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # what clients write as `model`, also inside a path
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # the value of `model` in requests, also used in paths
 
 Opened = Adapter | Model | BaseModel
 
 
 @dataclass(frozen=True)
 class ServeTarget:
-    """A name that clients ask for, and what answers: the folder of an Adapter or Model, or a base model's name."""
+    """A name for clients, and what it stands for: the folder of an Adapter or Model, or the name of a base model."""
 
     name: str
     path: Path | str
 
 
 def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> Engine:
-    """Load the targets: adapters of one base model (which is served as well), one merged model, or one base model.
+    """Load the targets: adapters of one base model (which is served too), one merged model, or one base model.
 
-    `model` says where the base model of the adapters lies, if not where they were trained.
+    `model` is the base model of the adapters, if it is no longer where it was during training.
 
     Raises:
         InputError: names clash, or the targets need different base models in memory.
-        SlmtuneError: what opening artifacts and finding base models raise.
+        SlmtuneError: an artifact or the base model cannot be opened.
     """
     _check_names([target.name for target in targets])
     opened = [(target.name, _open(target)) for target in targets]
@@ -59,7 +59,7 @@ def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> 
 def _open_adapters(
     adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, Opened]], model: str | None
 ) -> Engine:
-    """Load the first adapter with its base, put the others beside it, and name the base as it is asked for."""
+    """Load the first adapter with its base model, add the others, and name the base model for requests."""
     base = base_of(adapters[0][1], model)
     fingerprints = {base_of(adapter, model).fingerprint for _, adapter in adapters}
     fingerprints |= {other.fingerprint if isinstance(other, BaseModel) else "merged" for _, other in others}
@@ -76,7 +76,9 @@ def _open_adapters(
             loaded.tokenizer.chat_template,
             loaded.tokenizer.get_vocab(),
         ):
-            raise InputError(f"{name} has another tokenizer or chat template than {adapters[0][0]}. Serve them apart")
+            raise InputError(
+                f"{name} and {adapters[0][0]} have different tokenizers or chat templates. Serve them separately"
+            )
         attach_adapter(loaded.model, adapter.path, inner[name])
     served = [Served(name, inner[name], base_ids[0]) for name, _ in adapters]
     return Engine(loaded, [*served, *(Served(name) for name in base_ids)])
@@ -91,7 +93,7 @@ def _open(target: ServeTarget) -> Opened:
         return opened
     if (isinstance(target.path, str) and is_name(target.path)) or (folder / "config.json").is_file():
         return find_base(str(target.path))
-    return Adapter.open(folder)  # or its complaint about what is there instead
+    return Adapter.open(folder)  # or its error about what is there instead
 
 
 def _precision(adapter: Adapter) -> tuple[bool, str]:
@@ -101,21 +103,21 @@ def _precision(adapter: Adapter) -> tuple[bool, str]:
 
 def _check_names(names: Sequence[str]) -> None:
     if not names:
-        raise InputError("There is nothing to serve. Give --domain, or NAME=ADAPTER")
+        raise InputError("There is nothing to serve. Pass --domain, or NAME=ADAPTER")
     for name in names:
         if not NAME.fullmatch(name):
-            raise InputError(f"{name!r} cannot be a model's name: use letters, digits and . _ : / @ - only")
+            raise InputError(f"{name!r} is not a valid model name. Use only letters, digits and . _ : / @ -")
     _check_distinct(names)
 
 
 def _check_distinct(names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(f"Two models would be called {twice[0]!r}. Give one of them another name: NAME=ADAPTER")
+        raise InputError(f"Two models would be called {twice[0]!r}. Give one of them another name with NAME=ADAPTER")
 
 
 def _one_base(names: Iterable[str]) -> InputError:
     return InputError(
-        f"{', '.join(names)} do not share one base model in one precision, and a server keeps one in memory. "
-        "Start a server for each"
+        f"{', '.join(names)} need different base models or precisions, and a server keeps only one base model in memory. "
+        "Start one server for each"
     )

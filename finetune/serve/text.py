@@ -1,19 +1,19 @@
-"""From token ids to text, piece by piece: whole characters only, and no beginning of a stop string."""
+"""Turns token ids into text, piece by piece: only whole characters, and never part of a stop string."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-REPLACEMENT = "\ufffd"  # what decoders print for bytes that are no character, or not yet one
-KEPT_TOKENS = 4  # decoded again as left context: some decoders join or strip spaces at a seam
-MAX_KEPT_TOKENS = 32  # decoding the whole answer again at each token would be quadratic
+REPLACEMENT = "\ufffd"  # what decoders print for bytes that are not, or not yet, a character
+KEPT_TOKENS = 4  # decoded again as left context: some decoders join or strip spaces at boundaries
+MAX_KEPT_TOKENS = 32  # decoding the whole answer again for each token would take quadratic time
 
 
 class Detokenizer:
-    """Turns token ids into text as they come; what is returned never changes afterwards.
+    """Turns token ids into text as they arrive; returned text never changes afterwards.
 
-    A character whose bytes are spread over tokens is held back until it is whole. The pieces together are the text that
-    `decode` makes of all ids at once.
+    A character whose bytes are spread over several tokens is held back until it is complete. The pieces together equal
+    the text that `decode` returns for all ids at once.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
@@ -22,10 +22,10 @@ class Detokenizer:
         self._sent = 0  # characters of decode(self._ids) that were returned
 
     def push(self, token: int) -> str:
-        """The text that `token` completes; may be empty."""
+        """The text that `token` completes, possibly empty."""
         self._ids.append(token)
         text = self._decode(self._ids)
-        # All of them: decoders with byte fallback print a whole run of characters so while its last one lacks a byte.
+        # All of them: decoders with byte fallback print a whole run of characters this way until its last byte arrives.
         whole = len(text.rstrip(REPLACEMENT))
         piece = self._take(text, whole)
         if whole == len(text) and len(self._ids) > MAX_KEPT_TOKENS:
@@ -33,7 +33,7 @@ class Detokenizer:
         return piece
 
     def finish(self) -> str:
-        """What was held back."""
+        """The text that was held back."""
         text = self._decode(self._ids)
         return self._take(text, len(text))
 
@@ -43,7 +43,7 @@ class Detokenizer:
         return piece
 
     def _forget(self) -> None:
-        """Drop all ids but the last few, if those decode by themselves."""
+        """Drop all but the last few ids, if these decode on their own."""
         kept = self._ids[-KEPT_TOKENS:]
         text = self._decode(kept)
         if REPLACEMENT not in text:
@@ -51,7 +51,7 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Ends a text before the first stop string, which may be spread over pieces; no part of it gets through."""
+    """Ends a text before the first stop string, which may be spread over several pieces and is never returned."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -59,7 +59,7 @@ class StopStrings:
         self.found = False
 
     def push(self, piece: str) -> str:
-        """The part of the text so far that is certainly not in a stop string and was not returned before."""
+        """The part of the text that cannot belong to a stop string and has not been returned yet."""
         text = self._held + piece
         starts = [start for stop in self._stops if (start := text.find(stop)) >= 0]
         if starts:
@@ -71,11 +71,11 @@ class StopStrings:
         return text[: len(text) - keep]
 
     def finish(self) -> str:
-        """What was held back: the text ended before a stop string was complete."""
+        """The text that was held back, because it ended before a stop string was complete."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` with which `stop` begins."""
+    """The length of the longest suffix of `text` that is a prefix of `stop`."""
     return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)

@@ -1,4 +1,4 @@
-"""Follows a generation token by token: reports its text, and ends it at a stop token, a stop string or on request."""
+"""Follows a generation token by token: reports its text and ends it at a stop token, a stop string or on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from finetune.serve.text import Detokenizer, StopStrings
 
 
 class Watcher(StoppingCriteria):
-    """Sees each new token, reports the text that it completes, and says when to stop."""
+    """Receives each new token, reports the text that it completes, and says when to stop."""
 
     def __init__(self, job: Job, ends: frozenset[int], detokenizer: Detokenizer) -> None:
         self._job = job
@@ -28,7 +28,7 @@ class Watcher(StoppingCriteria):
         return cast(torch.BoolTensor, torch.tensor([done], device=input_ids.device))
 
     def finish(self) -> Result:
-        """Report what was held back, and sum up."""
+        """Report the text that was held back, and return the result."""
         if not self._stops.found and self._finish_reason != "cancelled":
             self._report(self._stops.push(self._detokenizer.finish()))
             if not self._stops.found:

@@ -1,4 +1,4 @@
-"""The recipe in the words of PEFT and TRL."""
+"""Translates a recipe into the settings of PEFT and TRL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finetune.train.fast.lora_linear import FusedLinear
 
 
 def lora_config(recipe: AdapterRecipe) -> LoraConfig:
-    """LoRA as PEFT reads it, with this package's product of a layer and its matrices."""
+    """The LoRA settings for PEFT, with this package's fused LoRA layer."""
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=recipe.lora_r,
@@ -29,7 +29,7 @@ def lora_config(recipe: AdapterRecipe) -> LoraConfig:
 
 
 def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int | None) -> SFTConfig:
-    """Settings of the Trainer; `evaluate_every` steps, None or 0: not between steps."""
+    """Settings of the Trainer, which evaluates every `evaluate_every` steps; None or 0: not during training."""
     assert recipe.learning_rate is not None  # AdapterRecipe.for_model filled it in
     gpu = torch.cuda.is_available()
     return SFTConfig(
@@ -42,7 +42,7 @@ def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int |
         activation_checkpointing=recipe.gradient_checkpointing,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler_type,
-        warmup_steps=recipe.warmup_ratio,  # a share of the steps where below 1
+        warmup_steps=recipe.warmup_ratio,  # below 1: a share of the steps
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         optim="paged_adamw_8bit" if gpu and recipe.load_in_4bit else "adamw_torch_fused",
@@ -57,7 +57,7 @@ def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int |
         eval_steps=evaluate_every,
         prediction_loss_only=True,
         save_strategy="steps" if recipe.save_steps else "no",
-        save_steps=recipe.save_steps or 1,  # not read without a strategy
+        save_steps=recipe.save_steps or 1,  # ignored without a save strategy
         logging_strategy="steps",
         logging_steps=recipe.logging_steps,
         logging_first_step=True,

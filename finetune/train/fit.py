@@ -1,4 +1,4 @@
-"""Fitting LoRA matrices on a causal language model, with TRL's SFTTrainer underneath."""
+"""Fits LoRA matrices to a causal language model, using TRL's SFTTrainer."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def fit(
     start: Checkpoint | None,
     on_step: Callable[[Step], None] | None,
 ) -> Outcome:
-    """Train LoRA matrices, from `start` on where it is given; writes `training.jsonl` and `training.png` into `folder`.
+    """Train LoRA matrices, from `start` if given, and write `training.jsonl` and `training.png` to `folder`.
 
     Raises:
         TrainingDivergedError: a loss, a gradient or a final weight is not finite.
-        StoppedError: SIGINT or SIGTERM came; a checkpoint is written.
+        StoppedError: SIGINT or SIGTERM arrived; a checkpoint was written.
         InputError: checkpoints and adapter do not fit on the disk.
-        DiskFullError: the disk has become full.
+        DiskFullError: the disk is full.
     """
     set_seed(recipe.seed)
     journal = Journal(folder / JOURNAL, on_step)
@@ -66,31 +66,31 @@ def fit(
 
 
 def save_adapter(outcome: Outcome, base: BaseModel, folder: Path) -> None:
-    """Write the adapter in PEFT's layout, naming the base model by what others know it by, never by a local path."""
+    """Write the adapter in PEFT's format, with the public name of the base model instead of a local path."""
     config = outcome.model.peft_config["default"]
     config.base_model_name_or_path = base.name
     config.revision = base.revision
     outcome.model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
 def _stop(number: int, trainer: SupervisedTrainer) -> StoppedError:
-    """What a signal ends the run with, once there is a checkpoint of its last step."""
+    """The error that ends a run stopped by a signal, after making sure that its last step has a checkpoint."""
     state, checkpoints = trainer.state, trainer.checkpoints
     done = list_checkpoints(checkpoints.folder)
-    if not done or step_of(done[0]) < state.global_step:  # it came after the last step
+    if not done or step_of(done[0]) < state.global_step:  # the signal arrived after the last step
         trainer.save_checkpoint()
     return StoppedError(
         number,
-        f"Stopped by {signal.Signals(number).name} after step {state.global_step} of {state.max_steps}, which is kept in "
-        f"{checkpoints.folder}. Go on with: {checkpoints.resume_command}",
+        f"Stopped by {signal.Signals(number).name} after step {state.global_step} of {state.max_steps}; the checkpoint is in "
+        f"{checkpoints.folder}. Resume with: {checkpoints.resume_command}",
     )
 
 
 def _finish(
     trainer: SupervisedTrainer, recipe: AdapterRecipe, train_loss: float, truncated: int, start: Checkpoint | None
 ) -> Outcome:
-    """Evaluate and draw what was fitted, once its weights are known to be numbers."""
+    """Check that the weights are finite, evaluate the model and draw the loss curve."""
     journal = trainer.journal
     seconds = journal.training_seconds
     eval_loss = _evaluate(trainer, recipe)

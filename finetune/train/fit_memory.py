@@ -1,4 +1,4 @@
-"""Before weights are loaded: whether training fits into memory, and smaller batches where it does not."""
+"""Checks, before weights are loaded, that training fits in memory, and splits batches that do not."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ SIZE = "per_device_train_batch_size"
 def fit_memory(
     recipe: AdapterRecipe, base: BaseModel, rows: Rows, free: int | None = None
 ) -> tuple[AdapterRecipe, Plan | None]:
-    """The recipe as it fits into memory, and its plan; None where the model is of a family that is not known.
+    """The recipe, adjusted to fit in memory, and its plan; the plan is None if the model's family is unknown.
 
-    A batch size that the user gave is not changed. Otherwise it is split, with accumulation for the rest: the effective
-    batch and the order of rows stay, so the result does, but for rounding.
+    A batch size set by the user is kept. Otherwise a batch that does not fit is split, with gradient accumulation: the
+    effective batch and the order of rows stay the same, and so does the result up to rounding.
 
     Args:
-        free: bytes that training may take; None: what the device has.
+        free: bytes that training may use; None: the free memory of the device.
     """
     device = this_device()
     if device.kind == "gpu":
-        from torch.cuda import is_bf16_supported  # not on top: run.py needs this module before its first errors
+        from torch.cuda import is_bf16_supported  # slow to import, and run.py reports its first errors sooner
 
         device = replace(device, has_bfloat16=is_bf16_supported())
     if free is not None:
@@ -49,7 +49,7 @@ def fit_memory(
     planned = replace(plan(fitted, device=device, rows=sizes, shape=shape), model=base.name)
     if fitted is not recipe:
         log.info(
-            "A forward pass of %d rows would not fit: %d at a time, %d times per optimizer step, which is the same batch.",
+            "%d rows per forward pass would not fit: using %d, with %d passes per optimizer step, for the same batch.",
             recipe.per_device_train_batch_size,
             fitted.per_device_train_batch_size,
             fitted.gradient_accumulation_steps,
@@ -58,7 +58,7 @@ def fit_memory(
 
 
 def row_sizes(rows: Rows, *, is_shared: bool) -> RowSizes:
-    """Lengths and supervised tokens of rows, and how far they begin alike, where a batch shares that."""
+    """Lengths and supervised tokens of rows, and the length of their common prefix if batches share it."""
     lengths = rows.lengths
     supervised = np.add.reduceat(rows.flat_supervised.astype(np.int64), rows.ends - lengths)
     return RowSizes(lengths.tolist(), supervised.tolist(), rows.count_common_prefix() if is_shared else 0)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while training: the first ends the run after its step with a checkpoint, the second at once."""
+"""SIGINT and SIGTERM during training: the first stops the run after its step, with a checkpoint; the second at once."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """Remembers the signal that asks for an orderly end."""
+    """Remembers the signal that asked the run to stop."""
 
     def __init__(self) -> None:
         self.number: int | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals while the block runs; those that the process ignores stay ignored.
+        """Handle the signals while the block runs, except those that the process ignores.
 
-        Only a process's main thread can take signals; elsewhere this does nothing.
+        Only the main thread of a process can handle signals; in other threads this does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -35,8 +35,8 @@ class Interrupt:
         def note(number: int, frame: FrameType | None) -> None:
             if self.number is None:
                 self.number = number
-                with suppress(RuntimeError):  # the signal came while a line was being written to stderr
-                    log.warning("Stopping after this step, with a checkpoint. Once more stops at once.")
+                with suppress(RuntimeError):  # the signal arrived while a line was being written to stderr
+                    log.warning("Stopping after this step, with a checkpoint. A second signal stops at once.")
             else:
                 for one in taken:
                     signal.signal(one, before[one])

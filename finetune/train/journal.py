@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a line of `training.jsonl` per logged step, progress, its counts and its clocks."""
+"""The record of a run: one line in `training.jsonl` per logged step, progress reports, counts and clocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finetune.train.progress import Counts, Step
 
 
 class Journal:
-    """Writes `training.jsonl`, reports progress, and stops a run whose held-out loss is not finite."""
+    """Writes `training.jsonl`, reports progress and stops a run whose loss is not finite."""
 
     def __init__(self, file: Path, on_step: Callable[[Step], None] | None) -> None:
         self.file, self.on_step = file, on_step
@@ -24,23 +24,23 @@ class Journal:
         self.start()
 
     def start(self, seconds_before: float = 0.0) -> None:
-        """Start the clocks, as if so many seconds ago."""
+        """Start the clocks, as if `seconds_before` seconds ago."""
         self.seconds_before = seconds_before
         self._before_evaluation = time.monotonic()
         self._started = self._before_evaluation - seconds_before
 
     @property
     def elapsed(self) -> float:
-        """Seconds of the run, evaluations included."""
+        """Duration of the run in seconds, including evaluations."""
         return time.monotonic() - self._started
 
     @property
     def training_seconds(self) -> float:
-        """Seconds of the run without evaluations."""
+        """Duration of the run in seconds, without evaluations."""
         return self.elapsed - self.evaluating
 
     def end_step(self, state: Any) -> None:
-        """Tell the caller how far training is; an evaluation may follow."""
+        """Report progress to the caller; an evaluation may follow."""
         if self.on_step is not None:
             elapsed = self.training_seconds
             self.on_step(
@@ -56,25 +56,25 @@ class Journal:
         self._before_evaluation = time.monotonic()
 
     def end_evaluation(self) -> None:
-        """Leave the time since the last step out of the rate."""
+        """Exclude the time since the last step from the rate."""
         self.evaluating += time.monotonic() - self._before_evaluation
 
     def write(self, state: Any, logs: dict[str, Any]) -> None:
         """Append one line; numbers only.
 
         Raises:
-            TrainingDivergedError: a loss or the norm of the gradient is not finite.
+            TrainingDivergedError: a loss or the gradient norm is not finite.
         """
         for name in ("loss", "grad_norm", "eval_loss"):
             if name in logs and not math.isfinite(float(logs[name])):
                 raise TrainingDivergedError(
                     f"Training diverged at step {state.global_step}: {name} is {logs[name]}. No adapter was written. Lower "
-                    "--learning-rate (a tenth is a good next try) or raise the warm-up"
+                    "--learning-rate (a tenth is a good next try) or raise --warmup-ratio"
                 )
         if "loss" in logs:
             self.loss = float(logs["loss"])
         if "loss" not in logs and "eval_loss" not in logs:
-            return  # the Trainer's summary at the end, which the manifest has
+            return  # the Trainer's final summary, which is in the manifest
         names = ("loss", "eval_loss", "grad_norm", "learning_rate")
         line = {"step": state.global_step, "epoch": round(float(state.epoch or 0), 4)}
         line |= {name: float(logs[name]) for name in names if name in logs}

@@ -1,4 +1,4 @@
-"""How far a run is and what it came to: what is counted, shown after each step, and kept in a checkpoint."""
+"""The progress and the outcome of a run: what is counted, reported after each step and stored in a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Counts:
     """Tokens of training batches."""
 
     tokens: int = 0  # of the rows, without padding
-    computed_tokens: int = 0  # that went through the model; fewer than `tokens` where rows share their prefix
+    computed_tokens: int = 0  # passed through the model; fewer than `tokens` if rows share a prefix
     supervised_tokens: int = 0
 
     def __add__(self, other: Counts) -> Counts:
@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What the Trainer itself would count anew after a restart; losses as it sums them, times in seconds."""
+    """The counters that the Trainer would restart from zero; losses as the Trainer sums them, times in seconds."""
 
     counts: Counts
     seconds: float
@@ -52,7 +52,7 @@ class Progress:
 
     @classmethod
     def read(cls, file: Path) -> Progress:
-        """The progress that `write` wrote."""
+        """Read a file written by `write`."""
         values = json.loads(file.read_text("utf-8"))
         counts = Counts(**{field.name: values.pop(field.name) for field in fields(Counts)})
         return cls(counts=counts, **values)
@@ -60,7 +60,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A fitted model and what the fit took; losses in nats per supervised token."""
+    """A fitted model and the figures of the fit; losses in nats per supervised token."""
 
     model: Any  # a PeftModel
     steps: int
@@ -69,8 +69,8 @@ class Outcome:
     eval_loss: float | None
     counts: Counts
     seconds: float
-    seconds_before: float  # the part of them that passed before the run was resumed
-    truncated: int  # rows that lost their end
+    seconds_before: float  # of which before the run was resumed
+    truncated: int  # number of truncated rows
     resumed_from: str | None  # name of a checkpoint
 
     @property

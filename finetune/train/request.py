@@ -1,4 +1,4 @@
-"""What `slmtune train` is asked for and what it answers."""
+"""The input and the results of `slmtune train`."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from finetune.train.checkpoints.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What to train on, how, and where the adapter goes."""
+    """What to train on, how to train, and where to put the adapter."""
 
     corpus: Path
     output_dir: Path
     recipe: AdapterRecipe
     overwrite: bool = False
-    resume: bool = False  # go on from the newest checkpoint, or start where there is none
-    resume_command: str = Checkpoint.made_by  # named when the run ends before its time
-    prepare_command: str = Corpus.made_by  # named when the corpus is missing
-    free_memory: int | None = None  # bytes that training may take; not given: what is free
+    resume: bool = False  # continue from the newest checkpoint, or start if there is none
+    resume_command: str = Checkpoint.made_by  # suggested when the run is stopped
+    prepare_command: str = Corpus.made_by  # suggested when the corpus is missing
+    free_memory: int | None = None  # bytes that training may use; None: the free memory of the device
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training did; losses in nats per supervised token, `tokens` without padding."""
+    """The figures of a run; losses in nats per supervised token, `tokens` without padding."""
 
     adapter: Path
     steps: int
@@ -35,7 +35,7 @@ class TrainResult:
     train_loss: float
     eval_loss: float | None
     tokens: int
-    computed_tokens: int  # fewer than `tokens` where rows share their beginning
+    computed_tokens: int  # fewer than `tokens` if rows share a prefix
     supervised_tokens: int
     tokens_per_second: float
     peak_memory_bytes: int
@@ -46,7 +46,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """What `--dry-run` tells: the resolved configuration and what it comes to, without training."""
+    """The result of `--dry-run`: the complete configuration and the size of the run, without training."""
 
     recipe: AdapterRecipe
     model: str
@@ -56,4 +56,4 @@ class TrainPlan:
     supervised_tokens_per_epoch: int
     truncated: int
     longest: int
-    memory: Plan | None  # None where the model's family is not known to `plan`
+    memory: Plan | None  # None if `plan` does not know the model's family

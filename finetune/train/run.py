@@ -38,26 +38,27 @@ log = logging.getLogger(__name__)
 
 
 def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) -> TrainResult:
-    """Train an adapter on a corpus's training split, or go on with a run that was ended before its time.
+    """Train an adapter on the training split of a corpus, or resume a run that was stopped.
 
     Raises:
-        InputError: nothing to train on, a row whose answer does not fit into `max_length`, too many rows that lose their
-            end, no room in memory or on the disk, an unfinished run without `resume`, or another run than the one to resume.
+        InputError: there are no training rows, the answer of a row lies beyond `max_length`, too many rows would be
+            truncated, memory or disk space is too small, an unfinished run exists and `resume` is false, or the run to
+            resume had other inputs.
         OutputInUseError: another process is training into the same folder.
         TrainingDivergedError: a loss or gradient is not finite; no adapter is written.
-        StoppedError: SIGINT or SIGTERM came while training; a checkpoint is written.
-        DiskFullError: the disk has become full; the last checkpoint is kept.
+        StoppedError: SIGINT or SIGTERM arrived during training; a checkpoint is written.
+        DiskFullError: the disk is full; the last checkpoint is kept.
     """
     started = time.monotonic()
     out, folder = request.output_dir, folder_of(request.output_dir)
     if not request.resume:
         ensure_replaceable(out, overwrite=request.overwrite)
-    given = _open(request)
-    lineage = lineage_of(given.recipe, given.base, given.corpus)
-    with lock_folder(folder, out), _report_kept_step(folder, request):
+    inputs = _open(request)
+    lineage = lineage_of(inputs.recipe, inputs.base, inputs.corpus)
+    with lock_folder(folder, out), _report_last_checkpoint(folder, request):
         remove_leftovers(Path(os.path.abspath(out)))
         if request.resume and not request.overwrite and (adapter := find_finished(out, lineage)):
-            log.warning("The adapter at %s is complete already: nothing is left to train.", out)
+            log.warning("The adapter at %s is already complete: there is nothing left to train.", out)
             shutil.rmtree(folder)
             return TrainResult(out, **adapter.manifest["result"])
         if not request.resume and not request.overwrite:
@@ -66,7 +67,7 @@ def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) 
             writing(out, Adapter, overwrite=request.overwrite) as writer,
             explain_full_disk(folder.parent, THEN_RESUME),
         ):
-            outcome = _fit(request, given, lineage, writer.folder, on_step)
+            outcome = _fit(request, inputs, lineage, writer.folder, on_step)
             result = _result(out, outcome, time.monotonic() - started + outcome.seconds_before)
             _describe(writer, lineage, result)
         shutil.rmtree(folder)
@@ -74,15 +75,15 @@ def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) 
 
 
 def plan_training(request: TrainRequest) -> TrainPlan:
-    """Resolve everything that `train` would use, and count rows, steps and tokens, without loading weights."""
+    """Resolve the configuration of `train` and count rows, steps and tokens, without loading weights."""
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
-    given = _open(request)
-    base, recipe = given.base, given.recipe
-    rows = _render(recipe, load_tokenizer(base.folder, base), given.examples)
+    inputs = _open(request)
+    base, recipe = inputs.base, inputs.recipe
+    rows = _render(recipe, load_tokenizer(base.folder, base), inputs.examples)
     try:
         refuse_truncated(rows, recipe)
     except InputError as error:
-        log.warning("Training would refuse these rows: %s.", error)
+        log.warning("Training would not start: %s.", error)
     _, memory = fit_memory(recipe, base, rows, request.free_memory)
     return TrainPlan(
         recipe=recipe,
@@ -98,46 +99,46 @@ def plan_training(request: TrainRequest) -> TrainPlan:
 
 
 def count_steps(rows: int, recipe: AdapterRecipe) -> int:
-    """Optimizer steps of a whole run."""
+    """Number of optimizer steps in a complete run."""
     batches = math.ceil(rows / recipe.per_device_train_batch_size)
     per_epoch = math.ceil(batches / recipe.gradient_accumulation_steps)
     return recipe.max_steps or math.ceil(per_epoch * recipe.num_train_epochs)
 
 
 @dataclass(frozen=True)
-class _Given:
-    """What a request names, opened."""
+class _Inputs:
+    """The opened inputs of a request."""
 
     corpus: Corpus
     base: BaseModel
-    recipe: AdapterRecipe  # complete
+    recipe: AdapterRecipe  # with every setting filled in
     examples: list[Example]
 
 
-def _open(request: TrainRequest) -> _Given:
+def _open(request: TrainRequest) -> _Inputs:
     corpus = Corpus.open(request.corpus, command=request.prepare_command)
     examples = read_split(corpus, "train")
     if not examples:
-        raise InputError(f"The corpus at {request.corpus} has no training rows. Prepare it with more data")
+        raise InputError(f"The corpus at {request.corpus} has no training rows. Prepare it again with more data")
     base = find_base(request.recipe.model, request.recipe.revision)
-    return _Given(corpus, base, request.recipe.for_model(base.parameters), examples)
+    return _Inputs(corpus, base, request.recipe.for_model(base.parameters), examples)
 
 
 def _fit(
     request: TrainRequest,
-    given: _Given,
+    inputs: _Inputs,
     lineage: dict[str, Any],
     folder: Path,
     on_step: Callable[[Step], None] | None,
 ) -> Outcome:
-    """Train, and write adapter and tokenizer into `folder`."""
-    from finetune.train.fit import fit, save_adapter  # torch and TRL take seconds, and most errors come sooner
+    """Train, and write the adapter and the tokenizer to `folder`."""
+    from finetune.train.fit import fit, save_adapter  # importing torch and TRL takes seconds; most errors come sooner
 
-    base, recipe = given.base, given.recipe
+    base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
-    rows = _render(recipe, tokenizer, given.examples)
+    rows = _render(recipe, tokenizer, inputs.examples)
     refuse_truncated(rows, recipe)
-    held_out = render_rows(tokenizer, read_split(given.corpus, "validation"), recipe.max_length)
+    held_out = render_rows(tokenizer, read_split(inputs.corpus, "validation"), recipe.max_length)
     whole = complete_lineage(lineage, rows.fingerprint)
     kept = folder_of(request.output_dir)
     checkpoints = Checkpoints(kept, recipe.save_total_limit, whole, request.resume_command)
@@ -170,7 +171,7 @@ def _render(recipe: AdapterRecipe, tokenizer: Any, examples: list[Example]) -> R
     rows = render_rows(tokenizer, examples, recipe.max_length)
     if rows.truncated:
         log.warning(
-            "%d of %d rows are longer than --max-length %d tokens and lose their end (the longest has %d).",
+            "%d of %d rows are longer than --max-length %d tokens and are truncated (the longest has %d).",
             rows.truncated,
             len(rows),
             recipe.max_length,
@@ -180,30 +181,35 @@ def _render(recipe: AdapterRecipe, tokenizer: Any, examples: list[Example]) -> R
 
 
 def refuse_truncated(rows: Rows, recipe: AdapterRecipe) -> None:
-    """Refuse to train where more rows lose their end than the recipe bears.
+    """Refuse to train if more rows would be truncated than the recipe allows.
 
     Raises:
-        InputError: counts them, and says what to set.
+        InputError: gives their number and the settings to change.
     """
     if rows.truncated <= recipe.max_truncated * len(rows):
         return
     raise InputError(
-        f"{rows.truncated} of {len(rows)} rows are longer than --max-length {recipe.max_length} tokens and would lose their "
-        f"end, more than --max-truncated {recipe.max_truncated:.3g} allows; the longest has {rows.longest}. Raise --max-length "
-        "to that, prepare the corpus with shorter rows, or allow more with --max-truncated 100%"
+        f"{rows.truncated} of {len(rows)} rows are longer than --max-length {recipe.max_length} tokens and would be "
+        f"truncated, more than --max-truncated {recipe.max_truncated:.3g} allows; the longest has {rows.longest}. Raise "
+        "--max-length to that length, prepare the corpus with shorter rows, or allow more with --max-truncated 100%"
     )
 
 
 @contextmanager
-def _report_kept_step(folder: Path, request: TrainRequest) -> Iterator[None]:
-    """Where a run ends otherwise than by what slmtune says itself, say what it left and how it goes on."""
+def _report_last_checkpoint(folder: Path, request: TrainRequest) -> Iterator[None]:
+    """If a run ends with an error that slmtune did not raise, report its last checkpoint and how to resume."""
     try:
         yield
     except SlmtuneError:
         raise
     except BaseException:
-        if found := list_checkpoints(folder):
-            log.warning("Step %d is kept in %s. Go on with: %s", step_of(found[0]), folder, request.resume_command)
+        if kept := list_checkpoints(folder):
+            log.warning(
+                "The last checkpoint is step %d in %s. Resume with: %s",
+                step_of(kept[0]),
+                folder,
+                request.resume_command,
+            )
         raise
 
 

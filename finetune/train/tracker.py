@@ -1,4 +1,4 @@
-"""Weights & Biases, when the recipe asks for it: online, or into a local folder with `WANDB_MODE=offline`."""
+"""Logs to Weights & Biases if the recipe asks for it: online, or to a local folder with `WANDB_MODE=offline`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from finetune.train.progress import Outcome
 
 @contextmanager
 def open_run(recipe: AdapterRecipe, folder: Path) -> Iterator[Callable[[Outcome], None]]:
-    """Open a run that the Trainer's own callback logs into; yields a function that adds the final figures."""
+    """Open a run that the Trainer's own callback logs to, and yield a function that adds the final figures."""
     if recipe.report_to != "wandb":
         yield lambda outcome: None
         return
-    import wandb  # by far the slowest import here, for a tracker that few runs have
+    import wandb  # by far the slowest import here, and few runs use it
 
     directory = Path(os.environ.get("WANDB_DIR") or folder.parent)
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A trainer that can be killed: checkpoints that hold everything, an exact way back, and no step on broken numbers."""
+"""A trainer that survives being killed: complete checkpoints, exact resumption, and no step with non-finite values."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ from finetune.train.interrupt import Interrupt
 from finetune.train.journal import Journal
 from finetune.train.progress import Progress
 
-NAMED_ROWS = 8  # that an error lists
-# Names of other libraries that are not public. A release that drops one fails tests/train/test_private_names.py, which
-# also refuses those that finetune/train uses without a reason here.
+NAMED_ROWS = 8  # row ids listed in an error
+# Private names of other libraries. A release that drops one fails tests/train/test_private_names.py, which also refuses
+# any that finetune/train uses without giving a reason here.
 PRIVATE_NAMES = {
-    "transformers.Trainer._clip_grad_norm": "the moment between gradients and optimizer, where broken ones are refused",
-    "transformers.Trainer._evaluate": "an evaluation between steps, which a signal may end",
-    "transformers.Trainer._save_checkpoint": "called when one is due; its own writes in place and keeps no counters",
+    "transformers.Trainer._clip_grad_norm": "called before the optimizer, where non-finite gradients are refused",
+    "transformers.Trainer._evaluate": "an evaluation between steps, which a signal may stop",
+    "transformers.Trainer._save_checkpoint": "called when a checkpoint is due; the original writes in place, without counters",
     "transformers.Trainer._save_optimizer_and_scheduler": "two files of a checkpoint",
     "transformers.Trainer._save_rng_state": "a file of a checkpoint",
-    "transformers.Trainer._load_from_checkpoint": "its own passes over weights that are missing",
+    "transformers.Trainer._load_from_checkpoint": "the original ignores missing weights",
     "transformers.Trainer._prepare_inputs": "moves a batch to the device, in the evaluation loop",
-    "transformers.Trainer._tr_loss": "loss since the last logged step, without which a resumed run logs another",
-    "transformers.Trainer._total_loss_scalar": "loss before that, without which a resumed run has another mean",
-    "transformers.Trainer._globalstep_last_logged": "the step from which the first of these counts",
-    "transformers.Trainer._initial_global_step": "set to 0, so that the mean loss is that of the whole run",
-    "transformers.PreTrainedModel._supports_attention_backend": "whether packed attention can be registered for a model",
-    "peft.LoraConfig._register_custom_module": "FusedLinear in the place of PEFT's own layer",
+    "transformers.Trainer._tr_loss": "loss since the last logged step, which a resumed run must restore",
+    "transformers.Trainer._total_loss_scalar": "loss before that, needed for the mean over a resumed run",
+    "transformers.Trainer._globalstep_last_logged": "the step from which _tr_loss counts",
+    "transformers.Trainer._initial_global_step": "set to 0 so that the mean loss covers the whole run",
+    "transformers.PreTrainedModel._supports_attention_backend": "whether a model can use packed attention",
+    "peft.LoraConfig._register_custom_module": "puts FusedLinear in the place of PEFT's own layer",
 }
 
 
 class SupervisedTrainer(SFTTrainer):
-    """TRL's trainer over rows that are rendered already, whose checkpoints are whole, complete and exact.
+    """TRL's trainer for rows that are already rendered, with complete and exact checkpoints.
 
-    TRL neither tokenises nor cuts nor drops anything.
+    TRL itself does not tokenise, truncate or drop any rows.
 
     Args:
-        journal: counts tokens and writes what the Trainer logs, into the folder where the adapter will be.
-        checkpoints: where those of this run go.
+        journal: counts tokens and writes the Trainer's log to the folder of the adapter.
+        checkpoints: the checkpoints of this run.
 
     Raises:
-        InputError: the model has no such target modules.
+        InputError: the model has no modules that match `target_modules`.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class SupervisedTrainer(SFTTrainer):
     ) -> None:
         self.rows, self.journal, self.checkpoints, self.interrupt = rows.training, journal, checkpoints, Interrupt()
         self.resumed_from: Path | None = None
-        self.evaluation_due = False  # a signal came before the evaluation of the last step was done
+        self.evaluation_due = False  # a signal arrived before the evaluation of the last step
         self._step_rows: list[int] = []
         self._step_losses: list[Tensor] = []
-        if not recipe.gradient_checkpointing:  # which keeps even less
+        if not recipe.gradient_checkpointing:  # which needs even less memory
             replace_swiglu_blocks(model)
         training, evaluation = rows.datasets()
         padded = PaddedBatches(rows, int(tokenizer.pad_token_id))
@@ -103,7 +103,7 @@ class SupervisedTrainer(SFTTrainer):
         self.data_collator = choose_batches(base, padded, packing=packing, share=share)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer's; a resumed run counts on from where it was."""
+        """Train like the Trainer, but let a resumed run continue its counters."""
         self.resumed_from = Path(str(resume_from_checkpoint)) if resume_from_checkpoint else None
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -115,17 +115,17 @@ class SupervisedTrainer(SFTTrainer):
 
     @property
     def trainable_weights(self) -> int:
-        """Numbers in these."""
+        """The number of weights that training changes."""
         return sum(parameter.numel() for parameter in self.trainable.values())
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        """As the Trainer's; but it would take a step too many where a run is resumed after its last one."""
+        """Like the Trainer's, without the extra step that it takes when a run is resumed after its last step."""
         if self.state.global_step >= self.state.max_steps:
             return [], None
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """As the Trainer's; counts tokens, and remembers loss and rows until the optimizer step."""
+        """Like the Trainer's, but count tokens and remember losses and rows until the optimizer step."""
         self.journal.counts += inputs["counts"]
         self._step_rows += inputs["rows"]
         step: Any = super().training_step
@@ -146,13 +146,13 @@ class SupervisedTrainer(SFTTrainer):
         total = summed_loss(adapted.get_base_model(), inputs)
         if num_items_in_batch is None:
             return total / max(inputs["counts"].supervised_tokens, 1)
-        # The Trainer divides what all processes hold together by their number.
+        # The Trainer divides the sum over all processes by their number.
         return total * self.accelerator.num_processes / torch.as_tensor(num_items_in_batch).clamp(min=1)
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Clip, and refuse the step whose loss or gradient is not finite: the optimizer would spread it to all weights.
+        """Clip, and refuse a step whose loss or gradient is not finite: the optimizer would spread it to all weights.
 
-        The norm is finite only if every gradient is, so nothing else has to be looked at.
+        The norm is finite only if every gradient is, so checking the norm is enough.
 
         Raises:
             TrainingDivergedError: names the step and the ids of its rows.
@@ -165,8 +165,8 @@ class SupervisedTrainer(SFTTrainer):
             part = "loss" if not bool(torch.isfinite(loss)) else "gradient"
             raise TrainingDivergedError(
                 f"Training diverged at step {self.state.global_step + 1}: its {part} is not finite{self._name_rows(rows)}. "
-                "No adapter was written. Lower --learning-rate (a tenth is a good next try), raise the warm-up, or look at "
-                "what is in these rows"
+                "No adapter was written. Lower --learning-rate (a tenth is a good next try), raise --warmup-ratio, or "
+                "check these rows"
             )
         return norm
 
@@ -176,7 +176,7 @@ class SupervisedTrainer(SFTTrainer):
         return f" (rows {', '.join(ids[:NAMED_ROWS])}{more})" if ids else ""
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As the Trainer's, but without a trace in the random state: its data loader draws a number from it."""
+        """Like the Trainer's, but leave the random state unchanged: its data loader draws a number from it."""
         with torch.random.fork_rng():
             return super().evaluate(*args, **kwargs)
 
@@ -188,9 +188,9 @@ class SupervisedTrainer(SFTTrainer):
             return {}
 
     def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Mean negative log-likelihood per supervised token of all rows, in nats: each token counts alike.
+        """Mean negative log-likelihood per supervised token over all rows, in nats: each token has the same weight.
 
-        The Trainer's own takes the mean of the batches' means, which changes with the size of a batch.
+        The Trainer averages the means of batches, which depends on the batch size.
         """
         adapted: Any = self.model
         adapted.eval()
@@ -204,11 +204,11 @@ class SupervisedTrainer(SFTTrainer):
             rows += len(inputs["rows"])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         loss_sum, count = self.accelerator.reduce(total.to(self.args.device, torch.float32)).tolist()
-        nothing: Any = None  # neither logits nor labels are kept
+        nothing: Any = None  # keep neither logits nor labels
         return EvalLoopOutput(nothing, nothing, {f"{metric_key_prefix}_loss": loss_sum / max(count, 1)}, rows)
 
     def stop_with_checkpoint(self, *, evaluation_due: bool) -> None:
-        """End training after this step, with a checkpoint; an evaluation that is due is made on return."""
+        """Stop training after this step with a checkpoint; a resumed run makes up for an evaluation that is due."""
         self.evaluation_due = evaluation_due
         self.control.should_evaluate = False
         self.control.should_save = self.control.should_training_stop = True
@@ -243,7 +243,7 @@ class SupervisedTrainer(SFTTrainer):
         ).write(folder / PROGRESS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Copy the weights into the parameters: PEFT's loader would pass over what is missing."""
+        """Copy the weights into the parameters: PEFT's loader would ignore missing ones."""
         stored = load_file(Path(resume_from_checkpoint) / WEIGHTS)
         parameters = self.trainable
         if stored.keys() != parameters.keys():
@@ -253,7 +253,7 @@ class SupervisedTrainer(SFTTrainer):
                 parameter.copy_(stored[name])
 
     def restore_progress(self, checkpoint: Path) -> None:
-        """Take up the counters, clocks and the journal of the run so far."""
+        """Restore the counters, the clocks and the journal of the run so far."""
         progress, journal = Progress.read(checkpoint / PROGRESS), self.journal
         journal.start(progress.seconds)
         journal.counts, journal.evaluating = progress.counts, progress.evaluating
@@ -263,20 +263,20 @@ class SupervisedTrainer(SFTTrainer):
         self._total_loss_scalar = progress.loss_before_log
         self._globalstep_last_logged = progress.last_logged
         self._initial_global_step = 0
-        self.state.compute_steps(self.args, self.state.max_steps)  # when to save, evaluate and log: as asked for now
+        self.state.compute_steps(self.args, self.state.max_steps)  # save, evaluate and log as the current settings say
         if progress.evaluation_due:
             self.evaluate()
 
 
 class _Hooks(TrainerCallback):
-    """What happens at the Trainer's events: the journal is written, and the run ends where a signal asked for it."""
+    """Handles the Trainer's events: writes the journal, and stops the run if a signal arrived."""
 
     def __init__(self, trainer: SupervisedTrainer) -> None:
         self.trainer, self.journal, self.interrupt = trainer, trainer.journal, trainer.interrupt
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, **kwargs: Any
-    ) -> None:  # its own counters are zero now
+    ) -> None:  # the Trainer has reset its counters to zero
         if self.trainer.resumed_from is None:
             self.journal.start()
         else:
@@ -304,11 +304,11 @@ class _Hooks(TrainerCallback):
 
 
 def restore_precision(trainable: Mapping[str, nn.Parameter]) -> None:
-    """Give LoRA matrices back their float32.
+    """Return LoRA matrices to float32.
 
     SFTTrainer casts them to bfloat16 on a quantised base (trl 1.16, sft_trainer.py, citing arXiv 2305.14314); AdamW
     updates below its 8 bits of precision are then lost, and CPUs multiply bfloat16 slowly. Remove when
-    https://github.com/huggingface/peft/issues/2889 makes this a choice.
+    https://github.com/huggingface/peft/issues/2889 makes this optional.
     """
     for parameter in trainable.values():
         parameter.data = parameter.data.to(torch.float32)

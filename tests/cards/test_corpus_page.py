@@ -39,7 +39,7 @@ FACTS = CorpusFacts(
     license="cc-by-4.0",
     notes=["Two files hold no text."],
     split_rule="By a hash of each row's group.",
-    disjoint="No group lies in two splits (12,501 rows).",
+    disjoint="No group is in two splits (12,501 rows).",
     eval_sets=[ComparedSet("fpb-test", 970), ComparedSet("pubmedqa", 500)],
     boilerplate=431,
 )
@@ -263,10 +263,10 @@ def test_many_labels_and_hits_are_counted_not_listed() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"clusters": None}, "Near-duplicates were not looked for."),
+        ({"clusters": None}, "Near-duplicates were not searched for."),
         ({"clusters": {}}, "None were found."),
         ({"dropped": []}, "Nothing."),
-        ({"eval_sets": [], "hits": []}, "The rows were compared with no evaluation set."),
+        ({"eval_sets": [], "hits": []}, "The rows were not compared with any evaluation set."),
     ],
 )
 def test_what_is_not_there_is_said(change: dict[str, object], said: str) -> None:

@@ -26,7 +26,7 @@ def test_card_has_every_figure() -> None:
         FACTS.disjoint,
         "| news | hf://datasets/acme/news | 9c8a | text and label | 10,150 | 10,001 | mit |",
         "| filings | filings.csv | - | question and answer | 2,548 | 2,500 | cc-by-4.0 |",
-        "Licence of the whole: **cc-by-4.0**, the strictest of its sources. Each row keeps its source and licence in its",
+        "Licence of the corpus: **cc-by-4.0**, the strictest among its sources. Each row states its source and licence in its",
         "| dedup | near_duplicate | 190 |",
         "| quality | too_short | 7 |",
         "92 clusters of near-duplicates, with 2,201 rows in all; the largest has 2,000.",
@@ -45,11 +45,11 @@ def test_what_is_not_there_is_said() -> None:
     for line in (
         "Nothing.",
         "No near-duplicates were found.",
-        "The rows were compared with no evaluation set.",
+        "The rows were not compared with any evaluation set.",
         "Nothing was scrubbed.",
     ):
         assert line in card, line
-    assert "Near-duplicates were not looked for." in lines(card_text(None, replace(FACTS, clusters=None)))
+    assert "Near-duplicates were not searched for." in lines(card_text(None, replace(FACTS, clusters=None)))
     assert "## Decontamination" not in card_text(None, replace(FACTS, eval_sets=None, hits=[]))
 
 

@@ -407,5 +407,5 @@ def test_stopped_training_says_how_it_goes_on(
     assert "Traceback" not in running.stderr
     message = running.stderr.strip().splitlines()[-1]
     assert f"Stopped by {number.name} after step" in message
-    assert message.endswith(f"Go on with: slmtune {' '.join(running.arguments)} --resume")
+    assert message.endswith(f"Resume with: slmtune {' '.join(running.arguments)} --resume")
     assert left_in(tmp_path, "adapter.checkpoints")

@@ -169,7 +169,7 @@ def test_damaged_artifact_is_refused_before_the_hub_is_asked(client: Client, ada
 def test_file_that_gives_something_away_is_refused_by_name(client: Client, adapter: Adapter) -> None:
     (adapter.path / "README.md").write_text(f"Use my token {WRITE_TOKEN}")
 
-    assert "README.md holds an access token" in client.refused("push", adapter.path, "tester/finance", code=3)
+    assert "README.md contains an access token" in client.refused("push", adapter.path, "tester/finance", code=3)
     assert client.hub.requests == []
 
 

@@ -293,7 +293,7 @@ def test_train_splits_a_batch_that_nobody_asked_for(
     assert whole is not None
     with caplog.at_level("INFO", "finetune"):
         result = train(request(tiny_model, tiny_corpus, tmp_path / "a", whole.peak_bytes - 1))
-    assert "which is the same batch" in caplog.text
+    assert "for the same batch" in caplog.text
     plain = train(request(tiny_model, tiny_corpus, tmp_path / "b", 64 * GIB))
     assert result.tokens == plain.tokens
     assert result.train_loss == pytest.approx(plain.train_loss, rel=1e-4)

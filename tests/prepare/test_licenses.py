@@ -66,7 +66,7 @@ def test_a_licence_of_ones_own_stays_where_it_is_the_only_one() -> None:
 )
 def test_licences_that_cannot_be_joined_are_refused_by_name(licenses: tuple[str, ...]) -> None:
     for order in permutations(licenses):
-        with pytest.raises(InputError, match="cannot be joined in one corpus") as raised:
+        with pytest.raises(InputError, match="cannot be combined in one corpus") as raised:
             strictest(order)
         assert "--task or --source" in str(raised.value)
         for name in licenses:

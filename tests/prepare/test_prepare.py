@@ -146,9 +146,13 @@ def test_a_corpus_can_be_a_source(prepared: Preparer) -> None:
 
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], type[SlmtuneError], str]] = {
     "unknown domain": ({"domain": "finanse"}, UnknownNameError, "Did you mean 'finance'"),
-    "nothing to do": ({}, InputError, "--domain NAME, or your own rows with --source FILE"),
+    "nothing to do": ({}, InputError, "--domain NAME, or rows of your own with --source FILE"),
     "sample without a domain": ({"sample": True}, InputError, "--domain NAME"),
-    "sample and sources": ({"domain": "finance", "sample": True, "sources": ("x.csv",)}, InputError, "one of the two"),
+    "sample and sources": (
+        {"domain": "finance", "sample": True, "sources": ("x.csv",)},
+        InputError,
+        "only one of them",
+    ),
     "negative limit": ({"domain": "finance", "sample": True, "limit": -1}, ConfigError, "--limit -1"),
     "limit of zero": ({"domain": "finance", "sample": True, "limit": 0}, ConfigError, "--limit 0"),
     "negative seed": ({"domain": "finance", "sample": True, "seed": -1}, ConfigError, "--seed -1"),

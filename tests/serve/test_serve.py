@@ -77,7 +77,7 @@ def test_nothing_to_serve_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", ["", "two words", "../up", "a\nb", "x" * 200])
 def test_a_name_that_clients_could_not_ask_for_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="cannot be a model's name"):
+    with pytest.raises(InputError, match="is not a valid model name"):
         open_engine([ServeTarget(name, NOTHING)])
 
 

@@ -40,7 +40,7 @@ def test_second_run_into_a_folder_is_refused_while_the_first_lives(
     assert first.running
     first.kill()
     third = Command(*arguments, "--resume", cwd=tmp_path)
-    assert third.until(lambda: "Going on from" in third.stderr), third.stderr
+    assert third.until(lambda: "Resuming from" in third.stderr), third.stderr
     third.kill()
 
 
@@ -81,7 +81,7 @@ def test_full_disk_costs_no_checkpoint(undisturbed: Undisturbed, killed: Path, f
     )
     assert limited.wait() == 1, limited.stderr
     assert "Traceback" not in limited.stderr
-    assert "for want of room" in limited.stderr.strip().splitlines()[-1]
+    assert "for lack of space" in limited.stderr.strip().splitlines()[-1]
     assert sorted(path.name for path in folder.iterdir()) == [*before, "lock"]
     run = Command(*undisturbed.arguments, "--resume", cwd=killed)
     assert run.wait() == 0, run.stderr

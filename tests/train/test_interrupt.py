@@ -76,7 +76,7 @@ def test_second_signal_quits_at_once(tiny_model: Path, tmp_path: Path) -> None:
         0.5
     )  # a signal while the checkpoint is being written would end the run before the second one
     run.send(signal.SIGINT)
-    assert run.until(lambda: "Once more stops at once" in run.stderr), run.stderr
+    assert run.until(lambda: "A second signal stops at once" in run.stderr), run.stderr
     run.send(signal.SIGTERM)
     assert run.wait() == 143, run.stderr
     assert "Traceback" not in run.stderr

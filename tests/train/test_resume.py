@@ -73,7 +73,9 @@ def test_damaged_checkpoint_is_passed_over_for_the_one_before(
     run = Command(*undisturbed.arguments, "--resume", cwd=killed)
     assert run.wait() == 0, run.stderr
     assert run.result["resumed_from"] == before.name
-    (warning,) = [line for line in run.stderr.splitlines() if "Going on from" in line and "the one before" in line]
+    (warning,) = [
+        line for line in run.stderr.splitlines() if "Resuming from" in line and "checkpoint before it" in line
+    ]
     assert file.name in warning
     assert last.name in warning
     assert outcome(killed) == undisturbed.outcome
@@ -99,7 +101,7 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(
 
 def test_unfinished_run_is_not_started_again_by_accident(undisturbed: Undisturbed, killed: Path) -> None:
     error = refused(killed, *undisturbed.arguments)
-    assert f"unfinished run is at step {newest(killed)}" in error
+    assert f"unfinished run at step {newest(killed)}" in error
     assert "--resume" in error
     assert "--overwrite" in error
 
@@ -163,7 +165,7 @@ def test_finished_run_is_told_and_not_trained_again(
     (tmp_path / "adapter.checkpoints" / "checkpoint-2").mkdir(parents=True)  # killed while it was being removed
     again = Command(*arguments, "--resume", cwd=tmp_path)
     assert again.wait() == 0, again.stderr
-    assert "complete already" in again.stderr
+    assert "already complete" in again.stderr
     assert again.result == first.result
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
     other = Command(*training(tiny_model, tiny_corpus, max_steps=3), "--resume", cwd=tmp_path)

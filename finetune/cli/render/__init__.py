@@ -1,1 +1,1 @@
-"""Results as text for people."""
+"""Renders results as text for the terminal."""

@@ -1,4 +1,4 @@
-"""A corpus as text for a terminal: counts as bars, a histogram of lengths, and sample rows."""
+"""Renders a corpus as text for a terminal: counts as bars, a histogram of lengths and sample rows."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from finetune.corpus.lengths import Lengths
     from finetune.corpus.view import CorpusView, Sample
 
-BAR = 30  # columns of the longest bar
+BAR = 30  # width of the longest bar, in columns
 EIGHTHS = " ▏▎▍▌▋▊▉█"
-LABELS = 20  # shown of a source
-NAME, TEXT = 48, 1_000  # characters shown of a name and of a turn
-# Escape sequences in a row's text could recolour, retitle or reorder what the terminal shows.
+LABELS = 20  # labels shown per source
+NAME, TEXT = 48, 1_000  # characters shown of a name and of a message
+# Escape sequences in a row's text could recolour, retitle or reorder the terminal's contents.
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 Bars = Iterable[tuple[str, int]]
 
 
 def render_view(view: CorpusView, *, encoding: str | None = None) -> str:
-    """The view as text that `encoding` can write (default: that of the terminal); bars of ASCII where it has no blocks."""
+    """The view as text in `encoding` (default: the terminal's), with ASCII bars if it has no block characters."""
     encoding = encoding or getattr(console.out, "encoding", None) or "utf-8"
     cells = EIGHTHS if EIGHTHS.encode(encoding, "replace").decode(encoding) == EIGHTHS else " #"
     text = "\n".join(_lines(view, cells)).rstrip()
@@ -77,7 +77,7 @@ def _lengths(lengths: Lengths, cells: str) -> Iterator[str]:
 
 
 def _bars(title: str, rows: Bars, cells: str, *, align: str = "<") -> Iterator[str]:
-    """A title and one line per row: name, bar, number. Nothing where there are no rows."""
+    """A title and one line per row (name, number, bar); nothing if there are no rows."""
     from rich.cells import cell_len
 
     named = [(_name(name), count) for name, count in rows]
@@ -88,12 +88,12 @@ def _bars(title: str, rows: Bars, cells: str, *, align: str = "<") -> Iterator[s
     yield from ("", title)
     for name, count in named:
         space = " " * (width - cell_len(name))
-        shown = space + name if align == ">" else name + space
-        yield f"  {shown}  {count:>{numbers},}  {_bar(count, most, cells)}".rstrip()
+        padded = space + name if align == ">" else name + space
+        yield f"  {padded}  {count:>{numbers},}  {_bar(count, most, cells)}".rstrip()
 
 
 def _bar(count: int, most: int, cells: str) -> str:
-    """A bar in steps of a part of a column; what is not zero shows."""
+    """A bar in fractions of a column; anything but zero is visible."""
     parts = len(cells) - 1
     filled = max(round(BAR * parts * count / most), 1) if count else 0
     whole, rest = divmod(filled, parts)
@@ -101,7 +101,7 @@ def _bar(count: int, most: int, cells: str) -> str:
 
 
 def _first(counts: Mapping[str, int], most: int) -> Bars:
-    """The first rows, and all others as one."""
+    """The first rows, and the others summed up as one."""
     rows = list(counts.items())
     rest = rows[most:]
     return rows[:most] + ([(f"({len(rest)} other labels)", sum(count for _, count in rest))] if rest else [])
@@ -116,16 +116,16 @@ def _sample(sample: Sample) -> Iterator[str]:
         more = len(turn.content) - len(text)
         text += f" … ({more:,} more characters)" if more else ""
         first = f"    {turn.role + ':':<11}"
-        for line in CONTROL.sub(_escaped, text).split("\n"):
+        for line in CONTROL.sub(_escape, text).split("\n"):
             yield textwrap.fill(line, width, initial_indent=first, subsequent_indent=" " * 15) or first.rstrip()
             first = " " * 15
 
 
 def _name(text: object, most: int = NAME) -> str:
-    """A name on one line, without anything that would drive the terminal, cut where it is long."""
-    line = CONTROL.sub(_escaped, " ".join(str(text).split()))
+    """A name on one line, with control characters escaped, shortened if it is long."""
+    line = CONTROL.sub(_escape, " ".join(str(text).split()))
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()

@@ -1,4 +1,4 @@
-"""Plans as text for people: what would be trained, and the memory that it takes."""
+"""Renders plans as text: what would be trained and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 PARTS = {
     "weights": "base model",
     "adapter": "LoRA matrices and their gradients",
-    "optimizer": "two moments of each",
+    "optimizer": "two moments per LoRA parameter",
     "activations": "kept for the backward pass",
-    "logits": "output head, beyond what the backward pass takes",
+    "logits": "output head, beyond the memory of the backward pass",
     "overhead": "libraries, tokenizer, allocator",
 }
 
 
 def render_plan(plan: Plan) -> str:
-    """Where the memory goes, whether it is there, and what would fit."""
+    """Where the memory goes, whether there is enough of it, and what would fit."""
     rows = [[f"{name}: {text}", format_bytes(getattr(plan.breakdown, name))] for name, text in PARTS.items()]
-    rows.append([f"peak, with {plan.batch_tokens} tokens a forward pass", format_bytes(plan.peak_bytes)])
+    rows.append([f"peak, with {plan.batch_tokens} tokens per forward pass", format_bytes(plan.peak_bytes)])
     memory = "GPU memory" if plan.device == "gpu" else "memory"
     rest = {
         "model": f"{plan.model} ({plan.parameters / 1e6:,.0f} M parameters, {_precision(plan)})",
@@ -34,7 +34,7 @@ def render_plan(plan: Plan) -> str:
     if plan.suggestion:
         rest["what fits"] = f"{plan.suggestion.options} ({format_bytes(plan.suggestion.peak_bytes)})"
     elif not plan.fits:
-        rest["what fits"] = "nothing smaller that slmtune knows"
+        rest["what fits"] = "no settings that slmtune knows of"
     return f"{table(['part', 'bytes'], rows)}\n\n{facts(rest)}"
 
 
@@ -43,15 +43,15 @@ def _precision(plan: Plan) -> str:
 
 
 def render_training_plan(plan: TrainPlan) -> str:
-    """What `train --dry-run` found."""
+    """The result of `train --dry-run`."""
     return facts(
         {
             "base model": plan.model,
             "rows": plan.rows,
             "steps": plan.steps,
-            "tokens an epoch": f"{plan.tokens_per_epoch} ({plan.supervised_tokens_per_epoch} supervised)",
+            "tokens per epoch": f"{plan.tokens_per_epoch} ({plan.supervised_tokens_per_epoch} supervised)",
             "peak memory": _memory(plan),
-            "longest row": f"{plan.longest} tokens ({plan.truncated} rows lose their end)",
+            "longest row": f"{plan.longest} tokens ({plan.truncated} rows truncated)",
             **{name.replace("_", " "): value for name, value in plan.recipe.model_dump().items() if value is not None},
         }
     )
@@ -59,7 +59,7 @@ def render_training_plan(plan: TrainPlan) -> str:
 
 def _memory(plan: TrainPlan) -> str:
     if plan.memory is None:
-        return "unknown for this family of models"
+        return "unknown for this model family"
     peak = f"{format_bytes(plan.memory.peak_bytes)} of {format_bytes(plan.memory.free_bytes)} free"
     if plan.memory.fits:
         return peak

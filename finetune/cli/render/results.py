@@ -1,4 +1,4 @@
-"""What commands answer, as text for people: what was made, what it scored, and the next command."""
+"""Renders the results of commands as text: the artifact, its figures and the next command."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ With your own data: slmtune prepare --source FILE.csv && slmtune train && slmtun
 def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
     """The corpus and where its rows came from."""
     rows = [[one.id, one.shape, one.read, one.kept, one.license] for one in result.sources]
-    given_away = f"{result.contaminated} rows gave one away (contamination.jsonl)"
+    dropped = f"{result.contaminated} rows dropped that contain items (contamination.jsonl)"
     summary = facts(
         {
             "corpus": result.corpus,
             "splits": _counts(result.splits),
             "dropped": _counts(result.dropped) or "none",
-            "near-duplicates": f"{result.clusters} rows had some (clusters.jsonl)",
-            "eval sets": f"{', '.join(result.evals)}: {given_away}" if result.evals else "none to compare with",
+            "near-duplicates": f"{result.clusters} clusters (clusters.jsonl)",
+            "eval sets": f"{', '.join(result.evals)}: {dropped}" if result.evals else "none",
             "disjoint": result.disjoint,
             "scrubbed": _counts(result.scrubbed) or "none",
             "licence": result.license,
@@ -50,7 +50,7 @@ def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
 
 
 def render_adapter(result: TrainResult, workspace: Workspace) -> str:
-    """The adapter and what it took."""
+    """The adapter and what training took."""
     resumed = f", resumed from {result.resumed_from}" if result.resumed_from else ""
     held_out = "not measured" if result.eval_loss is None else f"{result.eval_loss:.4f}"
     return facts(
@@ -81,7 +81,7 @@ def render_evaluation(result: EvalResult, workspace: Workspace) -> str:
 
 
 def render_scores(tasks: Mapping[str, TaskScore]) -> str:
-    """One table for all tasks."""
+    """One table with all tasks."""
     columns = ["task", "n", "majority", "", "accuracy", "weighted F1", "token F1", "delta", "95 % interval", "p"]
     rows: list[Sequence[object]] = []
     for name, task in tasks.items():
@@ -119,12 +119,12 @@ def render_merge(result: MergeResult, workspace: Workspace) -> str:
 
 
 def render_push(result: PushResult) -> str:
-    """Where it went and who can see it."""
+    """Where the artifact was pushed and who can see it."""
     return facts(
         {
             result.kind: result.url,
-            "visible to": "you and whom you invite" if result.private else "everyone",
-            "commit": result.commit if result.changed else f"{result.commit} (unchanged: the Hub had it all)",
+            "visible to": "you and the people you invite" if result.private else "everyone",
+            "commit": result.commit if result.changed else f"{result.commit} (unchanged: the Hub had every file)",
             "sent": f"{result.files} files, {format_bytes(result.bytes)}",
             "next": f"slmtune pull {result.repo_id}",
         }
@@ -132,7 +132,7 @@ def render_push(result: PushResult) -> str:
 
 
 def render_pull(result: PullResult) -> str:
-    """Where it lies."""
+    """Where the pulled artifact is."""
     following = {"adapter": "slmtune chat", "model": "slmtune chat", "corpus": "slmtune train --corpus"}
     return facts(
         {
@@ -145,7 +145,7 @@ def render_pull(result: PullResult) -> str:
 
 
 def render_quickstart(result: QuickstartResult, workspace: Workspace) -> str:
-    """The table that `make quickstart` ends with."""
+    """The summary at the end of `make quickstart`."""
     summary = facts(
         {
             "corpus": f"{workspace.corpus} ({_counts(result.prepare.splits)})",
@@ -164,17 +164,17 @@ def render_quickstart(result: QuickstartResult, workspace: Workspace) -> str:
 
 
 def render_domains(recipes: Sequence[DomainRecipe]) -> str:
-    """What can be given to --domain."""
+    """The values that --domain accepts."""
     rows = [
         [recipe.name, ", ".join(recipe.tasks), ", ".join(f"{one.id} ({one.license})" for one in recipe.sources)]
         for recipe in recipes
     ]
     listed = table(["domain", "tasks", "sources (licence)"], rows)
-    return f"{listed}\n\nEach brings a sample: slmtune prepare --domain {recipes[0].name} --sample"
+    return f"{listed}\n\nEach has a bundled sample: slmtune prepare --domain {recipes[0].name} --sample"
 
 
 def render_models(presets: Sequence[Preset]) -> str:
-    """What can be given to --model."""
+    """The presets that --model accepts."""
     rows = [
         [one.name, one.hub_id, f"{one.parameters / 1e6:,.0f} M", one.context, one.kind, _license(one)]
         for one in presets
@@ -183,7 +183,7 @@ def render_models(presets: Sequence[Preset]) -> str:
 
 
 def render_checks(report: DoctorReport) -> str:
-    """Every check, and the fix of each that failed."""
+    """Every check, with a fix for each that failed."""
     lines = []
     for check in report.checks:
         mark = "ok  " if check.ok else "FAIL" if check.required else "note"
@@ -194,8 +194,8 @@ def render_checks(report: DoctorReport) -> str:
 
 
 def render_new_domain(folder: Path) -> str:
-    """Where a new domain lies, and how to try it."""
-    return f"{folder} is a domain. Edit recipe.yaml, or try it as it is: slmtune prepare --domain ./{folder} --sample"
+    """Where the new domain is and how to try it."""
+    return f"Created the domain {folder}. Edit recipe.yaml, or try it as it is: slmtune prepare --domain ./{folder} --sample"
 
 
 def _license(preset: Preset) -> str:

@@ -1,1 +1,1 @@
-"""Text as every later step may expect it: repaired, filtered, without boilerplate and identifiers."""
+"""Cleans text for all later steps: repairs and filters it, and removes boilerplate and identifiers."""

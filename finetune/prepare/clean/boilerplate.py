@@ -1,5 +1,4 @@
-"""Lines that the documents of one source share: cookie notices, disclaimers, navigation, running heads.
-
+"""Removes lines that the documents of one source share: cookie notices, disclaimers, navigation, running heads.
 CCNet (Wenzek et al. 2020) removes every paragraph that stands in another document too, C4 (Raffel et al. 2020) every
 span of three sentences; both were made for the web at large. In a domain's own folder short lines repeat because they
 mean something ("Fever", "Not available"), so a single line has to be long, and short lines go only as a run of several in
@@ -20,10 +19,10 @@ from hashlib import blake2b
 from finetune.records import Document, Section
 
 MIN_DOCUMENTS = 3
-MIN_SHARE = 0.4  # of the source's documents: standing sentences that mean something stay below (measured: a third)
+MIN_SHARE = 0.4  # of the source's documents: meaningful recurring sentences stay below (measured: a third)
 MIN_CHARACTERS, MIN_WORDS = 40, 6  # of a long line
-RUN = 4  # short lines one after another that repeat as one
-MOST_REPEATED = 0.5  # of a document's characters: above, it is no boilerplate
+RUN = 4  # consecutive short lines that repeat as one
+MOST_REPEATED = 0.5  # of a document's characters: above this share, it is not boilerplate
 SAMPLED_DOCUMENTS, SAMPLED_LINES = 4000, 1000
 
 LinePosition = tuple[int, int]  # number of the section, number of the line in it
@@ -31,10 +30,10 @@ LinePosition = tuple[int, int]  # number of the section, number of the line in i
 
 @dataclass
 class LineCounter:
-    """In how many documents a line stands, by hash, in bounded memory.
+    """Counts the documents that contain a line, by hash, in bounded memory.
 
-    Of a large source a sample is kept: the documents with the smallest hashes, so that their order does not change the
-    outcome. Documents that are alike to the letter count once.
+    For a large source, a sample is kept: the documents with the smallest hashes, so their order does not affect the
+    result. Identical documents count once.
     """
 
     documents: dict[int, array[int]] = field(default_factory=dict)
@@ -61,10 +60,10 @@ class LineCounter:
 
 
 def drop_repeated(document: Document, repeated: frozenset[int]) -> Document:
-    """The document without the lines that `repeated` names.
+    """The document without the lines in `repeated`.
 
-    A section with a heading keeps its text where all of it is repeated, since it is what the heading asks for; a document
-    most of whose characters are repeated comes back as it is.
+    A section with a heading keeps its text if all of it is repeated, because it belongs to the heading; a document with
+    mostly repeated characters is returned unchanged.
     """
     if not repeated:
         return document
@@ -82,7 +81,7 @@ def drop_repeated(document: Document, repeated: frozenset[int]) -> Document:
 
 
 def _units(document: Document) -> Iterator[tuple[int, tuple[LinePosition, ...]]]:
-    """What may be boilerplate: (hash, its lines); of a long line, or of a run of short ones."""
+    """Candidates for boilerplate, as (hash, lines): a long line, or a run of short ones."""
     run: list[tuple[str, LinePosition]] = []
     for position, section in enumerate(document.sections):
         run.clear()
@@ -98,7 +97,7 @@ def _units(document: Document) -> Iterator[tuple[int, tuple[LinePosition, ...]]]
 
 
 def _prose_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines that are neither blank, nor headings, nor of a table or of code, with their numbers; blanks squeezed."""
+    """Lines other than blank lines, headings, tables and code, with their numbers and normalised white space."""
     code = False
     for number, line in enumerate(text.split("\n")):
         squeezed = " ".join(line.split()).casefold()

@@ -1,4 +1,4 @@
-"""HTML inside the texts of rows, as review and forum dumps have it: tags become plain text, anything else stays."""
+"""Turns HTML tags in the texts of rows, common in dumps of reviews and forums, into plain text."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ BREAKS = re.compile(r"\n[ \t]*\n\s*")
 
 
 def strip_markup(text: str) -> str:
-    """Write a text that clearly is HTML as plain text; any other comes back as it is.
+    """Turn text that clearly is HTML into plain text; return any other text unchanged.
 
-    Clear are a line break or rule (`<br>`, `<hr>`), a tag with attributes, and a pair of tags. `x < y and z > w`,
-    `List<a>`, `<unk>` and tags in code are none. Exponents and indices keep their place (10<sup>3</sup> becomes 10³).
+    Clear signs are a line break or rule (`<br>`, `<hr>`), a tag with attributes, and a pair of tags. `x < y and z > w`,
+    `List<a>`, `<unk>` and tags in code are not. Exponents and indices are preserved (10<sup>3</sup> becomes 10³).
     """
     if "<" not in text:
         if "&lt;" not in text:

@@ -15,7 +15,7 @@ MAC_ROMAN_LEADS = "¬√ƒ≈‚◊Œ"
 
 
 def _characters(first: int, last: int, encodings: tuple[str, ...]) -> str:
-    """What the bytes from `first` to `last` stand for in any of the encodings, for use inside a character class."""
+    """The characters for the bytes from `first` to `last` in any of the encodings, for a character class."""
     found = {bytes([byte]).decode(name, "ignore") for byte in range(first, last + 1) for name in encodings}
     return "".join(sorted(found - {""}))
 

@@ -1,4 +1,4 @@
-"""Which rows teach nothing or harm: every drop has a reason word. Tuned to lose no good row rather than to find all bad.
+"""Finds rows that are useless or harmful, each with a reason. Tuned to keep good rows rather than to find all bad ones.
 
 For documents (task `text`) these are rules of Gopher (Rae et al. 2021, arXiv 2112.11446, section A.1 and table A1), C4
 (Raffel et al. 2020) and FineWeb (Penedo et al. 2024), made for web pages, with what a domain's own text needs changed:
@@ -53,7 +53,7 @@ LOREM = "lorem ipsum dolor"
 
 
 def filter_example(example: Example) -> str | None:
-    """The reason for which a row should be left out, or None.
+    """The reason for which a row should be dropped, or None.
 
     `too_short`, `symbols`, `word_length`, `repeated_lines`, `repeated_phrases` (documents); `placeholder`, `echo`
     (answers); `no_letters`, `broken_text`, `loop` (all but labels).
@@ -103,7 +103,7 @@ def _filter_document(text: str) -> str | None:
 
 
 def _are_plain(words: Sequence[str]) -> bool:
-    """Whether most words are of letters alone and of usual length, so that nothing need be counted in detail."""
+    """Whether most words consist of letters only and have a usual length, so nothing has to be counted in detail."""
     plain = list(filter(str.isalpha, words))
     return len(plain) * 2 > len(words) and 3 < sum(map(len, plain)) / len(plain) < 10
 
@@ -159,7 +159,7 @@ def _has_top_gram(text: str) -> bool:
 
 
 def _is_broken(text: str) -> bool:
-    """Whether replacement characters or mojibake that nothing could repair are more than a slip."""
+    """Whether there is more than a little mojibake or replacement characters that could not be repaired."""
     if text.isascii():
         return False
     if "\ufffd" in text:
@@ -185,7 +185,7 @@ def _is_placeholder(answer: str) -> bool:
 
 
 def _is_echo(question: str, answer: str) -> bool:
-    """Whether the answer is the question, or the last line of it (a template may stand before)."""
+    """Whether the answer repeats the question or its last line (a template may precede it)."""
     if answer.rstrip(ENDS)[-8:].lower() not in question[-24:].lower():
         return False  # as nearly always
     bare = _bare(answer)

@@ -1,8 +1,8 @@
-"""Replace structured identifiers by placeholders: those that a pattern finds and a check confirms.
+"""Replaces structured identifiers with placeholders: those found by a pattern and confirmed by a check.
 
 E-mail addresses, IBANs (check digits), payment cards (issuer, grouping and Luhn digit), US social security numbers,
-telephone numbers in international form and IPv4 addresses. Names, postal addresses, birth dates, record numbers and
-telephone numbers in national form are NOT found: scrubbed text is not anonymous.
+telephone numbers in international format and IPv4 addresses. Names, postal addresses, dates of birth, record numbers and
+telephone numbers in national format are NOT found: scrubbed text is not anonymous.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _always(found: str, before: str, after: str) -> bool:
 
 @dataclass(frozen=True)
 class Identifier:
-    """A kind of identifier: what texts without it need no search for, where it may be, and whether it is one."""
+    """A kind of identifier: a quick test for texts without any, the pattern that finds it, and the check that confirms it."""
 
     entity: str
     sign: str
@@ -153,7 +153,7 @@ CONTEXT = 24  # characters before and after that the checks see
 
 
 def scrub(text: str, counts: Counter[str]) -> str:
-    """Replace the identifiers in `text` by `[EMAIL]`, `[IBAN]`, `[CARD]`, `[SSN]`, `[PHONE]`, `[IP]` and count them."""
+    """Replace the identifiers in `text` with `[EMAIL]`, `[IBAN]`, `[CARD]`, `[SSN]`, `[PHONE]`, `[IP]` and count them."""
     for identifier in IDENTIFIERS if _has_digit(text) else WITHOUT_DIGITS:
         if identifier.sign in text and identifier.hint.search(text):
             text = identifier.pattern.sub(partial(_replace, identifier, counts), text)
@@ -161,7 +161,7 @@ def scrub(text: str, counts: Counter[str]) -> str:
 
 
 def _has_digit(text: str) -> bool:
-    """Whether a pattern with a digit can match; ten searches for a character take less time than one for a class."""
+    """Whether a pattern with a digit can match; ten searches for a character are faster than one for a class."""
     return any(map(text.__contains__, "0123456789")) or not text.isascii()
 
 
@@ -178,7 +178,7 @@ def _replace(identifier: Identifier, counts: Counter[str], match: re.Match[str])
 
 
 def _shorter_iban(found: str) -> str | None:
-    """The IBAN that `found` starts with, where letters or digits of the next word were taken as part of it."""
+    """The IBAN at the start of `found`, if letters or digits of the next word were taken as part of it."""
     length = IBAN_LENGTHS.get(found[:2].upper(), 0)
     for end in range(length, len(found)):
         start = found[:end]

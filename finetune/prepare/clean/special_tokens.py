@@ -1,8 +1,8 @@
-"""Control tokens of chat models in somebody's text, where they must not act: `<|im_end|>` would end a turn in training.
+"""Escapes control tokens of chat models in texts, where they must have no effect: `<|im_end|>` would end a turn.
 
-Tokenizers look for their control tokens before anything else, in every text they are given. A space after the first
-character keeps a reader's sense and takes the token away from every tokenizer, whatever it normalises: no control token
-holds a space. (A look-alike such as a full-width bar would not do: NFKC, which some tokenizers apply, turns it back.)
+Tokenizers search for their control tokens first, in every text. A space after the first character keeps the text readable
+and hides the token from every tokenizer, whatever it normalises, because no control token contains a space. (A look-alike
+such as a full-width bar would not work: NFKC, which some tokenizers apply, turns it back.)
 
 `<think>` and `<tool_call>` stay: they mark parts of an answer, end no turn, and reasoning data is full of them.
 """
@@ -43,9 +43,9 @@ ALPACA_ANSWER = re.compile(r"^### ?(?:Response|Assistant|Output):", re.M)
 
 
 def escape_control_tokens(text: str) -> tuple[str, int]:
-    """Take the effect from control tokens: the text with `<|im_end|>` as `< |im_end|>`, and how many there were.
+    """Escape control tokens: return the text with `<|im_end|>` as `< |im_end|>`, and the number of tokens.
 
-    To be applied last, after what could put a token together: `clean_text` removes characters and writes out entities.
+    Must run last, after any step that could produce a token: `clean_text` removes characters and decodes entities.
     """
     if "<" not in text and "[" not in text:
         return text, 0
@@ -53,10 +53,10 @@ def escape_control_tokens(text: str) -> tuple[str, int]:
 
 
 def looks_rendered(text: str) -> bool:
-    """Whether the text is a conversation that a chat template has already been applied to.
+    """Whether the text is a conversation already rendered with a chat template.
 
-    Training on it would render it a second time: two beginnings of sequence, and turns inside a turn. A token that is
-    spoken of in the middle of a sentence is none.
+    Training would render it again, with two beginnings of sequence and turns inside a turn. A token mentioned in the
+    middle of a sentence does not count.
     """
     if "<" not in text and "[" not in text and "###" not in text:
         return False

@@ -1,4 +1,4 @@
-"""Text as every later step may expect it: rightly decoded, composed, plain blanks and line breaks, nothing invisible.
+"""Cleans text for all later steps: correct decoding, composed characters, plain white space, nothing invisible.
 
 What is repaired and what stays, where ftfy offers a choice:
 
@@ -57,25 +57,25 @@ BLANK_LINES = re.compile(r"\n{4,}")
 
 
 def clean_text(text: str) -> str:
-    """Repair and compose the text, and remove what is invisible; a second pass changes nothing.
+    """Repair and compose the text and remove invisible characters; idempotent.
 
-    Indentation stays, a run of blanks inside a line becomes one (or the tab that it holds), and three or more blank
-    lines become one.
+    Indentation is kept, a run of blanks inside a line becomes one blank (or tab), and three or more blank lines become
+    one.
 
     Raises:
-        UnicodeEncodeError: the text holds half of a surrogate pair and so cannot be written as UTF-8.
+        UnicodeEncodeError: the text contains half of a surrogate pair and cannot be written as UTF-8.
     """
     if not text.isascii():
         text.encode()
     before = None
-    while text != before:  # what one repair uncovers may need another
+    while text != before:  # one repair may uncover the need for another
         before = text
         text = _tidy(_repair(text) if _is_odd(text) else text)
     return text
 
 
 def _is_odd(text: str) -> bool:
-    """Whether there may be more to repair than blanks."""
+    """Whether anything but white space may need repair."""
     if "&" in text and ENTITY.search(text):
         return True
     if text.isascii():

@@ -1,1 +1,1 @@
-"""Rows that give away an eval set."""
+"""Finds rows that contain items of an eval set."""

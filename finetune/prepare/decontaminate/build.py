@@ -1,4 +1,4 @@
-"""From the items of an evaluation set to its index."""
+"""Builds the index of an eval set from its items."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def build_index(name: str, items: Iterable[EvalItem]) -> EvalIndex:
     """
     listed = list(items)
     if not listed:
-        raise InputError(f"The eval set {name} has no items. Give a file with at least one row that has a question")
+        raise InputError(f"The eval set {name} has no items. Use a file with at least one row that has a question")
     number = Counter(item.id for item in listed)
     if len(number) < len(listed):
         raise InputError(
-            f"The eval set {name} has {len(listed) - len(number)} items with an id that another one has. Give each its own"
+            f"The eval set {name} has {len(listed) - len(number)} items whose id is not unique. Give each item its own"
         )
     columns, common = [], 0
     for field, attribute in enumerate(FIELDS):
@@ -79,7 +79,7 @@ def build_index(name: str, items: Iterable[EvalItem]) -> EvalIndex:
 
 
 def _index_field(texts: Sequence[str], field: int) -> tuple[_Column, int]:
-    """The keys of a field, and how many different ones were left out as common."""
+    """The keys of a field, and the number of distinct keys left out as too common."""
     column, whole = _all_keys(texts, 1 if field == QUESTION else SHORTEST_GRAM)
     owners = np.unique(whole, return_inverse=True)[1] if field == CONTEXT else np.arange(len(texts))
     pairs = np.unique(np.stack((column.keys, owners[column.items].astype(np.uint64))), axis=1)
@@ -89,7 +89,7 @@ def _index_field(texts: Sequence[str], field: int) -> tuple[_Column, int]:
 
 
 def _all_keys(texts: Sequence[str], shortest: int) -> tuple[_Column, Keys]:
-    """Every key of texts with at least `shortest` words, each once for a text; and the whole texts' keys (texts,)."""
+    """Every key of texts with at least `shortest` words, once per text, and the keys of whole texts (texts,)."""
     hashed = hash_texts(texts)
     counts = hashed.counts
     whole = whole_keys(hashed)

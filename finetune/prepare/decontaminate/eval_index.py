@@ -1,7 +1,7 @@
-"""What an evaluation set asks, as hashes of word n-grams: enough to find a copy, too little to read anything.
+"""An eval set as hashes of word n-grams: enough to find copies of its items, but not to read them.
 
-Kinds of keys, told apart by their `length`: 8 to 13, a gram of so many words; 0, a whole text; 1 to 7, a whole text
-that is too short for a gram, so that only a row's whole question or answer can equal it.
+The `length` of a key gives its kind: 8 to 13, an n-gram of that many words; 0, a whole text; 1 to 7, a whole text that is
+too short for an n-gram, so that only the whole question or answer of a row can equal it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ EvalField = Literal["question", "answer", "context"]
 
 FIELDS: tuple[EvalField, ...] = ("question", "answer", "context")
 QUESTION, ANSWER, CONTEXT = range(3)
-WHOLE = 0  # the length that stands for a whole text of 8 words or more
-SLOTS = 32  # of the filter, for each key: 2 or 3 % of foreign grams get past it
-REMEDY = "Make it anew with examples/index_eval_set.py, or install slmtune again if it came with it"
+WHOLE = 0  # the length that marks a whole text of 8 words or more
+SLOTS = 32  # slots of the filter per key: 2 or 3 % of unrelated n-grams pass it
+REMEDY = "Make it again with examples/index_eval_set.py, or reinstall slmtune if the file is part of it"
 KINDS = {"header": "uint8", "keys": "uint64", "items": "uint16|uint32", "fields": "uint8", "lengths": "uint8"}
 
 
 @dataclass(frozen=True, slots=True)
 class EvalItem:
-    """One item of an eval set. A text that the question is asked about goes into `context`, so that both are found."""
+    """One item of an eval set. The text that a question is about goes into `context`, so that both are found."""
 
     id: str
     question: str
@@ -50,7 +50,7 @@ class EvalItem:
 
 @dataclass(frozen=True, slots=True)
 class EvalSet:
-    """A set within an index: how many items it has, and how many keys were left out since many items share them."""
+    """A set within an index: its number of items, and the number of keys left out because many items share them."""
 
     name: str
     items: int
@@ -59,7 +59,7 @@ class EvalSet:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a row shares with a field of item number `item`, as keys."""
+    """The keys that a row shares with a field of item number `item`."""
 
     item: int
     field: EvalField
@@ -78,9 +78,9 @@ class EvalIndex:
     lengths: NDArray[np.uint8]
 
     def match_rows(self, questions: Sequence[str], answers: Sequence[str]) -> list[tuple[int, Match]]:
-        """(row, match) for every row and field of an item that share a key, by row, item and field.
+        """(row, match) for every row and field of an item that share a key, sorted by row, item and field.
 
-        Both fields of an item are looked for in both texts of a row, and no gram runs from one text into the other.
+        All fields of an item are searched for in both texts of a row, and no n-gram spans two texts.
         """
         texts = hash_texts([text for pair in zip(questions, answers, strict=True) for text in pair])
         pairs = [self._expand(*found) for found in self._candidates(texts)]
@@ -102,7 +102,7 @@ class EvalIndex:
         return dict(zip(self.keys[positions].tolist(), self.lengths[positions].tolist(), strict=True))
 
     def save(self, path: Path) -> None:
-        """Write the index as npz; equal indexes give equal bytes."""
+        """Write the index as npz; equal indexes give identical files."""
         sets = [[part.name, part.items, part.common] for part in self.sets]
         header = json.dumps({"format": "slmtune-eval-index", "version": 1, "sets": sets, "ids": self.ids})
         items = self.items.astype(np.uint16 if len(self.ids) <= 1 << 16 else np.uint32)
@@ -111,10 +111,10 @@ class EvalIndex:
 
     @staticmethod
     def load(path: Path) -> EvalIndex:
-        """Read an index, from whoever it comes.
+        """Read an index, even from an untrusted source.
 
         Raises:
-            InputError: the file is missing, damaged or no index; says what to do.
+            InputError: the file is missing, damaged or not an index; says what to do.
         """
         arrays = read_arrays(path, KINDS, REMEDY)
         try:
@@ -122,7 +122,7 @@ class EvalIndex:
             index = EvalIndex(sets, ids, **arrays)
             _check(index)
         except ValueError as error:
-            raise InputError(f"{path} is damaged or is no index of an eval set: {error}. {REMEDY}") from None
+            raise InputError(f"{path} is damaged or is not the index of an eval set: {error}. {REMEDY}") from None
         return index
 
     @cached_property
@@ -137,7 +137,7 @@ class EvalIndex:
 
     @cached_property
     def _filter(self) -> tuple[np.uint64, NDArray[np.bool_]]:
-        """A shift and a table that says of a key's top bits whether any key of the index has them."""
+        """A shift, and a table that says for the top bits of a key whether any key of the index has them."""
         bits = max(10, (len(self.keys) * SLOTS).bit_length())
         shift = np.uint64(64 - bits)
         table = np.zeros(1 << bits, np.bool_)
@@ -193,9 +193,9 @@ def merge_indexes(indexes: Iterable[EvalIndex]) -> EvalIndex:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not sets:
         raise InputError(
-            f"Two eval sets are called {twice[0]}. Give one of the two files another name, or name it once"
+            f"Two eval sets are called {twice[0]}. Rename one of the files, or list it only once"
             if twice
-            else "There is no eval set to compare with. Give one with --decontaminate FILE"
+            else "There is no eval set to compare with. Pass one with --decontaminate FILE"
         )
     offsets = np.cumsum([0, *(len(part.ids) for part in parts)])
     ids = tuple(name for part in parts for name in part.ids)
@@ -218,7 +218,7 @@ def sort_index(
 
 
 def whole_lengths(counts: NDArray[Any]) -> NDArray[Any]:
-    """The kind of key that whole texts of so many words have."""
+    """The kind of key of whole texts with these word counts."""
     return np.where(counts < SHORTEST_GRAM, counts, WHOLE)
 
 

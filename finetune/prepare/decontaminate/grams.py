@@ -1,7 +1,7 @@
-"""Word n-grams as 64-bit hashes: the same for a text in every process, on every machine, whatever its formatting.
+"""Word n-grams as 64-bit hashes: the same for a text in every process, on every machine and in any formatting.
 
-Words are what is left of a text after NFKC, case folding and removal of punctuation, links, @mentions, the # of
-hashtags and $TICKERS. Scripts without blanks between words count each character as a word.
+Words are what remains of a text after NFKC, case folding and removal of punctuation, links, @mentions, the # of
+hashtags and $TICKERS. In scripts without spaces between words, each character counts as a word.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CACHED_WORDS, CACHED_LENGTH = 200_000, 40  # about 30 MB per process
 
 @dataclass(frozen=True, eq=False)
 class HashedTexts:
-    """Texts end to end: `words` (all words,) hashes; text i is `words[starts[i]:ends[i]]`."""
+    """Concatenated texts: `words` (all words,) are hashes; text i is `words[starts[i]:ends[i]]`."""
 
     words: Keys
     starts: Numbers
@@ -61,7 +61,7 @@ class HashedTexts:
 
 
 class _WordHashes(dict[str, int]):
-    """Hashes of words met so far; looking a word up adds it. Python's own hash() changes from process to process."""
+    """A cache of word hashes; looking up a word adds it. Python's own hash() differs between processes."""
 
     def __missing__(self, word: str) -> int:
         value = int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
@@ -76,7 +76,7 @@ _hashes = _WordHashes()
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text that decide whether two texts are the same."""
+    """The words of a text that count when texts are compared."""
     text = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
     if "://" in text or "www." in text:
         text = LINK.sub(" ", text)
@@ -106,7 +106,7 @@ def hash_texts(texts: Sequence[str]) -> HashedTexts:
 def rolling_grams(words: Keys) -> Iterator[tuple[int, Keys]]:
     """(length, keys) for each length from `SHORTEST_GRAM` to `GRAM`; key i is of the gram that starts at word i.
 
-    Grams run over the ends of texts: the caller sorts those out.
+    N-grams may span the ends of texts: the caller filters these out.
     """
     keys = words.copy()
     for length in range(2, GRAM + 1):
@@ -116,7 +116,7 @@ def rolling_grams(words: Keys) -> Iterator[tuple[int, Keys]]:
 
 
 def whole_keys(texts: HashedTexts) -> Keys:
-    """One key for all words of each text, (texts,); 0 for texts without words."""
+    """One key per text for all of its words, (texts,); 0 for texts without words."""
     counts = texts.counts
     keys = np.zeros(len(counts), np.uint64)
     filled = np.flatnonzero(counts)

@@ -1,4 +1,4 @@
-"""Named number arrays in one file, in NumPy's npz layout: the same bytes every time, and safe to read from anybody."""
+"""Named arrays of numbers in one npz file: reproducible bytes, and safe to read from untrusted sources."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def read_arrays(path: Path, kinds: Mapping[str, str], remedy: str) -> Arrays:
-    """Read arrays of the wanted names and kinds ("uint64", or "uint8|uint16" for a choice).
+    """Read arrays with the given names and kinds ("uint64", or "uint8|uint16" for a choice).
 
     Raises:
-        InputError: the file is missing, too large, or not what `write_arrays` makes; `remedy` says what to do.
+        InputError: the file is missing, too large, or not written by `write_arrays`; `remedy` says what to do.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -53,12 +53,12 @@ def read_arrays(path: Path, kinds: Mapping[str, str], remedy: str) -> Arrays:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or type(error).__name__}). {remedy}") from None
     except Exception as error:  # zipfile raises whatever it stumbles over: struct.error, RuntimeError, KeyError …
-        reason = str(error) if isinstance(error, _BadFile) else "it is no complete npz file of an index"
-        raise InputError(f"{path} is damaged or is no index of an eval set: {reason}. {remedy}") from None
+        reason = str(error) if isinstance(error, _BadFile) else "it is not a complete npz file of an index"
+        raise InputError(f"{path} is damaged or is not the index of an eval set: {reason}. {remedy}") from None
 
 
 class _BadFile(Exception):
-    """What is wrong with a file."""
+    """The reason why a file cannot be read."""
 
 
 def _read(archive: zipfile.ZipFile, name: str, kind: str) -> NDArray[Any]:

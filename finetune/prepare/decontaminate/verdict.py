@@ -1,8 +1,8 @@
-"""Which rows give away an evaluation set, judged when all rows have been compared with its index.
+"""Decides which rows contain items of an eval set, after all rows have been compared with its index.
 
-A shared gram is no proof: 88 of 114 sources that a plain 13-gram filter had flagged were false alarms (marin#6852), for
-grams of instructions, statistics and quotations that many texts share. So a gram that many rows have does not count,
-and a row is a hit only with one that does.
+A shared n-gram is not proof: 88 of 114 sources flagged by a plain 13-gram filter were false alarms (marin#6852), because
+of n-grams from instructions, statistics and quotations that many texts share. So an n-gram that many rows have does not
+count, and a row is a hit only if it has another one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COPY_GRAMS = 5
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A row that gives away a field of an item; `overlap` is the share of the field's telling grams that it has."""
+    """A row that contains a field of an item; `overlap` is the share of the field's counted n-grams that the row has."""
 
     row: int
     eval_set: str
@@ -38,14 +38,14 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The hits by row, item and field; `boilerplate` counts the grams of each set that did not count, for many rows."""
+    """The hits by row, item and field; `boilerplate` gives, per set, the number of n-grams ignored as too common."""
 
     hits: tuple[Hit, ...]
     boilerplate: int
 
 
 def find_hits(index: EvalIndex, found: Sequence[tuple[int, Match]], rows: int) -> Verdict:
-    """Tell hits from boilerplate; `found` are the matches of all rows, `rows` is how many rows were compared."""
+    """Separate hits from boilerplate; `found` are the matches of all rows, `rows` is the number of compared rows."""
     most_rows = max(MOST_ROWS, int(rows * MOST_SHARE))
     lengths_of = cache(index.keys_of)
     copies = [_is_copy(match, lengths_of(match.item, match.field)) for _, match in found]
@@ -67,10 +67,10 @@ def find_hits(index: EvalIndex, found: Sequence[tuple[int, Match]], rows: int) -
 
 
 def open_evals(domain: Domain) -> EvalIndex | None:
-    """The eval sets that a domain's recipe names, as one index; None where it names none.
+    """The eval sets in a domain's recipe, as one index; None if there are none.
 
     Raises:
-        InputError: a set is missing or damaged; a set that is not compared with is never passed over.
+        InputError: a set is missing or damaged; none is skipped silently.
     """
     indexes = []
     for recipe in domain.recipe.evals:
@@ -91,9 +91,9 @@ def open_evals(domain: Domain) -> EvalIndex | None:
 
 
 def _is_copy(match: Match, lengths: Mapping[int, int]) -> bool:
-    """Whether a row holds a whole question or context that is long enough to be nothing else.
+    """Whether a row contains a whole question or context that is long enough to be a copy.
 
-    A stock answer may be long, so answers are never exempt from the guard.
+    A stock answer may be long, so answers are never exempt from the check for common n-grams.
     """
     if match.field == "answer":
         return False
@@ -105,7 +105,7 @@ def _is_copy(match: Match, lengths: Mapping[int, int]) -> bool:
 
 
 def _overlap(match: Match, lengths: Mapping[int, int], common: set[int]) -> float:
-    """The share of a field's telling grams that a row has; 1 for a whole text."""
+    """The share of a field's counted n-grams that a row has; 1 for a whole text."""
     telling = [key for key in match.grams if key not in common]
     if any(_is_whole(lengths[key]) for key in telling):
         return 1.0

@@ -1,1 +1,1 @@
-"""Rows that repeat each other: exactly, and nearly."""
+"""Finds exact duplicates and near-duplicates."""

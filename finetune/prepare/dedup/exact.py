@@ -1,4 +1,4 @@
-"""Exact duplicates after normalisation, within a split and across splits; held-out rows keep their place."""
+"""Drops exact duplicates after normalisation, within and across splits; held-out rows are kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def drop_exact(table: RowTable) -> None:
     """Keep the best of equal rows (see `RowTable.order`), and all rows of published test sets.
 
     Reasons: `duplicate`; `conflicting_label`, the same text with another label; `in_test` and `in_validation`, the same
-    question in a split that is measured on; `in_earlier_corpus`.
+    question in a held-out split; `in_earlier_corpus`.
     """
     order = table.order()
     ranked = np.lexsort((np.arange(len(order)), table.key[order, 1], table.key[order, 0]))
@@ -28,7 +28,7 @@ def drop_exact(table: RowTable) -> None:
 
 
 def _drop_in_group(table: RowTable, group: Array) -> None:
-    """Rows with one question, the best first."""
+    """Drop duplicates in a group of rows with the same question, the best row first."""
     home = group[0]
     seen = {int(table.answer[home])}
     for row in group[1:]:

@@ -1,4 +1,4 @@
-"""What a short text says in figures, signs and negations: unequal guards keep two near-equal short texts apart."""
+"""Digests of the figures, signs and negations in short texts: different guards keep similar short texts apart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finetune.prepare.dedup.keys import URL
 # changed word alters 5 of n-4 5-grams, and (n-9)/(n+1) is 0.8 and more from 49 words on.
 SHORT = 400
 
-# Words that turn what is said around, and Roman numerals in either case ("type ii"), but not the pronoun I.
+# Words that reverse a statement, and Roman numerals in either case ("type ii"), but not the pronoun I.
 _WORDS = """
 no not non never none nor neither without cannot except
 zero one two three four five six seven eight nine ten eleven twelve half twice double triple
@@ -33,9 +33,9 @@ _PART = re.compile(
 
 
 def guard(texts: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """A digest, shape (rows,), of each short text's figures, signs, cashtags and negations in their order.
+    """A digest, shape (rows,), of the figures, signs, cashtags and negations of each short text, in order.
 
-    0 for texts of SHORT characters and more, and for short ones that have none of these. Figures in links do not count.
+    0 for texts of SHORT characters or more, and for short texts without any of these. Figures in links do not count.
     """
     return np.fromiter(map(_digest, texts), np.uint64, len(texts))
 
@@ -46,7 +46,7 @@ def _digest(text: str) -> int:
     text = text.lower()
     if "http" in text or "www." in text:
         text = URL.sub(" ", text)
-    # Most words are plain and say nothing: only the others are worth a regular expression.
+    # Most words are plain and do not matter: only the others are worth a regular expression.
     telling = " ".join([word for word in text.split() if word in _SAYING or not word.isalpha()])
     said = [part for part in _PART.findall(telling) if part in _SAYING or not part.isalpha()]
     if not said:

@@ -1,4 +1,4 @@
-"""What a row is recognised by: digests of its question and its answer, and the text that near-duplicates share."""
+"""The keys of a row: digests of its question and answer, and the text that is compared for near-duplicates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOKEN = re.compile(r"[+\-−]?\d+(?:[.,]\d+)*|\w+|[<>=≤≥]")
 
 
 def normalise(text: str) -> str:
-    """Text without links, case and runs of blanks; the text itself where nothing else is left."""
+    """Text without links, case and repeated white space; the text itself if nothing would be left."""
     folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
     if "://" in folded or "www." in folded:
         folded = URL.sub(" ", folded)
@@ -22,9 +22,9 @@ def normalise(text: str) -> str:
 
 
 def compared_text(example: Example, context: str = "") -> str:
-    """What near-duplicates are found by: what a classification asks, else all that is said, without instructions.
+    """The text compared for near-duplicates: the question of a classification, else all turns, without instructions.
 
-    A `context` that several questions share does not count: they are no repeats of each other.
+    A `context` that several questions share does not count: questions about it are not duplicates of each other.
     """
     turns = example.prompt if example.task == "classification" else example.messages
     text = "\n".join(turn.content for turn in turns if turn.role != "system")
@@ -32,8 +32,8 @@ def compared_text(example: Example, context: str = "") -> str:
 
 
 def guarded_text(example: Example, context: str = "") -> str:
-    """Where a changed figure makes another row of a near-duplicate: the question of questions and answers, however long
-    the answer is; else all that is compared.
+    """The text in which a changed figure means a different row: the question, for questions and answers of any length,
+    else the compared text.
     """
     if example.task != "qa":
         return compared_text(example, context)
@@ -42,16 +42,16 @@ def guarded_text(example: Example, context: str = "") -> str:
 
 
 def context_group(context: str) -> str:
-    """The group of all questions about one text, so that they share a split."""
+    """The group of all questions about one text, which share a split."""
     return f"context-{hashlib.sha256(normalise(context).encode()).hexdigest()[:16]}"
 
 
 def question_digest(example: Example) -> bytes:
-    """What a row asks, as SHA-256: two rows with equal digests must not lie in different splits.
+    """SHA-256 of the question of a row: two rows with equal digests must not be in different splits.
 
-    For classification punctuation is ignored too, since posts are copied with and without it. For chat and text the
-    digest is that of the whole row: many conversations may rightly begin alike. An instruction in the system turn does
-    not count, so that wording it anew moves no row.
+    For classification, punctuation is ignored too, because posts are copied with and without it. For chat and text, the
+    digest covers the whole row: many conversations may legitimately begin alike. The system message does not count, so
+    rewording an instruction does not move rows.
     """
     asked = example.prompt if example.task in {"classification", "qa"} else example.messages
     text = normalise("\n".join(message.content for message in asked if message.role != "system"))
@@ -61,7 +61,7 @@ def question_digest(example: Example) -> bytes:
 
 
 def answer_digest(example: Example, question: bytes) -> bytes:
-    """Eight bytes of SHA-256 over the answer; where the question's digest covers it, the first of those."""
+    """Eight bytes of SHA-256 of the answer; if the digest of the question covers it, the first eight bytes of that."""
     if example.task not in {"classification", "qa"}:
         return question[:8]
     return hashlib.sha256(normalise(example.answer).encode()).digest()[:8]

@@ -1,4 +1,4 @@
-"""Near-duplicates among millions of rows from their MinHash signatures, without comparing all pairs."""
+"""Finds near-duplicates among millions of rows by their MinHash signatures, without comparing all pairs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from finetune.prepare.dedup.signature import multipliers
 RowNumbers = npt.NDArray[np.int64]
 Columns = npt.NDArray[np.unsignedinteger]
 
-# Kept rows that a bucket remembers, in order of rank. Only buckets of a template's own words, which thousands of
-# different rows share, hold more; a repeat of one of those rows also shares buckets of its own words with it. So a row
-# meets at most (bands × PIVOTS) others, and the time grows with the rows, however alike they are.
+# Kept rows remembered per bucket, in order of rank. Only buckets for the words of a template, which thousands of
+# different rows share, would hold more; a near-duplicate of one of those rows also shares other buckets with it. So a
+# row is compared with at most (bands × PIVOTS) others, and time is linear in the number of rows in every case.
 PIVOTS = 8
-_NARROWEST = 4  # columns per band: with fewer, rows that are nothing alike share bands
-_SLICE = 1 << 12  # rows at once: 4 MiB where a column takes 8 bytes
+_NARROWEST = 4  # columns per band: with fewer, dissimilar rows share bands
+_SLICE = 1 << 12  # rows at a time: 4 MiB if a column takes 8 bytes
 
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicates:
-    """For every row the kept row that it repeats, or -1 where it is kept itself, and how alike they are.
+    """For every row, the kept row that it repeats, or -1 if the row itself is kept, and their similarity.
 
-    keeper: (rows,) int64. similarity: (rows,) float32, the estimated Jaccard index, 0 where the row is kept.
+    keeper: (rows,) int64. similarity: (rows,) float32, the estimated Jaccard index, 0 for kept rows.
     """
 
     keeper: RowNumbers
@@ -36,26 +36,26 @@ class NearDuplicates:
 def near_duplicates(
     signatures: Columns, guards: npt.NDArray[np.uint64], rank: npt.NDArray[np.number], threshold: float
 ) -> NearDuplicates:
-    """Go through the rows from the lowest `rank` up, rows of equal rank in their order, and drop what is like a kept row.
+    """Go through the rows by ascending `rank`, with ties in the given order, and drop each row similar to a kept row.
 
-    Two rows are alike where at least `threshold` of their signatures' columns agree and their guards are equal. A
-    dropped row names the first kept row that it is like. The result is that of comparing all pairs, short of PIVOTS.
+    Two rows are similar if at least `threshold` of the columns of their signatures agree and their guards are equal. A
+    dropped row refers to the first similar kept row. The result is that of comparing all pairs, up to PIVOTS.
 
     Args:
-        signatures: (rows, columns) from `sign`; of a memory map, slices and single rows are read.
-        guards: (rows,) from `guard`; rows that must never be compared may be given different values.
+        signatures: (rows, columns) from `sign`; from a memory map, only slices and single rows are read.
+        guards: (rows,) from `guard`; rows that must never be compared can be given different values.
         rank: (rows,) lower is better.
-        threshold: 0.76 and above finds every pair; see `_bands` for what lower ones miss.
+        threshold: values from 0.76 find every pair; see `_bands` for what lower values miss.
     """
-    signatures = np.asarray(signatures)  # a memory map's own indexing is slow
+    signatures = np.asarray(signatures)  # indexing a memory map is slow
     rows, columns = signatures.shape
     agreeing = math.ceil(threshold * columns - 1e-9)
-    order = np.argsort(rank, kind="stable")  # from here on a row is known by its position in this order
+    order = np.argsort(rank, kind="stable")  # from here on, rows are identified by their position in it
     buckets, leader = _buckets(signatures, guards, order, _bands(columns, agreeing))
-    leads = leader == np.arange(rows)  # nothing before these shares a bucket with them: they are kept
+    leads = leader == np.arange(rows)  # no earlier row shares a bucket with these: they are kept
     keeper = np.full(rows, -1, np.int64)
 
-    # Most repeats share their buckets with nothing but the row they repeat: all these at once.
+    # Most repeats share buckets only with the row that they repeat: handle all of these at once.
     led = np.flatnonzero(~leads & leads[leader])
     led = led[_agreement(signatures, guards, order[led], order[leader[led]]) >= agreeing]
     keeper[order[led]] = order[leader[led]]
@@ -77,7 +77,7 @@ def near_duplicates(
 
 
 def clusters(keeper: RowNumbers) -> Iterator[tuple[int, list[int]]]:
-    """Each kept row that others repeat, with these, in their order."""
+    """Each kept row that has repeats, with its repeats, in order."""
     dropped = np.flatnonzero(keeper >= 0)
     if not len(dropped):
         return
@@ -88,7 +88,7 @@ def clusters(keeper: RowNumbers) -> Iterator[tuple[int, list[int]]]:
 
 
 def _agreement(signatures: Columns, guards: npt.NDArray[np.uint64], left: RowNumbers, right: RowNumbers) -> RowNumbers:
-    """How many columns of each pair of rows agree, 0 where their guards differ."""
+    """The number of columns that agree for each pair of rows, 0 if their guards differ."""
     agree = np.empty(len(left), np.int64)
     for begin in range(0, len(left), _SLICE):
         part = slice(begin, begin + _SLICE)
@@ -98,7 +98,7 @@ def _agreement(signatures: Columns, guards: npt.NDArray[np.uint64], left: RowNum
 
 
 def _bands(columns: int, agreeing: int) -> list[int]:
-    """Where groups of columns start such that two rows that are alike agree in all columns of at least one.
+    """The start of each band of columns, chosen so that similar rows agree in all columns of at least one band.
 
     With one band more than the columns that may differ, one is whole: 26 bands of 5 (two of 4) for 103 of 128. A pair
     that is not alike shares a band with 1-(1-J^5)^26: 0.06 at J = 0.3, 0.56 at 0.5, 0.99 at 0.7. Below a threshold of

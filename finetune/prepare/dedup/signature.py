@@ -1,9 +1,8 @@
-"""MinHash signatures of texts over word 5-grams: equal for equal texts in every process, on every machine, in every run.
+"""MinHash signatures of texts over word 5-grams: equal for equal texts in every process, machine and run.
 
-What costs time is one Python object per word, so words are hashed in numpy over the bytes of many texts at once, as
-are their n-grams and minima. Texts of 100 words take 10 µs each on one core; finding the words with a regular
-expression alone takes 26, datasketch 235, rensa 4 once it is given the n-grams, which take 65 to make
-(benchmarks/parts/minhash_libraries.py).
+A Python object per word is what takes time, so words are hashed in numpy over the bytes of many texts at once, and so
+are n-grams and minima. A text of 100 words takes 10 µs on one core; finding the words with a regular expression alone
+takes 26, datasketch 235, and rensa 4 once it has the n-grams, which take 65 (benchmarks/parts/minhash_libraries.py).
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ def _batches(texts: Sequence[str]) -> Iterator[list[bytes]]:
 
 
 def _fold(text: str) -> bytes:
-    """The words of `text` in lower case with blanks between them: at least one word."""
+    """The words of `text` in lower case, separated by blanks: at least one word."""
     words = URL.sub(" ", text) if "://" in text or "www." in text else text
     if not text.isascii():
         words = _FOREIGN_BLANK.sub(" ", words.casefold())
@@ -86,7 +85,7 @@ def _fold(text: str) -> bytes:
 
 
 def _shingles(batch: Sequence[bytes]) -> tuple[npt.NDArray[np.uint32], Starts]:
-    """Hashes of the texts' n-grams, one text after the other, and where each text's begin."""
+    """Hashes of the n-grams of all texts, concatenated, and the start of each text."""
     sizes = np.fromiter(map(len, batch), np.int64, len(batch)) + 1
     words, positions = _words(b" ".join(batch) + b" ")
     first = np.searchsorted(positions, np.cumsum(sizes) - sizes)
@@ -147,7 +146,7 @@ def _minima(shingles: npt.NDArray[np.uint32], starts: Starts) -> Signatures:
 
 
 def _mix(values: U64) -> U64:
-    """SplitMix64's finaliser: every bit of the result hangs on every bit of the value. Steele et al. 2014."""
+    """SplitMix64's finaliser: every bit of the result depends on every bit of the value. Steele et al. 2014."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

@@ -1,1 +1,1 @@
-"""Files that are no tables of rows: one module per format, imported when a file of it is met."""
+"""Reads documents: one module per format, imported when a file of that format is read."""

@@ -1,6 +1,6 @@
-"""Chunks of a document: cut where its structure says so, each under the headings that it stands under.
+"""Splits a document into chunks along its structure, each under the headings above it.
 
-A chunk holds whole sections where they fit, else whole paragraphs, list items and table rows, else sentences, else
+A chunk contains whole sections if they fit, else whole paragraphs, list items and table rows, else sentences, else
 words. Every piece of text is in exactly one chunk; only headings are repeated.
 """
 
@@ -13,14 +13,14 @@ from itertools import pairwise
 
 from finetune.records import Document, Section
 
-# Characters a token: SmolLM2's tokenizer has 4.8 on average over the first 3,000 answers of MedQuAD, 4.1 for the
-# densest twentieth of them, so that counting with 4 hardly ever says too little.
+# Characters per token: SmolLM2's tokenizer has 4.8 on average over the first 3,000 answers of MedQuAD, and 4.1 for the
+# densest twentieth of them, so counting with 4 hardly ever underestimates.
 CHARACTERS_A_TOKEN = 4
-# Tokens for each byte that a letter takes beyond the first: 0.8 to 1.1 for Cyrillic and Arabic, 2 for Chinese letters,
-# which take two more bytes (a sentence each).
+# Tokens for each byte of a letter beyond the first: 0.8 to 1.1 for Cyrillic and Arabic, 2 for Chinese letters, which
+# take two more bytes (measured on a sentence each).
 TOKENS_A_BYTE = 0.8
 
-HEADING_SHARE = 0.5  # of the budget: more of the headings are left out, the outermost first
+HEADING_SHARE = 0.5  # of the budget: headings beyond it are left out, the outermost first
 MARK = "\n\n"
 
 FENCE = re.compile(r"\s*(```+|~~~+)")
@@ -33,7 +33,7 @@ Trail = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A piece of text, its number of tokens, the headings it stands under, and what parts it from the one before."""
+    """A piece of text, its number of tokens, the headings above it, and its separator from the piece before."""
 
     path: Trail
     text: str
@@ -42,7 +42,7 @@ class Unit:
 
 
 def approximate_tokens(text: str) -> int:
-    """About how many tokens a text has for a model of English, rather too many than too few."""
+    """An estimate of the number of tokens for an English model, rather too high than too low."""
     if text.isascii():
         return -(-len(text) // CHARACTERS_A_TOKEN)
     beyond = len(text.encode("utf-8", "surrogatepass")) - len(text)
@@ -53,9 +53,9 @@ def chunk(document: Document, budget: int, count: Count) -> Iterator[str]:
     """Yield the document in chunks of Markdown, in order.
 
     Args:
-        document: sections without text are only seen as headings above others.
-        budget: the most tokens of a chunk, at least 1; a single letter that has more is a chunk all the same.
-        count: the number of tokens of a text. It is asked about each paragraph a few times, in whole or in parts.
+        document: its sections without text appear only as headings above others.
+        budget: the maximum number of tokens per chunk, at least 1; a single letter with more is a chunk nevertheless.
+        count: returns the number of tokens of a text. It is called a few times per paragraph, for all of it or parts.
     """
     held: list[Unit] = []
     size = _Sizes(budget, count)
@@ -77,7 +77,7 @@ def chunk(document: Document, budget: int, count: Count) -> Iterator[str]:
 
 
 def with_paths(document: Document) -> Iterator[tuple[Trail, Section]]:
-    """The sections that have text, each with its headings from the title down."""
+    """The sections with text, each with its headings from the title down."""
     root: Trail = (document.title,) if document.title else ()
     stack: list[tuple[int, str]] = []
     for section in document.sections:
@@ -107,13 +107,13 @@ def blocks_of(text: str) -> list[str]:
 
 
 class _Sizes:
-    """Token counts of units and headings; those of headings are kept, since each chunk repeats them."""
+    """Token counts of units and headings; those of headings are cached, because each chunk repeats them."""
 
     def __init__(self, budget: int, count: Count) -> None:
         self.budget, self.count = budget, count
         self.mark = count(MARK)
         self._headings: dict[Trail, int] = {}
-        self._held: tuple[list[Unit], int, int] = ([], 0, 0)  # the list last asked about, its length, its tokens
+        self._held: tuple[list[Unit], int, int] = ([], 0, 0)  # the last list, its length, its tokens
 
     def headings(self, path: Trail) -> int:
         """The tokens of the headings above a chunk."""
@@ -127,7 +127,7 @@ class _Sizes:
         return 0 if last == path else self.count(_headings(last, path)) + self.mark
 
     def of(self, held: list[Unit]) -> int:
-        """The tokens of a chunk, by its parts."""
+        """The tokens of a chunk, summed over its parts."""
         known, length, total = self._held
         if known is not held or length > len(held):
             length, total = 0, self.headings(held[0].path)
@@ -139,7 +139,7 @@ class _Sizes:
 
 
 def shown_path(path: Trail, size: _Sizes) -> Trail:
-    """The headings that leave room for text; the innermost tell the most."""
+    """The headings that leave room for text; the innermost ones are the most informative."""
     while path and size.count(_headings((), path)) > HEADING_SHARE * size.budget:
         path = path[1:]
     return path
@@ -150,25 +150,25 @@ def _headings(last: Trail, path: Trail) -> str:
     same = 0
     while same < min(len(last), len(path)) and last[same] == path[same]:
         same += 1
-    same = min(same, len(path) - 1)  # a second section of the same name has its heading again
+    same = min(same, len(path) - 1)  # a second section of the same name repeats its heading
     return "\n".join(f"{'#' * min(depth + 1, 6)} {path[depth]}" for depth in range(max(same, 0), len(path)))
 
 
 def _belong(held: Sequence[Unit], path: Trail) -> bool:
-    """Whether a section may stand in a chunk: it is a sibling of one in it, or lies below its first."""
+    """Whether a section fits the structure of a chunk: it is a sibling of one in it, or below its first section."""
     first, last = held[0].path, held[-1].path
     return path[:-1] in (first[:-1], last[:-1]) or path[: len(first)] == first
 
 
 def _leads(last: Unit, unit: Unit, size: _Sizes) -> bool:
-    """Whether a piece belongs to the one after it: "Symptoms are" before a list, a table's head before its rows."""
+    """Whether a piece belongs to the next one: "Symptoms are" before a list, the head of a table before its rows."""
     lead = last.text.endswith(("| --- |", ":")) or (last.text[-1].isalpha() and LINE_START.match(unit.text) is not None)
     tokens = size.headings(last.path) + last.tokens + unit.tokens + 2 * size.mark
     return lead and last.path == unit.path and tokens <= size.budget
 
 
 def _settle(held: list[Unit], size: _Sizes) -> Iterator[str]:
-    """The text of a chunk; cut in two where its tokens are more than those of its parts were."""
+    """The text of a chunk, split in two if it has more tokens than its parts."""
     text = _render(held, size)
     tokens = size.count(text)
     if tokens <= size.budget or (len(held) == 1 and len(held[0].text) == 1):
@@ -207,7 +207,7 @@ def _units(path: Trail, block: str, size: _Sizes) -> Iterator[Unit]:
 
 
 def _cut(text: str, room: int, count: Count) -> list[str]:
-    """A text in parts of at most `room` tokens: lines of lists and tables, sentences, words, or letters."""
+    """Split a text into parts of at most `room` tokens: lines of lists and tables, sentences, words, or letters."""
     for pieces, mark in _ways(text):
         if len(pieces) > 1:
             return _pack(pieces, mark, room, count)
@@ -227,13 +227,13 @@ def _ways(text: str) -> Iterator[tuple[list[str], str]]:
 
 
 def _sentences(text: str) -> list[str]:
-    """Sentences with the blanks after them, which some scripts do without."""
+    """Sentences with their trailing white space, which some scripts do not use."""
     ends = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
     return [text[start:end] for start, end in pairwise(ends)]
 
 
 def _items(lines: Sequence[str]) -> list[str]:
-    """Lines as they belong together: an item of a list with those that go on with it."""
+    """Lines that belong together: an item of a list with its continuation lines."""
     items: list[str] = []
     for line in lines:
         if items and not LINE_START.match(line) and LINE_START.match(items[-1]):
@@ -244,7 +244,7 @@ def _items(lines: Sequence[str]) -> list[str]:
 
 
 def _pack(pieces: Sequence[str], mark: str, room: int, count: Count) -> list[str]:
-    """Pieces put together again up to `room` tokens; those that are too large alone are cut further."""
+    """Join pieces up to `room` tokens; pieces that are too large are split further."""
     between = count(mark) if mark else 0
     groups: list[list[str]] = []
     used = 0

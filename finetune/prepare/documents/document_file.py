@@ -1,4 +1,4 @@
-"""An extracted document as a file of the work folder, where it waits for its turn."""
+"""Saves an extracted document in the work folder, and loads it again."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def save_document(document: Document, path: Path) -> None:
 
 
 def load_document(path: Path) -> Document:
-    """A document that `save_document` kept."""
+    """Load a document written by `save_document`."""
     kept = json.loads(path.read_text("utf-8"))
     return Document(kept["title"], tuple(Section(*section) for section in kept["sections"]))

@@ -40,13 +40,13 @@ BACK_LINK = re.compile(r'<a href="#(?:foot|end)note-ref-[^"]*">[^<]*</a>')
 
 
 def read(data: bytes, shown: str) -> Document:
-    """A document's text; its title is the paragraph in the style Title, else its one first heading of level 1.
+    """The text of a document; its title is the paragraph with the style Title, else its only heading of level 1.
 
     Raises:
-        Unusable: it is damaged, has a password, or has no text.
+        Unusable: it is damaged, is protected by a password, or has no text.
     """
     if data.startswith(OLE2):
-        raise Unusable("encrypted_docx", "it has a password, or is a .doc file. Save it as .docx without a password")
+        raise Unusable("encrypted_docx", "it has a password or is a .doc file. Save it as .docx without a password")
     with zip_package.open_package(data, "docx") as parts:
         if not any(name.startswith("word/") for name in parts.names):
             raise zip_package.damage_error("docx")
@@ -60,10 +60,10 @@ def read(data: bytes, shown: str) -> Document:
             include_embedded_style_map=False,
             external_file_access=False,
         ).value
-    except Exception:  # mammoth takes what XML says for granted and raises whatever comes
+    except Exception:  # mammoth does not validate its XML and raises all kinds of errors
         raise zip_package.damage_error("docx") from None
     if not page.strip():
-        raise Unusable("no_text", "the document has no text. Leave it out with --on-error skip")
+        raise Unusable("no_text", "the document has no text. Skip it with --on-error skip")
     page = BACK_LINK.sub("", page)
     if TITLE not in page:
         page = LOWERED.sub(lambda match: f"<{match[1]}h{int(match[2]) - 1}>", page)
@@ -71,10 +71,10 @@ def read(data: bytes, shown: str) -> Document:
 
 
 def _needed_parts(parts: zip_package.ZipPackage) -> io.BytesIO:
-    """The document without pictures, and with no more of its styles than their names and numbering.
+    """The document without pictures, and with only the names and numbering of its styles.
 
-    mammoth builds a tree of all of them with the standard library; of Word's usual styles that takes ten times as long
-    as a leaflet's text.
+    mammoth builds a tree of all styles with the standard library; for Word's usual styles, this takes ten times as long
+    as for the text of a leaflet.
     """
     package = io.BytesIO()
     with zipfile.ZipFile(package, "w") as archive:

@@ -27,10 +27,10 @@ MAX_CHAPTERS = 5000
 
 
 def read(data: bytes, shown: str) -> Document:
-    """A book's chapters.
+    """The chapters of a book.
 
     Raises:
-        Unusable: it is damaged, is protected, or has no text.
+        Unusable: it is damaged or protected, or has no text.
     """
     with zip_package.open_package(data, "epub") as parts:
         _check_protection(parts)
@@ -53,7 +53,7 @@ def _check_protection(parts: zip_package.ZipPackage) -> None:
         return
     methods = [element.get("Algorithm", "") for element in _xml(data).iter() if tag_of(element) == "encryptionmethod"]
     if any(method not in FONTS for method in methods):
-        raise Unusable("encrypted_epub", "the book is protected against copying. Use one without protection")
+        raise Unusable("encrypted_epub", "the book is copy-protected. Use one without protection")
 
 
 def _package_document(parts: zip_package.ZipPackage) -> tuple[str, Element]:

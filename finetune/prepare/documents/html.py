@@ -65,7 +65,7 @@ def read(data: bytes, shown: str) -> Document:
 
 
 def decode_markup(data: bytes, shown: str) -> str:
-    """The text of a page or XML file, in the encoding that it declares, where it keeps to it."""
+    """The text of a page or XML file, in its declared encoding if that is correct."""
     if len(data) > MAX_HTML:
         raise Unusable("too_large", f"the page has more than {MAX_HTML // 2**20} MiB of markup. Split it")
     declared = DECLARED.search(data[:4096])
@@ -76,26 +76,26 @@ def decode_markup(data: bytes, shown: str) -> str:
         try:
             return data.decode(name)
         except (LookupError, UnicodeDecodeError):
-            pass  # unknown, or not what it says
+            pass  # unknown or wrong
     return decode(data, shown)
 
 
 def parse(text: str) -> Element:
-    """The tree of a page or fragment; tags left open are closed as browsers do.
+    """The tree of a page or fragment; open tags are closed as in browsers.
 
     Raises:
-        Unusable: there is no element in it.
+        Unusable: it contains no element.
     """
     text = DECLARATION.sub("", text).replace("\0", "")
     parser = lxml_html.HTMLParser(no_network=True, remove_comments=True, remove_pis=True)
     try:
         return lxml_html.document_fromstring(text, parser=parser)
     except (etree.ParserError, etree.XMLSyntaxError, ValueError):
-        raise Unusable("no_text", "the page has no text. Leave it out with --on-error skip") from None
+        raise Unusable("no_text", "the page has no text. Skip it with --on-error skip") from None
 
 
 def page_title(root: Element) -> str | None:
-    """What <title> says, without the name of the site after it."""
+    """The content of <title>, without the name of the site at its end."""
     element = next((element for element in root.iter() if tag_of(element) == "title"), None)
     if element is None:
         return None
@@ -104,7 +104,7 @@ def page_title(root: Element) -> str | None:
 
 
 def prune(root: Element) -> None:
-    """Remove what no reader of the page sees as its text: menus, banners, scripts, hidden parts."""
+    """Remove everything that readers do not see as text of the page: menus, banners, scripts, hidden parts."""
     for element in list(root.iter()):
         if element is not root and element.getparent() is not None and _is_boilerplate(element):
             _drop(element)
@@ -138,8 +138,8 @@ def _drop(element: Element) -> None:
 
 
 def _main_part(root: Element, outline: Outline) -> Outline:
-    """The outline without the blocks that are boilerplate; all of it where nothing else was found."""
-    import trafilatura  # a fifth of a second that Word documents, books and Markdown need not wait for
+    """The outline without boilerplate blocks, or all of it if nothing else remains."""
+    import trafilatura  # takes a fifth of a second, which other formats need not wait for
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it reports pages without text; so do we
     found = trafilatura.extract(
@@ -157,7 +157,7 @@ def _main_part(root: Element, outline: Outline) -> Outline:
 
 
 def _share(block: str, main: str, lines: frozenset[str]) -> float:
-    """How much of a block, by the letters of its lines, is in the main part."""
+    """The share of a block that is in the main part, measured by the letters of its lines."""
     found = total = 0
     for line in map(_letters, block.split("\n")):
         total += len(line)

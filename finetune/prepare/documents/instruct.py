@@ -1,4 +1,4 @@
-"""Questions and answers out of a document, by rules on its headings: no model is asked, nothing leaves the machine.
+"""Derives questions and answers from a document by rules on its headings: without a model, and on this machine.
 
 a heading that is a question           the heading                              the section
 a definition list                      What is TERM?                            the definition
@@ -111,10 +111,10 @@ NAMED_TITLES = re.compile(r"^(?:facts about|about|what is|what are|all about|gui
 
 
 def instruct(document: Document) -> Iterator[tuple[str, str]]:
-    """Yield questions and their answers, in the order of the document, none twice.
+    """Yield questions and their answers, in the order of the document and without repetition.
 
-    Headings that are no question need the document's title (or the headings above) to say what they are about;
-    without one they give nothing.
+    A heading that is not a question needs the title of the document (or the headings above) to say what it is about;
+    without these it gives no question.
     """
     seen: set[tuple[str, str]] = set()
     for path, section in with_paths(document):
@@ -143,7 +143,7 @@ def _pairs(document: Document, path: tuple[str, ...], heading: str | None, text:
 
 
 def _question(document: Document, path: tuple[str, ...], heading: str | None) -> str | None:
-    """What a section answers; None where that cannot be told from its headings."""
+    """The question that a section answers; None if its headings do not tell."""
     if heading is None:
         return f"What is {_subject(document.title)}?" if document.title and not document.title.endswith("?") else None
     bare = _bare(heading)
@@ -165,12 +165,12 @@ def _known(heading: str) -> str | None:
 
 
 def _bare(heading: str) -> str:
-    """A heading without its number and the sign of the one who asks."""
+    """A heading without its number and a prefix such as "Q:"."""
     return SPEAKER.sub("", NUMBER.sub("", heading)).strip()
 
 
 def _subject(text: str | None) -> str:
-    """What a title or heading is about, as it stands in a question."""
+    """The subject of a title or heading, in the form used in a question."""
     return NAMED_TITLES.sub("", _bare(text or "").rstrip(".:?!"))
 
 
@@ -205,7 +205,7 @@ def _rows(block: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_answer(text: str) -> bool:
-    """Whether a section says something: long enough, and not mostly links, addresses or references."""
+    """Whether a section is an answer: long enough, and not mostly links, addresses or references."""
     if len(text) < MIN_ANSWER or text.rstrip().endswith(("?", ":")):
         return False
     lines = [line for line in text.split("\n") if line.strip()]

@@ -1,4 +1,4 @@
-"""Markdown: front matter, comments and links removed, headings told from text, code left alone.
+"""Reads Markdown: removes front matter, comments and links, separates headings from text, and leaves code unchanged.
 
 Blocks are found by markdown-it-py (MIT), which follows CommonMark; regular expressions alone take a comment in a shell
 script for a heading. Only its block parser runs: text stays as written, and inline parsing has quadratic cases.
@@ -37,7 +37,7 @@ CLOSING = re.compile(r"\s+#+\s*$")
 
 
 def read(data: bytes, shown: str) -> Document:
-    """A text's headings and blocks.
+    """The headings and blocks of a text.
 
     Raises:
         Unusable: it has no text.
@@ -48,7 +48,7 @@ def read(data: bytes, shown: str) -> Document:
     text = decode(data, shown).replace("\r\n", "\n").replace("\r", "\n")
     title, text = _front_matter(text)
     if not text.strip():
-        raise Unusable("no_text", "the file is empty or blank. Leave it out with --on-error skip")
+        raise Unusable("no_text", "the file is empty or blank. Skip it with --on-error skip")
     parser = MarkdownIt("commonmark").enable("table")
     parser.core.ruler.enableOnly(["normalize", "block"])
     lines = text.split("\n")
@@ -68,7 +68,7 @@ def _front_matter(text: str) -> tuple[str | None, str]:
 
 
 def _top_blocks(tokens: Sequence[Token]) -> Iterator[tuple[Token, Token | None]]:
-    """Tokens that open a block at the top, each with the one after it."""
+    """Tokens that open a top-level block, each with the token after it."""
     for position, token in enumerate(tokens):
         if token.level == 0 and token.map and token.nesting >= 0:
             yield token, tokens[position + 1] if position + 1 < len(tokens) else None

@@ -1,4 +1,4 @@
-"""From a tree of HTML elements to headings and blocks of Markdown."""
+"""Turns a tree of HTML elements into headings and blocks of Markdown."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ MAX_COLUMNS = 200  # of a table: more is a drawing made of cells
 
 
 def outline_of(root: Element) -> Outline:
-    """The headings and blocks below an element, in order; trees of HTML and XHTML alike."""
+    """The headings and blocks below an element, in order, for HTML and XHTML."""
     outline = Outline()
     _walk(root, outline)
     return outline
 
 
 def block_of(element: Element) -> Outline:
-    """The blocks that one element stands for, a table for example."""
+    """The blocks of a single element, such as a table."""
     outline = Outline()
     _block(element, tag_of(element), outline)
     return outline
 
 
 def tag_of(element: Element) -> str:
-    """An element's name in small letters without its namespace; "" for comments and instructions."""
+    """The name of an element in lower case, without its namespace; "" for comments and processing instructions."""
     tag = element.tag
     return tag.rpartition("}")[2].lower() if isinstance(tag, str) else ""
 
 
 def all_text(element: Element) -> str:
-    """The text below an element as it stands in the file."""
+    """The text below an element, unchanged."""
     return "".join(str(piece) for piece in element.itertext())
 
 
 def inline_text(element: Element) -> str:
-    """The text below an element: blanks as the browser shows them, <br> as a line break."""
+    """The text below an element, with white space as in a browser and <br> as a line break."""
     lines = "".join(_strings(element)).split("\v")
     return "\n".join(line for line in map(one_line, lines) if line)
 
 
 def _strings(element: Element) -> Iterator[str]:
-    """Pieces of text; "\\v" stands for a line break that is meant."""
+    """Pieces of text; "\\v" marks an intended line break."""
     yield (element.text or "").replace("\v", " ")
     for child in element:
         yield from _inline(child)
@@ -75,7 +75,7 @@ def _inline(child: Element) -> Iterator[str]:
 
 
 def _heading(element: Element, level: int, outline: Outline) -> None:
-    """A heading; one that was left open ends at the first block inside it."""
+    """Add a heading; an unclosed one ends at the first block inside it."""
     before = [element.text or ""]
     for position, child in enumerate(element):
         if tag_of(child) in BLOCKS and "".join(before).strip():
@@ -87,7 +87,7 @@ def _heading(element: Element, level: int, outline: Outline) -> None:
 
 
 def _walk(element: Element, outline: Outline) -> None:
-    """Hand over an element's contents: runs of text between blocks are paragraphs."""
+    """Add the contents of an element: runs of text between blocks become paragraphs."""
     _walk_children(element, [element.text or ""], outline)
 
 
@@ -157,7 +157,7 @@ def _items(element: Element, indent: str) -> Iterator[str]:
 
 
 def _own_strings(item: Element) -> Iterator[str]:
-    """The text of a list item without that of the lists inside it."""
+    """The text of a list item without that of nested lists."""
     yield item.text or ""
     for child in item:
         tag = tag_of(child)
@@ -177,7 +177,7 @@ def _inner_lists(item: Element) -> Iterator[Element]:
 
 
 def _definitions(element: Element, outline: Outline) -> None:
-    """A definition list: questions become headings, terms are written as in Markdown Extra."""
+    """Add a definition list: questions become headings, terms are written as in Markdown Extra."""
     level = min(outline.level + 1, 6)
     term = ""
     for part in _terms_and_meanings(element):

@@ -1,4 +1,4 @@
-"""Sections as a reader meets them: headings and blocks of Markdown go in, a Document comes out."""
+"""Builds a Document from headings and blocks of Markdown in reading order."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Outline:
 
     @property
     def level(self) -> int:
-        """The level of the section that blocks go to now; 0 before the first heading."""
+        """The level of the current section; 0 before the first heading."""
         return self._sections[-1][1]
 
     def heading(self, text: str, level: int) -> None:
-        """Begin a section; a heading without text begins none, one as long as a paragraph is one."""
+        """Begin a section; a heading without text is ignored, and one as long as a paragraph becomes a paragraph."""
         text = one_line(text)
         if len(text) > MAX_HEADING:
             self.block(text)
@@ -31,13 +31,13 @@ class Outline:
             self._sections.append((text, min(max(level, 1), MAX_LEVEL), []))
 
     def block(self, text: str) -> None:
-        """Add a paragraph, list, table or code block to the section."""
+        """Add a paragraph, list, table or code block to the current section."""
         text = text.strip("\n")
         if text.strip():
             self._sections[-1][2].append(text)
 
     def extend(self, other: Outline) -> None:
-        """Add what another outline holds."""
+        """Add the contents of another outline."""
         for heading, level, blocks in other._sections:
             if heading is not None:
                 self.heading(heading, level)
@@ -45,7 +45,7 @@ class Outline:
                 self.block(block)
 
     def only(self, wanted: Callable[[str], bool]) -> Outline:
-        """The outline with the blocks that are wanted, and the headings above them."""
+        """The outline with only the `wanted` blocks and the headings above them."""
         kept: list[tuple[str | None, int, list[str]]] = []
         above = 0  # headings of a smaller level than this lead to something kept
         for heading, level, blocks in reversed(self._sections):
@@ -58,14 +58,14 @@ class Outline:
         return outline
 
     def document(self, title: str | None = None) -> Document:
-        """The document; its title is its one first heading of level 1, else `title`.
+        """The document; its title is its only heading of level 1, else `title`.
 
         Raises:
             Unusable: there is no text.
         """
         sections = [Section(heading, level, "\n\n".join(blocks)) for heading, level, blocks in self._sections]
         if not any(section.text for section in sections):
-            raise Unusable("no_text", "the document has no text. Leave it out with --on-error skip")
+            raise Unusable("no_text", "the document has no text. Skip it with --on-error skip")
         title = one_line(title or "")[:MAX_HEADING] or None
         tops = [position for position, section in enumerate(sections) if section.level == 1]
         if tops == [1]:
@@ -75,12 +75,12 @@ class Outline:
 
 
 def one_line(text: str) -> str:
-    """The text with every run of blanks and line breaks as one blank."""
+    """The text with every run of white space replaced with one blank."""
     return " ".join(text.split())
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its head, short rows are filled up."""
+    """A Markdown table; the first row is its header, short rows are padded."""
     width = max(len(row) for row in rows)
     lines = [_table_row([*row, *[""] * (width - len(row))]) for row in rows]
     return "\n".join([lines[0], _table_row(["---"] * width), *lines[1:]])

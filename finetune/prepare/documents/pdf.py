@@ -1,4 +1,4 @@
-"""PDF: text in reading order, without running heads, feet and page numbers; ruled tables as tables.
+"""Reads PDFs: text in reading order, without running heads, feet and page numbers; ruled tables as tables.
 
 Read with pypdfium2 (Apache-2.0 or BSD-3-Clause; PDFium itself is BSD-3-Clause), which gives the place, size and font of
 each line and the rules drawn. benchmarks/parts/document_readers.py: pypdfium2, pypdf (BSD) and pdfplumber (MIT) miss no text
@@ -34,25 +34,27 @@ MIN_LETTERS = 0.5  # of what is neither blank nor digit: fonts without a code ta
 
 
 def read(data: bytes, shown: str) -> Document:
-    """The text of a PDF; its title is the largest heading on the first page, else the one in its properties.
+    """The text of a PDF; its title is the largest heading on the first page, else the title in its properties.
 
     Raises:
-        Unusable: `damaged_pdf`, `encrypted_pdf`, `scanned_pdf` (pictures only), `unreadable_pdf` (letters that stand
-            for others), `slow_pdf`, `too_large`, `no_text`.
+        Unusable: `damaged_pdf`, `encrypted_pdf`, `scanned_pdf` (only pictures), `unreadable_pdf` (fonts without a character
+            map), `slow_pdf`, `too_large`, `no_text`.
     """
     try:
         file = pdfium.PdfDocument(data)
     except pdfium.PdfiumError as error:
         if "assword" in str(error) or "ecurity" in str(error):
-            raise Unusable("encrypted_pdf", "it needs a password. Save it without one, or leave it out") from None
-        raise Unusable("damaged_pdf", "it is no PDF file, or a damaged one. Save or copy it again") from None
+            raise Unusable(
+                "encrypted_pdf", "it needs a password. Save it without one, or skip it with --on-error skip"
+            ) from None
+        raise Unusable("damaged_pdf", "it is not a PDF file, or is damaged. Save or copy it again") from None
     try:
         title = file.get_metadata_value("Title")
         pages = _pages(file)
         if not any(pages):
             raise _without_text(file)
     except pdfium.PdfiumError:
-        raise Unusable("damaged_pdf", "a page of it is damaged. Save or copy it again") from None
+        raise Unusable("damaged_pdf", "one of its pages is damaged. Save or copy it again") from None
     finally:
         file.close()
     _check_letters(pages)
@@ -73,7 +75,9 @@ def _pages(file: pdfium.PdfDocument) -> list[list[Piece]]:
         if size > MAX_TEXT:
             raise Unusable("too_large", f"it has more than {MAX_TEXT // 2**20} MiB of text. Split it")
         if time.monotonic() > end:
-            raise Unusable("slow_pdf", f"reading it takes more than {MAX_SECONDS:.0f} s. Split it, or print it anew")
+            raise Unusable(
+                "slow_pdf", f"reading it takes more than {MAX_SECONDS:.0f} s. Split it, or print it to a new PDF"
+            )
     return pages
 
 
@@ -82,8 +86,8 @@ def _without_text(file: pdfium.PdfDocument) -> Unusable:
         True for number in range(len(file)) for _ in file[number].get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE])
     )
     if pictures:
-        return Unusable("scanned_pdf", "its pages are pictures without text. Run character recognition on it first")
-    return Unusable("no_text", "the document has no text. Leave it out with --on-error skip")
+        return Unusable("scanned_pdf", "its pages are pictures without text. Run text recognition (OCR) on it first")
+    return Unusable("no_text", "the document has no text. Skip it with --on-error skip")
 
 
 def _check_letters(pages: Sequence[Sequence[Piece]]) -> None:
@@ -96,12 +100,12 @@ def _check_letters(pages: Sequence[Sequence[Piece]]) -> None:
             )
     if odd > letters:
         raise Unusable(
-            "unreadable_pdf", "its fonts do not tell which letters they show. Run character recognition on it"
+            "unreadable_pdf", "its fonts do not say which letters they show. Run text recognition (OCR) on it"
         )
 
 
 def _outline(pages: list[list[Piece]]) -> Outline:
-    """Running heads go by their place on the page, then each page is put in reading order."""
+    """Remove running heads by their position on the page, then put each page in reading order."""
     edges = [edge_pieces(page) for page in pages]
     keys = running_keys([[piece.text for piece in page] for page in edges])
     several = len(pages) > 1
@@ -119,9 +123,9 @@ def _outline(pages: list[list[Piece]]) -> Outline:
 
 
 def _with_whole_tables(pages: Sequence[Page]) -> list[Page]:
-    """A table that goes on over the page is one table: the repeated head goes."""
+    """Join tables that continue on the next page, and remove their repeated header."""
     whole: list[list[Line]] = []
-    table: tuple[int, int] | None = None  # where the table is that the last page ended with
+    table: tuple[int, int] | None = None  # position of the table at the end of the last page
     for page in pages:
         lines = list(page)
         first = next((position for position, line in enumerate(lines) if line.text), None)

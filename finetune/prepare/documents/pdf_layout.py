@@ -1,4 +1,4 @@
-"""What stands where on a page of a PDF: lines with place and size, ruled tables, columns, headings by size."""
+"""The layout of a PDF page: lines with position and size, ruled tables, columns, and headings by size."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def pieces_of(page: pdfium.PdfPage) -> list[Piece]:
 
 
 def _plain_lines(textpage: pdfium.PdfTextPage) -> list[Piece]:
-    """The lines of a page without their places, as if they stood one below the other."""
+    """The lines of a page without positions, as if each were below the other."""
     lines = [" ".join(line.split()) for line in textpage.get_text_bounded().splitlines()]
     usual = 10.0  # points
     return [
@@ -90,7 +90,7 @@ def _as_piece(found: RuledTable) -> Piece:
 
 
 def _lines(textpage: pdfium.PdfTextPage) -> Iterator[Piece]:
-    """PDFium's runs of text; those that follow each other on a line are joined."""
+    """PDFium's runs of text; consecutive runs on a line are joined."""
     last: Piece | None = None
     for number in range(textpage.count_rects()):
         box = textpage.get_rect(number)
@@ -129,7 +129,7 @@ def _inside(inner: Box, outer: Box) -> bool:
 
 
 def edge_pieces(page: Sequence[Piece]) -> frozenset[Piece]:
-    """The lines where a running head, a foot or a page number may stand: the highest and the lowest ones."""
+    """The lines that may be a running head, a foot or a page number: the topmost and bottommost ones."""
     lines = [piece for piece in page if piece.size]
     heights = sorted({round(piece.base) for piece in lines})
     edges = {*heights[:EDGE], *heights[-EDGE:]}
@@ -138,13 +138,13 @@ def edge_pieces(page: Sequence[Piece]) -> frozenset[Piece]:
 
 @dataclass(frozen=True, slots=True)
 class Headings:
-    """How headings look in a document: levels by letter size in half points, and the level of bold lines (0: none)."""
+    """The headings of a document: levels by letter size in half points, and the level of bold lines (0: none)."""
 
     by_size: Mapping[int, int]
     bold: int
 
     def level(self, piece: Piece) -> int:
-        """The level of a line, 0 if it is no heading."""
+        """The level of a line, 0 if it is not a heading."""
         if not piece.size or len(piece.text.split()) > HEADING_WORDS or piece.text[-1] in ".,;":
             return 0
         return self.by_size.get(_half_points(piece.size), self.bold if piece.bold else 0)
@@ -175,9 +175,9 @@ def _half_points(size: float) -> int:
 
 
 def columns_of(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """The page as runs of lines in reading order: columns from left to right, parted by what goes across them.
+    """The page as runs of lines in reading order: columns from left to right, separated by lines that span them.
 
-    Without columns the file's own order stands, which is that of the program that wrote it.
+    Without columns, the order of the file is kept, which comes from the program that wrote it.
     """
     gutter = _gutter(pieces)
     if gutter is None:
@@ -197,7 +197,7 @@ def columns_of(pieces: Sequence[Piece]) -> list[list[Piece]]:
 
 
 def _gutter(pieces: Sequence[Piece]) -> float | None:
-    """The place between two columns that the fewest lines go across; None if there is none."""
+    """The position between two columns that the fewest lines cross; None if there is none."""
     lines = [piece for piece in pieces if piece.size]
     if len(lines) < 2 * COLUMN_LINES:
         return None
@@ -230,7 +230,7 @@ def _is_filled(column: Sequence[Piece]) -> bool:
 
 
 def lines_of(run: Sequence[Piece], headings: Headings) -> list[Line]:
-    """The lines of a column; an empty one parts paragraphs."""
+    """The lines of a column; empty lines separate paragraphs."""
     pitch = _pitch(run)
     margin = min((piece.box[0] for piece in run if piece.size), default=0.0)
     lines: list[Line] = []
@@ -262,7 +262,7 @@ def _pitch(run: Sequence[Piece]) -> float:
 
 
 def _is_new(before: Piece, piece: Piece, pitch: float, margin: float) -> bool:
-    """Whether a line begins a paragraph: after a gap, with a bullet, set in, or in letters of another size."""
+    """Whether a line begins a paragraph: after a gap, with a bullet, indented, or in another letter size."""
     step = before.base - piece.base
     if step > PARAGRAPH_GAP * pitch or step < 0 or BULLET.match(piece.text):
         return True

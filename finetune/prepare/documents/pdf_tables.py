@@ -1,4 +1,4 @@
-"""Tables of a PDF whose cells are drawn with rules: which cell holds which text."""
+"""Reads the tables of a PDF whose cells are drawn with rules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top in points, f
 
 @dataclass(frozen=True, slots=True)
 class RuledTable:
-    """A table's place and the texts of its cells, row by row."""
+    """The position of a table and the texts of its cells, row by row."""
 
     box: Box
     rows: tuple[tuple[str, ...], ...]
@@ -119,7 +119,7 @@ def _table(textpage: pdfium.PdfTextPage, rules: Sequence[Box]) -> RuledTable | N
 
 
 def _places(values: Iterator[float]) -> list[float]:
-    """The values in order, those that are near each other as one."""
+    """The values in order, with nearby ones merged."""
     positions: list[float] = []
     for value in sorted(values):
         if not positions or value - positions[-1] > NEAR:

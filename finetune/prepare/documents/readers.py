@@ -1,7 +1,7 @@
-"""Documents: files that are no tables of rows, read into a title and sections of Markdown.
+"""Reads documents (files other than tables of rows) into a title and sections of Markdown.
 
-One module per format, imported when a file of it is met. Each names the library it reads with and why, by figures of
-benchmarks/parts/document_readers.py.
+There is one module per format, imported when a file of that format is read. Each names its library and the reason for
+it, with figures from benchmarks/parts/document_readers.py.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
 
 
 def read_document(data: bytes, name: str, shown: str) -> Document:
-    """A document's title and sections; `name` tells the format, `shown` is how messages call it.
+    """The title and sections of a document; `name` determines the format, `shown` is its name in messages.
 
     Raises:
-        Unusable: it has no text, or cannot be read; the reason says why (`no_text`, `damaged_pdf`, `scanned_pdf`, ...).
-        InputError: it should be text and is binary.
+        Unusable: it has no text or cannot be read; `reason` says why (`no_text`, `damaged_pdf`, `scanned_pdf`, ...).
+        InputError: it should be text but is binary.
     """
     if len(data) > MAX_BYTES:
         raise Unusable("too_large", f"the document has more than {MAX_BYTES // 2**20} MiB. Split it into smaller files")
@@ -55,4 +55,4 @@ def read_document(data: bytes, name: str, shown: str) -> Document:
     except RecursionError:
         raise Unusable("too_deep", "its parts are nested too deeply. Save it again in a simpler form") from None
     except MemoryError:
-        raise Unusable("too_large", "it does not fit into memory. Split it into smaller files") from None
+        raise Unusable("too_large", "it does not fit in memory. Split it into smaller files") from None

@@ -1,4 +1,4 @@
-"""Running text out of lines as a printer left them: no running heads, no page numbers, words and lines joined again."""
+"""Turns printed lines into running text: without running heads and page numbers, with words and lines joined again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a page. `level` > 0: a heading by its looks; `fixed`: a block of Markdown that is to stay as it is."""
+    """A line of a page. `level` > 0: it looks like a heading; `fixed`: a block of Markdown that must not change."""
 
     text: str
     level: int = 0
@@ -47,7 +47,7 @@ Page = Sequence[Line]
 
 
 def running_keys(edges: Sequence[Iterable[str]]) -> frozenset[str]:
-    """What stands at the edges of most pages, numbers apart; `edges` are the lines there, page by page."""
+    """The text at the edges of most pages, ignoring numbers; `edges` are the lines there, page by page."""
     if len(edges) < 2:
         return frozenset()
     found = Counter(key for lines in edges for key in {running_key(line) for line in lines} if key)
@@ -55,12 +55,12 @@ def running_keys(edges: Sequence[Iterable[str]]) -> frozenset[str]:
 
 
 def running_key(line: str) -> str:
-    """A line without its numbers, so that those of all pages are alike."""
+    """A line without its numbers, so that it is the same on all pages."""
     return NUMBERS.sub("#", " ".join(line.split())).casefold()
 
 
 def edge_lines(page: Page) -> set[int]:
-    """The places of the lines where a running head or foot may stand."""
+    """The positions of the lines that may be a running head or foot."""
     positions = [position for position, line in enumerate(page) if line.text.strip()]
     return {*positions[:EDGE_LINES], *positions[-EDGE_LINES:]}
 
@@ -95,12 +95,12 @@ def is_page_number(line: str) -> bool:
 
 
 def paragraphs(pages: Iterable[Page]) -> list[list[Line]]:
-    """Groups of lines between blank lines; one that the end of a page cut in two is one again."""
+    """Groups of lines between blank lines; a group that was split by the end of a page is joined again."""
     groups: list[list[Line]] = []
     for page in pages:
         start = True
         for group in _groups(page):
-            if start and groups and _goes_on(groups[-1][-1], group[0]):
+            if start and groups and _continues(groups[-1][-1], group[0]):
                 groups[-1] += group
             else:
                 groups.append(group)
@@ -121,8 +121,8 @@ def _groups(page: Page) -> Iterator[list[Line]]:
         yield group
 
 
-def _goes_on(last: Line, first: Line) -> bool:
-    """Whether a paragraph runs over from one page to the next: no end of a sentence before, no capital after."""
+def _continues(last: Line, first: Line) -> bool:
+    """Whether a paragraph continues on the next page: no end of a sentence before, no capital after."""
     if last.fixed or first.fixed or last.level or first.level or BULLET.match(first.text):
         return False
     end, begin = last.text.rstrip(), first.text.lstrip()
@@ -130,11 +130,11 @@ def _goes_on(last: Line, first: Line) -> bool:
 
 
 def outline_from(pages: Sequence[Page], *, wrapped: bool) -> Outline:
-    """Headings and paragraphs of pages that are clear of running heads.
+    """Headings and paragraphs of pages without running heads.
 
     Args:
-        pages: lines; an empty one parts paragraphs.
-        wrapped: every line end is the printer's. Otherwise those that stand before the right margin are meant.
+        pages: lines; empty lines separate paragraphs.
+        wrapped: whether all line ends come from wrapping; otherwise, those before the right margin are intended.
     """
     groups = paragraphs(pages)
     words = Counter(word.casefold() for group in groups for line in group for word in WORD.findall(line.text))
@@ -180,7 +180,7 @@ def heading_level(group: Sequence[Line]) -> int:
 
 
 def _list_items(group: Sequence[Line], words: Counter[str]) -> list[str]:
-    """The items of a list, one text each; none if the group is no list."""
+    """The items of a list, one text each; none if the group is not a list."""
     if not BULLET.match(group[0].text):
         return []
     items: list[list[str]] = []
@@ -193,7 +193,7 @@ def _list_items(group: Sequence[Line], words: Counter[str]) -> list[str]:
 
 
 def _width(groups: Iterable[Sequence[Line]]) -> int | None:
-    """The width in characters that lines were wrapped at; None if they were not."""
+    """The width in characters at which lines were wrapped; None if they were not."""
     lengths = sorted(len(line.text.rstrip()) for group in groups for line in group[:-1] if not line.fixed)
     if len(lengths) < 2:
         return None
@@ -202,7 +202,7 @@ def _width(groups: Iterable[Sequence[Line]]) -> int | None:
 
 
 def _join(lines: Sequence[str], words: Counter[str], width: int | None, *, strip: bool = True) -> str:
-    """One text of several lines; with a `width`, lines that end well before it keep their end."""
+    """Join several lines into one text; with a `width`, lines that end well before it keep their line break."""
     drawn = width is not None and sum(1 for line in lines if COLUMNS.search(line.strip())) > len(lines) / 2
     parts = [lines[0].strip() if strip else lines[0].rstrip()]
     for before, line in pairwise(lines):
@@ -220,7 +220,7 @@ def _join(lines: Sequence[str], words: Counter[str], width: int | None, *, strip
 
 
 def _keeps_hyphen(head: str, piece: str, words: Counter[str]) -> bool:
-    """Whether a word broken over a line end is written with a hyphen: as elsewhere in the document, or of two words."""
+    """Whether a word split at a line end keeps its hyphen: because it has one elsewhere, or consists of two words."""
     match = WORD_START.match(piece)
     tail = match[0] if match else ""
     whole, hyphened = words[f"{head}{tail}".casefold()], words[f"{head}-{tail}".casefold()]
@@ -231,7 +231,7 @@ def _keeps_hyphen(head: str, piece: str, words: Counter[str]) -> bool:
 
 
 def mark_underlined(page: Page) -> list[Line]:
-    """Lines that a row of === or --- stands under become headings, the rows go."""
+    """Turn lines underlined with === or --- into headings, and remove the underlines."""
     lines: list[Line] = []
     for position, line in enumerate(page):
         ruler = line.text.strip()
@@ -246,6 +246,6 @@ def mark_underlined(page: Page) -> list[Line]:
 
 
 def _alone(lines: Sequence[Line], position: int, page: Page) -> bool:
-    """Whether the line above a ruler is a paragraph of its own, as long as a heading is."""
+    """Whether the line above an underline is a paragraph of its own, and as short as a heading."""
     above = lines[-2].text.strip() if len(lines) > 1 else ""
     return not above and len(lines[-1].text.split()) <= HEADING_WORDS and not BULLET.match(lines[-1].text)

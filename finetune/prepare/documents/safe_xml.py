@@ -1,4 +1,4 @@
-"""XML parsed without entities, network and huge trees."""
+"""Parses XML without entities, network access or huge trees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lxml.etree import _Element as Element
 def parse_xml(data: bytes) -> Element | None:
     """The root of well-formed XML, None for anything else.
 
-    No entity is replaced and none is fetched; libxml2's limits on depth (256) and on the size of a text node stay on.
+    Entities are neither replaced nor loaded; libxml2's limits on depth (256) and on the size of a text node stay on.
     """
     parser = etree.XMLParser(
         resolve_entities=False,

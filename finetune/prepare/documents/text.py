@@ -1,4 +1,4 @@
-"""Plain text: as typed, as wrapped by a mail program, or as copied from a printout with its pages."""
+"""Reads plain text: as typed, as wrapped by a mail program, or as copied from printed pages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE_OF = re.compile(r"\d\s*(?:of|/|von|de|sur)\s*\d", re.I)
 
 
 def read(data: bytes, shown: str) -> Document:
-    """A text's paragraphs; underlined lines, lines of capitals and short questions of their own become headings.
+    """The paragraphs of a text; underlined lines, lines in capitals and short separate questions become headings.
 
     Raises:
         Unusable: it has no text.
@@ -32,7 +32,7 @@ def read(data: bytes, shown: str) -> Document:
     """
     text = LINE_END.sub("\n", decode(data, shown)).replace("\u2029", "\n\n")
     if not text.strip():
-        raise Unusable("no_text", "the file is empty or blank. Leave it out with --on-error skip")
+        raise Unusable("no_text", "the file is empty or blank. Skip it with --on-error skip")
     pages: list[Page] = [[Line(line) for line in _space_lines(page)] for page in text.split(FEED)]
     if len(pages) > 1:
         pages = without_running(pages)
@@ -42,12 +42,12 @@ def read(data: bytes, shown: str) -> Document:
 
 
 def _is_page_of(line: Line) -> bool:
-    """Whether a line is "Page 3 of 12"; a number alone may be text where no form feeds tell the pages."""
+    """Whether a line is "Page 3 of 12"; without form feeds, a number alone may be text."""
     return PAGE_OF.search(line.text[-LONGEST_NUMBER:]) is not None and is_page_number(line.text)
 
 
 def _space_lines(text: str) -> list[str]:
-    """The lines; where they are long, a blank one between each."""
+    """The lines, with blank lines between them if they are long."""
     lines = [line.expandtabs(8) if line.startswith("\t") else line for line in text.split("\n")]
     filled = [line for line in lines if line.strip()]
     if filled and max(map(len, filled)) > PARAGRAPH_LINE:

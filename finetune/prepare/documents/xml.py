@@ -1,7 +1,7 @@
-"""XML of any kind: elements named like titles are headings, the other elements with text are paragraphs.
+"""Reads any XML: elements named like titles are headings, other elements with text are paragraphs.
 
-With lxml (BSD-3-Clause), which the HTML reader needs anyway, entities off. A file that declares entities is refused:
-replaced, they can grow without end ("billion laughs") or read other files; not replaced, text would be missing.
+Uses lxml (BSD-3-Clause), which the HTML reader needs anyway, with entities off. A file that declares entities is refused:
+replaced, they can grow without limit ("billion laughs") or read other files; not replaced, text would be missing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ HEADINGS = frozenset(("title", "head", "heading", "header", "article-title", "su
 PARAGRAPHS = frozenset(("p", "para", "paragraph", "abstract-text", "abstracttext", "answer", "li", "item"))
 ITEMS = frozenset(("li", "item", "list-item", "listitem"))
 LISTS = frozenset(("list", "ul", "ol", "itemizedlist", "orderedlist", "bulletlist"))
-# What stands about a text rather than in it, in JATS, DocBook and TEI.
+# Elements about a text rather than part of it, in JATS, DocBook and TEI.
 ABOUT = frozenset(("ref-list", "reflist", "references", "bibliography", "biblioentry", "script", "style", "metadata"))
 ENTITY = re.compile(rb"<!ENTITY", re.I)
 SENTENCE = re.compile(r"[^\W\d_]")
 
 
 def read(data: bytes, shown: str) -> Document:
-    """The headings and paragraphs of an XML file; one of XHTML is read as a page.
+    """The headings and paragraphs of an XML file; XHTML is read as a page.
 
     Raises:
         Unusable: it is not well-formed, declares entities, is too large, or has no text.
@@ -37,7 +37,7 @@ def read(data: bytes, shown: str) -> Document:
     if len(data) > MAX_XML:
         raise Unusable("too_large", f"the file has more than {MAX_XML // 2**20} MiB of XML. Split it")
     if not data.strip():
-        raise Unusable("no_text", "the file is empty or blank. Leave it out with --on-error skip")
+        raise Unusable("no_text", "the file is empty or blank. Skip it with --on-error skip")
     if ENTITY.search(data.replace(b"\0", b"")):
         raise Unusable(
             "xml_entities", "it declares XML entities. Write them out in the text and remove the declarations"
@@ -53,7 +53,7 @@ def read(data: bytes, shown: str) -> Document:
 
 
 def _walk(element: Element, outline: Outline, level: int) -> None:
-    """Hand over the text below an element; each element around a heading makes those inside one level deeper."""
+    """Add the text below an element; each element with a heading makes the headings inside it one level deeper."""
     below = level + 1 if any(tag_of(child) in HEADINGS for child in element) else level
     for child in element:
         tag = tag_of(child)
@@ -78,7 +78,7 @@ def _part(element: Element, tag: str, outline: Outline, level: int) -> None:
 
 
 def _is_mixed(element: Element) -> bool:
-    """Whether text stands between the element's children, which then are parts of a sentence."""
+    """Whether there is text between the children of an element, which then are parts of a sentence."""
     return bool((element.text or "").strip()) or any((child.tail or "").strip() for child in element)
 
 

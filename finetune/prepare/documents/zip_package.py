@@ -1,4 +1,4 @@
-"""Documents that are zip archives of XML (.docx, .epub): opened within limits, before any library sees them."""
+"""Opens documents that are zip archives of XML (.docx, .epub), within limits, before any library reads them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ZIP_ENCRYPTED = 0x1
 
 
 class ZipPackage:
-    """The parts of a document that is a zip archive."""
+    """The parts of a document in a zip archive."""
 
     def __init__(self, archive: zipfile.ZipFile, kind: str) -> None:
         self._archive, self._kind = archive, kind
         self.names = frozenset(archive.namelist())
 
     def part(self, name: str) -> bytes | None:
-        """A part's bytes; None if there is none of that name.
+        """The bytes of a part; None if there is no such part.
 
         Raises:
             Unusable: it is damaged or too large.
@@ -42,10 +42,10 @@ class ZipPackage:
 
 @contextmanager
 def open_package(data: bytes, kind: str) -> Iterator[ZipPackage]:
-    """The archive, checked.
+    """Open and check the archive.
 
     Raises:
-        Unusable: it is damaged, encrypted, or unpacks to more than any document does.
+        Unusable: it is damaged or encrypted, or unpacks to more than any real document.
     """
     with _name_damage(kind):
         archive = zipfile.ZipFile(io.BytesIO(data))
@@ -60,12 +60,12 @@ def open_package(data: bytes, kind: str) -> Iterator[ZipPackage]:
 
 
 def damage_error(kind: str) -> Unusable:
-    """The refusal of a file that is not what its name says."""
-    return Unusable(f"damaged_{kind}", f"it is no {kind} file, or a damaged one. Save or copy it again")
+    """The error for a file that is not what its extension says."""
+    return Unusable(f"damaged_{kind}", f"it is not a {kind} file, or is damaged. Save or copy it again")
 
 
 def refuse_doctype(data: bytes) -> None:
-    """Stop at a document type: the formats have none, and entities ("billion laughs") are declared there.
+    """Refuse document type declarations: these formats have none, and they declare entities ("billion laughs").
 
     Raises:
         Unusable: there is one.

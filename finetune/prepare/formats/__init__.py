@@ -1,1 +1,1 @@
-"""Files of rows: one module per format."""
+"""Reads files of rows: one module per format."""

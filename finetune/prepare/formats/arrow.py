@@ -1,4 +1,4 @@
-"""Rows of Parquet and Arrow files."""
+"""Reads rows from Parquet and Arrow files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from finetune.errors import InputError
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import BLOCK_ROWS, DataFile, Lines, Row, Rows, open_file
 
-MAX_UNPACKED = 2**30  # bytes: a compressed Parquet file has to be held whole, since it is read from its end
+MAX_UNPACKED = 2**30  # bytes: a compressed Parquet file must be in memory as a whole, because it is read from its end
 
 
 def read_parquet(file: DataFile) -> Iterator[Lines | Rows]:
-    """Blocks of rows; class numbers get their names."""
+    """Blocks of rows; class numbers are replaced with their names."""
     with _name_damage(file, "Parquet"), _seekable(file) as source, parquet.ParquetFile(source) as table:
         names = _class_names(table.schema_arrow.metadata)
         yield from _blocks(table.iter_batches(batch_size=BLOCK_ROWS), names)
@@ -63,7 +63,7 @@ def _name_damage(file: DataFile, format: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError, pa.ArrowTypeError, EOFError):
-        raise InputError(f"{file.shown} is no {format} file, or a damaged one. Write it again") from None
+        raise InputError(f"{file.shown} is not a {format} file, or is damaged. Write it again") from None
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:

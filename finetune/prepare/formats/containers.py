@@ -1,8 +1,8 @@
-"""Bytes out of a file on disk, whatever it is packed in: .gz, .zst and .zip are read as streams, within limits.
+"""Reads the bytes of a file on disk, compressed or not: .gz, .zst and .zip are read as streams, within limits.
 
-Nothing is ever unpacked onto the disk; an archive that tries to write elsewhere is refused all the same, since its
-other contents cannot be trusted either. zstd through backports.zstd, the standard library's own module of Python 3.14:
-a file cut short raises EOFError there, where the package zstandard ends the stream without a word.
+Nothing is ever unpacked to disk; an archive that tries to write elsewhere is refused nevertheless, because its other
+contents cannot be trusted either. For zstd, backports.zstd (in the standard library from Python 3.14) is used: it raises
+EOFError for a truncated file, where the package zstandard silently ends the stream.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ else:
 
 MAX_UNPACKED = 256 * 2**30  # bytes out of one file: more than a shard of any public corpus
 MAX_RATIO = 250  # unpacked to packed: text is 3 to 20, logs up to about 100, deflate can reach 1,032
-RATIO_FREE = 64 * 2**20  # bytes that do no harm whatever their ratio: a small file of blanks is no bomb
+RATIO_FREE = 64 * 2**20  # bytes that are harmless at any ratio: a small file of blanks is not a bomb
 MAX_MEMBERS = 100_000  # of one archive: its table of contents is held in memory, about 1 KiB per member
 MAX_NAME = 1024  # characters of a member's name
 
@@ -41,10 +41,10 @@ ZIP_ENCRYPTED = 0x1  # bit 0 of the general purpose flags, APPNOTE 4.4.4
 
 
 def members(path: Path) -> tuple[str | None, ...]:
-    """The names of an archive's usable members in order; `(None,)` for a file that is no archive.
+    """The names of the usable members of an archive, in order; `(None,)` for a file that is not an archive.
 
     Raises:
-        InputError: the path is no readable file, or the archive is damaged, hostile, encrypted or too large.
+        InputError: the path is not a readable file, or the archive is damaged, malicious, encrypted or too large.
     """
     with _open_file(path) as raw:
         if path.suffix.lower() != ".zip":
@@ -57,12 +57,12 @@ def members(path: Path) -> tuple[str | None, ...]:
 
 @contextmanager
 def open_member(path: Path, member: str | None) -> Iterator[BinaryIO]:
-    """A stream of a file's bytes, decompressed; of a member where the file is an archive. Plain files can be seeked.
+    """A decompressed stream of a file or of a member of an archive. Plain files are seekable.
 
-    A read raises InputError where the compressed data is damaged, cut short or a decompression bomb.
+    Reading raises InputError if the compressed data is damaged, truncated or a decompression bomb.
 
     Raises:
-        InputError: the path is no readable file, or there is no such member.
+        InputError: the path is not a readable file, or there is no such member.
     """
     shown = str(path) if member is None else f"{path}/{member}"
     with _open_file(path) as raw:
@@ -73,15 +73,15 @@ def open_member(path: Path, member: str | None) -> Iterator[BinaryIO]:
             try:
                 entry = archive.getinfo(member)
             except KeyError:
-                raise InputError(f"{path} has no member {member}. List what it holds with: unzip -l") from None
+                raise InputError(f"{path} has no member {member}. List its members with: unzip -l") from None
             _check_entry(path, entry)
             inside = _UnpackedStream(archive.open(entry), shown, lambda: entry.compress_size)
-        with inside:  # the stream names damage itself, so that errors of whoever reads pass unchanged
+        with inside:  # the stream reports damage itself, so errors of its reader pass unchanged
             yield _unpack(cast(BinaryIO, io.BufferedReader(inside)), member, shown, lambda: entry.compress_size)
 
 
 def inner_name(path: Path, member: str | None) -> str:
-    """The name that tells the format: the member's or the file's, without the ending of a compression."""
+    """The name that determines the format: that of the member or the file, without the extension of a compression."""
     name = path.name if member is None else member
     stem, dot, ending = name.rpartition(".")
     return stem if stem and f"{dot}{ending.lower()}" in COMPRESSIONS else name
@@ -89,7 +89,7 @@ def inner_name(path: Path, member: str | None) -> str:
 
 @contextmanager
 def _open_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file; a FIFO does not block, and cannot take the file's place between check and opening."""
+    """Open a regular file; a FIFO does not block and cannot replace the file between check and opening."""
     try:
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
@@ -99,15 +99,15 @@ def _open_file(path: Path) -> Iterator[BinaryIO]:
     if not stat.S_ISREG(mode):
         os.close(number)
         if stat.S_ISDIR(mode):
-            raise InputError(f"{path} is a folder, not a file. Give it as a source of its own, or name a file in it")
+            raise InputError(f"{path} is a folder, not a file. Pass it as a separate source, or name a file in it")
         kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
-        raise InputError(f"{path} is {kind}, not a regular file. Save what comes out of it as a file first")
+        raise InputError(f"{path} is {kind}, not a regular file. Save its output as a file first")
     with os.fdopen(number, "rb") as raw:
         yield raw
 
 
 def _unpack(raw: BinaryIO, name: str, shown: str, packed: Callable[[], int]) -> BinaryIO:
-    """The stream itself, or its decompression if the name says that it is compressed."""
+    """The stream itself, or a decompressing one if the name says that it is compressed."""
     ending = PurePosixPath(name).suffix.lower()
     if ending == ".gz":
         unpacker = cast(IO[bytes], gzip.GzipFile(fileobj=raw, mode="rb"))
@@ -119,7 +119,7 @@ def _unpack(raw: BinaryIO, name: str, shown: str, packed: Callable[[], int]) -> 
 
 
 class _UnpackedStream(io.RawIOBase):
-    """A decompressed stream that counts what comes out of it against `packed()`, the compressed bytes that went in."""
+    """A decompressed stream that compares its output with `packed()`, the number of compressed bytes read."""
 
     def __init__(self, source: IO[bytes], shown: str, packed: Callable[[], int]) -> None:
         self._source, self._shown, self._packed, self._count = source, shown, packed, 0
@@ -142,17 +142,17 @@ class _UnpackedStream(io.RawIOBase):
 
 @contextmanager
 def _name_damage(shown: str) -> Iterator[None]:
-    """Turn what the decompressors raise into one error that names the file."""
+    """Turn the errors of decompressors into one that names the file."""
     try:
         yield
     except EOFError:
-        raise InputError(f"{shown} is cut short: the compressed data ends too early. Copy it again") from None
+        raise InputError(f"{shown} is truncated: the compressed data ends too early. Copy it again") from None
     except NotImplementedError:
-        raise InputError(f"{shown} is packed in a way that cannot be read. Pack it again with deflate") from None
+        raise InputError(f"{shown} is compressed with an unsupported method. Compress it again with deflate") from None
     except (OSError, zipfile.BadZipFile, zlib.error, zstd.ZstdError, ValueError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk, not the data
-        raise InputError(f"{shown} is damaged, or is not what its name says. Copy or pack it again") from None
+        raise InputError(f"{shown} is damaged, or its extension is wrong. Copy or compress it again") from None
 
 
 def _check_size(shown: str, unpacked: int, packed: int) -> None:
@@ -160,21 +160,23 @@ def _check_size(shown: str, unpacked: int, packed: int) -> None:
         raise InputError(f"{shown} unpacks to more than {MAX_UNPACKED // 2**30} GiB. Split it into smaller files")
     if unpacked > RATIO_FREE and unpacked > MAX_RATIO * max(packed, 1):
         raise InputError(
-            f"{shown} unpacks to more than {MAX_RATIO} times its size, like a decompression bomb. If it is what it "
-            "should be, unpack it yourself and give the folder"
+            f"{shown} unpacks to more than {MAX_RATIO} times its size, like a decompression bomb. If you trust it, "
+            "unpack it yourself and pass the folder"
         )
 
 
 def _check_archive(path: Path, entries: Sequence[zipfile.ZipInfo], size: int) -> None:
     if len(entries) > MAX_MEMBERS:
-        raise InputError(f"{path} has {len(entries):,} members, more than {MAX_MEMBERS:,}. Unpack it, give the folder")
+        raise InputError(
+            f"{path} has {len(entries):,} members, more than {MAX_MEMBERS:,}. Unpack it and pass the folder"
+        )
     seen: set[str] = set()
     for entry in entries:
         _check_entry(path, entry)
         if entry.filename in seen:
             raise InputError(f"{path} has two members named {_display_name(entry)}. Pack it again with one of them")
         seen.add(entry.filename)
-    # Members that overlap would each pass alone, so the sum is held against the file as it lies on the disk.
+    # Overlapping members would each pass alone, so their sum is compared with the size of the file on disk.
     _check_size(str(path), sum(entry.file_size for entry in entries), size)
 
 
@@ -185,7 +187,7 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
 
 
 def _problem(entry: zipfile.ZipInfo) -> str | None:
-    """Why an archive with this member is refused, and what to do."""
+    """The reason for which an archive with this member is refused, and the remedy."""
     name = entry.orig_filename
     mode = entry.external_attr >> 16
     if len(name) > MAX_NAME or any(ord(letter) < 32 for letter in name):
@@ -195,9 +197,9 @@ def _problem(entry: zipfile.ZipInfo) -> str | None:
     if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
         return "is a link or a device, not a file. Pack the archive again without it"
     if entry.flag_bits & ZIP_ENCRYPTED:
-        return "is encrypted. Unpack the archive with its password and give the folder"
+        return "is encrypted. Unpack the archive with its password and pass the folder"
     if not _is_junk(entry) and PurePosixPath(inner_name(Path(), name)).suffix.lower() in ARCHIVES:
-        return "is an archive inside an archive. Unpack the outer one and give the folder"
+        return "is an archive inside an archive. Unpack the outer one and pass the folder"
     return None
 
 
@@ -210,5 +212,5 @@ def _is_junk(entry: zipfile.ZipInfo) -> bool:
 
 
 def _display_name(entry: zipfile.ZipInfo) -> str:
-    """A member's name for a message: escaped and cut short, since it may hold anything."""
+    """The name of a member for a message: escaped and shortened, because it may contain anything."""
     return ascii(entry.orig_filename[:80])

@@ -1,7 +1,7 @@
-"""Files of rows: JSON Lines, JSON, CSV, TSV, Parquet and Arrow, each row with its line so that an error can name it.
+"""Files of rows: JSON Lines, JSON, CSV, TSV, Parquet and Arrow, each row with its line so that errors can name it.
 
-A file is read as blocks, small enough that many fit into memory. A block of JSON Lines stays bytes, so that a worker
-process can parse it; the other formats are parsed here.
+A file is read in blocks, small enough that many fit in memory. A block of JSON Lines stays bytes, so that a worker
+process can parse it; other formats are parsed here.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from finetune.prepare.formats.containers import inner_name, open_member
 from finetune.prepare.formats.encoding import detect_encoding
 from finetune.records import Split
 
-BLOCK_BYTES = 2**20  # big enough that handing it to a process costs little, small enough that a dozen wait in memory
+BLOCK_BYTES = 2**20  # large enough to be cheap to send to a process, small enough to keep a dozen in memory
 BLOCK_ROWS = 1000
-MAX_LINE = 64 * 2**20  # bytes of a row: a gigabyte without a line break is no row but another format
+MAX_LINE = 64 * 2**20  # bytes of a row: a gigabyte without a line break is another format, not a row
 UTF8 = frozenset({"ascii", "utf-8", "utf-8-sig"})
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row and its line, counted from 1 (in Parquet, Arrow and wrapped JSON, which have none, its number)."""
+    """A row and its line, counted from 1 (or its number in Parquet, Arrow and wrapped JSON, which have no lines)."""
 
     line: int
     values: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be read, and why; `reason` is the word that counts are kept under."""
+    """A row that cannot be read, and why; `reason` is the key it is counted under."""
 
     line: int
     reason: str
@@ -43,7 +43,7 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Whole lines of JSON Lines as UTF-8; `first` is the number of the first one."""
+    """Whole lines of JSON Lines as UTF-8; `first` is the number of the first line."""
 
     first: int
     data: bytes
@@ -54,7 +54,7 @@ Rows = tuple[Row | BadRow, ...]
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A file of a source: where it lies, its name within the source, how messages call it, the split its name gives.
+    """A file of a source: its path, its name within the source, its name in messages, and the split that its name implies.
 
     `member` is its name inside the archive at `path`.
     """
@@ -67,12 +67,12 @@ class DataFile:
 
     @property
     def suffix(self) -> str:
-        """The ending that tells the format, without that of a compression."""
+        """The extension that determines the format, without that of a compression."""
         return suffix_of(inner_name(self.path, self.member))
 
 
 class Text:
-    """A stream of UTF-8 bytes, whatever the file's encoding; `encoding` is what was found."""
+    """A stream of UTF-8 bytes, whatever the file's encoding; `encoding` is the detected one."""
 
     def __init__(self, file: DataFile, raw: BinaryIO) -> None:
         self._raw = raw
@@ -83,7 +83,7 @@ class Text:
             self._head = self._head[3:]
 
     def read(self) -> bytes:
-        """The next bytes; none at the end."""
+        """The next bytes; empty at the end."""
         data, self._head = self._head or self._raw.read(BLOCK_BYTES), b""
         if self._decoder is None:
             return data
@@ -91,7 +91,7 @@ class Text:
 
 
 def _encoding(head: bytes, shown: str) -> str:
-    """The encoding of a file of rows: UTF-8 with some broken rows is not taken for an old code page."""
+    """The encoding of a file of rows: UTF-8 with some broken rows is not mistaken for a legacy code page."""
     found = detect_encoding(head, shown)
     if found not in UTF8 and not found.startswith(("utf-16", "utf-32")):
         lines = [line for line in head.split(b"\n") if not line.isascii()]
@@ -109,7 +109,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def suffix_of(name: str) -> str:
-    """The ending of a file's name in small letters, with the dot."""
+    """The extension of a file name in lower case, with the dot."""
     return PurePosixPath(name).suffix.lower()
 
 
@@ -130,6 +130,6 @@ def open_file(file: DataFile) -> Iterator[BinaryIO]:
 
 
 def not_utf8(data: bytes) -> str:
-    """What to say of bytes that are no UTF-8."""
+    """The message about bytes that are not UTF-8."""
     guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "CP1252"
     return f"not valid UTF-8. Convert the file, for example with: iconv -f {guess} -t UTF-8"

@@ -1,4 +1,4 @@
-"""JSON Lines, lists of objects, and objects that wrap such a list (SQuAD among them)."""
+"""Reads JSON Lines, lists of objects, and objects that wrap such a list (such as SQuAD)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_jsonl(file: DataFile) -> Iterator[Lines | Rows]:
 
 
 def _skip_line(text: Text) -> bytes:
-    """Read past a line that is too long; returns what was read of the next."""
+    """Skip a line that is too long; returns the beginning of the next line."""
     while data := text.read():
         if b"\n" in data:
             return data.split(b"\n", 1)[1]
@@ -51,13 +51,13 @@ def _skip_line(text: Text) -> bytes:
 
 
 def too_long(line: int) -> BadRow:
-    """What becomes of a row that no memory is spent on."""
+    """The `BadRow` for a row that is too long to read."""
     size = f"{MAX_LINE // 2**20} MiB"
-    return BadRow(line, "too_long", f"the row is longer than {size}. Write one row a line, or split the document")
+    return BadRow(line, "too_long", f"the row is longer than {size}. Write one row per line, or split the document")
 
 
 def parse_lines(block: Lines) -> Iterator[Row | BadRow]:
-    """The rows of a block; blank lines are none."""
+    """The rows of a block, without blank lines."""
     for number, line in enumerate(block.data.split(b"\n"), block.first):
         try:
             text = line.decode().strip()
@@ -99,13 +99,11 @@ def _as_row(number: int, value: object) -> Row | BadRow:
     if isinstance(value, dict):
         return Row(number, value)
     kind = {list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
-    return BadRow(
-        number, "no_object", f"the row is {kind}, not an object with named fields. Write one object for each row"
-    )
+    return BadRow(number, "no_object", f"the row is {kind}, not an object with named fields. Write one object per row")
 
 
 def read_json(file: DataFile) -> Iterator[Lines | Rows]:
-    """A list is read element by element; one object may wrap a list; else the file is JSON Lines under another name."""
+    """Read a list element by element, an object that wraps a list, or JSON Lines with another extension."""
     with open_file(file) as raw:
         buffer = _Buffer(file, Text(file, raw))
         first = buffer.peek()
@@ -128,7 +126,7 @@ def read_json(file: DataFile) -> Iterator[Lines | Rows]:
 
 
 def _unwrap_rows(value: Any) -> Iterator[Any]:
-    """The rows inside an object: those of the list that it wraps, and of SQuAD's articles."""
+    """The rows inside an object: those of a wrapped list, or of SQuAD's articles."""
     wrapped = [value[key] for key in WRAPPERS if isinstance(value, dict) and isinstance(value.get(key), list)]
     plain = isinstance(value, dict) and sum(isinstance(item, list | dict) for item in value.values()) == 1
     for row in wrapped[0] if wrapped and plain else [value]:
@@ -139,7 +137,7 @@ def _unwrap_rows(value: Any) -> Iterator[Any]:
 
 
 def _squad_rows(article: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row a question (Rajpurkar et al., SQuAD, 2016)."""
+    """One row per question (Rajpurkar et al., SQuAD, 2016)."""
     for paragraph in article["paragraphs"]:
         if not isinstance(paragraph, dict):
             continue
@@ -156,7 +154,7 @@ class _Buffer:
         self._source, self._rest = source, b""
 
     def more(self) -> bool:
-        """Read on; False at the end of the file."""
+        """Read more; False at the end of the file."""
         read = self._source.read()
         data, self._rest = self._rest + read, b""
         if not data:
@@ -174,20 +172,20 @@ class _Buffer:
         return True
 
     def read_all(self) -> None:
-        """Take in the whole file, which is one object.
+        """Read the whole file, which is one object.
 
         Raises:
-            InputError: it is too long for that.
+            InputError: it is too large.
         """
         while self.more():
             if len(self.text) > 8 * MAX_LINE:
                 raise InputError(
                     f"{self.file.shown} is one JSON object of more than {8 * MAX_LINE // 2**20} MiB. Write it as JSON "
-                    "Lines, one row a line"
+                    "Lines, one row per line"
                 )
 
     def peek(self) -> str:
-        """The next character that is no blank; "" at the end."""
+        """The next character that is not white space; "" at the end."""
         while True:
             while self.position < len(self.text) and self.text[self.position] in BLANKS:
                 self.position += 1
@@ -200,7 +198,7 @@ class _Buffer:
         """The next value, however many reads it spans.
 
         Raises:
-            InputError: it is broken, or longer than a row may be.
+            InputError: it is malformed, or longer than a row may be.
         """
         while True:
             try:
@@ -212,12 +210,12 @@ class _Buffer:
                     raise self.broken(getattr(error, "msg", "nested too deeply"), getattr(error, "pos", 0)) from None
                 continue
             if end == len(self.text) and self.more():
-                continue  # a number may go on
+                continue  # a number may continue
             self.position = end
             return value
 
     def at(self, position: int | None = None) -> int:
-        """The line of a position in the text, of the present one if none is given."""
+        """The line of a position in the text (None: the current position)."""
         return self.line + self.text.count("\n", 0, self.position if position is None else position)
 
     def broken(self, why: str, position: int | None = None) -> InputError:
@@ -226,7 +224,7 @@ class _Buffer:
 
 
 def _read_list(buffer: _Buffer) -> Iterator[Row | BadRow]:
-    """Decode one element after the other, so that each has its line; what is broken ends the file."""
+    """Decode one element after the other, so that each has its line; a malformed element ends the file."""
     buffer.position += 1
     while buffer.peek() != "]":
         line = buffer.at()

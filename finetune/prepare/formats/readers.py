@@ -1,4 +1,4 @@
-"""The formats of files with rows, by their ending."""
+"""The readers of files of rows, by extension."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_blocks(file: DataFile) -> Iterator[Lines | Rows]:
     """
     with open_file(file) as raw:
         if not raw.read(1):
-            raise InputError(f"{file.shown} is empty. Give a file with at least one row")
+            raise InputError(f"{file.shown} is empty. Use a file with at least one row")
     yield from READERS[file.suffix](file)
 
 

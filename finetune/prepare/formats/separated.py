@@ -1,4 +1,4 @@
-"""Rows in columns with separators: CSV (comma, semicolon, tab or bar) and TSV."""
+"""Reads rows of separated columns: CSV (comma, semicolon, tab or bar) and TSV."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from finetune.prepare.formats.json import too_long
 
 SEPARATORS = ",;\t|"
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-csv.field_size_limit(MAX_LINE)  # an article in one cell is no error
+csv.field_size_limit(MAX_LINE)  # a whole article in one cell is fine
 
 
 def read_csv(file: DataFile) -> Iterator[Lines | Rows]:
-    """Blocks of rows under the names of the header."""
+    """Blocks of rows, with the names in the header."""
     with open_file(file) as raw:
         lines = _Lines(file, Text(file, raw))
         separator = "\t" if file.suffix == ".tsv" else _separator(lines.first())
@@ -49,21 +49,21 @@ def read_csv(file: DataFile) -> Iterator[Lines | Rows]:
                     block = []
         except csv.Error as error:
             raise InputError(
-                f"{file.shown}:{line}: not valid CSV ({error}). Put cells that hold quotes, separators or line breaks "
+                f"{file.shown}:{line}: not valid CSV ({error}). Put cells that contain quotes, separators or line breaks "
                 "in double quotes"
             ) from None
         yield tuple(block)
 
 
 class _Lines:
-    """The lines of a text, never more of it in memory than a few blocks; ends stay as they are."""
+    """The lines of a text with unchanged line endings, never more than a few blocks in memory."""
 
     def __init__(self, file: DataFile, text: Text) -> None:
         self._file, self._text, self._rest, self._number = file, text, b"", 0
         self._waiting: list[str] = []
 
     def first(self) -> str:
-        """The first line that is not blank, which stays the next."""
+        """The first line that is not blank, without consuming it."""
         taken: list[str] = []
         for line in self:
             taken.append(line)
@@ -93,7 +93,7 @@ class _Lines:
         return self._waiting.pop()
 
     def _decode_lines(self, data: bytes) -> list[str]:
-        """The lines of these bytes, the first one last."""
+        """The lines of these bytes, in reverse order."""
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
@@ -115,9 +115,7 @@ def _header(file: DataFile, cells: list[str]) -> list[str]:
 def _csv_row(line: int, names: list[str], cells: list[str]) -> Row | BadRow:
     surplus = any(cell.strip() for cell in cells[len(names) :])
     if surplus or len(cells) < len(names):
-        problem = (
-            f"the row has {len(cells)} cells, the header {len(names)}. Put cells that hold separators in double quotes"
-        )
+        problem = f"the row has {len(cells)} cells, the header {len(names)}. Put cells that contain separators in double quotes"
         return BadRow(line, "broken_csv", problem)
     return Row(line, {name: cell for name, cell in zip(names, cells, strict=False) if name})
 

@@ -1,1 +1,1 @@
-"""From a row's columns to an example."""
+"""Turns the columns of a row into an example."""

@@ -1,4 +1,4 @@
-"""A row's columns: found whatever their case, reached into, and read as clean text."""
+"""Accesses the columns of a row: in any case, nested, and as clean text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN_NAMES, SHOWN_CHARACTERS = 12, 24
 
 
 def plain_columns(values: Values) -> dict[str, Any]:
-    """The columns by name without case and surrounding blanks; the first of two alike stays."""
+    """The columns by name, ignoring case and surrounding white space; of equal names, the first is kept."""
     plain: dict[str, Any] = {}
     for name, value in values.items():
         plain.setdefault(str(name).strip().lower(), value)
@@ -24,10 +24,10 @@ def plain_columns(values: Values) -> dict[str, Any]:
 
 
 def map_columns(values: Values, mapping: Mapping[str, str]) -> dict[str, Any]:
-    """The columns under plain names, with those of `mapping` (name -> column, dots reach into structs) on top.
+    """The columns under plain names, overridden by `mapping` (name -> column; dots select nested fields).
 
     Raises:
-        Unusable: a mapped column is not there.
+        Unusable: a mapped column does not exist.
     """
     columns = plain_columns(values)
     return columns | {name: _reach(values, column) for name, column in mapping.items()}
@@ -56,28 +56,28 @@ def required_text(columns: Values, name: str) -> str:
         raise Unusable("missing_column", f"there is no column {name!r}. Columns found: {list_names(columns)}")
     value = columns[name]
     if is_null(value):
-        raise Unusable(reason, f"the column {name!r} is null. Fill it in, or leave such rows out with --on-error skip")
+        raise Unusable(reason, f"the column {name!r} is null. Fill it in, or drop such rows with --on-error skip")
     text = _as_text(value, name)
     if not text:
-        raise Unusable(reason, f"the column {name!r} is empty. Fill it in, or leave such rows out with --on-error skip")
+        raise Unusable(reason, f"the column {name!r} is empty. Fill it in, or drop such rows with --on-error skip")
     return text
 
 
 def optional_text(columns: Values, name: str) -> str:
-    """A column as clean text, or "" where it is missing, null or empty."""
+    """A column as clean text, or "" if it is missing, null or empty."""
     value = columns.get(name)
     return "" if is_null(value) else _as_text(value, name)
 
 
 def list_names(columns: Iterable[str]) -> str:
-    """Column names for a message, cut short: in a file without a header they are a row's text."""
+    """Column names for a message, shortened: in a file without a header they are the text of a row."""
     names = [str(name)[:SHOWN_CHARACTERS] for name in columns]
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     return ", ".join(names[:SHOWN_NAMES]) + more if names else "none"
 
 
 def is_null(value: object) -> bool:
-    """Whether a value stands for none: null, or the not-a-number of data frames."""
+    """Whether a value is missing: null, or the NaN of data frames."""
     return value is None or (isinstance(value, float) and value != value)
 
 
@@ -85,15 +85,15 @@ def _as_text(value: object, name: str) -> str:
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = "\n".join(value)
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # data frames turn whole numbers beside gaps into floats
+        value = int(value)  # data frames turn integers into floats if a column has gaps
     if not isinstance(value, str | int | float):
         raise Unusable(
             "not_text",
-            f"the column {name!r} is a {type(value).__name__}, not text. Reach into it with --map {name}=COLUMN.FIELD",
+            f"the column {name!r} is a {type(value).__name__}, not text. Select a field of it with --map {name}=COLUMN.FIELD",
         )
     try:
         return clean_text(strip_markup(str(value)))
     except UnicodeEncodeError:
         raise Unusable(
-            "broken_unicode", f"the column {name!r} has half of a surrogate pair. Write the file again as UTF-8"
+            "broken_unicode", f"the column {name!r} contains half of a surrogate pair. Save the file again as UTF-8"
         ) from None

@@ -1,4 +1,4 @@
-"""From a block of a file to examples: every row becomes one or several, is left out with a reason, or is refused."""
+"""Turns a block of a file into examples: a row gives one or several, is dropped with a reason, or stops the run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from finetune.records import Document, Drop, Example, Message, Section, Split
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some rows of a part, or the file that an extracted document waits in; `number` counts over all parts."""
+    """Some rows of a part, or the file of an extracted document; `number` counts across all parts."""
 
     number: int
     part: int
@@ -42,28 +42,28 @@ class Block:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker process has to know: the request, and what was found out before the rows are read."""
+    """What a worker process needs: the request, and what is known before the rows are read."""
 
     request: PrepareRequest
     parts: tuple[Part, ...]
-    folder: Path  # where the shards go
-    languages: frozenset[str]  # that texts may be in; empty: any
+    folder: Path  # of the shards
+    languages: frozenset[str]  # allowed languages; empty: any
     evals: EvalIndex | None = None
     repeated: Mapping[str, frozenset[int]] = field(default_factory=dict)  # source -> lines that its documents share
 
     @cached_property
     def time_column(self) -> str | None:
-        """The column that rows are split by, if they are split by time."""
+        """The column of the timestamps, if rows are split by time."""
         rule = parse_time_rule(self.request.split_by_time)
         return rule.column if rule else None
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What is known of a row before it is an example: its name, its group, the split that its source names.
+    """What is known about a row before it becomes an example: its id, its group, and the split named by its source.
 
-    `official` rows are of a published test set and must all stay; `timestamp` is in seconds since 1970, and given where
-    rows are split by time.
+    `official` rows belong to a published test set and are all kept; `timestamp` is in seconds since 1970, and set if rows
+    are split by time.
     """
 
     name: str
@@ -75,10 +75,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An example, where it comes from, and what later stages compare.
+    """An example, its origin, and the texts that later stages compare.
 
-    `question` and `answer` are its texts before scrubbing, as eval sets have them, without instructions; `context` is
-    the part of the question that other questions may share.
+    `question` and `answer` are the texts before scrubbing, without instructions, as in eval sets; `context` is the part of
+    the question that other questions may share.
     """
 
     example: Example
@@ -92,7 +92,7 @@ def make_rows(job: Job, block: Block, drops: Drops) -> list[Candidate]:
     """Build, clean and filter the examples of a block.
 
     Raises:
-        RecordError: a row cannot be used and is not to be skipped; names file and line.
+        RecordError: a row cannot be used, and `--on-error` is `fail`; names file and line.
     """
     part, content = job.parts[block.part], block.content
     candidates: list[Candidate] = []
@@ -120,10 +120,10 @@ def _drafts(job: Job, part: Part, record: Row | BadRow | Path, drops: Drops) -> 
 
 
 def _row_drafts(job: Job, part: Part, row: Row | BadRow, drops: Drops) -> Iterator[tuple[Draft, Origin]]:
-    """The draft of a row, or those of its pieces where it is a text longer than a chunk.
+    """The draft of a row, or the drafts of its chunks if it is a long text.
 
     Raises:
-        Unusable: the row, or a piece of it.
+        Unusable: the row or a chunk of it cannot be used.
     """
     if isinstance(row, BadRow):
         raise Unusable(row.reason, row.problem)
@@ -164,7 +164,9 @@ def _timestamp(job: Job, row: Row) -> float | None:
         return None
     timestamp = parse_timestamp(optional_text(map_columns(row.values, {"time": job.time_column}), "time"))
     if timestamp is None:
-        raise Unusable("no_time", f"the column {job.time_column!r} holds no date. Write dates as 2024-12-31")
+        raise Unusable(
+            "no_time", f"the column {job.time_column!r} does not contain a date. Write dates like 2024-12-31"
+        )
     return timestamp
 
 
@@ -172,7 +174,7 @@ def _timestamp(job: Job, row: Row) -> float | None:
 
 
 def _document_drafts(job: Job, part: Part, path: Path, drops: Drops) -> Iterator[tuple[Draft, Origin]]:
-    """The pieces of a document, or its questions and answers; they are one group, and a bad one leaves the others."""
+    """The chunks of a document, or its questions and answers, as one group; a bad one does not affect the others."""
     document = drop_repeated(load_document(path), job.repeated.get(part.source.id, frozenset()))
     name = file_id(part.source, part.file)
     pairs = [_pair(*pair) for pair in instruct(document)] if job.request.instruct else []
@@ -203,13 +205,13 @@ def _check_rendered(draft: Draft) -> None:
     if any(looks_rendered(turn.content) for turn in draft.messages):
         raise Unusable(
             "rendered_template",
-            "the text is a conversation with a model's control tokens already in it, which training would add a second "
-            "time. Give the turns as messages",
+            "the text is a conversation that already contains a model's control tokens, which training would add again. "
+            "Provide the turns as messages",
         )
 
 
 def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: Drops) -> Candidate | Drop:
-    """Make an example of a draft, unless a filter has a reason to leave it out."""
+    """Make an example from a draft, or a `Drop` if a filter rejects it."""
     example = Example(
         id=origin.name,
         messages=draft.messages,
@@ -236,7 +238,7 @@ def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: D
 
 
 def _filter(job: Job, example: Example) -> tuple[str, str] | None:
-    """The step and the reason for which an example is left out."""
+    """The step and the reason for which an example is dropped, or None."""
     reason = filter_example(example) if job.request.quality else None
     if reason is not None:
         return "quality", reason
@@ -258,7 +260,7 @@ def _escape_example(example: Example, drops: Drops) -> Example:
 
 
 def _scrub_example(example: Example, drops: Drops) -> Example:
-    """The example without identifiers; a label stays as it is."""
+    """The example without identifiers; a label is never changed."""
     kept = 1 if example.task == "classification" else 0
     cut = len(example.messages) - kept
     texts = [scrub(turn.content, drops.scrubbed) for turn in example.messages[:cut]]

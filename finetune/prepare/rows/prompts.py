@@ -1,4 +1,4 @@
-"""Prompts of a domain: small Jinja files that turn a row's columns into the question put to the model."""
+"""Prompts of a domain: small Jinja files that turn the columns of a row into the question for the model."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ ENVIRONMENT = ImmutableSandboxedEnvironment(
 
 @dataclass(frozen=True)
 class Prompt:
-    """A Jinja text; `name` is the file that errors speak of."""
+    """A Jinja template; `name` is the file named in errors."""
 
     name: str
     text: str
 
     def __reduce__(self) -> tuple[type[Prompt], tuple[str, str]]:
-        """Compiled templates do not travel between processes."""
+        """Compiled templates cannot be sent between processes."""
         return Prompt, (self.name, self.text)
 
     @cached_property
     def columns(self) -> frozenset[str]:
-        """The columns that it reads.
+        """The columns that the prompt uses.
 
         Raises:
-            ConfigError: the text is no valid template.
+            ConfigError: the text is not a valid template.
         """
         try:
             return frozenset(meta.find_undeclared_variables(ENVIRONMENT.parse(self.text))) - {"choices"}
@@ -50,7 +50,7 @@ class Prompt:
         """The question, without blank lines around it.
 
         Raises:
-            ConfigError: the template asks for something that is not there.
+            ConfigError: the template uses something that does not exist.
         """
         try:
             return self._template.render({**columns, "choices": list(choices)}).strip()
@@ -62,7 +62,7 @@ def load_prompt(domain: Domain, task: str) -> Prompt:
     """The prompt of a domain's task.
 
     Raises:
-        ConfigError: the file is missing or is no valid template.
+        ConfigError: the file is missing or is not a valid template.
     """
     name = domain.recipe.tasks[task].prompt
     try:

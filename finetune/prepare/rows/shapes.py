@@ -1,4 +1,4 @@
-"""From a row's columns to messages: the shapes that training data come in, one small function each."""
+"""Turns the columns of a row into messages: one small function per common shape of training data."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from finetune.records import ROLES, TASKS, Message, Task
 
 DEFAULT_INSTRUCTION = "Which label fits this text?"
 SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-MAX_LABELS = 100  # more distinct values than this are no labels but text or numbers
-# Words that others use for a column, so that an error can say which to map.
+MAX_LABELS = 100  # more distinct values are text or numbers, not labels
+# Other common names of columns, so that an error can suggest what to map.
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "text": ("sentence", "content", "review", "tweet", "headline", "body", "document"),
     "label": ("sentiment", "category", "class", "target", "labels"),
@@ -31,18 +31,18 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a shape makes of a row."""
+    """The result of applying a shape to a row."""
 
     messages: tuple[Message, ...]
     task: Task
     label: str | None = None
     choices: tuple[str, ...] = ()
-    context: str = ""  # a text that the question is about, which other questions may share
+    context: str = ""  # the text that the question is about; other questions may share it
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Columns that a row needs and may have, and what becomes of them. `build` raises `Unusable`."""
+    """The required and optional columns of a row, and how they become messages. `build` raises `Unusable`."""
 
     name: str
     needs: tuple[str, ...]
@@ -89,7 +89,7 @@ def build_prompt(columns: Values) -> Draft:
 
 
 def build_alpaca(columns: Values) -> Draft:
-    """Alpaca rows: `instruction`, perhaps `input`, and `output`."""
+    """Alpaca rows: `instruction`, optionally `input`, and `output`."""
     question = "\n\n".join(
         part for part in (required_text(columns, "instruction"), optional_text(columns, "input")) if part
     )
@@ -97,7 +97,7 @@ def build_alpaca(columns: Values) -> Draft:
 
 
 def build_qa(columns: Values) -> Draft:
-    """`question` and `answer`, perhaps with the `context` to answer from."""
+    """`question` and `answer`, optionally with the `context` to answer from."""
     context = optional_text(columns, "context")
     question = "\n\n".join(part for part in (context, required_text(columns, "question")) if part)
     return Draft(_exchange(question, required_text(columns, "answer")), "qa", context=context)
@@ -126,11 +126,11 @@ def _exchange(question: str, answer: str, system: str | None = None) -> tuple[Me
 
 def _turns(value: object, name: str, role_key: str, text_key: str, roles: Mapping[str, str]) -> tuple[Message, ...]:
     if is_null(value) or not isinstance(value, list) or not value:
-        raise Unusable("no_messages", f"the column {name!r} is no list of turns, or an empty one")
+        raise Unusable("no_messages", f"the column {name!r} is not a list of turns, or is empty")
     turns = []
     for number, turn in enumerate(value, 1):
         if not isinstance(turn, Mapping):
-            raise Unusable("bad_turn", f"turn {number} of {name!r} is no object with {role_key!r} and {text_key!r}")
+            raise Unusable("bad_turn", f"turn {number} of {name!r} is not an object with {role_key!r} and {text_key!r}")
         role = roles.get(str(turn.get(role_key)))
         if role is None:
             raise Unusable(
@@ -140,20 +140,20 @@ def _turns(value: object, name: str, role_key: str, text_key: str, roles: Mappin
         try:
             turns.append(Message(role, required_text({answer: turn.get(text_key)}, answer)))  # type: ignore[arg-type]
         except Unusable as error:
-            raise Unusable(error.reason, f"turn {number} of {name!r}: {text_key!r} is empty or no text") from None
+            raise Unusable(error.reason, f"turn {number} of {name!r}: {text_key!r} is empty or not text") from None
     return tuple(turns)
 
 
 def _check_turns(messages: Sequence[Message], name: str) -> None:
-    """An optional system message, then user and assistant in turn: what every chat template can render."""
+    """Require an optional system message, then alternating user and assistant turns, as all chat templates render."""
     roles = [message.role for message in messages]
     spoken = roles[1:] if roles[:1] == ["system"] else roles
     expected = ["user", "assistant"] * (len(spoken) // 2)
     if not spoken or spoken != expected:
         raise Unusable(
             "bad_turns",
-            f"the turns of {name} are {', '.join(roles)}. They must go user, assistant, user, assistant, after "
-            "one system message if any",
+            f"the turns of {name} are {', '.join(roles)}. They must alternate between user and assistant, after "
+            "at most one system message",
         )
 
 
@@ -174,7 +174,7 @@ def _build_classification(choices: tuple[str, ...], question: str, columns: Valu
 def domain_shape(
     name: str, recipe: TaskRecipe, prompt: Prompt, labels: Mapping[str, str], template: Prompt | None = None
 ) -> Shape:
-    """A task of a domain: its prompt's columns, and a `label` among the choices or an `answer`, which `template` may make."""
+    """A task of a domain: the columns of its prompt, and a `label` or an `answer`, which `template` may build."""
     known = {choice.casefold(): choice for choice in recipe.choices} | {
         value.casefold(): answer for value, answer in labels.items()
     }
@@ -194,7 +194,7 @@ def _build_task(
     answer = required_text(columns, target)
     if choices:
         if answer.casefold() not in known:
-            raise Unusable("unknown_label", f"the label is none of {', '.join(choices)}. Correct the row")
+            raise Unusable("unknown_label", f"the label is not one of {', '.join(choices)}. Correct the row")
         answer = known[answer.casefold()]
     question = prompt.render({column: required_text(columns, column) for column in prompt.columns}, choices)
     context = optional_text(columns, "context") if "context" in prompt.columns else ""
@@ -212,14 +212,14 @@ def distinct_labels(labels: Iterable[str], source: str) -> tuple[str, ...]:
     if not 2 <= len(found) <= MAX_LABELS:
         raise InputError(
             f"{source}: the column 'label' has {len(found)} distinct values; classification needs 2 to {MAX_LABELS}. "
-            "Free answers are questions and answers: --map question=text --map answer=label"
+            "If the answers are free text, use: --map question=text --map answer=label"
         )
     return tuple(found)
 
 
 # --- choosing a shape -------------------------------------------------------------------------------------------------
 
-TEXT_AND_LABEL = Shape("classification", ("text", "label"), build_text)  # stands in until the labels are known
+TEXT_AND_LABEL = Shape("classification", ("text", "label"), build_text)  # a placeholder until the labels are known
 SHAPES: tuple[Shape, ...] = (
     Shape("messages", ("messages",), build_messages),
     Shape("sharegpt", ("conversations",), build_sharegpt),
@@ -234,10 +234,10 @@ NAMES = frozenset(name for shape in SHAPES for name in (*shape.needs, *shape.opt
 
 
 def choose_shape(columns: Collection[str], mapped: Collection[str] = ()) -> Shape:
-    """The first shape that the columns allow and that uses all of the mapped ones.
+    """The first shape that fits the columns and uses all mapped ones.
 
     Raises:
-        Unusable: there is none; names the columns and the nearest shape.
+        Unusable: none fits; names the columns and the closest shape.
     """
     wanted = set(mapped) - {"group"}
     for shape in SHAPES:
@@ -254,13 +254,13 @@ def _nearest(columns: Collection[str]) -> str:
     missing = guesses[best.name]
     maps = " ".join(f"--map {need}={guess or 'COLUMN'}" for need, guess in missing.items())
     return (
-        f"the columns {list_names(columns)} fit no known shape. The nearest is {' + '.join(best.needs)}, which lacks "
-        f"{', '.join(missing) or 'nothing'}. Say which to read with {maps or '--map NAME=COLUMN'}, or rename them"
+        f"the columns {list_names(columns)} fit no known format. The closest is {' + '.join(best.needs)}, which lacks "
+        f"{', '.join(missing) or 'nothing'}. Map them with {maps or '--map NAME=COLUMN'}, or rename them"
     )
 
 
 def _likeness(shape: Shape, guesses: Mapping[str, str | None]) -> int:
-    """How many columns of a shape are there, perhaps under another name, less those that are not."""
+    """The number of columns of a shape that exist, possibly under another name, minus the number of missing ones."""
     absent = sum(guess is None for guess in guesses.values())
     return len(shape.needs) - 2 * absent
 

@@ -1,4 +1,4 @@
-"""A first look at every file: which shape its rows have, and for labelled texts which labels there are."""
+"""Surveys every file: the shape of its rows and, for labelled texts, the labels."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from finetune.prepare.sources.source import Source
 from finetune.recipe import Domain
 
 LOOKED_AT = 1000  # rows that decide the shape of a file; the others must fit it
-INPUTS = {"text", "question", "context"}  # columns that a prompt of a domain must not leave unread
+INPUTS = {"text", "question", "context"}  # columns that the prompt of a domain must not ignore
 DOCUMENT = "document"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A file of a source and what its rows are taken for; a document has no shape.
+    """A file of a source and the shape of its rows; a document has no shape.
 
-    `kinds` are the kinds of the values in its columns, `test_ids` the ids of a test set that lies in another split.
+    `kinds` are the kinds of the values in its columns, `test_ids` the ids of a test set inside another split.
     """
 
     source: Source
@@ -50,15 +50,15 @@ class Part:
 
     @property
     def shape_name(self) -> str:
-        """What its rows are taken for."""
+        """The name of the shape of its rows."""
         return self.shape.name if self.shape else DOCUMENT
 
 
 def survey(sources: Sequence[Source], request: PrepareRequest, domain: Domain | None, drops: Drops) -> list[Part]:
-    """Look at the first rows of every file, and at all labels where the labels make the choices.
+    """Read the first rows of every file, and all labels if the labels are the choices.
 
     Raises:
-        InputError: a file cannot be used, and is not to be skipped.
+        InputError: a file cannot be used, and `--on-error` is `fail`.
     """
     parts = []
     for source in sources:
@@ -72,7 +72,7 @@ def survey(sources: Sequence[Source], request: PrepareRequest, domain: Domain | 
 
 
 def kind_of(value: object) -> str | None:
-    """The kind of a value, for comparing rows; null has none, and all numbers are of one."""
+    """The kind of a value, for comparing rows; null has none, and all numbers have the same."""
     if is_null(value):
         return None
     if isinstance(value, int | float):
@@ -87,7 +87,7 @@ def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domai
         return Part(source, file, None)
     first = list(islice(read_rows(file), LOOKED_AT))
     if not first:
-        raise InputError(f"{file.shown} has no rows. Give a file with at least one")
+        raise InputError(f"{file.shown} has no rows. Use a file with at least one")
     broken = next((row for row in first if isinstance(row, BadRow)), None)
     if broken is not None and drops.on_error == "fail":
         raise RecordError(f"{file.shown}:{broken.line}", broken.problem)
@@ -98,7 +98,7 @@ def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domai
 
 
 def _kinds(rows: Sequence[Row], shape: Shape, mapping: Mapping[str, str]) -> dict[str, str]:
-    """The commonest kind of each column that the shape reads, and of the id."""
+    """The most common kind of each column that the shape reads, and of the id."""
     used = {*shape.needs, *shape.optional, "id"} - set(mapping)
     counts: dict[str, Counter[str]] = {}
     for row in rows:
@@ -116,7 +116,7 @@ def _shape_of(
         assert domain is not None
         return _task_shape(domain, source.recipe.task, source.recipe.labels, source.recipe.answer_template)
     if not rows:
-        return SHAPES[-1]  # all of them are refused, so any shape will do
+        return SHAPES[-1]  # all rows will be refused, so any shape will do
     counts = Counter(name for row in rows for name in plain_columns(row.values))
     names = [name for name, number in counts.items() if 2 * number >= len(rows)] or list(counts)
     names += [name for name in request.columns if name not in names]
@@ -150,7 +150,7 @@ def _task_shape(domain: Domain, task: str, labels: Mapping[str, str], template: 
 
 
 def _labels(file: DataFile, mapping: Mapping[str, str], enough: int) -> set[str]:
-    """The labels of all rows of a file; no more are sought once there are more than `enough`."""
+    """The labels of all rows of a file; stops once there are more than `enough`."""
     found: set[str] = set()
     raw: set[Any] = set()
     for row in read_rows(file):
@@ -175,7 +175,7 @@ def _with_choices(parts: Sequence[Part], request: PrepareRequest) -> Iterator[Pa
     }
     if request.instruction is not None and not labels:
         raise InputError(
-            "--instruction is the question for rows of text and label, and no source has such rows. Leave it out"
+            "--instruction sets the question for rows of text and label, but no source has such rows. Drop the option"
         )
     pools: list[set[str]] = []
     for found in labels.values():
@@ -190,7 +190,7 @@ def _with_choices(parts: Sequence[Part], request: PrepareRequest) -> Iterator[Pa
 
 
 def _official_ids(source: Source, domain: Domain | None) -> frozenset[str]:
-    """The ids of a test set that lies inside another split."""
+    """The ids of a test set inside another split."""
     if source.recipe is None or source.recipe.test_ids is None or domain is None:
         return frozenset()
     file = domain.folder / source.recipe.test_ids

@@ -1,1 +1,1 @@
-"""Where files come from: recipes, this machine, addresses, the Hub."""
+"""Finds the files of sources: from recipes, this machine, URLs and the Hub."""

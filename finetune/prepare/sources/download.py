@@ -1,4 +1,4 @@
-"""Files at an address: https://, and whatever fsspec reaches (s3://, gs://) with the extra `remote`."""
+"""Downloads files from URLs: https://, and whatever fsspec reaches (s3://, gs://) with the extra `remote`."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ CHUNK = 2**20
 
 
 def is_address(text: str) -> bool:
-    """Whether a source is fetched by URL; hf:// ones have their own way."""
+    """Whether a source is a URL to download; hf:// is handled separately."""
     return "://" in text and not text.startswith(("hf://", "file://"))
 
 
 def public_address(url: str) -> str:
-    """The address without what may be secret: user, password, query."""
+    """The URL without parts that may be secret: user, password and query."""
     parts = urlsplit(url)
     host = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
     return f"{parts.scheme}://{host}{parts.path}"
 
 
 def download(url: str) -> Path:
-    """Fetch a file into the user's cache; with the network forbidden, the copy that is there.
+    """Download a file to the user's cache or, if the network is forbidden, return the cached copy.
 
     Raises:
-        OfflineError: it is not cached and the network is forbidden or out of reach.
-        InputError: there is no such file, or the address cannot be read.
+        OfflineError: it is not cached, and the network is forbidden or cannot be reached.
+        InputError: there is no such file, or the URL cannot be read.
     """
     shown = public_address(url)
     name = PurePosixPath(urlsplit(url).path).name
     if not name:
-        raise InputError(f"{shown} names no file. Give the address of one file")
+        raise InputError(f"{shown} does not name a file. Give the URL of one file")
     folder = cache_folder() / "sources" / hashlib.sha256(url.encode()).hexdigest()[:16]
     target = folder / name
     if is_offline():
         if target.is_file():
             return target
-        raise OfflineError(f"{shown} is not in the cache, and the network is forbidden (--offline). Connect once")
+        raise OfflineError(
+            f"{shown} is not in the cache, and the network is forbidden (--offline). Run once without --offline"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with write_aside(target) as staging:
         _copy(url, shown, staging)
@@ -59,10 +61,10 @@ def _copy(url: str, shown: str, target: Path) -> None:
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"There is no file at {shown}. Check the address") from None
-    except Exception as error:  # each file system raises its own kinds
+        raise InputError(f"There is no file at {shown}. Check the URL") from None
+    except Exception as error:  # each file system raises errors of its own
         raise OfflineError(
-            f"{shown} cannot be fetched ({type(error).__name__}). Check the network, and the right to read it"
+            f"{shown} cannot be downloaded ({type(error).__name__}). Check the network and your permission to read it"
         ) from None
 
 
@@ -73,7 +75,9 @@ def _copy_web(url: str, shown: str, target: Path) -> None:
         if answer.status_code in {404, 410}:
             raise FileNotFoundError
         if answer.is_error:
-            raise InputError(f"{shown} answered {answer.status_code}. Check the address, and the right to read it")
+            raise InputError(
+                f"{shown} answered with status {answer.status_code}. Check the URL and your permission to read it"
+            )
         for data in answer.iter_bytes(CHUNK):
             out.write(data)
 
@@ -85,5 +89,9 @@ def _copy_remote(url: str, shown: str, target: Path) -> None:
         with fsspec.open(url, "rb") as source, target.open("wb") as out:
             shutil.copyfileobj(source, out, CHUNK)
     except (ImportError, ValueError) as error:
-        hint = " Install what it needs: pip install 'slmtune[remote]'" if isinstance(error, ImportError) else ""
-        raise InputError(f"{shown} cannot be read: slmtune fetches https://, s3:// and gs://.{hint}") from None
+        hint = (
+            " Install the missing libraries with: pip install 'slmtune[remote]'"
+            if isinstance(error, ImportError)
+            else ""
+        )
+        raise InputError(f"{shown} cannot be read: slmtune downloads from https://, s3:// and gs://.{hint}") from None

@@ -1,4 +1,4 @@
-"""Files of a source on this machine: what a path, a folder, a pattern or an archive stands for."""
+"""Finds the files of a source on this machine: from a path, a folder, a glob or an archive."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from finetune.prepare.formats.readers import READERS
 from finetune.prepare.sources.remote import NO_DATA
 from finetune.prepare.splits.shares import WORDS, named_split
 
-# Files about a folder rather than of it; named alone, they are read.
+# Files about a folder rather than part of its data; they are read only if named explicitly.
 ABOUT = re.compile(r"(?:readme|licen[cs]e|changelog|changes|notice|attribution|authors|contributing)\b", re.I)
 
 log = logging.getLogger(__name__)
 
 
 def readable() -> str:
-    """The endings that slmtune reads, for a message."""
+    """The file extensions that slmtune reads, for a message."""
     return ", ".join((*READERS, *DOCUMENTS)) + "; also inside .gz, .zst and .zip"
 
 
 def is_document(file: DataFile) -> bool:
-    """Whether a file is a document, not rows."""
+    """Whether a file is a document rather than a file of rows."""
     return file.suffix not in READERS
 
 
 def find_files(text: str) -> list[DataFile]:
-    """The readable files that a path, a folder or a pattern stands for, those in archives included.
+    """The readable files of a path, a folder or a glob, including those in archives.
 
     Raises:
-        InputError: there is none, an archive is hostile, or a link leads out of the folder.
+        InputError: there are none, an archive is malicious, or a link points outside the folder.
     """
     path = Path(text).expanduser()
     if path.is_dir():
@@ -61,7 +61,7 @@ def find_files(text: str) -> list[DataFile]:
 
 
 def _walk(root: Path) -> list[Path]:
-    """All readable files below a folder, in order; hidden ones and those about the folder are left out."""
+    """All readable files below a folder, in order, except hidden files and files about the folder."""
     found = []
     real = os.path.realpath(root)
     for folder, folders, names in os.walk(root):
@@ -71,11 +71,11 @@ def _walk(root: Path) -> list[Path]:
             if name.startswith(".") or not _is_wanted(path):
                 continue
             if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(real):
-                raise InputError(f"{path} is a link that leads out of {root}. Copy the file there, or remove the link")
+                raise InputError(f"{path} is a link to a file outside {root}. Copy the file there, or remove the link")
             found.append(path)
     about = [path for path in found if ABOUT.match(path.name)]
     if about and len(about) < len(found):
-        log.info("%s: left out %s, which tell of the folder.", root, ", ".join(sorted(path.name for path in about)))
+        log.info("%s: skipped %s, which describe the folder.", root, ", ".join(sorted(path.name for path in about)))
         found = [path for path in found if path not in about]
     return sorted(found, key=lambda path: path.relative_to(root).parts)
 
@@ -108,5 +108,5 @@ def _missing(text: str) -> InputError:
     near = difflib.get_close_matches(Path(text).name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     if re.fullmatch(r"[\w.-]+/[\w.-]+", text):
-        hint += f" A data set on the Hub is written hf://datasets/{text}"
+        hint += f" For a data set on the Hub, write hf://datasets/{text}"
     return InputError(f"There is no file or folder {text}.{hint or ' Check the path'}")

@@ -1,4 +1,4 @@
-"""Data sets on the Hugging Face Hub: from `hf://datasets/ID[@revision][:config][:split]` to local files at one commit."""
+"""Downloads data sets from the Hugging Face Hub: `hf://datasets/ID[@revision][:config][:split]` → files of one commit."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ NO_DATA = {
     "contamination.jsonl",
     "corpus.html",
 }
-INSTEAD = "Connect once, or give --source a local file"
+INSTEAD = "Connect to the network once, or pass a local file with --source"
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A downloaded file, its path in the repository and the name of its split there, if it has one."""
+    """A downloaded file, its path in the repository, and the name of its split there, if any."""
 
     path: Path
     name: str
@@ -44,7 +44,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubData:
-    """The files of one configuration of a data set, the commit they are of, and the licence that the card states."""
+    """The files of one configuration of a data set, their commit, and the licence stated on the card."""
 
     files: tuple[HubFile, ...]
     revision: str
@@ -52,19 +52,19 @@ class HubData:
 
 
 def fetch(uri: str) -> HubData:
-    """Download the Parquet, CSV or JSON files of a data set; what is cached is not fetched again. No code is run.
+    """Download the Parquet, CSV or JSON files of a data set, except cached ones. No code is run.
 
     Raises:
         UnknownNameError: there is no such data set, revision or configuration.
-        OfflineError: not cached, and the network is forbidden or out of reach.
-        InputError: the URI is malformed, or the repository has no files that slmtune reads.
+        OfflineError: not cached, and the network is forbidden or cannot be reached.
+        InputError: the URI is malformed, or the repository has no files that slmtune can read.
         HubError: the Hub refused.
     """
     match = URI.fullmatch(uri)
     if match is None:
         raise InputError(
-            f"{uri} is no data set on the Hub. Write hf://datasets/ID[@REVISION][:CONFIG][:SPLIT]; the brackets mark what "
-            "may be left out"
+            f"{uri} is not a data set on the Hub. Write hf://datasets/ID[@REVISION][:CONFIG][:SPLIT]; parts in brackets are "
+            "optional"
         )
     repo, config, split = match["repo"], match["config"] or None, match["split"]
     folder = _snapshot(repo, match["revision"], ["README.md"])
@@ -79,7 +79,7 @@ def fetch(uri: str) -> HubData:
 def _chosen(
     repo: str, names: Sequence[str], card: dict[str, Any], config: str | None, split: str | None
 ) -> dict[str, str | None]:
-    """File -> split; a last part that is no configuration but a split is one."""
+    """File -> split; a last part that is not a configuration but a split counts as a split."""
     try:
         found = _configured(repo, names, card, config) or _by_layout(repo, names, config)
     except UnknownNameError:
@@ -96,7 +96,7 @@ def _chosen(
 
 
 def _snapshot(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """The folder of a snapshot, named by its commit, that holds the files which fit; the cache serves what it can."""
+    """The folder of a snapshot, named after its commit, with the files that match; cached files are used."""
     from huggingface_hub import snapshot_download
 
     from finetune.hub.client import DATA_SET, explain_errors
@@ -114,7 +114,7 @@ def _snapshot(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
 
 
 def _file_names(repo: str, revision: str) -> list[str]:
-    """All files of a repository, downloaded or not, as the last look at the Hub found them."""
+    """All files of a repository, downloaded or not, as of the last request to the Hub."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
@@ -127,7 +127,7 @@ def _file_names(repo: str, revision: str) -> list[str]:
 
 
 def _configured(repo: str, names: Sequence[str], card: dict[str, Any], config: str | None) -> dict[str, str | None]:
-    """File -> split, as the card's `configs` say; empty where the card says nothing."""
+    """File -> split, from the `configs` of the card; empty if the card has none."""
     listed = [entry for entry in card.get("configs") or [] if isinstance(entry, dict) and entry.get("data_files")]
     if not listed:
         return {}
@@ -144,7 +144,7 @@ def _configured(repo: str, names: Sequence[str], card: dict[str, Any], config: s
         found = [name for name in names if fnmatchcase(name, pattern) and _is_data(name)]
         if not found:
             raise _no_files(
-                repo, f"its card names {pattern}, which is missing or in a format that slmtune does not read"
+                repo, f"its card lists {pattern}, which is missing or in a format that slmtune does not read"
             )
         chosen |= dict.fromkeys(found, split)
     return chosen
@@ -160,7 +160,7 @@ def _patterns(data_files: object) -> list[tuple[str | None, str]]:
 
 
 def _by_layout(repo: str, names: Sequence[str], config: str | None) -> dict[str, str | None]:
-    """Data files by folder: those of `CONFIG/…`, or all of an only configuration; their names tell the split."""
+    """Data files by folder: those in `CONFIG/…`, or all files of a single configuration; their names give the split."""
     data = [name for name in names if _is_data(name)]
     if not data:
         raise _no_files(repo, "it has no Parquet, CSV or JSON files")
@@ -176,7 +176,7 @@ def _by_layout(repo: str, names: Sequence[str], config: str | None) -> dict[str,
 
 def _several(repo: str, configs: Collection[str]) -> InputError:
     return InputError(
-        f"{repo} has several configurations: {', '.join(sorted(configs))}. Add one of them to the address: …:CONFIG"
+        f"{repo} has several configurations: {', '.join(sorted(configs))}. Add one of them to the URI: …:CONFIG"
     )
 
 
@@ -201,7 +201,7 @@ def _card(folder: Path) -> dict[str, Any]:
     try:
         return metadata_load(folder / "README.md") or {}
     except ValueError:
-        return {}  # a card without readable metadata says nothing
+        return {}  # no readable metadata
 
 
 def _license(card: dict[str, Any]) -> str | None:
@@ -212,7 +212,7 @@ def _license(card: dict[str, Any]) -> str | None:
 
 
 def _main_license(repo: str) -> str | None:
-    """The licence that the main branch states: branches of converted files have no card."""
+    """The licence stated on the main branch: branches of converted files have no card."""
     try:
         return _license(_card(_snapshot(repo, None, ["README.md"])))
     except SlmtuneError:

@@ -1,4 +1,4 @@
-"""Where rows come from: the sources of a recipe, local files and folders, addresses, and data sets on the Hub."""
+"""Opens the sources of rows: those of a recipe, local files and folders, URLs, and data sets on the Hub."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """A source that is on this machine: its name in the corpus, its files, and what the manifest says of it."""
+    """A source on this machine: its name in the corpus, its files, and its entry in the manifest."""
 
     id: str
     uri: str  # hf://… or a file name without its folders
@@ -37,7 +37,7 @@ class Source:
     files: tuple[DataFile, ...]
     revision: str | None = None
     recipe: SourceRecipe | None = None
-    earlier: bool = False  # of a corpus that was made before: compared with, not taken
+    earlier: bool = False  # an earlier corpus, only compared with
 
     @property
     def taken(self) -> set[Split]:
@@ -47,35 +47,35 @@ class Source:
 
 
 def open_sources(request: PrepareRequest, domain: Domain | None) -> list[Source]:
-    """Find (and for the Hub: download) what the request asks for.
+    """Find the requested sources, downloading those on the Hub.
 
     Raises:
-        InputError: nothing is asked for, a file is missing, or a licence is not accepted.
+        InputError: there are no sources, a file is missing, or a licence is not accepted.
         UnknownNameError, OfflineError, HubError: see `remote.fetch`.
     """
     if request.sources and request.sample:
-        raise InputError("--sample stands for the bundled rows and --source for others. Give one of the two")
+        raise InputError("--sample uses the bundled rows, --source other ones. Use only one of them")
     if request.sources:
         known = {source.uri: source for source in domain.recipe.sources} if domain and not request.columns else {}
         found = [_open(known.get(uri, uri), request, domain) for uri in request.sources]
     elif domain is None:
-        raise InputError("There is nothing to prepare. Give --domain NAME, or your own rows with --source FILE")
+        raise InputError("There is nothing to prepare. Pass --domain NAME, or rows of your own with --source FILE")
     else:
         found = [_open(recipe, request, domain) for recipe in _choose_recipes(request, domain)]
     return _with_own_ids(found)
 
 
 def open_source(uri: str, request: PrepareRequest, domain: Domain | None) -> Source:
-    """One source that the user names, such as an eval set; the recipe tells of it what it can."""
+    """One source named by the user, such as an eval set; the recipe supplies what it knows about it."""
     known = {source.uri: source for source in domain.recipe.sources} if domain else {}
     return _open(known.get(uri, uri), replace(request, accept_noncommercial=True), domain)
 
 
 def open_earlier(request: PrepareRequest) -> list[Source]:
-    """The earlier corpora whose rows are not to be taken again.
+    """The earlier corpora whose rows must not be used again.
 
     Raises:
-        ArtifactError: one of them is no complete corpus.
+        ArtifactError: one of them is not a complete corpus.
     """
     return [
         Source(
@@ -102,14 +102,14 @@ def _choose_recipes(request: PrepareRequest, domain: Domain) -> Iterable[SourceR
         raise _license_error(closed[0].id, closed[0].license)
     for source in closed:
         log.info(
-            "%s is left out: its licence %s forbids commercial use (--accept-noncommercial).", source.id, source.license
+            "%s is skipped: its licence %s forbids commercial use (--accept-noncommercial).", source.id, source.license
         )
     return [source for source in sources if source not in closed]
 
 
 def _nothing_listed(domain: Domain, tasks: Iterable[str], listed: Iterable[SourceRecipe]) -> str:
     others = [f"--include {source.id}" for source in listed if source.task in tasks]
-    hint = f"Read what is off by default with {' or '.join(others)}" if others else "Choose another --task"
+    hint = f"Add sources that are off by default with {' or '.join(others)}" if others else "Choose another --task"
     return f"The domain {domain.name} has no source for {', '.join(tasks)} that is on by default. {hint}"
 
 
@@ -151,7 +151,7 @@ def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) ->
     read = [file for file in data.files if not _is_left_out(file.split, recipe)]
     splits = [_hub_split(file.split, recipe) for file in read]
     if not (recipe and recipe.splits) and set(splits) == {"train"}:
-        splits = [None] * len(splits)  # an only split is no split
+        splits = [None] * len(splits)  # a single split does not count as one
     files = [
         DataFile(file.path, file.name, f"{uri}/{file.name}", split) for file, split in zip(read, splits, strict=True)
     ]
@@ -168,14 +168,14 @@ def _is_left_out(name: str | None, recipe: SourceRecipe | None) -> bool:
 
 
 def _hub_split(name: str | None, recipe: SourceRecipe | None) -> Split | None:
-    """The corpus's split for a split of the Hub; one that a recipe does not list is open."""
+    """The split of the corpus for a split on the Hub; None if the recipe does not list it."""
     if recipe and recipe.splits:
         return recipe.splits.get(_listed_name(name, recipe))
     return named_split(name or "")
 
 
 def _open_train(files: list[DataFile], recipe: SourceRecipe | None, request: PrepareRequest) -> tuple[DataFile, ...]:
-    """Open up the train split where the user asks for shares: `--split-ratio` divides it among the unnamed splits."""
+    """Unassign the train split if the user requests shares: `--split-ratio` divides it among the unnamed splits."""
     if request.split_ratio is None or recipe is not None:
         return tuple(files)
     return tuple(replace(file, split=None) if file.split == "train" else file for file in files)
@@ -188,14 +188,14 @@ def _license_error(name: str, license: str) -> InputError:
 
 
 def _plain_id(name: str) -> str:
-    """A short name for a source: the file's name without its ending."""
+    """A short name for a source: the name of the file without its extension."""
     plain = inner_name(Path(name), None)
     stem = plain.removesuffix(suffix_of(plain)) or plain
     return re.sub(r"[^\w-]+", "-", stem.split(":")[0]).strip("-") or "source"
 
 
 def _with_own_ids(sources: list[Source]) -> list[Source]:
-    """Number the sources whose names are alike, so that row ids stay apart."""
+    """Number sources with the same name, so that row ids stay unique."""
     names: list[str] = []
     for source in sources:
         names.append(_free(source.id, names))

@@ -1,1 +1,1 @@
-"""Which split a row belongs to."""
+"""Decides which split a row belongs to."""

@@ -1,4 +1,4 @@
-"""A split for every row whose source leaves it open: by hash, by label in exact shares, or by time."""
+"""Assigns a split to every row whose source does not name one: by hash, by label in exact shares, or by time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Shares = Mapping[Split, float]
 
 
 def assign_by_hash(table: RowTable, shares: Sequence[Shares]) -> None:
-    """Give each open row the split that its own draw falls into; `shares` are those of each source.
+    """Assign each open row to the split that its draw falls into; `shares` has the shares of each source.
 
-    A row's split depends on nothing but its group or question and the seed, so rows that are added move no old row;
-    and since draws know nothing of labels, each label has the same shares, but for chance.
+    A row's split depends only on its group or question and the seed, so adding rows does not move old ones. Draws are
+    independent of labels, so each label has the same shares, up to chance.
     """
     for source, share in enumerate(shares):
         rows = np.flatnonzero((table.split == OPEN) & (table.source == source))
@@ -26,7 +26,7 @@ def assign_by_hash(table: RowTable, shares: Sequence[Shares]) -> None:
 
 
 def split_of(draws: Array, shares: Shares) -> Array:
-    """The index of the split of each draw, a number from 0 to 2^64."""
+    """The index of the split for each draw, a number from 0 to 2^64."""
     left = draws / 2**64
     splits = np.full(len(draws), SPLITS.index(max(shares, key=lambda split: shares[split])), np.int8)
     waiting = np.ones(len(draws), bool)
@@ -39,9 +39,9 @@ def split_of(draws: Array, shares: Shares) -> Array:
 
 
 def assign_by_label(table: RowTable, shares: Sequence[Shares]) -> None:
-    """Give the open rows of each source and label exact shares in the order of their draws; groups stay whole.
+    """Assign the open rows of each source and label in exact shares, in the order of their draws; groups stay whole.
 
-    Rows that are added later may move old ones: the price of exact shares.
+    Rows added later may move old ones: the price of exact shares.
     """
     for source, share in enumerate(shares):
         open_rows = np.flatnonzero((table.split == OPEN) & (table.source == source) & (table.reason == 0))
@@ -56,22 +56,22 @@ def assign_by_label(table: RowTable, shares: Sequence[Shares]) -> None:
                 start += number
             table.split[rows] = of_draw[members]
         _keep_groups_whole(table, open_rows)
-    table.split[table.split == OPEN] = TRAIN  # of rows that are left out
+    table.split[table.split == OPEN] = TRAIN  # dropped rows
 
 
 def _keep_groups_whole(table: RowTable, rows: Array) -> None:
-    """A group or question whose rows have several labels goes where its first row went."""
+    """Move a group or question whose rows have several labels to the split of its first row."""
     _, first, members = np.unique(table.draw[rows], return_index=True, return_inverse=True)
     table.split[rows] = table.split[rows][first][members]
 
 
 def assign_by_time(table: RowTable, share: Shares, starts: tuple[float, float] | None) -> tuple[float, float]:
-    """Give the open rows to train, validation and test by their timestamp, the newest to test.
+    """Assign the open rows to train, validation and test by timestamp, the newest to test.
 
-    Returns the timestamps from which rows are validation and test: those given, else where the shares of the rows end.
+    Returns the timestamps from which rows are validation and test: `starts` or, if None, those that give the shares.
 
     Raises:
-        InputError: all rows have one timestamp.
+        InputError: all rows have the same timestamp.
     """
     rows = np.flatnonzero((table.split == OPEN) & ~table.earlier)
     times = table.timestamp[rows]
@@ -81,16 +81,14 @@ def assign_by_time(table: RowTable, share: Shares, starts: tuple[float, float] |
         starts = tuple(float(ordered[min(int(cut * len(ordered)), len(ordered) - 1)]) for cut in cuts)  # type: ignore[assignment]
         assert starts is not None
         if len(ordered) and ordered[0] == starts[1]:
-            raise InputError(
-                "--split-by-time: the rows are of one moment, so that none is older. Choose another column"
-            )
+            raise InputError("--split-by-time: all rows have the same timestamp. Choose another column")
     table.split[rows] = np.select([times >= starts[1], times >= starts[0]], [TEST, VALIDATION], TRAIN)
     table.split[table.split == OPEN] = TRAIN
     return starts
 
 
 def drop_split_groups(table: RowTable) -> None:
-    """Leave out rows whose group also lies in a split that is measured on, where sources name their splits."""
+    """Drop rows whose group is also in a held-out split, which can happen if sources name their splits."""
     rows = np.flatnonzero(table.grouped & table.kept)
     if not len(rows):
         return
@@ -105,10 +103,10 @@ def drop_split_groups(table: RowTable) -> None:
 
 
 def assert_disjoint(table: RowTable, *, strict: bool) -> str:
-    """Make sure that no question and no group lies in two splits, and say so; if not `strict`, say how many do.
+    """Make sure that no question and no group is in two splits, and say so; if not `strict`, say how many are.
 
     Raises:
-        AssertionError: slmtune is wrong; nothing is written.
+        AssertionError: slmtune has a bug; nothing is written.
     """
     rows = np.flatnonzero(table.kept)
     _, questions = np.unique(table.key[rows], axis=0, return_inverse=True)
@@ -117,15 +115,15 @@ def assert_disjoint(table: RowTable, *, strict: bool) -> str:
     torn = _count_torn(questions.reshape(-1), table.split[rows])
     torn_groups = _count_torn(groups, table.split[grouped])
     if torn_groups or (strict and torn):
-        raise AssertionError(f"{torn} questions and {torn_groups} groups lie in two splits")
+        raise AssertionError(f"{torn} questions and {torn_groups} groups are in two splits")
     if torn:
-        return f"{torn} questions lie in two splits, since duplicates were kept (--no-dedup)."
+        return f"{torn} questions are in two splits, because duplicates were kept (--no-dedup)."
     counted = f"{len(rows)} rows" + (f", {len(np.unique(groups))} groups" if len(grouped) else "")
-    return f"No question{' and no group' if len(grouped) else ''} lies in two splits ({counted})."
+    return f"No question{' and no group' if len(grouped) else ''} is in two splits ({counted})."
 
 
 def _count_torn(members: Array, splits: Array) -> int:
-    """How many members occur in several splits."""
+    """The number of members that occur in several splits."""
     pairs = np.unique(np.stack([members, splits.astype(members.dtype)]), axis=1)
     _, counts = np.unique(pairs[0], return_counts=True)
     return int((counts > 1).sum())

@@ -1,4 +1,4 @@
-"""What splits there are: the shares that a user asks for, and the split that a file's name tells."""
+"""The shares of splits that a user requests, and the split that the name of a file implies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def parse_ratio(text: str | None) -> dict[Split, float]:
     valid = len(shares) == len(SPLITS) and all(math.isfinite(share) and 0 <= share <= 1 for share in shares)
     if not valid or abs(sum(shares) - 1) > 1e-6:
         raise InputError(
-            f"--split-ratio {text} cannot be used. Give the shares of train/validation/test, which add up to 1, such "
+            f"--split-ratio {text} cannot be used. Give the shares of train/validation/test, which must add up to 1, such "
             f"as {DEFAULT_RATIO}"
         )
     return dict(zip(SPLITS, shares, strict=True))
@@ -43,7 +43,7 @@ def parse_ratio(text: str | None) -> dict[Split, float]:
 def named_split(name: str) -> Split | None:
     """The split that a relative path names (`news-train.jsonl`, `test/part-0.csv`, `data/val-00000-of-00002.parquet`).
 
-    Of each part only the first and the last word count, so that `my-test-results` names none.
+    Only the first and the last word of each part count, so `my-test-results` names none.
 
     Raises:
         InputError: the path names two splits.
@@ -54,15 +54,15 @@ def named_split(name: str) -> Split | None:
         words = [word for word in re.split(r"[-_.\s]+", part.lower()) if word]
         found |= {WORDS[word] for word in words[:1] + words[-1:] if word in WORDS}
     if len(found) > 1:
-        raise InputError(f"{name} names two splits ({', '.join(sorted(found))}). Rename it so that it names one")
+        raise InputError(f"{name} names two splits ({', '.join(sorted(found))}). Rename it so that it names only one")
     return found.pop() if found else None
 
 
 def shares_left(ratio: Mapping[Split, float], taken: Collection[Split], source: str) -> dict[Split, float]:
-    """The shares of rows whose split is open: train, and the splits that the source does not name itself.
+    """The shares for rows without a split: train, and the splits that the source does not name itself.
 
     Raises:
-        InputError: nothing is left for them.
+        InputError: no share is left for them.
     """
     shares = {split: share for split, share in ratio.items() if split == "train" or split not in taken}
     total = sum(shares.values())

@@ -1,4 +1,4 @@
-"""Points in time as rows and options write them, for splits of which the newest rows are the test."""
+"""Parses timestamps in rows and options, for splits by time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from finetune.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class TimeRule:
-    """The column of `--split-by-time`, and the timestamps from which rows are validation and test where it gives them."""
+    """The column of `--split-by-time`, and the timestamps from which rows are validation and test, if given."""
 
     column: str
     starts: tuple[float, float] | None = None
@@ -21,7 +21,7 @@ def parse_time_rule(text: str | None) -> TimeRule | None:
     """Read `COLUMN` or `COLUMN=VALIDATION_FROM/TEST_FROM`.
 
     Raises:
-        InputError: the timestamps cannot be read, or are in the wrong order.
+        InputError: the timestamps are malformed or in the wrong order.
     """
     if text is None:
         return None
@@ -39,7 +39,7 @@ def parse_time_rule(text: str | None) -> TimeRule | None:
 
 
 def parse_timestamp(text: str) -> float | None:
-    """Seconds since 1970 of a date, a time in ISO 8601 or a number of seconds; None for anything else."""
+    """Seconds since 1970 from a date, an ISO 8601 time or a number of seconds; None for anything else."""
     try:
         time = datetime.fromisoformat(text.strip())
     except ValueError:

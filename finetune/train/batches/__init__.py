@@ -1,1 +1,1 @@
-"""From examples to the tensors of a forward pass."""
+"""Turns examples into the tensors of a forward pass."""

@@ -1,4 +1,4 @@
-"""Rows → the batches that the trainer feeds to the model: packed, or padded where a model cannot take packed ones."""
+"""Rows → batches for the model: packed, or padded if the model cannot train on packed batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from finetune.train.progress import Counts
 
 @dataclass(frozen=True)
 class NumberedRows:
-    """Training rows and, numbered after them, held-out rows: TRL wants a `datasets.Dataset`, which holds the numbers."""
+    """Training rows followed by held-out rows, by number: TRL needs a `datasets.Dataset`, which contains the numbers."""
 
     training: Rows
     held_out: Rows
@@ -28,7 +28,7 @@ class NumberedRows:
         return self.training[number] if number < count else self.held_out[number - count]
 
     def datasets(self) -> tuple[Dataset, Dataset | None]:
-        """The numbers of the training rows, and of the held-out ones if there are any."""
+        """The numbers of the training rows, and of the held-out rows if there are any."""
         count, held_out = len(self.training), len(self.held_out)
         later = Dataset.from_dict({"number": list(range(count, count + held_out))}) if held_out else None
         return Dataset.from_dict({"number": list(range(count))}), later
@@ -50,7 +50,7 @@ class PackedBatches:
             "input_ids": packed.input_ids,
             "position_ids": packed.position_ids,
             "labels": packed.targets,
-            "shift_labels": packed.targets,  # by this name the Trainer counts them as they are
+            "shift_labels": packed.targets,  # under this name, the Trainer does not shift them
             "layout": packed.layout,
             "rows": numbers,
             "counts": _count(rows, packed.input_ids),
@@ -82,7 +82,7 @@ class PaddedBatches:
 
 
 def _count(rows: Sequence[Row], input_ids: Tensor) -> Counts:
-    """Tokens of a batch; of the supervised ones those that have a token before them."""
+    """The tokens of a batch; a supervised token counts if another token precedes it."""
     return Counts(
         tokens=sum(len(row.tokens) for row in rows),
         computed_tokens=input_ids.numel(),

@@ -1,8 +1,8 @@
-"""Rows of a batch → one sequence without padding, in which rows that begin alike share their prefix.
+"""Rows of a batch → one sequence without padding, in which rows share their common prefixes.
 
-All rows of a classification task open with the same instruction. What a causal model computes for a token depends only
-on the tokens before it, so that prefix is computed once for all rows of the batch, and then their suffixes. Values and
-gradients are those of the rows one by one; tests/train/test_packing.py compares them. (The same idea for inference:
+All rows of a classification task begin with the same instruction. What a causal model computes for a token depends only
+on the tokens before it, so the prefix is computed once for all rows of the batch, followed by their suffixes. Values and
+gradients equal those of single rows; tests/train/test_packing.py compares them. (The same idea for inference:
 Juravsky et al., Hydragen, arXiv 2402.05099.)
 """
 
@@ -21,21 +21,21 @@ from torch import Tensor
 from finetune.train.batches.rows import SHORTEST_PREFIX, Row
 
 UNSUPERVISED = -100  # the label that torch.nn.functional.cross_entropy ignores
-LONGEST_TO_SHORTEST = 1.5  # rows further apart in length are attended to separately, which bounds padding there
+LONGEST_TO_SHORTEST = 1.5  # rows whose lengths differ more are attended to separately, which limits padding
 
 
 @dataclass(frozen=True)
 class Suffixes:
-    """Neighbouring rows of the packed sequence, of nearly one length, that continue the same prefix.
+    """Neighbouring rows of the packed sequence, of similar length, that continue the same prefix.
 
-    Rows lie at `start` one after another; in attention each is padded to the longest.
+    The rows follow one another from `start`; for attention, each is padded to the longest.
     """
 
-    prefix: tuple[int, int]  # where the common beginning lies; empty if start equals end
+    prefix: tuple[int, int]  # start and end of the common prefix; empty if they are equal
     start: int
     lengths: tuple[int, ...]
     gather: Tensor  # (rows * longest,) positions in the packed sequence; padding repeats a row's last token
-    real: Tensor  # (tokens,) which of those are no padding
+    real: Tensor  # (tokens,) the positions in it that are not padding
 
     @property
     def end(self) -> int:
@@ -49,9 +49,9 @@ class Suffixes:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which tokens of a packed sequence see which: its prefixes and their suffixes, in the order in which they lie."""
+    """Which tokens of a packed sequence see which: its prefixes and their suffixes, in order."""
 
-    groups: tuple[tuple[Suffixes, ...], ...]  # the suffixes of one prefix, which lies before them
+    groups: tuple[tuple[Suffixes, ...], ...]  # each the suffixes of one prefix, which precedes them
 
     def to(self, device: Any) -> Layout:
         """The same on `device`; accelerate calls this on every batch."""
@@ -69,7 +69,7 @@ class Packed:
 
 
 def pack(rows: Sequence[Row], *, share: bool = True) -> Packed:
-    """Lay rows end to end; where `share`, rows that begin alike have that prefix once."""
+    """Concatenate rows; with `share`, a common prefix appears only once."""
     groups = _group_by_prefix(rows) if share else [(0, sorted(range(len(rows)), key=lambda row: len(rows[row].tokens)))]
     tokens: list[NDArray[np.int32]] = []
     targets: list[NDArray[np.int64]] = []
@@ -97,21 +97,21 @@ def pack(rows: Sequence[Row], *, share: bool = True) -> Packed:
 
 
 def _targets(row: Row) -> NDArray[np.int64]:
-    """What each position predicts: the next token where that is supervised."""
+    """The target of each position: the next token, if that is supervised."""
     following = np.where(row.supervised[1:], row.tokens[1:], UNSUPERVISED)
     return np.append(following, UNSUPERVISED).astype(np.int64)
 
 
 def _group_by_prefix(rows: Sequence[Row]) -> list[tuple[int, list[int]]]:
-    """Divide rows into groups with a common prefix, so that the fewest tokens remain: (shared tokens, rows).
+    """Divide rows into groups with a common prefix so that the fewest tokens remain: (shared tokens, rows).
 
-    Sorted rows with a common prefix are neighbours, so the best division is found by going through them once and
-    looking back (dynamic programming).
+    In sorted order, rows with a common prefix are neighbours, so one pass of dynamic programming finds the best
+    division.
     """
     order = sorted(range(len(rows)), key=lambda row: rows[row].tokens.astype(">u4").tobytes())
     shareable = [rows[row].shareable for row in order]
     neighbours = [rows[a].count_common_prefix(rows[b]) for a, b in pairwise(order)]
-    saved, cut = [0], [0]  # by the best division of the first n rows: tokens, and where its last group begins
+    saved, cut = [0], [0]  # for the best division of the first n rows: tokens saved, start of the last group
     prefixes = [0]
     for end in range(1, len(order) + 1):
         common, best = shareable[end - 1], (saved[end - 1], end - 1, 0)
@@ -135,7 +135,7 @@ def _group_by_prefix(rows: Sequence[Row]) -> list[tuple[int, list[int]]]:
 
 
 def _divide(prefix: tuple[int, int], lengths: Sequence[int]) -> tuple[Suffixes, ...]:
-    """Divide the suffixes of a prefix, in order of length, where they grow too far apart."""
+    """Divide the suffixes of a prefix, sorted by length, wherever their lengths differ too much."""
     parts: list[list[int]] = []
     for length in lengths:
         if not parts or length > LONGEST_TO_SHORTEST * parts[-1][0]:

@@ -1,4 +1,4 @@
-"""Examples → token ids and loss masks, tokenised once and cut to the longest length that training allows."""
+"""Examples → token ids and loss masks, tokenised once and truncated to the maximum length."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Row:
 
     @property
     def shareable(self) -> int:
-        """Tokens before the position that predicts the first supervised one: as many may be shared with other rows."""
+        """Number of tokens that may be shared: those before the position that predicts the first supervised token."""
         return int(np.argmax(self.supervised[1:]))
 
     def count_common_prefix(self, other: Row) -> int:
-        """Tokens that both rows begin with."""
+        """Length of the longest common prefix of both rows, in tokens."""
         length = min(len(self.tokens), len(other.tokens))
         different = np.flatnonzero(self.tokens[:length] != other.tokens[:length])
         return int(different[0]) if len(different) else length
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rendered rows, end to end in flat arrays of 5 bytes per token, and how long they were before cutting."""
+    """Rendered rows, concatenated in flat arrays of 5 bytes per token, with their lengths before truncation."""
 
     ids: tuple[str, ...]  # of the examples
     flat_tokens: NDArray[np.int32]
@@ -61,7 +61,7 @@ class Rows:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each row, after cutting."""
+        """Tokens of each row, after truncation."""
         return np.diff(self.ends, prepend=0)
 
     @property
@@ -76,14 +76,14 @@ class Rows:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of tokens and loss masks, as the tokenizer and its chat template made them."""
+        """SHA-256 of the tokens and loss masks that the tokenizer and its chat template produced."""
         digest = hashlib.sha256()
         for part in (self.ends, self.flat_tokens, self.flat_supervised):
             digest.update(part.tobytes())
         return digest.hexdigest()
 
     def count_common_prefix(self) -> int:
-        """Tokens that all rows begin with and may share; 0 where that is too little to be worth sharing."""
+        """Length of the prefix that all rows share, in tokens; 0 if it is too short to be worth sharing."""
         first = self[0]
         common = first.shareable
         for number in range(1, len(self)):
@@ -93,10 +93,10 @@ class Rows:
 
 
 def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], max_length: int) -> Rows:
-    """Render every row and cut it to `max_length` tokens.
+    """Render every row and truncate it to `max_length` tokens.
 
     Raises:
-        InputError: a row would be left without any supervised token, and so teach nothing; names the row by its id.
+        InputError: a row would have no supervised token left; names the row by its id.
     """
     ids: list[str] = []
     tokens, supervised, ends = array("i"), array("b"), array("q")
@@ -109,8 +109,8 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example],
             row = Rendered(row.ids[:max_length], row.supervised[:max_length])
         if not any(row.supervised[1:]):  # the first token is never predicted
             raise InputError(
-                f"Row {example.id} has no answer within {max_length} tokens: its prompt alone is longer, so it would teach "
-                "nothing. Raise --max-length, or shorten the row"
+                f"Row {example.id} has no answer within {max_length} tokens: its prompt alone is longer, so nothing could "
+                "be learnt from it. Raise --max-length, or shorten the row"
             )
         ids.append(example.id)
         tokens.extend(row.ids)

@@ -1,1 +1,1 @@
-"""What survives a kill, and what may go on from it."""
+"""Checkpoints, and the rules for resuming a run from them."""

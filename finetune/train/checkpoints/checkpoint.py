@@ -1,6 +1,6 @@
-"""Checkpoints: all that a run needs to go on, each written whole or not at all, and verified before it is used.
+"""Checkpoints: everything that a run needs to resume, each written whole or not at all and verified before use.
 
-They lie beside the adapter, in `OUTPUT_DIR.checkpoints/checkpoint-STEP/`, and are removed once the adapter is complete.
+They are kept next to the adapter, in `OUTPUT_DIR.checkpoints/checkpoint-STEP/`, and removed once it is complete.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class Checkpoint(Artifact):
 
     @classmethod
     def open(cls, path: Path, *, command: str | None = None) -> Self:
-        """Read and verify; a checkpoint without its optimizer, say, is none, whatever its manifest lists."""
+        """Read and verify a checkpoint; every file of `FILES` must be there, whatever the manifest lists."""
         checkpoint = super().open(path, command=command)
         if missing := sorted(FILES - set(checkpoint.manifest["files"])):
             raise ArtifactError(f"{path} is damaged: {missing[0]} is missing. Make it again with: {cls.made_by}")
         return checkpoint
 
     def restore_batch(self, recipe: AdapterRecipe) -> AdapterRecipe:
-        """The recipe with its batch divided as then: free memory may be another now, and sums would round otherwise."""
+        """The recipe with its batch divided as before; a new division, for other free memory, would round differently."""
         return recipe.model_copy(update=self.manifest["machine"]["batch"])
 
 
 class Checkpoints:
-    """The checkpoints of one run. Whoever holds this holds the folder's lock."""
+    """The checkpoints of one run. The owner of this object holds the lock of the folder."""
 
     def __init__(
         self, folder: Path, limit: int, lineage: dict[str, Any], resume_command: str = Checkpoint.made_by
@@ -52,16 +52,16 @@ class Checkpoints:
         self.folder, self.limit, self.lineage, self.resume_command = folder, limit, lineage, resume_command
 
     def record_batch(self, recipe: AdapterRecipe) -> None:
-        """Note in every checkpoint to come how the batch is divided, for `Checkpoint.restore_batch`."""
+        """Record in all further checkpoints how the batch is divided, for `Checkpoint.restore_batch`."""
         names = ("per_device_train_batch_size", "gradient_accumulation_steps")
         batch = {name: getattr(recipe, name) for name in names}
         self.lineage = self.lineage | {"machine": self.lineage["machine"] | {"batch": batch}}
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint whose checksums hold; damaged newer ones are told of and removed. None: there is none.
+        """The newest checkpoint with valid checksums, or None; newer, damaged ones are reported and removed.
 
         Raises:
-            InputError: there are some, and all of them are damaged.
+            InputError: there are checkpoints, but all of them are damaged.
         """
         found = list_checkpoints(self.folder)
         damaged: list[InputError] = []
@@ -72,18 +72,18 @@ class Checkpoints:
                 damaged.append(error)
                 continue
             for problem in damaged:
-                log.warning("%s. Going on from %s, the one before.", problem, path.name)
+                log.warning("%s. Resuming from the checkpoint before it, %s.", problem, path.name)
             for newer in found[: len(damaged)]:
                 _remove(newer)
             return checkpoint
         if damaged:
             raise InputError(
-                f"No checkpoint in {self.folder} can be used ({damaged[0]}). Start again with: --overwrite, without --resume"
+                f"No checkpoint in {self.folder} can be used ({damaged[0]}). Start again with --overwrite and without --resume"
             )
         return None
 
     def write(self, step: int, fill: Callable[[Path], None]) -> None:
-        """Add a checkpoint, whose files `fill` writes into the folder it is given; then drop those above the limit."""
+        """Add a checkpoint, whose files `fill` writes to the given folder, then drop those above the limit."""
         with write_aside(self.folder / f"{PREFIX}{step}", sync=True) as staging:
             staging.mkdir()
             fill(staging)
@@ -93,35 +93,35 @@ class Checkpoints:
         self.drop_all_but(self.limit)
 
     def drop_all_but(self, kept: int) -> None:
-        """Remove the oldest checkpoints."""
+        """Remove all but the newest `kept` checkpoints."""
         for path in list_checkpoints(self.folder)[kept:]:
             _remove(path)
 
     def remove_leftovers(self) -> None:
-        """Remove what a killed process was just writing or removing."""
+        """Remove whatever a killed process was writing or removing."""
         for path in self.folder.glob(f".{PREFIX}*"):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def folder_of(out: Path) -> Path:
-    """Where the checkpoints of a run lie whose adapter goes to `out`."""
+    """The folder for the checkpoints of a run whose adapter goes to `out`."""
     out = Path(os.path.abspath(out))
     return out.parent / f"{out.name}.checkpoints"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint folders in `folder`, newest first; none of them is verified."""
+    """Checkpoint folders in `folder`, newest first, unverified."""
     return sorted((path for path in folder.glob(f"{PREFIX}*") if step_of(path) >= 0), key=step_of, reverse=True)
 
 
 def step_of(path: Path) -> int:
-    """The optimizer step in a checkpoint folder's name; -1: it is none."""
+    """The optimizer step in the name of a checkpoint folder; -1 if it is not a checkpoint folder."""
     number = path.name.removeprefix(PREFIX)
     return int(number) if number.isdecimal() and path.is_dir() else -1
 
 
 def _remove(path: Path) -> None:
-    doomed = path.with_name(f".{path.name}.old")  # renamed first: a kill meanwhile must not leave half a checkpoint
+    doomed = path.with_name(f".{path.name}.old")  # rename first: a kill in between must not leave half a checkpoint
     shutil.rmtree(doomed, ignore_errors=True)
     os.replace(path, doomed)
     shutil.rmtree(doomed, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Whether what training writes fits on the disk: arithmetic before the run, and a look before each checkpoint."""
+"""Checks that checkpoints and adapter fit on the disk, before the run and before each checkpoint."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ THEN_RESUME = "then go on with --resume"
 
 
 def checkpoint_bytes(trainable: int) -> int:
-    """Size of a checkpoint of so many trainable weights, at most."""
+    """Upper bound for the size of a checkpoint of `trainable` weights, in bytes."""
     return trainable * (WEIGHT_BYTES + MOMENT_BYTES) + CHECKPOINT_REST
 
 
 def require_room(folder: Path, trainable: int, checkpoints: int) -> None:
-    """Refuse a run whose adapter and so many checkpoints, one of them being written, do not fit beside each other.
+    """Refuse a run whose adapter and `checkpoints` checkpoints (with the one being written) do not fit on the disk.
 
     Raises:
-        InputError: names free and needed bytes.
+        InputError: names the free and the needed space.
     """
     there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     needed = checkpoints * checkpoint_bytes(trainable) + trainable * WEIGHT_BYTES + ADAPTER_REST
@@ -33,16 +33,16 @@ def require_room(folder: Path, trainable: int, checkpoints: int) -> None:
         raise InputError(
             f"{folder.parent} has {format_bytes(free)} free, but {checkpoints} checkpoints of "
             f"{format_bytes(checkpoint_bytes(trainable))} and the adapter need {format_bytes(needed)}. Free some space, "
-            "choose another --output-dir, lower --save-total-limit (one more than that is there while it is written), or "
-            "write none with --save-steps 0"
+            "choose another --output-dir, lower --save-total-limit (one more exists while it is being written), or "
+            "turn checkpoints off with --save-steps 0"
         )
 
 
 def make_room(checkpoints: Checkpoints, step: int, trainable: int) -> None:
-    """Drop older checkpoints, but never the newest, where the next one would not fit.
+    """Drop older checkpoints, but never the newest, if the next one would not fit.
 
     Raises:
-        DiskFullError: it does not fit even so.
+        DiskFullError: it does not fit even then.
     """
     needed = checkpoint_bytes(trainable)
     if shutil.disk_usage(checkpoints.folder).free < needed:
@@ -50,6 +50,7 @@ def make_room(checkpoints: Checkpoints, step: int, trainable: int) -> None:
     free = shutil.disk_usage(checkpoints.folder).free
     if free < needed:
         raise DiskFullError(
-            f"There is no room for the checkpoint of step {step}: {format_bytes(free)} are free in {checkpoints.folder.parent} "
-            f"and {format_bytes(needed)} are needed. Free some space, then go on with: {checkpoints.resume_command}"
+            f"There is no space for the checkpoint of step {step}: {format_bytes(free)} are free in "
+            f"{checkpoints.folder.parent} and {format_bytes(needed)} are needed. Free some space, then resume with: "
+            f"{checkpoints.resume_command}"
         )

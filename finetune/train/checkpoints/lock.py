@@ -1,4 +1,4 @@
-"""One run per folder: a lock that ends with the process that holds it, however it ends."""
+"""One run per folder: a lock that is released when its process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from finetune.errors import OutputInUseError
 
 log = logging.getLogger(__name__)
 
-LOCK = "lock"  # holds the process id, for the message to whoever comes second
+LOCK = "lock"  # contains the process id, for the error message of a second run
 
 
 @contextmanager
 def lock_folder(folder: Path, out: Path) -> Iterator[None]:
-    """Hold `folder` alone; it is made where it is missing, and removed in the end if nothing but the lock is in it.
+    """Lock `folder`, creating it if needed; it is removed at the end if it contains nothing but the lock.
 
     Raises:
-        OutputInUseError: another process trains into `out`.
-        InputError: the folder cannot be made.
+        OutputInUseError: another process is training into `out`.
+        InputError: the folder cannot be created.
     """
     handle = _acquire(folder, out)
     try:
@@ -40,7 +40,7 @@ def _acquire(folder: Path, out: Path) -> int:
         make_folder(folder)
         folder.chmod(0o700)
         handle = -1
-        with suppress(FileNotFoundError):  # the last holder removed the folder just now: again
+        with suppress(FileNotFoundError):  # the last holder has just removed the folder: try again
             handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             _lock(handle, out)
             if os.fstat(handle).st_ino == (folder / LOCK).stat().st_ino:
@@ -59,4 +59,6 @@ def _lock(handle: int, out: Path) -> None:
         os.close(handle)
         raise OutputInUseError(out, process) from None
     except OSError as error:
-        log.warning("%s has no locks (%s): take care that no second run writes there.", out.parent, error.strerror)
+        log.warning(
+            "%s does not support locks (%s): make sure that no second run writes there.", out.parent, error.strerror
+        )

@@ -1,4 +1,4 @@
-"""Whether a run may go on from what an earlier one left: only with the same data, base model and settings."""
+"""Decides whether a run may resume from earlier checkpoints: only with the same data, base model and settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finetune.train.checkpoints.checkpoint import Checkpoint, Checkpoints, list_
 
 log = logging.getLogger(__name__)
 
-# Settings that no weight depends on; the base model is compared by its weights, wherever they lie. All others decide.
+# Settings that do not affect the weights; the base model is compared by its weights, wherever they are. All others count.
 FREE = {
     "model", "revision", "eval_steps", "logging_steps", "save_steps", "save_total_limit", "max_truncated", "report_to",
 }  # fmt: skip
@@ -23,7 +23,7 @@ Lineage = Mapping[str, Any]
 
 
 def lineage_of(recipe: AdapterRecipe, base: BaseModel, corpus: Corpus) -> dict[str, Any]:
-    """What a run is made of, as its manifests say it."""
+    """The inputs of a run, as recorded in its manifests."""
     return {
         "config": recipe.model_dump(mode="json") | {"model": base.name},
         "parents": {
@@ -39,8 +39,8 @@ def lineage_of(recipe: AdapterRecipe, base: BaseModel, corpus: Corpus) -> dict[s
 
 
 def complete_lineage(lineage: Lineage, rows_fingerprint: str) -> dict[str, Any]:
-    """The lineage with the rendered rows, and with what they are trained on."""
-    import torch  # not before there is something to train on: most errors come sooner
+    """The lineage, extended by the rendered rows and the machine that they are trained on."""
+    import torch  # imported late: most errors come sooner
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
@@ -51,7 +51,7 @@ def complete_lineage(lineage: Lineage, rows_fingerprint: str) -> dict[str, Any]:
 
 
 def find_finished(out: Path, lineage: Lineage) -> Adapter | None:
-    """The adapter at `out`, if it is what this run would end with."""
+    """The adapter at `out`, if it is the one that this run would produce."""
     try:
         adapter = Adapter.open(out)
     except InputError:
@@ -60,23 +60,23 @@ def find_finished(out: Path, lineage: Lineage) -> Adapter | None:
 
 
 def refuse_unfinished(folder: Path, command: str) -> None:
-    """Refuse to start from the beginning where checkpoints of an unfinished run lie.
+    """Refuse to start from the beginning if there are checkpoints of an unfinished run.
 
     Raises:
-        InputError: there are some; names the newest step.
+        InputError: there are checkpoints; names the newest step.
     """
     if found := list_checkpoints(folder):
         raise InputError(
-            f"An unfinished run is at step {step_of(found[0])} in {folder}. Go on with: {command}; or start again with "
-            "--overwrite, which removes it"
+            f"There is an unfinished run at step {step_of(found[0])} in {folder}. Resume it with: {command}; or start "
+            "again with --overwrite, which deletes it"
         )
 
 
 def find_start(checkpoints: Checkpoints, *, resume: bool) -> Checkpoint | None:
-    """The checkpoint to go on from; None: training starts from the beginning, and what an earlier run left is removed.
+    """The checkpoint to resume from, or None to start from the beginning, after removing what an earlier run left.
 
     Raises:
-        InputError: all checkpoints are damaged, or data, base model or settings are not those that the run began with.
+        InputError: all checkpoints are damaged, or the data, the base model or the settings have changed.
     """
     checkpoints.remove_leftovers()
     if not resume:
@@ -89,34 +89,34 @@ def find_start(checkpoints: Checkpoints, *, resume: bool) -> Checkpoint | None:
     changes = list(_changes(checkpoint.manifest, checkpoints.lineage))
     if changes:
         raise InputError(
-            f"The run in {checkpoints.folder} cannot go on: {'; '.join(changes)}. Give what it began with, or start again "
-            "with --overwrite, without --resume"
+            f"The run in {checkpoints.folder} cannot be resumed: {'; '.join(changes)}. Use the original inputs, or start "
+            "again with --overwrite and without --resume"
         )
     for name, before, now in _machine_changes(checkpoint.manifest, checkpoints.lineage):
-        log.warning("%s was %s and is %s now: the result may differ in the last bits.", name, before, now)
-    log.info("Going on from %s.", checkpoint.path)
+        log.warning("%s has changed from %s to %s: the result may differ in the last bits.", name, before, now)
+    log.info("Resuming from %s.", checkpoint.path)
     return checkpoint
 
 
 def _changes(before: Lineage, now: Lineage) -> Iterator[str]:
-    """What is not as it was and decides the result."""
+    """The changes that affect the result."""
     old, new = before["config"], now["config"]
     for key in sorted((set(old) | set(new)) - FREE):
         if old.get(key) != new.get(key):
-            yield f"{key} was {old.get(key)} and is {new.get(key)} now"
+            yield f"{key} was {old.get(key)} and is now {new.get(key)}"
     parts = {"base_model": "the base model's weights", "corpus": "the corpus", "rows": "the rendered rows"}
     for key, name in parts.items():
         ours, theirs = (manifest["parents"].get(key) for manifest in (now, before))
         if ours and theirs and ours["fingerprint"] != theirs["fingerprint"]:
             hint = " (another tokenizer or chat template)" if key == "rows" else ""
-            yield f"{name} had fingerprint {theirs['fingerprint'][:12]} and has {ours['fingerprint'][:12]} now{hint}"
+            yield f"the fingerprint of {name} was {theirs['fingerprint'][:12]} and is now {ours['fingerprint'][:12]}{hint}"
     devices = [manifest.get("machine", {}).get("device") for manifest in (before, now)]
     if None not in devices and (devices[0] == "cpu") != (devices[1] == "cpu"):
-        yield f"it ran on {devices[0]} and would run on {devices[1]} now, with another optimizer"
+        yield f"it ran on {devices[0]} and would now run on {devices[1]}, with a different optimizer"
 
 
 def _machine_changes(before: Lineage, now: Lineage) -> Iterator[tuple[str, object, object]]:
-    """What may change the order of floating-point sums."""
+    """The changes that may alter the order of floating-point sums."""
     old, new = before["libraries"] | before["machine"], library_versions() | now["machine"]
     for name in ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "device", "threads"):
         if old.get(name) != new.get(name):

@@ -1,1 +1,1 @@
-"""The fast paths; each is tested against the plain computation that it replaces."""
+"""Fast replacements for parts of the model, each tested against the plain computation that it replaces."""

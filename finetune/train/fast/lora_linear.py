@@ -1,4 +1,4 @@
-"""A LoRA layer over a frozen linear layer, forward and backward in as few matrix products as there can be."""
+"""A LoRA layer over a frozen linear layer, forward and backward in as few matrix products as possible."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 
 class FusedLinear(Linear):
-    """PEFT's LoRA layer with the products joined, for the plain case; in every other it is PEFT's own.
+    """PEFT's LoRA layer with its products fused in the plain case, and unchanged in every other case.
 
-    PEFT computes base and update apart, scales the update and adds it up in tensors of their own. Here the products
-    write into one result. On a CPU, 4-bit weights are unpacked for one product at a time (their values are those that
-    bitsandbytes itself computes with), so that the base model stays in memory at half a byte per weight.
+    PEFT computes base and update separately and scales and adds the update in tensors of its own. Here the products
+    accumulate in one result. On a CPU, 4-bit weights are unpacked for one product at a time, to the values that
+    bitsandbytes itself computes with, so the base model stays in memory at half a byte per weight.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -34,7 +34,7 @@ class FusedLinear(Linear):
         return out.view(*x.shape[:-1], out.shape[-1])
 
     def _plain_adapter(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        """The adapter's name where nothing but `base(x) + scaling · B(A(x))` in one precision is asked for."""
+        """The name of the adapter if the layer computes just `base(x) + scaling · B(A(x))` in one precision, else None."""
         if args or kwargs or self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None
         name = self.active_adapters[0]

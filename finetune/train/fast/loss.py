@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from finetune.plan.memory import CHUNK
 from finetune.train.batches.packing import UNSUPERVISED
 
-# Configuration keys by which some architectures scale their logits; those compute their loss themselves.
+# Configuration keys with which some architectures scale their logits; these compute their loss themselves.
 SCALED_LOGITS = ("logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
 
@@ -40,9 +40,9 @@ def summed_loss(causal: Any, batch: dict[str, Any]) -> Tensor:
 def supervised_loss(hidden: Tensor, targets: Tensor, head: Any, softcap: float | None = None) -> Tensor:
     """Summed negative log-likelihood of the supervised tokens, in nats, through a frozen output head.
 
-    Only positions that predict a supervised token pass through the head, a few at a time, so time is `supervised ×
-    vocabulary` instead of `tokens × vocabulary` and memory is bounded: in classification rows one token in twenty is
-    supervised. Equal to the full computation; tests/train/test_loss.py compares value and gradient.
+    Only positions that predict a supervised token pass through the head, a few at a time, so the time is proportional to
+    `supervised × vocabulary` instead of `tokens × vocabulary`, and memory is bounded. In classification rows, one token in
+    twenty is supervised. Equal to the full computation; tests/train/test_loss.py compares value and gradient.
 
     Args:
         hidden: (batch, tokens, width) final hidden states.
@@ -57,7 +57,7 @@ def supervised_loss(hidden: Tensor, targets: Tensor, head: Any, softcap: float |
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Summed cross-entropy behind a frozen linear layer; its gradient is made on the way, while the logits are there."""
+    """Summed cross-entropy after a frozen linear layer; its gradient is computed in the forward pass, from the same logits."""
 
     @staticmethod
     def forward(

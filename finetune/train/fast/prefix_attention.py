@@ -1,7 +1,7 @@
 """Attention over packed rows: each token sees its own row's tokens before it and the prefix that its row continues.
 
-Registered with transformers under `PACKED`, so every architecture that takes its attention function from the registry
-(`_supports_attention_backend`) can train on packed batches without a line of its own.
+Registered with transformers under `PACKED`, so that every architecture that takes its attention function from the
+registry (`_supports_attention_backend`) can train on packed batches without code of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PACKED = "slmtune_packed"
 
 
 def register() -> None:
-    """Make transformers know `attn_implementation=PACKED`; it then builds no mask of its own."""
+    """Register `attn_implementation=PACKED` with transformers, which then builds no mask of its own."""
     AttentionInterface.register(PACKED, packed_attention)
 
 
@@ -40,14 +40,14 @@ def packed_attention(
     Args:
         query: (1, heads, tokens, width); key and value: (1, key heads, tokens, width).
         layout: the batch's, passed through the model's keyword arguments.
-        sliding_window: a token sees so many tokens back, itself included.
-        softcap: attention scores are bounded to ±softcap by tanh (Gemma 2).
+        sliding_window: number of tokens that a token sees, including itself.
+        softcap: bound of the attention scores, applied with tanh (Gemma 2).
 
     Returns:
         (1, tokens, heads, width), and no weights.
     """
     if key.shape[1] != query.shape[1] and (query.device.type != "cpu" or softcap is not None):
-        # Only the CPU's kernel shares key heads whatever the mask; elsewhere it would be the slow one.
+        # Only the CPU kernel shares key heads with any mask; on a GPU, sharing would select the slow kernel.
         repeats = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     options: dict[str, Any] = {"scaling": scaling, "window": sliding_window, "softcap": softcap}
@@ -55,7 +55,7 @@ def packed_attention(
     for group in layout.groups:
         start, end = group[0].prefix
         if end > start:
-            # Copies, since a slice would keep what all rows asked and showed alive until the backward pass.
+            # Copies, because slices would keep the queries and keys of all rows in memory until the backward pass.
             prefix = [tensor[:, :, start:end].contiguous() for tensor in (query, key, value)]
             pieces.append(_attend(*prefix, seen=0, **options))
         pieces += [_attend_suffixes(query, key, value, suffixes, **options) for suffixes in group]
@@ -63,7 +63,7 @@ def packed_attention(
 
 
 def _attend_suffixes(query: Tensor, key: Tensor, value: Tensor, suffixes: Suffixes, **options: Any) -> Tensor:
-    """Attend within rows of one prefix at once, each padded to the longest: (1, heads, tokens, width)."""
+    """Attend within all rows of one prefix at once, each padded to the longest: (1, heads, tokens, width)."""
     rows, (start, end) = len(suffixes.lengths), suffixes.prefix
     if rows == 1:
         padded = [tensor[:, :, suffixes.start : suffixes.end].contiguous() for tensor in (query, key, value)]
@@ -91,9 +91,9 @@ def _attend(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    """Causal attention where `seen` keys lie before the first query; every tensor is (rows, heads, tokens, width).
+    """Causal attention with `seen` keys before the first query; every tensor is (rows, heads, tokens, width).
 
-    Padding needs no mask: it stands after a row's last token, which a causal query never sees.
+    Padding needs no mask: it follows a row's last token, where causal queries never look.
     """
     tokens, keys = query.shape[2], key.shape[2]
     bounded = window if window is not None and window < keys else None
@@ -118,8 +118,8 @@ def _attend(
 class _Pad(torch.autograd.Function):
     """(1, heads, tokens, width) → (rows, heads, longest, width).
 
-    Its backward pass is a gather as well, where autograd would add up: a token stands in one place that is no padding,
-    and padding has no gradient.
+    The backward pass is a gather too, where autograd would accumulate: every token has exactly one position that is not
+    padding, and padding has no gradient.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The feed-forward block of Llama's family, keeping less for the backward pass."""
+"""The feed-forward block of the Llama family, with fewer tensors kept for the backward pass."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class SwiGLU(nn.Module):
-    """`down(silu(gate(x)) · up(x))`, with the layers of the block that it replaces, under their names.
+    """`down(silu(gate(x)) · up(x))`, with the layers of the block that it replaces, under the same names.
 
-    Autograd keeps four tensors of the block's inner width for each token; two of them, `silu(gate(x))` and its product
-    with `up(x)`, are quickly made again (the block itself: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202).
+    Autograd keeps four tensors of the block's inner width per token; two of them, `silu(gate(x))` and its product with
+    `up(x)`, are cheap to recompute (the block itself: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202).
     """
 
     def __init__(self, block: Any) -> None:
@@ -39,7 +39,7 @@ class SwiGLU(nn.Module):
 
 
 def replace_swiglu_blocks(model: nn.Module) -> None:
-    """Put a `SwiGLU` in the place of each block that computes just that."""
+    """Replace every block that computes exactly this with a `SwiGLU`."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if _is_swiglu(child):

@@ -1,4 +1,4 @@
-"""Whether a model may train on packed batches, found by a trial on a few rows."""
+"""Finds out, with a trial on a few rows, whether a model can train on packed batches."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 
 PLAIN = "sdpa"  # attention over padded batches
 TRIED_ROWS = 3
-# Of the loss. float32 sums in another order differ by 1e-7 to 1e-6, bfloat16 ones by up to 1e-2; rows that see each other
-# differ by more.
+# Relative difference in loss. float32 sums in another order differ by 1e-7 to 1e-6, bfloat16 sums by up to 1e-2; if rows
+# see each other, the difference is larger.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
 def choose_batches(model: Any, padded: PaddedBatches, *, packing: bool, share: bool) -> PackedBatches | PaddedBatches:
-    """How batches are made for this model, which is set to the attention that they need.
+    """Choose the kind of batches for this model, and set the model to the attention that they need.
 
-    Packed ones are believed only after a trial: a few rows must have the loss that they have padded. Architectures that
+    Packed batches are used only after a trial: a few rows must have the same loss packed as padded. Architectures that
     carry state from token to token (convolutions, state spaces) would let packed rows see each other.
     """
     if not packing or not getattr(model, "_supports_attention_backend", False):
@@ -45,7 +45,7 @@ def choose_batches(model: Any, padded: PaddedBatches, *, packing: bool, share: b
     if bool((found - expected).abs() <= TOLERANCE.get(model.dtype, 3e-2) * expected.abs()):
         return packed
     model.set_attn_implementation(PLAIN)
-    log.warning("This model gives packed rows another loss than single ones, so batches are padded: slower, and exact.")
+    log.warning("This model's loss differs for packed and single rows, so batches are padded: slower, but exact.")
     return padded
 
 

@@ -267,7 +267,7 @@ def test_two_sets_of_one_name_are_refused() -> None:
 def test_a_set_without_items_or_with_an_id_twice_is_refused() -> None:
     with pytest.raises(InputError, match="exam has no items"):
         index_of()
-    with pytest.raises(InputError, match="id that another one has"):
+    with pytest.raises(InputError, match="whose id is not unique"):
         index_of(EvalItem("1", LEAK), EvalItem("1", ANSWER))
 
 

@@ -86,7 +86,7 @@ def test_plain_file_can_be_seeked(tmp_path: Path) -> None:
 def test_truncated_file_is_an_error_that_names_it(tmp_path: Path, name: str, kept: float) -> None:
     path = packed(tmp_path / name, TEXT + os.urandom(5000))
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    with pytest.raises(InputError, match=rf"{name} is cut short"):
+    with pytest.raises(InputError, match=rf"{name} is truncated"):
         read(path)
 
 
@@ -100,7 +100,7 @@ def test_damaged_file_is_an_error_that_names_it(tmp_path: Path, name: str) -> No
     with pytest.raises(InputError, match=name):
         read(path)
     path.write_bytes(b"this was never compressed, whatever its name says")
-    with pytest.raises(InputError, match=f"{name} is damaged, or is not what its name says"):
+    with pytest.raises(InputError, match=f"{name} is damaged, or its extension is wrong"):
         read(path)
 
 

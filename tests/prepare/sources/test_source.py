@@ -226,7 +226,7 @@ def test_a_fetched_file_serves_offline(
 def test_an_address_without_a_file_is_named(site: str, prepared: Preparer) -> None:
     with pytest.raises(InputError, match=f"There is no file at {site}/gone"):
         prepared(f"{site}/gone.jsonl")
-    with pytest.raises(InputError, match="names no file"):
+    with pytest.raises(InputError, match="does not name a file"):
         prepared(f"{site}/")
 
 
@@ -240,7 +240,7 @@ def test_a_file_system_of_fsspec_is_read(prepared: Preparer) -> None:
     assert made.result.sources[0].uri == "memory://bucket/rows.jsonl"
     with pytest.raises(InputError, match="There is no file at memory://bucket/gone"):
         prepared("memory://bucket/gone.jsonl")
-    with pytest.raises(InputError, match="slmtune fetches https://, s3:// and gs://"):
+    with pytest.raises(InputError, match="slmtune downloads from https://, s3:// and gs://"):
         prepared("nothing://bucket/rows.jsonl")
 
 

@@ -63,7 +63,7 @@ def test_stratified_groups_stay_whole(prepared: Preparer, tmp_path: Path) -> Non
             places.setdefault(row.group, set()).add(split)
     assert len(places) == 40
     assert {len(splits) for splits in places.values()} == {1}
-    assert "No question and no group lies in two splits" in made.result.disjoint
+    assert "No question and no group is in two splits" in made.result.disjoint
 
 
 def test_draws_by_hash_give_each_label_about_its_share(prepared: Preparer, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_row_without_a_date_is_named(prepared: Preparer, tmp_path: Path) -> No
 
 def test_rows_with_one_timestamp_cannot_be_split_by_time(prepared: Preparer, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "rows.jsonl", [row | {"day": "2024-01-01"} for row in questions(20)])
-    with pytest.raises(InputError, match="of one moment"):
+    with pytest.raises(InputError, match="the same timestamp"):
         prepared(source, split_by_time="day")
 
 
