@@ -12,7 +12,7 @@ from finetune.train.checkpoints.checkpoint import Checkpoints
 WEIGHT_BYTES, MOMENT_BYTES = 4, 8  # float32; AdamW keeps two float32 moments per weight, its 8-bit form fewer
 CHECKPOINT_REST = 1 << 20  # random state, Trainer state, journal
 ADAPTER_REST = 40 << 20  # tokenizer (Gemma's, the largest, has 34 MB), chat template, card, picture
-THEN_RESUME = "then go on with --resume"
+THEN_RESUME = "then repeat the command with --resume"
 
 
 def checkpoint_bytes(trainable: int) -> int:
