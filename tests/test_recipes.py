@@ -328,7 +328,7 @@ def test_a_missing_prompt_is_named(legal: Path, tmp_path: Path) -> None:
 
 def test_an_unknown_label_of_a_source_is_refused_with_the_choices(legal: Path, tmp_path: Path) -> None:
     (legal / "data" / "train.csv").write_text("wording,label\nPay rent.,0\nUse the garden.,2\n", "utf-8")
-    with pytest.raises(Exception, match=r"train\.csv:3: the label is none of duty, right"):
+    with pytest.raises(Exception, match=r"train\.csv:3: the label is not one of duty, right"):
         prepare(PrepareRequest(tmp_path / "out", domain=str(legal)))
 
 

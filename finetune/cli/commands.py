@@ -119,7 +119,7 @@ def train_command(
 @click.option("--memory", help="Plan for a CPU with this much memory, such as 16GiB, instead of what is free.")
 @options.common
 def plan_command(workspace: Workspace, gpu: str | None, memory: str | None, given: Given) -> None:
-    """Estimate the memory that training takes, and what would fit, from the model's config.json alone."""
+    """Estimate how much memory training takes, and what would fit, from config.json alone."""
     from finetune.cli.render.plan import render_plan
     from finetune.plan import plan
 

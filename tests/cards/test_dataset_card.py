@@ -32,8 +32,8 @@ def test_card_has_every_figure() -> None:
         "92 clusters of near-duplicates, with 2,201 rows in all; the largest has 2,000.",
         "| fpb-test | 970 | 1 |",
         "| pubmedqa | 500 | 0 |",
-        "1 row in all gave away an item of an evaluation set.",
-        "Word n-grams that did not count because many documents have them: 431.",
+        "1 row in all contained an item of an evaluation set.",
+        "Word n-grams that did not count because many documents contain them: 431.",
         "Replaced by placeholders: IBAN (1,200), EMAIL (3).",
         "- Two files hold no text.",
     ):

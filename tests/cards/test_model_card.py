@@ -89,7 +89,7 @@ def test_card_without_an_evaluation_claims_no_scores() -> None:
     card = model_card(adapter(), None)
 
     assert "model-index" not in metadata(card)
-    assert "Not evaluated yet. Measure it with `slmtune eval --domain finance`" in card
+    assert "Not evaluated yet. Evaluate it with `slmtune eval --domain finance`" in card
 
 
 def test_results_table_shows_base_beside_adapter(report: EvalReport) -> None:

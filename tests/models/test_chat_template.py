@@ -66,7 +66,7 @@ def test_system_turn_opens_the_question_where_the_template_has_no_system_role(to
 def test_template_that_refuses_a_conversation_in_every_form_is_named(tokenizer: Any) -> None:
     tokenizer.chat_template = "{{ raise_exception('Roles must alternate') }}"
     for messages in ((SYSTEM, *chat("Profit rose")), chat("Profit rose")):
-        with pytest.raises(InputError, match="refuses a conversation: Roles must alternate"):
+        with pytest.raises(InputError, match="rejects a conversation: Roles must alternate"):
             render_prompt(tokenizer, messages)
 
 

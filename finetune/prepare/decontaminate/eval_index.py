@@ -233,9 +233,9 @@ def _header(content: bytes) -> tuple[tuple[EvalSet, ...], tuple[str, ...]]:
         raise ValueError("it was made by another version of slmtune")
     numbers = [number for each in sets for number in (each.items, each.common)]
     if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError("its counts are no numbers")
+        raise ValueError("its counts are not numbers")
     if not all(isinstance(name, str) for name in (*ids, *(each.name for each in sets))):
-        raise ValueError("its names are no text")
+        raise ValueError("its names are not text")
     if not sets or sum(each.items for each in sets) != len(ids):
         raise ValueError("its sets do not have the items that they state")
     return sets, ids

@@ -323,8 +323,8 @@ HOSTILE: dict[str, tuple[dict[str, np.ndarray], str]] = {
     "a header nested too deep": ({"header": np.frombuffer(b"[" * 200_000, np.uint8)}, "header cannot be read"),
     "another version": ({"header": _header(version=2)}, "another version"),
     "wrong counts": ({"header": _header(sets=[["exam", 2, 0]])}, "do not have the items"),
-    "negative counts": ({"header": _header(sets=[["exam", 2, 0], ["more", -1, 0]])}, "no numbers"),
-    "ids that are no text": ({"header": _header(ids=[["q"]])}, "no text"),
+    "negative counts": ({"header": _header(sets=[["exam", 2, 0], ["more", -1, 0]])}, "not numbers"),
+    "ids that are no text": ({"header": _header(ids=[["q"]])}, "not text"),
 }
 
 
@@ -335,7 +335,7 @@ def test_a_hostile_file_is_refused(change: dict[str, Any], reason: str, tmp_path
     np.savez(good, **_members(index))
     assert match_row(EvalIndex.load(good), LEAK, "") == match_row(index, LEAK, "")
     np.savez(bad, **(_members(index) | change))
-    with pytest.raises(InputError, match=rf"bad\.npz is damaged or is no index .*{reason}.*index_eval_set\.py"):
+    with pytest.raises(InputError, match=rf"bad\.npz is damaged or is not the index .*{reason}.*index_eval_set\.py"):
         EvalIndex.load(bad)
 
 
@@ -423,7 +423,7 @@ def test_a_recipe_without_eval_sets_has_nothing_to_compare_with(tmp_path: Path) 
 def test_ids_of_eval_sets_are_unique() -> None:
     recipe = load_domain("finance").recipe
     twice = recipe.model_dump() | {"evals": [recipe.evals[0].model_dump()] * 2}
-    with pytest.raises(ConfigError, match="2 evals with the id 'tfns'"):
+    with pytest.raises(ConfigError, match="2 evals share the id 'tfns'"):
         validate(DomainRecipe, twice, "recipe.yaml")
 
 

@@ -174,7 +174,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "blank lines only": ("r.jsonl", b"\n\n", "r.jsonl has no rows"),
     "empty file": ("r.jsonl", b"", "r.jsonl is empty"),
     "empty CSV": ("r.csv", b"", "r.csv is empty"),
-    "damaged Parquet": ("r.parquet", b"PAR1 and nothing else", "r.parquet is no Parquet file"),
+    "damaged Parquet": ("r.parquet", b"PAR1 and nothing else", "r.parquet is not a Parquet file"),
 }
 
 
@@ -201,7 +201,7 @@ def test_broken_lines_can_be_skipped(prepared: Preparer, tmp_path: Path) -> None
 
 def test_no_row_left_is_an_error_even_when_skipping(prepared: Preparer, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_bytes(b"{\n[]\n")
-    with pytest.raises(InputError, match=r"No row is left: 2 read"):
+    with pytest.raises(InputError, match=r"No rows are left: 2 read"):
         prepared(tmp_path / "r.jsonl", on_error="skip")
 
 

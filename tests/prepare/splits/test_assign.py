@@ -163,7 +163,7 @@ def test_timestamps_that_cannot_be_read_are_refused(rule: str, prepared: Prepare
 
 def test_a_row_without_a_date_is_named(prepared: Preparer, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "rows.jsonl", [*dated(3), {"question": "When?", "answer": "x", "day": "soon"}])
-    with pytest.raises(RecordError, match=r"rows\.jsonl:4: the column 'day' holds no date"):
+    with pytest.raises(RecordError, match=r"rows\.jsonl:4: the column 'day' does not contain a date"):
         prepared(source, split_by_time="day")
 
 
