@@ -1,4 +1,4 @@
-"""QLoRA on a GPU: tokens a second, model FLOP utilisation and peak memory of slmtune, of SFTTrainer and of Unsloth.
+"""QLoRA on a GPU: tokens per second, model FLOP utilisation and peak memory of slmtune, of SFTTrainer and of Unsloth.
 
     python benchmarks/gpu_qlora.py [--models llama-3.2-1b,...] [--lengths 512,2048,8192] [--trainers slmtune,sft,unsloth]
         [--tokens-per-step 16384] [--steps 12] [--checkpointing] [--folder /dev/shm] [--json FILE]
@@ -10,9 +10,9 @@ alpha=32 on all linear layers, bfloat16, paged 8-bit AdamW, no activation checkp
 --tokens-per-step tokens, at least one row. Every point is a process of its own: one that runs out of memory is a row of
 the table. The first steps (--warm-up) are trained and not timed.
 
-Printed, as Markdown: tokens a second; MFU, the useful operations a second (benchmarks/parts/model_work.py, attention
+Printed, as Markdown: tokens per second; MFU, the useful operations per second (benchmarks/parts/model_work.py, attention
 included) as a share of the bfloat16 rate that torch.mm reaches in the same run; peak memory allocated on the GPU; the
-ratio of tokens a second to SFTTrainer's.
+ratio of tokens per second to SFTTrainer's.
 Unsloth takes part where it is installed.
 """
 
@@ -46,7 +46,7 @@ class Point:
     length: int
     batch: int
     trainer: str
-    rate: float | None = None  # tokens a second
+    rate: float | None = None  # tokens per second
     mfu: float | None = None
     peak: int | None = None  # bytes
     failure: str = ""

@@ -1,4 +1,4 @@
-"""The options of commands that no recipe holds: defaults, bounds and descriptions, from which the flags are built.
+"""Options of commands that are not part of a recipe: defaults, bounds and descriptions, from which flags are built.
 
 They are kept apart from the stages that read them so that `slmtune --help` loads no stage's libraries.
 """

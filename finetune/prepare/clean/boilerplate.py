@@ -1,10 +1,11 @@
 """Removes lines that the documents of one source share: cookie notices, disclaimers, navigation, running heads.
-CCNet (Wenzek et al. 2020) removes every paragraph that stands in another document too, C4 (Raffel et al. 2020) every
-span of three sentences; both were made for the web at large. In a domain's own folder short lines repeat because they
-mean something ("Fever", "Not available"), so a single line has to be long, and short lines go only as a run of several in
-the same order, as menus do. Headings, tables and code stay, and so does a document that is mostly repeated: it is a near
-duplicate of others, which is for deduplication to see. On 5,476 pages of MedQuAD this removes the standing paragraphs on
-clinical trials of one source and nothing else.
+
+CCNet (Wenzek et al. 2020) removes every paragraph that occurs in another document, C4 (Raffel et al. 2020) every repeated
+span of three sentences; both were made for the web at large. In a domain's own folder, short lines repeat because they
+mean something ("Fever", "Not available"), so a single line must be long, and short lines are removed only in a run of
+several in the same order, like menus. Headings, tables and code are kept, and so is a document that is mostly repeated:
+it is a near-duplicate, which is a matter for deduplication. On 5,476 pages of MedQuAD, this removes the standard
+paragraphs on clinical trials of one source and nothing else.
 """
 
 from __future__ import annotations

@@ -24,9 +24,9 @@ from finetune.prepare.decontaminate.eval_index import (
 )
 from finetune.prepare.decontaminate.grams import GRAM, SHORTEST_GRAM, Keys, hash_texts, rolling_grams, whole_keys
 
-# A gram of more items than this is the set's way of putting things ("what is the sentiment of this news …") and tells
-# nothing about one item; 10 is GPT-3's limit for grams that many documents share. Contexts are counted once however
-# many questions are asked about them. An answer that two items have is a stock answer.
+# An n-gram in more items than this is a phrase of the set ("what is the sentiment of this news …") and identifies no
+# item; 10 is GPT-3's limit for n-grams that many documents share. Contexts are counted once, however many questions are
+# asked about them. An answer that two items share is a stock answer.
 MOST_ITEMS = {QUESTION: 10, ANSWER: 1, CONTEXT: 10}
 # Longer texts keep only the smallest key of every 8 neighbours (winnowing: Schleimer, Wilkerson and Aiken, 2003): a
 # fifth of the size, and every shared run of 20 words (13 + 8 - 1) is still found.

@@ -20,19 +20,19 @@ Keys = NDArray[np.uint64]
 Numbers = NDArray[np.int64]
 
 GRAM = 13  # words; the norm since GPT-3 (arXiv 2005.14165, appendix C); FineMath is cleaned with it too
-# A text of 8 to 12 words is one gram of its own length; 8 is GPT-3's lower bound. Below it a find inside a longer text
-# says little: of 38 questions of 5 to 7 words found inside other MedQuAD questions 35 were the start of another one
-# ("What are the symptoms of Cataract" in "… of Cataract, total congenital").
+# A text of 8 to 12 words is one n-gram of its own length; 8 is GPT-3's lower bound. Below it, a match inside a longer
+# text says little: of 38 questions of 5 to 7 words found inside other MedQuAD questions, 35 were the start of a different
+# one ("What are the symptoms of Cataract" in "… of Cataract, total congenital").
 SHORTEST_GRAM = 8
-# Tickers are ignored where at least this many words remain. "$SAN: Deutsche Bank cuts to Hold" loses its subject with
-# the ticker: of the 59 validation tweets of TFNS found through this rule 2 were such, both of exactly 5 words, and
-# below that nothing but the template is left.
+# Tickers are ignored if at least this many words remain. "$SAN: Deutsche Bank cuts to Hold" loses its subject with the
+# ticker: of the 59 validation tweets of TFNS found through this rule, 2 were of this kind, both of exactly 5 words; with
+# fewer words, only the template is left.
 SPECIFIC_WORDS = 5
 
 LINK = re.compile(r"(?:https?://|www\.)\S+")
 MENTION = re.compile(r"(?<!\w)@\w+")
 TICKER = re.compile(r"(?<!\w)\$[a-z]{1,6}(?:\.[a-z]{1,2})?(?!\w)")
-# Small letters and digits; anything else in ASCII is a blank. `str.translate` and `split` take a third of a pattern's time.
+# Lower-case letters and digits; other ASCII is a blank. `str.translate` and `split` take a third of a pattern's time.
 ASCII = "".join(char.lower() if char.isalnum() else " " for char in map(chr, range(128)))
 # Thai, Lao, Burmese, Khmer, kana and Chinese characters.
 UNSPACED = (

@@ -17,11 +17,11 @@ from finetune.prepare.decontaminate.eval_index import FIELDS, WHOLE, EvalField, 
 from finetune.prepare.decontaminate.grams import SHORTEST_GRAM, SPECIFIC_WORDS
 from finetune.recipe import Domain
 
-# A gram in more rows than this is boilerplate. 10 documents is GPT-3's limit (arXiv 2005.14165, appendix C); the share
-# takes over above 100,000 rows, where a leak that came in through several collections may be there more often.
+# An n-gram in more rows than this is boilerplate. 10 documents is GPT-3's limit (arXiv 2005.14165, appendix C); the share
+# takes over above 100,000 rows, where a leak from several collections may occur more often.
 MOST_ROWS, MOST_SHARE = 10, 1e-4
-# A row with all of a text's grams, at least so many, holds a copy: no set phrase has 17 words. Copies are hits however
-# many there are, since a leak does not become harmless by being repeated.
+# A row with all n-grams of a text, and at least this many, contains a copy: no set phrase has 17 words. Copies are hits
+# however many there are, because repetition does not make a leak harmless.
 COPY_GRAMS = 5
 
 
