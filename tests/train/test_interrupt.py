@@ -80,7 +80,7 @@ def test_second_signal_quits_at_once(tiny_model: Path, tmp_path: Path) -> None:
     run.send(signal.SIGTERM)
     assert run.wait() == 143, run.stderr
     assert "Traceback" not in run.stderr
-    assert "Step 1 is kept in" in run.stderr
+    assert "The last checkpoint is step 1 in" in run.stderr
     assert [path.name for path in (tmp_path / "run" / "adapter.checkpoints").glob("checkpoint-*")] == ["checkpoint-1"]
 
 

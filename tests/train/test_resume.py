@@ -116,8 +116,8 @@ def test_overwrite_starts_again(undisturbed: Undisturbed, killed: Path) -> None:
 def test_changed_settings_are_refused_by_name(tiny_model: Path, tiny_corpus: Path, killed: Path) -> None:
     changed = training(tiny_model, tiny_corpus, learning_rate=2e-2, lora_dropout=0.2)
     error = refused(killed, *changed, "--resume")
-    assert "learning_rate was 0.01 and is 0.02 now" in error
-    assert "lora_dropout was 0.1 and is 0.2 now" in error
+    assert "learning_rate was 0.01 and is now 0.02" in error
+    assert "lora_dropout was 0.1 and is now 0.2" in error
 
 
 def test_settings_that_no_weight_depends_on_may_change(
@@ -133,7 +133,7 @@ def test_changed_corpus_is_refused(tiny_model: Path, undisturbed: Undisturbed, k
     rows = "".join(json.dumps({"question": f"What is {n}?", "answer": f"It is {n}."}) + "\n" for n in range(60))
     (tmp_path / "rows.jsonl").write_text(rows, "utf-8")
     prepare(PrepareRequest(tmp_path / "other", sources=(str(tmp_path / "rows.jsonl"),), license="cc0-1.0"))
-    assert "the corpus had fingerprint" in refused(killed, *training(tiny_model, tmp_path / "other"), "--resume")
+    assert "the fingerprint of the corpus was" in refused(killed, *training(tiny_model, tmp_path / "other"), "--resume")
 
 
 def test_changed_base_model_is_refused(tiny_model: Path, tiny_corpus: Path, killed: Path, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_changed_base_model_is_refused(tiny_model: Path, tiny_corpus: Path, kill
     tensors["model.norm.weight"] += 1e-3
     save_file(tensors, other / "model.safetensors", {"format": "pt"})
     error = refused(killed, *training(other, tiny_corpus), "--resume")
-    assert "the base model's weights had fingerprint" in error
+    assert "the fingerprint of the base model's weights was" in error
 
 
 def test_changed_chat_template_is_refused(tiny_model: Path, tiny_corpus: Path, killed: Path, tmp_path: Path) -> None:
