@@ -65,8 +65,8 @@ def _own_cgroups(controller: str, root: Path) -> Iterator[Path]:
 def _limit_and_use(folder: Path, files: tuple[str, str, tuple[str, str]]) -> tuple[int, int] | None:
     """A cgroup's limit and use in bytes, the page cache not counted; None without a limit.
 
-    The kernel's figure includes that cache, which a large download or data set fills up to the limit and which the kernel frees
-    on demand: it reclaims file pages on the LRU lists first (admin-guide/cgroup-v2.rst, memory.stat).
+    The kernel's figure includes that cache, which a large download or data set fills up to the limit and which is freed on
+    demand: file pages on the LRU lists are reclaimed first (admin-guide/cgroup-v2.rst, memory.stat).
     """
     limit, current, cached = files
     with suppress(OSError, ValueError):  # the root has no limit, and "max" is not a number
