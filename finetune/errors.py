@@ -41,7 +41,7 @@ EXIT_FAILURE, EXIT_INPUT, EXIT_CHECK = 1, 2, 3
 
 
 class SlmtuneError(Exception):
-    """Something failed at run time.
+    """A failure without a kind of its own.
 
     The message says what failed and what to try. If a worker process of `prepare` died, for example, try `--workers 1`.
     """
