@@ -25,20 +25,22 @@ test: $(VENV)/.dev ## Run every test, or what ARGS names to pytest: make test AR
 test-fast: $(VENV)/.dev ## The same without the tests that take more than about ten seconds
 	@$(PYTEST) -m 'not slow' $(ARGS)
 
-lint: $(VENV)/.dev ## Check style, types, layers and the generated command reference
+lint: $(VENV)/.dev ## Check style, types, layers and the generated pages
 	@$(BIN)/ruff check --quiet --output-format concise .
 	@$(BIN)/ruff format --quiet --check . || { echo 'Some files are not formatted: make format'; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python docs/generate_commands.py --check
+	@$(BIN)/python docs/generate_errors.py --check
 	@$(BIN)/python docs/generate_architecture.py --check
 
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 
-docs: $(VENV)/.dev ## Generate the command reference and build the guide into site/
+docs: $(VENV)/.dev ## Generate the pages that the program knows and build the guide into site/
 	@$(BIN)/python docs/generate_commands.py
+	@$(BIN)/python docs/generate_errors.py
 	@$(BIN)/python docs/generate_architecture.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'The guide is in site/index.html'

@@ -25,6 +25,8 @@
     Unusable                        a row or document that `prepare` counts or reports as a RecordError; internal
 
 A message is one paragraph: what went wrong, where, and how to fix it. It never contains the text of a row.
+
+The docstring of each class says what went wrong, then how to fix it; docs/errors.md is generated from these.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ EXIT_FAILURE, EXIT_INPUT, EXIT_CHECK = 1, 2, 3
 
 
 class SlmtuneError(Exception):
-    """Base class of the errors that slmtune reports."""
+    """A failure without a kind of its own.
+
+    The message says what failed and what to try. If a worker process of `prepare` died, for example, try `--workers 1`.
+    """
 
     exit_code = EXIT_FAILURE
 
@@ -56,7 +61,10 @@ def _rebuild(kind: type[SlmtuneError], message: str, state: dict[str, Any]) -> S
 
 
 class PortInUseError(SlmtuneError):
-    """The address of the server is in use."""
+    """The address of the server is in use.
+
+    Stop the program that uses the port, or choose another: `--port 8001`, or `--port 0` for any free one.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(
@@ -65,46 +73,77 @@ class PortInUseError(SlmtuneError):
 
 
 class QueueFullError(SlmtuneError):
-    """The server's queue of waiting requests is full."""
+    """The server's queue of waiting requests is full.
+
+    Clients see status 429. Send the request again later, or send fewer requests at once: they are answered one after another.
+    """
 
     def __init__(self, waiting: int) -> None:
         super().__init__(f"The queue is full: {waiting} requests are waiting. Try again later")
 
 
 class EngineStoppedError(SlmtuneError):
-    """Generation ended without an answer: the server is shutting down, or its worker died."""
+    """Generation ended without an answer: the server is shutting down, or its worker died.
+
+    Send the request again later. If the worker died, restart the server; its log says why.
+    """
 
 
 class HubError(SlmtuneError):
-    """The Hub refused a request or did not answer."""
+    """The Hub refused a request or did not answer.
+
+    If it refused: log in with `hf auth login`, accept the licence of a gated model on its page, or use a token with write
+    access for a push. If it did not answer: check the connection and `HF_ENDPOINT`, and try again later. A push makes one
+    commit or none, so it is safe to repeat.
+    """
 
 
 class TrainingDivergedError(SlmtuneError):
-    """The loss or a gradient became NaN or infinite."""
+    """The loss or a gradient became NaN or infinite.
+
+    No adapter was written. Train again with a tenth of the `--learning-rate` or a higher `--warmup-ratio`. If the message
+    names rows, check what they contain.
+    """
 
 
 class DiskFullError(SlmtuneError):
-    """The disk has no space for the output."""
+    """The disk has no space for the output.
+
+    The last checkpoint is kept. Free some space, or raise the limit on file sizes (`ulimit -f`), then continue with
+    `slmtune train --resume`.
+    """
 
 
 class StoppedError(SlmtuneError):
-    """A signal stopped the work, and its results so far are kept. The exit code is 128 + the signal, as in shells."""
+    """A signal stopped the training, and its results so far are kept.
+
+    The exit code is 130 after Ctrl-C (SIGINT) and 143 after SIGTERM. The message gives the command that continues from the
+    last step: the same command with `--resume`.
+    """
 
     exit_code = 128 + signal.SIGINT
 
     def __init__(self, number: int, message: str) -> None:
-        self.exit_code = 128 + number
+        self.exit_code = 128 + number  # as in shells
         super().__init__(message)
 
 
 class InputError(SlmtuneError):
-    """An argument, file or setting cannot be used."""
+    """An argument, file or setting cannot be used.
+
+    The message says which one, where it is, and what to use instead. Nothing was written. If a model does not fit into
+    memory, `slmtune plan` says what does.
+    """
 
     exit_code = EXIT_INPUT
 
 
 class ConfigError(InputError):
-    """All configuration problems, reported together."""
+    """Some settings cannot be used.
+
+    All problems are listed at once, each with the closest key that exists or the values that are allowed. Correct the flags,
+    the file given with `--config`, or the recipe. The [command reference](commands.md) lists every flag.
+    """
 
     def __init__(self, source: str, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -112,11 +151,18 @@ class ConfigError(InputError):
 
 
 class UnplannedModelError(InputError):
-    """A model of a family whose memory use cannot be planned from its configuration."""
+    """The memory use of this model family cannot be planned from its configuration.
+
+    `slmtune plan` knows the families that the message lists. `slmtune train` trains other families without a plan.
+    """
 
 
 class UnknownNameError(InputError):
-    """A name that does not exist; the message suggests the closest one that does."""
+    """There is no domain, model, task or repository of this name.
+
+    The message suggests the closest name that exists, or lists all of them; so do `slmtune domains` and `slmtune models`. A
+    repository on the Hub may be private: log in with `hf auth login`.
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = sorted(known)
@@ -125,29 +171,44 @@ class UnknownNameError(InputError):
 
 
 class RecordError(InputError):
-    """A row that cannot be used; `where` is `file:line`, and the message never repeats the text of the row."""
+    """A row of a source cannot be used.
 
-    def __init__(self, where: str, problem: str) -> None:
+    The message gives its file and line, and never repeats its text. Correct the row, or leave such rows out and have them
+    counted with `--on-error skip`. If the columns have unusual names, say what they are with `--map NAME=COLUMN`.
+    """
+
+    def __init__(self, where: str, problem: str) -> None:  # where: file:line
         self.where = where
         super().__init__(f"{where}: {problem}")
 
 
 class MissingStageError(InputError):
-    """An earlier stage has not run: names the artifact and the command that makes it."""
+    """An earlier stage has not been run.
+
+    Run the command in the message: `prepare` makes the corpus, `train` the adapter and `merge` the merged model. Give every
+    stage the same `--domain` and `--run-dir`, so that it finds what the one before it made.
+    """
 
     def __init__(self, artifact: str, path: Path, command: str) -> None:
         super().__init__(f"There is no {artifact} at {path}. Make it with: {command}")
 
 
 class OutputExistsError(InputError):
-    """The output folder already exists and may not be replaced."""
+    """The output folder already exists.
+
+    Replace it with `--overwrite`, or choose another one with `--output-dir`. A folder that slmtune did not make is never
+    replaced.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} already exists. Choose another --output-dir, or replace it with --overwrite")
 
 
 class OutputInUseError(InputError):
-    """Another process is writing to the output; the message names its id if it is known."""
+    """Another process is training into this folder.
+
+    Wait for it, or choose another `--output-dir`. A process that was killed does not block the folder.
+    """
 
     def __init__(self, path: Path, process: str) -> None:
         super().__init__(
@@ -157,15 +218,25 @@ class OutputInUseError(InputError):
 
 
 class ArtifactError(InputError):
-    """A folder is not a complete artifact of the expected kind."""
+    """A folder is not a complete artifact of the expected kind.
+
+    If it is damaged (a file is missing or has changed since it was written), make or pull it again. If it is of another
+    kind, give the folder that the message asks for, such as `runs/finance/adapter`.
+    """
 
 
 class BaseModelError(InputError):
-    """An adapter was trained on a base model other than the one given."""
+    """An adapter was trained on a base model other than the one given.
+
+    An adapter works only with the exact weights that it was trained on. Give these with `--model`, or train again.
+    """
 
 
 class ContextLengthError(InputError):
-    """Prompt and answer do not fit in the model's context; all three lengths are in tokens."""
+    """Prompt and answer do not fit in the model's context.
+
+    Shorten the prompt, or ask for fewer tokens (`max_tokens`).
+    """
 
     def __init__(self, prompt: int, answer: int, context: int) -> None:
         super().__init__(
@@ -175,11 +246,19 @@ class ContextLengthError(InputError):
 
 
 class OfflineError(InputError):
-    """A file of the Hub is needed but is neither cached nor downloadable."""
+    """A file is neither on this machine nor downloadable.
+
+    Run the command once with a connection, without `--offline` and `HF_HUB_OFFLINE`, or give `--model` a local folder.
+    """
 
 
 class CheckFailedError(SlmtuneError):
-    """A verification ran and failed."""
+    """A verification ran and failed.
+
+    Nothing was written or sent. If a merged model differs from its adapter, serve the adapter itself, or train with
+    `--no-load-in-4bit` and merge that. If a push would disclose something, remove what the message names, or make the
+    artifact again without it.
+    """
 
     exit_code = EXIT_CHECK
 

@@ -30,10 +30,23 @@ def free_memory() -> int:
     """Bytes of main memory available to a new process, within the limits of the containers that this one runs in."""
     import psutil  # here: `slmtune --help` imports this module
 
-    limits = (_free_in(folder, CGROUP_V2) for folder in _own_cgroups("", CGROUPS))
-    older = (_free_in(folder, CGROUP_V1) for folder in _own_cgroups("memory", CGROUPS / "memory"))
-    free = [int(psutil.virtual_memory().available), *limits, *older]
-    return min(found for found in free if found is not None)
+    return min([int(psutil.virtual_memory().available), *(max(0, limit - used) for limit, used in _container_limits())])
+
+
+def total_memory() -> int:
+    """Bytes of main memory in all: the machine's, or less where a container that this process runs in has a limit."""
+    import psutil  # here: `slmtune --help` imports this module
+
+    return min([int(psutil.virtual_memory().total), *(limit for limit, _ in _container_limits())])
+
+
+def _container_limits() -> Iterator[tuple[int, int]]:
+    """Limit and use in bytes of each cgroup around this process that has a limit."""
+    trees = (("", CGROUPS, CGROUP_V2), ("memory", CGROUPS / "memory", CGROUP_V1))
+    for controller, root, files in trees:
+        for folder in _own_cgroups(controller, root):
+            if (found := _limit_and_use(folder, files)) is not None:
+                yield found
 
 
 def _own_cgroups(controller: str, root: Path) -> Iterator[Path]:
@@ -49,11 +62,11 @@ def _own_cgroups(controller: str, root: Path) -> Iterator[Path]:
                 yield from (folder, *(parent for parent in folder.parents if parent.is_relative_to(root)))
 
 
-def _free_in(folder: Path, files: tuple[str, str, tuple[str, str]]) -> int | None:
-    """Bytes between a cgroup's use and its limit; None without a limit.
+def _limit_and_use(folder: Path, files: tuple[str, str, tuple[str, str]]) -> tuple[int, int] | None:
+    """A cgroup's limit and use in bytes, the page cache not counted; None without a limit.
 
-    The use includes the page cache, which a large download or data set fills up to the limit and which the kernel frees
-    on demand: it reclaims file pages on the LRU lists first (admin-guide/cgroup-v2.rst, memory.stat).
+    The kernel's figure includes that cache, which a large download or data set fills up to the limit and which is freed on
+    demand: file pages on the LRU lists are reclaimed first (admin-guide/cgroup-v2.rst, memory.stat).
     """
     limit, current, cached = files
     with suppress(OSError, ValueError):  # the root has no limit, and "max" is not a number
@@ -61,7 +74,7 @@ def _free_in(folder: Path, files: tuple[str, str, tuple[str, str]]) -> int | Non
         with suppress(OSError, ValueError):
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
             used -= sum(int(stat.get(key, 0)) for key in cached)
-        return max(0, allowed - max(0, used))
+        return allowed, max(0, used)
     return None
 
 

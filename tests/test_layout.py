@@ -138,6 +138,11 @@ def _subclasses(kind: type[errors.SlmtuneError]) -> Iterator[type[errors.Slmtune
         yield from _subclasses(child)
 
 
+def test_every_error_says_what_to_do() -> None:
+    """docs/errors.md shows the docstrings: a sentence, and below it the way out."""
+    assert not [one.__name__ for one in _subclasses(errors.SlmtuneError) if "\n\n" not in (one.__doc__ or "")]
+
+
 def test_guide_explains_every_exit_code() -> None:
     table = (ROOT / "docs" / "index.md").read_text("utf-8")
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", table, flags=re.MULTILINE)}
@@ -148,6 +153,12 @@ def test_guide_lists_every_preset() -> None:
     table = (ROOT / "docs" / "guide" / "training.md").read_text("utf-8")
     rows = set(re.findall(r"^\| `([\w.-]+)` \| `[\w.-]+/[\w.-]+` \|", table, flags=re.MULTILINE))
     assert rows == set(PRESETS)
+
+
+def test_guide_marks_the_presets_that_are_not_trained() -> None:
+    table = (ROOT / "docs" / "guide" / "training.md").read_text("utf-8")
+    marked = set(re.findall(r"^\| `([\w.-]+)` \| .*not trained yet \|$", table, flags=re.MULTILINE))
+    assert marked == {preset.name for preset in PRESETS.values() if not preset.trainable}
 
 
 def test_changelog_knows_this_version() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune import machine
-from finetune.machine import format_bytes, free_memory, read_size
+from finetune.machine import format_bytes, free_memory, read_size, total_memory
 
 MIB = 2**20
 
@@ -64,6 +64,17 @@ def test_a_container_that_uses_more_than_its_limit_has_nothing_free(own_cgroups:
 def test_without_a_limit_the_machine_counts(own_cgroups: Path) -> None:
     write_cgroup(own_cgroups / "pod/container", memory__max="max", memory__current=20 * MIB)
     assert free_memory() > 60 * MIB
+
+
+def test_the_tightest_container_is_all_there_is(own_cgroups: Path) -> None:
+    write_cgroup(own_cgroups / "pod", memory__max=40 * MIB, memory__current=30 * MIB)
+    write_cgroup(own_cgroups / "pod/container", memory__max=50 * MIB, memory__current=20 * MIB)
+    assert total_memory() == 40 * MIB
+
+
+def test_without_a_limit_the_machine_is_all_there_is(own_cgroups: Path) -> None:
+    write_cgroup(own_cgroups / "pod/container", memory__max="max", memory__current=20 * MIB)
+    assert total_memory() >= free_memory() > 60 * MIB
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,13 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from finetune.errors import OfflineError
-from finetune.machine import cache_folder, device_name, format_bytes, free_memory
+from finetune.machine import cache_folder, device_name, format_bytes, free_memory, total_memory
 from finetune.models import pypi_wheel
-from finetune.recipe import DEFAULT_MODEL
+from finetune.plan import plan
+from finetune.recipe import DEFAULT_MODEL, AdapterRecipe
 
 DISTRIBUTION = "slmtune"
 MIN_DISK = 2 * 2**30  # the default base model in two precisions, a merged model, and room for a corpus
-MIN_MEMORY = 5 * 2**30  # training the default model on a CPU with its default settings peaks at 4.6
 HUB_TIMEOUT = 3.0  # seconds
 NF4_TOLERANCE = 0.2  # of the largest weight; half of the widest gap between NF4 levels is 0.152 (QLoRA, appendix E)
 CUDA_HELP = "https://pytorch.org/get-started/locally"
@@ -65,10 +65,10 @@ def run_checks(*, workspace: Path, offline: bool) -> DoctorReport:
     checks = (
         _guarded("python", _check_python),
         _guarded("libraries", _check_libraries),
+        _guarded("memory", _check_memory),  # before torch is imported, which itself takes some
         _guarded("torch", _check_torch),
         _guarded("cuda", _check_cuda),
         _guarded("bitsandbytes", _check_bitsandbytes),
-        _guarded("memory", _check_memory),
         _guarded("disk", lambda: _check_disk(workspace)),
         _guarded("workspace", lambda: _check_workspace(workspace)),
         _guarded("cache", _check_cache),
@@ -163,15 +163,17 @@ def _check_bitsandbytes() -> Check:
 
 
 def _check_memory() -> Check:
-    import psutil
-
-    free = free_memory()
-    detail = f"{format_bytes(free)} of {format_bytes(psutil.virtual_memory().total)} are free"
-    if free >= MIN_MEMORY:
+    """Compare what is free with what training with the default settings takes, as `slmtune plan` computes it."""
+    planned = plan(AdapterRecipe())
+    detail = f"{format_bytes(free_memory())} of {format_bytes(total_memory())} are free"
+    if planned.device == "gpu":
+        detail += f", and {format_bytes(planned.free_bytes)} on the GPU"
+    rows = f"{planned.batch_size} rows of {planned.max_length} tokens"
+    detail += f"; training {planned.model} on {rows} at a time takes {format_bytes(planned.peak_bytes)}"
+    if planned.fits:
         return Check("memory", True, detail, required=False)
-    detail += f"; training on the CPU with the default settings wants {format_bytes(MIN_MEMORY)}"
-    fix = "Close other programs, or train with --per-device-train-batch-size 2 --gradient-accumulation-steps 4"
-    return Check("memory", False, detail, fix, required=False)
+    instead = f"train with {planned.suggestion.options}" if planned.suggestion else "use a larger machine"
+    return Check("memory", False, detail, f"Close other programs, or {instead}", required=False)
 
 
 def _check_disk(workspace: Path) -> Check:

@@ -22,6 +22,7 @@ from finetune.errors import ArtifactError, InputError
 from finetune.machine import device_name
 from finetune.models.chat_template import end_of_turn_ids
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
+from finetune.models.presets import CAUSAL_ONLY
 from finetune.models.quantize import keep_linear4bit_unpacked, nf4, unpack_on_cpu, unpack_scales
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
@@ -79,7 +80,7 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> Pr
         if not any("CausalLM" in name or "LMHead" in name for name in config.architectures or []):
             raise InputError(
                 f"{folder.name} is no causal language model ({', '.join(config.architectures or ['no architecture'])}). "
-                "slmtune trains causal language models; see: slmtune models"
+                f"{CAUSAL_ONLY}"
             )
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options

@@ -10,8 +10,17 @@ from typing import Literal
 class Preset:
     """What is known about a base model before anything is downloaded.
 
-    `parameters` counts weights once where embeddings are tied (tests/plan/test_plan.py counts those of causal models
-    again). `context` is in tokens. `chat_template` is for tokenizers that bring none.
+    Args:
+        name: what `--model` takes.
+        hub_id: its repository on the Hugging Face Hub.
+        license: as the Hub names it.
+        parameters: its weights, counted once where embeddings are tied. tests/plan/test_plan.py compares the count with
+            the shape in plan/published.py, which every model that can be trained has.
+        context: the most tokens that it reads at once.
+        gated: whether the Hub asks for consent to the licence before it hands out the weights.
+        kind: a causal language model continues text; an encoder only reads it.
+        trainable: whether `slmtune train` takes it.
+        chat_template: for a tokenizer that brings none.
     """
 
     name: str
@@ -21,6 +30,7 @@ class Preset:
     context: int
     gated: bool = False
     kind: Literal["causal", "encoder"] = "causal"
+    trainable: bool = True
     chat_template: str | None = None
 
 
@@ -67,6 +77,7 @@ _ALL = (
         66_362_880,
         512,
         kind="encoder",
+        trainable=False,
     ),
     Preset(
         "mobilebert",
@@ -75,10 +86,16 @@ _ALL = (
         24_581_888,
         512,
         kind="encoder",
+        trainable=False,
     ),
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
+# The end of the refusal of any other model.
+CAUSAL_ONLY = (
+    "slmtune trains and serves causal language models only. Choose one of these, or another of their kind: "
+    f"{', '.join(preset.name for preset in _ALL if preset.trainable)}"
+)
 
 
 def find_preset(name: str) -> Preset | None:

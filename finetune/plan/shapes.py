@@ -110,16 +110,12 @@ def shape_of(name: str, revision: str | None = None) -> Shape:
     """The shape of a preset, Hub id or folder; for a Hub id that is not cached, only config.json is downloaded.
 
     Raises:
-        InputError: there is no config.json, or it belongs to an unknown family.
+        InputError: there is no config.json, it belongs to an unknown family, or the preset is not trainable.
         OfflineError, HubError, UnknownNameError: it cannot be downloaded.
     """
     preset = find_preset(name) if local_folder(name) is None else None
     if preset and preset.name in PUBLISHED and revision is None:
         return make_shape(PUBLISHED[preset.name])
-    if preset and preset.kind != "causal":
-        raise InputError(
-            f"{preset.name} is no causal language model, and slmtune trains only those. See: slmtune models"
-        )
     return read_shape(find_base(name, revision, need=Need.CONFIG).folder)
 
 

@@ -181,6 +181,15 @@ def test_models_lists_the_presets(tmp_path: Path) -> None:
     assert {*promised.split(), "gemma-2-2b", "gemma-3-270m", "distilbert", "mobilebert"} <= names
 
 
+def test_models_says_which_presets_train_refuses(tmp_path: Path) -> None:
+    encoders = {"distilbert", "mobilebert"}
+    answer = json.loads(slmtune("models", "--json", cwd=tmp_path).stdout)
+    assert {model["name"] for model in answer["models"] if not model["trainable"]} == encoders
+    lines = slmtune("models", cwd=tmp_path).stdout.splitlines()
+    assert {line.split()[0] for line in lines if " encoder* " in line} == encoders
+    assert lines[-1].startswith("* not trained yet")
+
+
 def test_every_recipe_field_is_a_flag_of_train(tmp_path: Path) -> None:
     text = slmtune("train", "--help", cwd=tmp_path).stdout
     for field in AdapterRecipe.model_fields:
@@ -246,6 +255,15 @@ def test_unknown_domain_suggests_the_nearest(tmp_path: Path) -> None:
 def test_unknown_model_suggests_the_nearest(workspace: Path, tmp_path: Path) -> None:
     corpus = workspace / "runs" / "finance" / "corpus"
     refuse(tmp_path, ("train", "--corpus", corpus, "--model", "smolm2-135m"), "Did you mean 'smollm2-135m'?")
+
+
+@pytest.mark.parametrize("name", ["distilbert", "google/mobilebert-uncased"])
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_encoder_is_refused_unfetched_with_what_can_be_trained(
+    workspace: Path, tmp_path: Path, command: str, name: str
+) -> None:
+    corpus = ("--corpus", workspace / "runs" / "finance" / "corpus") if command == "train" else ()
+    refuse(tmp_path, (command, *corpus, "--model", name), "encoder", "smollm2-135m", "qwen2.5-0.5b")
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,17 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from finetune import machine
+from finetune.cli.doctor import Check, run_checks
+from finetune.machine import format_bytes
+from finetune.plan import Device, plan
+from finetune.recipe import AdapterRecipe
 
 from ..command import run
 
@@ -132,6 +139,45 @@ def test_unreachable_hub_is_a_warning_with_a_way_out(broken: dict[str, Any]) -> 
     assert (hub["ok"], hub["required"]) == (False, False)
     assert "127.0.0.1" in hub["detail"]
     assert "--offline" in hub["fix"]
+
+
+@pytest.fixture
+def limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Check]:
+    """The finding on memory inside a container with a limit in bytes of which all is free."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "own")
+    (tmp_path / "own").write_text("0::/\n", "utf-8")
+    (tmp_path / "cgroup").mkdir()
+    (tmp_path / "cgroup" / "memory.current").write_text("0\n", "utf-8")
+
+    def check(limit: int) -> Check:
+        (tmp_path / "cgroup" / "memory.max").write_text(f"{limit}\n", "utf-8")
+        checks = run_checks(workspace=tmp_path / "runs", offline=True).checks
+        return next(check for check in checks if check.name == "memory")
+
+    return check
+
+
+def test_memory_shown_is_the_containers(limited: Callable[[int], Check]) -> None:
+    assert limited(100 * 2**20).detail.startswith("100 MiB of 100 MiB are free")
+
+
+def test_memory_wanted_is_what_the_plan_says(limited: Callable[[int], Check]) -> None:
+    assert format_bytes(plan(AdapterRecipe()).peak_bytes) in limited(2**30).detail
+
+
+def test_little_memory_is_met_with_what_the_plan_suggests(limited: Callable[[int], Check]) -> None:
+    free = 3 * 2**30
+    check = limited(free)
+    suggestion = plan(AdapterRecipe(), device=Device("cpu", free)).suggestion
+    assert (check.ok, check.required) == (False, False)
+    assert suggestion
+    assert suggestion.options in str(check.fix)
+
+
+def test_memory_in_which_nothing_fits_asks_for_a_larger_machine(limited: Callable[[int], Check]) -> None:
+    assert "larger machine" in str(limited(100 * 2**20).fix)
 
 
 def test_every_failure_says_how_to_mend_it(broken: dict[str, Any]) -> None:

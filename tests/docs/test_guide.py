@@ -1,0 +1,77 @@
+"""What the guide shows is what its commands print: the same lines, columns and words, whatever the figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..command import ROOT
+from ..command import run as slmtune
+
+pytestmark = pytest.mark.slow
+
+GUIDE = ROOT / "docs" / "guide"
+PAGES = ("quickstart", "data", "plan", "training", "evaluation")  # each goes on where the one before it ends
+ANY_LENGTH = ("--max-truncated", "100%")  # the tiny model's tokenizer makes several tokens of most words
+QUICKER = {
+    "quickstart": ("--max-steps", 1),
+    "train": ("--max-steps", 2, *ANY_LENGTH),
+    "eval": ("--limit", 12, "--max-new-tokens", 4),
+}
+DEFAULT = "HuggingFaceTB/SmolLM2-135M-Instruct"
+CHECK = re.compile(r"(ok|note|FAIL) +([\w-]+)")  # of the doctor, who finds something else on each machine
+BAR, FIGURE = re.compile("[▏▎▍▌▋▊▉█]+"), re.compile(r"\b[0-9a-f]{16}\b|[+-]?\d[\d.,:]*( ?%| ?[KMG]iB| ?B\b)?")
+
+
+def shown_in(page: str) -> Iterator[tuple[str, str]]:
+    """Each command in a console block of a page, and what it is said to print."""
+    for block in re.findall(r"^```console\n(.*?)^```$", (GUIDE / f"{page}.md").read_text("utf-8"), re.M | re.S):
+        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, _, output = part.partition("\n")
+            yield command.partition(" #")[0].strip(), output
+
+
+SHOWN = [(page, *shown) for page in PAGES for shown in shown_in(page)]
+
+
+@pytest.fixture(scope="module")
+def printed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
+    """What every command of the guide prints, run in order in one folder in which the tiny model is the default one."""
+    folder = tmp_path_factory.mktemp("guide")
+    (folder / "smollm2-135m").symlink_to(tiny_model)  # a folder comes before the preset of its name
+    outputs = {}
+    for page, command, _ in SHOWN:
+        words = command.replace("make quickstart", "slmtune quickstart").split()[1:]
+        done = slmtune(*words, *QUICKER.get(words[0], ()), cwd=folder)
+        assert done.returncode == 0 or words[0] == "doctor", f"{command}: {done.stderr}"
+        outputs[page, command] = done.stdout.replace(tiny_model.name, DEFAULT)
+    return outputs
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of an output without their figures; neighbours that are then alike count once."""
+    lines = []
+    for line in text.strip().splitlines():
+        check = CHECK.match(line)
+        bare = check[2] if check else " ".join(FIGURE.sub("#", BAR.sub("", line)).split())
+        if not bare.startswith("fix: ") and [bare] != lines[-1:]:
+            lines.append(bare)
+    return lines
+
+
+@pytest.mark.parametrize(("page", "command", "shown"), SHOWN, ids=[f"{page}: {command}" for page, command, _ in SHOWN])
+def test_guide_shows_what_the_command_prints(
+    printed: dict[tuple[str, str], str], page: str, command: str, shown: str
+) -> None:
+    found, (first, *last) = lines_of(printed[page, command]), [lines_of(part) for part in shown.split("…\n")]
+    assert found[: len(first)] == first
+    assert [found[-len(part) :] for part in last] == last
+    assert last or len(found) == len(first)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_shows_an_output(page: str) -> None:
+    assert any(shown.strip() for _, shown in shown_in(page))
