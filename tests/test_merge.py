@@ -116,7 +116,7 @@ def test_full_disk_leaves_nothing_and_says_so(tiny_adapter: Path, tiny_corpus: P
     limited = Command(*arguments, cwd=tmp_path, before=smaller_than_a_trace)
     assert limited.wait() == 1, limited.stderr
     error = limited.stderr.strip().splitlines()[-1]
-    assert "Writing failed for want of room" in error
+    assert "Writing failed for lack of space" in error
     assert error.endswith("or choose another --output-dir")
     assert list(tmp_path.iterdir()) == []
 
