@@ -53,7 +53,7 @@ def printed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 def lines_of(text: str) -> list[str]:
     """The lines of an output without their figures; neighbours that are then alike count once."""
-    lines = []
+    lines: list[str] = []
     for line in text.strip().splitlines():
         check = CHECK.match(line)
         bare = check[2] if check else " ".join(FIGURE.sub("#", BAR.sub("", line)).split())
