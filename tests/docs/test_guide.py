@@ -43,11 +43,13 @@ def printed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     folder = tmp_path_factory.mktemp("guide")
     (folder / "smollm2-135m").symlink_to(tiny_model)  # a folder comes before the preset of its name
     outputs = {}
-    for page, command, _ in SHOWN:
-        words = command.replace("make quickstart", "slmtune quickstart").split()[1:]
-        done = slmtune(*words, *QUICKER.get(words[0], ()), cwd=folder)
-        assert done.returncode == 0 or words[0] == "doctor", f"{command}: {done.stderr}"
-        outputs[page, command] = done.stdout.replace(tiny_model.name, DEFAULT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "110")  # what the guide's tables were printed in, whatever the terminal of the tests
+        for page, command, _ in SHOWN:
+            words = command.replace("make quickstart", "slmtune quickstart").split()[1:]
+            done = slmtune(*words, *QUICKER.get(words[0], ()), cwd=folder)
+            assert done.returncode == 0 or words[0] == "doctor", f"{command}: {done.stderr}"
+            outputs[page, command] = done.stdout.replace(tiny_model.name, DEFAULT)
     return outputs
 
 
