@@ -16,11 +16,11 @@ configure_libraries()  # before any test imports a library that reads it
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has started the tests in the background: commands that
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests start would inherit it and never hear SIGINT
 
-from finetune.prepare import PrepareRequest, prepare  # noqa: E402
-from finetune.recipe import DEFAULT_MODEL, AdapterRecipe  # noqa: E402
-from finetune.records import Message  # noqa: E402
+from finetune.prepare import PrepareRequest, prepare
+from finetune.recipe import DEFAULT_MODEL, AdapterRecipe
+from finetune.records import Message
 
-from .hub.local_hub import LocalHub  # noqa: E402
+from .hub.local_hub import LocalHub
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"

@@ -21,14 +21,14 @@ from finetune.hub.settings import configure_libraries
 
 configure_libraries()
 
-import torch  # noqa: E402
-from datasets import Dataset  # noqa: E402
+import torch
+from datasets import Dataset
 
-from finetune.artifacts import Corpus  # noqa: E402
-from finetune.corpus.store import read_split  # noqa: E402
-from finetune.models.chat_template import render  # noqa: E402
-from finetune.models.find import find_base  # noqa: E402
-from finetune.models.tokenizer import load_tokenizer  # noqa: E402
+from finetune.artifacts import Corpus
+from finetune.corpus.store import read_split
+from finetune.models.chat_template import render
+from finetune.models.find import find_base
+from finetune.models.tokenizer import load_tokenizer
 
 RANK, ALPHA = 16, 32
 LLAMA_LAYERS = [

@@ -18,16 +18,16 @@ from finetune.hub.settings import configure_libraries
 
 configure_libraries()
 
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
+import torch
+from torch import nn
 
-from finetune.artifacts import Corpus  # noqa: E402
-from finetune.corpus.store import read_split  # noqa: E402
-from finetune.models.chat_template import Rendered, render  # noqa: E402
-from finetune.models.find import find_base  # noqa: E402
-from finetune.models.load import attach_adapter, load_base  # noqa: E402
-from finetune.models.tokenizer import load_tokenizer  # noqa: E402
-from finetune.recipe import AdapterRecipe  # noqa: E402
+from finetune.artifacts import Corpus
+from finetune.corpus.store import read_split
+from finetune.models.chat_template import Rendered, render
+from finetune.models.find import find_base
+from finetune.models.load import attach_adapter, load_base
+from finetune.models.tokenizer import load_tokenizer
+from finetune.recipe import AdapterRecipe
 
 
 @torch.no_grad()

@@ -21,9 +21,9 @@ from finetune.hub.settings import configure_libraries
 
 configure_libraries()
 
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 
 def work(folder: Path, rank: int) -> dict[str, int]:

@@ -18,12 +18,12 @@ from finetune.hub.settings import configure_libraries
 
 configure_libraries()
 
-import torch  # noqa: E402
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers  # noqa: E402
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast  # noqa: E402
+import torch
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from finetune.models.presets import PRESETS  # noqa: E402
-from finetune.plan.published import PUBLISHED  # noqa: E402
+from finetune.models.presets import PRESETS
+from finetune.plan.published import PUBLISHED
 
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 WORDS = 200  # enough for every vocabulary below

@@ -28,17 +28,17 @@ from finetune.hub.settings import configure_libraries
 
 configure_libraries()
 
-import torch  # noqa: E402
-from datasets import Dataset  # noqa: E402
-from peft import LoraConfig  # noqa: E402
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, set_seed  # noqa: E402
-from trl import SFTConfig, SFTTrainer, pack_dataset  # noqa: E402
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, set_seed
+from trl import SFTConfig, SFTTrainer, pack_dataset
 
-from finetune.artifacts import Corpus  # noqa: E402
-from finetune.corpus.store import read_split  # noqa: E402
-from finetune.models.chat_template import render  # noqa: E402
-from finetune.models.find import find_base  # noqa: E402
-from finetune.models.tokenizer import load_tokenizer  # noqa: E402
+from finetune.artifacts import Corpus
+from finetune.corpus.store import read_split
+from finetune.models.chat_template import render
+from finetune.models.find import find_base
+from finetune.models.tokenizer import load_tokenizer
 
 
 def parse() -> argparse.Namespace:

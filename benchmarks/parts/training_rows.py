@@ -21,12 +21,12 @@ from finetune.hub.settings import configure_libraries
 
 configure_libraries()
 
-from finetune.artifacts import Corpus  # noqa: E402
-from finetune.corpus.store import read_split, to_table, writing_corpus  # noqa: E402
-from finetune.models.chat_template import render  # noqa: E402
-from finetune.models.find import find_base  # noqa: E402
-from finetune.models.tokenizer import load_tokenizer  # noqa: E402
-from finetune.records import Example  # noqa: E402
+from finetune.artifacts import Corpus
+from finetune.corpus.store import read_split, to_table, writing_corpus
+from finetune.models.chat_template import render
+from finetune.models.find import find_base
+from finetune.models.tokenizer import load_tokenizer
+from finetune.records import Example
 
 TRL_MAX_LENGTH = 1024  # default of trl.SFTConfig
 
