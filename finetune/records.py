@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Role = Literal["system", "user", "assistant"]
 Task = Literal["chat", "classification", "qa", "summarization", "translation", "text"]
 Split = Literal["train", "validation", "test"]
+UnusedKind = Literal["column", "key of a turn", "file", "line", "element", "text"]
 
 ROLES: tuple[str, ...] = get_args(Role)
 TASKS: tuple[str, ...] = get_args(Task)
@@ -63,10 +65,14 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The contents of a file that is not a table of rows: a page, a leaflet, a book."""
+    """The contents of a file that is not a table of rows: a page, a leaflet, a book.
+
+    `unused` counts the elements that the file has and the sections lack, by their name: "navigation", "form field".
+    """
 
     title: str | None
     sections: tuple[Section, ...]
+    unused: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +82,16 @@ class Drop:
     id: str
     step: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """What a source has and the corpus lacks: the kind, its name, and how often, in rows for columns and keys of turns.
+
+    The name is one that a file gives (of a column, a file) or that slmtune gives (of an element), never text of a row.
+    """
+
+    source: str
+    kind: UnusedKind
+    name: str
+    count: int

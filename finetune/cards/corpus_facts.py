@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+from finetune.records import Unused
 
 K = TypeVar("K", str, tuple[str, str])
 
@@ -52,6 +54,7 @@ class CorpusFacts:
         labels: source -> label -> rows, for sources with labels.
         words_histogram: (upper bound in words, inclusive; rows), ascending.
         dropped: (step, reason, rows).
+        unused: what the sources have and the corpus lacks.
         clusters: size of a cluster of near-duplicates in rows -> clusters of that size; None: not searched for.
         hits: matches with eval sets.
         sources: the origin of the rows.
@@ -80,6 +83,7 @@ class CorpusFacts:
     eval_sets: Sequence[ComparedSet] | None = None
     scrubbed: Mapping[str, int] | None = None
     boilerplate: int = 0
+    unused: Sequence[Unused] = ()
 
     @property
     def rows(self) -> int:
@@ -109,6 +113,18 @@ class CorpusFacts:
     def contaminated(self) -> int:
         """Number of rows that contain an item of any eval set."""
         return len({hit.row for hit in self.hits})
+
+
+def describe_unused(unused: Iterable[Unused], sources: Iterable[SourceFacts]) -> dict[str, str]:
+    """What was not used, and how often, for a reader: {"column history of notes": "3 of 4 rows"}."""
+    read = {source.id: source.read for source in sources}
+    return {f"{each.kind} {each.name} of {each.source}": _frequency(each, read.get(each.source, 0)) for each in unused}
+
+
+def _frequency(unused: Unused, read: int) -> str:
+    if unused.kind in {"column", "key of a turn"}:
+        return f"{unused.count:,} of {read:,} rows"
+    return f"{unused.count:,} {'time' if unused.count == 1 else 'times'}"
 
 
 def by_size(counts: Mapping[K, int]) -> dict[K, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from finetune.cards.corpus_facts import CorpusFacts, by_size
+from finetune.cards.corpus_facts import CorpusFacts, by_size, describe_unused
 from finetune.cards.templating import ENVIRONMENT
 
 NAMED_LABELS, LABEL_LENGTH = 100, 80  # labels named per source; longest name
@@ -37,6 +37,7 @@ def corpus_page(facts: CorpusFacts) -> str:
         labels={source: _label_bars(labels) for source, labels in sorted(facts.labels.items())},
         words=_bars(_ranges(facts.words_histogram)),
         dropped=_bars(by_size({f"{step}: {reason}": rows for step, reason, rows in facts.dropped})),
+        unused=describe_unused(facts.unused, facts.sources),
         clusters=_bars(_cluster_sizes(facts.clusters or {})),
         sources=sorted(facts.sources, key=lambda source: source.id),
         eval_sets=sorted(facts.eval_sets or (), key=lambda each: each.name),

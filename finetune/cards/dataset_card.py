@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune.cards.corpus_facts import CorpusFacts, by_size
+from finetune.cards.corpus_facts import CorpusFacts, by_size, describe_unused
 from finetune.cards.templating import ENVIRONMENT
 from finetune.recipe import Domain
 
@@ -22,6 +22,7 @@ def card_text(domain: Domain | None, facts: CorpusFacts) -> str:
         by_task=by_size(facts.by_task),
         sources=sorted(facts.sources, key=lambda source: source.id),
         dropped=sorted(facts.dropped, key=lambda drop: (-drop[2], drop[0], drop[1])),
+        unused=describe_unused(facts.unused, facts.sources),
         clusters=sum(clusters.values()),
         clustered=sum(size * count for size, count in clusters.items()),
         largest=max(clusters, default=0),

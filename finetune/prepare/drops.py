@@ -1,15 +1,16 @@
-"""Collects the rows and files that are dropped, each with its reason, and other counts."""
+"""Collects the rows and files that are dropped, each with its reason, what is not used, and other counts."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from finetune.errors import InputError, RecordError, Unusable
 from finetune.prepare.formats.files import DataFile
 from finetune.prepare.sources.source import Source
-from finetune.records import Drop
+from finetune.records import Drop, Unused, UnusedKind
 
 
 @dataclass
@@ -19,6 +20,7 @@ class Drops:
     on_error: Literal["fail", "skip"]
     items: list[Drop] = field(default_factory=list)
     read: int = 0
+    unused: Counter[tuple[str, UnusedKind, str]] = field(default_factory=Counter)  # by source, kind and name
     scrubbed: Counter[str] = field(default_factory=Counter)  # by kind of identifier
     escaped: int = 0  # control tokens of chat models in the text
     test_ids: set[str] = field(default_factory=set)  # ids found, of test sets inside another split
@@ -44,6 +46,18 @@ class Drops:
         if self.on_error == "fail":
             raise error
         self.items.append(Drop(file_id(source, file), "read", reason))
+
+    def note_unused(self, source: Source, kind: UnusedKind, name: str, count: int = 1) -> None:
+        """Count something that was read and does not reach the corpus."""
+        self.unused[source.id, kind, name] += count
+
+
+def sum_unused(counters: Iterable[Mapping[tuple[str, UnusedKind, str], int]]) -> list[Unused]:
+    """The sum of what several passes did not use, in the order of source, kind and name."""
+    total: Counter[tuple[str, UnusedKind, str]] = Counter()
+    for counter in counters:
+        total.update(counter)
+    return [Unused(*key, count) for key, count in sorted(total.items())]
 
 
 def row_id(source: Source, file: DataFile, line: int, piece: int | None = None) -> str:

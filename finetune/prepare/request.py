@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finetune.cards.corpus_facts import SourceFacts
 from finetune.recipe.options import PrepareOptions
+from finetune.records import Unused
 
 Progress = Callable[[str, int, int, str], None]  # stage, amount done, total amount, unit
 
@@ -26,12 +27,14 @@ class PrepareResult:
     """The corpus and its figures; `labels` counts the labels of each classification source.
 
     `splits` adds up to the rows of the corpus and, with `dropped`, to the rows read (a document gives any number of rows).
-    `clusters` counts the kept rows with near-duplicates, `contaminated` the rows that contained an item of an eval set.
+    `unused` lists what the sources have and the corpus lacks. `clusters` counts the kept rows with near-duplicates,
+    `contaminated` the rows that contained an item of an eval set.
     """
 
     corpus: Path
     splits: dict[str, int]
     dropped: dict[str, int]
+    unused: list[Unused]
     scrubbed: dict[str, int]
     sources: list[SourceFacts]
     fingerprint: str

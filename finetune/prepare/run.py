@@ -67,6 +67,7 @@ def _result(corpus: Corpus, facts: CorpusFacts, seconds: float) -> PrepareResult
         corpus=corpus.path,
         splits=corpus.counts,
         dropped=facts.dropped_by_reason,
+        unused=list(facts.unused),
         scrubbed=dict(facts.scrubbed or {}),
         sources=list(facts.sources),
         fingerprint=corpus.fingerprint,

@@ -28,7 +28,7 @@ from finetune.prepare.drops import Drops
 from finetune.prepare.row_table import OPEN, Array, RowTable
 from finetune.prepare.rows.make import Block, Candidate, Job, make_rows
 from finetune.prepare.rows.survey import Part
-from finetune.records import SPLITS, TASKS, Drop
+from finetune.records import SPLITS, TASKS, Drop, UnusedKind
 
 NUMBERS = {
     "key": pa.binary(16),
@@ -56,6 +56,7 @@ class Shard:
     part: int
     read: int
     drops: tuple[Drop, ...]
+    unused: Mapping[tuple[str, UnusedKind, str], int]
     scrubbed: Mapping[str, int]
     escaped: int
     test_ids: frozenset[str]
@@ -79,6 +80,7 @@ def make_shard(job: Job, block: Block) -> Path:
         "part": block.part,
         "read": drops.read,
         "drops": [[drop.id, drop.step, drop.reason] for drop in drops.items],
+        "unused": [[*key, count] for key, count in sorted(drops.unused.items())],
         "scrubbed": dict(sorted(drops.scrubbed.items())),
         "escaped": drops.escaped,
         "test_ids": sorted(drops.test_ids),
@@ -107,6 +109,7 @@ def open_shard(path: Path) -> Shard:
         counts["part"],
         counts["read"],
         tuple(Drop(*drop) for drop in counts["drops"]),
+        {(source, kind, name): count for source, kind, name, count in counts["unused"]},
         counts["scrubbed"],
         counts["escaped"],
         frozenset(counts["test_ids"]),

@@ -15,7 +15,7 @@ from finetune.cards.corpus_facts import CorpusFacts, SourceFacts
 from finetune.cards.corpus_page import corpus_page
 from finetune.cards.dataset_card import card_text
 from finetune.corpus.store import SCHEMA, CorpusWriter, writing_corpus
-from finetune.prepare.drops import Drops
+from finetune.prepare.drops import Drops, sum_unused
 from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import PrepareRequest, Progress
 from finetune.prepare.row_table import RowTable
@@ -24,7 +24,7 @@ from finetune.prepare.select import Selection
 from finetune.prepare.shards import Shard, number_rows, read_columns
 from finetune.recipe import CUSTOM_DOMAIN, Domain
 from finetune.recipe.options import DEFAULT_RATIO, PrepareOptions
-from finetune.records import SPLITS, Drop
+from finetune.records import SPLITS, Drop, Unused
 
 WORD_BOUNDS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 2**31)  # of the histogram of lengths
 
@@ -46,7 +46,8 @@ def write_corpus(
         dropped: Counter[tuple[str, str]] = Counter()
         write_jsonl(writer.folder / "drops.jsonl", _count(_all_drops(drops, shards, table), dropped))
         counts = _write_rows(writer, shards, table, on_progress)
-        facts = _facts(inputs, parts, shards, table, selection, writer, counts, dropped)
+        unused = sum_unused([drops.unused, *(shard.unused for shard in shards if not parts[shard.part].source.earlier)])
+        facts = _facts(inputs, parts, shards, table, selection, writer, counts, dropped, unused)
         write_jsonl(writer.folder / "clusters.jsonl", map(asdict, selection.clusters or ()))
         write_jsonl(writer.folder / "contamination.jsonl", map(asdict, facts.hits))
         (writer.folder / "corpus.html").write_text(corpus_page(facts), "utf-8")
@@ -108,6 +109,7 @@ def _facts(
     writer: CorpusWriter,
     counts: LabelCounts,
     dropped: Mapping[tuple[str, str], int],
+    unused: Sequence[Unused],
 ) -> CorpusFacts:
     """The facts on the card and the page."""
     escaped = sum(shard.escaped for shard in shards)
@@ -118,6 +120,7 @@ def _facts(
         labels=_labels(counts),
         words_histogram=_words_histogram(table),
         dropped=[(step, reason, rows) for (step, reason), rows in sorted(dropped.items())],
+        unused=unused,
         clusters=_cluster_sizes(selection),
         hits=selection.hits,
         sources=_describe_sources(inputs, parts, shards, counts),
@@ -181,6 +184,7 @@ def _summary(domain: Domain | None, facts: CorpusFacts) -> dict[str, Any]:
         "domain": domain.name if domain else CUSTOM_DOMAIN,
         "sources": [asdict(source) for source in facts.sources],
         "dropped": facts.dropped_by_reason,
+        "unused": [asdict(each) for each in facts.unused],
         "scrubbed": dict(facts.scrubbed or {}),
         "license": facts.license,
         "clusters": facts.clustered,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune.cards.corpus_facts import describe_unused
 from finetune.cli.console import duration, facts, table
 from finetune.machine import format_bytes
 
@@ -27,6 +29,8 @@ Try it:             slmtune chat --domain quickstart \
 --system "Is this news bearish, neutral or bullish for the investor?"
 With your own data: slmtune prepare --source FILE.csv && slmtune train && slmtune eval"""
 
+UNUSED = 8  # columns, elements and files named after preparation
+
 
 def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
     """The corpus and where its rows came from."""
@@ -37,6 +41,7 @@ def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
             "corpus": result.corpus,
             "splits": _counts(result.splits),
             "dropped": _counts(result.dropped) or "none",
+            "not used": _unused(result),
             "near-duplicates": f"{result.clusters} clusters (clusters.jsonl)",
             "eval sets": f"{', '.join(result.evals)}: {dropped}" if result.evals else "none",
             "disjoint": result.disjoint,
@@ -47,6 +52,14 @@ def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
         }
     )
     return f"{table(['source', 'read as', 'read', 'kept', 'licence'], rows)}\n\n{summary}"
+
+
+def _unused(result: PrepareResult) -> str:
+    """What was not used, most frequent first; the card lists all of it."""
+    phrases = describe_unused(sorted(result.unused, key=lambda each: -each.count), result.sources)
+    named = [f"{name} ({count})" for name, count in islice(phrases.items(), UNUSED)]
+    more = [f"{len(phrases) - UNUSED} more in README.md"] if len(phrases) > UNUSED else []
+    return ", ".join([*named, *more]) or "nothing"
 
 
 def render_adapter(result: TrainResult, workspace: Workspace) -> str:

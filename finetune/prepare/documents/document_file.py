@@ -11,10 +11,11 @@ from finetune.records import Document, Section
 def save_document(document: Document, path: Path) -> None:
     """Write a document as JSON."""
     sections = [[section.heading, section.level, section.text] for section in document.sections]
-    path.write_text(json.dumps({"title": document.title, "sections": sections}, ensure_ascii=False), "utf-8")
+    fields = {"title": document.title, "sections": sections, "unused": dict(document.unused)}
+    path.write_text(json.dumps(fields, ensure_ascii=False), "utf-8")
 
 
 def load_document(path: Path) -> Document:
     """Load a document written by `save_document`."""
-    kept = json.loads(path.read_text("utf-8"))
-    return Document(kept["title"], tuple(Section(*section) for section in kept["sections"]))
+    fields = json.loads(path.read_text("utf-8"))
+    return Document(fields["title"], tuple(Section(*section) for section in fields["sections"]), fields["unused"])

@@ -176,6 +176,8 @@ def _timestamp(job: Job, row: Row) -> float | None:
 def _document_drafts(job: Job, part: Part, path: Path, drops: Drops) -> Iterator[tuple[Draft, Origin]]:
     """The chunks of a document, or its questions and answers, as one group; a bad one does not affect the others."""
     document = drop_repeated(load_document(path), job.repeated.get(part.source.id, frozenset()))
+    for element, count in document.unused.items():
+        drops.note_unused(part.source, "element", element, count)
     name = file_id(part.source, part.file)
     pairs = [_pair(*pair) for pair in instruct(document)] if job.request.instruct else []
     for number, draft in enumerate(pairs or _pieces(job, document), 1):
