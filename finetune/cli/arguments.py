@@ -12,7 +12,6 @@ import click
 
 from finetune.cli.workspace import RUNS
 from finetune.errors import InputError
-from finetune.models.find import is_name
 
 if TYPE_CHECKING:
     from finetune.plan import Device
@@ -38,6 +37,8 @@ def read_preparation(given: Mapping[str, Any], group_by: str | None) -> dict[str
 
 def read_target(text: str) -> tuple[str, Path | str]:
     """The name and the location in NAME=ADAPTER, in the path of an adapter (named after its folder) or in a model name."""
+    from finetune.models.find import is_name
+
     name, separator, value = text.partition("=")
     place = value if separator else text
     path = Path(place)

@@ -14,8 +14,8 @@ from finetune.cli.console import console
 from finetune.cli.render import results
 from finetune.cli.workspace import Workspace, served_artifact
 from finetune.errors import EXIT_FAILURE
-from finetune.recipe import AdapterRecipe, domain_names, load_adapter_recipe, load_domain
-from finetune.recipe.options import ChatOptions, EvalOptions, PrepareOptions, ServeOptions, ShowOptions
+
+# Only what `slmtune --help` needs is imported above; each command imports its stage.
 
 Given = dict[str, Any]  # the options that the user set, by field name
 
@@ -26,13 +26,16 @@ def cli() -> None:
     """Turn a domain's own text into a small language model that is measurably better at it."""
 
 
+cli.command_class = options.Command
+
+
 @cli.command()
 @options.workspace
 @options.fields(
-    PrepareOptions,
+    "finetune.recipe.options:PrepareOptions",
     after={
-        "columns": click.option(
-            "--group-by",
+        "columns": click.Option(
+            ["--group-by"],
             metavar="COLUMN",
             help="Keep rows with the same value in this column (a patient, a ticker) in one split.",
         )
@@ -58,7 +61,7 @@ def prepare_command(
 @click.argument("corpus", required=False, type=options.PATH)
 @options.workspace
 @click.option("--model", help="Base model whose tokenizer counts the tokens, instead of the default model.")
-@options.fields(ShowOptions, ranges=True)
+@options.fields("finetune.recipe.options:ShowOptions", ranges=True)
 @options.common
 def show_command(workspace: Workspace, corpus: Path | None, model: str | None, given: Given) -> None:
     """Show a corpus: counts, lengths in tokens and some of its rows."""
@@ -77,7 +80,7 @@ def show_command(workspace: Workspace, corpus: Path | None, model: str | None, g
 @click.option("--resume", is_flag=True, help="Resume a stopped or killed run from its newest checkpoint.")
 @options.output_dir
 @options.overwrite
-@options.fields(AdapterRecipe)
+@options.fields("finetune.recipe.adapter:AdapterRecipe")
 @options.common
 def train_command(
     workspace: Workspace,
@@ -90,6 +93,8 @@ def train_command(
     given: Given,
 ) -> None:
     """Train an adapter on a corpus: QLoRA by default."""
+    from finetune.recipe import load_adapter_recipe
+
     recipe = load_adapter_recipe(workspace.given, config, given)
     from finetune.cli.render.plan import render_training_plan
     from finetune.train import TrainRequest, plan_training, train
@@ -114,7 +119,7 @@ def train_command(
 
 @cli.command()
 @options.workspace
-@options.fields(AdapterRecipe, options.MEMORY_FIELDS)
+@options.fields("finetune.recipe.adapter:AdapterRecipe", options.MEMORY_FIELDS)
 @click.option("--gpu", help="Plan for a GPU with this much memory, such as 8GiB, instead of this machine.")
 @click.option("--memory", help="Plan for a CPU with this much memory, such as 16GiB, instead of what is free.")
 @options.common
@@ -122,6 +127,7 @@ def plan_command(workspace: Workspace, gpu: str | None, memory: str | None, give
     """Estimate how much memory training takes, and what would fit, from config.json alone."""
     from finetune.cli.render.plan import render_plan
     from finetune.plan import plan
+    from finetune.recipe import load_adapter_recipe
 
     result = plan(load_adapter_recipe(workspace.given, None, given), device=arguments.read_device(gpu, memory))
     console.result(result, lambda: render_plan(result))
@@ -131,7 +137,7 @@ def plan_command(workspace: Workspace, gpu: str | None, memory: str | None, give
 @click.argument("adapter", required=False, type=options.PATH)
 @options.workspace
 @click.option("--corpus", type=options.PATH, help="Corpus to evaluate on, instead of the workspace's.")
-@options.fields(EvalOptions, ranges=True)
+@options.fields("finetune.recipe.options:EvalOptions", ranges=True)
 @options.base_model
 @options.output_dir
 @options.overwrite
@@ -201,7 +207,7 @@ def merge_command(
 @cli.command()
 @click.argument("targets", nargs=-1, metavar="[NAME=ADAPTER]...")
 @options.workspace
-@options.fields(ServeOptions, ranges=True)
+@options.fields("finetune.recipe.options:ServeOptions", ranges=True)
 @click.option("--api-key-file", type=options.PATH, help="File with the key that clients must send.")
 @options.base_model
 @options.common
@@ -209,6 +215,7 @@ def serve_command(
     workspace: Workspace, targets: tuple[str, ...], api_key_file: Path | None, model: str | None, given: Given
 ) -> None:
     """Serve adapters over HTTP, for clients of the OpenAI API."""
+    from finetune.recipe.options import ServeOptions
     from finetune.serve import ServeTarget, serve
 
     named = [arguments.read_target(text) for text in targets] or [(workspace.name, served_artifact(workspace))]
@@ -227,13 +234,14 @@ def serve_command(
 @options.workspace
 @click.option("--system", help="System message that opens the conversation.")
 @click.option("--prompt", help="Ask this one question and exit.")
-@options.fields(ChatOptions, ranges=True)
+@options.fields("finetune.recipe.options:ChatOptions", ranges=True)
 @options.base_model
 @options.common
 def chat_command(
     workspace: Workspace, adapter: str | None, system: str | None, prompt: str | None, model: str | None, given: Given
 ) -> None:
     """Chat with an adapter, a merged model or a base model in the terminal."""
+    from finetune.recipe.options import ChatOptions
     from finetune.serve.chat import open_conversation
 
     name, path = arguments.read_target(adapter) if adapter else (workspace.name, served_artifact(workspace))
@@ -275,6 +283,8 @@ def pull_command(repo_id: str, revision: str | None, output_dir: Path | None, ov
 @options.common
 def domains_group(context: click.Context) -> None:
     """List the bundled domains, or create one of your own."""
+    from finetune.recipe import domain_names, load_domain
+
     if context.invoked_subcommand is None:
         recipes = [load_domain(name).recipe for name in domain_names()]
         console.result({"domains": recipes}, lambda: results.render_domains(recipes))

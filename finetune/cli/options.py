@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import click
-from pydantic import BaseModel, BeforeValidator
-from pydantic.fields import FieldInfo
 
 from finetune.cli.workspace import Workspace
-from finetune.recipe.options import fields_of, flag_display
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
@@ -71,49 +72,83 @@ def workspace(command: F) -> F:
     return cast(F, _apply(wrapper, options))
 
 
+class Command(click.Command):
+    """A command that builds the options of `fields` when it parses or describes them: `slmtune --help` does neither."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The arguments and options, with those of `fields` in their places."""
+        self.params = [
+            option for param in self.params for option in (param.build() if isinstance(param, Fields) else [param])
+        ]
+        return super().get_params(ctx)
+
+
+class Fields(click.Option):
+    """Holds the place of the options that `build` returns."""
+
+    def __init__(self, declarations: Sequence[str], build: Callable[[], list[click.Option]]) -> None:
+        super().__init__(declarations, expose_value=False)
+        self.build = build
+
+
 def fields(
-    model: type[Any], only: Sequence[str] = (), *, ranges: bool = False, after: Mapping[str, Decorator] | None = None
+    location: str, only: Sequence[str] = (), *, ranges: bool = False, after: Mapping[str, click.Option] | None = None
 ) -> Callable[[F], F]:
     """One option per field; the values that the user sets reach the command as the dictionary `given`.
 
     The options have no defaults of their own: the defaults are in the model, and the help shows them.
 
     Args:
-        model: a recipe, or options as `finetune.recipe.options` defines them.
+        location: module:class of a recipe, or of options as `finetune.recipe.options` defines them.
         only: the fields that become options; empty: all.
         ranges: let Click refuse values out of bounds, one at a time; else the model reports all problems at once.
         after: options to list after a field's option, passed to the command by their own names.
     """
-    infos = {name: info for name, info in fields_of(model).items() if not only or name in only}
-    is_recipe = issubclass(model, BaseModel)
 
-    def decorate(command: F) -> F:
-        @functools.wraps(command)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            values = {name: kwargs.pop(name) for name in infos}
-            given = {name: value for name, value in values.items() if value not in (None, ())}
-            return command(*args, given=given, **kwargs)
+    @functools.cache
+    def load() -> tuple[dict[str, FieldInfo], bool]:
+        from pydantic import BaseModel
 
+        from finetune.recipe.options import fields_of
+
+        module, _, name = location.partition(":")
+        model = getattr(import_module(module), name)
+        infos = {name: info for name, info in fields_of(model).items() if not only or name in only}
+        return infos, issubclass(model, BaseModel)
+
+    def build() -> list[click.Option]:
+        infos, is_recipe = load()
         options = []
         for name, info in infos.items():
             options.append(_option(name, info, is_recipe=is_recipe, ranges=ranges))
             options += [after[name]] if after and name in after else []
-        return cast(F, _apply(wrapper, options))
+        return options
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            values = {name: kwargs.pop(name) for name in load()[0]}
+            given = {name: value for name, value in values.items() if value not in (None, ())}
+            return command(*args, given=given, **kwargs)
+
+        return cast(F, click.option("--fields", cls=Fields, build=build)(wrapper))
 
     return decorate
 
 
-def _option(name: str, info: FieldInfo, *, is_recipe: bool, ranges: bool) -> Decorator:
+def _option(name: str, info: FieldInfo, *, is_recipe: bool, ranges: bool) -> click.Option:
+    from finetune.recipe.options import flag_display
+
     display, kind, default, help_ = flag_display(name, info), info.annotation, info.default, info.description
     if kind is bool:
         if not is_recipe and not default:
-            return click.option(display["flag"], name, is_flag=True, default=None, help=help_)
+            return click.Option([display["flag"], name], is_flag=True, default=None, help=help_)
         flags = display["flag"] + "/--no-" + display["flag"][2:]  # the flag can undo what a recipe turns on
-        return click.option(flags, name, default=None, help=f"{help_}  [{'on' if default else 'off'}]")
+        return click.Option([flags, name], default=None, help=f"{help_}  [{'on' if default else 'off'}]")
     multiple = get_origin(kind) in (tuple, Mapping)
     value = display.get("value", None if multiple else default)
-    return click.option(
-        *(display["flag"], *ALIASES.get(name, ()), name),
+    return click.Option(
+        [display["flag"], *ALIASES.get(name, ()), name],
         type=_click_type(info, ranges=ranges),
         multiple=multiple,
         metavar=display.get("metavar"),
@@ -122,6 +157,8 @@ def _option(name: str, info: FieldInfo, *, is_recipe: bool, ranges: bool) -> Dec
 
 
 def _click_type(info: FieldInfo, *, ranges: bool) -> Any:
+    from pydantic import BeforeValidator
+
     kind: Any = info.annotation
     if any(isinstance(part, BeforeValidator) for part in info.metadata):
         return str  # the model parses it

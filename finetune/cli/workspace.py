@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.artifacts import read_manifest
 from finetune.errors import InputError
-from finetune.recipe import CUSTOM_DOMAIN, load_domain
 
 RUNS = Path("runs")
 
@@ -27,6 +25,8 @@ class Workspace:
         Raises:
             UnknownNameError: neither a domain nor a workspace of that name.
         """
+        from finetune.recipe import CUSTOM_DOMAIN, load_domain  # here: `slmtune --help` imports this module
+
         runs = run_dir or RUNS
         if domain is None:
             return cls(CUSTOM_DOMAIN, runs / CUSTOM_DOMAIN, None)
@@ -75,6 +75,8 @@ def served_artifact(workspace: Workspace) -> Path:
     Raises:
         InputError: neither exists; names the command.
     """
+    from finetune.artifacts import read_manifest
+
     for path in (workspace.adapter, workspace.model):
         if read_manifest(path) is not None:
             return path

@@ -215,7 +215,7 @@ def test_every_option_shows_the_default_of_its_model(command: str) -> None:
     fields = fields_of(OPTIONS[command])
     shown = {
         option.name: (re.findall(r"  \[(.*)\]$", option.help or "") or [None])[0]
-        for option in cli.commands[command].params
+        for option in cli.commands[command].get_params(click.Context(cli.commands[command]))
         if isinstance(option, click.Option) and option.name in fields
     }
     assert shown

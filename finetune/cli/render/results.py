@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.cards.corpus_facts import describe_unused
 from finetune.cli.console import duration, facts, table
 from finetune.machine import format_bytes
 
@@ -56,6 +55,8 @@ def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
 
 def _unused(result: PrepareResult) -> str:
     """What was not used, most frequent first; the card lists all of it."""
+    from finetune.cards.corpus_facts import describe_unused  # here: `slmtune --help` imports this module
+
     phrases = describe_unused(sorted(result.unused, key=lambda each: -each.count), result.sources)
     named = [f"{name} ({count})" for name, count in islice(phrases.items(), UNUSED)]
     more = [f"{len(phrases) - UNUSED} more in README.md"] if len(phrases) > UNUSED else []
