@@ -7,7 +7,9 @@ ARGS ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt finetune/__init__.py
-# One thread a worker: the tests run side by side.
+# Where Python may not write its caches, each start would compile all of torch.
+COMPILE := $(BIN)/python -m compileall -qq -j $(JOBS) $(VENV)/lib || true
+# One thread per worker: the tests run side by side.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --quiet
 
 .DEFAULT_GOAL := help
@@ -69,11 +71,11 @@ $(VENV)/.torch: constraints.txt | $(BIN)/python
 $(VENV)/.runtime: $(INPUTS) $(VENV)/.torch
 	@echo 'Installing slmtune into $(VENV)'
 	@$(INSTALL) --editable '.[serve]'
+	@$(COMPILE)
 	@touch $@
 
-# The tests start the command a hundred times; where Python may not write its caches, each start would compile all of torch.
 $(VENV)/.dev: $(INPUTS) $(VENV)/.torch
 	@echo 'Installing slmtune and its development tools into $(VENV)'
 	@$(INSTALL) --editable '.[dev]'
-	@$(BIN)/python -m compileall -qq -j $(JOBS) $(VENV)/lib || true
+	@$(COMPILE)
 	@touch $@ $(VENV)/.runtime

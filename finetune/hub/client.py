@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 )
 
 from finetune.errors import HubError, InputError, OfflineError, SlmtuneError, UnknownNameError
-from finetune.hub.retry import LONGEST_WAIT, TRANSIENT, WAITS, install_retry, pause, requested_wait
+from finetune.hub.retry import LONGEST_WAIT, TRANSIENT, WAITS, UnreachableError, install_retry, pause, requested_wait
 from finetune.hub.settings import is_offline
 
 T = TypeVar("T")
@@ -94,9 +94,9 @@ def not_cached(repo_id: str, instead: str) -> OfflineError:
 def _unreachable(error: BaseException, repo_id: str, instead: str) -> SlmtuneError:
     if instead:
         return not_cached(repo_id, instead)
-    if isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, OfflineModeIsEnabled) and not isinstance(error, UnreachableError):
         return OfflineError("The network is forbidden (HF_HUB_OFFLINE). Unset it and try again")
-    reason = type(error).__name__
+    reason = str(error) if isinstance(error, UnreachableError) else type(error).__name__
     return HubError(
         f"The Hub at {constants.ENDPOINT} cannot be reached ({reason}). Check the connection and HF_ENDPOINT"
     )

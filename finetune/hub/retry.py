@@ -17,29 +17,60 @@ from typing import Any
 
 import httpx2
 from huggingface_hub import set_client_factory
+from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils._http import hf_request_event_hook  # what the client's own factory installs
 
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third, ... try
-WAITS_FOR_CONNECTION = WAITS[:1]  # if nothing is listening, more would only keep the user waiting
+WAITS_FOR_CONNECTION = WAITS[:1]  # to a Hub that has answered before
 LONGEST_WAIT = 300.0  # seconds; the window of the Hub's rate limits
-TIMEOUT = httpx2.Timeout(300.0, connect=10.0)  # seconds; by default, the client waits for ever
+CONNECT_TIMEOUT = 5.0  # seconds; a request may ask for less
+TIMEOUT = httpx2.Timeout(300.0, connect=CONNECT_TIMEOUT)  # seconds; by default, the client waits for ever
+NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout)
 TRANSIENT = {408, 429, 500, 502, 503, 504}
 
 log = logging.getLogger(__name__)
+
+_answering: set[bytes] = set()  # hosts that have answered in this process
+_silent: dict[bytes, str] = {}  # hosts that no connection could be made to, and why
+
+
+class UnreachableError(OfflineModeIsEnabled):
+    """There was no connection to the Hub when it was first needed, so it is not asked again in this process."""
 
 
 class RetryingClient(httpx2.Client):
     """An HTTP client that repeats requests after transient failures, if repeating them is harmless."""
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Send a request and return its last response, or raise the last error if there is none."""
-        if not _is_harmless(request):
-            return super().send(request, **options)
+        """Send a request and return its last response, or raise the last error if there is none.
+
+        Raises:
+            UnreachableError: the host has never answered; huggingface_hub then uses its cache, without waiting.
+        """
+        host = request.url.netloc
+        if host in _silent:
+            raise UnreachableError(_silent[host])
+        limits = request.extensions.get("timeout", {})
+        connect = min(limits.get("connect") or CONNECT_TIMEOUT, CONNECT_TIMEOUT)
+        request.extensions = {**request.extensions, "timeout": {**limits, "connect": connect}}
+        try:
+            response = self._send(request, **options) if _is_harmless(request) else super().send(request, **options)
+        except NOT_CONNECTED as error:
+            if host in _answering:
+                raise
+            _silent[host] = type(error).__name__
+            log.info("The Hub cannot be reached (%s), so it is not asked again.", _silent[host])
+            raise UnreachableError(_silent[host]) from error
+        _answering.add(host)
+        return response
+
+    def _send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         for wait in WAITS:
             try:
                 response = super().send(request, **options)
             except httpx2.TransportError as error:
-                if isinstance(error, httpx2.ConnectError) and wait not in WAITS_FOR_CONNECTION:
+                waits = WAITS_FOR_CONNECTION if request.url.netloc in _answering else ()
+                if isinstance(error, NOT_CONNECTED) and wait not in waits:
                     raise
                 delay, problem = wait, type(error).__name__
             else:

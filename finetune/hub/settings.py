@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 HUB_DOMAINS = ("huggingface.co", "hf.co")
@@ -46,3 +49,23 @@ def is_real_hub(endpoint: str) -> bool:
 def is_offline() -> bool:
     """Whether the Hub must not be used."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+@contextmanager
+def importing_trainer(*, wandb: bool) -> Iterator[None]:
+    """Keep wandb out of what is imported in the block, unless the run uses it.
+
+    Transformers and TRL import it wherever it is installed, which takes half a second, and Transformers prints a line if
+    `WANDB_MODE` is "offline".
+    """
+    mode = os.environ.pop("WANDB_MODE", None)
+    hidden = not wandb and "wandb" not in sys.modules
+    if hidden:
+        sys.modules["wandb"] = None  # type: ignore[assignment] # how Python blocks an import
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["wandb"]
+        if mode is not None:
+            os.environ["WANDB_MODE"] = mode

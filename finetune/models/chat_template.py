@@ -51,8 +51,9 @@ def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
     """Render a conversation; every assistant turn carries loss."""
     ids: list[int] = []
     supervised: list[bool] = []
-    for text, is_answer in _pieces(tokenizer, messages):
-        piece = _encode(tokenizer, text)
+    pieces = _pieces(tokenizer, messages)
+    encoded = tokenizer([text for text, _ in pieces], add_special_tokens=False)["input_ids"]  # one call: half the time
+    for (_, is_answer), piece in zip(pieces, encoded, strict=True):
         ids += piece
         supervised += [is_answer] * len(piece)
     return Rendered(tuple(ids), tuple(supervised))
@@ -88,7 +89,10 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> 
         if message.role != "assistant":
             continue
         start = _prefix_length(_apply(tokenizer, messages[:number], open_turn=True), whole)
-        end = _prefix_length(_apply(tokenizer, messages[: number + 1], open_turn=False), whole)
+        is_last = number + 1 == len(messages)
+        end = (
+            len(whole) if is_last else _prefix_length(_apply(tokenizer, messages[: number + 1], open_turn=False), whole)
+        )
         answer = whole[start:end].rstrip()  # templates put a line break after the end-of-turn token
         if not _ends_with_special(tokenizer, answer):
             answer += str(tokenizer.eos_token)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import finetune.models.eager_bitsandbytes  # isort: skip # noqa: F401 # before PEFT, which imports bitsandbytes too
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors import safe_open

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import finetune.models.eager_bitsandbytes  # isort: skip # noqa: F401
 import torch
 from bitsandbytes.functional import QuantState, dequantize_4bit, dequantize_blockwise
 from bitsandbytes.nn import Linear4bit

@@ -18,6 +18,7 @@ from finetune.artifacts import Adapter, ArtifactWriter, Corpus, ensure_replaceab
 from finetune.cards.model_card import model_card
 from finetune.corpus.store import read_split
 from finetune.errors import InputError, SlmtuneError
+from finetune.hub.settings import importing_trainer
 from finetune.machine import explain_full_disk, give_back, peak_bytes
 from finetune.models.find import BaseModel, find_base
 from finetune.models.load import load_base
@@ -132,7 +133,8 @@ def _fit(
     on_step: Callable[[Step], None] | None,
 ) -> Outcome:
     """Train, and write the adapter and the tokenizer to `folder`."""
-    from finetune.train.fit import fit, save_adapter  # importing torch and TRL takes seconds; most errors come sooner
+    with importing_trainer(wandb=inputs.recipe.report_to == "wandb"):
+        from finetune.train.fit import fit, save_adapter  # here: importing TRL takes a second; most errors come sooner
 
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
-from finetune.hub.retry import RetryingClient, requested_wait
+from finetune.hub.retry import RetryingClient, UnreachableError, requested_wait
 
 from .local_hub import Fault, LocalHub
 
@@ -70,3 +72,42 @@ def test_base_model_arrives_from_a_busy_hub(local_hub: LocalHub, tiny_model: Pat
         tiny_model / "model.safetensors"
     ).read_bytes()
     assert {fault.done for fault in local_hub.faults} != {0}
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def test_hub_that_nobody_answers_at_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[str] = []
+    send = httpx2.Client.send
+
+    def count(client: httpx2.Client, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        tries.append(request.method)
+        return send(client, request, **options)
+
+    monkeypatch.setattr(httpx2.Client, "send", count)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"waits {seconds} s"))
+    endpoint = f"http://127.0.0.1:{free_port()}"
+
+    for method in ("HEAD", "GET", "GET"):
+        with RetryingClient(base_url=endpoint) as client, pytest.raises(UnreachableError):
+            client.request(method, "/api/models/acme/none")
+
+    assert tries == ["HEAD"]
+
+
+def test_hub_that_went_away_is_not_given_up(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    with RetryingClient(base_url=local_hub.endpoint) as client:
+        client.get("/api/whoami-v2")
+    local_hub.__exit__(None, None, None)
+
+    for _ in range(2):
+        with RetryingClient(base_url=local_hub.endpoint) as client, pytest.raises(httpx2.ConnectError):
+            client.get("/api/whoami-v2")
+
+    assert waits == [1.0, 1.0]

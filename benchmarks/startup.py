@@ -1,0 +1,158 @@
+"""How long the first seconds of a command take: `slmtune --help`, and the first training step, import by import.
+
+Prints, with the median of several starts each:
+- `slmtune --help` as a ratio to a bare `import click, rich.console`;
+- the moments of `slmtune train --max-steps 1` on short rows and SmolLM2-135M: when the imports are done, when the rows are
+  rendered, when the weights are loaded and when the first step ends, with compiled bytecode and without any;
+- the slowest imports of that command, in seconds of their own with everything below them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROWS = 4_326  # of two labels, about 25 words each
+MARK = "slmtune-benchmark"
+# Runs `slmtune train` and prints the time since the start of the process at the end of each stage.
+STAGES = f"""
+import sys, time
+start = float(sys.argv.pop(1))
+def mark(stage):
+    print("{MARK}", stage, time.time() - start, flush=True, file=sys.stderr)
+import finetune.train.run as run
+from finetune.hub.settings import configure_libraries, importing_trainer
+configure_libraries(offline=True)
+with importing_trainer(wandb=False):
+    import finetune.train.fit as fit
+mark("imports")
+def after(module, name, stage):
+    function = getattr(module, name)
+    def call(*args, **kwargs):
+        result = function(*args, **kwargs)
+        mark(stage)
+        return result
+    setattr(module, name, call)
+after(run, "_render", "rows rendered")
+after(run, "load_base", "weights loaded")
+after(fit.SupervisedTrainer, "__init__", "trainer ready")
+after(fit.SupervisedTrainer, "training_step", "first step")
+from finetune.cli import main
+main()
+"""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--starts", type=int, default=15, help="Starts of --help (default: %(default)s).")
+    parser.add_argument("--runs", type=int, default=3, help="Runs of train (default: %(default)s).")
+    parser.add_argument("--imports", type=int, default=15, help="Imports to list (default: %(default)s).")
+    options = parser.parse_args()
+    print_help_ratio(options.starts)
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = prepare_rows(Path(folder))
+        train = ["train", "--offline", "--corpus", str(corpus), "--output-dir", f"{folder}/adapter", "--overwrite"]
+        print_stages([*train, "--max-steps", "1"], options.runs, Path(folder, "bytecode"))
+        print_imports([*train, "--max-steps", "1"], options.imports)
+
+
+def print_help_ratio(starts: int) -> None:
+    """The time of `slmtune --help`, and how many times that of the libraries it cannot do without."""
+    commands = {
+        "slmtune --help": [sys.executable, "-m", "finetune", "--help"],
+        "import click, rich.console": [sys.executable, "-c", "import click, rich.console"],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(starts):
+        for name, command in commands.items():  # in turn, so that a slow moment hits both
+            started = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            seconds[name].append(time.perf_counter() - started)
+    median = {name: statistics.median(times) for name, times in seconds.items()}
+    for name, value in median.items():
+        print(f"{name:<28} {value:.3f} s, median of {starts}")
+    print(f"{'ratio':<28} {median['slmtune --help'] / median['import click, rich.console']:.2f}\n")
+
+
+def prepare_rows(folder: Path) -> Path:
+    """A corpus of short labelled rows."""
+    rows = folder / "rows.csv"
+    with rows.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for number in range(ROWS):
+            trend, label = ("rose", "up") if number % 2 else ("fell", "down")
+            writer.writerow(
+                [f"Shares of company {number} {trend} by {number % 97} cents after report {number * 7}", label]
+            )
+    corpus = folder / "corpus"
+    prepare = ["prepare", "--offline", "--quiet", "--no-dedup", "--split-ratio", "1/0/0", "--source", str(rows)]
+    run_slmtune([*prepare, "--output-dir", str(corpus)])
+    return corpus
+
+
+def print_stages(command: Sequence[str], runs: int, bytecode: Path) -> None:
+    """When each stage of a command ends, in seconds since its start: with bytecode, and without."""
+    cached = {**os.environ, "PYTHONPYCACHEPREFIX": str(bytecode)}
+    cached.pop("PYTHONDONTWRITEBYTECODE", None)
+    bare = {**os.environ, "PYTHONPYCACHEPREFIX": f"{bytecode}-none", "PYTHONDONTWRITEBYTECODE": "1"}
+    _time_stages(command, cached)  # compiles
+    columns = {
+        name: [_time_stages(command, environment) for _ in range(runs)]
+        for name, environment in (("bytecode", cached), ("no bytecode", bare))
+    }
+    print(f"{'seconds until':<28} " + " ".join(f"{name:>12}" for name in columns) + f"   (median of {runs})")
+    for stage in columns["bytecode"][0]:
+        medians = [statistics.median(run[stage] for run in results) for results in columns.values()]
+        print(f"{stage:<28} " + " ".join(f"{value:>12.2f}" for value in medians))
+    print()
+
+
+def _time_stages(command: Sequence[str], environment: dict[str, str]) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, "-c", STAGES, str(time.time()), *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    stages: dict[str, float] = {}
+    for stage, seconds in re.findall(rf"^{MARK} (.+) ([\d.]+)$", done.stderr, re.M):
+        stages.setdefault(stage, float(seconds))  # the first of several, such as rows of the validation split
+    return stages
+
+
+def print_imports(command: Sequence[str], number: int) -> None:
+    """The slowest imports of a command, among those that no slower listed import contains whole."""
+    done = run_slmtune(command, "-X", "importtime")
+    lines = re.findall(r"^import time: +\d+ \| +(\d+) \| ( *)(\S+)$", done.stderr, re.M)
+    slowest = sorted(((int(total) / 1e6, name) for total, _, name in lines), reverse=True)
+    print(f"{'import':<28} seconds, with what it imports")
+    for seconds, name in slowest[:number]:
+        print(f"{name:<44} {seconds:.2f}")
+
+
+def run_slmtune(command: Sequence[str], *flags: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line; its errors end this program."""
+    done = subprocess.run(
+        [sys.executable, *flags, "-m", "finetune", *command], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    return done
+
+
+if __name__ == "__main__":
+    main()
