@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from finetune import merge
 from finetune.artifacts import Adapter, Model
 from finetune.errors import CheckFailedError
-from finetune.merge import Comparison, Distance, MergeRequest, MergeResult, Trace, merge_adapter
+from finetune.merge import Distance, MergeRequest, MergeResult, RunningDistance, Trace, merge_adapter
 from finetune.models.load import load_merged
 from finetune.records import Example
 
@@ -122,7 +122,7 @@ def test_full_disk_leaves_nothing_and_says_so(tiny_adapter: Path, tiny_corpus: P
 
 
 def compare(*pairs: tuple[Trace, Trace]) -> Distance:
-    comparison = Comparison()
+    comparison = RunningDistance()
     for left, right in pairs:
         comparison.add(left, right)
     return comparison.distance()

@@ -23,7 +23,7 @@ from torch import nn
 
 from finetune.artifacts import Corpus
 from finetune.corpus.store import read_split
-from finetune.models.chat_template import Rendered, render
+from finetune.models.chat_template import Rendering, render
 from finetune.models.find import find_base
 from finetune.models.load import attach_adapter, load_base
 from finetune.models.tokenizer import load_tokenizer
@@ -31,7 +31,7 @@ from finetune.recipe import AdapterRecipe
 
 
 @torch.no_grad()
-def loss(model: Any, rows: list[Rendered]) -> float:
+def loss(model: Any, rows: list[Rendering]) -> float:
     """Mean negative log-likelihood of the supervised tokens, in nats."""
     model.eval()
     total, count = 0.0, 0

@@ -79,7 +79,13 @@ def test_all_shards_of_a_split_are_counted(corpus: Path) -> None:
     opened = Corpus(corpus, {})
     counts, drawn = corpus_view._count(opened, 9, 1)
     assert counts.total() == 5
-    assert [example.id for _, example in corpus_view._read(opened, drawn.shown)] == ["a/1", "a/2", "a/3", "b/1", "b/2"]
+    assert [example.id for _, example in corpus_view._read(opened, drawn.to_show)] == [
+        "a/1",
+        "a/2",
+        "a/3",
+        "b/1",
+        "b/2",
+    ]
 
 
 # --- lengths ----------------------------------------------------------------------------------------------------------
@@ -215,7 +221,7 @@ def test_the_seed_decides_what_is_shown(tmp_path: Path) -> None:
 
 def test_every_row_is_shown_about_equally_often(tmp_path: Path) -> None:
     opened = write_corpus(tmp_path / "c", {"train": many(10), "test": many(20)[10:]})
-    taken = Counter(position for seed in range(400) for position in corpus_view._count(opened, 5, seed)[1].shown)
+    taken = Counter(position for seed in range(400) for position in corpus_view._count(opened, 5, seed)[1].to_show)
     assert sorted(taken) == list(range(20))
     assert all(60 <= count <= 140 for count in taken.values())  # 100 expected; 4.6 standard deviations of 8.7
 

@@ -15,7 +15,7 @@ from finetune.errors import InputError
 from finetune.machine import read_size
 from finetune.models.presets import PRESETS
 from finetune.plan import Device, RowSizes, plan, split_to_fit
-from finetune.plan.memory import Batch, compute_bytes, kept_bytes
+from finetune.plan.memory import Batch, activation_bytes, compute_bytes
 from finetune.plan.published import PUBLISHED
 from finetune.plan.shapes import FAMILIES, make_shape
 from finetune.recipe import AdapterRecipe
@@ -79,7 +79,7 @@ def test_kept_activations_are_what_autograd_keeps(kind: str, rows: int) -> None:
     found = kept_by_autograd(kind, rows, tokens)
     batch = Batch(rows * tokens, tokens, rows)
     recipe = AdapterRecipe(lora_r=7, packing=False)  # rows that do not begin alike
-    planned = kept_bytes(make_shape({"model_type": kind, **SIZES}), recipe, batch, Device("cpu", GIB))
+    planned = activation_bytes(make_shape({"model_type": kind, **SIZES}), recipe, batch, Device("cpu", GIB))
     assert found == pytest.approx(planned, rel=0.03)  # the plan leaves out what is not kept a block
 
 
@@ -100,7 +100,7 @@ def _kept_by(kind: str, rows: int, tokens: int, layers: int) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from finetune.train.batches.packing import pack
-    from finetune.train.batches.rows import Row
+    from finetune.train.batches.rows import TokenRow
     from finetune.train.fast import prefix_attention
     from finetune.train.fast.lora_linear import FusedLinear
     from finetune.train.fast.loss import summed_loss
@@ -115,7 +115,9 @@ def _kept_by(kind: str, rows: int, tokens: int, layers: int) -> int:
     model = get_peft_model(base, lora).train()
     draw = np.random.default_rng(0)
     supervised = np.arange(tokens) == tokens - 1
-    batch = pack([Row(draw.integers(3, 331, tokens).astype(np.int32), supervised) for _ in range(rows)], share=False)
+    batch = pack(
+        [TokenRow(draw.integers(3, 331, tokens).astype(np.int32), supervised) for _ in range(rows)], share=False
+    )
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 

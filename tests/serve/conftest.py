@@ -16,11 +16,11 @@ import pytest
 from finetune.artifacts import Adapter, writing
 from finetune.models import load as models
 from finetune.models.find import find_base
-from finetune.models.load import Loaded
+from finetune.models.load import LoadedModel
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.serve.engine import Engine
-from finetune.serve.job import Served
+from finetune.serve.job import ServedModel
 from finetune.serve.listen import Server, bind, url_of
 
 KEY = "a-long-random-string"
@@ -60,7 +60,7 @@ def two_adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def loaded(tiny_model: Path) -> Loaded:
+def loaded(tiny_model: Path) -> LoadedModel:
     """The tiny model, to be changed by a test as it likes."""
     return load(tiny_model)
 
@@ -68,24 +68,24 @@ def loaded(tiny_model: Path) -> Loaded:
 @pytest.fixture(scope="session")
 def engine(tiny_model: Path) -> Iterator[Engine]:
     """An engine over the tiny model, named `tiny`, that no test changes."""
-    engine = Engine(load(tiny_model), [Served("tiny")])
+    engine = Engine(load(tiny_model), [ServedModel("tiny")])
     yield engine
     engine.close()
     engine.join()
 
 
-def load(model: Path) -> Loaded:
+def load(model: Path) -> LoadedModel:
     """A base model as it is, not quantised."""
     return models.load(find_base(str(model)), AdapterRecipe(load_in_4bit=False))
 
 
 @pytest.fixture
-def make_engine(loaded: Loaded) -> Iterator[Callable[..., Engine]]:
+def make_engine(loaded: LoadedModel) -> Iterator[Callable[..., Engine]]:
     """Builds engines over the tiny model, named `tiny`, and closes them."""
     engines: list[Engine] = []
 
     def make(queue_size: int = 4) -> Engine:
-        engines.append(Engine(loaded, [Served("tiny")], queue_size=queue_size))
+        engines.append(Engine(loaded, [ServedModel("tiny")], queue_size=queue_size))
         return engines[-1]
 
     yield make
@@ -97,7 +97,7 @@ def make_engine(loaded: Loaded) -> Iterator[Callable[..., Engine]]:
 class Brake:
     """Holds a model before each of its steps until released, and counts the steps."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self.reached = threading.Event()
         self.released = threading.Event()
         self.steps = 0

@@ -16,7 +16,7 @@ import pytest
 
 from finetune.artifacts import Adapter
 from finetune.models.chat_template import render_prompt
-from finetune.models.load import Loaded, load_adapter
+from finetune.models.load import LoadedModel, load_adapter
 from finetune.records import Message
 
 from .conftest import KEY
@@ -66,7 +66,7 @@ def client(url: str) -> openai.OpenAI:
 
 
 @pytest.fixture(scope="module")
-def health(two_adapters: dict[str, Path]) -> Loaded:
+def health(two_adapters: dict[str, Path]) -> LoadedModel:
     """The adapter as the rest of slmtune loads it."""
     return load_adapter(Adapter.open(two_adapters["health"]))
 
@@ -78,7 +78,7 @@ def raw(url: str, path: str, body: dict[str, Any] | None = None) -> str:
         return str(response.read().decode())
 
 
-def test_chat_says_what_the_adapter_generates_and_counts_its_tokens(client: openai.OpenAI, health: Loaded) -> None:
+def test_chat_says_what_the_adapter_generates_and_counts_its_tokens(client: openai.OpenAI, health: LoadedModel) -> None:
     import torch
 
     prompt = render_prompt(health.tokenizer, [Message(m["role"], m["content"]) for m in MESSAGES])
@@ -132,7 +132,7 @@ def test_a_stream_is_server_sent_events_that_end_with_done(url: str) -> None:
     assert chunks[-1]["choices"][0]["delta"] == {}
 
 
-def test_a_text_is_continued_streamed_or_not(client: openai.OpenAI, health: Loaded) -> None:
+def test_a_text_is_continued_streamed_or_not(client: openai.OpenAI, health: LoadedModel) -> None:
     prompt = "The bank raised its"
     whole = client.completions.create(model="health", prompt=prompt, **GREEDY)
     pieces = client.completions.create(model="health", prompt=prompt, stream=True, **GREEDY)

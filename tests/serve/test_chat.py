@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import ContextLengthError, EngineStoppedError
-from finetune.models.load import Loaded
+from finetune.models.load import LoadedModel
 from finetune.recipe.options import ChatOptions
 from finetune.records import Message
 from finetune.serve.chat import Conversation, open_conversation
@@ -55,7 +55,7 @@ def test_a_turn_longer_than_the_context_is_refused_and_forgotten(make_engine: Ca
 
 
 def test_a_broken_off_answer_is_remembered_as_far_as_it_came(
-    make_engine: Callable[..., Engine], loaded: Loaded
+    make_engine: Callable[..., Engine], loaded: LoadedModel
 ) -> None:
     brake = Brake(loaded)
     brake.released.set()

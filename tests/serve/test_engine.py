@@ -13,7 +13,7 @@ import pytest
 from finetune.artifacts import Adapter
 from finetune.errors import ContextLengthError, EngineStoppedError, QueueFullError, SlmtuneError
 from finetune.models.chat_template import render_prompt
-from finetune.models.load import Loaded, load_adapter
+from finetune.models.load import LoadedModel, load_adapter
 from finetune.records import Message
 from finetune.serve import ServeTarget
 from finetune.serve.engine import Engine
@@ -33,7 +33,7 @@ def say(engine: Engine, params: GenerationParams, model: str = "tiny") -> tuple[
     return text, generation.result
 
 
-def greedy_ids(loaded: Loaded, tokens: int) -> list[int]:
+def greedy_ids(loaded: LoadedModel, tokens: int) -> list[int]:
     """What the library generates by itself."""
     import torch
 
@@ -46,7 +46,7 @@ def greedy_ids(loaded: Loaded, tokens: int) -> list[int]:
     return ids
 
 
-def test_greedy_text_is_what_the_model_generates(engine: Engine, loaded: Loaded) -> None:
+def test_greedy_text_is_what_the_model_generates(engine: Engine, loaded: LoadedModel) -> None:
     ids = greedy_ids(loaded, 24)
     text, result = say(engine, GREEDY)
     assert text == loaded.tokenizer.decode(ids, skip_special_tokens=True)
@@ -98,7 +98,7 @@ def test_sampling_leaves_the_callers_random_numbers_alone(engine: Engine) -> Non
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_sampling_reaches_beyond_the_fifty_likeliest_tokens(engine: Engine, loaded: Loaded) -> None:
+def test_sampling_reaches_beyond_the_fifty_likeliest_tokens(engine: Engine, loaded: LoadedModel) -> None:
     """The library's default `top_k`, which requests cannot see."""
     import torch
 
@@ -117,7 +117,7 @@ def test_a_temperature_next_to_zero_is_greedy(engine: Engine, temperature: float
 
 
 def test_a_stop_token_of_the_generation_settings_ends_the_answer(
-    make_engine: Callable[..., Engine], loaded: Loaded
+    make_engine: Callable[..., Engine], loaded: LoadedModel
 ) -> None:
     ids = greedy_ids(loaded, 24)
     end = ids[5]
@@ -155,7 +155,7 @@ def test_more_than_the_context_is_refused_with_the_counts(engine: Engine) -> Non
     engine.generate(QUESTION, GenerationParams(max_tokens=engine.context - prompt), "tiny").cancel()
 
 
-def test_leaving_the_loop_ends_the_generation(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_leaving_the_loop_ends_the_generation(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     brake = Brake(loaded)
     brake.released.set()
     engine = make_engine()
@@ -166,7 +166,7 @@ def test_leaving_the_loop_ends_the_generation(make_engine: Callable[..., Engine]
 
 
 def test_a_full_queue_refuses_and_a_cancelled_request_makes_room(
-    make_engine: Callable[..., Engine], loaded: Loaded
+    make_engine: Callable[..., Engine], loaded: LoadedModel
 ) -> None:
     brake = Brake(loaded)
     engine = make_engine(queue_size=1)
@@ -185,7 +185,7 @@ def test_a_full_queue_refuses_and_a_cancelled_request_makes_room(
     assert events[1:] == [Result("cancelled", 1, 0)]
 
 
-def test_requests_are_served_in_their_order(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_requests_are_served_in_their_order(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     brake = Brake(loaded)
     engine = make_engine()
     done: list[int] = []
@@ -207,7 +207,7 @@ def test_requests_are_served_in_their_order(make_engine: Callable[..., Engine], 
 
 
 def test_a_failed_generation_says_so_without_the_text_and_the_next_one_works(
-    make_engine: Callable[..., Engine], loaded: Loaded, caplog: pytest.LogCaptureFixture
+    make_engine: Callable[..., Engine], loaded: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError(QUESTION[0].content)
@@ -225,7 +225,7 @@ def test_a_failed_generation_says_so_without_the_text_and_the_next_one_works(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_when_the_worker_dies_nobody_waits_for_ever(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_when_the_worker_dies_nobody_waits_for_ever(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     def die(*_: object) -> None:
         raise SystemExit
 
@@ -246,7 +246,9 @@ def test_when_the_worker_dies_nobody_waits_for_ever(make_engine: Callable[..., E
         engine.generate(QUESTION, GREEDY, "tiny")
 
 
-def test_closing_ends_running_and_waiting_requests_at_once(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_closing_ends_running_and_waiting_requests_at_once(
+    make_engine: Callable[..., Engine], loaded: LoadedModel
+) -> None:
     brake = Brake(loaded)
     engine = make_engine()
     generations = [engine.generate(QUESTION, GREEDY, "tiny") for _ in range(2)]

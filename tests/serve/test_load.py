@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from finetune.models.load import Loaded
+from finetune.models.load import LoadedModel
 from finetune.serve import listen
 from finetune.serve.engine import Engine
-from finetune.serve.job import GenerationParams, Job
+from finetune.serve.job import GenerationJob, GenerationParams
 
 from .conftest import Brake, Running, hello, running
 
@@ -30,7 +30,9 @@ def start(server: Running, **fields: object) -> Callable[[], None]:
     return connection.close
 
 
-def test_a_full_queue_is_a_429_that_says_when_to_come_back(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_a_full_queue_is_a_429_that_says_when_to_come_back(
+    make_engine: Callable[..., Engine], loaded: LoadedModel
+) -> None:
     brake = Brake(loaded)
     engine = make_engine(queue_size=1)
     with running(engine) as server:
@@ -44,7 +46,7 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_back(make_engine: Callable
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_frees_the_worker(
-    make_engine: Callable[..., Engine], loaded: Loaded, stream: bool
+    make_engine: Callable[..., Engine], loaded: LoadedModel, stream: bool
 ) -> None:
     brake = Brake(loaded)
     with running(make_engine()) as server:
@@ -59,13 +61,13 @@ def test_a_client_that_leaves_frees_the_worker(
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_the_queue_makes_room(
-    make_engine: Callable[..., Engine], loaded: Loaded, stream: bool, monkeypatch: pytest.MonkeyPatch
+    make_engine: Callable[..., Engine], loaded: LoadedModel, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     brake = Brake(loaded)
     engine = make_engine(queue_size=1)
     queued = threading.Event()
 
-    def submit(*arguments: Any) -> Job:
+    def submit(*arguments: Any) -> GenerationJob:
         job = Engine.submit(engine, *arguments)
         queued.set()
         return job
@@ -107,7 +109,7 @@ def test_parallel_requests_get_their_own_answers(make_engine: Callable[..., Engi
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_health_is_down_when_the_worker_died(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_health_is_down_when_the_worker_died(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     def die(*_: object) -> None:
         raise SystemExit
 
@@ -122,7 +124,7 @@ def test_health_is_down_when_the_worker_died(make_engine: Callable[..., Engine],
 
 
 def test_a_failing_model_is_a_500_without_its_cause_and_a_stream_says_so_in_its_events(
-    make_engine: Callable[..., Engine], loaded: Loaded, caplog: pytest.LogCaptureFixture
+    make_engine: Callable[..., Engine], loaded: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     secret = "hidden".upper()
@@ -154,7 +156,7 @@ def test_logs_count_tokens_and_hold_no_text(
     assert said not in caplog.text
 
 
-def test_shutting_down_lets_a_request_finish(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_shutting_down_lets_a_request_finish(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     brake = Brake(loaded)
     with ThreadPoolExecutor() as pool:
         with running(make_engine()) as server:
@@ -166,7 +168,7 @@ def test_shutting_down_lets_a_request_finish(make_engine: Callable[..., Engine],
 
 
 def test_shutting_down_ends_requests_that_take_too_long(
-    make_engine: Callable[..., Engine], loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+    make_engine: Callable[..., Engine], loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listen, "GRACE_SECONDS", 0.1)
     brake = Brake(loaded)

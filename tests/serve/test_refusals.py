@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune.models.load import Loaded
+from finetune.models.load import LoadedModel
 from finetune.serve.app import create_app
 from finetune.serve.engine import Engine
 
@@ -125,7 +125,7 @@ def test_a_prompt_is_one_text(server: Running, prompt: object) -> None:
 
 
 def test_messages_that_the_template_refuses_are_the_askers_fault(
-    make_engine: Callable[..., Engine], loaded: Loaded
+    make_engine: Callable[..., Engine], loaded: LoadedModel
 ) -> None:
     loaded.tokenizer.chat_template = (
         "{% for m in messages %}"

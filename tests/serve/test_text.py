@@ -59,7 +59,7 @@ def cut(pieces: Sequence[str], *stops: str) -> tuple[str, bool]:
     text = ""
     for piece in pieces:
         text += stop.push(piece)
-        if stop.found:
+        if stop.is_complete:
             return text, True
     return text + stop.finish(), False
 

@@ -29,7 +29,7 @@ from finetune.models.load import load_base
 from finetune.recipe import AdapterRecipe
 from finetune.train.batches.collate import NumberedRows, PackedBatches, PaddedBatches
 from finetune.train.batches.packing import UNSUPERVISED, pack
-from finetune.train.batches.rows import Row, Rows
+from finetune.train.batches.rows import TokenRow, TokenRows
 from finetune.train.fast import prefix_attention
 from finetune.train.fast.lora_linear import FusedLinear
 from finetune.train.fast.loss import summed_loss
@@ -56,10 +56,10 @@ ARCHITECTURES: dict[str, Callable[[], PreTrainedModel]] = {
 }
 
 
-def rows_of(tokens: Sequence[Sequence[int]], answer: int = 2) -> Rows:
+def rows_of(tokens: Sequence[Sequence[int]], answer: int = 2) -> TokenRows:
     """Rows whose last `answer` tokens carry loss."""
     masks = [[place >= len(row) - answer for place in range(len(row))] for row in tokens]
-    return Rows(
+    return TokenRows(
         tuple(map(str, range(len(tokens)))),
         np.asarray([token for row in tokens for token in row], dtype=np.int32),
         np.asarray([mark for mask in masks for mark in mask], dtype=np.bool_),
@@ -69,7 +69,7 @@ def rows_of(tokens: Sequence[Sequence[int]], answer: int = 2) -> Rows:
     )
 
 
-def prompts() -> Rows:
+def prompts() -> TokenRows:
     """Eight rows of several lengths: five continue one long beginning, two another, one stands alone."""
     generator = np.random.default_rng(3)
     first, second = generator.integers(3, 90, 12).tolist(), generator.integers(3, 90, 9).tolist()
@@ -96,13 +96,13 @@ def adapted(model: Any, *, fused: bool) -> Any:
     return wrapped
 
 
-def batch_of(rows: Rows, collate: Any) -> dict[str, Any]:
+def batch_of(rows: TokenRows, collate: Any) -> dict[str, Any]:
     """All rows in one batch."""
     result: dict[str, Any] = collate([{"number": number} for number in range(len(rows))])
     return result
 
 
-def assert_alike(plain: Any, fast: Any, rows: Rows, *, share: bool = True) -> None:
+def assert_alike(plain: Any, fast: Any, rows: TokenRows, *, share: bool = True) -> None:
     """Loss and every gradient of padded rows through `plain` and of packed ones through `fast` are equal."""
     numbered = NumberedRows(rows, rows_of([[1, 2, 3]]))
     expected = summed_loss(plain.get_base_model(), batch_of(rows, PaddedBatches(numbered, 0)))
@@ -153,13 +153,13 @@ def test_changing_one_row_changes_no_other_rows_loss(tiny_model: Path) -> None:
     model.set_attn_implementation(prefix_attention.PACKED)
     rows = prompts()
     before = [rows[number] for number in range(len(rows))]
-    changed = Row(before[2].tokens.copy(), before[2].supervised)
+    changed = TokenRow(before[2].tokens.copy(), before[2].supervised)
     changed.tokens[12:16] = (changed.tokens[12:16] + 5) % 90
     after = [*before[:2], changed, *before[3:]]
 
-    def losses(batch: Sequence[Row], left_out: int) -> float:
+    def losses(batch: Sequence[TokenRow], left_out: int) -> float:
         """The loss of all rows but one, which is there for the others to see."""
-        silent = Row(batch[left_out].tokens, np.zeros_like(batch[left_out].supervised))
+        silent = TokenRow(batch[left_out].tokens, np.zeros_like(batch[left_out].supervised))
         silent.supervised[-1] = True  # a row needs one, which is subtracted below
         shown = [*batch[:left_out], silent, *batch[left_out + 1 :]]
         packed = pack(shown)
