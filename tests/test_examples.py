@@ -1,4 +1,4 @@
-"""The examples run as they stand, with the installed command."""
+"""The examples run unchanged, with the installed command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Likelihoods and answers are the model's own, however rows are batched."""
+"""Likelihoods and answers are those of the model, independent of batches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def plain_logprob(loaded: LoadedModel, example: Example, choice: str) -> float:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_shared_prompts_give_the_plain_likelihoods(loaded: LoadedModel, batch_size: int) -> None:
+def test_shared_prompts_do_not_change_likelihoods(loaded: LoadedModel, batch_size: int) -> None:
     scores = label_logprobs(loaded, examples(), batch_size=batch_size)
     for example, row in zip(examples(), scores, strict=True):
         assert row == pytest.approx([plain_logprob(loaded, example, choice) for choice in CHOICES], abs=1e-3)

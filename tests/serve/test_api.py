@@ -1,4 +1,4 @@
-"""The real server in a process of its own, asked by the real `openai` client."""
+"""The real server in a separate process, and the real `openai` client."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
 
 @pytest.fixture(scope="module")
 def url(two_adapters: dict[str, Path]) -> Iterator[str]:
-    """Both adapters and their base, behind a key; ended by SIGTERM, which must be clean."""
+    """A server for both adapters and their base, with a key; SIGTERM must end it cleanly."""
     targets = [f"{name}={path}" for name, path in two_adapters.items()]
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, KEY, *targets],
@@ -142,7 +142,7 @@ def test_a_text_is_continued_streamed_or_not(client: openai.OpenAI, health: Load
     assert whole.usage.prompt_tokens == len(health.tokenizer(prompt)["input_ids"])
 
 
-def test_a_stop_string_ends_a_stream_and_never_shows(client: openai.OpenAI) -> None:
+def test_a_stop_string_ends_a_stream_and_is_never_sent(client: openai.OpenAI) -> None:
     whole = client.chat.completions.create(model="health", messages=MESSAGES, **GREEDY).choices[0].message.content
     assert whole is not None
     stop = whole[6:9]
@@ -204,7 +204,7 @@ def test_health_needs_no_key(url: str) -> None:
         assert json.load(response) == {"status": "ok"}
 
 
-def test_harmless_fields_are_let_through(client: openai.OpenAI) -> None:
+def test_harmless_fields_are_accepted(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model="health", messages=MESSAGES, user="me", n=1, tools=[], logprobs=False, response_format={"type": "text"},
         presence_penalty=0, metadata={"a": "b"}, **GREEDY,

@@ -1,4 +1,4 @@
-"""The engine: what it generates, when it stops, who waits, and what happens when things go wrong."""
+"""The engine: what it generates, when it stops, the order of requests, and failures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def say(engine: Engine, params: GenerationParams, model: str = "tiny") -> tuple[
 
 
 def greedy_ids(loaded: LoadedModel, tokens: int) -> list[int]:
-    """What the library generates by itself."""
+    """The ids that the library generates."""
     import torch
 
     prompt = torch.tensor([render_prompt(loaded.tokenizer, QUESTION)])
@@ -77,8 +77,8 @@ def test_a_trained_adapter_is_served_as_it_was_trained(tiny_adapter: Path) -> No
     finally:
         engine.close()
     ids = greedy_ids(alone, 24)
-    kept = ids[: ids.index(2)] if 2 in ids else ids
-    assert text == alone.tokenizer.decode(kept, skip_special_tokens=True)
+    answer = ids[: ids.index(2)] if 2 in ids else ids
+    assert text == alone.tokenizer.decode(answer, skip_special_tokens=True)
 
 
 def test_a_seed_fixes_the_sample(engine: Engine) -> None:
@@ -124,9 +124,9 @@ def test_a_stop_token_of_the_generation_settings_ends_the_answer(
     settings: Any = loaded.model.generation_config
     settings.eos_token_id = [2, end]
     text, result = say(make_engine(), GREEDY)
-    kept = ids[: ids.index(end)]
-    assert text == loaded.tokenizer.decode(kept, skip_special_tokens=True)
-    assert (result.finish_reason, result.completion_tokens) == ("stop", len(kept))
+    answer = ids[: ids.index(end)]
+    assert text == loaded.tokenizer.decode(answer, skip_special_tokens=True)
+    assert (result.finish_reason, result.completion_tokens) == ("stop", len(answer))
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(engine: Engine) -> None:
@@ -138,7 +138,7 @@ def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(engine: Engine) -> 
     assert result.completion_tokens < 24
 
 
-def test_an_answer_has_what_the_context_leaves_when_nothing_is_said(engine: Engine) -> None:
+def test_without_a_limit_an_answer_gets_the_rest_of_the_context(engine: Engine) -> None:
     long = [Message("user", "profit rose " * 150)]
     room = engine.context - len(engine.encode_chat(long))
     assert 0 < room < 256
@@ -235,7 +235,7 @@ def test_when_the_worker_dies_nobody_waits_for_ever(make_engine: Callable[..., E
     for _ in range(3):
         try:
             generations.append(engine.generate(QUESTION, GREEDY, "tiny"))
-        except EngineStoppedError:  # it died before this one came
+        except EngineStoppedError:  # it died before this request
             break
     for generation in generations:
         with pytest.raises(EngineStoppedError):

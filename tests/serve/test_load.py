@@ -1,4 +1,4 @@
-"""Under load and at the end: full queues, clients that leave, a dead worker, and shutting down."""
+"""Load and shutdown: full queues, clients that disconnect, a dead worker."""
 
 from __future__ import annotations
 
@@ -24,15 +24,13 @@ LONG = {"max_tokens": 400, "temperature": 0}
 
 
 def start(server: Running, **fields: object) -> Callable[[], None]:
-    """Send a request without waiting for its answer; the result hangs up."""
+    """Send a request without waiting for its answer; the function returned disconnects."""
     connection = server.connect()
     connection.request("POST", CHAT, json.dumps(hello(**fields)), {"Content-Type": "application/json"})
     return connection.close
 
 
-def test_a_full_queue_is_a_429_that_says_when_to_come_back(
-    make_engine: Callable[..., Engine], loaded: LoadedModel
-) -> None:
+def test_a_full_queue_is_a_429_that_says_when_to_retry(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     brake = Brake(loaded)
     engine = make_engine(queue_size=1)
     with running(engine) as server:
@@ -53,7 +51,7 @@ def test_a_client_that_leaves_frees_the_worker(
         hang_up = start(server, stream=stream, **LONG)
         assert brake.reached.wait(30)
         hang_up()
-        server.ask("GET", "/health")  # the server has seen the hang-up before this answer
+        server.ask("GET", "/health")  # the server has noticed the disconnection before this answer
         brake.released.set()
         assert server.ask("POST", CHAT, hello(max_tokens=2)).status == 200
     assert brake.steps < 20
@@ -81,9 +79,9 @@ def test_a_client_that_leaves_the_queue_makes_room(
         refused = server.ask("POST", CHAT, hello())
         hang_up()
         server.ask("GET", "/health")
-        taken = pool.submit(server.ask, "POST", CHAT, hello())
+        accepted = pool.submit(server.ask, "POST", CHAT, hello())
         brake.released.set()
-        assert (refused.status, taken.result(30).status) == (429, 200)
+        assert (refused.status, accepted.result(30).status) == (429, 200)
 
 
 def test_many_abandoned_requests_leave_a_server_that_answers(make_engine: Callable[..., Engine]) -> None:
@@ -142,7 +140,7 @@ def test_a_failing_model_is_a_500_without_its_cause_and_a_stream_says_so_in_its_
     assert secret not in whole.text + streamed.text + caplog.text
 
 
-def test_logs_count_tokens_and_hold_no_text(
+def test_logs_count_tokens_and_contain_no_text(
     make_engine: Callable[..., Engine], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
