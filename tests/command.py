@@ -35,7 +35,9 @@ assert all(ROOT.joinpath(*name.split(".")).with_suffix(".py").is_file() for name
 POLL = 0.001  # seconds between two checks
 PATIENCE = 300  # seconds after which a run that has not ended fails the test
 
-processes = get_context("forkserver")  # its server computes nothing, so threads of a test's own torch do not matter
+processes = get_context(
+    "forkserver"
+)  # its server computes nothing, so threads of torch in the test process do not matter
 processes.set_forkserver_preload(LIBRARIES)
 
 

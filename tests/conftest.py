@@ -13,8 +13,8 @@ import pytest
 from finetune.hub.settings import configure_libraries
 
 configure_libraries()  # before any test imports a library that reads it
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has started the tests in the background: commands that
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests start would inherit it and never hear SIGINT
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell started the tests in the background: commands that
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests start would inherit this and ignore SIGINT
 
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import DEFAULT_MODEL, AdapterRecipe

@@ -67,7 +67,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     install = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "install"]
     subprocess.run([*install, "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
     (site,) = environment.glob("lib/python*/site-packages")
-    # Appended to sys.path, and its own .pth files (an editable slmtune among them) are not followed.
+    # It is appended to sys.path, and its .pth files (such as that of an editable slmtune) are not followed.
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()

@@ -1,4 +1,4 @@
-"""Logs to Weights & Biases if the recipe asks for it: online, or to a local folder with `WANDB_MODE=offline`."""
+"""Logs to Weights & Biases if the recipe requests it: online, or to a local folder with `WANDB_MODE=offline`."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_training_is_described_in_numbers() -> None:
 
     assert "| LoRA rank, alpha, dropout | 7, " in card
     assert "| Training loss | 1.2346 |" in card
-    assert "Held-out loss" not in card  # there was none
+    assert "Held-out loss" not in card  # it was not measured
 
 
 def test_repository_name_is_in_the_commands() -> None:

@@ -72,7 +72,7 @@ def test_bitsandbytes_still_needs_the_workaround(tiny_model: Path) -> None:
         with torch.no_grad():
             model(input_ids=torch.arange(3, 35).view(2, 16))
     except (RuntimeError, NotImplementedError, AttributeError):
-        pass  # a CPU without the instructions repacks, and then has no kernel for it
+        pass  # a CPU without these instructions repacks, but has no kernel for the result
     assert layer.weight.data.shape != before.shape or not torch.equal(layer.weight.data, before)
 
 

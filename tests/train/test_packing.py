@@ -128,7 +128,7 @@ def assert_alike(plain: Any, fast: Any, rows: TokenRows, *, share: bool = True) 
 def test_packed_rows_have_the_loss_and_gradients_of_padded_ones(name: str, share: bool) -> None:
     torch.manual_seed(0)
     model = ARCHITECTURES[name]().eval()
-    model.set_attn_implementation("eager" if "softcaps" in name else "sdpa")  # eager is the one that knows softcaps
+    model.set_attn_implementation("eager" if "softcaps" in name else "sdpa")  # only eager attention supports softcaps
     twin = ARCHITECTURES[name]().eval()
     twin.load_state_dict(model.state_dict())
     assert_alike(adapted(model, fused=False), adapted(twin, fused=True), prompts(), share=share)
