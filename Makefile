@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made on first use. With another Python: make test PYTHON=python3.12
+# Everything runs in .venv, which is created on first use. With another Python: make test PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
@@ -7,7 +7,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt finetune/__init__.py
-# Where Python may not write its caches, each start would compile all of torch.
+# If Python may not write its caches, each start would compile all of torch.
 COMPILE := $(BIN)/python -m compileall -qq -j $(JOBS) $(VENV)/lib || true
 # One thread per worker: the tests run side by side.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --quiet
@@ -21,10 +21,10 @@ help: ## List the targets
 quickstart: $(VENV)/.runtime ## Install, then train, evaluate and merge a small finance model
 	@$(BIN)/slmtune quickstart
 
-test: $(VENV)/.dev ## Run every test, or what ARGS names to pytest: make test ARGS='tests/train -k resume'
+test: $(VENV)/.dev ## Run every test, or pass ARGS to pytest: make test ARGS='tests/train -k resume'
 	@$(PYTEST) $(ARGS)
 
-test-fast: $(VENV)/.dev ## The same without the tests that take more than about ten seconds
+test-fast: $(VENV)/.dev ## Run the tests that take less than about ten seconds each
 	@$(PYTEST) -m 'not slow' $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, types, layers and the generated pages
@@ -40,19 +40,19 @@ format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 
-docs: $(VENV)/.dev ## Generate the pages that the program knows and build the guide into site/
+docs: $(VENV)/.dev ## Generate the pages that come from the code and build the guide into site/
 	@$(BIN)/python docs/generate_commands.py
 	@$(BIN)/python docs/generate_errors.py
 	@$(BIN)/python docs/generate_architecture.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'The guide is in site/index.html'
 
-# What benchmarks/parts holds needs other tools or files, and says which.
-# A benchmark ends with 2 where the machine lacks what it needs, such as a GPU.
+# The scripts in benchmarks/parts need other tools or files, and say which.
+# A benchmark exits with 2 if the machine lacks what it needs, such as a GPU.
 bench: $(VENV)/.dev ## Run every benchmark; each prints a ratio measured in one run
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || [ $$? -eq 2 ]; done
 
-clean: ## Remove what building and checking leave behind; keeps .venv and runs/
+clean: ## Remove the files left by builds and checks; keeps .venv and runs/
 	@rm -rf build dist site wandb .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find finetune tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -62,7 +62,7 @@ $(BIN)/python:
 	@echo 'Making $(VENV)'
 	@$(PYTHON) -m venv $(VENV)
 
-# torch has its own step, so that the build which the package index offers for this machine stands before the rest.
+# torch is installed first, so that the build that the package index offers for this machine is there before the rest.
 $(VENV)/.torch: constraints.txt | $(BIN)/python
 	@echo 'Installing torch into $(VENV) (once; a large download)'
 	@$(INSTALL) torch

@@ -2,18 +2,17 @@
 
     python benchmarks/gpu_qlora.py [--models llama-3.2-1b,...] [--lengths 512,2048,8192] [--trainers slmtune,sft,unsloth]
         [--tokens-per-step 16384] [--steps 12] [--checkpointing] [--folder /dev/shm] [--json FILE]
-    python benchmarks/gpu_qlora.py --smoke      a model of a few thousand weights, on whatever there is
+    python benchmarks/gpu_qlora.py --smoke      a model of a few thousand weights, on any machine
 
 Weights are random, in the shapes of Llama 3.2 1B, Qwen2.5 1.5B, Phi-2, Gemma 2 2B and Llama 2 7B; nothing is downloaded.
-Every row has the same length, half of it the answer, which alone carries loss. NF4 with double quantisation, LoRA r=16
-alpha=32 on all linear layers, bfloat16, paged 8-bit AdamW, no activation checkpointing unless asked for. A step has
---tokens-per-step tokens, at least one row. Every point is a process of its own: one that runs out of memory is a row of
-the table. The first steps (--warm-up) are trained and not timed.
+Every row has the same length; half of it is the answer, and only the answer carries loss. NF4 with double quantisation,
+LoRA r=16 alpha=32 on all linear layers, bfloat16, paged 8-bit AdamW, no activation checkpointing without --checkpointing.
+A step has --tokens-per-step tokens, at least one row. Every point runs in a separate process: one that runs out of memory
+is a row of the table. The first steps (--warm-up) are trained but not timed.
 
-Printed, as Markdown: tokens per second; MFU, the useful operations per second (benchmarks/parts/model_work.py, attention
-included) as a share of the bfloat16 rate that torch.mm reaches in the same run; peak memory allocated on the GPU; the
-ratio of tokens per second to SFTTrainer's.
-Unsloth takes part where it is installed.
+Prints a Markdown table: tokens per second; MFU, the useful operations per second (benchmarks/parts/model_work.py,
+attention included) as a share of the bfloat16 rate that torch.mm reaches in the same run; peak memory allocated on the
+GPU; tokens per second divided by SFTTrainer's. Unsloth is measured if it is installed.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from parts.child import Ran, run
+from parts.child import CompletedRun, run
 
 PARTS = Path(__file__).parent / "parts"
 MODELS = "llama-3.2-1b,qwen2.5-1.5b,phi-2,gemma-2-2b,llama-2-7b"
@@ -40,7 +39,7 @@ OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_
 
 @dataclass(frozen=True)
 class Point:
-    """One training: which model, row length and trainer, and what came out; `failure` says why nothing did."""
+    """One training run: its model, row length and trainer, and its figures, or the reason for its `failure`."""
 
     model: str
     length: int
@@ -64,37 +63,37 @@ class Point:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all points share."""
+    """What all points have in common."""
 
-    given: argparse.Namespace
+    arguments: argparse.Namespace
     folder: Path
     mm_flops: float
     environment: dict[str, str]
 
-    def part(self, name: str, *arguments: object) -> dict[str, Any]:
-        """What a script of parts/ prints."""
-        command = [sys.executable, str(PARTS / f"{name}.py"), *map(str, arguments)]
+    def part(self, name: str, *options: object) -> dict[str, Any]:
+        """Run a script of parts/ and return what it prints."""
+        command = [sys.executable, str(PARTS / f"{name}.py"), *map(str, options)]
         return run(name, command, self.folder, self.environment).object()
 
 
-def train(bench: Bench, trainer: str, length: int, batch: int) -> Ran:
-    """One training on the rows that lie in the folder, whatever becomes of it."""
-    given, out = bench.given, bench.folder / "out"
+def train(bench: Bench, trainer: str, length: int, batch: int) -> CompletedRun:
+    """Train on the rows in the folder; the run may fail."""
+    arguments, out = bench.arguments, bench.folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     corpus, model = bench.folder / "corpus", bench.folder / "model"
     if trainer == "slmtune":
-        command = f"""-m finetune train --corpus {corpus} --out {out} --model {model} --max-steps {given.steps}
+        command = f"""-m finetune train --corpus {corpus} --out {out} --model {model} --max-steps {arguments.steps}
             --per-device-train-batch-size {batch} --max-length {length} --learning-rate 2e-4 --eval-steps 0
-            --logging-steps 1 --json {"--gradient-checkpointing" if given.checkpointing else ""}"""
+            --logging-steps 1 --json {"--gradient-checkpointing" if arguments.checkpointing else ""}"""
     else:
-        flags = ["--checkpointing"] * given.checkpointing + ["--unsloth"] * (trainer == "unsloth")
-        command = f"""{PARTS / "gpu_sft.py"} {corpus} {model} {out} --steps {given.steps} --batch {batch}
-            --warm-up {given.warm_up} {" ".join(flags)}"""
+        flags = ["--checkpointing"] * arguments.checkpointing + ["--unsloth"] * (trainer == "unsloth")
+        command = f"""{PARTS / "gpu_sft.py"} {corpus} {model} {out} --steps {arguments.steps} --batch {batch}
+            --warm-up {arguments.warm_up} {" ".join(flags)}"""
     return run("train", [sys.executable, *command.split()], bench.folder, bench.environment, check=False)
 
 
 def steady_rate(journal: Path, warm_up: int, otherwise: float) -> float:
-    """Tokens a second after the warm-up, by slmtune's log of every step; `otherwise` where it has no such lines."""
+    """Tokens per second after the warm-up, from slmtune's log of every step; `otherwise` if the log has no such lines."""
     lines = [json.loads(line) for line in journal.read_text().splitlines()] if journal.is_file() else []
     steps = {line["step"]: line for line in lines if "tokens" in line and "seconds" in line}
     if warm_up not in steps or max(steps) == warm_up:
@@ -104,43 +103,43 @@ def steady_rate(journal: Path, warm_up: int, otherwise: float) -> float:
 
 
 def measure(bench: Bench, model: str, flop: float, length: int, trainer: str) -> Point:
-    """One point, on rows that lie in the folder; `flop` is the useful operations a token."""
-    batch = max(1, bench.given.tokens_per_step // length)
-    ran = train(bench, trainer, length, batch)
-    said = f"{ran.output}\n{ran.messages}"
-    if ran.code:
-        reason = said.strip().splitlines()[-1] if said.strip() else f"exit code {ran.code}"
-        failure = "out of memory" if ran.code == -9 or OUT_OF_MEMORY.search(said) else f"failed: {reason}"
+    """Measure one point on the rows in the folder; `flop` is the number of useful operations per token."""
+    batch = max(1, bench.arguments.tokens_per_step // length)
+    completed = train(bench, trainer, length, batch)
+    text = f"{completed.output}\n{completed.messages}"
+    if completed.code:
+        reason = text.strip().splitlines()[-1] if text.strip() else f"exit code {completed.code}"
+        failure = "out of memory" if completed.code == -9 or OUT_OF_MEMORY.search(text) else f"failed: {reason}"
         return Point(model, length, batch, trainer, failure=failure)
-    result = ran.object()
+    result = completed.object()
     rate = float(result["tokens_per_second"])
     if trainer == "slmtune":
-        rate = steady_rate(bench.folder / "out" / "training.jsonl", bench.given.warm_up, rate)
+        rate = steady_rate(bench.folder / "out" / "training.jsonl", bench.arguments.warm_up, rate)
     return Point(model, length, batch, trainer, rate, rate * flop / bench.mm_flops, int(result["peak_memory_bytes"]))
 
 
 def measure_model(bench: Bench, model: str, trainers: list[str]) -> list[Point]:
-    """All points of a model, printed as they come."""
-    given, points = bench.given, []
+    """Measure all points of a model, and print each length when it is done."""
+    arguments, points = bench.arguments, []
     shutil.rmtree(bench.folder / "model", ignore_errors=True)
     bench.part("random_model", model, bench.folder / "model")
     work = bench.part("model_work", bench.folder / "model")
-    for length in map(int, given.lengths.split(",")):
+    for length in map(int, arguments.lengths.split(",")):
         shutil.rmtree(bench.folder / "corpus", ignore_errors=True)
-        rows = given.steps * max(1, given.tokens_per_step // length)
-        options = ("--rows", rows, "--length", length, "--supervised", given.supervised)
-        written = bench.part("exact_rows", bench.folder / "model", bench.folder / "corpus", *options)
-        share = written["supervised"] / length
+        rows = arguments.steps * max(1, arguments.tokens_per_step // length)
+        options = ("--rows", rows, "--length", length, "--supervised", arguments.supervised)
+        corpus = bench.part("exact_rows", bench.folder / "model", bench.folder / "corpus", *options)
+        share = corpus["supervised"] / length
         flop = work["flop_token"] + share * work["flop_supervised"] + length * work["flop_attention"]
-        found = [measure(bench, model, flop, length, trainer) for trainer in trainers]
-        sft = next((point.rate for point in found if point.trainer == "sft"), None)
-        print("\n".join(point.line(sft) for point in found), flush=True)
-        points += found
+        of_length = [measure(bench, model, flop, length, trainer) for trainer in trainers]
+        sft = next((point.rate for point in of_length if point.trainer == "sft"), None)
+        print("\n".join(point.line(sft) for point in of_length), flush=True)
+        points += of_length
     return points
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--lengths", default="512,2048,8192")
@@ -151,42 +150,46 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warm-up", type=int, default=4)
     parser.add_argument("--checkpointing", action="store_true", help="for all trainers")
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--folder", type=Path, help="where the temporary folder goes")
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folder")
     parser.add_argument("--json", type=Path, help="file for all numbers")
-    given = parser.parse_args()
-    if given.smoke:
-        given.models, given.lengths, given.tokens_per_step, given.steps, given.warm_up = "tiny", "64,128", 256, 3, 1
-    return given
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.models, arguments.lengths = "tiny", "64,128"
+        arguments.tokens_per_step, arguments.steps, arguments.warm_up = 256, 3, 1
+    return arguments
 
 
 def main() -> None:
     """Measure and print."""
-    given = arguments()
+    arguments = parse_arguments()
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        machine = Bench(given, Path(folder), 0, environment).part("gemm_rate")
-        if machine["device"] == "cpu" and not given.smoke:
-            print("This benchmark needs a GPU with CUDA, and torch finds none; --smoke tries it out.", file=sys.stderr)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        machine = Bench(arguments, Path(folder), 0, environment).part("gemm_rate")
+        if machine["device"] == "cpu" and not arguments.smoke:
+            print(
+                "This benchmark needs a GPU with CUDA, and torch finds none. To try it without one: --smoke",
+                file=sys.stderr,
+            )
             raise SystemExit(2)
-        trainers = given.trainers.split(",")
+        trainers = arguments.trainers.split(",")
         if importlib.util.find_spec("unsloth") is None:
             trainers = [name for name in trainers if name != "unsloth"]
-        bench = Bench(given, Path(folder), machine["flops"], environment)
+        bench = Bench(arguments, Path(folder), machine["flops"], environment)
         today = datetime.datetime.now(datetime.UTC).date()
         versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
         where = machine["processor"] if machine["device"] == "cpu" else machine["device"]
         print(f"{today}, {where}, Python {machine['python']}, {versions}.")
         print(f"torch.mm: {bench.mm_flops / 1e12:.2f} TFLOP/s in {machine['dtype'].removeprefix('torch.')}.")
-        print(f"Unsloth: {'measured' if 'unsloth' in trainers else 'not installed, or not asked for'}.\n")
-        print("| model | length | rows a step | trainer | tokens/s | MFU | peak GiB | of SFTTrainer |")
+        print(f"Unsloth: {'measured' if 'unsloth' in trainers else 'not installed, or not requested'}.\n")
+        print("| model | length | rows per step | trainer | tokens/s | MFU | peak GiB | of SFTTrainer |")
         print("|---|---:|---:|---|---:|---:|---:|---:|", flush=True)
-        points = [point for model in given.models.split(",") for point in measure_model(bench, model, trainers)]
+        points = [point for model in arguments.models.split(",") for point in measure_model(bench, model, trainers)]
     for point in points:
         if point.failure:
             print(f"\n{point.model}, {point.length}, {point.trainer}: {point.failure}")
-    if given.json:
+    if arguments.json:
         result = {"date": str(today), "machine": machine, "points": [asdict(point) for point in points]}
-        given.json.write_text(json.dumps(result, indent=1))
+        arguments.json.write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/plan_accuracy.py [--folder FOLDER] [--steps 2] [--points N]
 
-Every point is a model, a row length and a batch size; rows have exactly that length. Models other than the default one are
-random weights in a real shape. One run at a time; the exit code is 1 where an error is above 10 %.
+Every point is a model, a row length and a batch size; all rows have exactly that length. Models other than the default
+one have random weights in a real shape. Points run one after another; the exit code is 1 if an error is above 10 %.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ POINTS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
 
 
 def call(*command: str | Path) -> str:
-    """What a Python command prints."""
+    """Run a Python command and return what it prints."""
     return subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -41,11 +41,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--points", type=int, default=len(POINTS))
-    given = parser.parse_args()
-    folder = given.folder or Path(tempfile.mkdtemp())
+    arguments = parser.parse_args()
+    folder = arguments.folder or Path(tempfile.mkdtemp())
     worst = 0.0
     print(f"{'model':<14}{'length':>7}{'batch':>6}{'predicted':>11}{'measured':>10}{'error':>8}  MiB")
-    for model, length, batch, options in POINTS[: given.points]:
+    for model, length, batch, options in POINTS[: arguments.points]:
         source = model
         if model != "smollm2-135m":
             source = str(folder / model)
@@ -71,7 +71,7 @@ def main() -> None:
         command += ["--max-length", str(length), "--per-device-train-batch-size", str(batch), *options]
         command += ["--eval-steps", "0", "--save-steps", "0"]
         planned: dict[str, Any] = json.loads(call(*command, "--dry-run"))["memory"]
-        measured = json.loads(call(*command, "--max-steps", str(given.steps)))["peak_memory_bytes"]
+        measured = json.loads(call(*command, "--max-steps", str(arguments.steps)))["peak_memory_bytes"]
         error = planned["peak_bytes"] / measured - 1
         worst = max(worst, abs(error))
         name = model + ("*" if options else "")

@@ -1,22 +1,22 @@
-"""Documents a second and memory of `slmtune prepare`, datatrove and text-dedup on the same invented documents.
+"""Documents per second and memory of `slmtune prepare`, datatrove and text-dedup on the same invented documents.
 
     python benchmarks/prepare_throughput.py [--documents 10000,100000,1000000] [--compare-at 10000]
         [--datatrove PYTHON] [--text-dedup PYTHON] [--workers 2] [--folder FOLDER]
 
-The other tools live in environments of their own, since they ask for other versions of the libraries:
+The other tools need separate environments, because they require other versions of the libraries:
     python3 -m venv A && A/bin/pip install "datatrove[io,processing]==0.10.1" spacy
     python3 -m venv B && B/bin/pip install text-dedup==0.4.0
-Without their --datatrove and --text-dedup only slmtune is measured.
+Without --datatrove and --text-dedup, only slmtune is measured.
 
-A document has about 100 words of an invented vocabulary, whose frequencies fall as 1/rank. Every fifth is planted:
-another one with a changed word, another sentence at its end, or other case and punctuation (Jaccard index of word 5-grams
-0.86 and more). All tools use 5-grams, 128 permutations and the same number of processes. slmtune does all that it does
-by default; datatrove repairs with ftfy and deduplicates, with its own splitter (spacy) and with a faster one; text-dedup
-(with xxh3, its faster hash) only deduplicates.
+A document has about 100 words of an invented vocabulary, whose frequencies fall as 1/rank. Every fifth document is a
+planted near-duplicate: another document with one word changed, a sentence added at its end, or different case and
+punctuation (Jaccard index of word 5-grams at least 0.86). All tools use 5-grams, 128 permutations and the same number of
+processes. slmtune runs all its default steps; datatrove repairs with ftfy and deduplicates, with its own splitter (spacy)
+and with a faster one; text-dedup (with xxh3, its faster hash) only deduplicates.
 
-Printed: seconds, documents a second, peak resident memory of the process and its children (their sum, sampled; what
-they share counts for each), documents removed, of the planted ones how many were, and of the removed ones how many
-were planted.
+Prints seconds, documents per second, peak resident memory (sampled, and summed over the process and its children;
+shared pages count for each), documents removed, the share of planted documents that were removed, and the share of
+removed documents that were planted.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 HERE = Path(__file__).parent
-BLOCK = 2500  # documents of one draw
+BLOCK = 2500  # documents drawn at a time
 VOCABULARY, WORDS = 40_000, 100
 PLANTED = 5  # every fifth document
 Texts = dict[bytes, int]  # digest of a text -> its document
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One run of one tool."""
 
     tool: str
@@ -61,16 +61,16 @@ class Measured:
         """A row of the table."""
         removed = self.documents - len(self.kept)
         pairs = [(n, origin(n)) for n in range(PLANTED - 1, self.documents, PLANTED)]
-        # Of a planted pair either may be removed: what counts is that one is.
-        found = sum((one not in self.kept) != (other not in self.kept) for one, other in pairs)
+        # Either document of a planted pair may be removed, but only one of them.
+        hits = sum((one not in self.kept) != (other not in self.kept) for one, other in pairs)
         return (
             f"{self.tool:<18} {self.documents:>9,} {self.seconds:>8.1f} {self.documents / self.seconds:>9,.0f}"
-            f" {self.peak / 2**30:>7.2f} {removed:>8,} {found / len(pairs):>8.4f} {found / max(removed, 1):>9.4f}"
+            f" {self.peak / 2**30:>7.2f} {removed:>8,} {hits / len(pairs):>8.4f} {hits / max(removed, 1):>9.4f}"
         )
 
 
 def vocabulary() -> list[str]:
-    """Invented words, the frequent ones short."""
+    """Invented words; the frequent ones are short."""
     draw = np.random.default_rng(0)
     syllables = [
         first + vowel + last for first in "bdfgklmnprstvz" for vowel in "aeiou" for last in ("", "n", "r", "s")
@@ -83,7 +83,7 @@ def vocabulary() -> list[str]:
 
 
 def origin(number: int) -> int:
-    """The document that a planted one repeats: of the neighbouring block, not planted itself, repeated once."""
+    """The document that a planted one repeats: one of the neighbouring block that is not planted, and repeated only once."""
     block, place = divmod(number, BLOCK)
     return (block ^ 1) * BLOCK + place - 1 - place % (PLANTED - 1)
 
@@ -105,7 +105,7 @@ def blocks(count: int) -> Iterator[list[str]]:
             texts = [sentences(row) for row in own]
             for place in range(PLANTED - 1, BLOCK, PLANTED):
                 number = block * BLOCK + place
-                texts[place] = planted(other[origin(number) % BLOCK], number)
+                texts[place] = alter(other[origin(number) % BLOCK], number)
             yield texts
 
 
@@ -114,8 +114,8 @@ def sentences(words: list[str], length: int = 12) -> str:
     return " ".join(" ".join(words[at : at + length]).capitalize() + "." for at in range(0, len(words), length))
 
 
-def planted(words: list[str], number: int) -> str:
-    """A text that says nearly the same: one of three kinds in turn."""
+def alter(words: list[str], number: int) -> str:
+    """A text with nearly the same words: each of three kinds in turn."""
     kind, mark = number // PLANTED % 3, f"{number:x}".translate(str.maketrans("0123456789", "ghijklmnop"))
     if kind == 0:
         at = number % len(words)
@@ -126,7 +126,7 @@ def planted(words: list[str], number: int) -> str:
 
 
 def write(folder: Path, count: int, parts: int) -> Texts:
-    """The documents as JSONL in several files, since datatrove gives each worker whole files."""
+    """Write the documents as JSONL to several files, because datatrove gives each worker whole files."""
     folder.mkdir(parents=True)
     numbers: Texts = {}
     files = [(folder / f"part-{part:02}.jsonl").open("w") for part in range(parts)]
@@ -143,12 +143,12 @@ def write(folder: Path, count: int, parts: int) -> Texts:
 
 
 def digest(text: str) -> bytes:
-    """What a kept document is recognised by."""
+    """The digest by which a document is recognised in a result."""
     return hashlib.blake2b(text.encode(), digest_size=12).digest()
 
 
 def run(tool: str, command: list[str], log: Path, environment: dict[str, str]) -> tuple[float, int]:
-    """Seconds and peak bytes of a command and its children."""
+    """Run a command, and return its seconds and the peak bytes of it and its children."""
     peak = 0
     started = time.perf_counter()
     with log.open("w") as out:
@@ -173,7 +173,7 @@ def run(tool: str, command: list[str], log: Path, environment: dict[str, str]) -
 
 
 def resident(root: psutil.Process) -> int:
-    """Bytes of a process and its children that are in memory."""
+    """Resident bytes of a process and its children."""
     total = 0
     try:
         for process in [root, *root.children(recursive=True)]:
@@ -187,19 +187,19 @@ def resident(root: psutil.Process) -> int:
 
 
 def kept_in(folder: Path, form: str, numbers: Texts) -> set[int]:
-    """Which documents are in the files of a result."""
-    kept: set[int] = set()
+    """The documents in the files of a result."""
+    documents: set[int] = set()
     for batch in batches(folder, form):
         if "messages" in batch.schema.names:
             texts = [turns[-1]["content"] for turns in batch.column("messages").to_pylist()]
         else:
             texts = batch.column("text").to_pylist()
-        kept.update(numbers[digest(text)] for text in texts)
-    return kept
+        documents.update(numbers[digest(text)] for text in texts)
+    return documents
 
 
 def batches(folder: Path, form: str) -> Iterator[pa.RecordBatch]:
-    """The rows of the files of one format, a part at a time."""
+    """The rows of all files of one format, in batches."""
     for file in sorted(folder.rglob(f"*.{form}")):
         if form == "arrow":  # streams, as the datasets library saves them
             yield from pa.ipc.open_stream(file)
@@ -210,7 +210,7 @@ def batches(folder: Path, form: str) -> Iterator[pa.RecordBatch]:
 def commands(
     arguments: argparse.Namespace, source: Path, out: Path, compare: bool
 ) -> Iterator[tuple[str, list[str], Path, str]]:
-    """Name, command, folder of the result and its format, of each tool."""
+    """The name, the command, and the folder and format of the result, for each tool."""
     workers = str(arguments.workers)
     slmtune = [
         sys.executable,
@@ -253,13 +253,13 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", default="10000,100000,1000000")
-    parser.add_argument("--compare-at", type=int, default=10_000, help="largest number that the other tools get")
+    parser.add_argument("--compare-at", type=int, default=10_000, help="largest number for the other tools")
     parser.add_argument("--datatrove", metavar="PYTHON")
     parser.add_argument("--text-dedup", metavar="PYTHON")
-    parser.add_argument("--slmtune", default="", help="more arguments of slmtune prepare")
-    parser.add_argument("--only", default="", help="how the names of the tools to run begin, with commas")
+    parser.add_argument("--slmtune", default="", help="more arguments for slmtune prepare")
+    parser.add_argument("--only", default="", help="beginnings of the names of the tools to run, separated by commas")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder otherwise")
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folder")
     arguments = parser.parse_args()
     heads = ("tool", "documents", "seconds", "docs/s", "GiB", "removed", "planted", "precision")
     print("{:<18} {:>9} {:>8} {:>9} {:>7} {:>8} {:>8} {:>9}".format(*heads), flush=True)
@@ -275,7 +275,7 @@ def main() -> None:
                     continue
                 environment = {"OMP_NUM_THREADS": "1", "HF_HOME": f"{folder}/hub", "XDG_CACHE_HOME": f"{folder}/cache"}
                 seconds, peak = run(tool, command, Path(folder, "log"), environment)
-                print(Measured(tool, count, seconds, peak, kept_in(result, form, numbers)).line(), flush=True)
+                print(Measurement(tool, count, seconds, peak, kept_in(result, form, numbers)).line(), flush=True)
                 rates[tool] = count / seconds
                 shutil.rmtree(result)
             for tool in rates:

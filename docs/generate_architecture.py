@@ -1,7 +1,7 @@
 """Write the room maps of docs/architecture.md and CONTRIBUTING.md from the package; with --check, only compare.
 
-Checks on the way what import-linter cannot say: a package's `__init__` only re-exports, and no module imports the face
-of a package that it lies in.
+Also checks what import-linter cannot: a package's `__init__` only re-exports, and no module imports the `__init__` of a
+package that contains it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ BEGIN, END = "<!-- rooms: written by make docs -->\n", "<!-- end of rooms -->\n"
 
 
 def rooms() -> list[Path]:
-    """The entries of the package that hold code, top to bottom as pyproject.toml's layers have them by name."""
-    found = [path for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
-    return sorted(path for path in found if path.stem not in ("__init__", "__main__"))
+    """The modules and packages directly in the package, sorted by name."""
+    paths = [path for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    return sorted(path for path in paths if path.stem not in ("__init__", "__main__"))
 
 
 def sentence(path: Path) -> str:
@@ -35,13 +35,13 @@ def sentence(path: Path) -> str:
 
 
 def name(path: Path) -> str:
-    """A room as the maps show it."""
+    """The name of a room on the maps."""
     return f"{path.relative_to(ROOT).as_posix()}{'/' if path.is_dir() else ''}"
 
 
 def short_map() -> Iterator[str]:
     """One row per room."""
-    yield "| room | holds |"
+    yield "| room | contents |"
     yield "|---|---|"
     for room in rooms():
         yield f"| `{name(room)}` | {sentence(room)} |"
@@ -77,15 +77,15 @@ def imported_rooms(graph: grimp.ImportGraph, room: str) -> set[str]:
 
 
 def broken_faces(graph: grimp.ImportGraph) -> Iterator[str]:
-    """What works in an `__init__`, and what imports the face of a package that it lies in."""
+    """Every `__init__` that does more than re-export, and every import of a package by a module in it."""
     for file in sorted(PACKAGE.rglob("__init__.py")):
         for node in ast.parse(file.read_text("utf-8")).body:
             if not is_face(node):
-                yield f"{file.relative_to(ROOT)}:{node.lineno}: an __init__ holds a docstring and re-exports only"
+                yield f"{file.relative_to(ROOT)}:{node.lineno}: an __init__ contains only a docstring and re-exports"
     for module in sorted(graph.modules):
         for imported in sorted(graph.find_modules_directly_imported_by(module)):
             if module.startswith(f"{imported}.") and imported != "finetune":
-                yield f"{module} imports {imported}, in which it lies: import the module that defines the name"
+                yield f"{module} imports {imported}, which contains it: import the module that defines the name"
 
 
 def is_face(node: ast.stmt) -> bool:
@@ -96,7 +96,7 @@ def is_face(node: ast.stmt) -> bool:
 
 
 def replace_map(file: Path, lines: Iterator[str]) -> tuple[str, str]:
-    """A file's text, and the same with the map between its marks written anew."""
+    """A file's text, and the text with the map between its marks replaced."""
     text = file.read_text("utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -104,7 +104,7 @@ def replace_map(file: Path, lines: Iterator[str]) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Write the maps, or compare them."""
+    """Write the maps, or only compare them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="Write nothing; exit 1 if a map is out of date.")
     check = parser.parse_args().check

@@ -21,19 +21,19 @@ Generated from the program by `make docs`; do not edit.
 
 
 def pages(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[str]:
-    """The help of a command and of all commands below it, each as a section."""
+    """The help of a command and of its subcommands, each as a section."""
     settings = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
     context = click.Context(command, info_name=name, parent=parent, **settings)
     yield f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
-            found = command.get_command(context, child)
-            if found is not None and not found.hidden:
-                yield from pages(found, child, context)
+            subcommand = command.get_command(context, child)
+            if subcommand is not None and not subcommand.hidden:
+                yield from pages(subcommand, child, context)
 
 
 def main() -> None:
-    """Write the file, or compare it."""
+    """Write the page, or only compare it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="Write nothing; exit 1 if the file is out of date.")
     check = parser.parse_args().check

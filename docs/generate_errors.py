@@ -30,25 +30,25 @@ CODES = {
 
 
 def kinds(base: type[SlmtuneError] = SlmtuneError) -> Iterator[type[SlmtuneError]]:
-    """An error class and all classes below it, in the order of the module."""
+    """An error class and all its subclasses, in the order of the module."""
     yield base
     for child in base.__subclasses__():
         yield from kinds(child)
 
 
 def sections() -> Iterator[str]:
-    """One section per exit code, and in it one per class: what went wrong, what to do, and the class's name."""
-    found = list(kinds())
+    """One section per exit code, with one subsection per class: what went wrong, what to do, and the name of the class."""
+    classes = list(kinds())
     for code, meaning in CODES.items():
         yield f"## Exit code {code}{' or 143' if code == 130 else ''}: {meaning}\n"
-        for kind in found:
+        for kind in classes:
             if kind.exit_code == code:
                 what, _, to_do = (inspect.getdoc(kind) or "").partition("\n\n")
                 yield f"### {what.rstrip('.')}\n\n{to_do}\n\n`{kind.__name__}`\n"
 
 
 def main() -> None:
-    """Write the file, or compare it."""
+    """Write the page, or only compare it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="Write nothing; exit 1 if the file is out of date.")
     check = parser.parse_args().check

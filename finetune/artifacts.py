@@ -1,7 +1,7 @@
 """The artifacts on disk: a folder with a `manifest.json`, written whole or not at all, verified when opened.
 
 An artifact is built in a sibling folder, its files are fsynced, the manifest is written last and the folder is renamed
-into place, so a folder with a valid manifest is complete. The manifest holds no host name, user name or absolute path.
+into place, so a folder with a valid manifest is complete. The manifest contains no host name, user name or absolute path.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def remove_leftovers(out: Path) -> None:
     """Remove the folders that killed processes left next to `out`; no other process may be writing there."""
     endings = (
         ["tmp", "old"] if out.exists() else ["tmp"]
-    )  # after a kill while replacing, the old one may be all there is
+    )  # after a kill during a replacement, the .old folder may be the only copy
     for ending in endings:
         for folder in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}.{ending}"):
             shutil.rmtree(folder, ignore_errors=True)

@@ -41,7 +41,7 @@ EXIT_FAILURE, EXIT_INPUT, EXIT_CHECK = 1, 2, 3
 
 
 class SlmtuneError(Exception):
-    """A failure without a kind of its own.
+    """A failure for which slmtune has no more specific class.
 
     The message says what failed and what to try. If a worker process of `prepare` died, for example, try `--workers 1`.
     """
@@ -240,8 +240,8 @@ class ContextLengthError(InputError):
 
     def __init__(self, prompt: int, answer: int, context: int) -> None:
         super().__init__(
-            f"The prompt has {prompt} tokens and the answer may have up to {answer} tokens, but the context holds {context}. "
-            "Shorten the prompt or lower max_tokens"
+            f"The prompt has {prompt} tokens and the answer may have up to {answer}, but the context is limited to {context} "
+            "tokens. Shorten the prompt or lower max_tokens"
         )
 
 
@@ -268,7 +268,7 @@ class Unusable(Exception):
 
     def __init__(self, reason: str, problem: str) -> None:
         self.reason = reason
-        super().__init__(reason, problem)  # both, so that the error survives the way back from a worker process
+        super().__init__(reason, problem)  # both, so that a worker process can send the error back
 
     def __str__(self) -> str:
         return str(self.args[1])

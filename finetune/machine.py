@@ -34,7 +34,7 @@ def free_memory() -> int:
 
 
 def total_memory() -> int:
-    """Bytes of main memory in all: the machine's, or less where a container that this process runs in has a limit."""
+    """Bytes of main memory in total: the machine's, or the limit of a container that this process runs in."""
     import psutil  # here: `slmtune --help` imports this module
 
     return min([int(psutil.virtual_memory().total), *(limit for limit, _ in _container_limits())])
@@ -45,8 +45,8 @@ def _container_limits() -> Iterator[tuple[int, int]]:
     trees = (("", CGROUPS, CGROUP_V2), ("memory", CGROUPS / "memory", CGROUP_V1))
     for controller, root, files in trees:
         for folder in _own_cgroups(controller, root):
-            if (found := _limit_and_use(folder, files)) is not None:
-                yield found
+            if (limit_and_use := _limit_and_use(folder, files)) is not None:
+                yield limit_and_use
 
 
 def _own_cgroups(controller: str, root: Path) -> Iterator[Path]:
@@ -83,7 +83,7 @@ def explain_full_disk(folder: Path, next_step: str) -> Iterator[None]:
     """Report a full disk in one sentence, whichever library runs into it.
 
     Args:
-        folder: a folder on that disk; the message names it and the room there.
+        folder: a folder on that disk; the message names it and its free space.
         next_step: how the message ends, such as "then try again".
 
     Raises:
@@ -91,7 +91,7 @@ def explain_full_disk(folder: Path, next_step: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # torch and safetensors raise errors of their own, with the reason as text
+    except Exception as error:  # torch and safetensors raise their own errors, with the reason as text
         if not _is_full(error):
             raise
         raise DiskFullError(
@@ -123,7 +123,7 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux: man 2 getrusage
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Return freed memory to the operating system if the C library can: loading leaves hundreds of megabytes."""
     gc.collect()
     if sys.platform == "linux":
@@ -152,7 +152,7 @@ def read_size(text: str) -> int:
     Raises:
         InputError: `text` is not a size.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
-    if found is None or float(found[1]) == 0:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) == 0:
         raise InputError(f"{text!r} is not a memory size. Write it like 8GiB or 500MiB")
-    return int(float(found[1]) * UNITS[found[2].upper()])
+    return int(float(match[1]) * UNITS[match[2].upper()])

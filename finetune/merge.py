@@ -2,10 +2,11 @@
 
 Two comparisons on held-out prompts decide. `exact`: the merged model against the adapter over the same unquantised base;
 they must agree up to the rounding of the stored weights, else the merge is wrong. `drift`: the merged model against
-the adapter over its base as it was trained, quantised or not; this is what leaving 4 bit changes, and it is bounded.
+the adapter over its base as it was trained, quantised or not; the difference is the cost of leaving 4 bits, and it is
+bounded.
 
-One model is in memory at a time, and of the logits those of one prompt: what the adapter says waits in files until the
-merged model is there to be compared.
+Only one model is in memory at a time, and only the logits of one prompt: those of the adapter wait in files until the
+merged model is compared with them.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ from finetune.errors import CheckFailedError, MissingStageError
 from finetune.machine import explain_full_disk, peak_bytes
 from finetune.models.chat_template import end_of_turn_ids, render_messages, render_prompt
 from finetune.models.find import base_of
-from finetune.models.load import Loaded, greedy_settings, load, load_base
+from finetune.models.load import LoadedModel, greedy_settings, load, load_base
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Message
 
 PROMPTS = 64  # held-out conversations that are compared
-GREEDY_PROMPTS, GREEDY_TOKENS = 16, 32  # of those, how many are continued, and how far
+GREEDY_PROMPTS, GREEDY_TOKENS = 16, 32  # how many of these are also continued, and by how many tokens
 # Limits, in nats per token. Measured with SmolLM2-135M on the finance sample: exact 0.000005 (weights rounded to bfloat16),
 # drift 0.055 (NF4 against bfloat16 weights).
 MAX_EXACT_KL = 0.01
 MAX_DRIFT_KL = 0.35
 
-# Used where no corpus is at hand.
+# Used if there is no corpus.
 BUNDLED_PROMPTS = (
     ("What is inflation?", "Inflation is a general rise in prices, so that money buys less than before."),
     ("Why do banks hold capital?", "Capital absorbs losses before depositors and other creditors are hurt."),
@@ -97,14 +98,14 @@ class MergeResult:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a model says of one prompt: logits at every token of the answer, and its own greedy continuation."""
+    """The output of a model for one prompt: logits at every token of the answer, and a greedy continuation."""
 
-    logits: torch.Tensor  # (answer tokens, vocabulary), in the precision that the model computes in
-    greedy: torch.Tensor  # (generated tokens,), empty where the prompt was not continued
+    logits: torch.Tensor  # (answer tokens, vocabulary), in the compute precision of the model
+    greedy: torch.Tensor  # (generated tokens,), empty if the prompt was not continued
 
 
-class Comparison:
-    """How far one model is from another, added up prompt by prompt, so that no logits are kept."""
+class RunningDistance:
+    """The distance between two models, summed up prompt by prompt, so that no logits are kept."""
 
     def __init__(self) -> None:
         self._largest = torch.zeros(())
@@ -112,7 +113,7 @@ class Comparison:
         self._logits = self._tokens = self._prompts = self._same = self._generated = 0
 
     def add(self, reference: Trace, other: Trace) -> None:
-        """Take in a prompt; KL is of `other` from `reference`."""
+        """Add a prompt, with KL(reference ‖ other)."""
         left, right = reference.logits.float(), other.logits.float()
         gap = (left - right).abs()
         ours, theirs = left.log_softmax(-1), right.log_softmax(-1)
@@ -151,7 +152,7 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
     adapter = Adapter.open(request.adapter, command=request.train_command)
     base = base_of(adapter, request.model)
     recipe = AdapterRecipe.model_validate(adapter.config)
-    prompts = _held_out(request.corpus)
+    prompts = _choose_prompts(request.corpus)
     plain = recipe.model_copy(update={"load_in_4bit": False})
     with (
         writing(request.output_dir, Model, overwrite=request.overwrite) as writer,
@@ -168,7 +169,7 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
         del loaded
         stage("verifying the merged model")
         tokenizer = load_tokenizer(writer.folder, base)
-        merged = Loaded(load_base(writer.folder, plain).eval(), tokenizer, base)
+        merged = LoadedModel(load_base(writer.folder, plain).eval(), tokenizer, base)
         exact, drift = measure_distances(merged, prompts, (unmerged, live))
         _require_equal(exact, drift)
         _describe(writer, adapter, exact, drift)
@@ -187,7 +188,7 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
 
 
 @torch.inference_mode()
-def trace_prompts(loaded: Loaded, prompts: Sequence[Example]) -> Iterator[Trace]:
+def trace_prompts(loaded: LoadedModel, prompts: Sequence[Example]) -> Iterator[Trace]:
     """Trace a model on one prompt after the other; the first few are continued."""
     settings = greedy_settings(loaded.tokenizer, GREEDY_TOKENS)
     for number, example in enumerate(prompts):
@@ -205,16 +206,16 @@ def trace_prompts(loaded: Loaded, prompts: Sequence[Example]) -> Iterator[Trace]
         yield Trace(logits, greedy)
 
 
-def store_traces(loaded: Loaded, prompts: Sequence[Example], folder: Path) -> None:
+def store_traces(loaded: LoadedModel, prompts: Sequence[Example], folder: Path) -> None:
     """Trace a model into files, one per prompt: together they can be gigabytes."""
     folder.mkdir()
     for number, trace in enumerate(trace_prompts(loaded, prompts)):
         save_file(vars(trace), _trace_file(folder, number))
 
 
-def measure_distances(loaded: Loaded, prompts: Sequence[Example], references: Sequence[Path]) -> list[Distance]:
-    """How far a model is from each of those whose traces of the same prompts are stored in the folders `references`."""
-    comparisons = [Comparison() for _ in references]
+def measure_distances(loaded: LoadedModel, prompts: Sequence[Example], references: Sequence[Path]) -> list[Distance]:
+    """The distances of a model from those whose traces of the same prompts are in the folders `references`."""
+    comparisons = [RunningDistance() for _ in references]
     for number, trace in enumerate(trace_prompts(loaded, prompts)):
         for comparison, folder in zip(comparisons, references, strict=True):
             comparison.add(Trace(**load_file(_trace_file(folder, number))), trace)
@@ -225,7 +226,7 @@ def _trace_file(folder: Path, number: int) -> Path:
     return folder / f"{number}.safetensors"
 
 
-def _save_merged(loaded: Loaded, base_folder: Path, adapter_folder: Path, out: Path) -> None:
+def _save_merged(loaded: LoadedModel, base_folder: Path, adapter_folder: Path, out: Path) -> None:
     """Merge in the loaded precision and store in the base's own."""
     merged: Any = loaded.model.merge_and_unload(safe_merge=True)
     stored = AutoConfig.from_pretrained(base_folder, local_files_only=True, trust_remote_code=False).dtype
@@ -238,8 +239,8 @@ def _save_merged(loaded: Loaded, base_folder: Path, adapter_folder: Path, out: P
     load_tokenizer(adapter_folder, loaded.base).save_pretrained(out)
 
 
-def _held_out(corpus: Path | None) -> list[Example]:
-    """Held-out conversations of the corpus, spread over its tasks; bundled ones where there is no corpus."""
+def _choose_prompts(corpus: Path | None) -> list[Example]:
+    """Held-out conversations of the corpus, spread over its tasks; bundled ones if there is no corpus."""
     if corpus is not None:
         try:
             opened = Corpus.open(corpus)
@@ -265,10 +266,10 @@ def _describe(writer: ArtifactWriter, adapter: Adapter, exact: Distance, drift: 
 
 
 def _require_equal(exact: Distance, drift: Distance) -> None:
-    for name, found, limit in (("exact", exact.mean_kl, MAX_EXACT_KL), ("drift", drift.mean_kl, MAX_DRIFT_KL)):
-        if not found <= limit:
+    for name, kl, limit in (("exact", exact.mean_kl, MAX_EXACT_KL), ("drift", drift.mean_kl, MAX_DRIFT_KL)):
+        if not kl <= limit:
             against = "the adapter over the same weights" if name == "exact" else "the adapter over its base as trained"
             raise CheckFailedError(
-                f"The merged model is not {against}: mean KL {found:.4f} nats per token is above {limit}. Nothing was written. "
+                f"The merged model is not {against}: mean KL {kl:.4f} nats per token is above {limit}. Nothing was written. "
                 "Serve the adapter itself (slmtune serve), or train again with --no-load-in-4bit and merge that"
             )

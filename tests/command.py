@@ -1,7 +1,7 @@
-"""`slmtune`, as every test starts it: run to its end, or as a process that can be watched and killed.
+"""Starts `slmtune` for the tests: to its end, or as a process that can be watched and killed.
 
-Most commands are forked from a server that has imported the libraries already, which saves ten seconds of imports a
-command. Libraries read their settings while they are imported, so a command with settings of its own starts afresh.
+Most commands are forked from a server that has already imported the libraries, which saves ten seconds per command.
+Libraries read their settings during import, so a command with other settings starts in a new interpreter.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ LIBRARIES = [
     "transformers.models.llama.modeling_llama",
 ]
 assert all(ROOT.joinpath(*name.split(".")).with_suffix(".py").is_file() for name in LIBRARIES[:-1])
-POLL = 0.001  # seconds between two looks
-PATIENCE = 300  # seconds until a run that does not end fails the test
+POLL = 0.001  # seconds between two checks
+PATIENCE = 300  # seconds after which a run that has not ended fails the test
 
-processes = get_context("forkserver")  # its server computes nothing, so threads of a test's own torch do not matter
+processes = get_context(
+    "forkserver"
+)  # its server computes nothing, so threads of torch in the test process do not matter
 processes.set_forkserver_preload(LIBRARIES)
 
 
@@ -46,8 +48,8 @@ class Command:
         self._output = Path(tempfile.mkdtemp(prefix="slmtune-command-"))
         weakref.finalize(self, shutil.rmtree, self._output)
         self.arguments = [str(argument) for argument in arguments]
-        given = (self.arguments, cwd, dict(os.environ), self._output, before)
-        self._process = processes.Process(target=_main, args=given)
+        arguments = (self.arguments, cwd, dict(os.environ), self._output, before)
+        self._process = processes.Process(target=_main, args=arguments)
         self._process.start()
 
     @property
@@ -77,18 +79,18 @@ class Command:
         os.kill(self.pid, number)
 
     def runs_on_for(self, seconds: float) -> bool:
-        """Whether it is still running after so many seconds."""
+        """Whether it is still running after `seconds`."""
         self._process.join(seconds)
         return self.running
 
     def until(self, happened: Callable[[], object]) -> bool:
-        """Wait until something has happened or the process has ended; whether it still runs."""
+        """Wait until `happened` or the process has ended, and return whether it is still running."""
         while self.running and not happened():
             self._process.join(POLL)
         return self.running
 
     def until_step(self, step: int) -> bool:
-        """Wait until the progress on stderr has come to a step."""
+        """Wait until the progress on stderr has reached a step."""
         return self.until(lambda: any(f"training: {n}/" in self.stderr for n in range(step, step + 50)))
 
     def kill(self) -> None:
@@ -96,7 +98,7 @@ class Command:
         self._process.join(PATIENCE)
 
     def wait(self) -> int:
-        """The exit code; minus the signal's number where one has ended it."""
+        """The exit code; the negative number of the signal if one ended it."""
         self._process.join(PATIENCE)
         if self.running:
             self.kill()
@@ -111,11 +113,11 @@ def run(
     """Run `slmtune` to its end.
 
     Args:
-        env: variables over those of this process, None for one less; with some, the command gets an interpreter of its own.
-        fresh: give it one anyway, because starting is a part of what is tested or measured.
+        env: variables to set, or to unset with None; if there are any, the command runs in a new interpreter.
+        fresh: run in a new interpreter in any case, because its start is tested or measured.
     """
     words = [str(argument) for argument in arguments]
-    if fresh or env or "--offline" in words:  # `--offline` is a setting that libraries read while they are imported
+    if fresh or env or "--offline" in words:  # `--offline` is a setting that libraries read during import
         command = [*SLMTUNE, *words]
         settings: dict[str, str | None] = {**fresh_environment(), **(env or {})}
         environment = {name: value for name, value in settings.items() if value is not None}
@@ -128,7 +130,7 @@ def run(
 
 
 def fresh_environment() -> dict[str, str]:
-    """Variables of this process, with which another interpreter finds this checkout, wherever it is started."""
+    """The variables of this process, extended so that another interpreter finds this checkout from any folder."""
     search = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))}
 

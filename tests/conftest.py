@@ -1,4 +1,4 @@
-"""Fixtures: a tiny random model with a real tokenizer, and the artifacts made from it; nothing here needs a network."""
+"""Fixtures: a tiny random model with a real tokenizer, and the artifacts made from it; none needs a network."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from finetune.hub.settings import configure_libraries
 
 configure_libraries()  # before any test imports a library that reads it
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has started the tests in the background: commands that
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests start would inherit it and never hear SIGINT
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell started the tests in the background: commands that
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests start would inherit this and ignore SIGINT
 
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import DEFAULT_MODEL, AdapterRecipe
@@ -31,12 +31,12 @@ WORDS = (
 )
 
 
-ORDINARY = {name: os.environ.get(name) for name in ("HF_HOME", "XDG_CACHE_HOME")}  # before the tests have their own
+ORDINARY = {name: os.environ.get(name) for name in ("HF_HOME", "XDG_CACHE_HOME")}  # before the tests set their own
 
 
 @pytest.fixture(scope="session", autouse=True)
 def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep caches of the machine out of the tests, and the tests out of them."""
+    """Keep the tests out of the caches of the machine, and these out of the tests."""
     home = tmp_path_factory.mktemp("home")
     os.environ.update(
         HF_HOME=str(home / "hf"), XDG_CACHE_HOME=str(home / "cache"), WANDB_MODE="offline", WANDB_DIR=str(home)
@@ -88,7 +88,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def real_model() -> Path:
-    """The default base model, from the machine's own cache or fetched into it; for `slow` tests."""
+    """The default base model, from the cache of the machine or downloaded to it; for `slow` tests."""
     from finetune.models import resolve
 
     isolated = {name: os.environ[name] for name in ORDINARY}
@@ -120,7 +120,7 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_adapter(tiny_model: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter of the tiny model in 4 bit, trained for real on the tiny corpus."""
+    """An adapter of the tiny model in 4 bits, really trained on the tiny corpus."""
     from finetune.train import TrainRequest, train
 
     recipe = AdapterRecipe(model=str(tiny_model), learning_rate=1e-2, num_train_epochs=10, logging_steps=1)

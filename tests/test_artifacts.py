@@ -1,4 +1,4 @@
-"""Artifacts are found by what their manifest says, and what is written appears whole or not at all."""
+"""Artifacts are opened by the kind in their manifest, and files and folders appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from finetune.artifacts import (
 from finetune.errors import ArtifactError
 
 
-def test_an_artifact_is_opened_as_what_it_is(tmp_path: Path) -> None:
+def test_an_artifact_is_opened_as_its_own_kind(tmp_path: Path) -> None:
     for kind in (Adapter, Model):
         with writing(tmp_path / kind.kind, kind, overwrite=False):
             pass
         assert type(open_any(tmp_path / kind.kind, (Adapter, Model))) is kind
 
 
-def test_an_artifact_of_an_unwanted_kind_is_named(tmp_path: Path) -> None:
+def test_an_artifact_of_another_kind_is_named(tmp_path: Path) -> None:
     with writing(tmp_path / "eval", EvalReport, overwrite=False):
         pass
     with pytest.raises(ArtifactError, match=r"'eval report'. Give one of: adapter, corpus"):
@@ -35,7 +35,7 @@ def test_an_artifact_of_an_unwanted_kind_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"kind": "adapter", "files": []}', '{"kind": 1, "files": {}}'])
-def test_a_manifest_that_cannot_be_used_is_damage(tmp_path: Path, text: str) -> None:
+def test_an_unusable_manifest_is_damage(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text, "utf-8")
     assert read_manifest(tmp_path) == {}
     with pytest.raises(ArtifactError, match="damaged"):
@@ -44,7 +44,7 @@ def test_a_manifest_that_cannot_be_used_is_damage(tmp_path: Path, text: str) -> 
         Adapter.open(tmp_path)
 
 
-def test_a_folder_without_a_manifest_is_no_artifact(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_not_an_artifact(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) is None
     with pytest.raises(ArtifactError, match="not an artifact of slmtune"):
         open_any(tmp_path, (Adapter,))
@@ -69,7 +69,7 @@ def test_a_folder_written_aside_replaces_the_old_one_with_its_files(tmp_path: Pa
     assert [file.relative_to(tmp_path).as_posix() for file in sorted(tmp_path.rglob("*"))] == ["a", "a/new"]
 
 
-def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old", "utf-8")
 

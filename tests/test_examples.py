@@ -1,4 +1,4 @@
-"""The examples run as they stand, with the installed command."""
+"""The examples run unchanged, with the installed command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProce
 
 
 def test_finance(tiny_model: Path, tmp_path: Path) -> None:
-    any_length = ("--max-truncated", "100%")  # of rows in the tiny tokenizer's many tokens
+    any_length = ("--max-truncated", "100%")  # the tiny model's tokenizer makes several tokens of most words
     done = run("finance.sh", "--model", tiny_model, "--max-steps", 2, "--eval-steps", 0, *any_length, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {"corpus", "adapter", "eval", "model"} == {path.name for path in (tmp_path / "runs/finance").iterdir()}

@@ -1,4 +1,4 @@
-"""Rules about the tree that no linter knows; each says why in its name or docstring."""
+"""Rules about the source tree that no linter checks; the name or the docstring of each says why."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LATER_EXIT_CODES = {130, 143}  # SIGINT and SIGTERM
 
 
 @pytest.mark.parametrize("folder", ["datasets", "adapters"])
-def test_recipe_folders_hold_no_python(folder: str) -> None:
+def test_recipe_folders_contain_no_python(folder: str) -> None:
     """Python in `datasets/` would shadow Hugging Face's library, and recipes never execute code."""
     assert (ROOT / folder).is_dir()
     assert not list((ROOT / folder).rglob("*.py"))
@@ -40,7 +40,7 @@ def test_git_does_not_ignore_recipes() -> None:
     assert not {"datasets", "adapters", "data", "*.jsonl", "*.yaml"} & set(patterns)
 
 
-def test_no_module_is_named_after_nothing() -> None:
+def test_no_module_has_a_name_without_meaning() -> None:
     assert not {"utils", "common", "helpers", "misc"} & {path.stem for path in MODULES}
 
 
@@ -68,17 +68,17 @@ def test_help_loads_no_heavy_library() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "finetune", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
-    assert "click" in loaded  # the listing is what it is taken for
+    assert "click" in loaded  # the list of modules is not empty
     assert not HEAVY & loaded
 
 
 def test_every_import_is_a_declared_dependency() -> None:
-    """What is installed only because another library needs it can be gone after that library's next release."""
+    """A library that is installed only for another one may disappear with the next release of that one."""
     project = _project()
     optional = [line for lines in project["optional-dependencies"].values() for line in lines]
     declared = {canonicalize_name(Requirement(line).name) for line in project["dependencies"] + optional}
     provided_by = metadata.packages_distributions()
-    later = {"compression"}  # of Python 3.14's own library
+    later = {"compression"}  # in the standard library from Python 3.14
     undeclared = {
         f"{path.name}: {name}"
         for path in MODULES
@@ -126,7 +126,7 @@ def _project() -> dict[str, Any]:
     return project
 
 
-def test_errors_are_drawn_with_their_exit_codes() -> None:
+def test_the_tree_of_errors_is_complete_with_exit_codes() -> None:
     drawn = dict(re.findall(r"(\w+Error) +(\d+)", errors.__doc__ or ""))
     actual = {one.__name__: str(one.exit_code) for one in _subclasses(errors.SlmtuneError)}
     assert drawn == actual
@@ -139,7 +139,7 @@ def _subclasses(kind: type[errors.SlmtuneError]) -> Iterator[type[errors.Slmtune
 
 
 def test_every_error_says_what_to_do() -> None:
-    """docs/errors.md shows the docstrings: a sentence, and below it the way out."""
+    """docs/errors.md shows the docstrings: a sentence, and below it what to do."""
     assert not [one.__name__ for one in _subclasses(errors.SlmtuneError) if "\n\n" not in (one.__doc__ or "")]
 
 
@@ -161,5 +161,5 @@ def test_guide_marks_the_presets_that_are_not_trained() -> None:
     assert marked == {preset.name for preset in PRESETS.values() if not preset.trainable}
 
 
-def test_changelog_knows_this_version() -> None:
+def test_changelog_has_this_version() -> None:
     assert f"## [{finetune.__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")

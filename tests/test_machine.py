@@ -20,7 +20,7 @@ def write_cgroup(folder: Path, **values: object) -> None:
 
 @pytest.fixture
 def own_cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The root of a tree of cgroups without limits, in which this process lies at /pod/container."""
+    """The root of a tree of cgroups without limits, in which this process is at /pod/container."""
     (tmp_path / "self").write_text("4:memory:/pod/container\n1:name=systemd:/\n0::/pod/container\n", "utf-8")
     monkeypatch.setattr(machine, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "self")
@@ -38,7 +38,7 @@ def test_a_container_around_the_container_limits_as_well(own_cgroups: Path) -> N
     assert free_memory() == 10 * MIB
 
 
-def test_a_container_that_sees_its_own_tree_only_is_limited(own_cgroups: Path) -> None:
+def test_a_container_that_sees_only_its_own_tree_is_limited(own_cgroups: Path) -> None:
     write_cgroup(own_cgroups, memory__max=50 * MIB, memory__current=20 * MIB)
     assert free_memory() == 30 * MIB
 
@@ -61,18 +61,18 @@ def test_a_container_that_uses_more_than_its_limit_has_nothing_free(own_cgroups:
     assert free_memory() == 0
 
 
-def test_without_a_limit_the_machine_counts(own_cgroups: Path) -> None:
+def test_without_a_limit_free_memory_is_that_of_the_machine(own_cgroups: Path) -> None:
     write_cgroup(own_cgroups / "pod/container", memory__max="max", memory__current=20 * MIB)
     assert free_memory() > 60 * MIB
 
 
-def test_the_tightest_container_is_all_there_is(own_cgroups: Path) -> None:
+def test_total_memory_is_that_of_the_tightest_container(own_cgroups: Path) -> None:
     write_cgroup(own_cgroups / "pod", memory__max=40 * MIB, memory__current=30 * MIB)
     write_cgroup(own_cgroups / "pod/container", memory__max=50 * MIB, memory__current=20 * MIB)
     assert total_memory() == 40 * MIB
 
 
-def test_without_a_limit_the_machine_is_all_there_is(own_cgroups: Path) -> None:
+def test_without_a_limit_total_memory_is_that_of_the_machine(own_cgroups: Path) -> None:
     write_cgroup(own_cgroups / "pod/container", memory__max="max", memory__current=20 * MIB)
     assert total_memory() >= free_memory() > 60 * MIB
 
@@ -84,5 +84,5 @@ def test_bytes_as_text(count: float, text: str) -> None:
     assert format_bytes(count) == text
 
 
-def test_written_bytes_can_be_read() -> None:
+def test_formatted_bytes_can_be_read() -> None:
     assert read_size(format_bytes(500 * MIB)) == 500 * MIB

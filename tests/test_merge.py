@@ -1,4 +1,4 @@
-"""A merged model is its adapter, or it is not handed out."""
+"""A merged model equals its adapter, or it is not written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from finetune import merge
 from finetune.artifacts import Adapter, Model
 from finetune.errors import CheckFailedError
-from finetune.merge import Comparison, Distance, MergeRequest, MergeResult, Trace, merge_adapter
+from finetune.merge import Distance, MergeRequest, MergeResult, RunningDistance, Trace, merge_adapter
 from finetune.models.load import load_merged
 from finetune.records import Example
 
@@ -39,19 +39,19 @@ def test_merged_model_equals_the_adapter_over_the_same_weights(result: MergeResu
     assert result.drift.mean_kl == result.mean_kl
 
 
-def test_merged_weights_are_pefts(result: MergeResult, tiny_adapter: Path, tiny_model: Path) -> None:
+def test_merged_weights_equal_those_of_peft(result: MergeResult, tiny_adapter: Path, tiny_model: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), str(tiny_adapter))
     expected = plain.merge_and_unload().state_dict()
-    found = AutoModelForCausalLM.from_pretrained(result.model).state_dict()
-    assert set(found) == set(expected)
+    merged = AutoModelForCausalLM.from_pretrained(result.model).state_dict()
+    assert set(merged) == set(expected)
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=0)
+        torch.testing.assert_close(merged[name], tensor, atol=1e-5, rtol=0)
 
 
-def test_merged_folder_stands_alone(result: MergeResult, tiny_adapter: Path) -> None:
+def test_merged_folder_needs_no_other_files(result: MergeResult, tiny_adapter: Path) -> None:
     model = Model.open(result.model)
     assert model.manifest["parents"]["adapter"]["fingerprint"] == Adapter.open(tiny_adapter).fingerprint
     loaded = load_merged(model)
@@ -59,7 +59,7 @@ def test_merged_folder_stands_alone(result: MergeResult, tiny_adapter: Path) -> 
     assert loaded.tokenizer.eos_token_id in loaded.model.generation_config.eos_token_id
 
 
-def test_wrong_merge_is_not_handed_out(
+def test_wrong_merge_is_not_written(
     tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merge_right = LoraModel.merge_and_unload
@@ -92,25 +92,25 @@ def test_logits_in_memory_do_not_grow_with_the_prompts(
 
 
 def peak_of_logits(request: MergeRequest, vocabulary: int) -> int:
-    """The most bytes of logits that were in memory whenever a model had computed some while merging."""
-    found = []
+    """The maximum number of bytes of logits in memory after any forward pass of a merge."""
+    sizes = []
 
     def measure(module: torch.nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(module, torch.nn.Linear) and module.out_features == vocabulary:
-            found.append(bytes_of_logits(vocabulary))
+            sizes.append(bytes_of_logits(vocabulary))
 
     with register_module_forward_hook(measure):
         merge_adapter(request)
-    return max(found)
+    return max(sizes)
 
 
 def bytes_of_logits(vocabulary: int) -> int:
-    """Of the tensors in memory that could be logits: no parameters, and a multiple of the vocabulary in size."""
+    """Bytes of the tensors in memory that may be logits: those of a multiple of the vocabulary, without parameters."""
     tensors = [one for one in gc.get_objects() if type(one) is torch.Tensor]
     return sum(one.nbytes for one in tensors if one.is_floating_point() and one.numel() % vocabulary == 0)
 
 
-def test_full_disk_leaves_nothing_and_says_so(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_leaves_nothing(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     smaller_than_a_trace = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (1000, 1000))
     arguments = ("merge", tiny_adapter, "--corpus", tiny_corpus, "--output-dir", "model")
     limited = Command(*arguments, cwd=tmp_path, before=smaller_than_a_trace)
@@ -122,9 +122,9 @@ def test_full_disk_leaves_nothing_and_says_so(tiny_adapter: Path, tiny_corpus: P
 
 
 def compare(*pairs: tuple[Trace, Trace]) -> Distance:
-    comparison = Comparison()
-    for left, right in pairs:
-        comparison.add(left, right)
+    comparison = RunningDistance()
+    for one, other in pairs:
+        comparison.add(one, other)
     return comparison.distance()
 
 
@@ -132,30 +132,31 @@ def logits_only(logits: torch.Tensor) -> Trace:
     return Trace(logits, torch.empty(0, dtype=torch.long))
 
 
-def test_figures_added_up_are_those_of_all_prompts_at_once() -> None:
+def test_running_distance_equals_that_of_all_prompts_at_once() -> None:
     torch.manual_seed(0)
-    left, right = 5 * torch.randn(40, 300), 5 * torch.randn(40, 300)
-    parts = [(logits_only(one), logits_only(two)) for one, two in zip(left.split(9), right.split(9), strict=True)]
-    found = compare(*parts)
-    gap, ours, theirs = (left - right).abs(), left.log_softmax(-1), right.log_softmax(-1)
-    assert found.prompts == len(parts)
-    assert found.max_abs_logit_diff == float(gap.max())
-    assert found.mean_abs_logit_diff == pytest.approx(float(gap.mean()), rel=1e-6)
-    assert found.mean_kl == pytest.approx(float((ours.exp() * (ours - theirs)).sum(-1).mean()), rel=1e-6)
+    one, other = 5 * torch.randn(40, 300), 5 * torch.randn(40, 300)
+    splits = zip(one.split(9), other.split(9), strict=True)
+    parts = [(logits_only(ours), logits_only(theirs)) for ours, theirs in splits]
+    distance = compare(*parts)
+    gap, ours, theirs = (one - other).abs(), one.log_softmax(-1), other.log_softmax(-1)
+    assert distance.prompts == len(parts)
+    assert distance.max_abs_logit_diff == float(gap.max())
+    assert distance.mean_abs_logit_diff == pytest.approx(float(gap.mean()), rel=1e-6)
+    assert distance.mean_kl == pytest.approx(float((ours.exp() * (ours - theirs)).sum(-1).mean()), rel=1e-6)
 
 
 def test_distance_sees_a_difference() -> None:
-    left = Trace(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([1, 2, 3]))
-    right = Trace(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([1, 5]))
-    far = compare((left, right))
+    one = Trace(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([1, 2, 3]))
+    other = Trace(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([1, 5]))
+    far = compare((one, other))
     assert far.max_abs_logit_diff == 2.0
     assert far.greedy_agreement == pytest.approx(1 / 3)
     p, q = torch.tensor([1.0, 2.0, 3.0]).softmax(0), torch.tensor([3.0, 2.0, 1.0]).softmax(0)
     assert far.mean_kl == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-5)
-    assert compare((left, left)).mean_kl == pytest.approx(0, abs=1e-7)
+    assert compare((one, one)).mean_kl == pytest.approx(0, abs=1e-7)
 
 
-def test_broken_logits_of_one_prompt_show_in_every_figure() -> None:
+def test_non_finite_logits_of_one_prompt_show_in_every_figure() -> None:
     whole, broken = logits_only(torch.ones(2, 3)), logits_only(torch.tensor([[1.0, math.nan, 1.0]]))
     far = compare((whole, whole), (broken, broken), (whole, whole))
     assert math.isnan(far.max_abs_logit_diff)

@@ -1,4 +1,4 @@
-"""The main job on a real pretrained model, in a size that fits CI."""
+"""The main task on a real pretrained model, small enough for CI."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_finance_sample_makes_a_real_model_better(real_model: Path, tmp_path: Pa
     (task,) = tasks_of(Corpus.open(prepared.corpus), "test", limit=60)
     scored = label_logprobs(load_merged(Model.open(tmp_path / "model")), task.examples, batch_size=16)
     labels = [example.label or "" for example in task.examples]
-    kept = classification_scores(labels, pick_labels(task, scored).texts)["weighted_f1"]
-    assert kept > news.base["weighted_f1"], "the merged model lost the gain"
+    merged_f1 = classification_scores(labels, pick_labels(task, scored).texts)["weighted_f1"]
+    assert merged_f1 > news.base["weighted_f1"], "the merged model lost the gain"
 
 
 @pytest.mark.slow

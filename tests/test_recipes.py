@@ -1,4 +1,4 @@
-"""The bundled domains: their recipes load, their prompts render, and their samples are what the READMEs say."""
+"""The bundled domains: their recipes load, their prompts render, and their samples are as the READMEs describe them."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ def domain(request: pytest.FixtureRequest) -> Domain:
 def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[Example]]]:
     """Domain -> split -> rows, through prepare."""
     folder = tmp_path_factory.mktemp("samples")
-    found: dict[str, dict[str, list[Example]]] = {}
+    rows: dict[str, dict[str, list[Example]]] = {}
     for name in DOMAINS:
         prepare(PrepareRequest(folder / name, domain=name, sample=True))
         corpus = Corpus.open(folder / name)
-        found[name] = {split: read_split(corpus, split) for split in SPLITS}
-    return found
+        rows[name] = {split: read_split(corpus, split) for split in SPLITS}
+    return rows
 
 
 def test_the_bundled_domains_are_found() -> None:
     assert set(DOMAINS) == {"customer-service", "finance", "health"}
 
 
-def test_health_and_finance_know_at_least_five_sets_on_the_hub() -> None:
+def test_health_and_finance_have_at_least_five_data_sets_on_the_hub() -> None:
     for name in ("finance", "health"):
         recipe = load_domain(name).recipe
         sets = {source.uri.split(":")[1].split("@")[0] for source in recipe.sources if source.is_remote}
         assert len(sets) >= 5, name
 
 
-def test_what_is_read_by_default_is_free_for_any_use() -> None:
-    """Of the core tasks; a ban on commercial use is asked about, and an unknown licence has to be included by hand."""
+def test_default_sources_are_free_for_any_use() -> None:
+    """In the core tasks: a licence against commercial use needs consent, and an unknown one needs --include."""
     read = {name: [source.id for source in default_sources(load_domain(name))] for name in DOMAINS}
     assert read == {
         "customer-service": ["intents", "questions"],
@@ -81,7 +81,7 @@ def default_sources(domain: Domain) -> list[SourceRecipe]:
     return [source for source in sources if not source.noncommercial]
 
 
-def test_sources_have_names_of_their_own(domain: Domain) -> None:
+def test_sources_have_unique_names(domain: Domain) -> None:
     for sources in (domain.recipe.sources, domain.recipe.sample):
         assert len({source.id for source in sources}) == len({source.uri for source in sources}) == len(sources)
     assert {source.task for source in domain.recipe.sources} >= {
@@ -107,11 +107,11 @@ def test_a_classification_states_its_choices_to_the_model(domain: Domain) -> Non
     for task, recipe in domain.recipe.tasks.items():
         prompt = load_prompt(domain, task)
         rendered = prompt.render(dict.fromkeys(prompt.columns, "x"), recipe.choices)
-        told = f"{recipe.system or ''} {rendered}"
-        assert all(choice in told for choice in recipe.choices), task
+        turns = f"{recipe.system or ''} {rendered}"
+        assert all(choice in turns for choice in recipe.choices), task
 
 
-def test_files_named_by_the_recipe_are_there(domain: Domain) -> None:
+def test_files_named_by_the_recipe_exist(domain: Domain) -> None:
     for source in (*domain.recipe.sources, *domain.recipe.sample):
         if not source.is_remote:
             assert list(domain.folder.glob(source.uri)), source.id
@@ -135,7 +135,7 @@ def test_labels_of_the_sources_are_choices(domain: Domain) -> None:
 
 
 def test_prompts_and_templates_have_all_their_columns(domain: Domain) -> None:
-    """A mapped name is read by somebody: the prompt, the template of the answer, or slmtune itself."""
+    """Every mapped name is used: by the prompt, by the template of the answer, or by slmtune itself."""
     for source in domain.recipe.sources:
         read = {"id", "group", "label", "answer"} | load_prompt(domain, source.task).columns
         if source.answer_template:
@@ -153,19 +153,19 @@ def test_a_system_turn_names_the_choices_where_it_says_so() -> None:
 
 
 def test_a_list_of_labels_counts_from_zero() -> None:
-    given = {"id": "x", "uri": "x.csv", "license": "mit", "task": "t"}
-    assert SourceRecipe.model_validate(given | {"labels": ["low", "high"]}).labels == {"0": "low", "1": "high"}
-    assert SourceRecipe.model_validate(given | {"labels": {"5": "low"}}).labels == {"5": "low"}
+    fields = {"id": "x", "uri": "x.csv", "license": "mit", "task": "t"}
+    assert SourceRecipe.model_validate(fields | {"labels": ["low", "high"]}).labels == {"0": "low", "1": "high"}
+    assert SourceRecipe.model_validate(fields | {"labels": {"5": "low"}}).labels == {"5": "low"}
 
 
 def test_adapter_settings_load_and_differ_from_the_defaults(domain: Domain) -> None:
     import yaml
 
     file = recipes_folder() / "adapters" / f"{domain.name}.yaml"
-    given = (yaml.safe_load(file.read_text("utf-8")) if file.is_file() else None) or {}
+    settings = (yaml.safe_load(file.read_text("utf-8")) if file.is_file() else None) or {}
     loaded, default = load_adapter_recipe(domain.name), AdapterRecipe()
-    assert {key: getattr(loaded, key) for key in given} == given
-    assert all(getattr(default, key) != value for key, value in given.items())
+    assert {key: getattr(loaded, key) for key in settings} == settings
+    assert all(getattr(default, key) != value for key, value in settings.items())
 
 
 def test_every_file_of_settings_belongs_to_a_domain() -> None:
@@ -175,19 +175,19 @@ def test_every_file_of_settings_belongs_to_a_domain() -> None:
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_finance_sample_is_as_large_as_promised(samples: dict[str, dict[str, list[Example]]]) -> None:
+def test_the_finance_sample_has_the_documented_size(samples: dict[str, dict[str, list[Example]]]) -> None:
     finance = samples["finance"]
     assert count(finance, "classification") == {"train": 450, "validation": 60, "test": 180}
     assert count(finance, "qa") == {"train": 90, "validation": 10, "test": 20}
 
 
-def test_the_health_sample_is_as_large_as_promised(samples: dict[str, dict[str, list[Example]]]) -> None:
+def test_the_health_sample_has_the_documented_size(samples: dict[str, dict[str, list[Example]]]) -> None:
     health = samples["health"]
     assert count(health, "classification") == {"train": 120, "validation": 24, "test": 72}
     assert count(health, "qa") == {"train": 170, "validation": 20, "test": 30}
 
 
-def test_the_customer_service_sample_is_as_large_as_promised(samples: dict[str, dict[str, list[Example]]]) -> None:
+def test_the_customer_service_sample_has_the_documented_size(samples: dict[str, dict[str, list[Example]]]) -> None:
     service = samples["customer-service"]
     assert count(service, "classification") == {"train": 336, "validation": 48, "test": 96}
     assert count(service, "qa") == {"train": 60, "validation": 7, "test": 14}
@@ -202,7 +202,7 @@ def count(splits: dict[str, list[Example]], task: str) -> dict[str, int]:
 def test_labels_are_balanced_in_every_split_and_interleaved(
     name: str, samples: dict[str, dict[str, list[Example]]]
 ) -> None:
-    """Every stretch of as many rows as there are choices has each of them once."""
+    """In every sequence of as many rows as there are choices, each choice occurs once."""
     for rows in samples[name].values():
         labels = [row.label for row in rows if row.task == "classification"]
         (choices,) = {row.choices for row in rows if row.task == "classification"}
@@ -213,18 +213,18 @@ def test_labels_are_balanced_in_every_split_and_interleaved(
 
 @pytest.mark.parametrize("name", DOMAINS)
 def test_no_text_is_in_two_splits_or_twice(name: str, samples: dict[str, dict[str, list[Example]]]) -> None:
-    asked = Counter(" ".join(WORDS.findall(row.prompt[-1].content.lower())) for row in everything(samples[name]))
-    assert max(asked.values()) == 1
+    questions = Counter(" ".join(WORDS.findall(row.prompt[-1].content.lower())) for row in everything(samples[name]))
+    assert max(questions.values()) == 1
 
 
 @pytest.mark.parametrize("name", DOMAINS)
 def test_no_two_samples_share_most_of_their_word_sequences(name: str) -> None:
-    """Over all pairs of rows; near copies would make a test score say little."""
+    """Compares all pairs of rows: near-duplicates would make test scores meaningless."""
     texts = [" ".join(str(value) for key, value in row.items() if key != "label") for row in raw_rows(name)]
     sequences = [five_words(text) for text in texts]
     where: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-    for number, found in enumerate(sequences):
-        for sequence in found:
+    for number, row in enumerate(sequences):
+        for sequence in row:
             where[sequence].append(number)
     common = Counter(pair for numbers in where.values() for pair in combinations(numbers, 2))
     too_like = [pair for pair, n in common.items() if n > SHARED * min(len(sequences[i]) for i in pair)]
@@ -247,14 +247,14 @@ def everything(splits: dict[str, list[Example]]) -> list[Example]:
 
 
 @pytest.mark.parametrize("name", DOMAINS)
-def test_nothing_of_a_sample_is_dropped_or_scrubbed(name: str, tmp_path: Path) -> None:
+def test_no_row_of_a_sample_is_dropped_or_scrubbed(name: str, tmp_path: Path) -> None:
     result = prepare(PrepareRequest(tmp_path / "out", domain=name, sample=True))
     assert result.dropped == {}
     assert result.scrubbed == {}
     assert sum(result.splits.values()) == len(raw_rows(name))
 
 
-# --- a domain of one's own --------------------------------------------------------------------------------------------
+# --- a new domain -----------------------------------------------------------------------------------------------------
 
 RECIPE = """
 name: legal
@@ -281,7 +281,7 @@ sample:
 
 @pytest.fixture
 def legal(tmp_path: Path) -> Path:
-    """A domain as datasets/README.md tells to make one."""
+    """A domain written as datasets/README.md describes."""
     folder = tmp_path / "legal"
     for name in ("prompts", "data", "sample"):
         (folder / name).mkdir(parents=True)
@@ -313,7 +313,7 @@ def test_a_domain_is_a_folder(legal: Path, tmp_path: Path) -> None:
         ("{{ clause.missing }}", "cannot be rendered"),
     ],
 )
-def test_a_broken_or_prying_prompt_is_an_error_of_the_recipe(legal: Path, tmp_path: Path, text: str, says: str) -> None:
+def test_a_broken_or_unsafe_prompt_is_an_error_of_the_recipe(legal: Path, tmp_path: Path, text: str, says: str) -> None:
     (legal / "prompts" / "clauses.jinja").write_text(text, "utf-8")
     with pytest.raises(ConfigError, match=re.escape(says)):
         prepare(PrepareRequest(tmp_path / "out", domain=str(legal)))
@@ -332,7 +332,7 @@ def test_an_unknown_label_of_a_source_is_refused_with_the_choices(legal: Path, t
         prepare(PrepareRequest(tmp_path / "out", domain=str(legal)))
 
 
-def test_an_answer_can_be_made_by_a_template(legal: Path, tmp_path: Path) -> None:
+def test_a_template_can_build_an_answer(legal: Path, tmp_path: Path) -> None:
     template = """{{ 'duty' if weight | float < 0 else 'right' if weight | float <= 1 else '' }}"""
     text = RECIPE.replace("map: {clause: wording}", f'map: {{clause: wording}}\n    answer_template: "{template}"')
     (legal / "recipe.yaml").write_text(text, "utf-8")
@@ -345,7 +345,7 @@ def test_an_answer_can_be_made_by_a_template(legal: Path, tmp_path: Path) -> Non
         prepare(PrepareRequest(tmp_path / "again", domain=str(legal)))
 
 
-def test_noncommercial_sources_alone_need_consent(legal: Path, tmp_path: Path) -> None:
+def test_only_noncommercial_sources_need_consent(legal: Path, tmp_path: Path) -> None:
     text = RECIPE.replace("license: cc-by-4.0", "license: cc-by-nc-4.0\n    noncommercial: true")
     (legal / "recipe.yaml").write_text(text, "utf-8")
     with pytest.raises(Exception, match="--accept-noncommercial"):
@@ -354,6 +354,6 @@ def test_noncommercial_sources_alone_need_consent(legal: Path, tmp_path: Path) -
     assert sum(prepare(request).splits.values()) == 2
 
 
-def test_a_domain_that_is_not_there_suggests_one() -> None:
+def test_a_missing_domain_suggests_one() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'health'"):
         load_domain("helth")

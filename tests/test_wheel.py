@@ -1,4 +1,4 @@
-"""What is published works: sdist, the wheel built from it, and that wheel in an environment of its own."""
+"""What is published works: the sdist, the wheel built from it, and that wheel in a clean environment."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ print(json.dumps({"package": finetune.__file__, "domains": [domain.name for doma
 
 @dataclass(frozen=True)
 class Installed:
-    """A built sdist and wheel, and an environment that has the wheel."""
+    """An sdist and a wheel, and an environment in which the wheel is installed."""
 
     sdist: Path
     wheel: Path
@@ -46,7 +46,7 @@ class Installed:
     elsewhere: Path
 
     def run(self, program: str, *arguments: str) -> str:
-        """Run a program of the environment in a folder that is no checkout, and return its standard output."""
+        """Run a program of the environment in a folder that is not a checkout, and return its standard output."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         command = [str(self.environment / "bin" / program), *arguments]
         done = subprocess.run(command, cwd=self.elsewhere, env=clean, capture_output=True, text=True, check=False)
@@ -56,7 +56,7 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Build as a release does (sdist, then the wheel from it) and install; libraries come from this environment."""
+    """Build as for a release (sdist, then the wheel from it) and install; libraries come from this environment."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(ROOT)]
     done = subprocess.run(build, capture_output=True, text=True, check=False)
@@ -67,7 +67,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     install = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "install"]
     subprocess.run([*install, "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
     (site,) = environment.glob("lib/python*/site-packages")
-    # Appended to sys.path, and its own .pth files (an editable slmtune among them) are not followed.
+    # It is appended to sys.path, and its .pth files (such as that of an editable slmtune) are not followed.
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
@@ -76,9 +76,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 @pytest.fixture(scope="module")
 def loaded(installed: Installed) -> dict[str, Any]:
-    """What the installed package finds when it reads every recipe."""
-    found: dict[str, Any] = json.loads(installed.run("python", "-c", LOAD_EVERYTHING))
-    return found
+    """The facts that the installed package prints after reading every recipe."""
+    facts: dict[str, Any] = json.loads(installed.run("python", "-c", LOAD_EVERYTHING))
+    return facts
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_wheel_installs_one_package(installed: Installed) -> None:
 def test_sdist_can_be_tested(installed: Installed) -> None:
     with tarfile.open(installed.sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {
+    names_needed = {
         "pyproject.toml",
         "LICENSE",
         "README.md",
@@ -124,4 +124,4 @@ def test_sdist_can_be_tested(installed: Installed) -> None:
         "mkdocs.yml",
     }
     recipes = {f"datasets/{name}/recipe.yaml" for name in DOMAINS} | {f"adapters/{name}.yaml" for name in ADAPTERS}
-    assert names >= wanted | recipes
+    assert names >= names_needed | recipes

@@ -1,4 +1,4 @@
-"""Commands run for a benchmark: how long they took, the most memory they had, and the JSON object that they printed."""
+"""Runs commands for a benchmark, and returns their duration, peak memory and output."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Ran:
-    """A finished process: exit code, seconds, peak resident bytes of its largest process, what it printed."""
+class CompletedRun:
+    """A process that has ended: exit code, seconds, peak resident bytes of its largest process, stdout and stderr."""
 
     code: int
     seconds: float
@@ -25,16 +25,16 @@ class Ran:
 
     def object(self) -> dict[str, Any]:
         """The JSON object in the last line of the output."""
-        found: dict[str, Any] = json.loads(self.output.strip().splitlines()[-1])
-        return found
+        data: dict[str, Any] = json.loads(self.output.strip().splitlines()[-1])
+        return data
 
 
 def run(
     name: str, command: list[str], folder: Path, environment: Mapping[str, str] | None = None, *, check: bool = True
-) -> Ran:
-    """Run a command to its end; with `check`, a failure ends the benchmark with what the command said.
+) -> CompletedRun:
+    """Run a command to its end; with `check`, a failure ends the benchmark with the output of the command.
 
-    The peak is the kernel's (wait4). It begins with that of this process, since exec keeps the larger of the two: a
+    The peak comes from the kernel (wait4). It is at least the peak of this process, because exec does not reset it: a
     script that measures memory must not import heavy libraries itself.
     """
     started = time.perf_counter()
@@ -46,6 +46,6 @@ def run(
     peak = usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024  # kilobytes on Linux
     output, messages = ((folder / f"{name}.{end}").read_text("utf-8", "replace") for end in ("out", "err"))
     if check and process.returncode:
-        shown = f"{output}\n{messages}"[-5000:]
-        raise SystemExit(f"{name} ended with {process.returncode}:\n{' '.join(command)}\n{shown}")
-    return Ran(process.returncode, seconds, peak, output, messages)
+        end = f"{output}\n{messages}"[-5000:]
+        raise SystemExit(f"{name} ended with {process.returncode}:\n{' '.join(command)}\n{end}")
+    return CompletedRun(process.returncode, seconds, peak, output, messages)

@@ -1,9 +1,9 @@
-"""Clean and deduplicate with datatrove's local executor; run by prepare_throughput.py in datatrove's own environment.
+"""Clean and deduplicate with datatrove's local executor; run by prepare_throughput.py in datatrove's environment.
 
     python benchmarks/parts/datatrove_minhash.py SOURCE_FOLDER OUTPUT_FOLDER WORKERS TASKS SPLITTER
 
 Reader, ftfy, MinHash over word 5-grams with 128 permutations, writer: each text is read and repaired once. SPLITTER is
-`spacy`, datatrove's own choice for English, or `blanks`, which is faster and less than datatrove does by itself.
+`spacy`, datatrove's default for English, or `blanks`, which does less and is faster.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONFIG = MinhashConfig(n_grams=5, num_buckets=16, hashes_per_bucket=8)
 
 
 class Blanks:
-    """Words are what stands between blanks."""
+    """Splits a text into words at white space."""
 
     def word_tokenize(self, text: str) -> list[str]:
         """The words of a text."""

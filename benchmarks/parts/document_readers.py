@@ -1,14 +1,14 @@
-"""Which library reads documents best: texts found, boilerplate kept, words lost and added, seconds.
+"""Which library reads documents best? Missing texts, boilerplate kept, words lost and added, seconds.
 
     python benchmarks/parts/document_readers.py FOLDER
 
-FOLDER has an expected.json: a list of {"path", "readable", "contains": [...], "absent": [...]}; blanks are collapsed
-before comparing. A library that is not installed is named as such. To compare all:
+FOLDER has an expected.json: a list of {"path", "readable", "contains": [...], "absent": [...]}; white space is collapsed
+before comparing. The table says which libraries are not installed. To compare all:
 
     pip install justext readability-lxml html2text resiliparse pypdf pdfplumber python-docx markitdown
 
-Words lost and added are counted against what the reader of slmtune gives, so that they say where two readers differ,
-not which of them is right; `missing` and `kept` say that.
+Words lost and added are relative to slmtune's reader: they show where two readers differ, not which of them is right;
+`missing` and `kept` show that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROUNDS = 3
 
 
 def slmtune(suffix: str) -> Reader:
-    """The reader that slmtune has for a format."""
+    """slmtune's reader for a format."""
 
     def read(data: bytes) -> str:
         document = read_document(data, f"document{suffix}", "document")
@@ -48,18 +48,18 @@ def _markup(data: bytes) -> str:
 
 
 def trafilatura(data: bytes) -> str:
-    """Favouring recall, with its own output of structure."""
+    """Main content, favouring recall, as Markdown."""
     import trafilatura as library
 
     return library.extract(data, output_format="markdown", include_comments=False, favor_recall=True) or ""
 
 
 def justext(data: bytes) -> str:
-    """All paragraphs that are no boilerplate for its English stop list."""
+    """All paragraphs that are not boilerplate by its English stop list."""
     import justext as library
 
-    found = library.justext(data, library.get_stoplist("English"))
-    return "\n".join(paragraph.text for paragraph in found if not paragraph.is_boilerplate)
+    paragraphs = library.justext(data, library.get_stoplist("English"))
+    return "\n".join(paragraph.text for paragraph in paragraphs if not paragraph.is_boilerplate)
 
 
 def readability(data: bytes) -> str:
@@ -93,7 +93,7 @@ def pdfplumber(data: bytes) -> str:
 
 
 def pypdfium2(data: bytes) -> str:
-    """All pages, without what slmtune adds: order, tables, headings, running heads."""
+    """All pages, without slmtune's treatment of order, tables, headings and running heads."""
     import pypdfium2 as library
 
     file = library.PdfDocument(data)
@@ -111,7 +111,7 @@ def python_docx(data: bytes) -> str:
 
 
 def mammoth(data: bytes) -> str:
-    """Raw text, without what slmtune makes of its HTML."""
+    """Raw text, without slmtune's treatment of its HTML."""
     import mammoth as library
 
     return str(library.extract_raw_text(io.BytesIO(data)).value)
@@ -136,7 +136,7 @@ SUFFIXES = {".htm": "html", ".html": "html", ".pdf": "pdf", ".docx": "docx"}
 
 @dataclass
 class Result:
-    """How a reader did with all files of a format."""
+    """The figures of a reader over all files of a format."""
 
     files: int = 0
     missing: int = 0
@@ -147,7 +147,7 @@ class Result:
 
 
 def measure(reader: Reader, files: list[tuple[bytes, dict[str, Any], str]]) -> Result:
-    """Read each file a few times and compare; `files` are bytes, what is expected, and what slmtune reads."""
+    """Read each file a few times and compare; `files` are its bytes, the expected texts and slmtune's text."""
     result = Result()
     for data, expected, ours in files:
         text = reader(data)  # imports, caches
@@ -166,7 +166,7 @@ def measure(reader: Reader, files: list[tuple[bytes, dict[str, Any], str]]) -> R
 
 
 def table(folder: Path) -> Iterator[str]:
-    """The lines of the comparison."""
+    """The lines of the comparison table."""
     expected = [entry for entry in json.loads((folder / "expected.json").read_text("utf-8")) if entry["readable"]]
     yield f"{'format':7} {'reader':13} {'files':>5} {'missing':>7} {'kept':>5} {'lost':>6} {'added':>6} {'ms/file':>8}"
     for kind, readers in READERS.items():
@@ -180,18 +180,18 @@ def table(folder: Path) -> Iterator[str]:
             continue
         for name, reader in [("slmtune", own), *((reader.__name__, reader) for reader in readers)]:
             try:
-                found = measure(reader, files)
+                result = measure(reader, files)
             except ImportError:
                 yield f"{kind:7} {name:13} not installed"
                 continue
             yield (
-                f"{kind:7} {name:13} {found.files:5} {found.missing:7} {found.kept:5} {found.lost:6} {found.added:6} "
-                f"{1000 * found.seconds / found.files:8.1f}"
+                f"{kind:7} {name:13} {result.files:5} {result.missing:7} {result.kept:5} {result.lost:6} {result.added:6} "
+                f"{1000 * result.seconds / result.files:8.1f}"
             )
 
 
 def main() -> None:
-    """Print the comparison for the folder on the command line."""
+    """Compare the readers on the folder named on the command line."""
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "expected.json").is_file():
         sys.exit("usage: python benchmarks/parts/document_readers.py FOLDER, where FOLDER has an expected.json")
     for line in table(Path(sys.argv[1])):

@@ -1,9 +1,9 @@
-"""A corpus whose training rows all have one length in a model's own tokens, and begin with different words.
+"""Write a corpus whose training rows all have the same length in tokens of a model, and begin with different words.
 
     python benchmarks/parts/exact_rows.py MODEL CORPUS --rows N --length TOKENS [--supervised 0.5] [--seed N]
 
-Words are drawn from those that are one token after a blank; the answer holds the given share of a row. Prints, as JSON, how
-many rows there are and how many tokens of each are supervised.
+Words are drawn from those that are one token after a blank; --supervised is the share of a row that is the answer.
+Prints, as JSON, the number of rows and of supervised tokens per row.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ WORDS = 200
 
 
 def single_words(tokenizer: Any) -> list[str]:
-    """Words that stay one token wherever they stand in a text."""
-    found = []
+    """Words that are one token anywhere in a text."""
+    words: list[str] = []
     for number in range(len(tokenizer)):
         word = tokenizer.decode([number]).strip()
         if word.isascii() and word.isalnum() and len(tokenizer.encode(f"{word} {word}", add_special_tokens=False)) == 2:
-            found.append(word)
-        if len(found) == WORDS:
-            return found
-    return found
+            words.append(word)
+        if len(words) == WORDS:
+            return words
+    return words
 
 
 def make_row(
     number: int, tokenizer: Any, words: list[str], draw: random.Random, length: int, supervised: float
 ) -> Example:
-    """A question and an answer of `length` tokens, template and all."""
+    """A question and an answer of `length` tokens in total, including the chat template."""
 
-    def made(question: int, answer: int) -> Example:
+    def draw_turns(question: int, answer: int) -> Example:
         turns = (
             Message("user", " ".join(draw.choices(words, k=question))),
             Message("assistant", " ".join(draw.choices(words, k=answer))),
         )
         return Example(str(number), turns, "chat")
 
-    frame = len(render(tokenizer, made(1, 1)).ids) - 2
+    frame = len(render(tokenizer, draw_turns(1, 1)).ids) - 2
     answer = max(1, round((length - frame) * supervised))
-    return made(length - frame - answer, answer)
+    return draw_turns(length - frame - answer, answer)
 
 
 def write_rows(model: str, corpus: Path, *, rows: int, length: int, supervised: float, seed: int) -> dict[str, int]:
-    """Write the corpus; how many rows it has, and how many supervised tokens each of them."""
+    """Write the corpus, and return the number of rows and of supervised tokens per row."""
     base = find_base(model)
     tokenizer = load_tokenizer(base.folder, base)
     words, draw = single_words(tokenizer), random.Random(seed)
@@ -67,7 +67,7 @@ def write_rows(model: str, corpus: Path, *, rows: int, length: int, supervised: 
 
 
 def main() -> None:
-    """Write what is asked for, and print what it is."""
+    """Write the corpus and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("corpus", type=Path)

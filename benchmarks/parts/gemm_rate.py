@@ -1,9 +1,9 @@
-"""What the machine is, and how fast it multiplies matrices: one JSON object.
+"""Describe the machine, and measure how fast it multiplies matrices: one JSON object.
 
     python benchmarks/parts/gemm_rate.py [--seconds 1.0]
 
-On a CPU in float32, on a GPU in bfloat16, by `torch.mm` with all cores: the best time of each shape. `flops` is the
-rate (operations a second) of the fastest shape, a square; the others are those of a small model's layers.
+Uses `torch.mm`, on a CPU in float32 with all cores, on a GPU in bfloat16, and takes the best time of each shape. `flops`
+is the rate (operations per second) of the fastest shape, a square; the other shapes are layers of a small model.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate
 
 
 def rate(shape: tuple[int, int, int], device: str, dtype: torch.dtype, seconds: float) -> float:
-    """Floating-point operations a second of the fastest of many products of this shape."""
+    """Floating-point operations per second of the fastest of many products of this shape."""
     rows, inner, columns = shape
-    left = torch.randn(rows, inner, device=device, dtype=dtype)
-    right = torch.randn(inner, columns, device=device, dtype=dtype)
+    one = torch.randn(rows, inner, device=device, dtype=dtype)
+    other = torch.randn(inner, columns, device=device, dtype=dtype)
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
         started = time.perf_counter()
-        torch.mm(left, right)
+        torch.mm(one, other)
         if device == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - started)
@@ -64,13 +64,13 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each shape")
-    given = parser.parse_args()
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds per shape")
+    arguments = parser.parse_args()
     device, dtype = "cpu", torch.float32
     shapes: tuple[tuple[int, int, int], ...] = ON_CPU
     if torch.cuda.is_available():
         device, dtype, shapes = "cuda", torch.bfloat16, ON_GPU
-    rates = {"x".join(map(str, shape)): rate(shape, device, dtype, given.seconds) for shape in shapes}
+    rates = {"x".join(map(str, shape)): rate(shape, device, dtype, arguments.seconds) for shape in shapes}
     print(json.dumps(machine() | {"dtype": str(dtype), "shapes": rates, "flops": max(rates.values())}))
 
 

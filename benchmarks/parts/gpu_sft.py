@@ -2,9 +2,9 @@
 
     python benchmarks/parts/gpu_sft.py CORPUS MODEL OUT --steps N --batch N --warm-up N [--checkpointing] [--unsloth]
 
-NF4 with double quantisation, LoRA r=16 alpha=32 on all linear layers, bfloat16, paged 8-bit AdamW: what slmtune trains
-with on a GPU. The rows are tokenised before, with the labels that slmtune gives them. Steps before --warm-up's end are
-trained and not timed. Without a GPU all runs on the CPU with AdamW, for trying the script out.
+NF4 with double quantisation, LoRA r=16 alpha=32 on all linear layers, bfloat16, paged 8-bit AdamW: slmtune's settings on
+a GPU. The rows are tokenised beforehand, with slmtune's labels. The --warm-up steps are trained but not timed. Without a
+GPU, everything runs on the CPU with AdamW, to try the script out.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ LLAMA_LAYERS = [
     "gate_proj",
     "up_proj",
     "down_proj",
-]  # Unsloth takes no all-linear
+]  # Unsloth does not accept all-linear
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("model")
@@ -56,14 +56,14 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def tokenised(corpus: Path, tokenizer: Any) -> Dataset:
+def tokenise_rows(corpus: Path, tokenizer: Any) -> Dataset:
     """The training rows as slmtune renders them."""
     rows = [render(tokenizer, example) for example in read_split(Corpus.open(corpus), "train")]
     return Dataset.from_dict({"input_ids": [list(row.ids) for row in rows], "labels": [row.labels for row in rows]})
 
 
-def unsloth_model(given: argparse.Namespace, folder: Path, length: int) -> Any:
-    """The base model and LoRA matrices as Unsloth makes them."""
+def unsloth_model(arguments: argparse.Namespace, folder: Path, length: int) -> Any:
+    """The base model with LoRA matrices, built by Unsloth."""
     fast: Any = importlib.import_module("unsloth").FastLanguageModel
     model, _ = fast.from_pretrained(str(folder), max_seq_length=length, dtype=torch.bfloat16, load_in_4bit=True)
     return fast.get_peft_model(
@@ -73,7 +73,7 @@ def unsloth_model(given: argparse.Namespace, folder: Path, length: int) -> Any:
         lora_dropout=0,
         bias="none",
         target_modules=LLAMA_LAYERS,
-        use_gradient_checkpointing="unsloth" if given.checkpointing else False,
+        use_gradient_checkpointing="unsloth" if arguments.checkpointing else False,
         random_state=42,
     )
 
@@ -96,20 +96,20 @@ def plain_model(folder: Path) -> Any:
     )
 
 
-def arguments(given: argparse.Namespace) -> Any:
-    """The same for both."""
+def training_arguments(arguments: argparse.Namespace) -> Any:
+    """The settings of SFTTrainer, the same for both."""
     from trl import SFTConfig
 
     gpu = torch.cuda.is_available()
     return SFTConfig(
-        output_dir=str(given.out),
-        max_steps=given.steps,
-        per_device_train_batch_size=given.batch,
+        output_dir=str(arguments.out),
+        max_steps=arguments.steps,
+        per_device_train_batch_size=arguments.batch,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         learning_rate=2e-4,
         lr_scheduler_type="cosine",
-        gradient_checkpointing=given.checkpointing and not given.unsloth,
+        gradient_checkpointing=arguments.checkpointing and not arguments.unsloth,
         bf16=gpu,
         use_cpu=not gpu,
         optim="paged_adamw_8bit" if gpu else "adamw_torch",
@@ -122,7 +122,7 @@ def arguments(given: argparse.Namespace) -> Any:
 
 
 def stopwatch(warm_up: int) -> Any:
-    """A callback that keeps the time of every step's end, from the last warm-up step on."""
+    """A callback that records when each step ends, from the last warm-up step on."""
     from transformers import TrainerCallback
 
     class Stopwatch(TrainerCallback):
@@ -141,25 +141,25 @@ def stopwatch(warm_up: int) -> Any:
 
 def main() -> None:
     """Train and print."""
-    given = parse()
-    if given.unsloth:
-        importlib.import_module("unsloth")  # before transformers and trl, which it changes
+    arguments = parse_arguments()
+    if arguments.unsloth:
+        importlib.import_module("unsloth")  # before transformers and trl, which it patches
     from peft import LoraConfig
     from trl import SFTTrainer
 
-    base = find_base(given.model)
+    base = find_base(arguments.model)
     tokenizer = load_tokenizer(base.folder, base)
-    rows = tokenised(given.corpus, tokenizer)
+    rows = tokenise_rows(arguments.corpus, tokenizer)
     length = len(rows[0]["input_ids"])
-    model = unsloth_model(given, base.folder, length) if given.unsloth else plain_model(base.folder)
+    model = unsloth_model(arguments, base.folder, length) if arguments.unsloth else plain_model(base.folder)
     lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
-    watch = stopwatch(given.warm_up)
+    watch = stopwatch(arguments.warm_up)
     trainer = SFTTrainer(
         model=model,
-        args=arguments(given),
+        args=training_arguments(arguments),
         train_dataset=rows,
         processing_class=tokenizer,
-        peft_config=None if given.unsloth else lora,
+        peft_config=None if arguments.unsloth else lora,
         callbacks=[watch],
     )
     output = trainer.train()
@@ -167,7 +167,7 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()
-    rate = steps * given.batch * length / seconds
+    rate = steps * arguments.batch * length / seconds
     print(json.dumps({"tokens_per_second": rate, "peak_memory_bytes": peak, "train_loss": output.training_loss}))
 
 

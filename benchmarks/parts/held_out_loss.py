@@ -1,10 +1,9 @@
-"""Loss of adapters on a corpus's held-out rows, whoever trained them: one JSON object, name -> nats a token.
+"""Loss of adapters from any trainer on the held-out rows of a corpus: one JSON object, name -> nats per token.
 
     python benchmarks/parts/held_out_loss.py CORPUS MODEL [NAME=ADAPTER ...]
 
-Every adapter is put on the same NF4 base model in float32. Rows are rendered as slmtune renders them, one forward pass
-each without padding; the loss is the mean negative log-likelihood of all answer tokens. `base` is the model without an
-adapter.
+Every adapter is attached to the same NF4 base model in float32. slmtune renders the rows; each has its own forward pass,
+without padding. The loss is the mean negative log-likelihood of all answer tokens. `base` is the model without an adapter.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from torch import nn
 
 from finetune.artifacts import Corpus
 from finetune.corpus.store import read_split
-from finetune.models.chat_template import Rendered, render
+from finetune.models.chat_template import Rendering, render
 from finetune.models.find import find_base
 from finetune.models.load import attach_adapter, load_base
 from finetune.models.tokenizer import load_tokenizer
@@ -31,7 +30,7 @@ from finetune.recipe import AdapterRecipe
 
 
 @torch.no_grad()
-def loss(model: Any, rows: list[Rendered]) -> float:
+def loss(model: Any, rows: list[Rendering]) -> float:
     """Mean negative log-likelihood of the supervised tokens, in nats."""
     model.eval()
     total, count = 0.0, 0

@@ -1,10 +1,10 @@
-"""Microseconds a document for MinHash signatures over word 5-grams: ours, rensa's and datasketch's, in one run.
+"""Microseconds per document for MinHash signatures over word 5-grams: slmtune's, rensa's and datasketch's, in one run.
 
     pip install rensa datasketch
     python benchmarks/parts/minhash_libraries.py [DOCUMENTS]
 
-Documents have 100 words of an invented vocabulary. The libraries are given the same lower-case words; making n-grams of
-them is part of the work, and its share is shown by itself.
+Documents have 100 words of an invented vocabulary. The libraries get the same lower-case words; splitting these into
+n-grams is part of the work, and is also measured alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def documents(count: int) -> list[str]:
 
 
 def ngrams(text: str) -> list[str]:
-    """The word n-grams of a text, as the libraries want them."""
+    """The word n-grams of a text, as the libraries expect them."""
     words = text.lower().split()
     return [" ".join(words[at : at + NGRAM]) for at in range(len(words) - NGRAM + 1)]
 
@@ -35,22 +35,22 @@ def with_rensa(texts: Sequence[str]) -> None:
     import rensa
 
     for text in texts:
-        made = rensa.RMinHash(num_perm=NUM_PERM, seed=1)
-        made.update(ngrams(text))
-        made.digest()
+        minhash = rensa.RMinHash(num_perm=NUM_PERM, seed=1)
+        minhash.update(ngrams(text))
+        minhash.digest()
 
 
 def with_datasketch(texts: Sequence[str]) -> None:
-    """datasketch's MinHash, a text at a time."""
+    """datasketch's MinHash, one text at a time."""
     from datasketch import MinHash
 
     for text in texts:
-        made = MinHash(num_perm=NUM_PERM, seed=1)
-        made.update_batch([gram.encode() for gram in ngrams(text)])
+        minhash = MinHash(num_perm=NUM_PERM, seed=1)
+        minhash.update_batch([gram.encode() for gram in ngrams(text)])
 
 
 def main() -> None:
-    """Print a line for each."""
+    """Print one line per library."""
     texts = documents(int(sys.argv[1]) if len(sys.argv) > 1 else 5000)
     tools: dict[str, Callable[[Sequence[str]], object]] = {
         "slmtune": sign,
@@ -58,7 +58,7 @@ def main() -> None:
         "rensa": with_rensa,
         "datasketch": with_datasketch,
     }
-    taken: dict[str, float] = {}
+    microseconds: dict[str, float] = {}
     for name, tool in tools.items():
         try:
             tool(texts[:10])
@@ -67,8 +67,9 @@ def main() -> None:
             continue
         started = time.perf_counter()
         tool(texts)
-        taken[name] = (time.perf_counter() - started) / len(texts) * 1e6
-        print(f"{name:14} {taken[name]:8.1f} us a document, {taken[name] / taken['slmtune']:6.1f} times slmtune's")
+        microseconds[name] = (time.perf_counter() - started) / len(texts) * 1e6
+        times = microseconds[name] / microseconds["slmtune"]
+        print(f"{name:14} {microseconds[name]:8.1f} us per document, {times:6.1f} times slmtune's")
 
 
 if __name__ == "__main__":

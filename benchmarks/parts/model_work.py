@@ -1,13 +1,13 @@
-"""Floating-point operations that training a model with LoRA needs a token: one JSON object.
+"""Floating-point operations per token that training a model with LoRA needs: one JSON object.
 
     python benchmarks/parts/model_work.py MODEL [--rank 16]
 
   flop_token       forward and backward through the linear layers of the blocks, without gradients of their frozen
-                   weights (2 + 2 a weight), and LoRA matrices on all of them with gradients (6 a weight)
-  flop_supervised  the output head for a token with loss, besides (2 + 2 a weight)
-  flop_attention   scores and weighted sums for a token, times the row's length: causal, so half of the pairs (forward
-                   2, backward 4 a layer and attention width); windows of sliding attention are not regarded
-Norms, activation functions and the optimizer are left out, and what a trainer computes twice counts once.
+                   weights (2 + 2 per weight), and LoRA matrices on all of them with gradients (6 per weight)
+  flop_supervised  in addition, the output head for a token with loss (2 + 2 per weight)
+  flop_attention   scores and weighted sums for a token, to be multiplied by the length of the row: causal, so half of
+                   the pairs (forward 2, backward 4, per layer and attention width); sliding windows are ignored
+Norms, activation functions and the optimizer are left out, and recomputed operations count once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 
 def work(folder: Path, rank: int) -> dict[str, int]:
-    """Operations, and how many parameters there are."""
+    """The operations, and the numbers of parameters."""
     config = AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config)
@@ -52,8 +52,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--rank", type=int, default=16)
-    given = parser.parse_args()
-    print(json.dumps(work(given.model, given.rank)))
+    arguments = parser.parse_args()
+    print(json.dumps(work(arguments.model, arguments.rank)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""A model of random weights in the shape of a known one, without any download.
+"""Write a model with random weights in the shape of a known one, without any download.
 
     python benchmarks/parts/random_model.py SHAPE FOLDER
 
-Weights are in bfloat16, and every word is a token of the tokenizer (exact_rows.py makes rows for it). Shapes are those of
-the models' published config.json; where a model's own context is shorter than 8,192 tokens it is raised, which costs
-nothing.
+Weights are in bfloat16, and every word is one token of the tokenizer (exact_rows.py writes rows for it). Shapes are those
+of the published config.json files; shorter contexts are raised to 8,192 tokens, which costs nothing.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ CONTEXT: dict[str, Any] = {"max_position_embeddings": 8192, "pad_token_id": 0, "
 
 
 def write_model(shape: str, folder: Path) -> dict[str, Any]:
-    """Random weights, made where there is most memory for them, and the tokenizer.
+    """Write random weights, created on the GPU if there is one, and the tokenizer.
 
     Raises:
-        SystemExit: the shape has not as many parameters as the model that it is named after.
+        SystemExit: the number of parameters differs from that of the model that the shape is named after.
     """
     config = AutoConfig.for_model(**SHAPES[shape], **CONTEXT, architectures=None)
     torch.manual_seed(0)
@@ -55,16 +54,18 @@ def write_model(shape: str, folder: Path) -> dict[str, Any]:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if shape in PRESETS and PRESETS[shape].parameters != parameters:
-        raise SystemExit(f"{shape} has {PRESETS[shape].parameters:,} parameters, and this configuration {parameters:,}")
+        raise SystemExit(
+            f"{shape} has {PRESETS[shape].parameters:,} parameters, but this configuration has {parameters:,}"
+        )
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return {"shape": shape, "parameters": parameters}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Every word between blanks is a token, also where transformers puts an architecture's own tokenizer in its place.
+    """A tokenizer with one token per word, even if transformers replaces it with the tokenizer of the architecture.
 
-    It does so for Qwen2, whatever tokenizer.json says; added tokens are what such a tokenizer keeps.
+    It does so for Qwen2, despite tokenizer.json; such a tokenizer keeps only added tokens.
     """
     words = [PAD, START, END, "<unk>", "user", "assistant", *(f"w{number}" for number in range(WORDS))]
     level = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
@@ -78,12 +79,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def main() -> None:
-    """Write the model, and print what it is."""
+    """Write the model, and print its shape and number of parameters."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("folder", type=Path)
-    given = parser.parse_args()
-    print(json.dumps(write_model(given.shape, given.folder)))
+    arguments = parser.parse_args()
+    print(json.dumps(write_model(arguments.shape, arguments.folder)))
 
 
 if __name__ == "__main__":

@@ -2,18 +2,18 @@
 
     python benchmarks/parts/sft_script.py CORPUS MODEL OUT --steps N --batch N --learning-rate X [options]
 
-One pass over the corpus's training rows. They are tokenised before, by slmtune's renderer, so that the same tokens are
+One pass over the training rows of the corpus. slmtune's renderer tokenises them beforehand, so that the same tokens are
 read and carry loss. NF4 base with double quantisation, LoRA on all linear layers, no activation checkpointing, no
-evaluation, nothing saved until the end. Options, to look for the best (defaults in brackets):
+evaluation, nothing saved until the end. Options, to search for the best:
   --layout      padded        batches of rows, padded to the longest
-                grouped       the same, rows of similar length together (train_sampling_strategy)
+                grouped       padded, with rows of similar length together (train_sampling_strategy)
                 padding-free  the rows of a batch in one sequence, isolated by a block-diagonal mask (padding_free)
                 packed        as many rows as fit into sequences of one length, chosen so that there are N (packing, bfd);
-                              a step then has `batch` rows on average only
+                              a step then has `batch` rows only on average
   --dtype, --autocast, --checkpointing, --attention, --optim, --workers, --compile, --threads
   --lora-dtype  float32, or bfloat16, to which SFTTrainer 1.16 casts LoRA matrices on a quantised base
   --dequantize  unpack the NF4 weights once (transformers' `model.dequantize()`); bitsandbytes unpacks on every pass
-Prints one JSON object; `seconds` is the Trainer's own `train_runtime`, `tokens` its own count of tokens without padding.
+Prints one JSON object; `seconds` is the Trainer's `train_runtime`, `tokens` its count of tokens without padding.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from finetune.models.find import find_base
 from finetune.models.tokenizer import load_tokenizer
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("model")
@@ -70,19 +70,19 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def tokenised(given: argparse.Namespace, tokenizer: Any) -> Dataset:
-    """The training rows with the labels that slmtune gives them, cut as it cuts them."""
-    examples = read_split(Corpus.open(given.corpus), "train")
+def tokenise_rows(arguments: argparse.Namespace, tokenizer: Any) -> Dataset:
+    """The training rows with slmtune's labels, truncated as slmtune truncates them."""
+    examples = read_split(Corpus.open(arguments.corpus), "train")
     rows = [render(tokenizer, example) for example in examples]
     columns = {
-        "input_ids": [list(row.ids[: given.max_length]) for row in rows],
-        "labels": [row.labels[: given.max_length] for row in rows],
+        "input_ids": [list(row.ids[: arguments.max_length]) for row in rows],
+        "labels": [row.labels[: arguments.max_length] for row in rows],
     }
     return Dataset.from_dict(columns)
 
 
-def packed(rows: Dataset, steps: int) -> Dataset:
-    """The rows in at most `steps` sequences of one length, as short as can be."""
+def pack_rows(rows: Dataset, steps: int) -> Dataset:
+    """The rows in at most `steps` sequences of one length, as short as possible."""
     lengths = [len(ids) for ids in rows["input_ids"]]
     length = max(max(lengths), sum(lengths) // steps)
     while len(result := pack_dataset(rows, length, "bfd")) > steps:
@@ -90,9 +90,9 @@ def packed(rows: Dataset, steps: int) -> Dataset:
     return result
 
 
-def load(given: argparse.Namespace, folder: Path) -> Any:
+def load(arguments: argparse.Namespace, folder: Path) -> Any:
     """The quantised base model."""
-    dtype = getattr(torch, given.dtype)
+    dtype = getattr(torch, arguments.dtype)
     quantised = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -100,55 +100,59 @@ def load(given: argparse.Namespace, folder: Path) -> Any:
         bnb_4bit_compute_dtype=dtype,
     )
     model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=quantised, dtype=dtype, attn_implementation=given.attention, device_map={"": "cpu"}
+        folder,
+        quantization_config=quantised,
+        dtype=dtype,
+        attn_implementation=arguments.attention,
+        device_map={"": "cpu"},
     )
-    return model.dequantize() if given.dequantize else model
+    return model.dequantize() if arguments.dequantize else model
 
 
-def arguments(given: argparse.Namespace, steps: int) -> SFTConfig:
-    """The options as SFTConfig knows them."""
+def training_arguments(arguments: argparse.Namespace, steps: int) -> SFTConfig:
+    """The options as an SFTConfig."""
     return SFTConfig(
-        output_dir=str(given.out),
+        output_dir=str(arguments.out),
         max_steps=steps,
-        per_device_train_batch_size=1 if given.layout == "packed" else given.batch,
-        padding_free=given.layout in ("padding-free", "packed"),
-        train_sampling_strategy="group_by_length" if given.layout == "grouped" else "random",
+        per_device_train_batch_size=1 if arguments.layout == "packed" else arguments.batch,
+        padding_free=arguments.layout in ("padding-free", "packed"),
+        train_sampling_strategy="group_by_length" if arguments.layout == "grouped" else "random",
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
-        learning_rate=given.learning_rate,
-        lr_scheduler_type=given.schedule,
-        warmup_steps=given.warmup,
-        gradient_checkpointing=given.checkpointing,
-        bf16=given.autocast,
+        learning_rate=arguments.learning_rate,
+        lr_scheduler_type=arguments.schedule,
+        warmup_steps=arguments.warmup,
+        gradient_checkpointing=arguments.checkpointing,
+        bf16=arguments.autocast,
         use_cpu=True,
-        optim=given.optim,
-        torch_compile=given.compile,
-        dataloader_num_workers=given.workers,
+        optim=arguments.optim,
+        torch_compile=arguments.compile,
+        dataloader_num_workers=arguments.workers,
         dataloader_pin_memory=False,
         logging_steps=1,
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        seed=given.seed,
+        seed=arguments.seed,
     )
 
 
 def main() -> None:
     """Train, save the adapter and print."""
-    given = parse()
-    torch.set_num_threads(given.threads)
-    set_seed(given.seed)
-    base = find_base(given.model)
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    set_seed(arguments.seed)
+    base = find_base(arguments.model)
     tokenizer = load_tokenizer(base.folder, base)
-    rows = tokenised(given, tokenizer)
+    rows = tokenise_rows(arguments, tokenizer)
     supervised = sum(label != -100 for labels in rows["labels"] for label in labels[1:])
-    if given.layout == "packed":
-        rows = packed(rows, given.steps)
-    steps = min(given.steps, len(rows)) if given.layout == "packed" else given.steps
-    lora = LoraConfig(r=given.rank, lora_alpha=given.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    if arguments.layout == "packed":
+        rows = pack_rows(rows, arguments.steps)
+    steps = min(arguments.steps, len(rows)) if arguments.layout == "packed" else arguments.steps
+    lora = LoraConfig(r=arguments.rank, lora_alpha=arguments.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     trainer = SFTTrainer(
-        model=load(given, base.folder),
-        args=arguments(given, steps),
+        model=load(arguments, base.folder),
+        args=training_arguments(arguments, steps),
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=lora,
@@ -156,9 +160,9 @@ def main() -> None:
     model: Any = trainer.model
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.to(getattr(torch, given.lora_dtype))
+            parameter.data = parameter.data.to(getattr(torch, arguments.lora_dtype))
     output = trainer.train()
-    trainer.save_model(str(given.out))
+    trainer.save_model(str(arguments.out))
     result = {
         "seconds": output.metrics["train_runtime"],
         "steps": trainer.state.global_step,

@@ -1,4 +1,4 @@
-"""What benchmarks/train_throughput.py measured, as lines of a table and as ratios."""
+"""The measurements of benchmarks/train_throughput.py, as lines of a table and as ratios."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ HEADS = ("", "tokens/s", "supervised/s", "peak GiB", "train loss", "held-out", "
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One training by one trainer; seconds of the loop, operations a second, losses in nats a token."""
+class Measurement:
+    """One training run; `seconds` of the loop, rates in operations per second, losses in nats per token."""
 
     trainer: str
     round: int
@@ -31,7 +31,7 @@ class Measured:
 
     @property
     def rate(self) -> float:
-        """Tokens a second."""
+        """Tokens per second."""
         return self.tokens / self.seconds
 
 
@@ -40,10 +40,10 @@ def head() -> str:
     return "{:<12} {:>10} {:>12} {:>10} {:>10} {:>10} {:>8} {:>8} {:>9} {:>7}".format(*HEADS)
 
 
-def line(name: str, runs: list[Measured]) -> str:
+def line(name: str, runs: list[Measurement]) -> str:
     """A row of the table: medians."""
 
-    def middle(value: Callable[[Measured], float]) -> float:
+    def middle(value: Callable[[Measurement], float]) -> float:
         return statistics.median(map(value, runs))
 
     return (
@@ -54,31 +54,31 @@ def line(name: str, runs: list[Measured]) -> str:
     )
 
 
-def notes(runs: list[Measured]) -> list[str]:
-    """What the columns leave out: the spread of the held-out loss, and the tokens that were computed."""
-    found = []
+def notes(runs: list[Measurement]) -> list[str]:
+    """Facts without a column: the spread of the held-out loss, and the tokens that were computed."""
+    lines = []
     if len(runs) > 1:
         spread = statistics.stdev(run.held_out for run in runs)
-        found.append(f"standard deviation of its held-out loss {spread:.4f}")
+        lines.append(f"standard deviation of its held-out loss {spread:.4f}")
     if any(run.computed != run.tokens for run in runs):
         share = statistics.median(run.computed / run.tokens for run in runs)
         executed = statistics.median(run.executed_flops / run.mm_flops for run in runs)
-        found.append(f"computed {share:.1%} of its tokens; executed: {executed:.1%} of mm")
-    return [f"{'':12} {note}" for note in found]
+        lines.append(f"computed {share:.1%} of its tokens; executed: {executed:.1%} of mm")
+    return [f"{'':12} {note}" for note in lines]
 
 
-def ratios(runs: list[Measured], own: str, others: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """One trainer against the others in the same round, and the medians of the rounds."""
-    compared: dict[str, Callable[[Measured, Measured], float]] = {
+def ratios(runs: list[Measurement], own: str, others: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """One trainer compared with the others in the same round, and the medians of the rounds."""
+    compared: dict[str, Callable[[Measurement, Measurement], float]] = {
         "tokens/s, {} / {}": lambda mine, theirs: mine.rate / theirs.rate,
         "peak memory, {} / {}": lambda mine, theirs: mine.peak / theirs.peak,
         "held-out loss, {} - {}": lambda mine, theirs: mine.held_out - theirs.held_out,
     }
-    found = {}
+    results = {}
     for other in others:
         sides = ([run for run in runs if run.trainer == name] for name in (own, other))
         pairs = list(zip(*sides, strict=False))
         for name, compare in compared.items() if pairs else ():
             values = [compare(mine, theirs) for mine, theirs in pairs]
-            found[name.format(own, other)] = {"median": statistics.median(values), "rounds": values}
-    return found
+            results[name.format(own, other)] = {"median": statistics.median(values), "rounds": values}
+    return results

@@ -1,12 +1,12 @@
-"""The rows that every trainer of benchmarks/train_throughput.py gets, and what one pass over them comes to.
+"""Draw the rows that every trainer of benchmarks/train_throughput.py gets, and count their tokens.
 
     python benchmarks/parts/training_rows.py CORPUS OUT MODEL --rows N --held-out N [--task NAME] [--seed N]
 
 Writes a corpus of N training rows, drawn by the seed, and of the held-out rows; prints one JSON object:
   model        the local folder of the base model
   rendered     tokens and supervised tokens of the training rows as slmtune renders them: answers carry loss
-  templated    the same as `trl sft` reads a `messages` column by default: the whole chat template, cut at 1,024 tokens;
-               every token but the first carries loss
+  templated    these counts as `trl sft` reads a `messages` column by default: the whole chat template, truncated to
+               1,024 tokens; every token but the first carries loss
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ TRL_MAX_LENGTH = 1024  # default of trl.SFTConfig
 
 
 def draw(examples: list[Example], count: int, task: str | None, seed: int, split: str) -> list[Example]:
-    """`count` of the rows, or of those of a task, in random order."""
-    found = [example for example in examples if task in (None, example.task)]
-    if len(found) < count:
+    """`count` rows, or rows of a task, in random order."""
+    rows = [example for example in examples if task in (None, example.task)]
+    if len(rows) < count:
         kind = f"{split} rows" if task is None else f"{split} rows of the task {task}"
         raise SystemExit(
-            f"{count} {kind} are needed and the corpus has {len(found)}: give fewer --steps, or a --corpus"
+            f"{count} {kind} are needed, but the corpus has {len(rows)}. Give fewer --steps, or a --corpus"
         )
-    return random.Random(seed).sample(found, count)
+    return random.Random(seed).sample(rows, count)
 
 
-def rendered(tokenizer: Any, examples: list[Example]) -> dict[str, int]:
-    """Counts as slmtune renders the rows."""
+def count_rendered(tokenizer: Any, examples: list[Example]) -> dict[str, int]:
+    """Count tokens as slmtune renders the rows."""
     rows = [render(tokenizer, example) for example in examples]
     return {"tokens": sum(len(row.ids) for row in rows), "supervised": sum(sum(row.supervised[1:]) for row in rows)}
 
 
-def templated(tokenizer: Any, examples: list[Example]) -> dict[str, int]:
-    """Counts as TRL 1.16 tokenises a `messages` column (`SFTTrainer._prepare_dataset`)."""
+def count_templated(tokenizer: Any, examples: list[Example]) -> dict[str, int]:
+    """Count tokens as TRL 1.16 tokenises a `messages` column (`SFTTrainer._prepare_dataset`)."""
     lengths = []
     for example in examples:
         turns = [{"role": turn.role, "content": turn.content} for turn in example.messages]
@@ -67,17 +67,17 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, required=True)
     parser.add_argument("--task")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    corpus, base = Corpus.open(given.corpus), find_base(given.model)
-    train = draw(read_split(corpus, "train"), given.rows, given.task, given.seed, "training")
+    arguments = parser.parse_args()
+    corpus, base = Corpus.open(arguments.corpus), find_base(arguments.model)
+    train = draw(read_split(corpus, "train"), arguments.rows, arguments.task, arguments.seed, "training")
     held_out = read_split(corpus, "validation")
-    held_out = draw(held_out, min(given.held_out, len(held_out)), None, given.seed, "validation")
-    with writing_corpus(given.out, overwrite=False) as writer:
+    held_out = draw(held_out, min(arguments.held_out, len(held_out)), None, arguments.seed, "validation")
+    with writing_corpus(arguments.out, overwrite=False) as writer:
         writer.write("train", to_table(train))
         writer.write("validation", to_table(held_out))
         writer.finish("# Drawn rows\n", None)
     tokenizer = load_tokenizer(base.folder, base)
-    counts = {"rendered": rendered(tokenizer, train), "templated": templated(tokenizer, train)}
+    counts = {"rendered": count_rendered(tokenizer, train), "templated": count_templated(tokenizer, train)}
     facts = {"model": str(base.folder), "rows": len(train), "held_out": len(held_out)}
     print(json.dumps(facts | counts))
 

@@ -36,7 +36,7 @@ def read_preparation(given: Mapping[str, Any], group_by: str | None) -> dict[str
 
 
 def read_target(text: str) -> tuple[str, Path | str]:
-    """The name and the location in NAME=ADAPTER, in the path of an adapter (named after its folder) or in a model name."""
+    """The name and the location of a target: NAME=ADAPTER, an adapter's path (named after its folder) or a model name."""
     from finetune.models.find import is_name
 
     name, separator, value = text.partition("=")

@@ -26,7 +26,7 @@ REPORT_EVERY = 0.1  # of the work, if there is no terminal for a progress bar
 
 
 class Console:
-    """Prints as the common options say."""
+    """Prints according to the common options."""
 
     def __init__(self) -> None:
         self.out: TextIO = sys.stdout

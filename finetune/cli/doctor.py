@@ -1,7 +1,7 @@
-"""Is this machine ready? Every check says what it found and, where it fails, how to mend it.
+"""Is this machine ready? Every check says what it found and, if it fails, how to fix the problem.
 
-Versions are read from installed metadata: importing proves nothing, since `import datasets` succeeds beside a folder of
-that name even where the library is missing. Only the checks that try the hardware import torch.
+Versions are read from installed metadata: importing proves nothing, since `import datasets` succeeds next to a folder of
+that name even if the library is missing. Only the checks that try the hardware import torch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CUDA_HELP = "https://pytorch.org/get-started/locally"
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. A failed check that is not `required` narrows what slmtune can do, but does not stop it."""
+    """One finding. If a check that is not `required` fails, slmtune can do less, but it works."""
 
     name: str
     ok: bool
@@ -49,23 +49,23 @@ class Check:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """All findings; `ok` says whether every required one is good."""
+    """All findings; `ok` is true if every required check passed."""
 
     ok: bool
     checks: tuple[Check, ...]
 
 
 def run_checks(*, workspace: Path, offline: bool) -> DoctorReport:
-    """Look at Python, libraries, hardware, disk, Hub and cache, in under ten seconds; changes nothing.
+    """Check Python, libraries, hardware, disk, Hub and cache in under ten seconds, without changing anything.
 
     Args:
-        workspace: where runs are to be kept; need not exist.
-        offline: do not ask the Hub.
+        workspace: the folder for runs; it need not exist.
+        offline: do not contact the Hub.
     """
     checks = (
         _guarded("python", _check_python),
         _guarded("libraries", _check_libraries),
-        _guarded("memory", _check_memory),  # before torch is imported, which itself takes some
+        _guarded("memory", _check_memory),  # before torch is imported, which itself takes memory
         _guarded("torch", _check_torch),
         _guarded("cuda", _check_cuda),
         _guarded("bitsandbytes", _check_bitsandbytes),
@@ -79,7 +79,7 @@ def run_checks(*, workspace: Path, offline: bool) -> DoctorReport:
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
-    """Run a check; a library that is missing or broken is its finding, not a crash."""
+    """Run a check; a missing or broken library is a finding, not a crash."""
     try:
         return check()
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
@@ -150,7 +150,7 @@ def _check_bitsandbytes() -> Check:
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     device = device_name()
-    weights = torch.linspace(-1, 1, 64, device=device).repeat(64, 1)  # 64: the block that shares a scale
+    weights = torch.linspace(-1, 1, 64, device=device).repeat(64, 1)  # 64: one block, with one scale
     packed, state = quantize_4bit(weights, compress_statistics=True, quant_type="nf4")
     error = (dequantize_4bit(packed, state, quant_type="nf4") - weights).abs().max().item()
     detail = (
@@ -163,7 +163,7 @@ def _check_bitsandbytes() -> Check:
 
 
 def _check_memory() -> Check:
-    """Compare what is free with what training with the default settings takes, as `slmtune plan` computes it."""
+    """Compare the free memory with what training with the default settings takes, as `slmtune plan` calculates it."""
     planned = plan(AdapterRecipe())
     detail = f"{format_bytes(free_memory())} of {format_bytes(total_memory())} are free"
     if planned.device == "gpu":
@@ -212,13 +212,13 @@ def _check_base_model(*, offline: bool) -> Check:
 
 
 def _check_hub(*, offline: bool) -> Check:
-    """Any answer below 500 counts: the question is whether the Hub is there, not whether a model is."""
+    """Any status below 500 will do: the question is whether the Hub answers, not whether it has the model."""
     if offline:
         return Check("hub", True, "not asked: offline", required=False)
     from huggingface_hub.constants import ENDPOINT
 
     answers: SimpleQueue[str | int] = SimpleQueue()
-    # A thread, because the look-up of a name has no timeout of its own.
+    # In a thread, because resolving a host name has no timeout.
     threading.Thread(target=_ask, args=(f"{ENDPOINT}/api/models/{pypi_wheel.HUB_ID}", answers), daemon=True).start()
     try:
         answer = answers.get(timeout=HUB_TIMEOUT)
@@ -256,7 +256,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _why_not_writable(folder: Path) -> str | None:
-    """Try to write where the folder is or would be made; leaves nothing behind."""
+    """Why nothing can be written where the folder is or would be created, or None; leaves nothing behind."""
     try:
         with tempfile.TemporaryFile(dir=_existing(folder)):
             return None
@@ -269,7 +269,7 @@ def _distribution() -> metadata.Distribution | None:
 
 
 def _requirements(name: str | None = None) -> list[Requirement]:
-    """What slmtune needs on this machine, without extras, or of that the library `name`."""
+    """The libraries that slmtune requires on this machine, without extras; with `name`, only that one."""
     slmtune = _distribution()
     declared = [Requirement(line) for line in (slmtune.requires if slmtune else None) or []]
     needed = [one for one in declared if one.marker is None or one.marker.evaluate({"extra": ""})]
@@ -277,6 +277,6 @@ def _requirements(name: str | None = None) -> list[Requirement]:
 
 
 def _install(requirements: list[Requirement], options: str = "") -> str:
-    """The pip command that brings these requirements, or else slmtune, into this Python."""
+    """The pip command that installs these requirements, or slmtune itself if there are none."""
     wanted = " ".join(f'"{one.name}{one.specifier}"' for one in requirements) or DISTRIBUTION
     return " ".join(filter(None, (sys.executable, "-m pip install", options, wanted)))

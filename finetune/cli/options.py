@@ -96,7 +96,7 @@ def fields(
 ) -> Callable[[F], F]:
     """One option per field; the values that the user sets reach the command as the dictionary `given`.
 
-    The options have no defaults of their own: the defaults are in the model, and the help shows them.
+    The options themselves have no defaults: these are in the model, and the help shows them.
 
     Args:
         location: module:class of a recipe, or of options as `finetune.recipe.options` defines them.

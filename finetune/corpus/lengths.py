@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LIMITS = (512, 1024, 2048)  # common values of --max-length
-BINS = 12  # about as many bars as one can take in at a glance
+BINS = 12  # about as many bars as a reader takes in at a glance
 WORD = re.compile(r"\S+")
 
 
@@ -126,10 +126,10 @@ def histogram(lengths: Mapping[int, int]) -> tuple[Bin, ...]:
 
 def _rank(lengths: Mapping[int, int], share: float) -> int:
     """The smallest length that at least `share` of the rows do not exceed."""
-    wanted, seen = math.ceil(share * sum(lengths.values())), 0
+    rank, rows = math.ceil(share * sum(lengths.values())), 0
     for length in sorted(lengths):
-        seen += lengths[length]
-        if seen >= wanted:
+        rows += lengths[length]
+        if rows >= rank:
             return length
     return max(lengths)
 

@@ -104,8 +104,8 @@ def show_corpus(
     """
     check(ShowOptions(samples=samples))
     corpus = Corpus.open(corpus_path)
-    counts, drawn = _count(corpus, samples, seed)
-    lengths, notes = _measure(corpus, drawn.measured, sum(counts.values()), model)
+    counts, positions = _count(corpus, samples, seed)
+    lengths, notes = _measure(corpus, positions.to_measure, sum(counts.values()), model)
     by_label: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for (_, _, source, _, label), rows in counts.items():
         if label is not None:
@@ -121,7 +121,7 @@ def show_corpus(
         labels={source: by_size(labels) for source, labels in sorted(by_label.items())},
         drops=_drops(corpus),
         lengths=lengths,
-        samples=tuple(_to_sample(split, example) for split, example in _read(corpus, drawn.shown)),
+        samples=tuple(_to_sample(split, example) for split, example in _read(corpus, positions.to_show)),
         notes=notes,
     )
 
@@ -130,14 +130,14 @@ Key = tuple[Split, str, str, str, str | None]  # split and COUNTED
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """Positions of rows, ascending; positions are counted across all files of all splits."""
+class _Positions:
+    """Ascending positions of the rows to measure and to show, counted across all files of all splits."""
 
-    measured: list[int]
-    shown: list[int]
+    to_measure: list[int]
+    to_show: list[int]
 
 
-def _count(corpus: Corpus, samples: int, seed: int) -> tuple[Counter[Key], _Drawn]:
+def _count(corpus: Corpus, samples: int, seed: int) -> tuple[Counter[Key], _Positions]:
     """Count rows and sample some in one pass over the short columns.
 
     Every row draws a random number, and the rows with the smallest numbers are selected: as fair as shuffling, and only
@@ -145,7 +145,7 @@ def _count(corpus: Corpus, samples: int, seed: int) -> tuple[Counter[Key], _Draw
     """
     counts: Counter[Key] = Counter()
     random = np.random.default_rng(abs(seed))
-    measured, shown, start = _Smallest(MEASURED), defaultdict[str, _Smallest](lambda: _Smallest(samples)), 0
+    to_measure, by_task, start = _Smallest(MEASURED), defaultdict[str, _Smallest](lambda: _Smallest(samples)), 0
     for split, file in _files(corpus):
         with parquet.ParquetFile(file) as opened:
             for batch in opened.iter_batches(COUNTED_AT_ONCE, columns=list(COUNTED)):
@@ -153,12 +153,13 @@ def _count(corpus: Corpus, samples: int, seed: int) -> tuple[Counter[Key], _Draw
                 for row in grouped.to_pylist():
                     counts[split, row["task"], row["source"], row["license"], row["label"]] += row["count_all"]
                 numbers, positions = random.random(len(batch)), np.arange(start, start + len(batch))
-                measured.offer(numbers, positions)
+                to_measure.offer(numbers, positions)
                 tasks = batch.column("task").to_numpy(zero_copy_only=False)
                 for task in dict.fromkeys(tasks):
-                    shown[task].offer(numbers[tasks == task], positions[tasks == task])
+                    by_task[task].offer(numbers[tasks == task], positions[tasks == task])
                 start += len(batch)
-    return counts, _Drawn(measured.taken(), sorted(position for task in shown.values() for position in task.taken()))
+    to_show = sorted(position for smallest in by_task.values() for position in smallest.sort())
+    return counts, _Positions(to_measure.sort(), to_show)
 
 
 class _Smallest:
@@ -174,21 +175,21 @@ class _Smallest:
         best = np.argsort(numbers, kind="stable")[: self.size]
         self.numbers, self.positions = numbers[best], np.concatenate([self.positions, positions])[best]
 
-    def taken(self) -> list[int]:
+    def sort(self) -> list[int]:
         """The positions, ascending."""
         return sorted(self.positions.tolist())
 
 
 def _read(corpus: Corpus, positions: list[int]) -> Iterator[tuple[Split, Example]]:
-    """The rows at the given ascending positions; row groups without any of them are not read."""
-    wanted, start = np.asarray(positions, dtype=np.int64), 0
+    """The rows at ascending positions; row groups without any of them are not read."""
+    rows, start = np.asarray(positions, dtype=np.int64), 0
     for split, file in _files(corpus):
         with parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20) as opened:
             for group in range(opened.num_row_groups):
                 end = start + opened.metadata.row_group(group).num_rows
-                if ((wanted >= start) & (wanted < end)).any():
+                if ((rows >= start) & (rows < end)).any():
                     for batch in opened.iter_batches(READ_AT_ONCE, row_groups=[group], columns=list(READ)):
-                        here = wanted[(wanted >= start) & (wanted < start + len(batch))] - start
+                        here = rows[(rows >= start) & (rows < start + len(batch))] - start
                         for row in batch.take(pa.array(here)).to_pylist():
                             yield split, to_example(row)
                         start += len(batch)
@@ -225,14 +226,14 @@ def _sources(corpus: Corpus, counts: Mapping[Key, int]) -> tuple[SourceCount, ..
     licenses: defaultdict[str, set[str]] = defaultdict(set)
     for _, _, source, license_, _ in counts:
         licenses[source].add(license_ or "unknown")
-    told = {source.get("id"): source for source in corpus.manifest.get("sources", ())}
+    facts = {source.get("id"): source for source in corpus.manifest.get("sources", ())}
     return tuple(
         SourceCount(
             id=source,
             rows=rows,
             license=", ".join(sorted(licenses[source])),
-            uri=told.get(source, {}).get("uri"),
-            revision=told.get(source, {}).get("revision"),
+            uri=facts.get(source, {}).get("uri"),
+            revision=facts.get(source, {}).get("revision"),
         )
         for source, rows in by_size(_sum(counts, 2)).items()
     )

@@ -41,8 +41,8 @@ def weighted_f1(truth: NDArray[np.intp], answers: NDArray[np.intp], classes: int
 def _class_f1(truth: NDArray[np.intp], answers: NDArray[np.intp], classes: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Rows and F1 per class; F1 is 0 if a class occurs neither in the labels nor in the answers."""
     table = np.bincount(truth * classes + answers, minlength=classes * classes).reshape(classes, classes)
-    size, given, right = table.sum(1), table.sum(0), np.diag(table)
-    return size, np.divide(2 * right, size + given, out=np.zeros(classes), where=(size + given) > 0)
+    size, answered, right = table.sum(1), table.sum(0), np.diag(table)
+    return size, np.divide(2 * right, size + answered, out=np.zeros(classes), where=(size + answered) > 0)
 
 
 def majority(labels: Sequence[str]) -> Majority:
@@ -56,9 +56,9 @@ def token_f1(reference: str, answer: str) -> float:
 
     As for extractive question answering (Rajpurkar et al., SQuAD, 2016, section 6.1), without dropping articles.
     """
-    wanted, given = Counter(_words(reference)), Counter(_words(answer))
-    common = (wanted & given).total()
-    return 2 * common / (wanted.total() + given.total()) if common else 0.0
+    ours, theirs = Counter(_words(reference)), Counter(_words(answer))
+    common = (ours & theirs).total()
+    return 2 * common / (ours.total() + theirs.total()) if common else 0.0
 
 
 def _words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What `slmtune eval` is asked for, and what it answers."""
+"""The input and the result of `slmtune eval`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from finetune.artifacts import Adapter, Corpus
 from finetune.recipe.options import EvalOptions
 
 # (task, model, rows done, rows in all)
-Progress = Callable[[str, str, int, int], None]
+ProgressCallback = Callable[[str, str, int, int], None]
 
 
 @dataclass(frozen=True)
 class EvalRequest(EvalOptions):
-    """What to evaluate, on which rows, and where the report goes."""
+    """What to evaluate, on which rows, and where to put the report."""
 
     adapter: Path
     corpus: Path
     output_dir: Path
     model: str | None = None
     overwrite: bool = False
-    train_command: str = Adapter.made_by  # named when the adapter is missing
+    train_command: str = Adapter.made_by  # suggested if the adapter is missing
     prepare_command: str = Corpus.made_by
 
 
@@ -43,7 +43,7 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """The report's place and its figures."""
+    """The page of the report, and its figures."""
 
     report: Path
     tasks: dict[str, TaskScore]

@@ -22,10 +22,10 @@ from finetune.artifacts import (
 )
 from finetune.cards import eval_report
 from finetune.evaluate import metrics, scoring, significance
-from finetune.evaluate.request import EvalRequest, EvalResult, Progress, TaskScore
+from finetune.evaluate.request import EvalRequest, EvalResult, ProgressCallback, TaskScore
 from finetune.evaluate.tasks import EvalTask, tasks_of
 from finetune.machine import peak_bytes
-from finetune.models.load import Loaded, load_adapter
+from finetune.models.load import LoadedModel, load_adapter
 from finetune.recipe.options import check
 
 
@@ -37,7 +37,7 @@ class Answers:
     probabilities: list[dict[str, float]]
 
 
-def evaluate(request: EvalRequest, on_progress: Progress | None = None) -> EvalResult:
+def evaluate(request: EvalRequest, on_progress: ProgressCallback | None = None) -> EvalResult:
     """Score base and adapter on held-out rows and write report.json, report.html and samples.jsonl."""
     started = time.monotonic()
     check(request)
@@ -58,7 +58,9 @@ def evaluate(request: EvalRequest, on_progress: Progress | None = None) -> EvalR
     return result
 
 
-def _answer(loaded: Loaded, task: EvalTask, name: str, request: EvalRequest, on_progress: Progress | None) -> Answers:
+def _answer(
+    loaded: LoadedModel, task: EvalTask, name: str, request: EvalRequest, on_progress: ProgressCallback | None
+) -> Answers:
     done = 0
 
     def on_rows(rows: int) -> None:
@@ -125,10 +127,10 @@ def _samples(task: EvalTask, answers: dict[str, Answers]) -> list[dict[str, Any]
     samples = []
     for number, example in enumerate(task.examples):
         sample: dict[str, Any] = {"task": task.name, "id": example.id, "reference": example.label or example.answer}
-        for name, given in answers.items():
-            sample[name] = given.texts[number]
-            if given.probabilities:
-                sample[f"{name}_probabilities"] = given.probabilities[number]
+        for name, of_model in answers.items():
+            sample[name] = of_model.texts[number]
+            if of_model.probabilities:
+                sample[f"{name}_probabilities"] = of_model.probabilities[number]
         samples.append(sample)
     return samples
 

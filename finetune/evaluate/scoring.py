@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from finetune.models.chat_template import render_answer, render_prompt
-from finetune.models.load import Loaded, greedy_settings
+from finetune.models.load import LoadedModel, greedy_settings
 from finetune.records import Example
 
-Progress = Callable[[int], None]  # called after each batch with the number of finished rows
+RowsCallback = Callable[[int], None]  # called after each batch with the number of finished rows
 
 
 def label_logprobs(
-    loaded: Loaded, examples: Sequence[Example], *, batch_size: int, on_rows: Progress | None = None
+    loaded: LoadedModel, examples: Sequence[Example], *, batch_size: int, on_rows: RowsCallback | None = None
 ) -> list[list[float]]:
     """Log-probability, in nats, of each of a row's `choices` as the complete answer.
 
@@ -40,12 +40,12 @@ def label_logprobs(
 
 
 def generate(
-    loaded: Loaded,
+    loaded: LoadedModel,
     examples: Sequence[Example],
     *,
     batch_size: int,
     max_new_tokens: int,
-    on_rows: Progress | None = None,
+    on_rows: RowsCallback | None = None,
 ) -> list[str]:
     """Greedy answers, up to the end of the turn or `max_new_tokens`."""
     settings = greedy_settings(loaded.tokenizer, max_new_tokens)
@@ -63,7 +63,7 @@ def generate(
 
 
 def _batches(
-    loaded: Loaded, examples: Sequence[Example], members: Sequence[int], size: int
+    loaded: LoadedModel, examples: Sequence[Example], members: Sequence[int], size: int
 ) -> Iterator[list[tuple[int, list[int]]]]:
     """Rows with the ids of their prompts, longest first: batches need little padding, and memory peaks at the start."""
     prompts = [(number, render_prompt(loaded.tokenizer, examples[number].prompt)) for number in members]
@@ -72,7 +72,7 @@ def _batches(
         yield prompts[start : start + size]
 
 
-def _score_batch(loaded: Loaded, prompts: list[list[int]], answers: list[list[int]]) -> Tensor:
+def _score_batch(loaded: LoadedModel, prompts: list[list[int]], answers: list[list[int]]) -> Tensor:
     """Log-probabilities of `answers` after each of `prompts`: (prompts, answers), in nats."""
     ids, mask = _left_pad(loaded, prompts)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -89,7 +89,7 @@ def _score_batch(loaded: Loaded, prompts: list[list[int]], answers: list[list[in
     return result
 
 
-def _score_rest(loaded: Loaded, cache: Any, mask: Tensor, answers: list[list[int]], longest: int) -> Tensor:
+def _score_rest(loaded: LoadedModel, cache: Any, mask: Tensor, answers: list[list[int]], longest: int) -> Tensor:
     """Log-probabilities of each answer's second and later tokens, given the cached prompts: (prompts, answers)."""
     rows, device = mask.shape[0], mask.device
     pad = loaded.tokenizer.pad_token_id
@@ -113,7 +113,7 @@ def _score_rest(loaded: Loaded, cache: Any, mask: Tensor, answers: list[list[int
     return scores
 
 
-def _left_pad(loaded: Loaded, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
+def _left_pad(loaded: LoadedModel, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask, (prompts, tokens), padded on the left so that all prompts end together."""
     width = max(len(prompt) for prompt in prompts)
     pad = loaded.tokenizer.pad_token_id

@@ -24,7 +24,7 @@ class EvalTask:
     examples: tuple[Example, ...]
 
 
-def tasks_of(corpus: Corpus, split: Split, wanted: Sequence[str] = (), limit: int | None = None) -> list[EvalTask]:
+def tasks_of(corpus: Corpus, split: Split, names: Sequence[str] = (), limit: int | None = None) -> list[EvalTask]:
     """Group the rows of a split into tasks, one per source, each with at most `limit` rows drawn by a hash of their ids.
 
     Raises:
@@ -46,16 +46,16 @@ def tasks_of(corpus: Corpus, split: Split, wanted: Sequence[str] = (), limit: in
         EvalTask(
             source if sources.count(source) == 1 else f"{source}-{metric.removesuffix('_f1')}",
             metric,
-            tuple(sorted(rows, key=_drawn)[:limit]),
+            tuple(sorted(rows, key=_hash_id)[:limit]),
         )
         for (source, metric), rows in groups.items()
     ]
-    for name in wanted:
+    for name in names:
         if name not in {task.name for task in tasks}:
             raise UnknownNameError("task", name, [task.name for task in tasks])
-    return [task for task in tasks if not wanted or task.name in wanted]
+    return [task for task in tasks if not names or task.name in names]
 
 
-def _drawn(example: Example) -> bytes:
+def _hash_id(example: Example) -> bytes:
     """A sort key unrelated to the order of the file: data sets are often sorted by label."""
     return hashlib.sha256(example.id.encode()).digest()

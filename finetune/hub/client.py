@@ -64,7 +64,7 @@ def explain_errors(
     Raises:
         OfflineError: the network is forbidden or, with `instead`, the Hub cannot be reached.
         UnknownNameError: no such repository or revision, or none that this user may read.
-        HubError: the Hub refused or cannot be reached.
+        HubError: the Hub refused the request or cannot be reached.
         InputError: the user is not logged in, or something local is wrong.
     """
     if is_offline() and not instead:
@@ -81,8 +81,8 @@ def explain_errors(
         if isinstance(cause, RepositoryNotFoundError | HFValidationError) and not isinstance(cause, GatedRepoError):
             raise UnknownNameError(what, repo_id, known, f"If it is private: {LOGIN[0].lower()}{LOGIN[1:]}") from None
         if isinstance(cause, UNREACHABLE):
-            raise _unreachable(cause, repo_id, instead) from None
-        raise _refused(cause, f"{'datasets/' if what == DATA_SET else ''}{repo_id}", repo_id, user) from None
+            raise _explain_unreachable(cause, repo_id, instead) from None
+        raise _explain_refusal(cause, f"{'datasets/' if what == DATA_SET else ''}{repo_id}", repo_id, user) from None
 
 
 def not_cached(repo_id: str, instead: str) -> OfflineError:
@@ -91,7 +91,7 @@ def not_cached(repo_id: str, instead: str) -> OfflineError:
     return OfflineError(f"{repo_id} is not in the cache, and {why}. {instead}")
 
 
-def _unreachable(error: BaseException, repo_id: str, instead: str) -> SlmtuneError:
+def _explain_unreachable(error: BaseException, repo_id: str, instead: str) -> SlmtuneError:
     if instead:
         return not_cached(repo_id, instead)
     if isinstance(error, OfflineModeIsEnabled) and not isinstance(error, UnreachableError):
@@ -102,7 +102,7 @@ def _unreachable(error: BaseException, repo_id: str, instead: str) -> SlmtuneErr
     )
 
 
-def _refused(error: BaseException, page: str, repo_id: str, user: str) -> SlmtuneError:
+def _explain_refusal(error: BaseException, page: str, repo_id: str, user: str) -> SlmtuneError:
     if isinstance(error, GatedRepoError):
         url = f"{constants.ENDPOINT}/{page}"
         return HubError(f"{repo_id} is gated: accept its terms at {url}, then log in with: hf auth login")

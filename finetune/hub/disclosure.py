@@ -60,16 +60,18 @@ def _problems(name: str, path: Path, token: str | None) -> Iterator[str]:
         if PICKLE.match(file.read(4)):
             yield "is a pickle or a zip archive under another name"
             return
-    private = _own_places(path)
+    private = _own_folders(path)
     if any(SECRET.search(text) or (token and token in text) for text in _texts(name, path)):
         yield "contains an access token or a private key"
     if path.suffix == ".parquet" or name in VOCABULARIES:
         return
-    if any(PERSONAL_PATH.search(text) or any(place in text for place in private) for text in _texts(name, path)):
+    if any(PERSONAL_PATH.search(text) or any(folder in text for folder in private) for text in _texts(name, path)):
         yield "contains an absolute path of this machine"
     elif any(WHOLE_PATH.fullmatch(value) for value in _values(name, path)):
         yield "contains an absolute path"
-    if (named := _names_this_machine()) and any(named(text) for text in (*_texts(name, path), *_values(name, path))):
+    if (is_named := _machine_name_test()) and any(
+        is_named(text) for text in (*_texts(name, path), *_values(name, path))
+    ):
         yield "contains the name of this machine or of its user"
 
 
@@ -111,14 +113,14 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _own_places(path: Path) -> list[str]:
+def _own_folders(path: Path) -> list[str]:
     """Folders of this machine that a file could mention by accident, except short ones, which reveal nothing."""
-    places = (Path.home(), Path.cwd(), path.resolve().parent)
-    return [str(place) for place in places if len(place.parts) > 2]
+    folders = (Path.home(), Path.cwd(), path.resolve().parent)
+    return [str(folder) for folder in folders if len(folder.parts) > 2]
 
 
-def _names_this_machine() -> Callable[[str], bool] | None:
-    """A test whether a text is the name of the user or host, or contains a host name that is not an ordinary word."""
+def _machine_name_test() -> Callable[[str], bool] | None:
+    """A test for texts that are the name of the user or host, or contain a host name that is not an ordinary word."""
     host = socket.gethostname().split(".")[0]
     try:
         user = getpass.getuser()

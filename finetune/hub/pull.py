@@ -45,7 +45,7 @@ def pull(repo_id: str, out: Path, *, revision: str | None = None, overwrite: boo
         InputError: the repository was not made by slmtune.
         OutputExistsError: `out` is not empty and `overwrite` is false.
         ArtifactError: the files do not match the manifest.
-        HubError: the Hub refused or cannot be reached.
+        HubError: the Hub refused the request or cannot be reached.
     """
     prefix, _, rest = repo_id.partition("/")
     types = {"models": ["model"], "datasets": ["dataset"]}.get(prefix if rest.count("/") else "", ["model", "dataset"])
@@ -64,7 +64,7 @@ def pull(repo_id: str, out: Path, *, revision: str | None = None, overwrite: boo
 
 def _find_artifact(name: str, types: list[str], revision: str | None) -> tuple[Repo, str, dict[str, RepoFile]]:
     """The first repository of this name that contains an artifact, its commit, and its files."""
-    seen = False
+    exists = False
     for kind in types:
         repo = Repo(HfApi(), name, kind)
         try:
@@ -74,10 +74,10 @@ def _find_artifact(name: str, types: list[str], revision: str | None) -> tuple[R
             raise
         except RepositoryNotFoundError:
             continue
-        seen = True
+        exists = True
         if MANIFEST in remote and remote[MANIFEST].size <= LARGEST_MANIFEST:
             return repo, commit, remote
-    if seen:
+    if exists:
         raise InputError(
             f"{name} was not made by slmtune: it has no {MANIFEST}. To use a base model, pass its name with --model"
         )
@@ -97,9 +97,10 @@ def _download(repo: Repo, commit: str, remote: Mapping[str, RepoFile], folder: P
         raise ArtifactError(f"{where} lists a file that pull refuses: {unsafe[0]!r}. Nothing was kept")
     if missing := [name for name in names if name not in remote]:
         raise ArtifactError(f"{where} is damaged: {missing[0]} is missing. Its owner can push it again")
-    wanted = [*names, CARD] if CARD in remote else names
-    log.info("Downloading %d files of %s.", len(wanted) + 1, repo.id)
-    for name in wanted:
+    if CARD in remote:
+        names.append(CARD)
+    log.info("Downloading %d files of %s.", len(names) + 1, repo.id)
+    for name in names:
         repo.download(name, commit, folder)
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # bookkeeping of the client
     return kind

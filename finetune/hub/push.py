@@ -63,7 +63,7 @@ def push(
         InputError: the name is invalid, the user is not logged in, or `public` contradicts the repository's visibility.
         ArtifactError: the artifact is damaged.
         CheckFailedError: a file contains something that should not be shared.
-        HubError: the Hub refused or cannot be reached.
+        HubError: the Hub refused the request or cannot be reached.
     """
     check_repo_id(repo_id)
     artifact = open_any(Path(path), list(SHARED.values()))
@@ -78,7 +78,7 @@ def push(
         files = _payload(artifact)
         text = message or f"Push {artifact.kind} {artifact.fingerprint[:12]}"
         looks = count(1)
-        commit = with_retry(lambda: _bring_up_to_date(repo, artifact, files, text, next(looks)), also=OVERTAKEN)
+        commit = with_retry(lambda: _commit_changes(repo, artifact, files, text, next(looks)), also=OVERTAKEN)
     if commit == info.sha:
         log.info("%s already has this %s: nothing to commit.", repo_id, artifact.kind)
     size = sum(file.stat().st_size for file in files.values())
@@ -140,10 +140,10 @@ def _payload(artifact: Artifact) -> dict[str, Path]:
 
 
 def _require_token(token: str | None) -> str:
-    found = token or get_token()
-    if not found:
+    token = token or get_token()
+    if not token:
         raise InputError(f"Pushing needs a token with write access. {LOGIN}, or set HF_TOKEN")
-    return found
+    return token
 
 
 def _describe_user(me: Mapping[str, Any]) -> str:
@@ -175,7 +175,7 @@ def _ensure_visibility(repo: Repo, *, public: bool) -> ModelInfo | DatasetInfo:
     return info
 
 
-def _bring_up_to_date(repo: Repo, artifact: Artifact, files: Mapping[str, Path], message: str, looks: int) -> str:
+def _commit_changes(repo: Repo, artifact: Artifact, files: Mapping[str, Path], message: str, looks: int) -> str:
     """Commit the files that differ from the repository's head, if any, and return the head that has them all.
 
     Safe to repeat: it checks the head first, and the Hub refuses the commit if the head has moved since. It checks
@@ -192,10 +192,10 @@ def _bring_up_to_date(repo: Repo, artifact: Artifact, files: Mapping[str, Path],
     additions = [CommitOperationAdd(name, files[name]) for name in stale]
     deletions = [CommitOperationDelete(name, is_folder=False) for name in leftovers]
     log.info("Uploading %d of %d files to %s.", len(stale), len(files), repo.id)
-    done = repo.api.create_commit(
+    commit = repo.api.create_commit(
         repo.id, [*additions, *deletions], commit_message=message, repo_type=repo.type, parent_commit=head or None
     )
-    return done.oid
+    return commit.oid
 
 
 def _is_same(path: Path, sha256: str | None, remote: RepoFile | None) -> bool:

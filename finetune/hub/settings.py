@@ -21,7 +21,7 @@ def configure_libraries(*, offline: bool = False) -> None:
     defaults = {
         "HF_HUB_DISABLE_TELEMETRY": "1",  # otherwise trl sends a ping per trainer
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TQDM_DISABLE": "1",  # slmtune shows progress bars of its own
+        "TQDM_DISABLE": "1",  # slmtune shows its own progress bars
         "HF_HUB_VERBOSITY": "error",  # slmtune reports its own retries
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",

@@ -58,7 +58,7 @@ def download_snapshot(hub_id: str, revision: str | None, need: Need, *, known: I
     Raises:
         UnknownNameError: no such repository or revision, or a private one.
         OfflineError: the network is forbidden, or the Hub cannot be reached.
-        HubError: the Hub refused.
+        HubError: the Hub refused the request.
     """
     from huggingface_hub import snapshot_download
 

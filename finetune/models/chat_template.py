@@ -24,7 +24,7 @@ TEMPLATE_DATE = "26 Jul 2024"
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendering:
     """Token ids of one conversation; `supervised[i]` says whether token i belongs to an answer and carries loss."""
 
     ids: tuple[int, ...]
@@ -36,7 +36,7 @@ class Rendered:
         return [token if mask else -100 for token, mask in zip(self.ids, self.supervised, strict=True)]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rendered:
+def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rendering:
     """Render a row for training.
 
     Raises:
@@ -47,7 +47,7 @@ def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rendered:
     return render_messages(tokenizer, example.messages)
 
 
-def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Rendered:
+def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Rendering:
     """Render a conversation; every assistant turn carries loss."""
     ids: list[int] = []
     supervised: list[bool] = []
@@ -56,7 +56,7 @@ def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
     for (_, is_answer), piece in zip(pieces, encoded, strict=True):
         ids += piece
         supervised += [is_answer] * len(piece)
-    return Rendered(tuple(ids), tuple(supervised))
+    return Rendering(tuple(ids), tuple(supervised))
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
@@ -136,11 +136,11 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
-def _render_text(tokenizer: PreTrainedTokenizerBase, text: str) -> Rendered:
+def _render_text(tokenizer: PreTrainedTokenizerBase, text: str) -> Rendering:
     start = (
         [tokenizer.bos_token_id]
         if getattr(tokenizer, "add_bos_token", False) and tokenizer.bos_token_id is not None
         else []
     )
     ids = [*start, *_encode(tokenizer, text), tokenizer.eos_token_id]
-    return Rendered(tuple(ids), tuple([False] * len(start) + [True] * (len(ids) - len(start))))
+    return Rendering(tuple(ids), tuple([False] * len(start) + [True] * (len(ids) - len(start))))

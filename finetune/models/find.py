@@ -67,9 +67,9 @@ def find_base(name: str, revision: str | None = None, *, need: Need = Need.WEIGH
     Raises:
         UnknownNameError: neither a preset, nor a folder, nor a repository on the Hub.
         OfflineError: not cached, and the Hub may not be used or cannot be reached.
-        HubError: the Hub refused.
-        InputError: weights are needed, but the folder or repository has no safetensors files; or more than the tokenizer is
-            needed of a preset that is not trainable.
+        HubError: the Hub refused the request.
+        InputError: weights are needed, but the folder or repository has no safetensors files; or the preset is not
+            trainable, and more than its tokenizer is needed.
     """
     if (folder := local_folder(name)) is not None:
         return _local_base(folder, need)

@@ -30,7 +30,7 @@ from finetune.recipe import AdapterRecipe
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model ready to run, with its tokenizer."""
 
     model: Any  # a PreTrainedModel, or a PeftModel over one
@@ -38,8 +38,8 @@ class Loaded:
     base: BaseModel
 
 
-def load(base: BaseModel, recipe: AdapterRecipe, adapter: Path | None = None) -> Loaded:
-    """Load a base model as `recipe` says (in 4 bits or plain), optionally with an adapter, ready for inference.
+def load(base: BaseModel, recipe: AdapterRecipe, adapter: Path | None = None) -> LoadedModel:
+    """Load a base model in the precision of `recipe` (4 bits or plain), optionally with an adapter, for inference.
 
     Raises:
         ArtifactError: the adapter's tensors do not fit the model.
@@ -49,15 +49,15 @@ def load(base: BaseModel, recipe: AdapterRecipe, adapter: Path | None = None) ->
     if adapter is not None:
         model = attach_adapter(model, adapter)
     model.eval()
-    return Loaded(model, tokenizer, base)
+    return LoadedModel(model, tokenizer, base)
 
 
-def load_adapter(adapter: Adapter, model: str | None = None) -> Loaded:
+def load_adapter(adapter: Adapter, model: str | None = None) -> LoadedModel:
     """Load an adapter on its base model, quantised as in training."""
     return load(base_of(adapter, model), AdapterRecipe.model_validate(adapter.config), adapter.path)
 
 
-def load_merged(model: Model) -> Loaded:
+def load_merged(model: Model) -> LoadedModel:
     """Load a merged model, unquantised."""
     base = BaseModel(model.path.name, model.path, "local", weights_fingerprint(model.path))
     return load(base, AdapterRecipe(load_in_4bit=False))
@@ -80,7 +80,7 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> Pr
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if not any("CausalLM" in name or "LMHead" in name for name in config.architectures or []):
             raise InputError(
-                f"{folder.name} is no causal language model ({', '.join(config.architectures or ['no architecture'])}). "
+                f"{folder.name} is not a causal language model ({', '.join(config.architectures or ['no architecture'])}). "
                 f"{CAUSAL_ONLY}"
             )
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -140,6 +140,6 @@ def greedy_settings(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> 
 
 
 def compute_dtype(recipe: AdapterRecipe) -> torch.dtype:
-    """The precision of matrix products: as the recipe says, by default bfloat16 if the GPU supports it, else float32."""
+    """The precision of matrix products in the recipe; by default, bfloat16 if the GPU supports it, else float32."""
     has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return torch.bfloat16 if recipe.precision(has_bfloat16=has_bfloat16) == "bfloat16" else torch.float32

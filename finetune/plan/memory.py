@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune.plan.device import Device
-from finetune.plan.shapes import Shape
+from finetune.plan.shapes import ModelShape
 from finetune.recipe import AdapterRecipe
 
 MIB = 2**20
@@ -86,36 +86,35 @@ def compute_bytes(recipe: AdapterRecipe, device: Device) -> int:
     return HALF if recipe.precision(has_bfloat16=device.kind == "gpu" and device.has_bfloat16) == "bfloat16" else WORD
 
 
-def estimate(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) -> Breakdown:
+def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Device) -> Breakdown:
     """Estimate the components of peak memory."""
     word = compute_bytes(recipe, device)
-    packed = recipe.load_in_4bit
-    width = (NF4 if device.kind == "gpu" else NF4_CPU) if packed else word
+    width = (NF4 if device.kind == "gpu" else NF4_CPU) if recipe.load_in_4bit else word
     weights = int(shape.linear_parameters * width) + shape.other_parameters * word
     adapter = shape.lora_parameters(recipe.lora_r, recipe.target_modules)
     moments = MOMENTS_8BIT if device.kind == "gpu" and recipe.load_in_4bit else MOMENTS
-    kept = kept_bytes(shape, recipe, batch, device)
+    activations = activation_bytes(shape, recipe, batch, device)
     backward = batch.tokens * shape.passing * word
-    if packed:  # the widest layer's weights, unpacked for a product
+    if recipe.load_in_4bit:  # the widest layer's weights, unpacked for a product
         backward += max(linear.weights for linear in shape.linears) * word
-    # The head runs between forward and backward pass: the larger of the two needs counts.
+    # The head runs between the forward and the backward pass: only the larger of the two counts.
     logits = max(0, head_bytes(shape, batch, word) - backward)
-    overhead = CONTEXT if device.kind == "gpu" else PROCESS + int(FRAGMENTED * kept)
+    overhead = CONTEXT if device.kind == "gpu" else PROCESS + int(FRAGMENTED * activations)
     return Breakdown(
         weights=weights,
         adapter=adapter * (WORD + GRADIENT),
         optimizer=adapter * moments,
-        activations=kept + backward,
+        activations=activations + backward,
         logits=logits,
         overhead=overhead,
     )
 
 
-def kept_bytes(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device) -> int:
+def activation_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Device) -> int:
     """What autograd keeps at the end of the forward pass; with checkpointing, each block's input and one whole block."""
     word = compute_bytes(recipe, device)
     is_shared = recipe.shares_prefixes and batch.tokens > batch.longest
-    numbers = shape.kept + shape.targeted(recipe.target_modules) * recipe.lora_r
+    numbers = shape.activations + shape.count_targets(recipe.target_modules) * recipe.lora_r
     numbers += shape.repeated if device.kind == "gpu" else 0
     numbers -= 0 if recipe.gradient_checkpointing else shape.recomputed
     block = batch.tokens * numbers * word
@@ -129,7 +128,7 @@ def kept_bytes(shape: Shape, recipe: AdapterRecipe, batch: Batch, device: Device
     return block * shape.layers
 
 
-def head_bytes(shape: Shape, batch: Batch, word: int) -> int:
+def head_bytes(shape: ModelShape, batch: Batch, word: int) -> int:
     """The logits of a chunk and their exponentials in float32, plus hidden states and gradients of supervised tokens."""
     positions = min(CHUNK, batch.supervised)
     copies = 3 if shape.softcapped_logits else 2

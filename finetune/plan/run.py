@@ -12,7 +12,7 @@ from finetune.models.presets import PRESETS
 from finetune.plan.device import Device, this_device
 from finetune.plan.memory import Batch, Breakdown, RowSizes, estimate, full_batch
 from finetune.plan.published import PUBLISHED
-from finetune.plan.shapes import Shape, make_shape, shape_of
+from finetune.plan.shapes import ModelShape, make_shape, shape_of
 from finetune.recipe import AdapterRecipe
 
 SHORTEST = 128  # tokens; suggesting even shorter rows would not help
@@ -55,7 +55,11 @@ class Plan:
 
 
 def plan(
-    recipe: AdapterRecipe, *, device: Device | None = None, rows: RowSizes | None = None, shape: Shape | None = None
+    recipe: AdapterRecipe,
+    *,
+    device: Device | None = None,
+    rows: RowSizes | None = None,
+    shape: ModelShape | None = None,
 ) -> Plan:
     """Plan a run of `recipe` on a device (None: this machine's).
 
@@ -91,7 +95,7 @@ def plan(
 
 
 def split_to_fit(
-    recipe: AdapterRecipe, *, device: Device, rows: RowSizes | None = None, shape: Shape | None = None
+    recipe: AdapterRecipe, *, device: Device, rows: RowSizes | None = None, shape: ModelShape | None = None
 ) -> AdapterRecipe:
     """The recipe with the largest batch size that fits, and accumulation; unchanged if it fits or if none does.
 
@@ -128,7 +132,7 @@ def _batch(recipe: AdapterRecipe, rows: RowSizes | None) -> Batch:
     return full_batch(recipe) if rows is None else rows.largest(recipe.per_device_train_batch_size, recipe.max_length)
 
 
-def _peak(shape: Shape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> int:
+def _peak(shape: ModelShape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> int:
     return estimate(shape, recipe, _batch(recipe, rows), device).total
 
 
@@ -143,7 +147,7 @@ def _splits(recipe: AdapterRecipe) -> Iterator[AdapterRecipe]:
         )
 
 
-def _suggest(shape: Shape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> Suggestion | None:
+def _suggest(shape: ModelShape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> Suggestion | None:
     """The smallest change that fits: smaller batches, then checkpointing, then shorter rows, then a smaller preset."""
     for candidate, its_shape in _candidates(shape, recipe):
         if (peak := _peak(its_shape, candidate, device, rows)) <= device.free:
@@ -151,7 +155,7 @@ def _suggest(shape: Shape, recipe: AdapterRecipe, device: Device, rows: RowSizes
     return None
 
 
-def _candidates(shape: Shape, recipe: AdapterRecipe) -> Iterator[tuple[AdapterRecipe, Shape]]:
+def _candidates(shape: ModelShape, recipe: AdapterRecipe) -> Iterator[tuple[AdapterRecipe, ModelShape]]:
     frugal = _with(recipe, gradient_checkpointing=True)
     single = [frugal, *_splits(frugal)][-1]
     yield from ((candidate, shape) for candidate in (*_splits(recipe), frugal, *_splits(frugal)))

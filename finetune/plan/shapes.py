@@ -63,13 +63,13 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """A decoder: widths, the linear layers of a block, and the numbers per token that a block keeps for its backward pass.
 
-    `kept` excludes LoRA's inner products, and attention scores if the softcap needs them whole; `repeated` is what a GPU
-    adds, because its attention needs as many key heads as query heads; `recomputed` is what train/fast/swiglu.py computes
-    again instead of keeping. `passing` counts the gradients that exist beside `kept` when the backward pass of the last
-    block needs the most memory.
+    `activations` excludes LoRA's inner products, and attention scores if the softcap needs them whole; `repeated` is what
+    a GPU adds, because its attention needs as many key heads as query heads; `recomputed` is what train/fast/swiglu.py
+    computes again instead of keeping. `passing` counts the gradients that exist next to the activations when the backward
+    pass of the last block needs the most memory.
     """
 
     hidden: int
@@ -78,7 +78,7 @@ class Shape:
     vocabulary: int
     linears: tuple[Linear, ...]
     other_parameters: int  # embeddings, norms, biases, and the head if it has its own
-    kept: int
+    activations: int
     repeated: int
     recomputed: int
     keys: int  # and values, per token
@@ -98,15 +98,15 @@ class Shape:
 
     def lora_parameters(self, rank: int, targets: str | tuple[str, ...]) -> int:
         """Number of weights in an adapter."""
-        chosen = [linear for linear in self.linears if linear.is_target(targets)]
-        return self.layers * rank * sum(linear.inputs + linear.outputs for linear in chosen)
+        widths = sum(linear.inputs + linear.outputs for linear in self.linears if linear.is_target(targets))
+        return self.layers * rank * widths
 
-    def targeted(self, targets: str | tuple[str, ...]) -> int:
+    def count_targets(self, targets: str | tuple[str, ...]) -> int:
         """Number of linear layers in a block that have LoRA matrices."""
         return sum(linear.is_target(targets) for linear in self.linears)
 
 
-def shape_of(name: str, revision: str | None = None) -> Shape:
+def shape_of(name: str, revision: str | None = None) -> ModelShape:
     """The shape of a preset, Hub id or folder; for a Hub id that is not cached, only config.json is downloaded.
 
     Raises:
@@ -119,7 +119,7 @@ def shape_of(name: str, revision: str | None = None) -> Shape:
     return read_shape(find_base(name, revision, need=Need.CONFIG).folder)
 
 
-def read_shape(folder: Path) -> Shape:
+def read_shape(folder: Path) -> ModelShape:
     """The shape of the model in a folder.
 
     Raises:
@@ -135,7 +135,7 @@ def read_shape(folder: Path) -> Shape:
     return make_shape(config)
 
 
-def make_shape(config: Mapping[str, Any]) -> Shape:
+def make_shape(config: Mapping[str, Any]) -> ModelShape:
     """The shape that a configuration describes.
 
     Raises:
@@ -164,14 +164,14 @@ def make_shape(config: Mapping[str, Any]) -> Shape:
     head = 0 if values["tie_word_embeddings"] else vocabulary * hidden
     head += vocabulary if kind == "phi" else 0
     whole = bool(values["attn_logit_softcapping"])
-    return Shape(
+    return ModelShape(
         hidden=hidden,
         layers=layers,
         heads=heads,
         vocabulary=vocabulary,
         linears=linears,
         other_parameters=vocabulary * hidden + layers * in_block + norm + head,
-        kept=_kept(kind, hidden, inner, query, key, heads, groups, whole=whole),
+        activations=_count_activations(kind, hidden, inner, query, key, heads, groups, whole=whole),
         repeated=0 if whole else 2 * (query - key),
         recomputed=2 * inner if kind in ("llama", "mistral", "qwen2") else 0,
         keys=2 * key,
@@ -209,7 +209,9 @@ def _norms(kind: str, values: Mapping[str, Any]) -> tuple[int, int]:
     return (4 if kind in ("gemma2", "gemma3_text") else 2), (2 if kind == "gemma3_text" else 0)
 
 
-def _kept(kind: str, hidden: int, inner: int, query: int, key: int, heads: int, groups: int, *, whole: bool) -> int:
+def _count_activations(
+    kind: str, hidden: int, inner: int, query: int, key: int, heads: int, groups: int, *, whole: bool
+) -> int:
     """Numbers per token that autograd keeps for a block; frozen weights save what only their gradients would need.
 
     Measured with torch.autograd.graph.saved_tensors_hooks (transformers 5.23), counting tensors that share memory once;

@@ -15,7 +15,7 @@ from finetune.recipe.strict import Strict, read_yaml, validate
 
 DEFAULT_MODEL = "smollm2-135m"
 # LoRA needs about ten times the rate of full fine-tuning (Schulman et al., LoRA Without Regret, 2025), and the smallest
-# models more: two epochs of the finance sample at 1e-3 took SmolLM2-135M from weighted F1 0.20 to 0.81 (n = 180).
+# models even more: two epochs of the finance sample at 1e-3 took SmolLM2-135M from weighted F1 0.20 to 0.81 (n = 180).
 SMALL_MODEL, SMALL_MODEL_RATE, LARGER_MODEL_RATE = 200_000_000, 1e-3, 2e-4
 
 
@@ -94,7 +94,7 @@ class AdapterRecipe(Strict):
 
     @property
     def shares_prefixes(self) -> bool:
-        """Whether a prefix that rows share is computed once; with dropout each row needs a mask of its own."""
+        """Whether a prefix that rows share is computed once; with dropout, each row needs its own mask."""
         return self.packing and self.lora_dropout == 0
 
     def precision(self, *, has_bfloat16: bool) -> Literal["float32", "bfloat16"]:

@@ -12,7 +12,7 @@ from finetune.errors import UnknownNameError, did_you_mean
 from finetune.recipe.strict import Strict, read_yaml, validate
 from finetune.records import Split, Task
 
-CUSTOM_DOMAIN = "custom"  # the workspace of a corpus that belongs to no recipe
+CUSTOM_DOMAIN = "custom"  # the workspace of a corpus without a recipe
 
 
 class TaskRecipe(Strict):

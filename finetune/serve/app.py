@@ -20,10 +20,10 @@ from finetune.recipe.options import ServeOptions
 from finetune.serve.auth import Gate
 from finetune.serve.body import read_body
 from finetune.serve.engine import Engine
-from finetune.serve.job import Result, Served
+from finetune.serve.job import Result, ServedModel
 from finetune.serve.problem import ApiError, api_error
 from finetune.serve.reply import EventStream, Reply
-from finetune.serve.schema import ChatRequest, CompletionRequest, GenerationRequest, ModelCard, Usage, parse
+from finetune.serve.schema import ChatRequest, CompletionRequest, GenerationRequest, ModelCard, Usage, parse_request
 
 DONE = "data: [DONE]\n\n"
 
@@ -50,15 +50,15 @@ def create_app(engine: Engine, *, api_key: str | None = None, host: str = ServeO
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
         """Answer a conversation."""
-        asked = parse(ChatRequest, await read_body(request))
-        messages = [message.to_message() for message in asked.messages]
-        return await _answer(engine, request, asked, CHAT, lambda: engine.encode_chat(messages))
+        body = parse_request(ChatRequest, await read_body(request))
+        messages = [message.to_message() for message in body.messages]
+        return await _answer(engine, request, body, CHAT, lambda: engine.encode_chat(messages))
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         """Continue a text."""
-        asked = parse(CompletionRequest, await read_body(request))
-        return await _answer(engine, request, asked, COMPLETION, lambda: engine.encode_text(asked.prompt))
+        body = parse_request(CompletionRequest, await read_body(request))
+        return await _answer(engine, request, body, COMPLETION, lambda: engine.encode_text(body.prompt))
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -114,20 +114,20 @@ COMPLETION = Form(
 
 
 async def _answer(
-    engine: Engine, request: Request, asked: GenerationRequest, form: Form, encode: Callable[[], list[int]]
+    engine: Engine, request: Request, body: GenerationRequest, form: Form, encode: Callable[[], list[int]]
 ) -> Response:
-    _find(engine, asked.model)
+    _find(engine, body.model)
     try:
         prompt = await run_in_threadpool(encode)
-        reply = Reply(engine, prompt, asked.params(), asked.model)
-        if asked.stream:
-            return EventStream(reply, _events(reply, form, with_usage=asked.with_usage))
+        reply = Reply(engine, prompt, body.params(), body.model)
+        if body.stream:
+            return EventStream(reply, _events(reply, form, with_usage=body.with_usage))
         text = await reply.text(request)
     except SlmtuneError as error:
         raise api_error(error, form.prompt_field) from None
     assert reply.result is not None
     choice = {"index": 0, **form.whole(text), "logprobs": None, "finish_reason": reply.result.finish_reason}
-    head = _head(form.id_prefix, form.object, asked.model)
+    head = _head(form.id_prefix, form.object, body.model)
     return JSONResponse({**head, "choices": [choice], "usage": _usage(reply.result)})
 
 
@@ -167,7 +167,7 @@ def _usage(result: Result) -> dict[str, int]:
     return Usage.of(result).model_dump()
 
 
-def _find(engine: Engine, name: str) -> Served:
+def _find(engine: Engine, name: str) -> ServedModel:
     served = engine.served.get(name)
     if served is None:
         known = ", ".join(engine.served)
@@ -177,7 +177,7 @@ def _find(engine: Engine, name: str) -> Served:
     return served
 
 
-def _card(engine: Engine, served: Served) -> dict[str, Any]:
+def _card(engine: Engine, served: ServedModel) -> dict[str, Any]:
     root = served.parent or served.id
     return ModelCard(id=served.id, created=engine.created, root=root, parent=served.parent).model_dump()
 

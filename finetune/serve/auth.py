@@ -40,7 +40,7 @@ class Gate:
         if refusal is not None:
             await refusal.response()(scope, receive, send)
             return
-        await self._guarded(scope, receive, send)
+        await self._run_routes(scope, receive, send)
 
     def _refuse(self, scope: Scope) -> ApiError | None:
         if scope["path"] == OPEN_PATH:
@@ -52,23 +52,23 @@ class Gate:
                 message = "Without an API key, the Host must be this machine. Start the server with --api-key-file"
                 return ApiError(403, message, code="host_not_allowed")
             return None
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._key):
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer" and hmac.compare_digest(key.strip(), self._key):
             return None
         message = "A valid API key is needed: Authorization: Bearer KEY"
         return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
-    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run_routes(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the routes; an unexpected error becomes a 500 response that does not reveal the cause."""
         started = False
 
-        async def watched(message: Message) -> None:
+        async def watch(message: Message) -> None:
             nonlocal started
             started = started or message["type"] == "http.response.start"
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, watch)
         except ClientDisconnect:
             return
         except Exception as error:

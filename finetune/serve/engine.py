@@ -30,10 +30,10 @@ from finetune.errors import (
     UnknownNameError,
 )
 from finetune.models.chat_template import end_of_turn_ids, render_prompt
-from finetune.models.load import Loaded
+from finetune.models.load import LoadedModel
 from finetune.recipe.options import ANSWER_TOKENS
 from finetune.records import Message
-from finetune.serve.job import Event, Generation, GenerationParams, Job, Result, Served
+from finetune.serve.job import Event, Generation, GenerationJob, GenerationParams, Result, ServedModel
 from finetune.serve.text import Detokenizer
 from finetune.serve.watcher import Watcher
 
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 class Engine:
     """Generates with a loaded model, one request at a time, in the order of arrival."""
 
-    def __init__(self, loaded: Loaded, served: Sequence[Served], *, queue_size: int = QUEUE_SIZE) -> None:
+    def __init__(self, loaded: LoadedModel, served: Sequence[ServedModel], *, queue_size: int = QUEUE_SIZE) -> None:
         self._model = loaded.model
         self._encoder = loaded.tokenizer
         self._encoding = threading.Lock()
@@ -58,8 +58,8 @@ class Engine:
         self.context = _context_of(loaded)
         self.created = int(time.time())
         self._queue_size = queue_size
-        self._waiting: deque[Job] = deque()
-        self._running: Job | None = None
+        self._waiting: deque[GenerationJob] = deque()
+        self._running: GenerationJob | None = None
         self._changed = threading.Condition()
         self._closed = False
         self._worker = threading.Thread(target=self._work, name="slmtune-generate", daemon=True)
@@ -87,7 +87,7 @@ class Engine:
 
     def submit(
         self, prompt: Sequence[int], params: GenerationParams, model: str, report: Callable[[Event], None]
-    ) -> Job:
+    ) -> GenerationJob:
         """Queue a prompt. The worker's thread calls `report` with pieces, then with one `Result` or one error.
 
         Raises:
@@ -101,11 +101,11 @@ class Engine:
             raise UnknownNameError("model", model, self.served)
         if not prompt:
             raise InputError("The prompt is empty. Send at least one token")
-        max_tokens = self._room_for(len(prompt), params.max_tokens)
-        job = Job(tuple(prompt), params, max_tokens, self.served[model].adapter, report, self._drop)
+        max_tokens = self._limit_answer(len(prompt), params.max_tokens)
+        job = GenerationJob(tuple(prompt), params, max_tokens, self.served[model].adapter, report, self._drop)
         with self._changed:
             if not self.alive:
-                raise _stopped()
+                raise _stop_error()
             if len(self._waiting) + (self._running is not None) > self._queue_size:
                 raise QueueFullError(len(self._waiting))
             self._waiting.append(job)
@@ -127,19 +127,19 @@ class Engine:
             self._changed.notify()
         for job in jobs:
             job.cancelled.set()
-            job.report(_stopped())  # immediately: the token being computed may take a while
+            job.report(_stop_error())  # immediately: the token being computed may take a while
 
     def join(self) -> None:
         """Wait a few seconds at most for the worker of a closed engine to end."""
         self._worker.join(JOIN_SECONDS)
 
-    def _room_for(self, prompt: int, wanted: int | None) -> int:
+    def _limit_answer(self, prompt: int, max_tokens: int | None) -> int:
         room = self.context - prompt
-        if room < (1 if wanted is None else wanted):
-            raise ContextLengthError(prompt, wanted or 1, self.context)
-        return min(ANSWER_TOKENS, room) if wanted is None else wanted
+        if room < (1 if max_tokens is None else max_tokens):
+            raise ContextLengthError(prompt, max_tokens or 1, self.context)
+        return min(ANSWER_TOKENS, room) if max_tokens is None else max_tokens
 
-    def _drop(self, job: Job) -> None:
+    def _drop(self, job: GenerationJob) -> None:
         """Remove a cancelled job from the queue if it is still waiting."""
         with self._changed:
             if job not in self._waiting:
@@ -154,7 +154,7 @@ class Engine:
         finally:
             self.close()
 
-    def _next(self) -> Job | None:
+    def _next(self) -> GenerationJob | None:
         with self._changed:
             self._running = None
             self._changed.wait_for(lambda: self._waiting or self._closed)
@@ -163,9 +163,9 @@ class Engine:
             self._running = self._waiting.popleft()
             return self._running
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: GenerationJob) -> None:
         """Generate, and report any outcome: a caller must never wait for an answer that cannot come."""
-        outcome: Event = _stopped()
+        outcome: Event = _stop_error()
         try:
             outcome = Result("cancelled", len(job.prompt), 0) if job.cancelled.is_set() else self._generate(job)
         except torch.OutOfMemoryError:
@@ -181,12 +181,12 @@ class Engine:
         finally:
             job.report(outcome)
 
-    def _generate(self, job: Job) -> Result:
+    def _generate(self, job: GenerationJob) -> Result:
         prompt = torch.tensor([job.prompt], device=self._model.device)
         watcher = Watcher(job, self._ends, Detokenizer(self._decode))
         seed = secrets.randbits(63) if job.params.seed is None else job.params.seed
         devices = [prompt.device] if prompt.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), self._activated(job.adapter):
+        with torch.random.fork_rng(devices=devices), self._activate(job.adapter):
             torch.manual_seed(seed)
             # PEFT and transformers annotate `generate` differently.
             cast(Any, self._model).generate(
@@ -197,7 +197,7 @@ class Engine:
             )
         return watcher.finish()
 
-    def _activated(self, adapter: str | None) -> AbstractContextManager[Any]:
+    def _activate(self, adapter: str | None) -> AbstractContextManager[Any]:
         """Activate the adapter or, for the base model, disable all adapters."""
         if not isinstance(self._model, PeftModel):
             return nullcontext()
@@ -206,7 +206,7 @@ class Engine:
         self._model.set_adapter(adapter, inference_mode=True)
         return nullcontext()
 
-    def _settings(self, job: Job) -> GenerationConfig:
+    def _settings(self, job: GenerationJob) -> GenerationConfig:
         """The model's own generation settings, overridden by those of the request."""
         settings = copy.deepcopy(self._model.generation_config)
         assert isinstance(settings, GenerationConfig)
@@ -231,7 +231,7 @@ class Engine:
         return str(self._decoder.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def _end_ids(loaded: Loaded) -> frozenset[int]:
+def _end_ids(loaded: LoadedModel) -> frozenset[int]:
     """Tokens that end an answer, from the tokenizer, its chat template and the model's generation settings."""
     settings = getattr(loaded.model, "generation_config", None)
     stated = getattr(settings, "eos_token_id", None)
@@ -239,11 +239,11 @@ def _end_ids(loaded: Loaded) -> frozenset[int]:
     return frozenset(int(token) for token in (*end_of_turn_ids(loaded.tokenizer), *stated) if token is not None)
 
 
-def _context_of(loaded: Loaded) -> int:
+def _context_of(loaded: LoadedModel) -> int:
     """The length of the context in tokens, from the model's positions or else from its tokenizer."""
     positions = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     return int(positions or loaded.tokenizer.model_max_length)
 
 
-def _stopped() -> EngineStoppedError:
+def _stop_error() -> EngineStoppedError:
     return EngineStoppedError("The server is shutting down or its worker died. Send the request again later")

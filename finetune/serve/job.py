@@ -32,7 +32,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """A model that requests may name: the base model, or an adapter on it (by its name inside PEFT)."""
 
     id: str
@@ -43,7 +43,7 @@ class Served:
 Event = str | Result | SlmtuneError
 
 
-class Job:
+class GenerationJob:
     """One request, from the queue to its end; its methods may be called from any thread.
 
     `listener` receives every event, on the thread that reports it; `dequeue` removes the job from the queue.
@@ -56,7 +56,7 @@ class Job:
         max_tokens: int,
         adapter: str | None,
         listener: Callable[[Event], None],
-        dequeue: Callable[[Job], None],
+        dequeue: Callable[[GenerationJob], None],
     ) -> None:
         self.prompt = prompt
         self.params = params
@@ -84,7 +84,7 @@ class Job:
 class Generation:
     """An answer in progress: iterate over its pieces, then read `result`. Leaving the loop early cancels it."""
 
-    def __init__(self, job: Job, events: SimpleQueue[Event]) -> None:
+    def __init__(self, job: GenerationJob, events: SimpleQueue[Event]) -> None:
         self._job = job
         self._events = events
         self.result: Result | None = None

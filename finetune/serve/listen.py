@@ -37,42 +37,46 @@ def bind(host: str, port: int, *, local_only: bool) -> socket.socket:
             f"{host} can be reached from other machines, which requires an API key. Add --api-key-file FILE, or "
             f"--host {ServeOptions.host}"
         )
-    taken = socket.socket(family, socket.SOCK_STREAM)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart does not have to wait for old connections
+    server_socket = socket.socket(family, socket.SOCK_STREAM)
+    server_socket.setsockopt(
+        socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+    )  # a restart does not have to wait for old connections
     try:
-        taken.bind(address)
+        server_socket.bind(address)
     except OSError as error:
-        taken.close()
+        server_socket.close()
         if error.errno == errno.EADDRINUSE:
             raise PortInUseError(host, port) from None
         raise InputError(
             f"Cannot listen on {host} port {port}: {error.strerror}. Choose another --host or --port"
         ) from None
-    return taken
+    return server_socket
 
 
-def url_of(host: str, taken: socket.socket) -> str:
+def url_of(host: str, server_socket: socket.socket) -> str:
     """The address of the server for clients."""
-    port = taken.getsockname()[1]
+    port = server_socket.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(engine: Engine, taken: socket.socket, *, host: str, api_key: str | None, on_ready: Callable[[], None]) -> int:
+def run(
+    engine: Engine, server_socket: socket.socket, *, host: str, api_key: str | None, on_ready: Callable[[], None]
+) -> int:
     """Serve until SIGINT or SIGTERM, and return the signal's number.
 
     Raises:
         PortInUseError: another program has started listening on the address since it was bound.
     """
     server = Server(engine, host=host, api_key=api_key, on_ready=on_ready)
-    port = taken.getsockname()[1]
+    port = server_socket.getsockname()[1]
     try:
-        server.run(sockets=[taken])
+        server.run(sockets=[server_socket])
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
         raise PortInUseError(host, port) from None
     finally:
-        taken.close()
+        server_socket.close()
     return server.stopped_by
 
 

@@ -37,13 +37,13 @@ def serve(
         raise InputError("The API key is empty. Put a long random string into the --api-key-file")
     from finetune.serve.listen import bind, run, url_of  # here: it needs those libraries
 
-    with bind(options.host, options.port, local_only=api_key is None) as taken:
-        url = url_of(options.host, taken)
+    with bind(options.host, options.port, local_only=api_key is None) as server_socket:
+        url = url_of(options.host, server_socket)
         engine = open_engine(targets, model=model)
         try:
             return run(
                 engine,
-                taken,
+                server_socket,
                 host=options.host,
                 api_key=api_key,
                 on_ready=lambda: on_ready(url) if on_ready is not None else None,

@@ -21,7 +21,7 @@ JSON_OBJECT = TypeAdapter(dict[str, Any])
 
 MAX_MESSAGES, MAX_STOPS, MAX_STOP_LENGTH, MAX_NAME = 256, 4, 256, 256
 INT64 = 1 << 63
-SHOWN_KEY = 64  # characters of an unknown key repeated in an error
+MAX_KEY = 64  # characters of an unknown key that an error repeats
 
 # Fields that would change the answer, with the values that request nothing.
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
@@ -59,8 +59,8 @@ IGNORED = frozenset(
 )
 
 
-class Strict(BaseModel):
-    """Allows no conversions: the string "5" is not a number."""
+class RequestPart(BaseModel):
+    """A part of a request. It allows no conversions: the string "5" is not a number."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -75,19 +75,19 @@ def _text_of(content: object) -> object:
     return "".join(text for text in texts if text is not None)
 
 
-def _listed(value: object) -> object:
+def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _only_one(prompt: object) -> object:
-    """The prompt itself if it is given as a list of one."""
+def _unwrap_prompt(prompt: object) -> object:
+    """The prompt in a list of one; anything else is returned unchanged."""
     return prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
 
 
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
-class ChatMessage(Strict):
+class ChatMessage(RequestPart):
     """One turn. `developer` is the API's newer name for `system`."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -95,7 +95,7 @@ class ChatMessage(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_tools(cls, data: object) -> object:
+    def _refuse_tools(cls, data: object) -> object:
         if isinstance(data, dict) and any(data.get(key) for key in ("tool_calls", "function_call", "audio")):
             raise ValueError("tool calls and audio are not supported")
         return data
@@ -105,20 +105,20 @@ class ChatMessage(Strict):
         return Message("system" if self.role == "developer" else self.role, self.content)
 
 
-class StreamOptions(Strict):
+class StreamOptions(RequestPart):
     """What a stream contains besides the answer."""
 
     include_usage: bool = False
 
 
-class GenerationRequest(Strict):
+class GenerationRequest(RequestPart):
     """The fields that chat and text completions have in common."""
 
     model: str = Field(min_length=1, max_length=MAX_NAME)
     max_tokens: int | None = Field(None, ge=1, lt=INT64)
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
-    stop: Annotated[list[Stop] | None, BeforeValidator(_listed)] = Field(None, max_length=MAX_STOPS)
+    stop: Annotated[list[Stop] | None, BeforeValidator(_as_list)] = Field(None, max_length=MAX_STOPS)
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
     n: int | None = Field(None, ge=1, le=1)
     stream: bool | None = None
@@ -162,7 +162,7 @@ class ChatRequest(GenerationRequest):
 class CompletionRequest(GenerationRequest):
     """Body of POST /v1/completions."""
 
-    prompt: Annotated[str, BeforeValidator(_only_one)]
+    prompt: Annotated[str, BeforeValidator(_unwrap_prompt)]
 
 
 class Usage(BaseModel):
@@ -190,7 +190,7 @@ class ModelCard(BaseModel):
     parent: str | None
 
 
-def parse(model: type[R], body: bytes) -> R:
+def parse_request(model: type[R], body: bytes) -> R:
     """Parse a request.
 
     Raises:
@@ -201,7 +201,7 @@ def parse(model: type[R], body: bytes) -> R:
     except ValidationError:
         raise ApiError(400, "The body is not a JSON object in UTF-8") from None
     try:
-        request = model.model_validate(_supported(data, set(model.model_fields)))
+        request = model.model_validate(_select_fields(data, set(model.model_fields)))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = _path_of(first["loc"])
@@ -211,7 +211,7 @@ def parse(model: type[R], body: bytes) -> R:
     return request
 
 
-def _supported(data: dict[str, Any], fields: set[str]) -> dict[str, Any]:
+def _select_fields(data: dict[str, Any], fields: set[str]) -> dict[str, Any]:
     """The supported fields; null means the default.
 
     Raises:
@@ -221,9 +221,9 @@ def _supported(data: dict[str, Any], fields: set[str]) -> dict[str, Any]:
         if value is None or key in fields or key in IGNORED:
             continue
         if key not in UNSUPPORTED:
-            shown = key[:SHOWN_KEY]
-            hint = did_you_mean(shown, sorted(fields))
-            raise ApiError(400, f"{shown}: unknown parameter. {hint}", param=shown)
+            name = key[:MAX_KEY]
+            hint = did_you_mean(name, sorted(fields))
+            raise ApiError(400, f"{name}: unknown parameter. {hint}", param=name)
         if value not in UNSUPPORTED[key]:
             raise ApiError(400, f"{key}: not supported by this server", param=key)
     return {key: value for key, value in data.items() if key in fields and value is not None}

@@ -14,16 +14,16 @@ from finetune.models.load import attach_adapter, load, load_adapter, load_merged
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.serve.engine import Engine
-from finetune.serve.job import Served
+from finetune.serve.job import ServedModel
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # the value of `model` in requests, also used in paths
 
-Opened = Adapter | Model | BaseModel
+Servable = Adapter | Model | BaseModel
 
 
 @dataclass(frozen=True)
 class ServeTarget:
-    """A name for clients, and what it stands for: the folder of an Adapter or Model, or the name of a base model."""
+    """A name for clients, and what it refers to: the folder of an Adapter or Model, or the name of a base model."""
 
     name: str
     path: Path | str
@@ -46,18 +46,18 @@ def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> 
             adapters, [(name, other) for name, other in opened if not isinstance(other, Adapter)], model
         )
     if len(opened) > 1:
-        raise _one_base(name for name, _ in opened)
+        raise _several_bases_error(name for name, _ in opened)
     name, artifact = opened[0]
     if isinstance(artifact, Model):
         loaded = load_merged(artifact)
     else:
         assert isinstance(artifact, BaseModel)
         loaded = load(artifact, AdapterRecipe(load_in_4bit=False))
-    return Engine(loaded, [Served(name)])
+    return Engine(loaded, [ServedModel(name)])
 
 
 def _open_adapters(
-    adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, Opened]], model: str | None
+    adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, Servable]], model: str | None
 ) -> Engine:
     """Load the first adapter with its base model, add the others, and name the base model for requests."""
     base = base_of(adapters[0][1], model)
@@ -65,7 +65,7 @@ def _open_adapters(
     fingerprints |= {other.fingerprint if isinstance(other, BaseModel) else "merged" for _, other in others}
     precisions = {_precision(adapter) for _, adapter in adapters}
     if len(fingerprints) > 1 or len(precisions) > 1:
-        raise _one_base(name for name, _ in (*adapters, *others))
+        raise _several_bases_error(name for name, _ in (*adapters, *others))
     base_ids = [name for name, _ in others] or [base.name]
     _check_distinct([*base_ids, *(name for name, _ in adapters)])
     loaded = load_adapter(adapters[0][1], model)
@@ -80,11 +80,11 @@ def _open_adapters(
                 f"{name} and {adapters[0][0]} have different tokenizers or chat templates. Serve them separately"
             )
         attach_adapter(loaded.model, adapter.path, inner[name])
-    served = [Served(name, inner[name], base_ids[0]) for name, _ in adapters]
-    return Engine(loaded, [*served, *(Served(name) for name in base_ids)])
+    served = [ServedModel(name, inner[name], base_ids[0]) for name, _ in adapters]
+    return Engine(loaded, [*served, *(ServedModel(name) for name in base_ids)])
 
 
-def _open(target: ServeTarget) -> Opened:
+def _open(target: ServeTarget) -> Servable:
     """The artifact in a folder, or the base model of a name or plain folder."""
     folder = Path(target.path)
     if read_manifest(folder) is not None:
@@ -111,12 +111,14 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _check_distinct(names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"Two models would be called {twice[0]!r}. Give one of them another name with NAME=ADAPTER")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise InputError(
+            f"Two models would be called {duplicates[0]!r}. Give one of them another name with NAME=ADAPTER"
+        )
 
 
-def _one_base(names: Iterable[str]) -> InputError:
+def _several_bases_error(names: Iterable[str]) -> InputError:
     return InputError(
         f"{', '.join(names)} need different base models or precisions, and a server keeps only one base model in memory. "
         "Start one server for each"

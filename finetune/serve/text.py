@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 REPLACEMENT = "\ufffd"  # what decoders print for bytes that are not, or not yet, a character
-KEPT_TOKENS = 4  # decoded again as left context: some decoders join or strip spaces at boundaries
+KEPT_TOKENS = 4  # decoded again as context: some decoders join or strip spaces at boundaries
 MAX_KEPT_TOKENS = 32  # decoding the whole answer again for each token would take quadratic time
 
 
@@ -44,10 +44,10 @@ class Detokenizer:
 
     def _forget(self) -> None:
         """Drop all but the last few ids, if these decode on their own."""
-        kept = self._ids[-KEPT_TOKENS:]
-        text = self._decode(kept)
+        last = self._ids[-KEPT_TOKENS:]
+        text = self._decode(last)
         if REPLACEMENT not in text:
-            self._ids, self._sent = kept, len(text)
+            self._ids, self._sent = last, len(text)
 
 
 class StopStrings:
@@ -55,25 +55,25 @@ class StopStrings:
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
-        self._held = ""
-        self.found = False
+        self._rest = ""  # may be the beginning of a stop string
+        self.is_complete = False  # whether a stop string has occurred
 
     def push(self, piece: str) -> str:
         """The part of the text that cannot belong to a stop string and has not been returned yet."""
-        text = self._held + piece
+        text = self._rest + piece
         starts = [start for stop in self._stops if (start := text.find(stop)) >= 0]
         if starts:
-            self.found = True
-            self._held = ""
+            self.is_complete = True
+            self._rest = ""
             return text[: min(starts)]
         keep = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - keep :]
+        self._rest = text[len(text) - keep :]
         return text[: len(text) - keep]
 
     def finish(self) -> str:
         """The text that was held back, because it ended before a stop string was complete."""
-        held, self._held = self._held, ""
-        return held
+        rest, self._rest = self._rest, ""
+        return rest
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -7,14 +7,14 @@ from typing import Any, Literal, cast
 import torch
 from transformers import StoppingCriteria
 
-from finetune.serve.job import Job, Result
+from finetune.serve.job import GenerationJob, Result
 from finetune.serve.text import Detokenizer, StopStrings
 
 
 class Watcher(StoppingCriteria):
     """Receives each new token, reports the text that it completes, and says when to stop."""
 
-    def __init__(self, job: Job, ends: frozenset[int], detokenizer: Detokenizer) -> None:
+    def __init__(self, job: GenerationJob, ends: frozenset[int], detokenizer: Detokenizer) -> None:
         self._job = job
         self._ends = ends
         self._detokenizer = detokenizer
@@ -29,11 +29,11 @@ class Watcher(StoppingCriteria):
 
     def finish(self) -> Result:
         """Report the text that was held back, and return the result."""
-        if not self._stops.found and self._finish_reason != "cancelled":
+        if not self._stops.is_complete and self._finish_reason != "cancelled":
             self._report(self._stops.push(self._detokenizer.finish()))
-            if not self._stops.found:
+            if not self._stops.is_complete:
                 self._report(self._stops.finish())
-        if self._stops.found:
+        if self._stops.is_complete:
             self._finish_reason = "stop"
         return Result(self._finish_reason, len(self._job.prompt), self._tokens)
 
@@ -46,7 +46,7 @@ class Watcher(StoppingCriteria):
             return True
         self._tokens += 1
         self._report(self._stops.push(self._detokenizer.push(token)))
-        return self._stops.found
+        return self._stops.is_complete
 
     def _report(self, piece: str) -> None:
         if piece:

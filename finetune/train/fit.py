@@ -15,7 +15,7 @@ from finetune.models.find import BaseModel
 from finetune.recipe import AdapterRecipe
 from finetune.train import plot, tracker
 from finetune.train.batches.collate import NumberedRows
-from finetune.train.batches.rows import Rows
+from finetune.train.batches.rows import TokenRows
 from finetune.train.checkpoints.checkpoint import JOURNAL, Checkpoint, Checkpoints, list_checkpoints, step_of
 from finetune.train.checkpoints.disk import require_room
 from finetune.train.journal import Journal
@@ -27,8 +27,8 @@ def fit(
     *,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Rows,
-    held_out: Rows,
+    rows: TokenRows,
+    held_out: TokenRows,
     recipe: AdapterRecipe,
     folder: Path,
     checkpoints: Checkpoints,
@@ -54,9 +54,9 @@ def fit(
             journal=journal,
             checkpoints=checkpoints,
         )
-        kept = recipe.save_total_limit + 1 if recipe.save_steps else 0
-        require_room(checkpoints.folder, trainer.trainable_weights, kept)
-        with trainer.interrupt.listening(), suppress(EvaluationStoppedError):
+        count = recipe.save_total_limit + 1 if recipe.save_steps else 0
+        require_room(checkpoints.folder, trainer.trainable_weights, count)
+        with trainer.interrupt.listen(), suppress(EvaluationStoppedError):
             output = trainer.train(resume_from_checkpoint=str(start.path) if start else None)
         if trainer.interrupt.number is not None:
             raise _stop(trainer.interrupt.number, trainer)
@@ -77,8 +77,8 @@ def save_adapter(outcome: Outcome, base: BaseModel, folder: Path) -> None:
 def _stop(number: int, trainer: SupervisedTrainer) -> StoppedError:
     """The error that ends a run stopped by a signal, after making sure that its last step has a checkpoint."""
     state, checkpoints = trainer.state, trainer.checkpoints
-    done = list_checkpoints(checkpoints.folder)
-    if not done or step_of(done[0]) < state.global_step:  # the signal arrived after the last step
+    paths = list_checkpoints(checkpoints.folder)
+    if not paths or step_of(paths[0]) < state.global_step:  # the signal arrived after the last step
         trainer.save_checkpoint()
     return StoppedError(
         number,

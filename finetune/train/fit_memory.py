@@ -14,7 +14,7 @@ from finetune.plan.memory import RowSizes
 from finetune.plan.run import Plan, plan, split_to_fit
 from finetune.plan.shapes import read_shape
 from finetune.recipe import AdapterRecipe
-from finetune.train.batches.rows import Rows
+from finetune.train.batches.rows import TokenRows
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ SIZE = "per_device_train_batch_size"
 
 
 def fit_memory(
-    recipe: AdapterRecipe, base: BaseModel, rows: Rows, free: int | None = None
+    recipe: AdapterRecipe, base: BaseModel, rows: TokenRows, free: int | None = None
 ) -> tuple[AdapterRecipe, Plan | None]:
     """The recipe, adjusted to fit in memory, and its plan; the plan is None if the model's family is unknown.
 
@@ -57,7 +57,7 @@ def fit_memory(
     return fitted, planned
 
 
-def row_sizes(rows: Rows, *, is_shared: bool) -> RowSizes:
+def row_sizes(rows: TokenRows, *, is_shared: bool) -> RowSizes:
     """Lengths and supervised tokens of rows, and the length of their common prefix if batches share it."""
     lengths = rows.lengths
     supervised = np.add.reduceat(rows.flat_supervised.astype(np.int64), rows.ends - lengths)

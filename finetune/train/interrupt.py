@@ -15,14 +15,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """Remembers the signal that asked the run to stop."""
+    """Remembers the signal that stops the run."""
 
     def __init__(self) -> None:
         self.number: int | None = None
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handle the signals while the block runs, except those that the process ignores.
+    def listen(self) -> Iterator[None]:
+        """Handle the signals during the block, except those that the process ignores.
 
         Only the main thread of a process can handle signals; in other threads this does nothing.
         """
@@ -30,7 +30,7 @@ class Interrupt:
             yield
             return
         before = {number: signal.getsignal(number) for number in SIGNALS}
-        taken = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
+        numbers = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
 
         def note(number: int, frame: FrameType | None) -> None:
             if self.number is None:
@@ -38,14 +38,14 @@ class Interrupt:
                 with suppress(RuntimeError):  # the signal arrived while a line was being written to stderr
                     log.warning("Stopping after this step, with a checkpoint. A second signal stops at once.")
             else:
-                for one in taken:
+                for one in numbers:
                     signal.signal(one, before[one])
                 signal.raise_signal(number)
 
-        for number in taken:
+        for number in numbers:
             signal.signal(number, note)
         try:
             yield
         finally:
-            for number in taken:
+            for number in numbers:
                 signal.signal(number, before[number])

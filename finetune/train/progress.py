@@ -33,8 +33,8 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """The counters that the Trainer would restart from zero; losses as the Trainer sums them, times in seconds."""
+class TrainProgress:
+    """The counters that the Trainer would restart at zero; losses are sums as in the Trainer, times are in seconds."""
 
     counts: Counts
     seconds: float
@@ -46,12 +46,12 @@ class Progress:
     evaluation_due: bool
 
     def write(self, file: Path) -> None:
-        """Write it as one flat JSON object."""
+        """Write the counters as one flat JSON object."""
         values = asdict(self)
         file.write_text(json.dumps(values.pop("counts") | values) + "\n", "utf-8")
 
     @classmethod
-    def read(cls, file: Path) -> Progress:
+    def read(cls, file: Path) -> TrainProgress:
         """Read a file written by `write`."""
         values = json.loads(file.read_text("utf-8"))
         counts = Counts(**{field.name: values.pop(field.name) for field in fields(Counts)})

@@ -19,14 +19,14 @@ from finetune.cards.model_card import model_card
 from finetune.corpus.store import read_split
 from finetune.errors import InputError, SlmtuneError
 from finetune.hub.settings import importing_trainer
-from finetune.machine import explain_full_disk, give_back, peak_bytes
+from finetune.machine import explain_full_disk, peak_bytes, release_memory
 from finetune.models.find import BaseModel, find_base
 from finetune.models.load import load_base
 from finetune.models.tokenizer import load_tokenizer
 from finetune.plan.run import require_fit
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example
-from finetune.train.batches.rows import Rows, render_rows
+from finetune.train.batches.rows import TokenRows, render_rows
 from finetune.train.checkpoints.checkpoint import Checkpoints, folder_of, list_checkpoints, step_of
 from finetune.train.checkpoints.disk import THEN_RESUME
 from finetune.train.checkpoints.lock import lock_folder
@@ -112,7 +112,7 @@ class _Inputs:
 
     corpus: Corpus
     base: BaseModel
-    recipe: AdapterRecipe  # with every setting filled in
+    recipe: AdapterRecipe  # with a value for every setting
     examples: list[Example]
 
 
@@ -142,8 +142,8 @@ def _fit(
     refuse_truncated(rows, recipe)
     held_out = render_rows(tokenizer, read_split(inputs.corpus, "validation"), recipe.max_length)
     whole = complete_lineage(lineage, rows.fingerprint)
-    kept = folder_of(request.output_dir)
-    checkpoints = Checkpoints(kept, recipe.save_total_limit, whole, request.resume_command)
+    checkpoint_folder = folder_of(request.output_dir)
+    checkpoints = Checkpoints(checkpoint_folder, recipe.save_total_limit, whole, request.resume_command)
     start = find_start(checkpoints, resume=request.resume)
     fitted, planned = fit_memory(recipe, base, rows, request.free_memory)
     if planned is not None:
@@ -152,7 +152,7 @@ def _fit(
     fitted = start.restore_batch(fitted) if start else fitted
     checkpoints.record_batch(fitted)
     model = load_base(base.folder, recipe, unpack=False)
-    give_back()
+    release_memory()
     outcome = fit(
         model=model,
         tokenizer=tokenizer,
@@ -169,7 +169,7 @@ def _fit(
     return outcome
 
 
-def _render(recipe: AdapterRecipe, tokenizer: Any, examples: list[Example]) -> Rows:
+def _render(recipe: AdapterRecipe, tokenizer: Any, examples: list[Example]) -> TokenRows:
     rows = render_rows(tokenizer, examples, recipe.max_length)
     if rows.truncated:
         log.warning(
@@ -182,7 +182,7 @@ def _render(recipe: AdapterRecipe, tokenizer: Any, examples: list[Example]) -> R
     return rows
 
 
-def refuse_truncated(rows: Rows, recipe: AdapterRecipe) -> None:
+def refuse_truncated(rows: TokenRows, recipe: AdapterRecipe) -> None:
     """Refuse to train if more rows would be truncated than the recipe allows.
 
     Raises:
@@ -205,10 +205,10 @@ def _report_last_checkpoint(folder: Path, request: TrainRequest) -> Iterator[Non
     except SlmtuneError:
         raise
     except BaseException:
-        if kept := list_checkpoints(folder):
+        if paths := list_checkpoints(folder):
             log.warning(
                 "The last checkpoint is step %d in %s. Resume with: %s",
-                step_of(kept[0]),
+                step_of(paths[0]),
                 folder,
                 request.resume_command,
             )

@@ -1,4 +1,4 @@
-"""Logs to Weights & Biases if the recipe asks for it: online, or to a local folder with `WANDB_MODE=offline`."""
+"""Logs to Weights & Biases if the recipe requests it: online, or to a local folder with `WANDB_MODE=offline`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finetune.train.progress import Outcome
 
 @contextmanager
 def open_run(recipe: AdapterRecipe, folder: Path) -> Iterator[Callable[[Outcome], None]]:
-    """Open a run that the Trainer's own callback logs to, and yield a function that adds the final figures."""
+    """Open a run to which the Trainer's callback logs, and yield a function that adds the final figures."""
     if recipe.report_to != "wandb":
         yield lambda outcome: None
         return

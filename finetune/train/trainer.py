@@ -27,7 +27,7 @@ from finetune.train.fast.swiglu import replace_swiglu_blocks
 from finetune.train.fast.trial import choose_batches
 from finetune.train.interrupt import Interrupt
 from finetune.train.journal import Journal
-from finetune.train.progress import Progress
+from finetune.train.progress import TrainProgress
 
 NAMED_ROWS = 8  # row ids listed in an error
 # Private names of other libraries. A release that drops one fails tests/train/test_private_names.py, which also refuses
@@ -45,7 +45,7 @@ PRIVATE_NAMES = {
     "transformers.Trainer._globalstep_last_logged": "the step from which _tr_loss counts",
     "transformers.Trainer._initial_global_step": "set to 0 so that the mean loss covers the whole run",
     "transformers.PreTrainedModel._supports_attention_backend": "whether a model can use packed attention",
-    "peft.LoraConfig._register_custom_module": "puts FusedLinear in the place of PEFT's own layer",
+    "peft.LoraConfig._register_custom_module": "replaces PEFT's layer with FusedLinear",
 }
 
 
@@ -231,7 +231,7 @@ class SupervisedTrainer(SFTTrainer):
         self.state.save_to_json(str(folder / STATE))
         journal = self.journal
         (folder / JOURNAL).write_bytes(journal.file.read_bytes() if journal.file.exists() else b"")
-        Progress(
+        TrainProgress(
             counts=journal.counts,
             seconds=journal.elapsed,
             evaluating=journal.evaluating,
@@ -254,7 +254,7 @@ class SupervisedTrainer(SFTTrainer):
 
     def restore_progress(self, checkpoint: Path) -> None:
         """Restore the counters, the clocks and the journal of the run so far."""
-        progress, journal = Progress.read(checkpoint / PROGRESS), self.journal
+        progress, journal = TrainProgress.read(checkpoint / PROGRESS), self.journal
         journal.start(progress.seconds)
         journal.counts, journal.evaluating = progress.counts, progress.evaluating
         journal.loss = math.nan if progress.shown_loss is None else progress.shown_loss
@@ -263,7 +263,7 @@ class SupervisedTrainer(SFTTrainer):
         self._total_loss_scalar = progress.loss_before_log
         self._globalstep_last_logged = progress.last_logged
         self._initial_global_step = 0
-        self.state.compute_steps(self.args, self.state.max_steps)  # save, evaluate and log as the current settings say
+        self.state.compute_steps(self.args, self.state.max_steps)  # save, evaluate and log by the current settings
         if progress.evaluation_due:
             self.evaluate()
 

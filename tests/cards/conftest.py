@@ -1,4 +1,4 @@
-"""The corpus page is tested on corpora that `prepare` wrote."""
+"""Fixtures of `prepare`: the corpus page is tested on corpora that it writes."""
 
 from ..prepare.conftest import prepared
 

@@ -47,7 +47,7 @@ VOID = {"meta", "link", "br", "hr", "img", "input", "col", "source", "area", "ba
 
 
 class Page(HTMLParser):
-    """Elements, attributes and text; notes what is not closed in the order it was opened."""
+    """Elements, attributes and text, and the elements that are not closed in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -147,8 +147,8 @@ def test_bars_are_as_long_as_their_numbers() -> None:
     )  # one for each line of a chart
 
 
-def test_page_reads_well_without_eyes() -> None:
-    """Bars are decoration beside tables that say the same; every table, section and scrolling box has a name."""
+def test_page_is_accessible_to_screen_readers() -> None:
+    """Bars only decorate tables with the same figures; every table, section and scrolling box has a name."""
     page = Page(corpus_page(FACTS))
     assert ("html", "lang", "en") in page.attributes
     assert page.values("aria-hidden") == ["true"] * page.tags["svg"]
@@ -169,7 +169,7 @@ def test_page_follows_light_and_dark() -> None:
 
 
 def luminance(color: str) -> float:
-    """Relative luminance, as WCAG defines it, without the gamma: enough to tell dark from light."""
+    """Relative luminance as in WCAG, without gamma: enough to distinguish dark from light."""
     red, green, blue = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
     return float(0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2)
 
@@ -199,7 +199,7 @@ def test_names_cannot_become_markup() -> None:
 
 
 def test_no_text_of_a_row_is_on_the_page(tmp_path: Path) -> None:
-    """Messages, choices and groups hold a secret; a label that is a text, not a name, is not spelled out either."""
+    """Messages, choices and groups contain a secret; a label that is a text rather than a name is not printed either."""
     label = f"{SECRET} " + "is the label of a row whose labels are whole sentences, which somebody mapped by mistake"
     rows = [
         Example(
@@ -215,8 +215,8 @@ def test_no_text_of_a_row_is_on_the_page(tmp_path: Path) -> None:
         for n in range(5)
     ]
     assert len(label) > LABEL_LENGTH
-    made = write_corpus(tmp_path / "c", {"train": rows}, drops=[Drop("news/9", "dedup", "duplicate")])
-    html = corpus_page(facts_of(show_corpus(made.path)))
+    corpus = write_corpus(tmp_path / "c", {"train": rows}, drops=[Drop("news/9", "dedup", "duplicate")])
+    html = corpus_page(facts_of(show_corpus(corpus.path)))
     assert SECRET not in html
     assert "(1 more)" in html
     assert "bullish" in html
@@ -224,16 +224,16 @@ def test_no_text_of_a_row_is_on_the_page(tmp_path: Path) -> None:
 
 def test_prepare_writes_a_page_without_row_text(prepared: Preparer, tmp_path: Path) -> None:
     rows = [{"question": f"Who knows {SECRET} number {n}?", "answer": f"{SECRET} {n}"} for n in (1, 2, 3, 3)]
-    made = prepared(write_jsonl(tmp_path / "rows.jsonl", rows), license="mit")
-    assert any(SECRET in text for text in made.texts)
-    assert made.drops
+    preparation = prepared(write_jsonl(tmp_path / "rows.jsonl", rows), license="mit")
+    assert any(SECRET in text for text in preparation.texts)
+    assert preparation.drops
     for name in ("corpus.html", "README.md", "drops.jsonl", "manifest.json"):
-        assert SECRET not in (made.corpus.path / name).read_text("utf-8")
-    assert Page((made.corpus.path / "corpus.html").read_text("utf-8")).problems == []
+        assert SECRET not in (preparation.corpus.path / name).read_text("utf-8")
+    assert Page((preparation.corpus.path / "corpus.html").read_text("utf-8")).problems == []
 
 
 def facts_of(view: CorpusView) -> CorpusFacts:
-    """All that the page can be told of a corpus."""
+    """All facts of a corpus that the page can show."""
     return CorpusFacts(
         title="Corpus",
         splits=dict(view.splits.items()),
@@ -269,12 +269,12 @@ def test_many_labels_and_hits_are_counted_not_listed() -> None:
         ({"eval_sets": [], "hits": []}, "The rows were not compared with any evaluation set."),
     ],
 )
-def test_what_is_not_there_is_said(change: dict[str, object], said: str) -> None:
+def test_missing_parts_are_mentioned(change: dict[str, object], said: str) -> None:
     assert said in Page(corpus_page(replace(FACTS, **change))).text  # type: ignore[arg-type]
     assert said not in Page(corpus_page(FACTS)).text
 
 
-def test_nothing_is_claimed_of_eval_sets_that_the_page_was_not_told_of() -> None:
+def test_page_without_facts_on_eval_sets_claims_nothing_of_them() -> None:
     page = Page(corpus_page(replace(FACTS, eval_sets=None, hits=[])))
     assert "Decontamination" not in page.text
     assert page.problems == []

@@ -40,7 +40,7 @@ def test_card_has_every_figure() -> None:
         assert line in card, line
 
 
-def test_what_is_not_there_is_said() -> None:
+def test_missing_parts_are_mentioned() -> None:
     card = lines(card_text(None, replace(FACTS, dropped=[], clusters={}, eval_sets=[], hits=[])))
     for line in (
         "Nothing.",

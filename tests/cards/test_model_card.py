@@ -58,8 +58,8 @@ def report(tmp_path: Path) -> EvalReport:
 
 
 def metadata(card: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
-    return found
+    values: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
+    return values
 
 
 def test_metadata_links_the_adapter_to_its_base_model() -> None:
@@ -92,7 +92,7 @@ def test_card_without_an_evaluation_claims_no_scores() -> None:
     assert "Not evaluated yet. Evaluate it with `slmtune eval --domain finance`" in card
 
 
-def test_results_table_shows_base_beside_adapter(report: EvalReport) -> None:
+def test_results_table_shows_base_and_adapter(report: EvalReport) -> None:
     card = model_card(adapter(), report)
 
     assert "| sentiment | 80 | Accuracy | 0.650 | 0.500 | 0.812 | +0.312 |  |  |" in card
@@ -106,7 +106,7 @@ def test_only_hub_data_sets_that_anyone_may_know_are_named() -> None:
     assert "secret-project" not in card
 
 
-def test_unknown_licence_is_said_in_metadata_text_and_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_licence_is_reported_in_metadata_text_and_log(caplog: pytest.LogCaptureFixture) -> None:
     card = model_card(adapter({"license": "other"}), None)
 
     assert metadata(card)["license"] == "other"
@@ -129,15 +129,15 @@ def test_table_cells_cannot_break_the_table() -> None:
     assert "| reviews \\| mine | cc0-1.0 |" in model_card(adapter(), None)
 
 
-def test_training_is_told_in_numbers() -> None:
+def test_training_is_described_in_numbers() -> None:
     card = model_card(adapter(), None)
 
     assert "| LoRA rank, alpha, dropout | 7, " in card
     assert "| Training loss | 1.2346 |" in card
-    assert "Held-out loss" not in card  # there was none
+    assert "Held-out loss" not in card  # it was not measured
 
 
-def test_repository_name_stands_in_the_commands() -> None:
+def test_repository_name_is_in_the_commands() -> None:
     card = model_card(adapter(), None, repo_id="me/finance-adapter")
 
     assert "slmtune pull me/finance-adapter --output-dir finance-adapter" in card
@@ -159,7 +159,7 @@ def test_merged_model_shows_how_it_was_verified() -> None:
     assert "| LoRA rank, alpha, dropout | 7, " in card
 
 
-def test_only_a_card_as_slmtune_wrote_it_counts_as_untouched(report: EvalReport) -> None:
+def test_only_an_unedited_card_counts_as_untouched(report: EvalReport) -> None:
     card = model_card(adapter(), report)
 
     assert is_untouched(card)

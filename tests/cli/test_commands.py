@@ -1,4 +1,4 @@
-"""The installed command: what it prints, how it ends, and what it leaves when it is used wrongly."""
+"""The installed command: its output, its exit codes, and what is left after wrong use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ANY_LENGTH = ("--max-truncated", "100%")  # the tiny model's tokenizer makes sev
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *parts: str, code: int = 2) -> None:
-    """One paragraph on stderr that says `parts`, the exit code, nothing on stdout and no traceback."""
+    """Expect one paragraph on stderr that contains `parts`, the exit code, nothing on stdout and no traceback."""
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -96,7 +96,7 @@ def test_stages_find_each_other_in_the_workspace(workspace: Path) -> None:
     assert left_in(workspace / "runs" / "finance", "corpus", "adapter", "eval", "model")
 
 
-def test_no_artifact_holds_a_path_or_a_name_of_this_machine(workspace: Path) -> None:
+def test_no_artifact_contains_a_path_or_a_name_of_this_machine(workspace: Path) -> None:
     for file in (workspace / "runs").rglob("*"):
         if file.suffix in {".json", ".md", ".jsonl", ".html"} and file.name != "tokenizer.json":
             text = file.read_text("utf-8")
@@ -126,9 +126,9 @@ def test_own_csv_needs_no_domain(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_explicit_paths_need_no_workspace(workspace: Path, tmp_path: Path) -> None:
-    made = workspace / "runs" / "finance"
-    arguments = ("--corpus", made / "corpus", "--task", "news", "--limit", 4, "--out", tmp_path / "report")
-    assert slmtune("eval", made / "adapter", *arguments, cwd=tmp_path).returncode == 0
+    artifacts = workspace / "runs" / "finance"
+    arguments = ("--corpus", artifacts / "corpus", "--task", "news", "--limit", 4, "--out", tmp_path / "report")
+    assert slmtune("eval", artifacts / "adapter", *arguments, cwd=tmp_path).returncode == 0
     assert left_in(tmp_path, "report")
 
 
@@ -137,7 +137,7 @@ def test_chat_answers_one_question(workspace: Path) -> None:
     assert isinstance(json.loads(done.stdout)["answer"], str)
 
 
-def test_missing_folder_is_not_taken_for_a_hub_id(tmp_path: Path) -> None:
+def test_missing_folder_is_not_treated_as_a_hub_id(tmp_path: Path) -> None:
     refuse(tmp_path, ("serve", "news=runs/nothing"), "runs/nothing", "slmtune train")
 
 
@@ -149,9 +149,7 @@ def test_log_lines_can_be_json(workspace: Path) -> None:
 
 
 @pytest.mark.parametrize(("flags", "expected"), [((), set()), (("--verbose",), {"a library's word", "planted"})])
-def test_what_libraries_log_is_heard_only_with_verbose(
-    tmp_path: Path, flags: tuple[str, ...], expected: set[str]
-) -> None:
+def test_logs_of_libraries_appear_only_with_verbose(tmp_path: Path, flags: tuple[str, ...], expected: set[str]) -> None:
     planted = """
 import atexit, logging, warnings
 for logger, text in {
@@ -213,13 +211,13 @@ SHOWN_OTHERWISE = {"language": "the recipe's, else any", "split_ratio": "0.9/0.0
 @pytest.mark.parametrize("command", OPTIONS)
 def test_every_option_shows_the_default_of_its_model(command: str) -> None:
     fields = fields_of(OPTIONS[command])
-    shown = {
+    help_texts = {
         option.name: (re.findall(r"  \[(.*)\]$", option.help or "") or [None])[0]
         for option in cli.commands[command].get_params(click.Context(cli.commands[command]))
         if isinstance(option, click.Option) and option.name in fields
     }
-    assert shown
-    for name, text in shown.items():
+    assert help_texts
+    for name, text in help_texts.items():
         default = fields[str(name)].default
         if name in SHOWN_OTHERWISE:
             assert text == SHOWN_OTHERWISE[name]
@@ -239,7 +237,7 @@ def test_options_not_given_are_those_of_the_model(tmp_path: Path) -> None:
     assert typed["fingerprint"] == called["fingerprint"]
 
 
-# --- bad input: one clear paragraph, exit 2, nothing half-written ---------------------------------------------------
+# --- bad input: one paragraph, exit code 2, nothing half-written ----------------------------------------------------
 
 
 def refuse(cwd: Path, arguments: Sequence[object], *parts: str) -> None:
@@ -248,18 +246,18 @@ def refuse(cwd: Path, arguments: Sequence[object], *parts: str) -> None:
     assert sorted(cwd.rglob("*")) == before
 
 
-def test_unknown_domain_suggests_the_nearest(tmp_path: Path) -> None:
+def test_unknown_domain_suggests_the_closest(tmp_path: Path) -> None:
     refuse(tmp_path, ("prepare", "--domain", "finanse", "--sample"), "finanse", "Did you mean 'finance'?")
 
 
-def test_unknown_model_suggests_the_nearest(workspace: Path, tmp_path: Path) -> None:
+def test_unknown_model_suggests_the_closest(workspace: Path, tmp_path: Path) -> None:
     corpus = workspace / "runs" / "finance" / "corpus"
     refuse(tmp_path, ("train", "--corpus", corpus, "--model", "smolm2-135m"), "Did you mean 'smollm2-135m'?")
 
 
 @pytest.mark.parametrize("name", ["distilbert", "google/mobilebert-uncased"])
 @pytest.mark.parametrize("command", ["train", "plan"])
-def test_encoder_is_refused_unfetched_with_what_can_be_trained(
+def test_encoder_is_refused_before_its_download_with_what_can_be_trained(
     workspace: Path, tmp_path: Path, command: str, name: str
 ) -> None:
     corpus = ("--corpus", workspace / "runs" / "finance" / "corpus") if command == "train" else ()
@@ -279,7 +277,7 @@ def test_missing_adapter_names_the_command(tmp_path: Path, stage: str) -> None:
     refuse(tmp_path, (stage, "--domain", "finance"), "There is no adapter", "slmtune train --domain finance")
 
 
-def test_unknown_config_key_names_the_nearest(tmp_path: Path) -> None:
+def test_unknown_config_key_names_the_closest(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("learning_rat: 0.1\nlora_r: -1\n", "utf-8")
     problems = ("'learning_rat'", "Did you mean 'learning_rate'?", "lora_r", "greater than 0")
     refuse(tmp_path, ("train", "--domain", "finance", "--config", "my.yaml"), *problems)
@@ -296,13 +294,13 @@ def test_value_out_of_bounds_is_a_usage_error(tmp_path: Path, command: str, flag
     refuse(tmp_path, (command, flag, value), flag)
 
 
-def test_preparation_tells_all_problems_of_the_command_line_at_once(tmp_path: Path) -> None:
+def test_preparation_lists_all_problems_of_the_command_line_at_once(tmp_path: Path) -> None:
     flags = ("--limit", 0, "--seed", -1, "--chunk-tokens", 3, "--near-duplicates", 0.1, "--workers", 0)
     said = ("--limit 0", "--seed -1", "--chunk-tokens 3", "--near-duplicates 0.1", "--workers 0", "--split-ratio 2")
     refuse(tmp_path, ("prepare", "--source", "x.csv", *flags, "--split-ratio", "2"), *said)
 
 
-def test_evaluation_called_with_impossible_sizes_names_the_flags(tmp_path: Path) -> None:
+def test_evaluation_with_impossible_sizes_names_the_flags(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--limit 0 cannot be used.*--batch-size -1 cannot be used"):
         evaluate(EvalRequest(tmp_path, tmp_path, tmp_path / "out", limit=0, batch_size=-1))
 
@@ -318,7 +316,7 @@ def test_impossible_sizes_are_refused(tmp_path: Path, flag: str, value: object) 
     refuse(tmp_path, ("train", "--domain", "finance", flag, value), flag[2:].replace("-", "_"))
 
 
-BROKEN = "import finetune.models.presets as presets; presets.PRESETS = None"  # no error that slmtune foresees
+BROKEN = "import finetune.models.presets as presets; presets.PRESETS = None"  # an error that slmtune does not foresee
 
 
 def test_unforeseen_error_says_how_to_see_more(tmp_path: Path) -> None:
@@ -351,7 +349,7 @@ def test_debug_shows_the_traceback_of_a_foreseen_error(tmp_path: Path) -> None:
 
 
 def searching(folder: Path) -> dict[str, str]:
-    """An environment in which Python finds what lies in a folder, sitecustomize.py above all."""
+    """An environment in which Python finds the modules in a folder, such as sitecustomize.py."""
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
 
 
@@ -371,13 +369,13 @@ def test_broken_row_is_named_by_file_and_line(tmp_path: Path) -> None:
 
 
 def test_unwritable_output_is_named(workspace: Path, tiny_model: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("", "utf-8")  # a folder cannot lie below a file, whoever asks
+    (tmp_path / "file").write_text("", "utf-8")  # nobody can create a folder below a file
     corpus = workspace / "runs" / "finance" / "corpus"
     arguments = ("train", "--corpus", corpus, "--model", tiny_model, "--out", "file/adapter")
     refuse(tmp_path, arguments, "Cannot write", "--output-dir")
 
 
-def test_folder_that_is_not_ours_is_never_replaced(workspace: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_folder_that_slmtune_did_not_make_is_never_replaced(workspace: Path, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("meow", "utf-8")
     corpus = workspace / "runs" / "finance" / "corpus"
@@ -385,7 +383,7 @@ def test_folder_that_is_not_ours_is_never_replaced(workspace: Path, tiny_model: 
     refuse(tmp_path, arguments, "was not made by slmtune")
 
 
-def test_model_that_is_not_cached_offline(workspace: Path, tmp_path: Path) -> None:
+def test_model_that_is_not_cached_is_refused_offline(workspace: Path, tmp_path: Path) -> None:
     corpus = workspace / "runs" / "finance" / "corpus"
     arguments = ("train", "--corpus", corpus, "--model", "Qwen/Qwen2.5-1.5B-Instruct", "--offline")
     refuse(tmp_path, arguments, "not in the cache", "--offline")
@@ -404,16 +402,16 @@ def test_changed_artifact_is_refused_by_file_name(workspace: Path, tmp_path: Pat
 
 
 def test_port_in_use_ends_with_1(workspace: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
         done = slmtune("serve", "--domain", "finance", "--port", port, cwd=workspace)
     assert_refused(done, str(port), "in use", code=1)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_training_says_how_it_goes_on(
+def test_stopped_training_says_how_to_resume(
     workspace: Path, tiny_model: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     corpus = workspace / "runs" / "finance" / "corpus"

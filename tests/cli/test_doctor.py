@@ -1,4 +1,4 @@
-"""The doctor, on a machine in order and on one where everything that a test can break is broken."""
+"""The doctor, on a machine in order and on one that is as broken as a test can make it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ print(json.dumps(dataclasses.asdict(report)))
 
 
 def examine(workspace: Path, mode: str, **environment: str) -> dict[str, Any]:
-    """Run the doctor in a process of its own: libraries read their settings when they are imported."""
+    """Run the doctor in a new process, because libraries read their settings when they are imported."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(workspace), mode],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | environment,
@@ -53,7 +53,7 @@ def in_order(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """No folder can be made, libraries do not fit, and nothing listens where the Hub should be."""
+    """A machine where no folder can be created, libraries are out of range, and the Hub does not answer."""
     folder = tmp_path_factory.mktemp("broken")
     (folder / "file").write_text("not a folder", "utf-8")
     claim(folder / "site", "slmtune", "0", "peft>=0.21.2,<1", "click>=8", "library-that-is-missing>=7")
@@ -90,11 +90,11 @@ def test_no_gpu_is_not_a_failure(in_order: dict[str, Any]) -> None:
     assert "training runs on the CPU" in in_order["cuda"]["detail"]
 
 
-def test_bitsandbytes_is_tried_not_only_found(in_order: dict[str, Any]) -> None:
+def test_bitsandbytes_is_tried_and_not_only_imported(in_order: dict[str, Any]) -> None:
     assert "quantises on cpu" in in_order["bitsandbytes"]["detail"]
 
 
-def test_offline_hub_is_not_asked(in_order: dict[str, Any]) -> None:
+def test_hub_is_not_contacted_offline(in_order: dict[str, Any]) -> None:
     assert in_order["hub"]["ok"]
     assert "offline" in in_order["hub"]["detail"]
 
@@ -104,7 +104,7 @@ def test_offline_without_base_model_is_not_ready(in_order: dict[str, Any]) -> No
     assert not in_order["ok"]
 
 
-def test_looking_leaves_nothing_behind(in_order: dict[str, Any]) -> None:
+def test_checks_leave_nothing_behind(in_order: dict[str, Any]) -> None:
     workspace = Path(in_order["workspace"]["detail"].removesuffix(" can be written"))
     assert not list(workspace.parent.iterdir())
 
@@ -143,7 +143,7 @@ def test_unreachable_hub_is_a_warning_with_a_way_out(broken: dict[str, Any]) -> 
 
 @pytest.fixture
 def limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Check]:
-    """The finding on memory inside a container with a limit in bytes of which all is free."""
+    """The check of memory in a container with a limit in bytes, all of which is free."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(machine, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "own")
@@ -159,15 +159,15 @@ def limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], 
     return check
 
 
-def test_memory_shown_is_the_containers(limited: Callable[[int], Check]) -> None:
+def test_memory_is_that_of_the_container(limited: Callable[[int], Check]) -> None:
     assert limited(100 * 2**20).detail.startswith("100 MiB of 100 MiB are free")
 
 
-def test_memory_wanted_is_what_the_plan_says(limited: Callable[[int], Check]) -> None:
+def test_memory_needed_is_that_of_the_plan(limited: Callable[[int], Check]) -> None:
     assert format_bytes(plan(AdapterRecipe()).peak_bytes) in limited(2**30).detail
 
 
-def test_little_memory_is_met_with_what_the_plan_suggests(limited: Callable[[int], Check]) -> None:
+def test_little_memory_gets_the_suggestion_of_the_plan(limited: Callable[[int], Check]) -> None:
     free = 3 * 2**30
     check = limited(free)
     suggestion = plan(AdapterRecipe(), device=Device("cpu", free)).suggestion
@@ -176,11 +176,11 @@ def test_little_memory_is_met_with_what_the_plan_suggests(limited: Callable[[int
     assert suggestion.options in str(check.fix)
 
 
-def test_memory_in_which_nothing_fits_asks_for_a_larger_machine(limited: Callable[[int], Check]) -> None:
+def test_memory_in_which_nothing_fits_needs_a_larger_machine(limited: Callable[[int], Check]) -> None:
     assert "larger machine" in str(limited(100 * 2**20).fix)
 
 
-def test_every_failure_says_how_to_mend_it(broken: dict[str, Any]) -> None:
+def test_every_failure_says_how_to_fix_it(broken: dict[str, Any]) -> None:
     checks = [value for key, value in broken.items() if key != "ok"]
     assert all(bool(check["fix"]) != check["ok"] for check in checks)
 

@@ -13,7 +13,7 @@ from finetune.cli.workspace import Workspace
 
 
 @pytest.mark.slow
-def test_quickstart_makes_every_artifact_and_says_what_came_out(tiny_model: Path, tmp_path: Path) -> None:
+def test_quickstart_makes_every_artifact_and_reports_the_figures(tiny_model: Path, tmp_path: Path) -> None:
     stages: list[str] = []
     workspace = Workspace.named("quickstart", tmp_path)
     overrides = {"model": str(tiny_model), "max_steps": 1, "max_truncated": 1.0}

@@ -1,4 +1,4 @@
-"""`slmtune domains new legal`: a folder that prepares at once, and never at the cost of what is there."""
+"""`slmtune domains new legal`: a folder that works at once, and never replaces an existing one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_new_domain_prepares_its_sample(legal: Path, tmp_path: Path) -> None:
     assert first.prompt[0].content == "What kind of message is this? Answer with one of: question, request, complaint."
 
 
-def test_a_new_domain_prepares_ones_own_rows(legal: Path, tmp_path: Path) -> None:
+def test_a_new_domain_prepares_rows_of_the_user(legal: Path, tmp_path: Path) -> None:
     (legal / "data").mkdir()
     (legal / "data" / "kind.csv").write_text("text,label\nSend the deed.,request\nWho signs?,question\n", "utf-8")
     pair = {"question": "Must a lease be in writing?", "answer": "That depends on its length."}
@@ -66,7 +66,7 @@ def test_a_new_domain_without_rows_names_the_folder_to_fill(legal: Path, tmp_pat
         prepare(PrepareRequest(tmp_path / "out", domain=str(legal)))
 
 
-def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_exists_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "legal").mkdir()
     (tmp_path / "legal" / "notes.txt").write_text("mine", "utf-8")
     with pytest.raises(InputError, match="already exists"):
@@ -75,7 +75,7 @@ def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Legal", "../legal", "legal_de", "2nd", "a--b", "-a", "a b", "recht§", "x" * 41])
-def test_names_that_are_no_names_are_refused(name: str, tmp_path: Path) -> None:
+def test_invalid_names_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not allowed as the name of a domain"):
         new_domain(name, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
@@ -87,15 +87,15 @@ def test_names_of_bundled_domains_are_refused(name: str, tmp_path: Path) -> None
         new_domain(name, tmp_path / name)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(InputError, match="Cannot write"):
         new_domain("legal", tmp_path / "file" / "legal")
 
 
-def test_commands_make_a_domain_and_prepare_it(tmp_path: Path) -> None:
-    made = run("domains", "new", "legal", cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
+def test_commands_create_a_domain_and_prepare_it(tmp_path: Path) -> None:
+    result = run("domains", "new", "legal", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     done = run("prepare", "--domain", "./legal", "--sample", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert sum(json.loads(done.stdout)["splits"].values()) == sample_rows(tmp_path / "legal")

@@ -1,4 +1,4 @@
-"""A corpus on disk: what is written is what is read."""
+"""A corpus on disk: the rows read are the rows written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = [
 ]
 
 
-def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+def test_rows_read_are_the_rows_written(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "c", {"train": ROWS, "test": ROWS[:1]})
     assert read_split(corpus, "train") == ROWS
     assert read_split(corpus, "test") == ROWS[:1]
@@ -34,7 +34,7 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     assert corpus.counts == {"train": 4, "validation": 0, "test": 1}
 
 
-def test_all_shards_of_a_split_are_rows_to_train_on(tmp_path: Path) -> None:
+def test_all_shards_of_a_split_are_read(tmp_path: Path) -> None:
     """A corpus from elsewhere may have several Parquet files per split."""
     corpus = write_corpus(tmp_path / "c", {"train": ROWS})
     (file,) = corpus.files("train")
@@ -45,7 +45,7 @@ def test_all_shards_of_a_split_are_rows_to_train_on(tmp_path: Path) -> None:
     assert read_split(corpus, "train") == ROWS
 
 
-def test_files_have_the_promised_columns_even_where_a_column_is_empty(tmp_path: Path) -> None:
+def test_files_have_the_documented_columns_even_if_a_column_is_empty(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "c", {"train": ROWS[1:2]})
     (file,) = corpus.files("train")
     assert parquet.read_schema(file).equals(SCHEMA)

@@ -1,4 +1,4 @@
-"""Looking at a corpus: exact figures on small corpora, and the one place where row text is shown."""
+"""Showing a corpus: exact figures for small corpora, and the only place where the text of rows is shown."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_every_row_and_drop_is_counted(corpus: Path) -> None:
 
 
 def test_all_shards_of_a_split_are_counted(corpus: Path) -> None:
-    """A corpus from elsewhere may have several Parquet files a split."""
+    """A corpus from elsewhere may have several Parquet files per split."""
     whole = parquet.read_table(corpus / "data" / "train-00000-of-00001.parquet")
     (corpus / "data" / "train-00000-of-00001.parquet").unlink()
     for number, part in enumerate((whole.slice(0, 1), whole.slice(1))):
@@ -79,7 +79,13 @@ def test_all_shards_of_a_split_are_counted(corpus: Path) -> None:
     opened = Corpus(corpus, {})
     counts, drawn = corpus_view._count(opened, 9, 1)
     assert counts.total() == 5
-    assert [example.id for _, example in corpus_view._read(opened, drawn.shown)] == ["a/1", "a/2", "a/3", "b/1", "b/2"]
+    assert [example.id for _, example in corpus_view._read(opened, drawn.to_show)] == [
+        "a/1",
+        "a/2",
+        "a/3",
+        "b/1",
+        "b/2",
+    ]
 
 
 # --- lengths ----------------------------------------------------------------------------------------------------------
@@ -103,17 +109,17 @@ def test_token_lengths_are_those_of_training(tiny_model: Path, tiny_corpus: Path
     assert sum(each.rows for each in lengths.histogram) == len(sizes)
 
 
-def test_shares_above_the_usual_limits_are_exact(tiny_model: Path, tmp_path: Path) -> None:
+def test_shares_above_the_common_limits_are_exact(tiny_model: Path, tmp_path: Path) -> None:
     rows = [
         Example(f"t/{n}", (Message("assistant", "a" * n),), "text", source="t") for n in (510, 512, 600, 1100, 3000)
     ]
-    made = write_corpus(tmp_path / "c", {"train": rows})
+    corpus = write_corpus(tmp_path / "c", {"train": rows})
     tokenizer = load_tokenizer(tiny_model, find_base(str(tiny_model)))
     sizes = [len(render(tokenizer, row).ids) for row in rows]
-    lengths = show_corpus(made.path, model=str(tiny_model)).lengths
+    lengths = show_corpus(corpus.path, model=str(tiny_model)).lengths
     assert lengths is not None
     assert lengths.above == {limit: sum(size > limit for size in sizes) / 5 for limit in (512, 1024, 2048)}
-    assert len(set(lengths.above.values())) > 1  # the texts are long enough to tell
+    assert len(set(lengths.above.values())) > 1  # the texts are long enough to differ
 
 
 def test_a_row_as_long_as_a_limit_is_not_above_it() -> None:
@@ -150,14 +156,14 @@ def test_a_tokenizer_is_fetched_only_by_name_and_never_with_weights(
         "assert view.lengths.unit == 'tokens', view.notes\n"
         "cached = [path.name for path in Path(sys.argv[1]).rglob('*') if path.is_file()]\n"
         "assert 'tokenizer.json' in cached and 'model.safetensors' not in cached, cached\n"
-        "assert (find_base('acme/tiny').folder / 'model.safetensors').is_file()  # a part of it does not pass for the whole\n"
+        "assert (find_base('acme/tiny').folder / 'model.safetensors').is_file()  # an incomplete folder is no model\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "home")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_model_that_cannot_be_one_is_an_error(corpus: Path, tmp_path: Path) -> None:
+def test_an_invalid_model_is_an_error(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="smollm2-135m"):
         show_corpus(corpus, model="smollm2-135")
     (tmp_path / "empty").mkdir()
@@ -165,7 +171,7 @@ def test_a_model_that_cannot_be_one_is_an_error(corpus: Path, tmp_path: Path) ->
         show_corpus(corpus, model=str(tmp_path / "empty"))
 
 
-def test_a_refusing_template_leaves_words(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:
+def test_a_template_that_refuses_a_row_leaves_lengths_in_words(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(tiny_model, find_base(str(tiny_model)))
     tokenizer.chat_template = "{{ raise_exception('Only for parrots') }}"
     tokenizer.save_pretrained(tmp_path / "parrot")
@@ -195,29 +201,31 @@ def test_a_corpus_without_rows_is_shown(tmp_path: Path) -> None:
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 
-def test_so_many_rows_of_each_task_are_shown_whole(tmp_path: Path) -> None:
+def test_the_requested_rows_of_each_task_are_shown_whole(tmp_path: Path) -> None:
     rows = [*many(50), *many(50, "chat")[48:], *ROWS["test"]]
-    made = write_corpus(tmp_path / "c", {"train": rows[:40], "test": rows[40:]})
-    view = show_corpus(made.path, samples=3)
+    corpus = write_corpus(tmp_path / "c", {"train": rows[:40], "test": rows[40:]})
+    view = show_corpus(corpus.path, samples=3)
     assert Counter(sample.task for sample in view.samples) == {"qa": 3, "chat": 2, "text": 1}
     texts: dict[tuple[str, str], object] = {(row.task, row.id): row.messages for row in rows}
     assert all(sample.messages == texts[sample.task, sample.id] for sample in view.samples)
-    assert show_corpus(made.path, samples=0).samples == ()
+    assert show_corpus(corpus.path, samples=0).samples == ()
     with pytest.raises(InputError, match="--samples -1"):
-        show_corpus(made.path, samples=-1)
+        show_corpus(corpus.path, samples=-1)
 
 
 def test_the_seed_decides_what_is_shown(tmp_path: Path) -> None:
-    made = write_corpus(tmp_path / "c", {"train": many(200)})
-    shown = [[sample.id for sample in show_corpus(made.path, seed=seed).samples] for seed in (1, 1, 2)]
-    assert shown[0] == shown[1] != shown[2]
+    corpus = write_corpus(tmp_path / "c", {"train": many(200)})
+    samples = [[sample.id for sample in show_corpus(corpus.path, seed=seed).samples] for seed in (1, 1, 2)]
+    assert samples[0] == samples[1] != samples[2]
 
 
 def test_every_row_is_shown_about_equally_often(tmp_path: Path) -> None:
     opened = write_corpus(tmp_path / "c", {"train": many(10), "test": many(20)[10:]})
-    taken = Counter(position for seed in range(400) for position in corpus_view._count(opened, 5, seed)[1].shown)
-    assert sorted(taken) == list(range(20))
-    assert all(60 <= count <= 140 for count in taken.values())  # 100 expected; 4.6 standard deviations of 8.7
+    frequencies = Counter(
+        position for seed in range(400) for position in corpus_view._count(opened, 5, seed)[1].to_show
+    )
+    assert sorted(frequencies) == list(range(20))
+    assert all(60 <= count <= 140 for count in frequencies.values())  # 100 expected; 4.6 standard deviations of 8.7
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -233,7 +241,7 @@ def test_only_a_sample_of_a_large_corpus_is_measured_and_it_says_so(
     assert "10 rows drawn from 40" in render_view(view)
 
 
-def test_rows_are_read_a_batch_at_a_time_and_row_groups_without_need_not_at_all(
+def test_rows_are_read_in_batches_and_only_from_row_groups_with_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = write_corpus(tmp_path / "c", {"train": many(100)})
@@ -260,17 +268,17 @@ def test_rows_are_read_a_batch_at_a_time_and_row_groups_without_need_not_at_all(
     assert corpus_view._count(opened, 3, 7) == small  # the size of a batch changes nothing
 
 
-def test_looking_loads_no_torch() -> None:
+def test_show_loads_no_torch() -> None:
     heavy = {"torch", "transformers", "datasets", "peft", "huggingface_hub"}
     program = f"import sys, finetune.corpus.view, finetune.cli.render.corpus; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
 
-# --- what is no corpus ------------------------------------------------------------------------------------------------
+# --- folders that are not a corpus ------------------------------------------------------------------------------------
 
 
-def test_what_is_no_corpus_is_named(corpus: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_corpus_is_named(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingStageError, match="slmtune prepare"):
         show_corpus(tmp_path / "nothing")
     (corpus / "drops.jsonl").write_text("{}\n", "utf-8")
@@ -293,7 +301,7 @@ def test_text_has_every_figure(corpus: Path) -> None:
     assert SECRET in text
 
 
-def test_text_is_plain_where_the_terminal_has_no_blocks(corpus: Path) -> None:
+def test_text_is_plain_if_the_terminal_has_no_blocks(corpus: Path) -> None:
     view = show_corpus(corpus)
     text = render_view(view, encoding="ascii")
     assert text.isascii()
@@ -302,15 +310,15 @@ def test_text_is_plain_where_the_terminal_has_no_blocks(corpus: Path) -> None:
     assert "█" in render_view(view, encoding="utf-8")
 
 
-def test_row_text_cannot_drive_the_terminal(tmp_path: Path) -> None:
+def test_row_text_cannot_control_the_terminal(tmp_path: Path) -> None:
     text = "\x1b]0;title\x07 red\x1b[31m \u202eback \x9b2J\r over"
     label = "[bold]\n:smile:\x1b[0m[/x]"
     row = Example("x/1", chat(text, "ok\nsecond line"), "classification", label, source="x\x1b[2J", license="mit")
-    shown = render_view(show_corpus(write_corpus(tmp_path / "c", {"train": [row]}).path), encoding="utf-8")
-    assert not {"\x1b", "\x07", "\x9b", "\r", "\u202e"} & set(shown)
-    assert "\\x1b]0;title\\x07 red\\x1b[31m \\u202eback" in shown
-    assert "[bold] :smile:\\x1b[0m[/x]" in shown
-    assert "\n               second line" in shown
+    text = render_view(show_corpus(write_corpus(tmp_path / "c", {"train": [row]}).path), encoding="utf-8")
+    assert not {"\x1b", "\x07", "\x9b", "\r", "\u202e"} & set(text)
+    assert "\\x1b]0;title\\x07 red\\x1b[31m \\u202eback" in text
+    assert "[bold] :smile:\\x1b[0m[/x]" in text
+    assert "\n               second line" in text
 
 
 def test_long_rows_and_many_labels_are_cut_on_the_terminal_only(tmp_path: Path) -> None:
@@ -319,9 +327,9 @@ def test_long_rows_and_many_labels_are_cut_on_the_terminal_only(tmp_path: Path) 
         for n in range(30)
     ]
     view = show_corpus(write_corpus(tmp_path / "c", {"train": rows}).path, samples=1)
-    shown = render_view(view, encoding="utf-8")
-    assert "3,500 more characters" in " ".join(shown.split())
-    assert "(10 other labels)" in " ".join(shown.split())
+    text = render_view(view, encoding="utf-8")
+    assert "3,500 more characters" in " ".join(text.split())
+    assert "(10 other labels)" in " ".join(text.split())
     assert len(view.labels["x"]) == 30
     assert len(to_json(view)["samples"][0]["messages"][0]["content"]) == 4500
 
@@ -329,11 +337,11 @@ def test_long_rows_and_many_labels_are_cut_on_the_terminal_only(tmp_path: Path) 
 @pytest.mark.parametrize("coding", ["utf-8", "ascii"])
 def test_command_shows_a_corpus_on_any_terminal(tmp_path: Path, coding: str) -> None:
     rows = [Example("ü/1", chat("Größe?", "日本語"), "qa", source="ü", license="mit")]
-    made = write_corpus(tmp_path / "c", {"train": rows})
-    done = run("show", made.path, "--offline", cwd=tmp_path, env={"PYTHONIOENCODING": coding})
+    corpus = write_corpus(tmp_path / "c", {"train": rows})
+    done = run("show", corpus.path, "--offline", cwd=tmp_path, env={"PYTHONIOENCODING": coding})
     assert done.returncode == 0, done.stderr
     assert ("日本語" in done.stdout) == (coding == "utf-8")
-    plain = run("show", made.path, "--offline", "--json", cwd=tmp_path)
+    plain = run("show", corpus.path, "--offline", "--json", cwd=tmp_path)
     assert json.loads(plain.stdout)["tasks"] == {"qa": 1}
 
 

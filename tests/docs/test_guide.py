@@ -1,4 +1,4 @@
-"""What the guide shows is what its commands print: the same lines, columns and words, whatever the figures."""
+"""The guide shows what its commands print: the same lines, columns and words; figures may differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..command import run as slmtune
 pytestmark = pytest.mark.slow
 
 GUIDE = ROOT / "docs" / "guide"
-PAGES = ("quickstart", "data", "plan", "training", "evaluation")  # each goes on where the one before it ends
+PAGES = ("quickstart", "data", "plan", "training", "evaluation")  # each continues the one before it
 ANY_LENGTH = ("--max-truncated", "100%")  # the tiny model's tokenizer makes several tokens of most words
 QUICKER = {
     "quickstart": ("--max-steps", 1),
@@ -22,30 +22,30 @@ QUICKER = {
     "eval": ("--limit", 12, "--max-new-tokens", 4),
 }
 DEFAULT = "HuggingFaceTB/SmolLM2-135M-Instruct"
-CHECK = re.compile(r"(ok|note|FAIL) +([\w-]+)")  # of the doctor, who finds something else on each machine
+CHECK = re.compile(r"(ok|note|FAIL) +([\w-]+)")  # of the doctor, whose findings differ between machines
 BAR, FIGURE = re.compile("[▏▎▍▌▋▊▉█]+"), re.compile(r"\b[0-9a-f]{16}\b|[+-]?\d[\d.,:]*( ?%| ?[KMG]iB| ?B\b)?")
 
 
-def shown_in(page: str) -> Iterator[tuple[str, str]]:
-    """Each command in a console block of a page, and what it is said to print."""
+def outputs_in(page: str) -> Iterator[tuple[str, str]]:
+    """Each command in a console block of a page, and the output below it."""
     for block in re.findall(r"^```console\n(.*?)^```$", (GUIDE / f"{page}.md").read_text("utf-8"), re.M | re.S):
         for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
             command, _, output = part.partition("\n")
             yield command.partition(" #")[0].strip(), output
 
 
-SHOWN = [(page, *shown) for page in PAGES for shown in shown_in(page)]
+OUTPUTS = [(page, *output) for page in PAGES for output in outputs_in(page)]
 
 
 @pytest.fixture(scope="module")
 def printed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
-    """What every command of the guide prints, run in order in one folder in which the tiny model is the default one."""
+    """The output of every command of the guide, run in order in one folder, with the tiny model as the default model."""
     folder = tmp_path_factory.mktemp("guide")
-    (folder / "smollm2-135m").symlink_to(tiny_model)  # a folder comes before the preset of its name
+    (folder / "smollm2-135m").symlink_to(tiny_model)  # a folder takes precedence over the preset of its name
     outputs = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLUMNS", "110")  # what the guide's tables were printed in, whatever the terminal of the tests
-        for page, command, _ in SHOWN:
+        patch.setenv("COLUMNS", "110")  # the width of the guide's tables, whatever the terminal of the tests
+        for page, command, _ in OUTPUTS:
             words = command.replace("make quickstart", "slmtune quickstart").split()[1:]
             done = slmtune(*words, *QUICKER.get(words[0], ()), cwd=folder)
             assert done.returncode == 0 or words[0] == "doctor", f"{command}: {done.stderr}"
@@ -54,7 +54,7 @@ def printed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of an output without their figures; neighbours that are then alike count once."""
+    """The lines of an output without their figures; consecutive lines that are then equal count once."""
     lines: list[str] = []
     for line in text.strip().splitlines():
         check = CHECK.match(line)
@@ -64,16 +64,18 @@ def lines_of(text: str) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize(("page", "command", "shown"), SHOWN, ids=[f"{page}: {command}" for page, command, _ in SHOWN])
+@pytest.mark.parametrize(
+    ("page", "command", "output"), OUTPUTS, ids=[f"{page}: {command}" for page, command, _ in OUTPUTS]
+)
 def test_guide_shows_what_the_command_prints(
-    printed: dict[tuple[str, str], str], page: str, command: str, shown: str
+    printed: dict[tuple[str, str], str], page: str, command: str, output: str
 ) -> None:
-    found, (first, *last) = lines_of(printed[page, command]), [lines_of(part) for part in shown.split("…\n")]
-    assert found[: len(first)] == first
-    assert [found[-len(part) :] for part in last] == last
-    assert last or len(found) == len(first)
+    lines, (first, *last) = lines_of(printed[page, command]), [lines_of(part) for part in output.split("…\n")]
+    assert lines[: len(first)] == first
+    assert [lines[-len(part) :] for part in last] == last
+    assert last or len(lines) == len(first)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_shows_an_output(page: str) -> None:
-    assert any(shown.strip() for _, shown in shown_in(page))
+    assert any(output.strip() for _, output in outputs_in(page))

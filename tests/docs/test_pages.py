@@ -1,4 +1,4 @@
-"""The pages of the guide: all of them can be found, and the programs on them run."""
+"""The pages of the guide: all are linked, and the programs on them run."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def test_index_links_every_page() -> None:
 
 def test_navigation_lists_every_page() -> None:
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
-    assert sorted(listed(settings["nav"])) == sorted(PAGES)
+    assert sorted(pages_of(settings["nav"])) == sorted(PAGES)
 
 
-def listed(entries: list[dict[str, object]]) -> Iterator[str]:
-    """The pages of a navigation, with those of its folders."""
+def pages_of(entries: list[dict[str, object]]) -> Iterator[str]:
+    """The pages of a navigation, including those in its folders."""
     for entry in entries:
         for page in entry.values():
             if isinstance(page, list):
-                yield from listed(page)
+                yield from pages_of(page)
             else:
                 yield str(page)
 
 
 @pytest.mark.slow
 def test_python_page_is_a_program(tiny_model: Path, local_hub: LocalHub, tmp_path: Path) -> None:
-    (tmp_path / "smollm2-135m").symlink_to(tiny_model)  # a folder comes before the preset of its name
+    (tmp_path / "smollm2-135m").symlink_to(tiny_model)  # a folder takes precedence over the preset of its name
     rows = [f"message number {number} about {label},{label}" for number in range(40) for label in ("cards", "loans")]
     (tmp_path / "tickets.csv").write_text("\n".join(["text,label", *rows]) + "\n", "utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / "python.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)

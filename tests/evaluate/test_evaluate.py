@@ -37,11 +37,11 @@ def test_every_source_is_a_task_with_its_own_metric(result: EvalResult, tiny_cor
     assert result.tasks["questions"].majority is None
 
 
-def test_report_verifies_and_holds_the_contract(result: EvalResult, tiny_adapter: Path) -> None:
+def test_report_verifies_and_has_the_documented_keys(result: EvalResult, tiny_adapter: Path) -> None:
     report = EvalReport.open(result.report.parent)
     assert report.manifest["parents"]["adapter"]["fingerprint"] == Adapter.open(tiny_adapter).fingerprint
     data = json.loads((report.path / "report.json").read_text("utf-8"))
-    assert None not in data.values()  # a key that nothing computes looks done
+    assert None not in data.values()  # a key without a value would look computed
     assert {"n", "metric", "majority", "base", "adapter", "delta", "ci95", "p_value"} <= set(data["tasks"]["news"])
     samples = [json.loads(line) for line in (report.path / "samples.jsonl").read_text("utf-8").splitlines()]
     assert len(samples) == sum(task.n for task in result.tasks.values())
@@ -49,21 +49,21 @@ def test_report_verifies_and_holds_the_contract(result: EvalResult, tiny_adapter
     assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
 
 
-def test_page_fetches_nothing(result: EvalResult) -> None:
-    found: list[str] = []
+def test_page_loads_nothing(result: EvalResult) -> None:
+    sources: list[str] = []
 
     class Links(HTMLParser):
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            found.extend(f"{tag} {name}" for name, _ in attrs if name in {"src", "href"})
+            sources.extend(f"{tag} {name}" for name, _ in attrs if name in {"src", "href"})
 
     page = result.report.read_text("utf-8")
     Links().feed(page)
     assert "news" in page
     assert "url(" not in page
-    assert found == []
+    assert sources == []
 
 
-def test_limit_and_task_choose_rows(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_limit_and_task_select_rows(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     request = EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", tasks=("news",), limit=3)
     assert {name: task.n for name, task in evaluate(request).tasks.items()} == {"news": 3}
 

@@ -1,4 +1,4 @@
-"""Figures that agree with scikit-learn and with what can be counted by hand."""
+"""Figures that agree with scikit-learn and with counts by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, ma
 
 
 @given(pairs)
-def test_fast_weighted_f1_is_scikit_learns(rows: list[tuple[int, int]]) -> None:
+def test_fast_weighted_f1_equals_that_of_scikit_learn(rows: list[tuple[int, int]]) -> None:
     truth, answers = (np.array(column) for column in zip(*rows, strict=True))
     expected = f1_score(truth, answers, average="weighted", zero_division=0)
     assert weighted_f1(truth, answers, 4) == pytest.approx(expected)
@@ -29,9 +29,9 @@ def test_scores_of_a_known_table() -> None:
 
 
 def test_majority_is_the_most_frequent_label() -> None:
-    found = majority(["b", "a", "b"])
-    assert found.label == "b"
-    assert found.scores["accuracy"] == pytest.approx(2 / 3)
+    result = majority(["b", "a", "b"])
+    assert result.label == "b"
+    assert result.scores["accuracy"] == pytest.approx(2 / 3)
 
 
 def test_token_f1_by_hand() -> None:
@@ -52,12 +52,12 @@ def test_no_difference_is_no_gain() -> None:
     assert (result.delta, result.ci95, result.p_value) == (0.0, (0.0, 0.0), 1.0)
 
 
-def test_chance_is_seldom_called_a_gain() -> None:
-    """Two models that guess: about one interval in twenty leaves 0 out."""
+def test_chance_is_rarely_reported_as_a_gain() -> None:
+    """For two models that guess, about one interval in twenty excludes 0."""
     random = np.random.default_rng(0)
-    found = 0
+    gains = 0
     for _ in range(20):
         labels, base, adapter = (random.choice(["a", "b"], 100).tolist() for _ in range(3))
         low, high = compare_labels(labels, base, adapter).ci95
-        found += not low <= 0 <= high
-    assert found <= 3
+        gains += not low <= 0 <= high
+    assert gains <= 3

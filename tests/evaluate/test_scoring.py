@@ -1,4 +1,4 @@
-"""Likelihoods and answers are the model's own, however rows are batched."""
+"""Likelihoods and answers are those of the model, independent of batches."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from finetune.artifacts import Adapter
 from finetune.evaluate.scoring import generate, label_logprobs
 from finetune.models.chat_template import render_answer, render_prompt
-from finetune.models.load import Loaded, load_adapter
+from finetune.models.load import LoadedModel, load_adapter
 from finetune.records import Example, Message
 
 CHOICES = ("bearish", "neutral", "bullish", "no")
 
 
 @pytest.fixture(scope="module")
-def loaded(tiny_adapter: Path) -> Loaded:
+def loaded(tiny_adapter: Path) -> LoadedModel:
     return load_adapter(Adapter.open(tiny_adapter))
 
 
@@ -29,7 +29,7 @@ def examples() -> list[Example]:
     ]
 
 
-def plain_logprob(loaded: Loaded, example: Example, choice: str) -> float:
+def plain_logprob(loaded: LoadedModel, example: Example, choice: str) -> float:
     """One row and one choice at a time, with nothing shared."""
     prompt = render_prompt(loaded.tokenizer, example.prompt)
     answer = render_answer(loaded.tokenizer, example.prompt, choice)
@@ -39,19 +39,19 @@ def plain_logprob(loaded: Loaded, example: Example, choice: str) -> float:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_shared_prompts_give_the_plain_likelihoods(loaded: Loaded, batch_size: int) -> None:
+def test_shared_prompts_do_not_change_likelihoods(loaded: LoadedModel, batch_size: int) -> None:
     scores = label_logprobs(loaded, examples(), batch_size=batch_size)
     for example, row in zip(examples(), scores, strict=True):
         assert row == pytest.approx([plain_logprob(loaded, example, choice) for choice in CHOICES], abs=1e-3)
 
 
-def test_base_and_adapter_differ(loaded: Loaded) -> None:
+def test_base_and_adapter_differ(loaded: LoadedModel) -> None:
     with loaded.model.disable_adapter():
         base = label_logprobs(loaded, examples(), batch_size=4)
     assert base[0] != pytest.approx(label_logprobs(loaded, examples(), batch_size=4)[0], abs=1e-3)
 
 
-def test_generated_answers_do_not_depend_on_the_batch(loaded: Loaded) -> None:
+def test_generated_answers_do_not_depend_on_the_batch(loaded: LoadedModel) -> None:
     alone = [generate(loaded, [example], batch_size=1, max_new_tokens=8)[0] for example in examples()]
     assert generate(loaded, examples(), batch_size=3, max_new_tokens=8) == alone
     assert any(alone)

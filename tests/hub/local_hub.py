@@ -78,7 +78,7 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A repository with one branch, `main`, and perhaps refs beside it. Files of a gated one are refused to everybody."""
+    """A repository with one branch, `main`, and optional other refs. Files of a gated one are refused to everyone."""
 
     private: bool
     gated: bool = False
@@ -101,7 +101,7 @@ class Repo:
 
 @dataclass
 class Fault:
-    """Something that goes wrong with each `every`-th request that fits, `times` times at most (None: for ever).
+    """A failure of every `every`-th matching request, at most `times` times (None: without limit).
 
     `path` is searched for in "METHOD /path". `status` 0 does the work and hangs up without an answer.
     """
@@ -123,7 +123,7 @@ class Fault:
 
 
 class Record(NamedTuple):
-    """A request that came, and the status of its answer (0: none was given)."""
+    """A request, and the status of its answer (0: no answer)."""
 
     method: str
     path: str
@@ -131,7 +131,7 @@ class Record(NamedTuple):
 
 
 class Answer(Exception):
-    """A response; raised, so that it ends the work wherever it is known."""
+    """A response, raised as an exception to end the handling of a request anywhere."""
 
     def __init__(self, body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status)
@@ -162,7 +162,7 @@ class Handler(BaseHTTPRequestHandler):
     server: LocalHub
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: `LocalHub.requests` has it."""
+        """Log nothing: `LocalHub.requests` has every request."""
 
     def handle_request(self) -> None:
         url = urlsplit(self.path)
@@ -202,7 +202,7 @@ class Handler(BaseHTTPRequestHandler):
         return Refusal(404, f"Not found: {path}")
 
     def find(self, kind: str | None, repo_id: str) -> Repo:
-        """The repository, if the caller may know of it; a stranger does not learn whether it exists."""
+        """The repository, if the caller may read it; others do not learn whether it exists."""
         repo = self.server.repos.get((kind or "model", repo_id))
         if repo is None or (repo.private and self.role is None):
             raise Refusal(404 if self.role else 401, "Repository not found", "RepoNotFound")
@@ -237,14 +237,14 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("POST", "/api/repos/create")
     def create(self) -> None:
-        asked = json.loads(self.body)
-        kind, namespace = asked.get("type") or "model", asked.get("organization") or USER
+        fields = json.loads(self.body)
+        kind, namespace = fields.get("type") or "model", fields.get("organization") or USER
         self.require_write_access(namespace)
-        repo_id = f"{namespace}/{asked['name']}"
+        repo_id = f"{namespace}/{fields['name']}"
         url = {"url": f"{self.server.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"}
         if (kind, repo_id) in self.server.repos:
             raise Answer({**url, "error": f"You already created this {kind} repo"}, 409)
-        private = asked.get("private", asked.get("visibility") == "private")  # not said: public, as on the Hub
+        private = fields.get("private", fields.get("visibility") == "private")  # public by default, as on the Hub
         repo = self.server.repos[kind, repo_id] = Repo(bool(private))
         repo.add("initial commit", {".gitattributes": Blob(b"*.safetensors filter=lfs\n", large=False)})
         raise Answer(url)
@@ -275,14 +275,14 @@ class Handler(BaseHTTPRequestHandler):
         deep = self.query.get("recursive", [""])[0].lower() in ("true", "1")
         folders = sorted({rest.split("/")[0] for rest in below if "/" in rest})
         entries = [{"type": "directory", "path": start + name, "size": 0, "oid": "0" * 40} for name in folders]
-        shown = [name for rest, name in below.items() if deep or "/" not in rest]
-        raise Answer(entries + [files[name].describe(name) for name in shown])
+        names = [name for rest, name in below.items() if deep or "/" not in rest]
+        raise Answer(entries + [files[name].describe(name) for name in names])
 
     @route("POST", rf"{API}/paths-info/{REVISION}")
     def paths_info(self, kind: str, repo_id: str, revision: str) -> None:
         files = self.find_commit(kind, repo_id, revision).files
-        asked = parse_qs(self.body.decode())["paths"] if self.body[:1] != b"{" else json.loads(self.body)["paths"]
-        raise Answer([files[name].describe(name) for name in asked if name in files])
+        names = parse_qs(self.body.decode())["paths"] if self.body[:1] != b"{" else json.loads(self.body)["paths"]
+        raise Answer([files[name].describe(name) for name in names if name in files])
 
     @route("POST", rf"{API}/preupload/(?P<revision>[^/]+)")
     def preupload(self, kind: str, repo_id: str, revision: str) -> None:
@@ -312,8 +312,8 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("POST", "/lfs/verify")
     def lfs_verify(self) -> None:
-        asked = json.loads(self.body)
-        if len(self.server.large_files.get(asked["oid"], b"")) != asked["size"]:
+        fields = json.loads(self.body)
+        if len(self.server.large_files.get(fields["oid"], b"")) != fields["size"]:
             raise Refusal(404, "The object was not uploaded")
         raise Answer({})
 
@@ -353,7 +353,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class LocalHub(ThreadingHTTPServer):
-    """The server, its repositories by kind and id, what was asked of it, and what is to go wrong."""
+    """The server, its repositories by kind and id, the requests that it received, and its planned faults."""
 
     daemon_threads = True
 
@@ -386,7 +386,7 @@ class LocalHub(ThreadingHTTPServer):
         gated: bool = False,
         ref: str | None = None,
     ) -> Repo:
-        """Make the files that are in a folder now a repository, or a ref of one that is there."""
+        """Serve the current files of a folder as a repository, or as a ref of an existing one."""
         repo = self.repos[kind, repo_id] = Repo(private, gated) if ref is None else self.repos[kind, repo_id]
         paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         files = {path.relative_to(folder).as_posix(): Blob(path, large=path.suffix in LARGE) for path in paths}
@@ -394,7 +394,7 @@ class LocalHub(ThreadingHTTPServer):
         return repo
 
     def environ(self, home: Path, token: str | None = WRITE_TOKEN) -> dict[str, str]:
-        """The variables of a client process whose cache lies in `home`; without a token it is logged out."""
+        """The variables of a client process with its cache in `home`; without a token it is logged out."""
         login = {} if token is None else {"HF_TOKEN": token}
         quiet = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
         return {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), **quiet, **login}

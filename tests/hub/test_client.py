@@ -1,4 +1,4 @@
-"""One translator: the same failure is told in the same words, whatever was asked of the Hub."""
+"""One translator: the same failure has the same message, whatever the request to the Hub."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def answer(status: int) -> httpx2.Response:
 
 
 def wrapped(cause: Exception) -> LocalEntryNotFoundError:
-    """What the client makes of a failure after it has looked into its cache."""
+    """A failure as the client raises it after a look into its cache."""
     error = LocalEntryNotFoundError("not in the cache")
     error.__cause__ = cause
     return error
@@ -52,7 +52,7 @@ def wrapped(cause: Exception) -> LocalEntryNotFoundError:
         ),
     ],
 )
-def test_what_the_client_raises_is_explained(error: Exception, kind: type[SlmtuneError], text: str) -> None:
+def test_errors_of_the_client_are_explained(error: Exception, kind: type[SlmtuneError], text: str) -> None:
     with (
         pytest.raises(SlmtuneError) as caught,
         explain_errors("a/tinny", what="model", known=["a/tiny"], instead=INSTEAD),
@@ -62,7 +62,7 @@ def test_what_the_client_raises_is_explained(error: Exception, kind: type[Slmtun
     assert text in str(caught.value)
 
 
-def test_a_change_of_the_hub_cannot_be_had_from_the_cache() -> None:
+def test_a_change_on_the_hub_cannot_come_from_the_cache() -> None:
     with pytest.raises(HubError, match="cannot be reached"), explain_errors("a/b"):
         raise httpx2.ConnectError("refused")
 
@@ -72,7 +72,7 @@ def test_a_gated_data_set_has_its_own_page() -> None:
         raise GatedRepoError("", response=answer(403))
 
 
-def test_forbidden_network_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forbidden_network_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(OfflineError, match="--offline"), explain_errors("a/b"):
         pytest.fail("the block ran")

@@ -41,7 +41,7 @@ def check(folder: Path, name: str, content: str | bytes) -> None:
         ("modeling.py", "print()"),
     ],
 )
-def test_file_that_gives_something_away_is_refused_by_name(tmp_path: Path, name: str, content: str | bytes) -> None:
+def test_file_that_discloses_something_is_refused_by_name(tmp_path: Path, name: str, content: str | bytes) -> None:
     with pytest.raises(CheckFailedError, match=name) as refusal:
         check(tmp_path, name, content)
 
@@ -63,18 +63,18 @@ def test_file_that_gives_something_away_is_refused_by_name(tmp_path: Path, name:
         ("LICENSE", "Apache License"),
     ],
 )
-def test_ordinary_file_is_let_through(tmp_path: Path, name: str, content: str) -> None:
+def test_ordinary_file_is_accepted(tmp_path: Path, name: str, content: str) -> None:
     check(tmp_path, name, content)
 
 
-def test_token_in_use_is_found_whatever_it_looks_like(tmp_path: Path) -> None:
+def test_token_in_use_is_found_in_any_form(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("my-company-token-1")
 
     with pytest.raises(CheckFailedError, match=r"README\.md"):
         check_disclosure({"README.md": tmp_path / "README.md"}, "my-company-token-1")
 
 
-def test_folder_that_the_artifact_lies_in_is_found(tmp_path: Path) -> None:
+def test_folder_that_contains_the_artifact_is_found(tmp_path: Path) -> None:
     with pytest.raises(CheckFailedError, match=r"notes\.txt"):
         check(tmp_path, "notes.txt", f"wrote {tmp_path}/x")
 

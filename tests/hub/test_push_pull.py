@@ -30,7 +30,7 @@ ROW = Example("1", (Message("user", "Up?"), Message("assistant", "yes")), "qa", 
 
 
 def write_adapter(folder: Path, *, weight: float = 0.0, files: dict[str, bytes] | None = None) -> Adapter:
-    """An adapter as training leaves it, without the training."""
+    """An adapter like one that training writes, without training."""
     corpus = {"fingerprint": "c" * 64, "domain": "finance", "sources": [], "counts": {"train": 3}}
     with writing(folder, Adapter, overwrite=True) as writer:
         save_file({"lora_A": np.full((4, 4), weight, dtype=np.float32)}, writer.folder / "adapter_model.safetensors")
@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def commits(hub: LocalHub) -> list[str]:
-    """The titles of what was committed to the adapter's repository after it was made."""
+    """The titles of the commits to the adapter's repository after its creation."""
     return [commit.title for commit in hub.repos[ADAPTER].commits[1:]]
 
 
@@ -63,7 +63,7 @@ def adapter(tmp_path: Path) -> Adapter:
 
 @pytest.fixture
 def hub(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LocalHub:
-    """The local Hub, as the one that this process is logged in to: the client read its environment when imported."""
+    """The local Hub, to which this process is logged in; set by patching, because the client reads variables on import."""
     for name, value in {
         "ENDPOINT": local_hub.endpoint,
         "HUGGINGFACE_CO_URL_TEMPLATE": f"{local_hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
@@ -76,7 +76,7 @@ def hub(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 class Client:
-    """The installed command, as somebody whose Hub is `hub` runs it."""
+    """The installed command, for a user whose Hub is `hub`."""
 
     def __init__(self, hub: LocalHub, home: Path) -> None:
         self.hub, self.home = hub, home
@@ -157,7 +157,7 @@ def test_refused_push_says_why_and_changes_nothing(
     assert client.hub.large_files == {}
 
 
-def test_damaged_artifact_is_refused_before_the_hub_is_asked(client: Client, adapter: Adapter) -> None:
+def test_damaged_artifact_is_refused_before_the_hub_is_contacted(client: Client, adapter: Adapter) -> None:
     with (adapter.path / "adapter_model.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\xff")
@@ -166,7 +166,7 @@ def test_damaged_artifact_is_refused_before_the_hub_is_asked(client: Client, ada
     assert client.hub.requests == []
 
 
-def test_file_that_gives_something_away_is_refused_by_name(client: Client, adapter: Adapter) -> None:
+def test_file_that_discloses_something_is_refused_by_name(client: Client, adapter: Adapter) -> None:
     (adapter.path / "README.md").write_text(f"Use my token {WRITE_TOKEN}")
 
     assert "README.md contains an access token" in client.refused("push", adapter.path, "tester/finance", code=3)
@@ -182,7 +182,7 @@ def test_hub_out_of_reach_ends_in_one_sentence(client: Client, adapter: Adapter)
 # What a push leaves on the Hub
 
 
-def test_push_makes_a_public_repository_only_when_told(hub: LocalHub, adapter: Adapter) -> None:
+def test_push_makes_a_public_repository_only_on_request(hub: LocalHub, adapter: Adapter) -> None:
     assert push(adapter.path, "tester-lab/finance", public=True).private is False
     assert hub.repos["model", "tester-lab/finance"].private is False
 
@@ -208,7 +208,7 @@ def test_a_push_is_one_commit_and_the_same_again_is_none(hub: LocalHub, adapter:
     assert second.commit == first.commit
 
 
-def test_new_version_takes_its_old_files_away_and_leaves_foreign_ones(hub: LocalHub, tmp_path: Path) -> None:
+def test_new_version_removes_its_old_files_and_keeps_those_of_others(hub: LocalHub, tmp_path: Path) -> None:
     push(write_adapter(tmp_path / "old", files={"training.html": b"<p>"}).path, "tester/finance")
     repo = hub.repos[ADAPTER]
     repo.add("by hand", {**repo.head.files, "LICENSE": repo.head.files["README.md"]})
@@ -218,7 +218,7 @@ def test_new_version_takes_its_old_files_away_and_leaves_foreign_ones(hub: Local
     assert len(repo.commits) == 4
 
 
-def test_stray_files_stay_here(hub: LocalHub, adapter: Adapter) -> None:
+def test_stray_files_are_not_pushed(hub: LocalHub, adapter: Adapter) -> None:
     expected = set(contents(adapter.path))
     for name in ("training_args.bin", "optimizer.pt", "adapter_config.json~"):
         (adapter.path / name).write_bytes(b"\x80\x04")
@@ -228,14 +228,14 @@ def test_stray_files_stay_here(hub: LocalHub, adapter: Adapter) -> None:
     assert set(hub.repos[ADAPTER].head.files) - {".gitattributes"} == expected
 
 
-def test_folder_of_something_else_is_refused(hub: LocalHub, tmp_path: Path) -> None:
+def test_folder_that_is_not_an_artifact_is_refused(hub: LocalHub, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
 
     with pytest.raises(ArtifactError, match=r"manifest\.json"):
         push(tmp_path, "tester/finance")
 
 
-def test_every_kind_of_artifact_travels(hub: LocalHub, tmp_path: Path) -> None:
+def test_every_kind_of_artifact_can_be_pushed_and_pulled(hub: LocalHub, tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus", {"train": [ROW]})
     with writing(tmp_path / "model", Model, overwrite=False) as writer:
         save_file({"weight": np.zeros((2, 2), dtype=np.float32)}, writer.folder / "model.safetensors")
@@ -247,7 +247,7 @@ def test_every_kind_of_artifact_travels(hub: LocalHub, tmp_path: Path) -> None:
         assert contents(tmp_path / "there" / kind) == contents(tmp_path / kind)
 
 
-# When the Hub has a bad day
+# Failures of the Hub
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,9 @@ def test_failed_commit_is_made_once(hub: LocalHub, adapter: Adapter, status: int
     assert result.changed is True
 
 
-def test_wait_that_the_hub_asks_for_is_kept(hub: LocalHub, adapter: Adapter, caplog: pytest.LogCaptureFixture) -> None:
+def test_wait_that_the_hub_requests_is_respected(
+    hub: LocalHub, adapter: Adapter, caplog: pytest.LogCaptureFixture
+) -> None:
     hub.faults.append(Fault(429, times=1, path="whoami", retry_after=2))
 
     with caplog.at_level("INFO", "finetune"):
@@ -312,7 +314,7 @@ def test_push_quotes_the_evaluation_of_this_adapter_only(hub: LocalHub, adapter:
     assert "Not evaluated yet" in card(hub, "tester/other")
 
 
-def test_edited_card_goes_out_as_it_is(hub: LocalHub, adapter: Adapter) -> None:
+def test_edited_card_is_pushed_unchanged(hub: LocalHub, adapter: Adapter) -> None:
     edited = (adapter.path / "README.md").read_text() + "\nWith my own remarks.\n"
     (adapter.path / "README.md").write_text(edited)
 
@@ -335,10 +337,10 @@ def test_card_names_only_public_data_sets(hub: LocalHub, tmp_path: Path) -> None
     assert "acme/closed" not in card(hub)
 
 
-# What a pull takes
+# What a pull downloads
 
 
-def test_pull_leaves_what_is_there_unless_told_otherwise(hub: LocalHub, adapter: Adapter, tmp_path: Path) -> None:
+def test_pull_replaces_only_with_overwrite(hub: LocalHub, adapter: Adapter, tmp_path: Path) -> None:
     push(adapter.path, "tester/finance")
     there = write_adapter(tmp_path / "there", weight=1.0)
 
@@ -426,7 +428,9 @@ def test_changed_file_on_the_hub_is_noticed(hub: LocalHub, adapter: Adapter, tmp
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_files_beside_the_manifest_are_not_fetched(hub: LocalHub, adapter: Adapter, tmp_path: Path) -> None:
+def test_files_that_the_manifest_does_not_list_are_not_downloaded(
+    hub: LocalHub, adapter: Adapter, tmp_path: Path
+) -> None:
     (adapter.path / "pytorch_model.bin").write_bytes(b"\x80\x04")
     hub.serve("model", "acme/more", adapter.path)
 

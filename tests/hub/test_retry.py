@@ -27,12 +27,12 @@ def response(status: int, **headers: str) -> httpx2.Response:
         (response(503, Retry_After="7"), 7),
         (response(429, RateLimit='"api";r=0;t=55'), 55),
         (response(429, Retry_After="3", RateLimit='"api";r=0;t=55'), 3),
-        (response(503, RateLimit='"api";r=0;t=55'), 0),  # the window is no reason to wait for a server that is down
+        (response(503, RateLimit='"api";r=0;t=55'), 0),  # the rate-limit window does not matter if the server is down
         (response(503, Retry_After="soon"), 0),
         (response(503), 0),
     ],
 )
-def test_wait_is_the_one_that_the_hub_asks_for(answer: httpx2.Response, seconds: float) -> None:
+def test_wait_is_the_one_that_the_hub_requests(answer: httpx2.Response, seconds: float) -> None:
     assert requested_wait(answer) == seconds
 
 
@@ -42,7 +42,7 @@ def test_wait_can_be_a_date() -> None:
     assert 85 < requested_wait(response(503, Retry_After=date)) <= 90
 
 
-def test_questions_are_asked_again_and_changes_are_not(local_hub: LocalHub) -> None:
+def test_only_requests_that_change_nothing_are_repeated(local_hub: LocalHub) -> None:
     local_hub.faults.append(Fault(503, times=1))
     with RetryingClient(base_url=local_hub.endpoint) as client:
         assert client.get("/api/models/acme/none").status_code == 401
@@ -52,7 +52,7 @@ def test_questions_are_asked_again_and_changes_are_not(local_hub: LocalHub) -> N
     assert [record.status for record in local_hub.requests] == [503, 401, 503]
 
 
-def test_refusal_is_no_reason_to_ask_again(local_hub: LocalHub) -> None:
+def test_refusal_is_not_repeated(local_hub: LocalHub) -> None:
     with RetryingClient(base_url=local_hub.endpoint) as client:
         client.get("/api/whoami-v2")
 

@@ -18,9 +18,7 @@ from finetune.hub.settings import configure_libraries
         ("https://huggingface.co.example.org", True),
     ],
 )
-def test_xet_is_off_where_the_hub_has_none(
-    monkeypatch: pytest.MonkeyPatch, endpoint: str | None, disabled: bool
-) -> None:
+def test_xet_is_off_if_the_hub_has_none(monkeypatch: pytest.MonkeyPatch, endpoint: str | None, disabled: bool) -> None:
     monkeypatch.delenv("HF_HUB_DISABLE_XET", raising=False)
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     if endpoint:

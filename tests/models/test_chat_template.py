@@ -38,10 +38,10 @@ def test_prompt_and_answer_join_to_the_training_row(tokenizer: Any, template: st
     tokenizer.chat_template = template or tokenizer.chat_template
     prompt = (SYSTEM, *chat("Profit rose", "good", "Costs grew"))
     whole = render_messages(tokenizer, (*prompt, Message("assistant", "bad")))
-    asked, answer = render_prompt(tokenizer, prompt), render_answer(tokenizer, prompt, "bad")
-    assert list(whole.ids) == asked + answer
+    question, answer = render_prompt(tokenizer, prompt), render_answer(tokenizer, prompt, "bad")
+    assert list(whole.ids) == question + answer
     assert answer[-1] == tokenizer.eos_token_id
-    assert whole.supervised[len(asked) :] == (True,) * len(answer)
+    assert whole.supervised[len(question) :] == (True,) * len(answer)
 
 
 def test_only_answers_and_their_end_of_turn_carry_loss(tokenizer: Any) -> None:
@@ -57,7 +57,7 @@ def test_template_output_is_what_is_tokenised(tokenizer: Any) -> None:
     assert tokenizer.decode(row.ids) == text.rstrip("\n")
 
 
-def test_system_turn_opens_the_question_where_the_template_has_no_system_role(tokenizer: Any) -> None:
+def test_system_turn_opens_the_question_if_the_template_has_no_system_role(tokenizer: Any) -> None:
     tokenizer.chat_template = WITHOUT_SYSTEM
     text = tokenizer.decode(render_prompt(tokenizer, (SYSTEM, *chat("Profit rose"))))
     assert text == "<|im_start|>user\nIs it good?\n\nProfit rose<|im_end|>\n<|im_start|>assistant\n"
@@ -81,7 +81,7 @@ def test_text_row_is_supervised_throughout_and_ends(tokenizer: Any) -> None:
     assert all(row.supervised)
 
 
-def test_end_of_turn_is_what_the_template_ends_answers_with(tokenizer: Any) -> None:
+def test_end_of_turn_is_the_end_of_answers_in_the_template(tokenizer: Any) -> None:
     tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<|endoftext|>")
     ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|endoftext|>")}
     assert set(end_of_turn_ids(tokenizer)) == ends

@@ -1,4 +1,4 @@
-"""What a model's name stands for, and what is asked of the folder that it leads to."""
+"""The meaning of a model's name, and the files that its folder needs."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ def test_presets_and_hub_ids_are_names(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["./tiny", "~/tiny", "/models/tiny", "runs/finance/adapter"])
-def test_places_on_the_disk_are_no_names(text: str) -> None:
+def test_paths_are_not_names(text: str) -> None:
     assert not is_name(text)
     with pytest.raises(UnknownNameError, match="Give a preset, a Hub id"):
         hub_id_of(text)
 
 
-def test_a_preset_may_be_given_by_either_name() -> None:
+def test_a_preset_has_two_names() -> None:
     hub_id = "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert hub_id_of("smollm2-135m") == hub_id_of(hub_id.lower()) == hub_id
 
 
-def test_the_nearest_preset_is_suggested() -> None:
+def test_the_closest_preset_is_suggested() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'smollm2-135m'"):
         find_base("smollm2-135")
 
 
-def test_a_folder_needs_only_what_is_asked_of_it(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_folder_needs_only_the_requested_files(tiny_model: Path, tmp_path: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tiny_model / name, tmp_path)
-    found = find_base(str(tmp_path), need=Need.TOKENIZER)
-    assert (found.folder, found.fingerprint) == (tmp_path.resolve(), "")
+    base = find_base(str(tmp_path), need=Need.TOKENIZER)
+    assert (base.folder, base.fingerprint) == (tmp_path.resolve(), "")
     with pytest.raises(InputError, match=r"no config\.json"):
         find_base(str(tmp_path))
     shutil.copy(tiny_model / "config.json", tmp_path)
@@ -46,6 +46,6 @@ def test_a_folder_needs_only_what_is_asked_of_it(tiny_model: Path, tmp_path: Pat
         find_base(str(tmp_path))
 
 
-def test_nothing_is_fetched_where_that_is_not_wanted() -> None:
+def test_nothing_is_downloaded_without_fetch() -> None:
     with pytest.raises(OfflineError, match="tokenizer of acme/tiny is not on this machine"):
         find_base("acme/tiny", need=Need.TOKENIZER, fetch=False)

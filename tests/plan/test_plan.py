@@ -15,7 +15,7 @@ from finetune.errors import InputError
 from finetune.machine import read_size
 from finetune.models.presets import PRESETS
 from finetune.plan import Device, RowSizes, plan, split_to_fit
-from finetune.plan.memory import Batch, compute_bytes, kept_bytes
+from finetune.plan.memory import Batch, activation_bytes, compute_bytes
 from finetune.plan.published import PUBLISHED
 from finetune.plan.shapes import FAMILIES, make_shape
 from finetune.recipe import AdapterRecipe
@@ -52,12 +52,12 @@ def real(kind: str, **more: Any) -> Any:
 )
 def test_parameters_are_those_of_the_real_class(kind: str, more: dict[str, Any]) -> None:
     model = real(kind, **more)
-    found = make_shape({"model_type": kind, **SIZES, **more})
-    assert found.parameters == sum(parameter.numel() for parameter in model.parameters())
+    shape = make_shape({"model_type": kind, **SIZES, **more})
+    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_adapter_is_as_large_as_pefts(kind: str) -> None:
+def test_adapter_has_as_many_weights_as_that_of_peft(kind: str) -> None:
     from peft import LoraConfig, get_peft_model
 
     for targets in ("all-linear", ("q_proj", "v_proj")):
@@ -74,17 +74,17 @@ def test_published_shapes_have_the_presets_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("rows", [1, 3])
-def test_kept_activations_are_what_autograd_keeps(kind: str, rows: int) -> None:
+def test_planned_activations_are_those_that_autograd_keeps(kind: str, rows: int) -> None:
     tokens = 64
-    found = kept_by_autograd(kind, rows, tokens)
+    actual = kept_by_autograd(kind, rows, tokens)
     batch = Batch(rows * tokens, tokens, rows)
-    recipe = AdapterRecipe(lora_r=7, packing=False)  # rows that do not begin alike
-    planned = kept_bytes(make_shape({"model_type": kind, **SIZES}), recipe, batch, Device("cpu", GIB))
-    assert found == pytest.approx(planned, rel=0.03)  # the plan leaves out what is not kept a block
+    recipe = AdapterRecipe(lora_r=7, packing=False)  # rows without a common prefix
+    planned = activation_bytes(make_shape({"model_type": kind, **SIZES}), recipe, batch, Device("cpu", GIB))
+    assert actual == pytest.approx(planned, rel=0.03)  # the plan leaves out what is kept once and not per block
 
 
 def kept_by_autograd(kind: str, rows: int, tokens: int) -> int:
-    """Bytes of what the forward pass of a LoRA model keeps, parameters excepted; shared memory counts once.
+    """Bytes that the forward pass of a LoRA model keeps, without parameters; shared memory counts once.
 
     The embeddings need no gradient, so the first block keeps less: the difference between two and three blocks is what
     a block keeps, and the result is that for all three.
@@ -100,7 +100,7 @@ def _kept_by(kind: str, rows: int, tokens: int, layers: int) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from finetune.train.batches.packing import pack
-    from finetune.train.batches.rows import Row
+    from finetune.train.batches.rows import TokenRow
     from finetune.train.fast import prefix_attention
     from finetune.train.fast.lora_linear import FusedLinear
     from finetune.train.fast.loss import summed_loss
@@ -115,12 +115,14 @@ def _kept_by(kind: str, rows: int, tokens: int, layers: int) -> int:
     model = get_peft_model(base, lora).train()
     draw = np.random.default_rng(0)
     supervised = np.arange(tokens) == tokens - 1
-    batch = pack([Row(draw.integers(3, 331, tokens).astype(np.int32), supervised) for _ in range(rows)], share=False)
+    batch = pack(
+        [TokenRow(draw.integers(3, 331, tokens).astype(np.int32), supervised) for _ in range(rows)], share=False
+    )
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, torch.Tensor] = {}
+    tensors: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        tensors.setdefault(tensor.untyped_storage().data_ptr(), tensor)
         return tensor
 
     inputs = {
@@ -131,7 +133,7 @@ def _kept_by(kind: str, rows: int, tokens: int, layers: int) -> int:
     }
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         summed_loss(model.get_base_model(), inputs)
-    return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in tensors.items() if place not in own)
 
 
 CPU, GPU = Device("cpu", 16 * GIB), Device("gpu", 8 * GIB)
@@ -164,17 +166,17 @@ def test_more_never_needs_less(model: str, is_4bit: bool, device: Device, rows: 
     assert peak(device, **chosen | {"gradient_checkpointing": True}) <= smallest * 1.05
 
 
-def test_activations_are_full_words_where_a_gpu_has_no_bfloat16() -> None:
-    """Whatever torch says about the GPU, plan and training read it by one rule."""
+def test_activations_are_full_words_if_a_gpu_has_no_bfloat16() -> None:
+    """Plan and training apply one rule to what torch reports about the GPU."""
     word, half = (plan(AdapterRecipe(), device=replace(GPU, has_bfloat16=has)).breakdown for has in (False, True))
     assert word.activations == 2 * half.activations
-    asked = AdapterRecipe(compute_dtype="float32")
-    assert plan(asked, device=GPU).breakdown == word
+    explicit = AdapterRecipe(compute_dtype="float32")
+    assert plan(explicit, device=GPU).breakdown == word
 
 
 @pytest.mark.parametrize("supported", [True, False])
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
-def test_plan_counts_the_bytes_of_the_precision_that_training_takes(
+def test_plan_counts_the_bytes_of_the_precision_of_training(
     supported: bool, dtype: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -189,26 +191,26 @@ def test_plan_counts_the_bytes_of_the_precision_that_training_takes(
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([*PUBLISHED]), st.integers(1, 32), st.integers(64, 4096), st.integers(1, 64))
-def test_what_is_suggested_fits(model: str, rows: int, length: int, gibibytes: int) -> None:
+def test_suggestion_fits(model: str, rows: int, length: int, gibibytes: int) -> None:
     device = Device("cpu", gibibytes * GIB)
     recipe = AdapterRecipe(model=model, per_device_train_batch_size=rows, max_length=length)
-    made = plan(recipe, device=device)
-    assert made.fits == (made.peak_bytes <= made.free_bytes)
-    assert sum(asdict(made.breakdown).values()) == made.peak_bytes
-    if made.fits:
-        assert made.suggestion is None
-    elif made.suggestion:
-        words = made.suggestion.options.split()
+    result = plan(recipe, device=device)
+    assert result.fits == (result.peak_bytes <= result.free_bytes)
+    assert sum(asdict(result.breakdown).values()) == result.peak_bytes
+    if result.fits:
+        assert result.suggestion is None
+    elif result.suggestion:
+        words = result.suggestion.options.split()
         changes: dict[str, Any] = {}
         for word, following in zip(words, [*words[1:], "--"], strict=True):
             if word.startswith("--"):
                 changes[word[2:].replace("-", "_")] = True if following.startswith("--") else following
         tried = plan(AdapterRecipe(**recipe.model_dump(exclude_unset=True) | changes), device=device)
         assert tried.fits
-        assert tried.peak_bytes == made.suggestion.peak_bytes
+        assert tried.peak_bytes == result.suggestion.peak_bytes
 
 
-def test_batch_is_split_and_the_effective_one_stays() -> None:
+def test_batch_is_split_without_changing_the_effective_batch() -> None:
     recipe = AdapterRecipe(gradient_accumulation_steps=3)
     whole = plan(recipe, device=CPU).peak_bytes
     split = split_to_fit(recipe, device=replace(CPU, free=whole - 1))
@@ -231,25 +233,25 @@ def test_plan_imports_neither_torch_nor_transformers() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_answer_that_it_does_not_fit_is_no_failure(tmp_path: Path) -> None:
+def test_plan_that_does_not_fit_is_not_a_failure(tmp_path: Path) -> None:
     answer = run("plan", "--model", "gemma-2-2b", "--gpu", "8GiB", "--json", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
-    found = json.loads(answer.stdout)
-    assert found["fits"] is False
-    assert found["suggestion"]["peak_bytes"] <= 8 * GIB < found["peak_bytes"]
-    assert set(found["breakdown"]) == {"weights", "adapter", "optimizer", "activations", "logits", "overhead"}
+    result = json.loads(answer.stdout)
+    assert result["fits"] is False
+    assert result["suggestion"]["peak_bytes"] <= 8 * GIB < result["peak_bytes"]
+    assert set(result["breakdown"]) == {"weights", "adapter", "optimizer", "activations", "logits", "overhead"}
 
 
 def test_table_names_every_part_and_what_fits(tmp_path: Path) -> None:
-    shown = run("plan", "--memory", "4GiB", "--max-length", "2048", cwd=tmp_path).stdout
-    assert "what fits  --" in shown
-    assert all(name in shown for name in ("weights", "activations", "logits", "peak"))
+    table = run("plan", "--memory", "4GiB", "--max-length", "2048", cwd=tmp_path).stdout
+    assert "what fits  --" in table
+    assert all(name in table for name in ("weights", "activations", "logits", "peak"))
 
 
 def test_folder_is_planned_from_its_config_alone(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2", **SIZES}), "utf-8")
-    made = plan(AdapterRecipe(model=str(tmp_path)), device=CPU)
-    assert made.parameters == make_shape({"model_type": "qwen2", **SIZES}).parameters
+    result = plan(AdapterRecipe(model=str(tmp_path)), device=CPU)
+    assert result.parameters == make_shape({"model_type": "qwen2", **SIZES}).parameters
 
 
 def test_unknown_family_is_named(tmp_path: Path) -> None:
@@ -264,7 +266,7 @@ def test_sizes_are_read(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["much", "0GiB", "-1", "8GB8"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_invalid_sizes_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="GiB"):
         read_size(text)
 
@@ -284,7 +286,7 @@ def test_train_refuses_what_cannot_fit_and_writes_nothing(tiny_model: Path, tiny
     assert not (tmp_path / "adapter").exists()
 
 
-def test_train_splits_a_batch_that_nobody_asked_for(
+def test_train_splits_a_batch_whose_size_the_user_did_not_set(
     tiny_model: Path, tiny_corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from finetune.train import plan_training, train
@@ -316,17 +318,17 @@ def test_training_asks_torch_whether_the_gpu_has_bfloat16(
     assert activations[1] == 2 * activations[0]
 
 
-def test_batch_size_that_was_asked_for_is_not_changed(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_batch_size_set_by_the_user_is_not_changed(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     from finetune.train import plan_training, train
 
     whole = plan_training(request(tiny_model, tiny_corpus, tmp_path / "a", 64 * GIB)).memory
     assert whole is not None
-    asked = request(tiny_model, tiny_corpus, tmp_path / "a", whole.peak_bytes - 1, per_device_train_batch_size=8)
+    fixed = request(tiny_model, tiny_corpus, tmp_path / "a", whole.peak_bytes - 1, per_device_train_batch_size=8)
     with pytest.raises(InputError, match="--per-device-train-batch-size 4 --gradient-accumulation-steps 2"):
-        train(asked)
+        train(fixed)
 
 
-def test_split_batch_stays_split_when_a_run_goes_on_with_more_memory(
+def test_split_batch_stays_split_when_a_run_resumes_with_more_memory(
     tiny_model: Path, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     import signal
@@ -335,8 +337,8 @@ def test_split_batch_stays_split_when_a_run_goes_on_with_more_memory(
     from finetune.errors import StoppedError
     from finetune.train import Step, plan_training, train
 
-    def stop(told: Step) -> None:
-        if told.step == 1:
+    def stop(progress: Step) -> None:
+        if progress.step == 1:
             signal.raise_signal(signal.SIGTERM)
 
     whole = plan_training(request(tiny_model, tiny_corpus, tmp_path / "a", 64 * GIB)).memory
@@ -352,7 +354,7 @@ def test_split_batch_stays_split_when_a_run_goes_on_with_more_memory(
 
 @pytest.mark.slow
 def test_predicted_peak_of_a_real_run_is_near_the_measured_one(real_model: Path, tmp_path: Path) -> None:
-    """benchmarks/plan_accuracy.py has the narrow bar; here, where other tests run beside it, nonsense is what fails."""
+    """A wide bound, because other tests run at the same time; benchmarks/plan_accuracy.py has the narrow one."""
     words = "profit " * 60
     rows = [
         Example(str(number), (Message("user", f"{number} {words}"), Message("assistant", words)), "chat")
@@ -362,7 +364,7 @@ def test_predicted_peak_of_a_real_run_is_near_the_measured_one(real_model: Path,
     command: list[object] = ["train", "--json", "--corpus", "corpus", "--model", real_model, "--out", "out"]
     command += ["--per-device-train-batch-size", 8, "--max-steps", 2, "--eval-steps", 0, "--save-steps", 0]
     planned, trained = (
-        json.loads(run(*command, *more, cwd=tmp_path, fresh=True).stdout)  # what it measures is its own memory
+        json.loads(run(*command, *more, cwd=tmp_path, fresh=True).stdout)  # it measures its own memory
         for more in (["--dry-run"], [])
     )
     assert planned["memory"]["peak_bytes"] == pytest.approx(trained["peak_memory_bytes"], rel=0.25)

@@ -1,4 +1,4 @@
-"""A server in this process, over a tiny random model, and adapters that change what it says."""
+"""A server in this process with a tiny random model, and adapters that change its answers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import pytest
 from finetune.artifacts import Adapter, writing
 from finetune.models import load as models
 from finetune.models.find import find_base
-from finetune.models.load import Loaded
+from finetune.models.load import LoadedModel
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.serve.engine import Engine
-from finetune.serve.job import Served
+from finetune.serve.job import ServedModel
 from finetune.serve.listen import Server, bind, url_of
 
 KEY = "a-long-random-string"
@@ -60,32 +60,32 @@ def two_adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def loaded(tiny_model: Path) -> Loaded:
-    """The tiny model, to be changed by a test as it likes."""
+def loaded(tiny_model: Path) -> LoadedModel:
+    """The tiny model; a test may change it."""
     return load(tiny_model)
 
 
 @pytest.fixture(scope="session")
 def engine(tiny_model: Path) -> Iterator[Engine]:
-    """An engine over the tiny model, named `tiny`, that no test changes."""
-    engine = Engine(load(tiny_model), [Served("tiny")])
+    """An engine with the tiny model, named `tiny`; no test may change it."""
+    engine = Engine(load(tiny_model), [ServedModel("tiny")])
     yield engine
     engine.close()
     engine.join()
 
 
-def load(model: Path) -> Loaded:
-    """A base model as it is, not quantised."""
+def load(model: Path) -> LoadedModel:
+    """A base model, not quantised."""
     return models.load(find_base(str(model)), AdapterRecipe(load_in_4bit=False))
 
 
 @pytest.fixture
-def make_engine(loaded: Loaded) -> Iterator[Callable[..., Engine]]:
-    """Builds engines over the tiny model, named `tiny`, and closes them."""
+def make_engine(loaded: LoadedModel) -> Iterator[Callable[..., Engine]]:
+    """Builds engines with the tiny model, named `tiny`, and closes them."""
     engines: list[Engine] = []
 
     def make(queue_size: int = 4) -> Engine:
-        engines.append(Engine(loaded, [Served("tiny")], queue_size=queue_size))
+        engines.append(Engine(loaded, [ServedModel("tiny")], queue_size=queue_size))
         return engines[-1]
 
     yield make
@@ -95,9 +95,9 @@ def make_engine(loaded: Loaded) -> Iterator[Callable[..., Engine]]:
 
 
 class Brake:
-    """Holds a model before each of its steps until released, and counts the steps."""
+    """Stops a model before each of its steps until released, and counts the steps."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self.reached = threading.Event()
         self.released = threading.Event()
         self.steps = 0
@@ -124,7 +124,7 @@ class Answer:
 
     @property
     def error(self) -> dict[str, Any]:
-        """The body's error, after a look at its shape."""
+        """The error in the body, after checking its form."""
         assert self.headers["content-type"] == "application/json"
         assert set(self.data) == {"error"}
         error: dict[str, Any] = self.data["error"]
@@ -141,16 +141,16 @@ class Running:
     url: str
 
     def connect(self) -> http.client.HTTPConnection:
-        """A fresh connection."""
+        """A new connection."""
         return http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=30)
 
     def ask(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Answer:
         """One request; a body that is not bytes is sent as JSON."""
         connection = self.connect()
-        given = {"Content-Type": "application/json"} if body is not None else {}
+        defaults = {"Content-Type": "application/json"} if body is not None else {}
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         try:
-            connection.request(method, path, data, given | (headers or {}))
+            connection.request(method, path, data, defaults | (headers or {}))
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read().decode())
         finally:
@@ -161,13 +161,13 @@ class Running:
 def running(engine: Engine, api_key: str | None = None) -> Iterator[Running]:
     """Serve an engine from a thread of this process."""
     ready = threading.Event()
-    with bind("127.0.0.1", 0, local_only=True) as taken:
+    with bind("127.0.0.1", 0, local_only=True) as server_socket:
         server = Server(engine, host="127.0.0.1", api_key=api_key, on_ready=ready.set)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [server_socket]})
         thread.start()
         assert ready.wait(30)
         try:
-            yield Running(server, url_of("127.0.0.1", taken))
+            yield Running(server, url_of("127.0.0.1", server_socket))
         finally:
             server.should_exit = True
             thread.join(30)

@@ -1,4 +1,4 @@
-"""The real server in a process of its own, asked by the real `openai` client."""
+"""The real server in a separate process, and the real `openai` client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from finetune.artifacts import Adapter
 from finetune.models.chat_template import render_prompt
-from finetune.models.load import Loaded, load_adapter
+from finetune.models.load import LoadedModel, load_adapter
 from finetune.records import Message
 
 from .conftest import KEY
@@ -42,7 +42,7 @@ GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
 
 @pytest.fixture(scope="module")
 def url(two_adapters: dict[str, Path]) -> Iterator[str]:
-    """Both adapters and their base, behind a key; ended by SIGTERM, which must be clean."""
+    """A server for both adapters and their base, with a key; SIGTERM must end it cleanly."""
     targets = [f"{name}={path}" for name, path in two_adapters.items()]
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, KEY, *targets],
@@ -66,7 +66,7 @@ def client(url: str) -> openai.OpenAI:
 
 
 @pytest.fixture(scope="module")
-def health(two_adapters: dict[str, Path]) -> Loaded:
+def health(two_adapters: dict[str, Path]) -> LoadedModel:
     """The adapter as the rest of slmtune loads it."""
     return load_adapter(Adapter.open(two_adapters["health"]))
 
@@ -78,7 +78,7 @@ def raw(url: str, path: str, body: dict[str, Any] | None = None) -> str:
         return str(response.read().decode())
 
 
-def test_chat_says_what_the_adapter_generates_and_counts_its_tokens(client: openai.OpenAI, health: Loaded) -> None:
+def test_chat_says_what_the_adapter_generates_and_counts_its_tokens(client: openai.OpenAI, health: LoadedModel) -> None:
     import torch
 
     prompt = render_prompt(health.tokenizer, [Message(m["role"], m["content"]) for m in MESSAGES])
@@ -132,7 +132,7 @@ def test_a_stream_is_server_sent_events_that_end_with_done(url: str) -> None:
     assert chunks[-1]["choices"][0]["delta"] == {}
 
 
-def test_a_text_is_continued_streamed_or_not(client: openai.OpenAI, health: Loaded) -> None:
+def test_a_text_is_continued_streamed_or_not(client: openai.OpenAI, health: LoadedModel) -> None:
     prompt = "The bank raised its"
     whole = client.completions.create(model="health", prompt=prompt, **GREEDY)
     pieces = client.completions.create(model="health", prompt=prompt, stream=True, **GREEDY)
@@ -142,7 +142,7 @@ def test_a_text_is_continued_streamed_or_not(client: openai.OpenAI, health: Load
     assert whole.usage.prompt_tokens == len(health.tokenizer(prompt)["input_ids"])
 
 
-def test_a_stop_string_ends_a_stream_and_never_shows(client: openai.OpenAI) -> None:
+def test_a_stop_string_ends_a_stream_and_is_never_sent(client: openai.OpenAI) -> None:
     whole = client.chat.completions.create(model="health", messages=MESSAGES, **GREEDY).choices[0].message.content
     assert whole is not None
     stop = whole[6:9]
@@ -204,7 +204,7 @@ def test_health_needs_no_key(url: str) -> None:
         assert json.load(response) == {"status": "ok"}
 
 
-def test_harmless_fields_are_let_through(client: openai.OpenAI) -> None:
+def test_harmless_fields_are_accepted(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model="health", messages=MESSAGES, user="me", n=1, tools=[], logprobs=False, response_format={"type": "text"},
         presence_penalty=0, metadata={"a": "b"}, **GREEDY,

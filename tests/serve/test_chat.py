@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import ContextLengthError, EngineStoppedError
-from finetune.models.load import Loaded
+from finetune.models.load import LoadedModel
 from finetune.recipe.options import ChatOptions
 from finetune.records import Message
 from finetune.serve.chat import Conversation, open_conversation
@@ -54,8 +54,8 @@ def test_a_turn_longer_than_the_context_is_refused_and_forgotten(make_engine: Ca
     assert list(conversation.reply("short"))
 
 
-def test_a_broken_off_answer_is_remembered_as_far_as_it_came(
-    make_engine: Callable[..., Engine], loaded: Loaded
+def test_an_unfinished_answer_is_remembered_as_far_as_it_was_generated(
+    make_engine: Callable[..., Engine], loaded: LoadedModel
 ) -> None:
     brake = Brake(loaded)
     brake.released.set()
@@ -74,7 +74,7 @@ def test_clearing_forgets_everything_but_the_system_turn(make_engine: Callable[.
     assert list(conversation.reply("Did profit rise?")) == first
 
 
-def test_a_conversation_with_an_adapter_is_greedy_and_lets_go_at_the_end(two_adapters: dict[str, Path]) -> None:
+def test_a_conversation_with_an_adapter_is_greedy_and_closes_the_engine(two_adapters: dict[str, Path]) -> None:
     said = []
     for _ in range(2):
         with open_conversation("health", two_adapters["health"], ChatOptions(max_new_tokens=6)) as conversation:

@@ -1,4 +1,4 @@
-"""The engine: what it generates, when it stops, who waits, and what happens when things go wrong."""
+"""The engine: what it generates, when it stops, the order of requests, and failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from finetune.artifacts import Adapter
 from finetune.errors import ContextLengthError, EngineStoppedError, QueueFullError, SlmtuneError
 from finetune.models.chat_template import render_prompt
-from finetune.models.load import Loaded, load_adapter
+from finetune.models.load import LoadedModel, load_adapter
 from finetune.records import Message
 from finetune.serve import ServeTarget
 from finetune.serve.engine import Engine
@@ -33,8 +33,8 @@ def say(engine: Engine, params: GenerationParams, model: str = "tiny") -> tuple[
     return text, generation.result
 
 
-def greedy_ids(loaded: Loaded, tokens: int) -> list[int]:
-    """What the library generates by itself."""
+def greedy_ids(loaded: LoadedModel, tokens: int) -> list[int]:
+    """The ids that the library generates."""
     import torch
 
     prompt = torch.tensor([render_prompt(loaded.tokenizer, QUESTION)])
@@ -46,7 +46,7 @@ def greedy_ids(loaded: Loaded, tokens: int) -> list[int]:
     return ids
 
 
-def test_greedy_text_is_what_the_model_generates(engine: Engine, loaded: Loaded) -> None:
+def test_greedy_text_is_what_the_model_generates(engine: Engine, loaded: LoadedModel) -> None:
     ids = greedy_ids(loaded, 24)
     text, result = say(engine, GREEDY)
     assert text == loaded.tokenizer.decode(ids, skip_special_tokens=True)
@@ -77,8 +77,8 @@ def test_a_trained_adapter_is_served_as_it_was_trained(tiny_adapter: Path) -> No
     finally:
         engine.close()
     ids = greedy_ids(alone, 24)
-    kept = ids[: ids.index(2)] if 2 in ids else ids
-    assert text == alone.tokenizer.decode(kept, skip_special_tokens=True)
+    answer = ids[: ids.index(2)] if 2 in ids else ids
+    assert text == alone.tokenizer.decode(answer, skip_special_tokens=True)
 
 
 def test_a_seed_fixes_the_sample(engine: Engine) -> None:
@@ -98,7 +98,7 @@ def test_sampling_leaves_the_callers_random_numbers_alone(engine: Engine) -> Non
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_sampling_reaches_beyond_the_fifty_likeliest_tokens(engine: Engine, loaded: Loaded) -> None:
+def test_sampling_reaches_beyond_the_fifty_likeliest_tokens(engine: Engine, loaded: LoadedModel) -> None:
     """The library's default `top_k`, which requests cannot see."""
     import torch
 
@@ -117,16 +117,16 @@ def test_a_temperature_next_to_zero_is_greedy(engine: Engine, temperature: float
 
 
 def test_a_stop_token_of_the_generation_settings_ends_the_answer(
-    make_engine: Callable[..., Engine], loaded: Loaded
+    make_engine: Callable[..., Engine], loaded: LoadedModel
 ) -> None:
     ids = greedy_ids(loaded, 24)
     end = ids[5]
     settings: Any = loaded.model.generation_config
     settings.eos_token_id = [2, end]
     text, result = say(make_engine(), GREEDY)
-    kept = ids[: ids.index(end)]
-    assert text == loaded.tokenizer.decode(kept, skip_special_tokens=True)
-    assert (result.finish_reason, result.completion_tokens) == ("stop", len(kept))
+    answer = ids[: ids.index(end)]
+    assert text == loaded.tokenizer.decode(answer, skip_special_tokens=True)
+    assert (result.finish_reason, result.completion_tokens) == ("stop", len(answer))
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(engine: Engine) -> None:
@@ -138,7 +138,7 @@ def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(engine: Engine) -> 
     assert result.completion_tokens < 24
 
 
-def test_an_answer_has_what_the_context_leaves_when_nothing_is_said(engine: Engine) -> None:
+def test_without_a_limit_an_answer_gets_the_rest_of_the_context(engine: Engine) -> None:
     long = [Message("user", "profit rose " * 150)]
     room = engine.context - len(engine.encode_chat(long))
     assert 0 < room < 256
@@ -155,7 +155,7 @@ def test_more_than_the_context_is_refused_with_the_counts(engine: Engine) -> Non
     engine.generate(QUESTION, GenerationParams(max_tokens=engine.context - prompt), "tiny").cancel()
 
 
-def test_leaving_the_loop_ends_the_generation(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_leaving_the_loop_ends_the_generation(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     brake = Brake(loaded)
     brake.released.set()
     engine = make_engine()
@@ -166,7 +166,7 @@ def test_leaving_the_loop_ends_the_generation(make_engine: Callable[..., Engine]
 
 
 def test_a_full_queue_refuses_and_a_cancelled_request_makes_room(
-    make_engine: Callable[..., Engine], loaded: Loaded
+    make_engine: Callable[..., Engine], loaded: LoadedModel
 ) -> None:
     brake = Brake(loaded)
     engine = make_engine(queue_size=1)
@@ -185,7 +185,7 @@ def test_a_full_queue_refuses_and_a_cancelled_request_makes_room(
     assert events[1:] == [Result("cancelled", 1, 0)]
 
 
-def test_requests_are_served_in_their_order(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_requests_are_served_in_their_order(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     brake = Brake(loaded)
     engine = make_engine()
     done: list[int] = []
@@ -207,7 +207,7 @@ def test_requests_are_served_in_their_order(make_engine: Callable[..., Engine], 
 
 
 def test_a_failed_generation_says_so_without_the_text_and_the_next_one_works(
-    make_engine: Callable[..., Engine], loaded: Loaded, caplog: pytest.LogCaptureFixture
+    make_engine: Callable[..., Engine], loaded: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError(QUESTION[0].content)
@@ -225,7 +225,7 @@ def test_a_failed_generation_says_so_without_the_text_and_the_next_one_works(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_when_the_worker_dies_nobody_waits_for_ever(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_when_the_worker_dies_nobody_waits_for_ever(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     def die(*_: object) -> None:
         raise SystemExit
 
@@ -235,7 +235,7 @@ def test_when_the_worker_dies_nobody_waits_for_ever(make_engine: Callable[..., E
     for _ in range(3):
         try:
             generations.append(engine.generate(QUESTION, GREEDY, "tiny"))
-        except EngineStoppedError:  # it died before this one came
+        except EngineStoppedError:  # it died before this request
             break
     for generation in generations:
         with pytest.raises(EngineStoppedError):
@@ -246,7 +246,9 @@ def test_when_the_worker_dies_nobody_waits_for_ever(make_engine: Callable[..., E
         engine.generate(QUESTION, GREEDY, "tiny")
 
 
-def test_closing_ends_running_and_waiting_requests_at_once(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_closing_ends_running_and_waiting_requests_at_once(
+    make_engine: Callable[..., Engine], loaded: LoadedModel
+) -> None:
     brake = Brake(loaded)
     engine = make_engine()
     generations = [engine.generate(QUESTION, GREEDY, "tiny") for _ in range(2)]

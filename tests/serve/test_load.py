@@ -1,4 +1,4 @@
-"""Under load and at the end: full queues, clients that leave, a dead worker, and shutting down."""
+"""Load and shutdown: full queues, clients that disconnect, a dead worker."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from finetune.models.load import Loaded
+from finetune.models.load import LoadedModel
 from finetune.serve import listen
 from finetune.serve.engine import Engine
-from finetune.serve.job import GenerationParams, Job
+from finetune.serve.job import GenerationJob, GenerationParams
 
 from .conftest import Brake, Running, hello, running
 
@@ -24,13 +24,13 @@ LONG = {"max_tokens": 400, "temperature": 0}
 
 
 def start(server: Running, **fields: object) -> Callable[[], None]:
-    """Send a request without waiting for its answer; the result hangs up."""
+    """Send a request without waiting for its answer; the function returned disconnects."""
     connection = server.connect()
     connection.request("POST", CHAT, json.dumps(hello(**fields)), {"Content-Type": "application/json"})
     return connection.close
 
 
-def test_a_full_queue_is_a_429_that_says_when_to_come_back(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_a_full_queue_is_a_429_that_says_when_to_retry(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     brake = Brake(loaded)
     engine = make_engine(queue_size=1)
     with running(engine) as server:
@@ -44,14 +44,14 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_back(make_engine: Callable
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_frees_the_worker(
-    make_engine: Callable[..., Engine], loaded: Loaded, stream: bool
+    make_engine: Callable[..., Engine], loaded: LoadedModel, stream: bool
 ) -> None:
     brake = Brake(loaded)
     with running(make_engine()) as server:
         hang_up = start(server, stream=stream, **LONG)
         assert brake.reached.wait(30)
         hang_up()
-        server.ask("GET", "/health")  # the server has seen the hang-up before this answer
+        server.ask("GET", "/health")  # the server has noticed the disconnection before this answer
         brake.released.set()
         assert server.ask("POST", CHAT, hello(max_tokens=2)).status == 200
     assert brake.steps < 20
@@ -59,13 +59,13 @@ def test_a_client_that_leaves_frees_the_worker(
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_the_queue_makes_room(
-    make_engine: Callable[..., Engine], loaded: Loaded, stream: bool, monkeypatch: pytest.MonkeyPatch
+    make_engine: Callable[..., Engine], loaded: LoadedModel, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     brake = Brake(loaded)
     engine = make_engine(queue_size=1)
     queued = threading.Event()
 
-    def submit(*arguments: Any) -> Job:
+    def submit(*arguments: Any) -> GenerationJob:
         job = Engine.submit(engine, *arguments)
         queued.set()
         return job
@@ -79,9 +79,9 @@ def test_a_client_that_leaves_the_queue_makes_room(
         refused = server.ask("POST", CHAT, hello())
         hang_up()
         server.ask("GET", "/health")
-        taken = pool.submit(server.ask, "POST", CHAT, hello())
+        accepted = pool.submit(server.ask, "POST", CHAT, hello())
         brake.released.set()
-        assert (refused.status, taken.result(30).status) == (429, 200)
+        assert (refused.status, accepted.result(30).status) == (429, 200)
 
 
 def test_many_abandoned_requests_leave_a_server_that_answers(make_engine: Callable[..., Engine]) -> None:
@@ -107,7 +107,7 @@ def test_parallel_requests_get_their_own_answers(make_engine: Callable[..., Engi
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_health_is_down_when_the_worker_died(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_health_is_down_when_the_worker_died(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     def die(*_: object) -> None:
         raise SystemExit
 
@@ -122,7 +122,7 @@ def test_health_is_down_when_the_worker_died(make_engine: Callable[..., Engine],
 
 
 def test_a_failing_model_is_a_500_without_its_cause_and_a_stream_says_so_in_its_events(
-    make_engine: Callable[..., Engine], loaded: Loaded, caplog: pytest.LogCaptureFixture
+    make_engine: Callable[..., Engine], loaded: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     secret = "hidden".upper()
@@ -140,7 +140,7 @@ def test_a_failing_model_is_a_500_without_its_cause_and_a_stream_says_so_in_its_
     assert secret not in whole.text + streamed.text + caplog.text
 
 
-def test_logs_count_tokens_and_hold_no_text(
+def test_logs_count_tokens_and_contain_no_text(
     make_engine: Callable[..., Engine], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -154,7 +154,7 @@ def test_logs_count_tokens_and_hold_no_text(
     assert said not in caplog.text
 
 
-def test_shutting_down_lets_a_request_finish(make_engine: Callable[..., Engine], loaded: Loaded) -> None:
+def test_shutting_down_lets_a_request_finish(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     brake = Brake(loaded)
     with ThreadPoolExecutor() as pool:
         with running(make_engine()) as server:
@@ -166,7 +166,7 @@ def test_shutting_down_lets_a_request_finish(make_engine: Callable[..., Engine],
 
 
 def test_shutting_down_ends_requests_that_take_too_long(
-    make_engine: Callable[..., Engine], loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+    make_engine: Callable[..., Engine], loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listen, "GRACE_SECONDS", 0.1)
     brake = Brake(loaded)

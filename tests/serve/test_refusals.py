@@ -1,4 +1,4 @@
-"""What is refused: every answer has the status and body that clients of the OpenAI API expect."""
+"""Refused requests: every answer has the status and body that clients of the OpenAI API expect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune.models.load import Loaded
+from finetune.models.load import LoadedModel
 from finetune.serve.app import create_app
 from finetune.serve.engine import Engine
 
@@ -80,13 +80,13 @@ def test_a_field_that_cannot_be_served_is_named(server: Running, fields: dict[st
     [b"", b"{", b"[]", b'"text"', b"null", b"\xff\xfe{}", b'{"model": "\\ud800"}', b'{"a":' * 50_000, b"\x00"],
     ids=["empty", "cut", "list", "string", "null", "no-utf8", "half-surrogate", "deep", "zero"],
 )
-def test_a_body_that_is_no_json_object_is_refused(server: Running, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(server: Running, body: bytes) -> None:
     answer = server.ask("POST", CHAT, body)
     assert (answer.status, answer.error["param"]) == (400, None)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_only_json_by_its_name_is_read(server: Running, kind: str) -> None:
+def test_only_bodies_of_type_json_are_read(server: Running, kind: str) -> None:
     """A web page may send the other types to any server without asking it first."""
     assert server.ask("POST", CHAT, hello(), {"Content-Type": kind}).error["message"].startswith("Content-Type")
 
@@ -124,8 +124,8 @@ def test_a_prompt_is_one_text(server: Running, prompt: object) -> None:
     assert (answer.status, answer.error["param"]) == (400, "prompt")
 
 
-def test_messages_that_the_template_refuses_are_the_askers_fault(
-    make_engine: Callable[..., Engine], loaded: Loaded
+def test_messages_that_the_template_refuses_are_a_client_error(
+    make_engine: Callable[..., Engine], loaded: LoadedModel
 ) -> None:
     loaded.tokenizer.chat_template = (
         "{% for m in messages %}"
@@ -173,10 +173,10 @@ def test_this_machine_has_several_names(server: Running, host: str) -> None:
 
 def test_every_route_but_health_needs_the_key(guarded: Running, engine: Engine) -> None:
     routes: list[Any] = create_app(engine).routes
-    asked = {(method, route.path.replace("{name:path}", "tiny")) for route in routes for method in route.methods}
-    assert ("POST", CHAT) in asked
-    assert ("GET", "/health") in asked
-    for method, path in asked - {("GET", "/health")}:
+    endpoints = {(method, route.path.replace("{name:path}", "tiny")) for route in routes for method in route.methods}
+    assert ("POST", CHAT) in endpoints
+    assert ("GET", "/health") in endpoints
+    for method, path in endpoints - {("GET", "/health")}:
         assert guarded.ask(method, path).status == 401, path
     assert guarded.ask("GET", "/health").status == 200
 
@@ -200,6 +200,6 @@ def test_anything_but_the_key_is_refused(guarded: Running, value: str) -> None:
     assert guarded.ask("GET", "/v1/models", headers={"Authorization": value}).status == 401
 
 
-def test_the_key_opens(guarded: Running) -> None:
+def test_the_key_gives_access(guarded: Running) -> None:
     answer = guarded.ask("POST", CHAT, hello(), {"Authorization": f"bearer {KEY}", "Host": "any.example"})
     assert answer.status == 200

@@ -1,4 +1,4 @@
-"""Before and after serving: what cannot be served, addresses that cannot be had, and signals."""
+"""Start and end of a server: targets that cannot be served, addresses that cannot be used, and signals."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from finetune.serve.targets import open_engine
 
 from .conftest import make_adapter
 
-NOTHING = Path("nothing-here")  # would fail, if it were opened before the address is taken
+NOTHING = Path("nothing-here")  # would fail if it were opened before the address is bound
 
 
-def test_a_taken_port_is_told_before_anything_is_loaded() -> None:
+def test_a_port_in_use_is_reported_before_anything_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(PortInUseError, match="--port 0"):
         serve([ServeTarget("a", NOTHING)], ServeOptions(port=other.getsockname()[1]))
 
@@ -44,8 +44,8 @@ def test_other_machines_need_a_key(host: str) -> None:
 
 
 def test_with_a_key_any_address_will_do() -> None:
-    with bind("0.0.0.0", 0, local_only=False) as taken:
-        assert taken.getsockname()[1] > 0
+    with bind("0.0.0.0", 0, local_only=False) as server_socket:
+        assert server_socket.getsockname()[1] > 0
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_nothing_to_serve_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "two words", "../up", "a\nb", "x" * 200])
-def test_a_name_that_clients_could_not_ask_for_is_refused(name: str) -> None:
+def test_a_name_that_clients_could_not_request_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="is not a valid model name"):
         open_engine([ServeTarget(name, NOTHING)])
 
@@ -102,7 +102,7 @@ def test_an_unknown_base_model_is_an_error_with_a_suggestion() -> None:
 
 @pytest.fixture
 def other_model(tiny_model: Path, tmp_path: Path) -> Path:
-    """The same shape with other weights."""
+    """A model of the same shape with other weights."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -126,7 +126,7 @@ def test_one_server_has_one_base_model(
         open_engine([health], model=str(other_model))
 
 
-def test_an_adapter_with_another_template_is_served_apart(
+def test_an_adapter_with_another_template_needs_its_own_server(
     two_adapters: dict[str, Path], tiny_model: Path, tmp_path: Path
 ) -> None:
     changed = make_adapter(tmp_path / "changed", tiny_model, 5, chat_template="{{ messages[0].content }}")
@@ -134,7 +134,7 @@ def test_an_adapter_with_another_template_is_served_apart(
         open_engine([ServeTarget("health", two_adapters["health"]), ServeTarget("changed", changed)])
 
 
-def test_the_base_is_served_under_the_name_it_is_given(two_adapters: dict[str, Path], tiny_model: Path) -> None:
+def test_the_base_is_served_under_its_target_name(two_adapters: dict[str, Path], tiny_model: Path) -> None:
     engine = open_engine([ServeTarget("health", two_adapters["health"]), ServeTarget("plain", tiny_model)])
     engine.close()
     assert {name: entry.parent for name, entry in engine.served.items()} == {"health": "plain", "plain": None}

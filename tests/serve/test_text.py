@@ -1,4 +1,4 @@
-"""Pieces of text: whole characters, nothing lost, and not a letter of a stop string."""
+"""Pieces of text: whole characters, nothing lost, and no part of a stop string."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def test_characters_are_never_cut(tokenizer: Tokenizer, text: str) -> None:
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-def test_a_character_comes_with_its_last_byte(tokenizer: Tokenizer) -> None:
+def test_a_character_is_returned_with_its_last_byte(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("👩 ok").ids
     assert pieces_of(tokenizer, ids)[:4] == ["", "", "", "👩"]
 
 
-def test_an_unfinished_character_comes_at_the_end(tokenizer: Tokenizer) -> None:
+def test_an_unfinished_character_is_returned_at_the_end(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("ok é").ids[:-1]
     assert pieces_of(tokenizer, ids)[-1] == tokenizer.decode(ids)[-1] == "\ufffd"
 
 
 @given(text=st.text(st.sampled_from("aé你👩\n"), max_size=60))
 def test_characters_from_single_bytes_are_never_cut(text: str) -> None:
-    """Tokenizers with byte fallback spell what they do not know; one missing byte spoils the whole run."""
+    """Tokenizers with byte fallback spell unknown characters; one missing byte spoils the whole run."""
     decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     detokenizer = Detokenizer(lambda some: decoder.decode([f"<0x{byte:02X}>" for byte in some]))
     pieces = [detokenizer.push(byte) for byte in text.encode()]
@@ -59,7 +59,7 @@ def cut(pieces: Sequence[str], *stops: str) -> tuple[str, bool]:
     text = ""
     for piece in pieces:
         text += stop.push(piece)
-        if stop.found:
+        if stop.is_complete:
             return text, True
     return text + stop.finish(), False
 
@@ -69,15 +69,15 @@ STOPS = st.lists(st.text("ab", min_size=1, max_size=3), max_size=4)
 
 
 @given(pieces=PIECES, stops=STOPS)
-def test_text_ends_before_a_stop_string_however_it_is_cut(pieces: list[str], stops: list[str]) -> None:
+def test_text_ends_before_a_stop_string_in_any_pieces(pieces: list[str], stops: list[str]) -> None:
     whole = "".join(pieces)
-    text, found = cut(pieces, *stops)
-    assert found == any(stop in whole for stop in stops)
+    text, is_complete = cut(pieces, *stops)
+    assert is_complete == any(stop in whole for stop in stops)
     assert whole.startswith(text)
     assert not any(stop in text for stop in stops)
-    assert found or text == whole
+    assert is_complete or text == whole
 
 
-def test_the_beginning_of_a_stop_string_is_held_back_until_it_is_none() -> None:
+def test_the_beginning_of_a_stop_string_is_held_back_until_it_ends_otherwise() -> None:
     stop = StopStrings(["<end>"])
     assert [stop.push(piece) for piece in ("a <", "en", "d", "ing>")] == ["a ", "", "", "<ending>"]

@@ -1,4 +1,4 @@
-"""Fixtures of training: a run to compare others with."""
+"""Fixtures of training: an undisturbed run to compare others with, and a killed one."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def stopped(undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def killed(stopped: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be damaged."""
+    """A copy of the stopped run; a test may damage it."""
     return shutil.copytree(stopped, tmp_path / "run")

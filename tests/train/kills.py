@@ -1,4 +1,4 @@
-"""A training run that is killed again and again, and the same run left alone."""
+"""A training run that is killed again and again, and the same run without kills."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Undisturbed:
 
 def training(model: Path, corpus: Path, **changes: object) -> list[object]:
     """Arguments of `slmtune train` with the recipe above, into the folder `adapter`."""
-    given = [part for name, value in (RECIPE | changes).items() for part in ("--" + name.replace("_", "-"), value)]
-    return ["train", "--corpus", corpus, "--model", model, "--out", "adapter", "--json", *given]
+    flags = [part for name, value in (RECIPE | changes).items() for part in ("--" + name.replace("_", "-"), value)]
+    return ["train", "--corpus", corpus, "--model", model, "--out", "adapter", "--json", *flags]
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Oldest first."""
-    found = (folder / "adapter.checkpoints").glob("checkpoint-*")
-    return sorted(found, key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    folders = (folder / "adapter.checkpoints").glob("checkpoint-*")
+    return sorted(folders, key=lambda path: int(path.name.rsplit("-", 1)[1]))
 
 
 def newest(folder: Path) -> int:
@@ -52,7 +52,7 @@ def newest(folder: Path) -> int:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All of a finished run that must not depend on how often it was killed."""
+    """The parts of a finished run that must not depend on kills."""
     adapter = folder / "adapter"
     result = json.loads((adapter / "manifest.json").read_text("utf-8"))["result"]
     lines = [json.loads(line) for line in (adapter / "training.jsonl").read_text("utf-8").splitlines()]
@@ -67,7 +67,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 def run_with_kills(
     arguments: list[object], folder: Path, *, at_random: int, while_writing: int, seed: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Run through so many kills by SIGKILL and on to the end; the outcome of each run that came to its end meanwhile.
+    """Kill a run several times with SIGKILL, resume it to its end, and return the outcome of each run that ended.
 
     Args:
         at_random: kills at a moment drawn from the `seconds` that an undisturbed run takes.
@@ -93,7 +93,7 @@ def run_with_kills(
 
 
 def _written(checkpoints: Path, count: int) -> Callable[[], bool]:
-    """Whether the writing of so many checkpoints has begun since this was asked first."""
+    """A test whether the writing of `count` checkpoints has begun since its first call."""
     seen: set[str] = set()
 
     def writing() -> bool:

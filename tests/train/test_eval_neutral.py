@@ -1,4 +1,4 @@
-"""Evaluating during training changes nothing: bitsandbytes must not repack 4-bit weights."""
+"""An evaluation during training changes nothing: bitsandbytes must not repack 4-bit weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finetune.recipe import AdapterRecipe
 
 
 def packed_model(folder: Path) -> Any:
-    """The model with bitsandbytes' own layers, which think that this CPU has AVX512-BF16."""
+    """The model with the layers of bitsandbytes, set as on a CPU with AVX512-BF16."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(
@@ -72,11 +72,11 @@ def test_bitsandbytes_still_needs_the_workaround(tiny_model: Path) -> None:
         with torch.no_grad():
             model(input_ids=torch.arange(3, 35).view(2, 16))
     except (RuntimeError, NotImplementedError, AttributeError):
-        pass  # a CPU without the instructions repacks, and then has no kernel for it
+        pass  # a CPU without these instructions repacks, but has no kernel for the result
     assert layer.weight.data.shape != before.shape or not torch.equal(layer.weight.data, before)
 
 
-def test_unpacked_layers_hold_the_same_numbers(tiny_model: Path) -> None:
+def test_unpacked_layers_have_the_same_numbers(tiny_model: Path) -> None:
     ids = torch.arange(3, 35).view(2, 16)
     packed = packed_model(tiny_model)
     keep_linear4bit_unpacked(packed)

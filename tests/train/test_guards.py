@@ -1,4 +1,4 @@
-"""What must not happen while training: two runs in one folder, a full disk that takes all, broken numbers, cut rows."""
+"""What training prevents: two runs in one folder, losses from a full disk, non-finite values, many truncated rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..command import Command
 from .kills import Undisturbed, outcome, training
 
 
-def test_second_run_into_a_folder_is_refused_while_the_first_lives(
+def test_second_run_into_a_folder_is_refused_during_the_first(
     tiny_model: Path, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     arguments = training(tiny_model, tiny_corpus, max_steps=100_000, eval_steps=0)
@@ -51,7 +51,7 @@ def test_run_that_cannot_fit_on_the_disk_is_refused(tiny_model: Path, tiny_corpu
     assert list(tmp_path.iterdir()) == []
 
 
-def test_older_checkpoints_make_room_but_one_is_kept(tmp_path: Path) -> None:
+def test_older_checkpoints_but_one_are_dropped_if_space_is_short(tmp_path: Path) -> None:
     for step in (2, 4, 6):
         (tmp_path / f"checkpoint-{step}").mkdir()
     with pytest.raises(DiskFullError, match=r"step 8: [\d.]+ \w+ are free .* [\d.]+ [GM]iB are needed"):
@@ -59,7 +59,7 @@ def test_older_checkpoints_make_room_but_one_is_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-6"]
 
 
-def test_estimate_is_no_less_than_a_checkpoint(undisturbed: Undisturbed, killed: Path) -> None:
+def test_estimate_is_at_least_the_size_of_a_checkpoint(undisturbed: Undisturbed, killed: Path) -> None:
     weights = load_file(next(killed.glob("adapter.checkpoints/checkpoint-*")) / "weights.safetensors")
     trainable = sum(tensor.numel() for tensor in weights.values())
     for checkpoint in killed.glob("adapter.checkpoints/checkpoint-*"):
@@ -88,8 +88,8 @@ def test_full_disk_costs_no_checkpoint(undisturbed: Undisturbed, killed: Path, f
     assert outcome(killed) == undisturbed.outcome
 
 
-def test_broken_numbers_are_traced_to_step_and_rows(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
-    """A weight that few rows touch is not a number; its step is refused before the optimizer sees it."""
+def test_non_finite_values_are_traced_to_step_and_rows(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    """A weight that only some rows use is NaN; the step with these rows is refused before the optimizer runs."""
     broken = shutil.copytree(tiny_model, tmp_path / "broken")
     examples = read_split(Corpus.open(tiny_corpus), "train")
     tokenizer = load_tokenizer(broken, find_base(str(broken)))
@@ -130,6 +130,6 @@ def test_share_may_be_a_percentage(text: object, share: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["5", "120%", "-1%", "few", "x%"])
-def test_what_is_no_share_is_refused(text: str) -> None:
+def test_invalid_shares_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="max_truncated"):
         load_adapter_recipe(None, overrides={"max_truncated": text})

@@ -21,15 +21,15 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def signalled_at(step: int, number: signal.Signals) -> Callable[[Step], None]:
-    def on_step(told: Step) -> None:
-        if told.step == step:
+    def on_step(progress: Step) -> None:
+        if progress.step == step:
             signal.raise_signal(number)
 
     return on_step
 
 
 @pytest.mark.parametrize("number", CODES)
-def test_signal_ends_the_run_with_a_checkpoint_to_go_on_from(
+def test_signal_ends_the_run_with_a_checkpoint_to_resume_from(
     undisturbed: Undisturbed, tiny_model: Path, tiny_corpus: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     arguments = training(tiny_model, tiny_corpus, save_steps=0)
@@ -49,7 +49,9 @@ def test_signal_ends_the_run_with_a_checkpoint_to_go_on_from(
 
 
 @pytest.mark.parametrize("step", [5, STEPS], ids=["before an evaluation", "after the last step"])
-def test_nothing_is_lost_where_the_signal_comes(tiny_model: Path, tiny_corpus: Path, tmp_path: Path, step: int) -> None:
+def test_nothing_is_lost_wherever_the_signal_arrives(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, step: int
+) -> None:
     recipe = AdapterRecipe.model_validate(RECIPE | {"model": str(tiny_model)})
     train(TrainRequest(tiny_corpus, tmp_path / "whole" / "adapter", recipe))
     request = TrainRequest(tiny_corpus, tmp_path / "stopped" / "adapter", recipe)
@@ -62,7 +64,7 @@ def test_nothing_is_lost_where_the_signal_comes(tiny_model: Path, tiny_corpus: P
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
 
 
-def test_second_signal_quits_at_once(tiny_model: Path, tmp_path: Path) -> None:
+def test_second_signal_ends_the_run_at_once(tiny_model: Path, tmp_path: Path) -> None:
     """With steps of hundreds of passes there is time for a second signal within one."""
     rows = "".join(json.dumps({"question": f"What is {n}?", "answer": f"It is {n}."}) + "\n" for n in range(500))
     (tmp_path / "rows.jsonl").write_text(rows, "utf-8")

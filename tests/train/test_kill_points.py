@@ -1,4 +1,4 @@
-"""Thirty-two kills at drawn moments, in runs that differ in where their epochs and windows end."""
+"""Thirty-two kills at random times, in runs whose epochs and windows end at different steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .kills import outcome, run_with_kills, training
 
 SHAPES = {
     "windows that do not divide an epoch": {},
-    "one batch a step": {"gradient_accumulation_steps": 1, "save_steps": 5, "save_total_limit": 1},
+    "one batch per step": {"gradient_accumulation_steps": 1, "save_steps": 5, "save_total_limit": 1},
     "a checkpoint every step": {"per_device_train_batch_size": 7, "gradient_accumulation_steps": 2, "save_steps": 1},
     "rows that share a beginning": {"lora_dropout": 0},
 }
@@ -20,7 +20,7 @@ KILLS_AT_RANDOM, KILLS_WHILE_WRITING = 4, 4  # of each shape
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
-def test_killed_runs_end_as_if_nothing_had_happened(
+def test_killed_runs_end_like_an_undisturbed_one(
     tiny_model: Path, tiny_corpus: Path, tmp_path: Path, shape: str
 ) -> None:
     arguments = training(tiny_model, tiny_corpus, max_steps=60, **SHAPES[shape])

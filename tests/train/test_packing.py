@@ -1,4 +1,4 @@
-"""Packed batches are the plain ones: same loss, same gradients, and no row sees another."""
+"""Packed batches equal padded ones: same loss, same gradients, and no row sees another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from finetune.models.load import load_base
 from finetune.recipe import AdapterRecipe
 from finetune.train.batches.collate import NumberedRows, PackedBatches, PaddedBatches
 from finetune.train.batches.packing import UNSUPERVISED, pack
-from finetune.train.batches.rows import Row, Rows
+from finetune.train.batches.rows import TokenRow, TokenRows
 from finetune.train.fast import prefix_attention
 from finetune.train.fast.lora_linear import FusedLinear
 from finetune.train.fast.loss import summed_loss
@@ -56,10 +56,10 @@ ARCHITECTURES: dict[str, Callable[[], PreTrainedModel]] = {
 }
 
 
-def rows_of(tokens: Sequence[Sequence[int]], answer: int = 2) -> Rows:
+def rows_of(tokens: Sequence[Sequence[int]], answer: int = 2) -> TokenRows:
     """Rows whose last `answer` tokens carry loss."""
     masks = [[place >= len(row) - answer for place in range(len(row))] for row in tokens]
-    return Rows(
+    return TokenRows(
         tuple(map(str, range(len(tokens)))),
         np.asarray([token for row in tokens for token in row], dtype=np.int32),
         np.asarray([mark for mask in masks for mark in mask], dtype=np.bool_),
@@ -69,8 +69,8 @@ def rows_of(tokens: Sequence[Sequence[int]], answer: int = 2) -> Rows:
     )
 
 
-def prompts() -> Rows:
-    """Eight rows of several lengths: five continue one long beginning, two another, one stands alone."""
+def prompts() -> TokenRows:
+    """Eight rows of several lengths: five share one long prefix, two another, and one shares none."""
     generator = np.random.default_rng(3)
     first, second = generator.integers(3, 90, 12).tolist(), generator.integers(3, 90, 9).tolist()
     tails = [generator.integers(3, 90, size).tolist() for size in (4, 5, 6, 11, 30, 3, 7, 14)]
@@ -79,12 +79,12 @@ def prompts() -> Rows:
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
-    """By the names that parameters have in both models."""
+    """Gradients by the names that parameters have in both models."""
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
 def adapted(model: Any, *, fused: bool) -> Any:
-    """LoRA on all linear layers, with matrices that do something."""
+    """LoRA on all linear layers, with matrices that have an effect."""
     config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear")
     if fused:
         config._register_custom_module({torch.nn.Linear: FusedLinear})
@@ -96,29 +96,31 @@ def adapted(model: Any, *, fused: bool) -> Any:
     return wrapped
 
 
-def batch_of(rows: Rows, collate: Any) -> dict[str, Any]:
+def batch_of(rows: TokenRows, collate: Any) -> dict[str, Any]:
     """All rows in one batch."""
     result: dict[str, Any] = collate([{"number": number} for number in range(len(rows))])
     return result
 
 
-def assert_alike(plain: Any, fast: Any, rows: Rows, *, share: bool = True) -> None:
-    """Loss and every gradient of padded rows through `plain` and of packed ones through `fast` are equal."""
+def assert_alike(plain: Any, fast: Any, rows: TokenRows, *, share: bool = True) -> None:
+    """Expect the same loss and gradients for padded rows in `plain` and packed rows in `fast`."""
     numbered = NumberedRows(rows, rows_of([[1, 2, 3]]))
     expected = summed_loss(plain.get_base_model(), batch_of(rows, PaddedBatches(numbered, 0)))
     expected.backward()
     prefix_attention.register()
     fast.get_base_model().set_attn_implementation(prefix_attention.PACKED)
     packed = batch_of(rows, PackedBatches(numbered, share))
-    found = summed_loss(fast.get_base_model(), packed)
-    found.backward()
+    actual = summed_loss(fast.get_base_model(), packed)
+    actual.backward()
     assert expected.item() > 1
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
-    wanted, got = gradients(plain), gradients(fast)
-    assert wanted.keys() == got.keys()
-    assert len(wanted) > 10
-    for name, gradient in wanted.items():
-        torch.testing.assert_close(got[name], gradient, rtol=1e-3, atol=1e-4 * max(1.0, float(gradient.abs().max())))
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-4)
+    expected_gradients, actual_gradients = gradients(plain), gradients(fast)
+    assert expected_gradients.keys() == actual_gradients.keys()
+    assert len(expected_gradients) > 10
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(
+            actual_gradients[name], gradient, rtol=1e-3, atol=1e-4 * max(1.0, float(gradient.abs().max()))
+        )
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -126,14 +128,14 @@ def assert_alike(plain: Any, fast: Any, rows: Rows, *, share: bool = True) -> No
 def test_packed_rows_have_the_loss_and_gradients_of_padded_ones(name: str, share: bool) -> None:
     torch.manual_seed(0)
     model = ARCHITECTURES[name]().eval()
-    model.set_attn_implementation("eager" if "softcaps" in name else "sdpa")  # eager is the one that knows softcaps
+    model.set_attn_implementation("eager" if "softcaps" in name else "sdpa")  # only eager attention supports softcaps
     twin = ARCHITECTURES[name]().eval()
     twin.load_state_dict(model.state_dict())
     assert_alike(adapted(model, fused=False), adapted(twin, fused=True), prompts(), share=share)
 
 
 @pytest.mark.parametrize("unpack", [True, False])
-def test_fused_layers_over_four_bits_have_the_gradients_of_pefts_own(tiny_model: Path, unpack: bool) -> None:
+def test_fused_layers_over_four_bits_have_the_gradients_of_peft(tiny_model: Path, unpack: bool) -> None:
     plain = adapted(load_base(tiny_model, AdapterRecipe()), fused=False)
     base = load_base(tiny_model, AdapterRecipe(), unpack=unpack)
     replace_swiglu_blocks(base)
@@ -141,28 +143,28 @@ def test_fused_layers_over_four_bits_have_the_gradients_of_pefts_own(tiny_model:
     assert_alike(plain, adapted(base, fused=True), prompts())
 
 
-def test_shared_beginnings_are_computed_once() -> None:
+def test_shared_prefixes_are_computed_once() -> None:
     rows = prompts()
     packed = pack([rows[number] for number in range(len(rows))])
     assert packed.input_ids.numel() == rows.tokens - 4 * 12 - 9
 
 
-def test_changing_one_row_changes_no_other_rows_loss(tiny_model: Path) -> None:
+def test_changing_a_row_does_not_change_the_loss_of_others(tiny_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     prefix_attention.register()
     model.set_attn_implementation(prefix_attention.PACKED)
     rows = prompts()
     before = [rows[number] for number in range(len(rows))]
-    changed = Row(before[2].tokens.copy(), before[2].supervised)
+    changed = TokenRow(before[2].tokens.copy(), before[2].supervised)
     changed.tokens[12:16] = (changed.tokens[12:16] + 5) % 90
     after = [*before[:2], changed, *before[3:]]
 
-    def losses(batch: Sequence[Row], left_out: int) -> float:
-        """The loss of all rows but one, which is there for the others to see."""
-        silent = Row(batch[left_out].tokens, np.zeros_like(batch[left_out].supervised))
+    def losses(batch: Sequence[TokenRow], left_out: int) -> float:
+        """The loss of all rows but one, which is in the batch without loss."""
+        silent = TokenRow(batch[left_out].tokens, np.zeros_like(batch[left_out].supervised))
         silent.supervised[-1] = True  # a row needs one, which is subtracted below
-        shown = [*batch[:left_out], silent, *batch[left_out + 1 :]]
-        packed = pack(shown)
+        rows_seen = [*batch[:left_out], silent, *batch[left_out + 1 :]]
+        packed = pack(rows_seen)
         whole = {"input_ids": packed.input_ids, "position_ids": packed.position_ids, "layout": packed.layout}
         alone = pack([silent])
         own = {"input_ids": alone.input_ids, "position_ids": alone.position_ids, "layout": alone.layout}
@@ -181,7 +183,7 @@ def test_changing_one_row_changes_no_other_rows_loss(tiny_model: Path) -> None:
         max_size=9,
     )
 )
-def test_every_supervised_token_is_predicted_once_at_its_own_place(shapes: list[tuple[int, int, int, int]]) -> None:
+def test_every_supervised_token_is_predicted_once_at_its_own_position(shapes: list[tuple[int, int, int, int]]) -> None:
     stems = [list(range(10, 30)), list(range(40, 60)), list(range(10, 20)) + list(range(70, 80))]
     rows = [
         rows_of([[*stems[stem][:shared], *range(100 + number, 100 + number + own)]], answer)[0]
@@ -189,20 +191,20 @@ def test_every_supervised_token_is_predicted_once_at_its_own_place(shapes: list[
     ]
     packed = pack(rows)
     targets, positions = packed.targets[0], packed.position_ids[0]
-    wanted = sorted(
+    expected = sorted(
         (place - 1, int(row.tokens[place])) for row in rows for place in np.flatnonzero(row.supervised) if place
     )
     marked = targets != UNSUPERVISED
-    assert sorted(zip(positions[marked].tolist(), targets[marked].tolist(), strict=True)) == wanted
+    assert sorted(zip(positions[marked].tolist(), targets[marked].tolist(), strict=True)) == expected
     assert packed.input_ids.numel() <= sum(len(row.tokens) for row in rows)
 
 
 class Forgetful(Qwen2ForCausalLM):
-    """A model that lets every token see its neighbour in memory, as a convolution would."""
+    """A model in which every token sees its neighbour in the sequence, as with a convolution."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.model.embed_tokens.register_forward_hook(lambda module, given, out: out + torch.roll(out, 1, 1))
+        self.model.embed_tokens.register_forward_hook(lambda module, inputs, out: out + torch.roll(out, 1, 1))
 
 
 def test_a_model_that_mixes_packed_rows_is_trained_on_padded_ones(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""What training takes from other libraries without their promise: each name is there, and each has its reason."""
+"""Private names of other libraries that training uses: each exists, and each has a reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLDER = Path(trainer.__file__).parent
 
 
 def source_of(path: str) -> str:
-    """The module that defines a class; what its methods set on their instance is written there too."""
+    """The source of the module that defines a class, where its methods set the attributes of instances."""
     library, kind, _ = path.split(".")
     file = inspect.getsourcefile(getattr(importlib.import_module(library), kind))
     assert file is not None
@@ -37,7 +37,7 @@ def test_library_still_has_the_private_name(path: str) -> None:
 
 
 def test_no_other_private_name_is_used() -> None:
-    """Of all names with an underscore in finetune/train, those that one of the libraries has too are listed."""
+    """Every name with an underscore in finetune/train that also exists in one of the libraries must be listed."""
     used: set[str] = set()
     for file in FOLDER.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):

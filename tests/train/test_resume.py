@@ -1,4 +1,4 @@
-"""A run that is killed goes on where it was, and ends as if nothing had happened."""
+"""A killed run resumes where it was, and ends like an undisturbed one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KILLS_WHILE_WRITING = 2
 
 
 def refused(folder: Path, *arguments: object) -> str:
-    """The error of a command that must not run, and changes no checkpoint."""
+    """The error of a command that must be refused without changing a checkpoint."""
     before = [path.name for path in checkpoints(folder)]
     run = Command(*arguments, cwd=folder)
     assert run.wait() == 2, run.stderr
@@ -42,7 +42,7 @@ def test_killed_run_resumes_to_the_same_bytes(undisturbed: Undisturbed, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
-def test_journal_and_result_are_those_of_the_whole_run(undisturbed: Undisturbed, killed: Path) -> None:
+def test_journal_and_result_cover_the_whole_run(undisturbed: Undisturbed, killed: Path) -> None:
     name = checkpoints(killed)[-1].name
     run = Command(*undisturbed.arguments, "--resume", cwd=killed)
     assert run.wait() == 0, run.stderr
@@ -55,9 +55,7 @@ def test_journal_and_result_are_those_of_the_whole_run(undisturbed: Undisturbed,
 
 
 @pytest.mark.parametrize("damage", ["missing optimizer", "flipped byte", "cut manifest", "no manifest"])
-def test_damaged_checkpoint_is_passed_over_for_the_one_before(
-    undisturbed: Undisturbed, killed: Path, damage: str
-) -> None:
+def test_damaged_checkpoint_is_skipped_for_the_one_before(undisturbed: Undisturbed, killed: Path, damage: str) -> None:
     before, last = checkpoints(killed)
     file = last / {"missing optimizer": "optimizer.pt", "flipped byte": "weights.safetensors"}.get(
         damage, "manifest.json"
@@ -155,10 +153,10 @@ def test_changed_chat_template_is_refused(tiny_model: Path, tiny_corpus: Path, k
     assert "chat template" in error
 
 
-def test_finished_run_is_told_and_not_trained_again(
+def test_finished_run_is_reported_and_not_trained_again(
     tiny_model: Path, tiny_corpus: Path, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    """A script that repeats the command until it ends with 0 must come to an end, wherever the last kill was."""
+    """A script that repeats the command until its exit code is 0 must end, wherever the last kill was."""
     arguments = training(tiny_model, tiny_corpus, max_steps=2)
     first = Command(*arguments, "--resume", cwd=tmp_path)
     assert first.wait() == 0, first.stderr
@@ -173,7 +171,7 @@ def test_finished_run_is_told_and_not_trained_again(
     assert "--overwrite" in other.stderr
 
 
-def test_what_killed_runs_leave_is_removed(undisturbed: Undisturbed, killed: Path) -> None:
+def test_leftovers_of_killed_runs_are_removed(undisturbed: Undisturbed, killed: Path) -> None:
     (killed / ".adapter.0123abcd.tmp").mkdir()
     (killed / "adapter.checkpoints" / ".checkpoint-12.abcdefgh.tmp").mkdir()
     assert Command(*undisturbed.arguments, "--resume", cwd=killed).wait() == 0
@@ -198,4 +196,4 @@ def test_no_more_checkpoints_are_kept_than_the_limit(tiny_model: Path, tiny_corp
 
     run.until(look)
     assert run.wait() == 0
-    assert most in (1, 2)  # the new one is there before the old one goes
+    assert most in (1, 2)  # the new one is written before the old one is removed

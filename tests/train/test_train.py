@@ -1,4 +1,4 @@
-"""Training: an adapter that PEFT loads, the same one each time, and nothing at all when something is wrong."""
+"""Training: an adapter that PEFT loads, reproducible, and written only if everything is right."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_all_linear_layers_but_the_head_are_adapted(tiny_adapter: Path) -> None:
     assert {tensor.dtype for tensor in weights(tiny_adapter).values()} == {torch.float32}
 
 
-def test_manifest_tells_parents_and_result(tiny_adapter: Path, tiny_corpus: Path) -> None:
+def test_manifest_has_parents_and_result(tiny_adapter: Path, tiny_corpus: Path) -> None:
     manifest = Adapter.open(tiny_adapter).manifest
     assert manifest["parents"]["corpus"]["fingerprint"] == Corpus.open(tiny_corpus).fingerprint
     assert manifest["parents"]["base_model"]["name"] == "tiny-llama"
@@ -95,7 +95,7 @@ def test_accumulated_batches_equal_one_big_batch(tiny_model: Path, tiny_corpus: 
         changes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
         train(TrainRequest(tiny_corpus, tmp_path / name, recipe(tiny_model, max_steps=1, warmup_ratio=0, **changes)))
     one, many = (json.loads((tmp_path / name / "training.jsonl").read_text("utf-8").splitlines()[0]) for name in shapes)
-    # The same eight rows; float32 sums in another order. The mean of the batches' means would be another loss.
+    # The same eight rows, summed in another order in float32. The mean of the means of batches would be another loss.
     assert many["loss"] == pytest.approx(one["loss"], rel=1e-5)
     assert many["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
 
@@ -103,12 +103,12 @@ def test_accumulated_batches_equal_one_big_batch(tiny_model: Path, tiny_corpus: 
 def test_recomputed_activations_change_no_result(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     for name, recompute in (("kept", False), ("recomputed", True)):
         train(TrainRequest(tiny_corpus, tmp_path / name, recipe(tiny_model, gradient_checkpointing=recompute)))
-    kept, recomputed = weights(tmp_path / "kept"), weights(tmp_path / "recomputed")
-    for name, tensor in kept.items():
+    plain, recomputed = weights(tmp_path / "kept"), weights(tmp_path / "recomputed")
+    for name, tensor in plain.items():
         torch.testing.assert_close(recomputed[name], tensor, atol=1e-5, rtol=1e-3)
 
 
-def test_progress_is_told_step_by_step(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_progress_is_reported_step_by_step(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     steps: list[Step] = []
     train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model)), steps.append)
     assert [(step.step, step.steps) for step in steps] == [(1, 3), (2, 3), (3, 3)]
@@ -166,13 +166,13 @@ def test_unknown_target_module_is_named(tiny_model: Path, tiny_corpus: Path, tmp
         train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, target_modules="no_such_proj,x_proj")))
 
 
-def test_unquantised_training_works_too(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_training_works_without_quantisation(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     result = train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, load_in_4bit=False)))
     loaded = load_adapter(Adapter.open(result.adapter))
     assert not getattr(loaded.model, "is_loaded_in_4bit", False)
 
 
-def test_wandb_offline_run_holds_config_and_losses(
+def test_wandb_offline_run_has_config_and_losses(
     tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "tracked"))
@@ -190,7 +190,7 @@ def test_wandb_offline_run_holds_config_and_losses(
 
 def read_wandb(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
     """History rows, configuration and summary of an offline run's log."""
-    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")  # which says nothing of its types
+    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")  # it has no types
 
     history, config, summary = [], {}, {}
     for data in leveldb_records(file.read_bytes()):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from finetune.train.batches.packing import UNSUPERVISED, pack
-from finetune.train.batches.rows import Row, Rows
+from finetune.train.batches.rows import TokenRow, TokenRows
 from finetune.train.progress import Counts
 
 
@@ -20,10 +20,10 @@ from finetune.train.progress import Counts
 class NumberedRows:
     """Training rows followed by held-out rows, by number: TRL needs a `datasets.Dataset`, which contains the numbers."""
 
-    training: Rows
-    held_out: Rows
+    training: TokenRows
+    held_out: TokenRows
 
-    def __getitem__(self, number: int) -> Row:
+    def __getitem__(self, number: int) -> TokenRow:
         count = len(self.training)
         return self.training[number] if number < count else self.held_out[number - count]
 
@@ -81,7 +81,7 @@ class PaddedBatches:
         }
 
 
-def _count(rows: Sequence[Row], input_ids: Tensor) -> Counts:
+def _count(rows: Sequence[TokenRow], input_ids: Tensor) -> Counts:
     """The tokens of a batch; a supervised token counts if another token precedes it."""
     return Counts(
         tokens=sum(len(row.tokens) for row in rows),

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.train.batches.rows import SHORTEST_PREFIX, Row
+from finetune.train.batches.rows import SHORTEST_PREFIX, TokenRow
 
 UNSUPERVISED = -100  # the label that torch.nn.functional.cross_entropy ignores
 LONGEST_TO_SHORTEST = 1.5  # rows whose lengths differ more are attended to separately, which limits padding
@@ -43,7 +43,7 @@ class Suffixes:
         return self.start + sum(self.lengths)
 
     def to(self, device: Any) -> Suffixes:
-        """The same with its index tensors on `device`."""
+        """These suffixes with their index tensors on `device`."""
         return Suffixes(self.prefix, self.start, self.lengths, self.gather.to(device), self.real.to(device))
 
 
@@ -54,12 +54,12 @@ class Layout:
     groups: tuple[tuple[Suffixes, ...], ...]  # each the suffixes of one prefix, which precedes them
 
     def to(self, device: Any) -> Layout:
-        """The same on `device`; accelerate calls this on every batch."""
+        """This layout on `device`; accelerate calls this on every batch."""
         return Layout(tuple(tuple(suffixes.to(device) for suffixes in group) for group in self.groups))
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedRows:
     """A packed batch; each tensor is (1, tokens)."""
 
     input_ids: Tensor
@@ -68,7 +68,7 @@ class Packed:
     layout: Layout
 
 
-def pack(rows: Sequence[Row], *, share: bool = True) -> Packed:
+def pack(rows: Sequence[TokenRow], *, share: bool = True) -> PackedRows:
     """Concatenate rows; with `share`, a common prefix appears only once."""
     groups = _group_by_prefix(rows) if share else [(0, sorted(range(len(rows)), key=lambda row: len(rows[row].tokens)))]
     tokens: list[NDArray[np.int32]] = []
@@ -88,7 +88,7 @@ def pack(rows: Sequence[Row], *, share: bool = True) -> Packed:
         lengths = [len(rows[member].tokens) - prefix for member in members]
         layout.append(_divide((start, start + prefix), lengths))
         start += prefix + sum(lengths)
-    return Packed(
+    return PackedRows(
         torch.from_numpy(np.concatenate(tokens).astype(np.int64))[None],
         torch.from_numpy(np.concatenate(positions))[None],
         torch.from_numpy(np.concatenate(targets))[None],
@@ -96,13 +96,13 @@ def pack(rows: Sequence[Row], *, share: bool = True) -> Packed:
     )
 
 
-def _targets(row: Row) -> NDArray[np.int64]:
+def _targets(row: TokenRow) -> NDArray[np.int64]:
     """The target of each position: the next token, if that is supervised."""
     following = np.where(row.supervised[1:], row.tokens[1:], UNSUPERVISED)
     return np.append(following, UNSUPERVISED).astype(np.int64)
 
 
-def _group_by_prefix(rows: Sequence[Row]) -> list[tuple[int, list[int]]]:
+def _group_by_prefix(rows: Sequence[TokenRow]) -> list[tuple[int, list[int]]]:
     """Divide rows into groups with a common prefix so that the fewest tokens remain: (shared tokens, rows).
 
     In sorted order, rows with a common prefix are neighbours, so one pass of dynamic programming finds the best

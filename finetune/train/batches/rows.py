@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import InputError
-from finetune.models.chat_template import Rendered, render
+from finetune.models.chat_template import Rendering, render
 from finetune.records import Example
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ SHORTEST_PREFIX = 8  # tokens; a shorter common prefix is not worth its own atte
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class TokenRow:
     """Token ids of one row, (tokens,), and which of them carry loss."""
 
     tokens: NDArray[np.int32]
@@ -34,7 +34,7 @@ class Row:
         """Number of tokens that may be shared: those before the position that predicts the first supervised token."""
         return int(np.argmax(self.supervised[1:]))
 
-    def count_common_prefix(self, other: Row) -> int:
+    def count_common_prefix(self, other: TokenRow) -> int:
         """Length of the longest common prefix of both rows, in tokens."""
         length = min(len(self.tokens), len(other.tokens))
         different = np.flatnonzero(self.tokens[:length] != other.tokens[:length])
@@ -42,7 +42,7 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class TokenRows:
     """Rendered rows, concatenated in flat arrays of 5 bytes per token, with their lengths before truncation."""
 
     ids: tuple[str, ...]  # of the examples
@@ -55,9 +55,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, number: int) -> Row:
+    def __getitem__(self, number: int) -> TokenRow:
         start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
-        return Row(self.flat_tokens[start:end], self.flat_supervised[start:end])
+        return TokenRow(self.flat_tokens[start:end], self.flat_supervised[start:end])
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -92,7 +92,7 @@ class Rows:
         return common if common >= SHORTEST_PREFIX else 0
 
 
-def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], max_length: int) -> Rows:
+def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], max_length: int) -> TokenRows:
     """Render every row and truncate it to `max_length` tokens.
 
     Raises:
@@ -106,7 +106,7 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example],
         longest = max(longest, len(row.ids))
         if len(row.ids) > max_length:
             truncated += 1
-            row = Rendered(row.ids[:max_length], row.supervised[:max_length])
+            row = Rendering(row.ids[:max_length], row.supervised[:max_length])
         if not any(row.supervised[1:]):  # the first token is never predicted
             raise InputError(
                 f"Row {example.id} has no answer within {max_length} tokens: its prompt alone is longer, so nothing could "
@@ -116,7 +116,7 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example],
         tokens.extend(row.ids)
         supervised.extend(row.supervised)
         ends.append(len(tokens))
-    return Rows(
+    return TokenRows(
         tuple(ids),
         np.asarray(tokens, dtype=np.int32),
         np.asarray(supervised, dtype=np.bool_),

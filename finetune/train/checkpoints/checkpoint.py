@@ -63,9 +63,9 @@ class Checkpoints:
         Raises:
             InputError: there are checkpoints, but all of them are damaged.
         """
-        found = list_checkpoints(self.folder)
+        paths = list_checkpoints(self.folder)
         damaged: list[InputError] = []
-        for path in found:
+        for path in paths:
             try:
                 checkpoint = Checkpoint.open(path)
             except InputError as error:
@@ -73,7 +73,7 @@ class Checkpoints:
                 continue
             for problem in damaged:
                 log.warning("%s. Resuming from the checkpoint before it, %s.", problem, path.name)
-            for newer in found[: len(damaged)]:
+            for newer in paths[: len(damaged)]:
                 _remove(newer)
             return checkpoint
         if damaged:
@@ -92,9 +92,9 @@ class Checkpoints:
             writer.finish()
         self.drop_all_but(self.limit)
 
-    def drop_all_but(self, kept: int) -> None:
-        """Remove all but the newest `kept` checkpoints."""
-        for path in list_checkpoints(self.folder)[kept:]:
+    def drop_all_but(self, count: int) -> None:
+        """Remove all but the newest `count` checkpoints."""
+        for path in list_checkpoints(self.folder)[count:]:
             _remove(path)
 
     def remove_leftovers(self) -> None:
@@ -121,7 +121,7 @@ def step_of(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    doomed = path.with_name(f".{path.name}.old")  # rename first: a kill in between must not leave half a checkpoint
-    shutil.rmtree(doomed, ignore_errors=True)
-    os.replace(path, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    old = path.with_name(f".{path.name}.old")  # rename first: a kill in between must not leave half a checkpoint
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(path, old)
+    shutil.rmtree(old, ignore_errors=True)

@@ -26,9 +26,9 @@ def require_room(folder: Path, trainable: int, checkpoints: int) -> None:
     Raises:
         InputError: names the free and the needed space.
     """
-    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    own = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     needed = checkpoints * checkpoint_bytes(trainable) + trainable * WEIGHT_BYTES + ADAPTER_REST
-    free = shutil.disk_usage(folder).free + there
+    free = shutil.disk_usage(folder).free + own
     if free < needed:
         raise InputError(
             f"{folder.parent} has {format_bytes(free)} free, but {checkpoints} checkpoints of "

@@ -65,9 +65,9 @@ def refuse_unfinished(folder: Path, command: str) -> None:
     Raises:
         InputError: there are checkpoints; names the newest step.
     """
-    if found := list_checkpoints(folder):
+    if paths := list_checkpoints(folder):
         raise InputError(
-            f"There is an unfinished run at step {step_of(found[0])} in {folder}. Resume it with: {command}; or start "
+            f"There is an unfinished run at step {step_of(paths[0])} in {folder}. Resume it with: {command}; or start "
             "again with --overwrite, which deletes it"
         )
 

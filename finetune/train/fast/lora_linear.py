@@ -14,7 +14,7 @@ from torch import Tensor, nn
 class FusedLinear(Linear):
     """PEFT's LoRA layer with its products fused in the plain case, and unchanged in every other case.
 
-    PEFT computes base and update separately and scales and adds the update in tensors of its own. Here the products
+    PEFT computes the base and the update separately, and scales and adds the update in new tensors. Here the products
     accumulate in one result. On a CPU, 4-bit weights are unpacked for one product at a time, to the values that
     bitsandbytes itself computes with, so the base model stays in memory at half a byte per weight.
     """
@@ -67,7 +67,7 @@ class _LoraProduct(torch.autograd.Function):
         scaling: float,
     ) -> Tensor:
         inner = x @ lora_a.t()  # (tokens, rank)
-        full = _unpacked(weight, state, x.dtype)
+        full = _unpack(weight, state, x.dtype)
         result = x @ full.t() if bias is None else torch.addmm(bias.to(x.dtype), x, full.t())
         result.addmm_(inner, lora_b.t(), alpha=scaling)
         ctx.save_for_backward(x, inner, weight, lora_a, lora_b)
@@ -81,13 +81,13 @@ class _LoraProduct(torch.autograd.Function):
         through = (gradient @ lora_b).mul_(ctx.scaling)  # (tokens, rank)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = gradient @ _unpacked(weight, ctx.state, x.dtype)
+            of_x = gradient @ _unpack(weight, ctx.state, x.dtype)
             of_x.addmm_(through, lora_a)
         of_b = (gradient.t() @ inner).mul_(ctx.scaling)
         return of_x, None, None, None, through.t() @ x, of_b, None
 
 
-def _unpacked(weight: Tensor, state: QuantState | None, dtype: torch.dtype) -> Tensor:
+def _unpack(weight: Tensor, state: QuantState | None, dtype: torch.dtype) -> Tensor:
     """(out features, in features)."""
     if state is None:
         return weight

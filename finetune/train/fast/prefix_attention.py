@@ -1,7 +1,7 @@
 """Attention over packed rows: each token sees its own row's tokens before it and the prefix that its row continues.
 
 Registered with transformers under `PACKED`, so that every architecture that takes its attention function from the
-registry (`_supports_attention_backend`) can train on packed batches without code of its own.
+registry (`_supports_attention_backend`) can train on packed batches without specific code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PACKED = "slmtune_packed"
 
 
 def register() -> None:
-    """Register `attn_implementation=PACKED` with transformers, which then builds no mask of its own."""
+    """Register `attn_implementation=PACKED` with transformers, which then builds no mask itself."""
     AttentionInterface.register(PACKED, packed_attention)
 
 

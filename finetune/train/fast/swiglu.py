@@ -24,14 +24,14 @@ class SwiGLU(nn.Module):
         gate, up = self.gate_proj(x), self.up_proj(x)
         apply: Any = _Gate.apply
         product: Tensor = apply(gate, up)
-        kept = (gate.detach(), up.detach())
+        inputs = (gate.detach(), up.detach())
 
         def pack(tensor: Tensor) -> Tensor | torch.Size:
             is_product = tensor.data_ptr() == product.data_ptr() and tensor.numel() == product.numel()
             return tensor.shape if is_product else tensor
 
         def unpack(packed: Tensor | torch.Size) -> Tensor:
-            return packed if isinstance(packed, Tensor) else _gated(*kept).view(packed)
+            return packed if isinstance(packed, Tensor) else _multiply(*inputs).view(packed)
 
         with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
             result: Tensor = self.down_proj(product)
@@ -39,7 +39,7 @@ class SwiGLU(nn.Module):
 
 
 def replace_swiglu_blocks(model: nn.Module) -> None:
-    """Replace every block that computes exactly this with a `SwiGLU`."""
+    """Replace every block that computes what `SwiGLU` computes with a `SwiGLU`."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if _is_swiglu(child):
@@ -60,7 +60,7 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return _gated(gate, up)
+        return _multiply(gate, up)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,5 +74,5 @@ class _Gate(torch.autograd.Function):
         return slope.mul_(gradient).mul_(up), of_up
 
 
-def _gated(gate: Tensor, up: Tensor) -> Tensor:
+def _multiply(gate: Tensor, up: Tensor) -> Tensor:
     return nn.functional.silu(gate).mul_(up)

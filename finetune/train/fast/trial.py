@@ -40,9 +40,9 @@ def choose_batches(model: Any, padded: PaddedBatches, *, packing: bool, share: b
     with torch.no_grad():
         expected = _loss(model, padded(items))
         model.set_attn_implementation(prefix_attention.PACKED)
-        found = _loss(model, packed(items))
+        actual = _loss(model, packed(items))
     model.train(was_training)
-    if bool((found - expected).abs() <= TOLERANCE.get(model.dtype, 3e-2) * expected.abs()):
+    if bool((actual - expected).abs() <= TOLERANCE.get(model.dtype, 3e-2) * expected.abs()):
         return packed
     model.set_attn_implementation(PLAIN)
     log.warning("This model's loss differs for packed and single rows, so batches are padded: slower, but exact.")
