@@ -8,7 +8,6 @@ from typing import Any
 
 from finetune.errors import InputError
 from finetune.prepare.formats.files import (
-    BLOCK_ROWS,
     MAX_LINE,
     BadRow,
     DataFile,
@@ -16,8 +15,10 @@ from finetune.prepare.formats.files import (
     Row,
     Rows,
     Text,
+    in_blocks,
     not_utf8,
     open_file,
+    too_long,
 )
 
 WRAPPERS = ("data", "rows", "examples", "records")  # {"data": [row, row]} is a list of rows
@@ -48,12 +49,6 @@ def _skip_line(text: Text) -> bytes:
         if b"\n" in data:
             return data.split(b"\n", 1)[1]
     return b""
-
-
-def too_long(line: int) -> BadRow:
-    """The `BadRow` for a row that is too long to read."""
-    size = f"{MAX_LINE // 2**20} MiB"
-    return BadRow(line, "too_long", f"the row is longer than {size}. Write one row per line, or split the document")
 
 
 def parse_lines(block: Lines) -> Iterator[Row | BadRow]:
@@ -108,7 +103,7 @@ def read_json(file: DataFile) -> Iterator[Lines | Rows]:
         buffer = _Buffer(file, Text(file, raw))
         first = buffer.peek()
         if first == "[":
-            yield from _blocks(_read_list(buffer))
+            yield from in_blocks(_read_list(buffer))
             return
         buffer.read_all()
     try:
@@ -122,7 +117,7 @@ def read_json(file: DataFile) -> Iterator[Lines | Rows]:
         yield from read_jsonl(file)
         return
     rows = _unwrap_rows(value)
-    yield from _blocks(_as_row(number, row) for number, row in enumerate(rows, 1))
+    yield from in_blocks(_as_row(number, row) for number, row in enumerate(rows, 1))
 
 
 def _unwrap_rows(value: Any) -> Iterator[Any]:
@@ -241,14 +236,3 @@ def _read_list(buffer: _Buffer) -> Iterator[Row | BadRow]:
             buffer.position += 1
         elif following != "]":
             raise buffer.broken("a comma or the end of the list is missing")
-
-
-def _blocks(rows: Iterator[Row | BadRow]) -> Iterator[Rows]:
-    block: list[Row | BadRow] = []
-    for row in rows:
-        block.append(row)
-        if len(block) == BLOCK_ROWS:
-            yield tuple(block)
-            block = []
-    if block:
-        yield tuple(block)
