@@ -8,7 +8,7 @@ from typing import Protocol
 from finetune.errors import InputError
 from finetune.prepare.formats.arrow import read_arrow, read_parquet
 from finetune.prepare.formats.files import BadRow, DataFile, Lines, Row, Rows, Unread, open_file
-from finetune.prepare.formats.json import parse_lines, read_json, read_jsonl
+from finetune.prepare.formats.json import parse_lines, read_json
 from finetune.prepare.formats.separated import read_csv
 
 
@@ -24,8 +24,8 @@ class RowReader(Protocol):
 
 
 READERS: Mapping[str, RowReader] = {
-    ".jsonl": read_jsonl,
-    ".ndjson": read_jsonl,
+    ".jsonl": read_json,
+    ".ndjson": read_json,
     ".json": read_json,
     ".csv": read_csv,
     ".tsv": read_csv,

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from finetune.errors import InputError
+from finetune.prepare.formats.encoding import SURROGATE
 from finetune.prepare.formats.files import (
     MAX_LINE,
     BadRow,
@@ -29,7 +30,6 @@ from finetune.prepare.formats.files import (
 SEPARATORS = ",;\t|"
 SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?\s*', re.I)  # Excel's own first line
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-SURROGATE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8
 MANY = 50  # lines that look like rows, after which an open quote is not going to close a cell
 csv.field_size_limit(MAX_LINE)  # a whole article in one cell is fine
 
