@@ -9,7 +9,7 @@ from typing import Literal, get_args
 Role = Literal["system", "user", "assistant"]
 Task = Literal["chat", "classification", "qa", "summarization", "translation", "text"]
 Split = Literal["train", "validation", "test"]
-UnusedKind = Literal["column", "key of a turn", "file", "line", "element", "text"]
+UnusedKind = Literal["column", "key of a turn", "key", "file", "line", "element", "text"]
 
 ROLES: tuple[str, ...] = get_args(Role)
 TASKS: tuple[str, ...] = get_args(Task)

@@ -7,6 +7,7 @@ it, with figures from benchmarks/parts/document_readers.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import PurePosixPath
 
@@ -51,8 +52,10 @@ def read_document(data: bytes, name: str, shown: str) -> Document:
     if len(data) > MAX_BYTES:
         raise Unusable("too_large", f"the document has more than {MAX_BYTES // 2**20} MiB. Split it into smaller files")
     try:
-        return DOCUMENTS[PurePosixPath(name).suffix.lower()](data, shown)
+        document = DOCUMENTS[PurePosixPath(name).suffix.lower()](data, shown)
     except RecursionError:
         raise Unusable("too_deep", "its parts are nested too deeply. Save it again in a simpler form") from None
     except MemoryError:
         raise Unusable("too_large", "it does not fit in memory. Split it into smaller files") from None
+    lost = sum(section.text.count("\ufffd") for section in document.sections)
+    return replace(document, unused={**document.unused, "undecodable letter": lost}) if lost else document

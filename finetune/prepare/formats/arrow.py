@@ -6,6 +6,8 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +24,7 @@ def read_parquet(file: DataFile) -> Iterator[Lines | Rows]:
     """Blocks of rows; class numbers are replaced with their names."""
     with _name_damage(file, "Parquet"), _seekable(file) as source, parquet.ParquetFile(source) as table:
         names = _class_names(table.schema_arrow.metadata)
-        yield from _blocks(table.iter_batches(batch_size=BLOCK_ROWS), names)
+        yield from _blocks(table.iter_batches(batch_size=BLOCK_ROWS), table.schema_arrow, names)
 
 
 def read_arrow(file: DataFile) -> Iterator[Lines | Rows]:
@@ -34,16 +36,63 @@ def read_arrow(file: DataFile) -> Iterator[Lines | Rows]:
         else:
             source.seek(0)
             batches = table = pa.ipc.open_stream(source)
-        yield from _blocks(batches, _class_names(table.schema.metadata))
+        yield from _blocks(batches, table.schema, _class_names(table.schema.metadata))
 
 
-def _blocks(batches: Iterable[Any], names: Mapping[str, list[str]]) -> Iterator[Rows]:
+def _blocks(batches: Iterable[Any], schema: pa.Schema, names: Mapping[str, list[str]]) -> Iterator[Rows]:
     number = 0
+    typed = [field.name for field in schema if _is_typed(field.type)]
     for batch in batches:
         for start in range(0, batch.num_rows, BLOCK_ROWS):
-            values = batch.slice(start, BLOCK_ROWS).to_pylist()
+            values = _whole_microseconds(batch.slice(start, BLOCK_ROWS)).to_pylist()
+            for row in values:
+                for name in typed:
+                    row[name] = _write_out(row[name])
             yield tuple(Row(number + position, _with_class_names(row, names)) for position, row in enumerate(values, 1))
             number += len(values)
+
+
+def _is_typed(kind: pa.DataType) -> bool:
+    """Whether values of a type are neither texts nor numbers, but can be written out: dates, decimals, bytes of text."""
+    if pa.types.is_nested(kind):
+        return any(_is_typed(kind.field(number).type) for number in range(kind.num_fields))
+    if pa.types.is_dictionary(kind):
+        return _is_typed(kind.value_type)
+    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return bool(is_binary or pa.types.is_binary_view(kind) or pa.types.is_decimal(kind) or pa.types.is_temporal(kind))
+
+
+def _write_out(value: Any) -> Any:
+    """The value as text where it can be; bytes that are not UTF-8 stay as they are."""
+    match value:
+        case bytes():
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return value
+        case Decimal():
+            return format(value, "f")
+        case datetime():
+            return value.isoformat(" ")
+        case date() | time():
+            return value.isoformat()
+        case timedelta():
+            return str(value)
+        case list():
+            return [_write_out(each) for each in value]
+        case dict():
+            return {name: _write_out(each) for name, each in value.items()}
+    return value
+
+
+def _whole_microseconds(batch: Any) -> Any:
+    """The batch with timestamps that Python can hold."""
+    for position, field in enumerate(batch.schema):
+        kind = field.type
+        if pa.types.is_timestamp(kind) and kind.unit == "ns":
+            column = batch.column(position).cast(pa.timestamp("us", kind.tz), safe=False)
+            batch = batch.set_column(position, field.name, column)
+    return batch
 
 
 @contextmanager

@@ -5,9 +5,8 @@ from __future__ import annotations
 import codecs
 import re
 
-from charset_normalizer import from_bytes
-
 from finetune.errors import InputError
+from finetune.prepare.formats.code_pages import guess_code_page
 
 # In this order: the byte order mark of UTF-32 LE begins with that of UTF-16 LE.
 MARKS = (
@@ -17,23 +16,15 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-GUESS_BYTES = 2**16  # enough for charset-normalizer, whose time grows with the length
+GUESS_BYTES = 2**14  # enough for a guess, whose time grows with the length
 UTF16_NULLS = 0.3  # of the bytes on one side: Latin text in UTF-16 has nearly all of them null, binary data few
 UTF32_NULLS = 0.9  # of the third bytes: no plane above the first two is in use for text
 BINARY_CONTROLS = 0.05  # of the bytes: text has tabs, line breaks and form feeds, and next to no other control
 TEXT_CONTROLS = b"\t\n\x0b\x0c\r\x1a\x1b\x85"
-# The meaning of an undefined byte of Windows-1252: such a text is Latin-1, where the byte is a (rare) control.
-UNDEFINED_1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
-# charset-normalizer's answers that are preferred to Windows-1252: other scripts, whose letters it can tell apart.
-EAST_ASIA = ("cp932", "shift_jis", "euc_jp", "iso2022_jp", "gb18030", "gbk", "gb2312", "big5", "cp949", "euc_kr")
-CYRILLIC = ("cp1251", "koi8_r", "koi8_u", "iso8859_5", "mac_cyrillic")
-OTHERS = ("cp1253", "iso8859_7", "cp1255", "iso8859_8", "cp1256", "iso8859_6", "cp874", "tis_620")
-OTHER_SCRIPTS = frozenset((*EAST_ASIA, *CYRILLIC, *OTHERS))
-# It confuses French and Central European text; there, signs inside words decide.
-CENTRAL_EUROPE = frozenset(("cp1250", "iso8859_2"))
-SIGN_IN_WORD = re.compile(r"[A-Za-z][¡-¿][a-z]")  # Polish in Windows-1252: "ma³y", "mo¿e"
-SIGN_SHARE = 0.1  # of the bytes beyond ASCII
-OTHER_SHARE = 0.05  # of the bytes: fewer are a few accents and quotes between ASCII letters, as no other script is
+VALID_UTF8 = 0.75  # of the bytes beyond ASCII: the others are damage, because no other encoding looks like UTF-8
+HIGH = bytes(range(0x80, 0x100))
+SURROGATE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8
+JAPANESE_SHIFT = (b"\x1b$B", b"\x1b$@")  # of ISO-2022-JP, which is ASCII otherwise
 
 
 def detect_encoding(sample: bytes, shown: str = "The file") -> str:
@@ -52,11 +43,14 @@ def detect_encoding(sample: bytes, shown: str = "The file") -> str:
         if wide is None:
             raise _binary(shown, "null bytes")
         return wide
+    if any(shift in sample for shift in JAPANESE_SHIFT):
+        return "iso2022_jp"
     if _is_utf8(sample):
         return "utf-8"
     if _controls(sample) > BINARY_CONTROLS:
         raise _binary(shown, "control bytes")
-    return _legacy(sample)
+    telling = b"\n".join(line for line in sample.split(b"\n") if not line.isascii())
+    return guess_code_page(telling[:GUESS_BYTES])
 
 
 def decode(data: bytes, shown: str) -> str:
@@ -73,11 +67,10 @@ def _binary(shown: str, what: str) -> InputError:
 
 
 def _is_utf8(sample: bytes) -> bool:
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(sample)
-    except UnicodeDecodeError:
-        return False
-    return True
+    """Whether the text is UTF-8 but for a few damaged bytes."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    damaged = len(SURROGATE.findall(decoder.decode(sample)))
+    return damaged <= (1 - VALID_UTF8) * (len(sample) - len(sample.translate(None, HIGH)))
 
 
 def _wide(sample: bytes) -> str | None:
@@ -110,17 +103,3 @@ def _is_wide_text(sample: bytes, name: str) -> bool:
 def _controls(sample: bytes) -> float:
     controls = bytes(byte for byte in range(32) if byte not in TEXT_CONTROLS)
     return (len(sample) - len(sample.translate(None, controls))) / max(len(sample), 1)
-
-
-def _legacy(sample: bytes) -> str:
-    """A single-byte or East Asian encoding; Windows-1252 unless another script is obvious."""
-    sample = sample[:GUESS_BYTES]
-    high = [byte for byte in sample if byte >= 0x80]
-    central = len(SIGN_IN_WORD.findall(sample.decode("latin-1"))) > SIGN_SHARE * len(high)
-    if central or len(high) > OTHER_SHARE * len(sample):
-        matches = [match.encoding for match in from_bytes(sample)]
-        # The best of those that signs inside words suggest; else the best overall, if it is another script.
-        found = [name for name in matches if name in CENTRAL_EUROPE] if central else matches[:1]
-        if found and (central or found[0] in OTHER_SCRIPTS):
-            return found[0]
-    return "latin-1" if UNDEFINED_1252.intersection(high) else "cp1252"

@@ -7,7 +7,7 @@ process can parse it; other formats are parsed here.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from finetune.errors import InputError
 from finetune.prepare.formats.containers import inner_name, open_member
 from finetune.prepare.formats.encoding import detect_encoding
-from finetune.records import Split
+from finetune.records import Split, UnusedKind
 
 BLOCK_BYTES = 2**20  # large enough to be cheap to send to a process, small enough to keep a dozen in memory
 BLOCK_ROWS = 1000
@@ -49,7 +49,16 @@ class Lines:
     data: bytes
 
 
-Rows = tuple[Row | BadRow, ...]
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """What a file has and its rows lack: how often, and the name for the count (see `records.Unused`)."""
+
+    kind: UnusedKind
+    name: str
+    count: int = 1
+
+
+Rows = tuple[Row | BadRow | Unread, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +138,29 @@ def open_file(file: DataFile) -> Iterator[BinaryIO]:
         ) from None
 
 
-def not_utf8(data: bytes) -> str:
+def in_blocks(rows: Iterable[Row | BadRow | Unread]) -> Iterator[Rows]:
+    """The rows in blocks; those before an error that ends the file are not lost."""
+    block: list[Row | BadRow | Unread] = []
+    try:
+        for row in rows:
+            block.append(row)
+            if len(block) == BLOCK_ROWS:
+                yield tuple(block)
+                block = []
+    except InputError:
+        yield tuple(block)
+        raise
+    if block:
+        yield tuple(block)
+
+
+def not_utf8(data: bytes = b"") -> str:
     """The message about bytes that are not UTF-8."""
     guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "CP1252"
     return f"not valid UTF-8. Convert the file, for example with: iconv -f {guess} -t UTF-8"
+
+
+def too_long(line: int) -> BadRow:
+    """The `BadRow` for a row that is too long to read."""
+    size = f"{MAX_LINE // 2**20} MiB"
+    return BadRow(line, "too_long", f"the row is longer than {size}. Write one row per line, or split the document")

@@ -1,14 +1,15 @@
-"""Reads JSON Lines, lists of objects, and objects that wrap such a list (such as SQuAD)."""
+"""Reads JSON Lines, lists of objects, objects one after another, and objects that wrap rows (json_objects.py)."""
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from finetune.errors import InputError
+from finetune.prepare.formats.encoding import SURROGATE
 from finetune.prepare.formats.files import (
-    BLOCK_ROWS,
     MAX_LINE,
     BadRow,
     DataFile,
@@ -16,15 +17,50 @@ from finetune.prepare.formats.files import (
     Row,
     Rows,
     Text,
+    Unread,
+    in_blocks,
     not_utf8,
     open_file,
+    too_long,
 )
+from finetune.prepare.formats.json_objects import rows_inside, squad_rows
 
-WRAPPERS = ("data", "rows", "examples", "records")  # {"data": [row, row]} is a list of rows
-BLANKS = " \t\r\n"
+BLANKS = " \t\r\n\ufeff"
 
 
-def read_jsonl(file: DataFile) -> Iterator[Lines | Rows]:
+def read_json(file: DataFile) -> Iterator[Lines | Rows]:
+    """Blocks of lines with an object each, or of the rows in one list, in one object, or in several across lines."""
+    yield from _read_lines(file) if _is_lined(file) else in_blocks(_read_values(file))
+
+
+def _is_lined(file: DataFile) -> bool:
+    """Whether each line is a value of its own, judging by the beginning of the file, whatever its extension."""
+    with open_file(file) as raw:
+        text = Text(file, raw)
+        head = text.read().decode(errors="replace").lstrip(BLANKS)
+        first, _, rest = head.partition("\n")
+        second = rest.lstrip(BLANKS).partition("\n")[0]
+        is_single = not rest.strip(BLANKS) and not text.read()
+    is_list = head.startswith("[")
+    try:
+        end = DECODER.raw_decode(head)[1]
+    except _RepeatedKeyError:
+        return not is_list
+    except (ValueError, RecursionError):
+        broken_off = is_list or (head.startswith("{") and not _is_value(second))
+        return not (broken_off and (is_list or file.suffix == ".json"))
+    return end <= len(first) and not is_single and (not is_list or _is_value(second))
+
+
+def _is_value(line: str) -> bool:
+    try:
+        DECODER.decode(line)
+    except (ValueError, RecursionError, _RepeatedKeyError):
+        return False
+    return True
+
+
+def _read_lines(file: DataFile) -> Iterator[Lines | Rows]:
     """Blocks of whole lines."""
     with open_file(file) as raw:
         text, line, rest = Text(file, raw), 1, b""
@@ -50,17 +86,11 @@ def _skip_line(text: Text) -> bytes:
     return b""
 
 
-def too_long(line: int) -> BadRow:
-    """The `BadRow` for a row that is too long to read."""
-    size = f"{MAX_LINE // 2**20} MiB"
-    return BadRow(line, "too_long", f"the row is longer than {size}. Write one row per line, or split the document")
-
-
 def parse_lines(block: Lines) -> Iterator[Row | BadRow]:
     """The rows of a block, without blank lines."""
     for number, line in enumerate(block.data.split(b"\n"), block.first):
         try:
-            text = line.decode().strip()
+            text = line.decode().strip(BLANKS)
         except UnicodeDecodeError:
             yield BadRow(number, "not_utf8", not_utf8(line))
             continue
@@ -92,7 +122,8 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_without_repeats)
+# NaN and Infinity, which Python and data frames write and JSON lacks, are null.
+DECODER = json.JSONDecoder(object_pairs_hook=_without_repeats, parse_constant=lambda name: None)
 
 
 def _as_row(number: int, value: object) -> Row | BadRow:
@@ -102,73 +133,55 @@ def _as_row(number: int, value: object) -> Row | BadRow:
     return BadRow(number, "no_object", f"the row is {kind}, not an object with named fields. Write one object per row")
 
 
-def read_json(file: DataFile) -> Iterator[Lines | Rows]:
-    """Read a list element by element, an object that wraps a list, or JSON Lines with another extension."""
+def _read_values(file: DataFile) -> Iterator[Row | BadRow | Unread]:
+    """The rows of one list or object, or of several on end, each with its line; a malformed one ends the file."""
     with open_file(file) as raw:
         buffer = _Buffer(file, Text(file, raw))
-        first = buffer.peek()
-        if first == "[":
-            yield from _blocks(_read_list(buffer))
-            return
-        buffer.read_all()
-    try:
-        value, end = DECODER.raw_decode(buffer.text, buffer.position)
-    except _RepeatedKeyError:
-        raise InputError(f"{file.shown}: an object has the same key twice. Give each field its own name") from None
-    except (ValueError, RecursionError):
-        yield from read_jsonl(file)  # names the first broken line
-        return
-    if buffer.text[end:].strip():
-        yield from read_jsonl(file)
-        return
-    rows = _unwrap_rows(value)
-    yield from _blocks(_as_row(number, row) for number, row in enumerate(rows, 1))
+        try:
+            is_first = True
+            while opening := buffer.peek():
+                if opening == "[":
+                    yield from _read_list(buffer)
+                    is_first = False
+                    continue
+                buffer.read_all()
+                line = buffer.at()
+                value, is_damaged = buffer.take()
+                if is_damaged:
+                    yield BadRow(line, "not_utf8", not_utf8())
+                elif is_first and not buffer.peek() and isinstance(value, dict):
+                    yield from rows_inside(value)
+                else:
+                    yield _as_row(line, value)
+                is_first = False
+        except _BrokenJSONError as error:
+            yield BadRow(error.line, "broken_json", error.problem)
+            if lost := buffer.skip_rest():
+                yield Unread("line", "after broken JSON", lost)
 
 
-def _unwrap_rows(value: Any) -> Iterator[Any]:
-    """The rows inside an object: those of a wrapped list, or of SQuAD's articles."""
-    wrapped = [value[key] for key in WRAPPERS if isinstance(value, dict) and isinstance(value.get(key), list)]
-    plain = isinstance(value, dict) and sum(isinstance(item, list | dict) for item in value.values()) == 1
-    for row in wrapped[0] if wrapped and plain else [value]:
-        if isinstance(row, dict) and isinstance(row.get("paragraphs"), list):
-            yield from _squad_rows(row)
-        else:
-            yield row
-
-
-def _squad_rows(article: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row per question (Rajpurkar et al., SQuAD, 2016)."""
-    for paragraph in article["paragraphs"]:
-        if not isinstance(paragraph, dict):
-            continue
-        for asked in paragraph.get("qas") or ():
-            if isinstance(asked, dict):
-                yield {"title": article.get("title"), "context": paragraph.get("context"), **asked}
+class _BrokenJSONError(Exception):
+    def __init__(self, line: int, problem: str) -> None:
+        self.line, self.problem = line, problem
 
 
 class _Buffer:
     """The part of a JSON text that is in memory."""
 
     def __init__(self, file: DataFile, source: Text) -> None:
-        self.file, self.text, self.position, self.line, self.ended = file, "", 0, 1, False
-        self._source, self._rest = source, b""
+        self.file, self.text, self.position, self.ended = file, "", 0, False
+        self._source, self._decoder = source, codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._line, self._counted = 1, 0  # the line of a position in the text
 
     def more(self) -> bool:
         """Read more; False at the end of the file."""
-        read = self._source.read()
-        data, self._rest = self._rest + read, b""
-        if not data:
+        data = self._source.read()
+        new = self._decoder.decode(data, final=not data)
+        if not new:
             self.ended = True
             return False
-        try:
-            new = data.decode()
-        except UnicodeDecodeError as error:
-            if not read or error.end < len(data) or len(data) - error.start > 3:
-                line = self.line + self.text.count("\n", self.position) + data.count(b"\n", 0, error.start)
-                raise InputError(f"{self.file.shown}:{line}: {not_utf8(data)}") from None
-            new, self._rest = data[: error.start].decode(), data[error.start :]  # cut within a character
-        self.line += self.text.count("\n", 0, self.position)
-        self.text, self.position = self.text[self.position :] + new, 0
+        self.at()
+        self.text, self.position, self._counted = self.text[self.position :] + new, 0, 0
         return True
 
     def read_all(self) -> None:
@@ -194,33 +207,47 @@ class _Buffer:
             if not self.more():
                 return ""
 
-    def take(self) -> Any:
-        """The next value, however many reads it spans.
+    def take(self) -> tuple[Any, bool]:
+        """The next value, however many reads it spans, and whether it has bytes that are not UTF-8.
 
         Raises:
-            InputError: it is malformed, or longer than a row may be.
+            _BrokenJSONError: it is malformed, or longer than a row may be.
         """
         while True:
             try:
                 value, end = DECODER.raw_decode(self.text, self.position)
             except (ValueError, RecursionError) as error:
-                if len(self.text) - self.position > MAX_LINE:
-                    raise InputError(f"{self.file.shown}:{self.at()}: {too_long(1).problem}") from None
+                if len(self.text) - self.position > MAX_LINE and not self.ended:
+                    raise _BrokenJSONError(self.at(), too_long(1).problem) from None
                 if isinstance(error, RecursionError) or not self.more():
                     raise self.broken(getattr(error, "msg", "nested too deeply"), getattr(error, "pos", 0)) from None
                 continue
+            except _RepeatedKeyError:
+                raise self.broken("an object has the same key twice") from None
             if end == len(self.text) and self.more():
                 continue  # a number may continue
+            is_damaged = SURROGATE.search(self.text, self.position, end) is not None
             self.position = end
-            return value
+            return value, is_damaged
 
-    def at(self, position: int | None = None) -> int:
-        """The line of a position in the text (None: the current position)."""
-        return self.line + self.text.count("\n", 0, self.position if position is None else position)
+    def at(self) -> int:
+        """The line of the current position."""
+        self._line += self.text.count("\n", self._counted, self.position)
+        self._counted = self.position
+        return self._line
 
-    def broken(self, why: str, position: int | None = None) -> InputError:
-        """An error that names the line."""
-        return InputError(f"{self.file.shown}:{self.at(position)}: not valid JSON ({why}). Correct the file there")
+    def broken(self, why: str, position: int | None = None) -> _BrokenJSONError:
+        """An error at a position in the text (None: the current one)."""
+        self.position = self.position if position is None else max(position, self.position)
+        return _BrokenJSONError(self.at(), f"not valid JSON ({why}). Correct the file there")
+
+    def skip_rest(self) -> int:
+        """The number of lines between the current one and the end of the file."""
+        lines = self.text.count("\n", self.position)
+        is_complete = self.text.endswith("\n")
+        while data := self._source.read():
+            lines, is_complete = lines + data.count(b"\n"), data.endswith(b"\n")
+        return lines - is_complete
 
 
 def _read_list(buffer: _Buffer) -> Iterator[Row | BadRow]:
@@ -228,12 +255,11 @@ def _read_list(buffer: _Buffer) -> Iterator[Row | BadRow]:
     buffer.position += 1
     while buffer.peek() != "]":
         line = buffer.at()
-        try:
-            value = buffer.take()
-        except _RepeatedKeyError:
-            raise buffer.broken("an object has the same key twice") from None
-        if isinstance(value, dict) and isinstance(value.get("paragraphs"), list):
-            yield from (Row(line, row) for row in _squad_rows(value))
+        value, is_damaged = buffer.take()
+        if is_damaged:
+            yield BadRow(line, "not_utf8", not_utf8())
+        elif isinstance(value, dict) and isinstance(value.get("paragraphs"), list):
+            yield from (Row(line, row) for row in squad_rows(value))
         else:
             yield _as_row(line, value)
         following = buffer.peek()
@@ -241,14 +267,4 @@ def _read_list(buffer: _Buffer) -> Iterator[Row | BadRow]:
             buffer.position += 1
         elif following != "]":
             raise buffer.broken("a comma or the end of the list is missing")
-
-
-def _blocks(rows: Iterator[Row | BadRow]) -> Iterator[Rows]:
-    block: list[Row | BadRow] = []
-    for row in rows:
-        block.append(row)
-        if len(block) == BLOCK_ROWS:
-            yield tuple(block)
-            block = []
-    if block:
-        yield tuple(block)
+    buffer.position += 1

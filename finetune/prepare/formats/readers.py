@@ -7,8 +7,8 @@ from typing import Protocol
 
 from finetune.errors import InputError
 from finetune.prepare.formats.arrow import read_arrow, read_parquet
-from finetune.prepare.formats.files import BadRow, DataFile, Lines, Row, Rows, open_file
-from finetune.prepare.formats.json import parse_lines, read_json, read_jsonl
+from finetune.prepare.formats.files import BadRow, DataFile, Lines, Row, Rows, Unread, open_file
+from finetune.prepare.formats.json import parse_lines, read_json
 from finetune.prepare.formats.separated import read_csv
 
 
@@ -24,8 +24,8 @@ class RowReader(Protocol):
 
 
 READERS: Mapping[str, RowReader] = {
-    ".jsonl": read_jsonl,
-    ".ndjson": read_jsonl,
+    ".jsonl": read_json,
+    ".ndjson": read_json,
     ".json": read_json,
     ".csv": read_csv,
     ".tsv": read_csv,
@@ -35,7 +35,7 @@ READERS: Mapping[str, RowReader] = {
 }
 
 
-def rows_of(block: Lines | Rows) -> Iterator[Row | BadRow]:
+def rows_of(block: Lines | Rows) -> Iterator[Row | BadRow | Unread]:
     """The rows of a block; lines are parsed here."""
     yield from parse_lines(block) if isinstance(block, Lines) else block
 
@@ -59,4 +59,6 @@ def read_rows(file: DataFile) -> Iterator[Row | BadRow]:
         InputError: the file is empty, or cannot be read at all.
     """
     for block in read_blocks(file):
-        yield from rows_of(block)
+        for row in rows_of(block):
+            if not isinstance(row, Unread):
+                yield row

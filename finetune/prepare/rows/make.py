@@ -21,7 +21,7 @@ from finetune.prepare.documents.chunk import approximate_tokens, chunk
 from finetune.prepare.documents.document_file import load_document
 from finetune.prepare.documents.instruct import instruct
 from finetune.prepare.drops import Drops, file_id, row_id
-from finetune.prepare.formats.files import BadRow, Lines, Row, Rows
+from finetune.prepare.formats.files import BadRow, Lines, Row, Rows, Unread
 from finetune.prepare.formats.readers import rows_of
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.rows.columns import Values, list_names, map_columns, optional_text
@@ -97,6 +97,9 @@ def make_rows(job: Job, block: Block, drops: Drops) -> list[Candidate]:
     part, content = job.parts[block.part], block.content
     candidates: list[Candidate] = []
     for record in [content] if isinstance(content, Path) else rows_of(content):
+        if isinstance(record, Unread):
+            drops.note_unused(part.source, record.kind, record.name, record.count)
+            continue
         drops.read += 1
         try:
             for draft, origin in _drafts(job, part, record, drops):

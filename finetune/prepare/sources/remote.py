@@ -23,6 +23,7 @@ URI = re.compile(
 NO_DATA = {
     "dataset_infos.json",
     "dataset_info.json",
+    "dataset_dict.json",
     "state.json",
     "manifest.json",
     "drops.jsonl",

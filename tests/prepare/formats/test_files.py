@@ -28,11 +28,11 @@ SUFFIXES = ["jsonl", "json", "csv", "tsv", "parquet", "arrow", "jsonl.gz", "csv.
 IN_ONE_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | TEXTS,
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
 )
-ROWS = st.lists(st.dictionaries(TEXTS, JSON_VALUES, min_size=1, max_size=4), min_size=1, max_size=6)
+ROWS = st.lists(st.dictionaries(TEXTS, JSON_VALUES, min_size=1, max_size=4), min_size=2, max_size=6)
 # The csv module cannot write a NUL, and a row of blanks only is taken for a blank line.
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 TABLES = st.lists(st.tuples(CELLS, CELLS).map(lambda cells: (cells[0] + ".", cells[1])), min_size=1, max_size=6)
