@@ -72,7 +72,8 @@ def select_rows(
         InputError: the requested splits are impossible.
     """
     request = inputs.request
-    rule = _assign_splits(inputs, table)
+    named = sum(file.split is not None for source in inputs.sources for file in source.files)
+    rule = _assign_splits(inputs, table) + (f" {named} files keep the split that they name." if named else "")
     if request.dedup:
         drop_exact(table)
     on_progress("compare", 1, STEPS, "steps")
@@ -111,8 +112,14 @@ def _assign_splits(inputs: Inputs, table: RowTable) -> str:
 
 
 def _shares(inputs: Inputs) -> list[dict[Split, float]]:
+    """The shares of each source for its rows without a split."""
     ratio = parse_ratio(inputs.request.split_ratio)
-    return [shares_left(ratio, source.taken, source.id) for source in inputs.all_sources]
+    return [
+        shares_left(ratio, source.taken, source.id)
+        if any(file.split is None for file in source.files)
+        else {"train": 1}
+        for source in inputs.all_sources
+    ]
 
 
 # --- eval sets --------------------------------------------------------------------------------------------------------
