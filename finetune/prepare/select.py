@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from finetune.prepare.splits.assign import (
     drop_split_groups,
 )
 from finetune.prepare.splits.shares import parse_ratio, shares_left
-from finetune.prepare.splits.timestamps import parse_time_rule
+from finetune.prepare.splits.timestamps import parse_time_rule, write_timestamp
 from finetune.records import SPLITS, Split
 
 STEPS = 4  # steps of the progress report
@@ -103,7 +102,7 @@ def _assign_splits(inputs: Inputs, table: RowTable) -> str:
     rule = parse_time_rule(request.split_by_time)
     if rule is not None:
         starts = assign_by_time(table, parse_ratio(request.split_ratio), rule.starts)
-        days = "/".join(datetime.fromtimestamp(start, UTC).isoformat() for start in starts)
+        days = "/".join(write_timestamp(start) for start in starts)
         return f"Rows are split by time: {rule.column}={days}, the timestamps from which rows are validation and test."
     if request.stratify:
         return "Each label has its exact share in every split, in the order of a hash of the group or question."
