@@ -87,7 +87,7 @@ def _of_number(text: str) -> float | None:
         return None
     for _ in range(3):
         number = number / 1000 if abs(number) > LATEST else number
-    return round(number, 6) if EARLIEST <= abs(number) <= LATEST else None
+    return number if EARLIEST <= abs(number) <= LATEST else None
 
 
 def write_timestamp(seconds: float) -> str:
