@@ -103,19 +103,20 @@ def count_names(unread: Iterable[tuple[str, str]]) -> dict[str, int]:
 
 def _walk(root: Path) -> Iterator[Path]:
     """All files below a folder, and the folders that are not entered: hidden ones and links within it."""
-    real = os.path.realpath(root)
     for folder, folders, names in os.walk(root, onerror=_refuse_folder):
         shut = [name for name in folders if name.startswith(".") or Path(folder, name).is_symlink()]
         folders[:] = [name for name in folders if name not in shut and not is_junk(name)]
         for path in (Path(folder, name) for name in (*shut, *names) if not is_junk(name)):
-            is_wanted = path.is_dir() or _is_archive(path) or _is_known(inner_name(path, None))
-            outside = path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(real)
-            if outside and is_wanted and not path.name.startswith("."):
-                kind = "folder" if path.is_dir() else "file"
-                raise InputError(
-                    f"{path} is a link to a {kind} outside {root}. Copy the {kind} there, or remove the link"
-                )
+            if path.is_symlink() and not path.name.startswith("."):
+                _check_link(path, root)
             yield path
+
+
+def _check_link(path: Path, root: Path) -> None:
+    kind = "folder" if path.is_dir() else "file"
+    is_read = kind == "folder" or _is_archive(path) or _is_known(inner_name(path, None))
+    if is_read and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise InputError(f"{path} is a link to a {kind} outside {root}. Copy the {kind} there, or remove the link")
 
 
 def _refuse_folder(error: OSError) -> NoReturn:

@@ -15,7 +15,7 @@ from finetune.prepare.formats.files import DataFile, suffix_of
 from finetune.prepare.licenses import is_noncommercial
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.sources.download import download, is_address, public_address
-from finetune.prepare.sources.local import find_files, is_document
+from finetune.prepare.sources.local import NO_ENDING, count_names, find_files, is_document
 from finetune.prepare.sources.remote import fetch
 from finetune.prepare.splits.shares import WORDS, is_only_split, named_folder, named_split, rest_of
 from finetune.recipe import Domain, SourceRecipe
@@ -160,7 +160,8 @@ def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) ->
         DataFile(file.path, file.name, f"{uri}/{file.name}", split) for file, split in zip(read, splits, strict=True)
     )
     name = recipe.id if recipe else _plain_id(uri.removeprefix(f"{HUB}datasets/").split("@")[0].split("/")[-1])
-    return Source(name, uri, license, files, data.revision, recipe)
+    unread = count_names((suffix_of(other) or NO_ENDING, other) for other in data.others) if recipe is None else {}
+    return Source(name, uri, license, files, data.revision, recipe, unread=unread)
 
 
 def _listed_name(name: str | None, recipe: SourceRecipe) -> str:
