@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,8 +19,11 @@ from finetune.prepare.row_table import RowTable
 from finetune.prepare.rows.survey import survey
 from finetune.prepare.select import select_rows
 from finetune.prepare.shards import Shard, collect_rows
+from finetune.prepare.splits.shares import parse_ratio
 from finetune.prepare.work_folder import open_work_folder
 from finetune.prepare.write import write_corpus
+
+log = logging.getLogger(__name__)
 
 
 def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done, total, unit: None) -> PrepareResult:
@@ -38,6 +42,9 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
     started = time.perf_counter()
     inputs = open_inputs(request)
     sources, domain, drops = inputs.all_sources, inputs.domain, Drops(request.on_error)
+    for source in sources:
+        for name, number in source.unread.items():
+            drops.note_unused(source, "file", name, number)
     parts = survey(sources, request, domain, drops)
     evals = load_evals(request, domain)
     with open_work_folder(request, sources, evals) as folder:
@@ -48,6 +55,8 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
         _check_rows_left(drops, shards, table)
         facts = write_corpus(inputs, parts, shards, table, selection, drops, on_progress)
         corpus = Corpus.open(request.output_dir)
+    if not corpus.counts["train"] and parse_ratio(request.split_ratio)["train"]:
+        log.warning("The train split is empty: training on this corpus is impossible.")
     return _result(corpus, facts, time.perf_counter() - started)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from finetune.prepare.splits.assign import (
     drop_split_groups,
 )
 from finetune.prepare.splits.shares import parse_ratio, shares_left
-from finetune.prepare.splits.timestamps import parse_time_rule
+from finetune.prepare.splits.timestamps import parse_time_rule, write_timestamp
 from finetune.records import SPLITS, Split
 
 STEPS = 4  # steps of the progress report
@@ -72,7 +71,8 @@ def select_rows(
         InputError: the requested splits are impossible.
     """
     request = inputs.request
-    rule = _assign_splits(inputs, table)
+    named = sum(file.split is not None for source in inputs.sources for file in source.files)
+    rule = _assign_splits(inputs, table) + (f" {named} files keep the split that they name." if named else "")
     if request.dedup:
         drop_exact(table)
     on_progress("compare", 1, STEPS, "steps")
@@ -102,7 +102,7 @@ def _assign_splits(inputs: Inputs, table: RowTable) -> str:
     rule = parse_time_rule(request.split_by_time)
     if rule is not None:
         starts = assign_by_time(table, parse_ratio(request.split_ratio), rule.starts)
-        days = "/".join(datetime.fromtimestamp(start, UTC).isoformat() for start in starts)
+        days = "/".join(write_timestamp(start) for start in starts)
         return f"Rows are split by time: {rule.column}={days}, the timestamps from which rows are validation and test."
     if request.stratify:
         return "Each label has its exact share in every split, in the order of a hash of the group or question."
@@ -111,8 +111,14 @@ def _assign_splits(inputs: Inputs, table: RowTable) -> str:
 
 
 def _shares(inputs: Inputs) -> list[dict[Split, float]]:
+    """The shares of each source for its rows without a split."""
     ratio = parse_ratio(inputs.request.split_ratio)
-    return [shares_left(ratio, source.taken, source.id) for source in inputs.all_sources]
+    return [
+        shares_left(ratio, source.taken, source.id)
+        if any(file.split is None for file in source.files)
+        else {"train": 1}
+        for source in inputs.all_sources
+    ]
 
 
 # --- eval sets --------------------------------------------------------------------------------------------------------

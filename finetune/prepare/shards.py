@@ -22,7 +22,7 @@ from finetune.artifacts import write_aside
 from finetune.corpus.store import SCHEMA
 from finetune.prepare.decontaminate.eval_index import Match
 from finetune.prepare.dedup.guard import guard
-from finetune.prepare.dedup.keys import answer_digest, compared_text, guarded_text, question_digest
+from finetune.prepare.dedup.keys import answer_digest, compared_text, guarded_text, question_digest, wording
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE, sign
 from finetune.prepare.drops import Drops
 from finetune.prepare.row_table import OPEN, Array, RowTable
@@ -33,6 +33,7 @@ from finetune.records import SPLITS, TASKS, Drop, UnusedKind
 NUMBERS = {
     "key": pa.binary(16),
     "answer": pa.binary(8),
+    "wording": pa.uint64(),
     "draw": pa.uint64(),
     "rank": pa.uint64(),
     "split": pa.int8(),
@@ -126,7 +127,7 @@ def read_columns(shard: Shard, names: Sequence[str]) -> pa.Table:
 
 def collect_rows(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequence[str]) -> RowTable:
     """Read the numbers of all shards; `sources` are the ids of the sources, in order."""
-    names = ["key", "answer", "draw", "rank", "split", "official", "kind", "words", "length", "timestamp", "guard"]
+    names = [name for name in NUMBERS if name != "signature"]
     columns: dict[str, list[Array]] = {name: [] for name in [*names, "label", "grouped", "source", "earlier"]}
     labels: dict[str, int] = {}
     for shard in shards:
@@ -191,6 +192,7 @@ def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
         "license": [example.license for example in examples],
         "key": [key[:16] for key in keys],
         "answer": [answer_digest(example, key) for example, key in zip(examples, keys, strict=True)],
+        "wording": [_number(wording(example)) for example in examples],
         "draw": [_number(f"{job.request.seed}:{e.group or key.hex()}") for e, key in zip(examples, keys, strict=True)],
         "rank": [_number(f"{job.request.seed}:{example.id}") for example in examples],
         "split": [OPEN if row.origin.split is None else SPLITS.index(row.origin.split) for row in rows],
@@ -199,12 +201,22 @@ def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
         "words": [sum(turn.content.count(" ") + 1 for turn in example.messages) for example in examples],
         "length": [sum(len(turn.content) for turn in example.messages) for example in examples],
         "timestamp": [row.origin.timestamp for row in rows],
-        "guard": guard([guarded_text(row.example, row.context) for row in rows]) if rows else [],
+        "guard": _guards(rows),
     }
     columns = {name: pa.array(values, FULL.field(name).type) for name, values in data.items()}
     packed = pa.py_buffer(np.ascontiguousarray(signed))
     columns["signature"] = pa.Array.from_buffers(NUMBERS["signature"], len(rows), [None, packed])
     return pa.table([columns[name] for name in FULL.names], schema=FULL)
+
+
+def _guards(rows: Sequence[Candidate]) -> list[int]:
+    """The guards of the rows; texts with different labels are never near-duplicates of each other."""
+    guards = guard([guarded_text(row.example, row.context) for row in rows]).tolist()
+    examples = [row.example for row in rows]
+    return [
+        each ^ (_number(e.answer) if e.task == "classification" else 0)
+        for each, e in zip(guards, examples, strict=True)
+    ]
 
 
 def _number(text: str) -> int:

@@ -91,7 +91,7 @@ def test_drops_hold_no_text(prepared: Preparer, tmp_path: Path) -> None:
 
 def test_limit_draws_from_sorted_files(prepared: Preparer, tmp_path: Path) -> None:
     rows = [{"text": f"text {n}", "label": "low" if n < 100 else "high"} for n in range(200)]
-    made = prepared(write_jsonl(tmp_path / "train.jsonl", rows), limit=40)
+    made = prepared(write_jsonl(tmp_path / "rows.jsonl", rows), limit=40, split_ratio="1/0/0")
     labels = [row.label for row in made.rows]
     assert len(labels) == 40
     assert 10 < labels.count("low") < 30

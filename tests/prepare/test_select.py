@@ -18,13 +18,13 @@ LONG = (
 
 
 def test_near_duplicates_keep_the_best_source_then_the_longest(prepared: Preparer, tmp_path: Path) -> None:
-    first = write_jsonl(tmp_path / "first-train.jsonl", [{"text": LONG.replace("The board", "A board")}])
-    second = write_jsonl(tmp_path / "second-train.jsonl", [{"text": LONG}, {"text": LONG + " indeed"}])
-    made = prepared(first, second)
-    assert [row.id for row in made.rows] == ["first-train/first-train.jsonl:1"]
+    first = write_jsonl(tmp_path / "first.jsonl", [{"text": LONG.replace("The board", "A board")}])
+    second = write_jsonl(tmp_path / "second.jsonl", [{"text": LONG}, {"text": LONG + " indeed"}])
+    made = prepared(first, second, split_ratio="1/0/0")
+    assert [row.id for row in made.rows] == ["first/first.jsonl:1"]
     assert made.result.dropped == {"near_duplicate": 2}
-    only = prepared(second)
-    assert [row.id for row in only.rows] == ["second-train/second-train.jsonl:2"]
+    only = prepared(second, split_ratio="1/0/0")
+    assert [row.id for row in only.rows] == ["second/second.jsonl:2"]
 
 
 def test_clusters_name_the_kept_row_and_those_that_repeat_it(prepared: Preparer, tmp_path: Path) -> None:

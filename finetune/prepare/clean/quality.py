@@ -36,6 +36,7 @@ MEASURED_WORDS = 2000
 ENOUGH_WORDS, ENOUGH_LINES, LONG_LINE, TABLE_WIDTH = 20, 4, 20, 200
 
 LETTER = re.compile(r"[^\W\d_]")
+EMOJI = re.compile(r"[\u2600-\u27bf\U0001f300-\U0001faff]")  # a whole comment, to those who label moods
 WIDE = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 LOST_INSIDE = re.compile(r"\w\ufffd")  # a lost letter; in front of a word it was an emoji or a bullet
 TABLE_LINE = re.compile(r"\||\t|^\W*\w[^\n]*?\d[^\n]*\s[-+($€£]*\d")
@@ -64,7 +65,7 @@ def filter_example(example: Example) -> str | None:
     if any(_is_broken(turn.content) for turn in example.messages):
         return "broken_text"
     if example.task == "classification":
-        return None if LETTER.search(question) else "no_letters"
+        return None if LETTER.search(question) or EMOJI.search(question) else "no_letters"
     return _filter_answer(question, example.answer)
 
 

@@ -1,7 +1,7 @@
 """Replaces structured identifiers with placeholders: those found by a pattern and confirmed by a check.
 
 E-mail addresses, IBANs (check digits), payment cards (issuer, grouping and Luhn digit), US social security numbers,
-telephone numbers in international format and IPv4 addresses. Names, postal addresses, dates of birth, record numbers and
+telephone numbers in international format and public IPv4 addresses. Names, postal addresses, dates of birth, record numbers and
 telephone numbers in national format are NOT found: scrubbed text is not anonymous.
 """
 
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import AddressValueError, IPv4Address
 
 # Lengths from the IBAN registry (ISO 13616), so that a word after the number is not read as part of it.
 IBAN_LENGTHS = {
@@ -49,8 +50,13 @@ AMOUNT_AFTER = re.compile(
     re.I,
 )
 NUMBERED_BEFORE = re.compile(
-    r"(?:\bv|version|release|section|chapter|clause|item|article|paragraph|§|\bEC)\.?\s*$", re.I
+    r"(?:\bv|version|release|firmware|build|driver|section|chapter|clause|item|article|paragraph|§|\b(?:EC|OID)):?\.?\s*$"
+    r"|(?:^|\n)#{1,6} $",
+    re.I,
 )
+# One address in 4,096 has no larger number; nearly all numbers of sections, versions and objects (1.3.6.1) are like that.
+SMALL_OCTET = 32
+ACCOUNTS = frozenset(("git", "hg", "svn"))  # of code hosts, which all users share: git@host:group/project.git
 
 
 def _is_iban(found: str, before: str, after: str) -> bool:
@@ -85,17 +91,20 @@ def _is_phone(found: str, before: str, after: str) -> bool:
 
 
 def _is_ipv4(found: str, before: str, after: str) -> bool:
-    octets = found.split(".")
-    plain = all(str(int(octet)) == octet and int(octet) < 256 for octet in octets)
-    return plain and octets[0] != "0" and not NUMBERED_BEFORE.search(before)
+    try:
+        address = IPv4Address(found)
+    except AddressValueError:
+        return False
+    is_public = address.is_global and not address.is_multicast  # not private, loopback, a netmask or for documentation
+    return is_public and max(address.packed) >= SMALL_OCTET and not NUMBERED_BEFORE.search(before)
 
 
 def _is_amount(before: str, after: str) -> bool:
     return bool(AMOUNT_BEFORE.search(before) or AMOUNT_AFTER.match(after))
 
 
-def _always(found: str, before: str, after: str) -> bool:
-    return True
+def _is_email(found: str, before: str, after: str) -> bool:
+    return found.partition("@")[0].lower() not in ACCOUNTS and not after.startswith("(")  # x@w.transpose() is code
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ IDENTIFIERS = (
         "@",
         re.compile("@"),
         re.compile(r"(?<![\w.+-])[\w.+%-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}\b"),
-        _always,
+        _is_email,
     ),
     Identifier(
         "IBAN",

@@ -11,8 +11,8 @@ from finetune.records import SPLITS
 def drop_exact(table: RowTable) -> None:
     """Keep the best of equal rows (see `RowTable.order`), and all rows of published test sets.
 
-    Reasons: `duplicate`; `conflicting_label`, the same text with another label; `in_test` and `in_validation`, the same
-    question in a held-out split; `in_earlier_corpus`.
+    Reasons: `duplicate`; `conflicting_label`, a text with two labels, of which no row is kept; `in_test` and
+    `in_validation`, the same question in a held-out split; `in_earlier_corpus`.
     """
     order = table.order()
     ranked = np.lexsort((np.arange(len(order)), table.key[order, 1], table.key[order, 0]))
@@ -30,18 +30,27 @@ def drop_exact(table: RowTable) -> None:
 def _drop_in_group(table: RowTable, group: Array) -> None:
     """Drop duplicates in a group of rows with the same question, the best row first."""
     home = group[0]
-    seen = {int(table.answer[home])}
-    for row in group[1:]:
+    labelled = [
+        row for row in group if table.kind[row] == CLASSIFICATION and table.split_at(row) == table.split_at(home)
+    ]
+    conflict = _is_contradictory(table.wording[labelled], table.answer[labelled])
+    seen: set[int] = set()
+    for row in group:
         answer = int(table.answer[row])
         reason = None
         if table.earlier[home]:
             reason = "in_earlier_corpus"
         elif table.split_at(row) != table.split_at(home):
             reason = f"in_{SPLITS[table.split_at(home)]}"
-        elif table.kind[row] == CLASSIFICATION:
-            reason = "duplicate" if answer == int(table.answer[home]) else "conflicting_label"
+        elif conflict and row in labelled:
+            reason = "conflicting_label"
         elif answer in seen:
             reason = "duplicate"
         seen.add(answer)
         if reason is not None and not table.official[row]:
             table.drop(row, "dedup", reason)
+
+
+def _is_contradictory(wordings: Array, answers: Array) -> bool:
+    """Whether one wording has two answers."""
+    return len(set(zip(wordings.tolist(), answers.tolist(), strict=True))) > len(set(wordings.tolist()))

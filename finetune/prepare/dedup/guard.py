@@ -26,9 +26,9 @@ increase increases increased increasing decrease decreases decreased decreasing 
 ii iii iv v vi vii viii ix x xi xii xiii xiv xv xvi xvii xviii xix xx xxi
 """
 _SAYING = frozenset(_WORDS.split())
-# A signed figure, a cashtag, signs of comparison, a contracted "not", any word.
+# A signed figure, a cashtag, signs of comparison, a contracted "not", C++ and C#, any word.
 _PART = re.compile(
-    r"(?<![\w.])[+\-−]\d+(?:[.,:/]\d+)*|\d+(?:[.,:/]\d+)*|\$[a-z]+|[<>≤≥=≠±↑↓]+|n['’]t\b|[^\W\d_]+?(?=n['’]t\b)|[^\W\d_]+"
+    r"(?<![\w.])[+\-−]\d+(?:[.,:/]\d+)*|\d+(?:[.,:/]\d+)*|\$[a-z]+|[<>≤≥=≠±↑↓]+|n['’]t\b|[^\W\d_]+(?:\+\++|#)(?!\w)|[^\W\d_]+?(?=n['’]t\b)|[^\W\d_]+"
 )
 
 

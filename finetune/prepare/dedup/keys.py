@@ -9,8 +9,12 @@ import unicodedata
 from finetune.records import Example
 
 URL = re.compile(r"(?:https?://|www\.)\S+")
-# Words, signed numbers and comparisons: what tells two short texts apart when punctuation and emphasis do not.
-TOKEN = re.compile(r"[+\-−]?\d+(?:[.,]\d+)*|\w+|[<>=≤≥]")
+EMOTICON = r"[:;=][-o'^]?[)(\[\]{}|]|(?<!\w)[:;=][-o'^]?[/\\dpox3*@$](?!\w)|<[/\\]?3(?!\w)|\^_*\^"
+# Punctuation, marks of emphasis, and variants of emoji: what two copies of a text may differ in.
+PLAIN = r"""\s.,;:!?¿¡'"`´«»()\[\]{}|/\\_*#+~^@&·®©\-\u200b-\u2027\u2032-\u2060\u3001-\u3011\ufe0e\ufe0f\ufeff🏻-🏿"""
+# What tells two short texts apart: emoticons, figures, words (C++, C#, A*), a question mark, and any other sign: emoji,
+# currencies, comparisons, the vowel signs of Indic scripts.
+TOKEN = re.compile(rf"[+\-−]?\d+(?:[.,:/]\d+)*|\w+(?:[+#*]+(?!\w))?|{EMOTICON}|\?(?!\?)|[^\w{PLAIN}]")
 
 
 def normalise(text: str) -> str:
@@ -49,7 +53,7 @@ def context_group(context: str) -> str:
 def question_digest(example: Example) -> bytes:
     """SHA-256 of the question of a row: two rows with equal digests must not be in different splits.
 
-    For classification, punctuation is ignored too, because posts are copied with and without it. For chat and text, the
+    For classification, punctuation is ignored too (see `TOKEN`): posts are copied with and without it. For chat and text, the
     digest covers the whole row: many conversations may legitimately begin alike. The system message does not count, so
     rewording an instruction does not move rows.
     """
@@ -58,6 +62,16 @@ def question_digest(example: Example) -> bytes:
     if example.task == "classification":
         text = " ".join(TOKEN.findall(text)) or text
     return hashlib.sha256(text.encode()).digest()
+
+
+def wording(example: Example) -> str:
+    """The question of a classification without its punctuation, but with case and links; "" for other tasks.
+
+    One wording with two labels is a conflict; wordings that differ in case or links may well have two.
+    """
+    if example.task != "classification":
+        return ""
+    return " ".join(TOKEN.findall(" ".join(turn.content for turn in example.prompt if turn.role != "system")))
 
 
 def answer_digest(example: Example, question: bytes) -> bytes:

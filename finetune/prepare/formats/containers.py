@@ -35,13 +35,13 @@ MAX_NAME = 1024  # characters of a member's name
 COMPRESSIONS = (".gz", ".zst")
 ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar", ".jar", ".cab", ".iso"))
 JUNK_FOLDERS = frozenset(("__macosx",))
-JUNK_NAMES = frozenset(("thumbs.db", "desktop.ini"))
+JUNK_NAMES = frozenset((".ds_store", "thumbs.db", "desktop.ini"))
 
 ZIP_ENCRYPTED = 0x1  # bit 0 of the general purpose flags, APPNOTE 4.4.4
 
 
 def members(path: Path) -> tuple[str | None, ...]:
-    """The names of the usable members of an archive, in order; `(None,)` for a file that is not an archive.
+    """The names of the files in an archive, in order; `(None,)` for a file that is not an archive.
 
     Raises:
         InputError: the path is not a readable file, or the archive is damaged, malicious, encrypted or too large.
@@ -52,7 +52,7 @@ def members(path: Path) -> tuple[str | None, ...]:
         with _name_damage(str(path)), zipfile.ZipFile(raw) as archive:
             entries = archive.infolist()
             _check_archive(path, entries, os.fstat(raw.fileno()).st_size)
-    return tuple(sorted(entry.filename for entry in entries if not _is_junk(entry)))
+    return tuple(sorted(entry.filename for entry in entries if not entry.is_dir() and not is_junk(entry.filename)))
 
 
 @contextmanager
@@ -198,17 +198,21 @@ def _problem(entry: zipfile.ZipInfo) -> str | None:
         return "is a link or a device, not a file. Pack the archive again without it"
     if entry.flag_bits & ZIP_ENCRYPTED:
         return "is encrypted. Unpack the archive with its password and pass the folder"
-    if not _is_junk(entry) and PurePosixPath(inner_name(Path(), name)).suffix.lower() in ARCHIVES:
+    is_read = not (entry.is_dir() or is_junk(name) or is_hidden(name))
+    if is_read and PurePosixPath(inner_name(Path(), name)).suffix.lower() in ARCHIVES:
         return "is an archive inside an archive. Unpack the outer one and pass the folder"
     return None
 
 
-def _is_junk(entry: zipfile.ZipInfo) -> bool:
-    """Folders, hidden files, and what desktop systems leave behind."""
-    parts = entry.filename.lower().split("/")
-    return (
-        entry.is_dir() or parts[-1] in JUNK_NAMES or any(part.startswith(".") or part in JUNK_FOLDERS for part in parts)
-    )
+def is_junk(name: str) -> bool:
+    """Whether a desktop system left this file behind."""
+    parts = name.lower().split("/")
+    return parts[-1] in JUNK_NAMES or not JUNK_FOLDERS.isdisjoint(parts)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or a folder above it is hidden."""
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _display_name(entry: zipfile.ZipInfo) -> str:

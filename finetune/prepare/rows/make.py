@@ -165,10 +165,12 @@ def _check_kinds(part: Part, columns: Values) -> None:
 def _timestamp(job: Job, row: Row) -> float | None:
     if job.time_column is None:
         return None
-    timestamp = parse_timestamp(optional_text(map_columns(row.values, {"time": job.time_column}), "time"))
+    timestamp = parse_timestamp(map_columns(row.values, {"time": job.time_column})["time"])
     if timestamp is None:
         raise Unusable(
-            "no_time", f"the column {job.time_column!r} does not contain a date. Write dates like 2024-12-31"
+            "no_time",
+            f"the column {job.time_column!r} does not contain a date. Write dates like 2024-12-31, years, or seconds or "
+            "milliseconds since 1970",
         )
     return timestamp
 
@@ -178,6 +180,11 @@ def _timestamp(job: Job, row: Row) -> float | None:
 
 def _document_drafts(job: Job, part: Part, path: Path, drops: Drops) -> Iterator[tuple[Draft, Origin]]:
     """The chunks of a document, or its questions and answers, as one group; a bad one does not affect the others."""
+    if job.time_column is not None and part.file.split is None:
+        raise Unusable(
+            "no_time",
+            f"a document has no column {job.time_column!r}. Leave out --split-by-time, or give rows with such a column",
+        )
     document = drop_repeated(load_document(path), job.repeated.get(part.source.id, frozenset()))
     for element, count in document.unused.items():
         drops.note_unused(part.source, "element", element, count)

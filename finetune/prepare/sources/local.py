@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import difflib
 import glob
-import logging
 import os
+import posixpath
 import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from finetune.errors import InputError
 from finetune.prepare.documents.readers import DOCUMENTS
-from finetune.prepare.formats.containers import inner_name, members
+from finetune.prepare.formats.containers import inner_name, is_hidden, is_junk, members
 from finetune.prepare.formats.files import DataFile, suffix_of
 from finetune.prepare.formats.readers import READERS
 from finetune.prepare.sources.remote import NO_DATA
-from finetune.prepare.splits.shares import WORDS, named_split
 
-# Files about a folder rather than part of its data; they are read only if named explicitly.
-ABOUT = re.compile(r"(?:readme|licen[cs]e|changelog|changes|notice|attribution|authors|contributing)\b", re.I)
+# Texts about a folder rather than part of its data; they are read only if named explicitly.
+TEXT = r"(?:\.(?:md|markdown|txt|text|html?))?"
+README = re.compile(rf"readme(?:[-_.][a-z]{{2}}(?:[-_][a-z]{{2,4}})?)?{TEXT}", re.I)
+LEGAL = re.compile(rf"(?:licen[cs]e|changelog|changes|notice|attribution|authors|contributing){TEXT}", re.I)
+HIDDEN, FOLDERS, NO_ENDING = "hidden files", "folders", "files without an ending"  # kinds of what is not read
+FEW = 3  # files of one kind that are named one by one
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a source that are read, and the number of those that are not, by name, or by ending if many."""
+
+    files: tuple[DataFile, ...]
+    unread: Mapping[str, int]
 
 
 def readable() -> str:
@@ -33,69 +46,130 @@ def is_document(file: DataFile) -> bool:
     return file.suffix not in READERS
 
 
-def find_files(text: str) -> list[DataFile]:
-    """The readable files of a path, a folder or a glob, including those in archives.
+def find_files(text: str) -> Listing:
+    """The files of a path, a folder or a glob, including those in archives.
 
     Raises:
-        InputError: there are none, an archive is malicious, or a link points outside the folder.
+        InputError: none is readable, an archive is malicious, or a link points outside the folder.
     """
+    path, root = Path(text).expanduser(), folder_of(text)
+    if path.is_dir():
+        paths = sorted(_walk(path), key=lambda each: each.relative_to(root).parts)
+    elif path.exists() or path.is_symlink():
+        if not _is_archive(path) and not _is_known(inner_name(path, None)):
+            raise InputError(f"{text} is in a format that slmtune does not read. It reads {readable()}")
+        paths = [path]
+    else:
+        paths = _match(path)
+        if not paths:
+            raise _missing(text)
+    files: list[DataFile] = []
+    unread: list[tuple[str, str]] = []
+    for each in paths:
+        for file in _open(each, root, chosen=each == path):
+            kind = None if each == path and file.member is None else _unread_kind(file)
+            if kind is None:
+                files.append(file)
+            else:
+                unread.append((kind, file.name))
+    if not files:
+        raise InputError(f"{text} has no files that slmtune reads. It reads {readable()}")
+    about = _about(files)
+    unread += [(posixpath.basename(file.name), file.name) for file in files if file in about]
+    return Listing(tuple(file for file in files if file not in about), count_names(unread))
+
+
+def folder_of(text: str) -> Path:
+    """The folder of a source, to which the names of its files are relative."""
     path = Path(text).expanduser()
     if path.is_dir():
-        root, found = path, _walk(path)
-        if not found:
-            raise InputError(f"{text} has no files that slmtune reads. It reads {readable()}")
-    elif path.exists() or path.is_symlink():
-        root, found = path.parent, [path]
-        if path.suffix.lower() != ".zip" and not _is_known(inner_name(path, None)):
-            raise InputError(f"{text} is in a format that slmtune does not read. It reads {readable()}")
-    else:
-        root = path.parent
-        found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if _is_wanted(Path(name))]
-        if not found:
-            raise _missing(text)
-    folder = f"{root.name}/" if path.is_dir() and root.name.lower() in WORDS else ""
-    files = [file for path in found for file in _data_files(path, root, folder)]
-    if not files:
-        raise InputError(f"{text} holds no file that slmtune reads. It reads {readable()}")
-    return files
+        return path
+    parent = path.parent
+    while glob.has_magic(str(parent)) and not parent.is_dir():
+        parent = parent.parent
+    return parent
 
 
-def _walk(root: Path) -> list[Path]:
-    """All readable files below a folder, in order, except hidden files and files about the folder."""
-    found = []
-    real = os.path.realpath(root)
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            path = Path(folder, name)
-            if name.startswith(".") or not _is_wanted(path):
-                continue
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(real):
-                raise InputError(f"{path} is a link to a file outside {root}. Copy the file there, or remove the link")
-            found.append(path)
-    about = [path for path in found if ABOUT.match(path.name)]
-    if about and len(about) < len(found):
-        log.info("%s: skipped %s, which describe the folder.", root, ", ".join(sorted(path.name for path in about)))
-        found = [path for path in found if path not in about]
-    return sorted(found, key=lambda path: path.relative_to(root).parts)
+def count_names(unread: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """The number of unread files by name or, of more than a few of one kind, by kind; `unread` has (kind, name)."""
+    kinds: defaultdict[str, list[str]] = defaultdict(list)
+    for kind, name in unread:
+        kinds[kind].append(name)
+    counts: dict[str, int] = {}
+    for kind, names in sorted(kinds.items()):
+        counts |= dict.fromkeys(names, 1) if len(names) <= FEW else {kind: len(names)}
+    return counts
 
 
-def _data_files(file: Path, root: Path, folder: str) -> list[DataFile]:
-    name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-    files = []
-    for member in members(file):
-        inside = name if member is None else f"{name}/{member}"
-        shown = str(file) if member is None else f"{file}/{member}"
-        if member is None or _is_known(inner_name(file, member)):
-            parent = inside.rsplit("/", 1)[0] + "/" if "/" in inside else ""
-            split = named_split(f"{folder}{parent}{inner_name(Path(inside), None)}")
-            files.append(DataFile(file, inside, shown, split, member))
-    return files
+def _walk(root: Path) -> Iterator[Path]:
+    """All files below a folder, and the folders that are not entered: hidden ones and links within it."""
+    for folder, folders, names in os.walk(root, onerror=_refuse_folder):
+        shut = [name for name in folders if name.startswith(".") or Path(folder, name).is_symlink()]
+        folders[:] = [name for name in folders if name not in shut and not is_junk(name)]
+        for path in (Path(folder, name) for name in (*shut, *names) if not is_junk(name)):
+            if path.is_symlink() and not path.name.startswith("."):
+                _check_link(path, root)
+            yield path
 
 
-def _is_wanted(file: Path) -> bool:
-    known = file.suffix.lower() == ".zip" or _is_known(inner_name(file, None))
-    return known and file.is_file() and file.name not in NO_DATA
+def _check_link(path: Path, root: Path) -> None:
+    kind = "folder" if path.is_dir() else "file"
+    is_read = kind == "folder" or _is_archive(path) or _is_known(inner_name(path, None))
+    if is_read and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise InputError(f"{path} is a link to a {kind} outside {root}. Copy the {kind} there, or remove the link")
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise InputError(f"{error.filename} cannot be read ({error.strerror}). Check its permissions")
+
+
+def _match(pattern: Path) -> list[Path]:
+    """What a glob matches, without folders whose files it matches too."""
+    paths = [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]
+    entered = {parent for path in paths for parent in path.parents}
+    return [path for path in paths if path not in entered]
+
+
+def _open(path: Path, root: Path, *, chosen: bool) -> Iterator[DataFile]:
+    """A file, or the members of an archive. What is not read, such as a folder, is passed on unopened."""
+    name = path.relative_to(root).as_posix() + ("/" if path.is_dir() else "")
+    file = DataFile(path, name, str(path))
+    if not chosen and _unread_kind(file) is not None:
+        yield file
+        return
+    for member in members(path):
+        yield file if member is None else DataFile(path, f"{name}/{member}", f"{path}/{member}", member=member)
+
+
+def _unread_kind(file: DataFile) -> str | None:
+    """The kind under which a file that is not read is counted; None if it is read."""
+    base = posixpath.basename(file.name)
+    if is_hidden(file.member or file.name):
+        return HIDDEN
+    if file.name.endswith("/"):
+        return FOLDERS
+    if file.member is None and _is_archive(file.path) and file.path.is_file():
+        return None
+    if not _is_known(inner_name(file.path, file.member)):
+        return suffix_of(base) or NO_ENDING
+    return base if base in NO_DATA or not file.path.is_file() else None
+
+
+def _about(files: Sequence[DataFile]) -> set[DataFile]:
+    """The files about a folder. A README below other documents is one of them, unless it lies beside rows."""
+    folders = {file.name: f"/{posixpath.dirname(file.name)}" for file in files}
+    top = posixpath.commonpath(folders.values())
+    marked = {top, *(folders[file.name] for file in files if not is_document(file))}
+    about = set()
+    for file in files:
+        base = posixpath.basename(file.name)
+        if LEGAL.fullmatch(base) or (README.fullmatch(base) and folders[file.name] in marked):
+            about.add(file)
+    return about if len(about) < len(files) else set()
+
+
+def _is_archive(path: Path) -> bool:
+    return path.suffix.lower() == ".zip"
 
 
 def _is_known(name: str) -> bool:

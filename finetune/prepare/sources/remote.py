@@ -45,11 +45,12 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubData:
-    """The files of one configuration of a data set, their commit, and the licence stated on the card."""
+    """The files of one configuration of a data set, their commit, the licence stated on the card, and other files."""
 
     files: tuple[HubFile, ...]
     revision: str
     license: str | None
+    others: tuple[str, ...]  # files of the repository in formats that are not read as rows
 
 
 def fetch(uri: str) -> HubData:
@@ -74,7 +75,8 @@ def fetch(uri: str) -> HubData:
     chosen = _chosen(repo, names, card, config, split)
     folder = _snapshot(repo, folder.name, [re.sub(r"([*?\[])", r"[\1]", name) for name in chosen])
     files = tuple(HubFile(folder / name, name, split) for name, split in sorted(chosen.items()))
-    return HubData(files, folder.name, _license(card) or _main_license(repo))
+    others = tuple(sorted(name for name in names if not _is_data(name) and not name.startswith((".", "README.md"))))
+    return HubData(files, folder.name, _license(card) or _main_license(repo), others)
 
 
 def _chosen(

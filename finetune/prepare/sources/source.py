@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 from finetune.artifacts import Corpus, sha256_of
 from finetune.errors import InputError
@@ -15,9 +15,9 @@ from finetune.prepare.formats.files import DataFile, suffix_of
 from finetune.prepare.licenses import is_noncommercial
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.sources.download import download, is_address, public_address
-from finetune.prepare.sources.local import find_files
+from finetune.prepare.sources.local import NO_ENDING, count_names, find_files, is_document
 from finetune.prepare.sources.remote import fetch
-from finetune.prepare.splits.shares import named_split
+from finetune.prepare.splits.shares import WORDS, is_only_split, named_folder, named_split, rest_of
 from finetune.recipe import Domain, SourceRecipe
 from finetune.records import SPLITS, Split
 
@@ -38,6 +38,7 @@ class Source:
     revision: str | None = None
     recipe: SourceRecipe | None = None
     earlier: bool = False  # an earlier corpus, only compared with
+    unread: Mapping[str, int] = field(default_factory=dict)  # files that are not read, by name or ending
 
     @property
     def taken(self) -> set[Split]:
@@ -62,7 +63,8 @@ def open_sources(request: PrepareRequest, domain: Domain | None) -> list[Source]
         raise InputError("There is nothing to prepare. Pass --domain NAME, or rows of your own with --source FILE")
     else:
         found = [_open(recipe, request, domain) for recipe in _choose_recipes(request, domain)]
-    return _with_own_ids(found)
+    settled = iter(_settle_splits([source for source in found if source.recipe is None], request))
+    return _with_own_ids([next(settled) if source.recipe is None else source for source in found])
 
 
 def open_source(uri: str, request: PrepareRequest, domain: Domain | None) -> Source:
@@ -123,24 +125,26 @@ def _open(wanted: SourceRecipe | str, request: PrepareRequest, domain: Domain | 
     if wanted.is_remote:
         return _open_hub(wanted.uri, request, wanted)
     assert domain is not None
-    files = find_files(str(domain.folder / wanted.uri))
-    return Source(wanted.id, wanted.uri, wanted.license, _open_train(files, wanted, request), recipe=wanted)
+    listing = find_files(str(domain.folder / wanted.uri))
+    files = _name_splits(listing.files)
+    return Source(wanted.id, wanted.uri, wanted.license, files, recipe=wanted, unread=listing.unread)
 
 
 def _open_local(text: str, request: PrepareRequest) -> Source:
-    files = find_files(text.removeprefix("file://"))
-    name = Path(text).expanduser().absolute().name
-    return Source(_plain_id(name), name, request.license or UNKNOWN_LICENSE, _open_train(files, None, request))
+    text = text.removeprefix("file://")
+    listing = find_files(text)
+    name, license = Path(text).expanduser().absolute().name, request.license or UNKNOWN_LICENSE
+    return Source(_plain_id(name), name, license, _name_splits(listing.files), unread=listing.unread)
 
 
 def _open_address(url: str, request: PrepareRequest) -> Source:
     path, shown = download(url), public_address(url)
-    files = [
-        replace(file, shown=shown if file.member is None else f"{shown}/{file.member}")
-        for file in find_files(str(path))
-    ]
+    listing = find_files(str(path))
+    files = _name_splits(
+        replace(file, shown=shown if file.member is None else f"{shown}/{file.member}") for file in listing.files
+    )
     license, revision = request.license or UNKNOWN_LICENSE, f"sha256:{sha256_of(path)}"
-    return Source(_plain_id(path.name), shown, license, _open_train(files, None, request), revision)
+    return Source(_plain_id(path.name), shown, license, files, revision, unread=listing.unread)
 
 
 def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) -> Source:
@@ -152,11 +156,12 @@ def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) ->
     splits = [_hub_split(file.split, recipe) for file in read]
     if not (recipe and recipe.splits) and set(splits) == {"train"}:
         splits = [None] * len(splits)  # a single split does not count as one
-    files = [
+    files = tuple(
         DataFile(file.path, file.name, f"{uri}/{file.name}", split) for file, split in zip(read, splits, strict=True)
-    ]
+    )
     name = recipe.id if recipe else _plain_id(uri.removeprefix(f"{HUB}datasets/").split("@")[0].split("/")[-1])
-    return Source(name, uri, license, _open_train(files, recipe, request), data.revision, recipe)
+    unread = count_names((suffix_of(other) or NO_ENDING, other) for other in data.others) if recipe is None else {}
+    return Source(name, uri, license, files, data.revision, recipe, unread=unread)
 
 
 def _listed_name(name: str | None, recipe: SourceRecipe) -> str:
@@ -174,11 +179,57 @@ def _hub_split(name: str | None, recipe: SourceRecipe | None) -> Split | None:
     return named_split(name or "")
 
 
-def _open_train(files: list[DataFile], recipe: SourceRecipe | None, request: PrepareRequest) -> tuple[DataFile, ...]:
-    """Unassign the train split if the user requests shares: `--split-ratio` divides it among the unnamed splits."""
-    if request.split_ratio is None or recipe is not None:
-        return tuple(files)
-    return tuple(replace(file, split=None) if file.split == "train" else file for file in files)
+# --- splits that files name -------------------------------------------------------------------------------------------
+
+
+def _name_splits(files: Iterable[DataFile]) -> tuple[DataFile, ...]:
+    """The files with the splits that their names imply; of documents, only those of folders, beside a folder for train."""
+    named = [replace(file, split=(named_folder if is_document(file) else named_split)(_place(file))) for file in files]
+    if any(is_document(file) and file.split == "train" for file in named):
+        return tuple(named)
+    return tuple(replace(file, split=None) if is_document(file) else file for file in named)
+
+
+def _place(file: DataFile) -> str:
+    """The name of a file, below the folder of its source if that names a split."""
+    on_disk = file.name if file.member is None else file.name.removesuffix(f"/{file.member}")
+    root = file.path.absolute().parents[len(PurePosixPath(on_disk).parts) - 1].name
+    name = inner_name(Path(), file.name)
+    return f"{root}/{name}" if root.lower() in WORDS else name
+
+
+def _settle_splits(sources: Sequence[Source], request: PrepareRequest) -> list[Source]:
+    """The sources with the splits that count: an only split is none, and `crash-test.csv` beside `notes.csv` is no test.
+
+    If the user requests shares, `--split-ratio` divides the train split among the unnamed ones.
+
+    Raises:
+        InputError: all files name held-out splits, so that nothing would be left to train on.
+    """
+    files = [file for source in sources for file in source.files]
+    told = {file.split for file in files}
+    if told == {"validation", "test"} and request.split_ratio is None:
+        raise InputError(
+            f"All files name a held-out split ({', '.join(file.shown for file in files[:3])}): nothing is left to train on. "
+            "Add rows for training with --source, or pass --split-ratio 0/0.5/0.5 for a corpus without them"
+        )
+    if len(told) == 1:
+        return [replace(source, files=tuple(replace(file, split=None) for file in source.files)) for source in sources]
+    unclear = len(told) == 2 and None in told
+    rests = {rest_of(_place(file)) for file in files if file.split is None} if unclear else set()
+
+    def counts(source: Source, file: DataFile) -> bool:
+        if file.split == "train" and request.split_ratio is not None:
+            return False
+        is_stated = not unclear or source.uri.startswith(HUB) or is_only_split(_place(file))
+        return is_stated or rest_of(_place(file)) in rests
+
+    return [
+        replace(
+            source, files=tuple(file if counts(source, file) else replace(file, split=None) for file in source.files)
+        )
+        for source in sources
+    ]
 
 
 def _license_error(name: str, license: str) -> InputError:

@@ -43,19 +43,53 @@ def parse_ratio(text: str | None) -> dict[Split, float]:
 def named_split(name: str) -> Split | None:
     """The split that a relative path names (`news-train.jsonl`, `test/part-0.csv`, `data/val-00000-of-00002.parquet`).
 
-    Only the first and the last word of each part count, so `my-test-results` names none.
+    Only the first and the last word of each part count, so `my-test-results` names none; nor does a part whose words
+    name two (`train-val.csv`, "Training before the test.csv").
 
     Raises:
-        InputError: the path names two splits.
+        InputError: a folder and the file in it name two splits.
     """
-    found: set[Split] = set()
+    splits: set[Split] = set()
+    for part in _parts(name):
+        words = _words(part)
+        named = {WORDS[word] for word in words[:1] + words[-1:] if word in WORDS}
+        splits |= named if len(named) == 1 else set()
+    return _only(splits, name)
+
+
+def named_folder(name: str) -> Split | None:
+    """The split that a folder of a relative path names, by its whole name: what counts for documents, which have titles.
+
+    Raises:
+        InputError: the folders name two splits.
+    """
+    return _only({WORDS[part.lower()] for part in _parts(name)[:-1] if part.lower() in WORDS}, name)
+
+
+def _only(splits: Collection[Split], name: str) -> Split | None:
+    if len(splits) > 1:
+        raise InputError(f"{name} names two splits ({', '.join(sorted(splits))}). Rename it so that it names only one")
+    return next(iter(splits), None)
+
+
+def is_only_split(name: str) -> bool:
+    """Whether a part of a relative path says nothing but the split: `test.csv`, `test/a.csv`, but not `crash-test.csv`."""
+    return any(part.lower() in WORDS for part in _parts(name))
+
+
+def rest_of(name: str) -> str:
+    """A relative path without the words of splits: files that differ in these alone belong together."""
+    return "/".join("-".join(word for word in _words(part) if word not in WORDS) for part in _parts(name))
+
+
+def _parts(name: str) -> list[str]:
+    """The folders of a relative path and its file, without its extension and the number of a shard."""
     *folders, file = name.strip("/").split("/")
-    for part in (*folders, SHARD.sub("", file.rsplit(".", 1)[0] if "." in file else file)):
-        words = [word for word in re.split(r"[-_.\s]+", part.lower()) if word]
-        found |= {WORDS[word] for word in words[:1] + words[-1:] if word in WORDS}
-    if len(found) > 1:
-        raise InputError(f"{name} names two splits ({', '.join(sorted(found))}). Rename it so that it names only one")
-    return found.pop() if found else None
+    return [*folders, SHARD.sub("", file.rsplit(".", 1)[0] if "." in file else file)]
+
+
+def _words(part: str) -> list[str]:
+    return [word for word in re.split(r"[-_.\s]+", part.lower()) if word]
 
 
 def shares_left(ratio: Mapping[Split, float], taken: Collection[Split], source: str) -> dict[Split, float]:

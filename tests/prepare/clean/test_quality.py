@@ -144,6 +144,7 @@ def test_answer_that_ran_into_a_loop_is_left_out() -> None:
 def test_label_is_never_judged_but_its_text_is() -> None:
     assert filter_example(answered("Profit rose.", "-", "classification")) is None
     assert filter_example(answered(":) :(", "neutral", "classification")) == "no_letters"
+    assert filter_example(answered("👍👍", "good", "classification")) is None
     assert filter_example(answered("caf\ufffd tr\ufffds d\ufffdj\ufffd", "neutral", "classification")) == "broken_text"
 
 

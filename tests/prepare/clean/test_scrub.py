@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 from pathlib import Path
 
@@ -31,8 +32,10 @@ FOUND = [
     ("Call +1 (555) 010-9999", "Call [PHONE]", "PHONE"),
     ("Call (+44) 20 7946 0958.", "Call [PHONE].", "PHONE"),
     ("+34 612 345 678", "[PHONE]", "PHONE"),
-    ("from 192.168.10.24, twice", "from [IP], twice", "IP"),
-    ("8.8.8.8.", "[IP].", "IP"),
+    ("from 84.23.10.24, twice", "from [IP], twice", "IP"),
+    ("8.8.8.80.", "[IP].", "IP"),
+    ("# Access from 84.23.10.24", "# Access from [IP]", "IP"),
+    ("digit@example.com: hello", "[EMAIL]: hello", "EMAIL"),
 ]
 
 
@@ -52,7 +55,13 @@ SURVIVES = [
     "$TSLA +3.4% at 250.10, $BRK.B -1.2%, EUR/USD 1.0850, 10-year 4.25%",
     "ISIN US0378331005, WKN 865985, LEI 5493001KJTIIGC8Y1R12, CUSIP 037833100",
     "Order DE12 3456 7890 1234 5678 90 has wrong check digits.",
-    "Form 10-K, item 7, section 1.2.3.4, version 10.0.0.1, EC 3.1.1.11",
+    "Form 10-K, item 7, section 101.2.3.4, version 84.0.0.1, firmware: 84.2.0.7, EC 3.1.1.111",
+    "See 4.2.1.4 for the repair and 10.4.2.1 for the forms; 1.3.6.1 begins the OID.",
+    "# Handbook\n\n## 48.2.1.3 Calibration of the scale\n\n4.2.1.3 Calibration",
+    "Ping 127.0.0.1, 192.168.0.1, 172.16.4.99 or 10.1.2.200; the mask is 255.255.255.0, the route 0.0.0.0.",
+    "Documentation uses 192.0.2.44 and 203.0.113.77; 224.0.0.251 is multicast, 169.254.10.99 link-local.",
+    "Run git clone git@github.com:reedbed/boats.git or ssh://git@code.example.com/boats.git.",
+    "The product is x@w.transpose() and pip install pkg@latest follows @app.get",
     "Pages 123-45-6789000 and 000-12-3456, case 2019-04-1234",
     "Opening hours 10-12, ratio 3:1, on 2024-01-31 at 08:15:00.",
     "The score was 256.300.1.2 and 1.2.3 in 300.1.1.1 trials.",
@@ -67,6 +76,24 @@ def test_figures_tickers_and_codes_survive(text: str) -> None:
     counts: Counter[str] = Counter()
     assert scrub(text, counts) == text
     assert not counts
+
+
+octets = st.integers(0, 255)
+
+
+@given(st.tuples(octets, octets, octets, octets).map(lambda parts: ".".join(map(str, parts))))
+def test_only_public_addresses_are_replaced(address: str) -> None:
+    parsed = ipaddress.IPv4Address(address)
+    is_private = not parsed.is_global or parsed.is_multicast
+    scrubbed = scrub(f"Ask {address} for it", Counter())
+    assert scrubbed == f"Ask {address if is_private or max(parsed.packed) < 32 else '[IP]'} for it"
+    assert scrub(f"# {address} Calibration", Counter()) == f"# {address} Calibration"
+
+
+@given(st.lists(st.integers(0, 31), min_size=2, max_size=9).map(lambda parts: ".".join(map(str, parts))))
+def test_numbers_of_sections_versions_and_objects_survive(number: str) -> None:
+    for text in (f"{number} Safety", f"See {number}.", f"({number})", f"v{number}", f"Use {number}, not {number}-beta"):
+        assert scrub(text, Counter()) == text
 
 
 def test_names_and_addresses_are_not_found() -> None:
@@ -95,7 +122,7 @@ def test_bundled_samples_hold_no_identifier(domain: str) -> None:
 
 
 def test_prepare_scrubs_unless_told_not_to(prepared: Preparer, tmp_path: Path) -> None:
-    rows = [{"question": "Who is jane@example.com?", "answer": "Ask 192.168.0.1 or bob@example.com."}, *questions(2)]
+    rows = [{"question": "Who is jane@example.com?", "answer": "Ask 84.23.10.24 or bob@example.com."}, *questions(2)]
     source = write_jsonl(tmp_path / "train.jsonl", rows)
     made = prepared(source)
     assert made.texts[:2] == ["Who is [EMAIL]?", "Ask [IP] or [EMAIL]."]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ..conftest import Preparer, questions, write_jsonl
 
 
@@ -23,11 +25,56 @@ def test_links_case_blanks_and_punctuation_do_not_make_a_text_new(prepared: Prep
     assert made.result.dropped == {"duplicate": 2}
 
 
-def test_signs_and_figures_tell_short_texts_apart(prepared: Preparer, tmp_path: Path) -> None:
-    rows = tweets(
-        ("ACME +5%", "up"), ("ACME -5%", "down"), ("ACME -5.5%", "down"), ("ACME > 5", "up"), ("ACME < 5", "down")
-    )
-    assert len(prepared(write_jsonl(tmp_path / "train.jsonl", rows)).rows) == 5
+# Texts that differ in a sign only: with two labels, both rows are kept.
+APART = [
+    ("ACME +5%", "ACME -5%"),
+    ("ACME -5%", "ACME -5.5%"),
+    ("ACME > 5", "ACME < 5"),
+    ("ACME fell by 5%", "ACME fell by 5"),
+    ("It costs $5", "It costs €5"),
+    ("It opens at 10:30", "It opens at 10 30"),
+    ("ok :)", "ok :("),
+    ("ok:)", "ok:("),
+    ("ok :-D", "ok"),
+    ("I <3 it", "I </3 it"),
+    ("The train was on time 😀", "The train was on time 😡"),
+    ("C++ developer", "C# developer"),
+    ("C developer", "C++ developer"),
+    ("A* search", "A search"),
+    ("★★★★★ spade", "★ spade"),
+    ("You did it?", "You did it"),
+    ("किला", "कला"),
+    ("It was in March", "It was in march"),  # told apart by case, and therefore in one split
+    ("Confirm at https://bank.example/a", "Confirm at https://intranet.example/b"),
+]
+
+
+@pytest.mark.parametrize(("left", "right"), APART)
+def test_signs_tell_short_texts_apart(left: str, right: str, prepared: Preparer, tmp_path: Path) -> None:
+    made = prepared(write_jsonl(tmp_path / "rows.jsonl", tweets((left, "one"), (right, "two"))))
+    assert {row.label for row in made.rows} == {"one", "two"}
+
+
+# Copies of one text: with one label, one row is kept; with two, none.
+COPIES = [
+    ("The kettle is fine", "The kettle is fine"),
+    ("The kettle is fine", "The kettle is fine!!!"),
+    ("The kettle is fine.", "The *kettle is fine"),
+    ("“The kettle” – fine…", '"The kettle", fine'),
+    ("Fine #kettle @home", "Fine kettle home"),
+    ("Is it fine??", "Is it fine?"),
+    ("Fine ❤️ 👍🏽", "Fine ❤ 👍"),
+]
+
+
+@pytest.mark.parametrize(("left", "right"), COPIES)
+def test_a_copy_is_a_duplicate_or_a_conflict(left: str, right: str, prepared: Preparer, tmp_path: Path) -> None:
+    others = tweets(("A good spade", "one"), ("The lid broke", "two"))
+    same = prepared(write_jsonl(tmp_path / "same.jsonl", [*tweets((left, "one"), (right, "one")), *others]))
+    assert same.result.dropped == {"duplicate": 1}
+    made = prepared(write_jsonl(tmp_path / "rows.jsonl", [*tweets((left, "one"), (right, "two")), *others]))
+    assert made.result.dropped == {"conflicting_label": 2}
+    assert {row.id[-1] for row in made.rows} == {"3", "4"}
 
 
 def test_texts_of_links_only_are_kept_apart(prepared: Preparer, tmp_path: Path) -> None:
@@ -35,11 +82,11 @@ def test_texts_of_links_only_are_kept_apart(prepared: Preparer, tmp_path: Path) 
     assert len(prepared(write_jsonl(tmp_path / "train.jsonl", rows)).rows) == 2
 
 
-def test_a_text_with_two_labels_keeps_the_first(prepared: Preparer, tmp_path: Path) -> None:
-    rows = tweets(("ACME falls", "down"), ("ACME falls.", "up"), ("ACME rises", "up"))
-    made = prepared(write_jsonl(tmp_path / "train.jsonl", rows))
-    assert [row.label for row in made.rows] == ["down", "up"]
-    assert made.result.dropped == {"conflicting_label": 1}
+def test_a_conflict_takes_all_copies_of_its_text(prepared: Preparer, tmp_path: Path) -> None:
+    rows = tweets(("ACME falls", "down"), ("acme falls", "down"), ("ACME falls.", "up"), ("ACME rises", "up"))
+    made = prepared(write_jsonl(tmp_path / "rows.jsonl", rows))
+    assert [row.label for row in made.rows] == ["up"]
+    assert made.result.dropped == {"conflicting_label": 3}
 
 
 def test_test_rows_win_over_train_rows(prepared: Preparer, tmp_path: Path) -> None:

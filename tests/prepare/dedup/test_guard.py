@@ -27,6 +27,8 @@ from finetune.prepare.dedup.guard import SHORT, guard
         ("$AAPL cut to hold", "$MSFT cut to hold"),
         ("shares up today", "shares down today"),
         ("due 2024-01-05", "due 2024-01-06"),
+        ("sort a list in C++", "sort a list in C"),
+        ("sort a list in C#", "sort a list in C++"),
     ],
 )
 def test_another_figure_sign_or_negation_is_another_guard(left: str, right: str) -> None:

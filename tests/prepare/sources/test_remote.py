@@ -93,6 +93,14 @@ def test_an_only_split_is_divided(client: Client, serve: Server) -> None:
     assert all(result["splits"].values())
 
 
+def test_files_that_are_no_rows_are_counted(client: Client, serve: Server) -> None:
+    uri = serve("acme/qa", train_dot_jsonl=questions(9), notes__book_dot_txt=questions(1))
+    assert client.prepare("--source", uri)["unused"] == [
+        {"source": "qa", "kind": "file", "name": "notes/book.txt", "count": 1}
+    ]
+    assert client.prepare("--source", f"{uri}:train")["splits"]["train"] > 0  # an only split, although it was named
+
+
 def test_the_card_decides_which_files_are_a_configuration(client: Client, serve: Server) -> None:
     small = "- {split: train, path: a/*}\n  - {split: validation, path: [b/x.jsonl]}"
     card = f"configs:\n- config_name: small\n  data_files:\n  {small}\n- config_name: large\n  data_files: c/*\n"

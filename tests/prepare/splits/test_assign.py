@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet as pq
 
 from finetune.corpus.store import read_split
 from finetune.errors import ConfigError, InputError, RecordError
@@ -155,10 +157,40 @@ def test_the_timestamps_that_were_found_are_told_so_that_they_can_be_given(prepa
     assert homes(prepared(source, split_by_time=f"day={starts}")) == homes(found)
 
 
-@pytest.mark.parametrize("rule", ["day=2024", "day=2024-03-01/2024-02-01", "day=a/b"])
+@pytest.mark.parametrize("rule", ["day=2024", "day=2024/2024-01-01", "day=2024-03-01/2024-02-01", "day=a/b"])
 def test_timestamps_that_cannot_be_read_are_refused(rule: str, prepared: Preparer, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="COLUMN=VALIDATION_FROM/TEST_FROM"):
         prepared(write_jsonl(tmp_path / "rows.jsonl", dated(3)), split_by_time=rule)
+
+
+@pytest.mark.parametrize(
+    ("times", "rule"),
+    [
+        ([2020, 2021, 2022, 2023], "2022-12-31/2023-12-31"),
+        ([date(2024, 1, day) for day in range(1, 5)], "2024-01-03/2024-01-04"),
+        ([datetime(2024, 1, 1, hour) for hour in range(4)], "2024-01-01T02:00:00+00:00/2024-01-01T03:00:00+00:00"),
+        ([1700000000000 + 86400000 * day for day in range(4)], "2023-11-16T22:13:20+00:00/2023-11-17T22:13:20+00:00"),
+        (["2023-03-01", "2023-11-30", "2024-02-01", "2024"], "2024-02-01/2024-12-31"),  # 2024: perhaps in December
+    ],
+)
+def test_times_of_any_kind_are_in_order_and_told(
+    times: list[object], rule: str, prepared: Preparer, tmp_path: Path
+) -> None:
+    rows = [row | {"when": time} for row, time in zip(questions(4), times, strict=True)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    made = prepared(tmp_path / "rows.parquet", split_by_time="when", split_ratio="0.5/0.25/0.25")
+    assert homes(made) == dict(
+        zip((row["question"] for row in rows), ["train", "train", "validation", "test"], strict=True)
+    )
+    assert f"when={rule}," in made.corpus.manifest["split_rule"]
+
+
+def test_a_document_has_no_time(prepared: Preparer, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "rows.jsonl", dated(10))
+    (tmp_path / "in" / "mill.txt").write_text("The mill on the hill is old and grey.\n", "utf-8")
+    with pytest.raises(RecordError, match=r"mill\.txt: a document has no column 'day'"):
+        prepared(tmp_path / "in", split_by_time="day")
+    assert prepared(tmp_path / "in", split_by_time="day", on_error="skip").result.dropped == {"no_time": 1}
 
 
 def test_a_row_without_a_date_is_named(prepared: Preparer, tmp_path: Path) -> None:

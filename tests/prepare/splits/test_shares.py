@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from finetune.errors import ConfigError, InputError
+from finetune.prepare import PrepareRequest
+from finetune.prepare.sources.source import open_sources
 from finetune.prepare.splits.shares import named_split, parse_ratio, shares_left
 from finetune.records import Split
 
@@ -38,10 +41,69 @@ def test_names_tell_the_split(name: str, split: Split | None) -> None:
     assert named_split(name) == split
 
 
-@pytest.mark.parametrize("name", ["train/test.jsonl", "train-test.csv", "validation/train-00000-of-00001.parquet"])
-def test_a_name_with_two_splits_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["train/test.jsonl", "validation/train-00000-of-00001.parquet"])
+def test_a_path_with_two_splits_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="names two splits"):
         named_split(name)
+
+
+# The files of a folder, or several sources ("|"), and the split that each file keeps.
+NAMES: list[tuple[str, list[Split | None]]] = [
+    # an only split is no split
+    ("train.jsonl", [None]),
+    ("test.jsonl", [None]),
+    ("my_test.jsonl", [None]),
+    ("dev/part-0.jsonl, dev/part-1.jsonl", [None, None]),
+    ("train-0.jsonl, train-1.jsonl", [None, None]),
+    ("train.jsonl | test.jsonl", ["train", "test"]),
+    ("data/train/a.jsonl | data/test/a.jsonl", ["train", "test"]),
+    ("data/test/a.jsonl | b.jsonl", ["test", None]),
+    # beside rows without a split, a name that also says something else names none
+    ("crash_test.jsonl, notes.jsonl", [None, None]),
+    ("notes.jsonl, test.jsonl", [None, "test"]),
+    ("news.jsonl, news_test.jsonl", [None, "test"]),
+    ("news_test.jsonl, news_train.jsonl, notes.jsonl", ["test", "train", None]),
+    ("test.jsonl, train-val.jsonl", ["test", None]),
+    # documents have titles: only their folders count, and only beside a folder for train
+    ("Boilers.md, Dev setup.md, Testing the valves.md", [None, None, None]),
+    ("Training before the test.md, test.md, train.md", [None, None, None]),
+    ("dev/Setup.md, install/Boilers.md, testing/Valves.md", [None, None, None]),
+    ("test/Boilers.md, train/Valves.md", ["test", "train"]),
+    ("Test.md, test.jsonl, train.jsonl", [None, "test", "train"]),
+]
+
+
+@pytest.mark.parametrize(("names", "splits"), NAMES)
+def test_names_count_where_they_tell_splits_apart(names: str, splits: list[Split | None], tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in re.split(r", | \| ", names)]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    sources = (str(tmp_path),) if "," in names else tuple(map(str, paths))
+    opened = open_sources(PrepareRequest(tmp_path / "out", sources=sources), None)
+    assert [file.split for source in opened for file in source.files] == splits
+
+
+def test_an_only_split_is_divided_whatever_it_is_called(prepared: Preparer, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "my_test.jsonl", questions(200))
+    assert min(prepared(source).result.splits.values()) > 0
+    assert prepared(source, split_ratio="0/0/1").result.splits == {"train": 0, "validation": 0, "test": 200}
+
+
+def test_held_out_files_alone_are_refused_unless_shares_are_given(prepared: Preparer, tmp_path: Path) -> None:
+    for number, name in enumerate(["dev.jsonl", "test.jsonl"]):
+        write_jsonl(tmp_path / "in" / name, questions(5, 10 * number))
+    with pytest.raises(InputError, match=r"All files name a held-out split \(.*dev\.jsonl, .*test\.jsonl\)"):
+        prepared(tmp_path / "in")
+    splits = prepared(tmp_path / "in", split_ratio="0/0.5/0.5").result.splits
+    assert splits == {"train": 0, "validation": 5, "test": 5}
+
+
+def test_an_empty_train_split_is_told(prepared: Preparer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_jsonl(tmp_path / "in" / "train.jsonl", questions(2))
+    write_jsonl(tmp_path / "in" / "test.jsonl", questions(3))
+    assert prepared(tmp_path / "in").result.splits["train"] == 0
+    assert "The train split is empty" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -89,7 +151,6 @@ def test_a_ratio_opens_the_named_train_split(prepared: Preparer, tmp_path: Path)
     )
     splits = prepared(train, split_ratio="0.8/0.1/0.1").result.splits
     assert min(splits.values()) > 5
-    assert prepared(train).result.splits == {"train": 200, "validation": 0, "test": 0}
     both = prepared(train, test, split_ratio="0.8/0.2/0").result.splits
     assert both["test"] == 5
     assert both["validation"] > 10
