@@ -19,7 +19,8 @@ from lxml import etree
 from finetune.errors import Unusable
 from finetune.prepare.documents import zip_package
 from finetune.prepare.documents.html import parse
-from finetune.prepare.documents.markup import outline_of, tag_of
+from finetune.prepare.documents.markup import outline_of
+from finetune.prepare.documents.markup_tables import tag_of
 from finetune.prepare.documents.safe_xml import parse_xml
 from finetune.records import Document
 

@@ -14,7 +14,8 @@ from lxml.etree import _Element as Element
 from finetune.errors import Unusable
 from finetune.prepare.documents import zip_package
 from finetune.prepare.documents.html import decode_markup, parse, prune
-from finetune.prepare.documents.markup import outline_of, tag_of
+from finetune.prepare.documents.markup import outline_of
+from finetune.prepare.documents.markup_tables import tag_of
 from finetune.prepare.documents.outline import Outline
 from finetune.prepare.documents.safe_xml import parse_xml
 from finetune.records import Document

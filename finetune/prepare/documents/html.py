@@ -19,7 +19,8 @@ from lxml import html as lxml_html
 from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
-from finetune.prepare.documents.markup import HEADINGS, SILENT, all_text, outline_of, tag_of
+from finetune.prepare.documents.markup import HEADINGS, SILENT, all_text, outline_of
+from finetune.prepare.documents.markup_tables import tag_of
 from finetune.prepare.documents.outline import Outline, one_line
 from finetune.prepare.formats.encoding import decode
 from finetune.records import Document
@@ -153,7 +154,7 @@ def _main_part(root: Element, outline: Outline) -> Outline:
     if not main:
         return outline
     lines = frozenset(_letters(line) for line in (found or "").split("\n"))
-    return outline.only(lambda block: _share(block, main, lines) >= KEPT_SHARE)
+    return outline.only(lambda block: _share(block, main, lines) >= KEPT_SHARE, "block outside the main text")
 
 
 def _share(block: str, main: str, lines: frozenset[str]) -> float:

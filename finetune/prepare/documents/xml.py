@@ -11,7 +11,8 @@ import re
 from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
-from finetune.prepare.documents.markup import all_text, block_of, outline_of, tag_of
+from finetune.prepare.documents.markup import all_text, block_of, outline_of
+from finetune.prepare.documents.markup_tables import tag_of
 from finetune.prepare.documents.outline import Outline, one_line
 from finetune.prepare.documents.safe_xml import parse_xml
 from finetune.prepare.documents.zip_package import damage_error

@@ -90,6 +90,7 @@ def test_larger_and_bold_lines_are_headings() -> None:
             Section("Its work", 2, "It cleans the blood of the whole body."),
             Section("Its place", 3, "It lies below the ribs on the right side."),
         ),
+        {"title": 1},
     )
 
 
