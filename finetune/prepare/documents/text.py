@@ -48,7 +48,7 @@ def _is_page_of(line: Line) -> bool:
 
 def _space_lines(text: str) -> list[str]:
     """The lines, with blank lines between them if they are long."""
-    lines = [line.expandtabs(8) if line.startswith("\t") else line for line in text.split("\n")]
+    lines = text.split("\n")
     filled = [line for line in lines if line.strip()]
     if filled and max(map(len, filled)) > PARAGRAPH_LINE:
         return [part for line in lines for part in (line, "")]
