@@ -13,10 +13,11 @@ from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
 from finetune.prepare.documents import zip_package
-from finetune.prepare.documents.html import decode_markup, parse, prune
+from finetune.prepare.documents.html import decode_markup, parse
 from finetune.prepare.documents.markup import outline_of
 from finetune.prepare.documents.markup_tables import tag_of
 from finetune.prepare.documents.outline import Outline
+from finetune.prepare.documents.prune import prune
 from finetune.prepare.documents.safe_xml import parse_xml
 from finetune.records import Document
 
@@ -43,7 +44,7 @@ def read(data: bytes, shown: str) -> Document:
                 raise zip_package.damage_error("epub")
             if chapter.strip():
                 root = parse(decode_markup(chapter, shown))
-                prune(root)
+                outline.unused.update(prune(root))
                 outline.extend(outline_of(root))
     return outline.document(_title(book))
 

@@ -22,6 +22,11 @@ SILENT = frozenset(
     """head script style noscript template iframe object svg math canvas audio video button select textarea input map
     datalist""".split()  # noqa: SIM905
 )
+INLINES = frozenset(
+    """a abbr acronym b base basefont bdi bdo big br cite code data del dfn em embed font frame frameset i img ins kbd label
+    legend link mark meta meter nobr noframes optgroup option output picture progress q rp rt ruby s samp slot small
+    source span strike strong sub sup time title track tt u var wbr body html col colgroup""".split()  # noqa: SIM905
+)
 RAISED_OR_LOWERED = frozenset(("sup", "sub"))
 LONGEST_EXPONENT = 40  # characters
 BOLD_HEADING_WORDS = 15  # a whole paragraph in bold type, if it is as short as that, stands for a heading
@@ -33,6 +38,11 @@ def outline_of(root: Element) -> Outline:
     outline = Outline()
     _walk(root, outline)
     return outline
+
+
+def is_known_tag(name: str) -> bool:
+    """Whether HTML has an element of that name."""
+    return name.lower() in INLINES | BLOCKS | SILENT
 
 
 def block_of(element: Element) -> Outline:

@@ -143,7 +143,7 @@ def test_markdown_is_read_without_what_is_no_text() -> None:
     assert read("a.md", MARKDOWN) == Document(
         "All about fever",
         (
-            Section(None, 0, "Text before. See the page and a thermometer."),
+            Section(None, 0, "Text before. See the page and a thermometer[^1]."),
             Section(
                 "Symptoms",
                 2,
@@ -152,6 +152,7 @@ def test_markdown_is_read_without_what_is_no_text() -> None:
             ),
             Section("Doses", 2, "| drug | dose |\n|------|-----:|\n| one | 10 mg |\n\nAsk a doctor."),
         ),
+        {"field of the front matter": 1, "comment": 1, "link address": 3, "image": 1},
     )
 
 

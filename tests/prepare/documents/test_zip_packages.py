@@ -180,7 +180,7 @@ def book(**parts: str) -> bytes:
 
 def test_book_is_read_in_the_order_of_its_spine() -> None:
     assert read_document(book(), "a.epub", "a.epub") == Document(
-        "On Fever", (Section("Heat", 1, "Text of Heat."), Section("Care", 1, "Text of Care."))
+        "On Fever", (Section("Heat", 1, "Text of Heat."), Section("Care", 1, "Text of Care.")), {"hidden element": 2}
     )
 
 
