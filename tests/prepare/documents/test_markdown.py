@@ -55,7 +55,7 @@ def test_text_stays_as_written(text: str) -> None:
         ("- x [a]\n\n  [a]: https://example.org/a", "- x a", {"link address": 1}),
         ("![A pump](pump.png) and ![](x.png)", "A pump and", {"image": 2}),
         ("[//]: # (a remark)\n\nText.", "Text.", {"link address": 1}),
-        ("H<sub>2</sub>O, 10<sup>3</sup>, <kbd>F1</kbd>,<br>a <a href='x'>page</a>", "H₂O, 10³, F1,\na page", {"link address": 1}),
+        ("H<sub>2</sub>O, 10<sup>3</sup>, <kbd>F1</kbd>,<br><a href='x'>page</a>", "H₂O, 10³, F1,\npage", {"link address": 1}),
         ("Text <!-- remark --> goes on.", "Text  goes on.", {"comment": 1}),
         ("<!-- remark -->\n\nText.", "Text.", {"comment": 1}),
         ("<details>\n<summary>Why?</summary>\nBecause.\n</details>", "Why?\n\nBecause.", {}),

@@ -273,7 +273,8 @@ def test_xml_titles_are_headings_and_text_is_paragraphs() -> None:
     <sec><title>Care</title><para>Rest.</para></sec><ref-list><ref>Smith 2011</ref></ref-list></article>"""
     assert read("a.xml", xml) == Document(
         "Fever",
-        (Section("Signs", 2, "It is hot, CO2 rises.\n\n- one\n- two"), Section("Care", 2, "Rest.")),
+        (Section("Signs", 2, "It is hot, CO₂ rises.\n\n- one\n- two"), Section("Care", 2, "Rest.")),
+        {"<id>": 1, "<ref-list>": 1},
     )
 
 
