@@ -1,4 +1,4 @@
-"""Turns printed lines into running text: without running heads and page numbers, with words and lines joined again."""
+"""Turns printed lines into running text: with words and lines joined again, and headings and lists recognised."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from itertools import pairwise
 
 from finetune.prepare.documents.outline import CJK, Outline
 
-EDGE_LINES = 3  # of a page, at its top and at its foot, where a running head or a page number may stand
-RUNNING_SHARE = 0.6  # of the pages: a head may be missing on title pages, or differ left and right
 WRAP_SLACK = 14  # characters that a wrapped line may fall short of the width before its end is meant
 SHORTEST_WRAP, LONGEST_WRAP = 30, 140  # characters: nobody wraps at less or more, unless words are broken, too
 FILLED_SHARE = 0.75  # of the line ends of a wrapped paragraph, at which the next word did not fit
@@ -24,21 +22,17 @@ QUESTION_WORDS = frozenset(
 )
 HEADING_WORDS = 20
 
-NUMBERS = re.compile(r"\d+")
-PAGE_NUMBER = re.compile(
-    r"\W*(?:(?:page|p\.|seite|pagina|página)\s*)?(?:\d{1,5}|[ivxlc]{1,7})(?:\s*(?:of|/|von|de|sur)\s*\d{1,5})?\W*", re.I
-)
 BULLET = re.compile(r"\s*(?:[-*+•‣◦▪●○■□–—·]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
 BULLET_SIGN = re.compile(r"^(\s*)[*•‣◦▪●○■□–—·]\s+")
 COLUMNS = re.compile(r"\S(?:\t|\s{3,})\S")
-LONGEST_NUMBER = 40  # characters of "- Page 1234 of 1234 -" and the like
 LONGEST_WORD = 60  # letters before a hyphen that are looked at
 WORD_START = re.compile(r"[^\W\d_]+")
 BROKEN_WORD = re.compile(r"([^\W\d_]+)-$")
 WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 NO_HEADING = re.compile(r"[=_{};<>]")  # signs of code
 SENTENCE_END = re.compile(r"[.!?…。！？؟।][\"'”’»)\]]*\s*$")
-JOINED = re.compile(rf"[{CJK}] [{CJK}]")  # letters around a line end that no blank replaces
+UNSPACED = CJK + "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # and Thai, Lao, Burmese and Khmer
+JOINED = re.compile(rf".?[{UNSPACED}] [{UNSPACED}]|\d- \d")  # the signs around a line end that no blank replaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,54 +45,6 @@ class Line:
 
 
 Page = Sequence[Line]
-
-
-def running_keys(edges: Sequence[Iterable[str]]) -> frozenset[str]:
-    """The text at the edges of most pages, ignoring numbers; `edges` are the lines there, page by page."""
-    if len(edges) < 2:
-        return frozenset()
-    found = Counter(key for lines in edges for key in {running_key(line) for line in lines} if key)
-    return frozenset(key for key, pages in found.items() if pages >= max(2, RUNNING_SHARE * len(edges)))
-
-
-def running_key(line: str) -> str:
-    """A line without its numbers, so that it is the same on all pages."""
-    return NUMBERS.sub("#", " ".join(line.split())).casefold()
-
-
-def edge_lines(page: Page) -> set[int]:
-    """The positions of the lines that may be a running head or foot."""
-    positions = [position for position, line in enumerate(page) if line.text.strip()]
-    return {*positions[:EDGE_LINES], *positions[-EDGE_LINES:]}
-
-
-def without_running(pages: Sequence[Page]) -> list[Page]:
-    """The pages without running heads, feet and page numbers."""
-    edges = [edge_lines(page) for page in pages]
-    keys = running_keys(
-        [[page[position].text for position in positions] for page, positions in zip(pages, edges, strict=True)]
-    )
-    numbered = len(pages) > 1
-    return [
-        [
-            line
-            for position, line in enumerate(page)
-            if position not in positions or not _is_running(line, keys, numbered)
-        ]
-        for page, positions in zip(pages, edges, strict=True)
-    ]
-
-
-def _is_running(line: Line, keys: frozenset[str], numbered: bool) -> bool:
-    if line.fixed or not line.text.strip():
-        return False
-    return running_key(line.text) in keys or (numbered and is_page_number(line.text))
-
-
-def is_page_number(line: str) -> bool:
-    """Whether a line is a page number, alone or as "Page 3 of 12"."""
-    line = line.strip()
-    return len(line) <= LONGEST_NUMBER and PAGE_NUMBER.fullmatch(line) is not None
 
 
 def paragraphs(pages: Iterable[Page]) -> list[list[Line]]:
@@ -269,12 +215,17 @@ def _join(lines: Sequence[str], words: Counter[str], margin: float, *, item: boo
             if not _keeps_hyphen(broken[1], piece, words):
                 parts[-1] = parts[-1][:-1]
         elif _is_filled(before, piece, margin) or (item and line[:1].isspace() and _goes_on(piece)):
-            parts.append("" if JOINED.fullmatch(f"{parts[-1][-1:]} {piece[:1]}") else " ")
+            parts.append("" if JOINED.fullmatch(f"{parts[-1][-2:]} {piece[:1]}") else " ")
         else:
             parts.append("\n")
             piece = line.rstrip() if item else piece
         parts.append(piece)
     return "".join(parts)
+
+
+def _is_unspaced(before: str, after: str) -> bool:
+    """Whether both texts are in a script that has no blanks between words."""
+    return UNSPACED.match(before[-1:]) is not None and UNSPACED.match(after) is not None
 
 
 def _keeps_hyphen(head: str, piece: str, words: Counter[str]) -> bool:
