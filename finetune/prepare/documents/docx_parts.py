@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lxml import etree
 from lxml.etree import _Element as Element
 
-from finetune.prepare.documents.markup import all_text, tag_of
+from finetune.prepare.documents.markup_tables import tag_of
 from finetune.prepare.documents.omml import latex
 
 TEXTS = frozenset(("document", "footnotes", "endnotes"))  # parts that mammoth turns into text
@@ -181,4 +181,4 @@ def _values(element: Element, name: str) -> list[str]:
 
 
 def _text_of(element: Element) -> str:
-    return "".join(all_text(text) for text in element.iter("{*}t"))
+    return "".join(text.text or "" for text in element.iter("{*}t"))

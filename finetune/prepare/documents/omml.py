@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from lxml.etree import _Element as Element
 
-from finetune.prepare.documents.markup import tag_of
+from finetune.prepare.documents.markup_tables import tag_of
 
 ESCAPED = str.maketrans({"{": r"\{", "}": r"\}", "%": r"\%", "$": r"\$", "#": r"\#", "&": r"\&"})
 ACCENTS = {"\u0302": "hat", "\u0303": "tilde", "\u0304": "bar", "\u0305": "bar", "\u0307": "dot", "\u0308": "ddot"}

@@ -18,6 +18,7 @@ HEADING_LEVELS = 4
 LINE_SPACING = 1.75  # of the letter size: wider than that are the gaps between paragraphs
 USUAL_SPACING = 1.2
 PARAGRAPH_GAP = 1.2  # of the usual distance between lines
+FEW_STEPS = 3  # from line to line of a page, of which the usual one cannot be told
 INDENT = 0.8  # of the letter size
 COLUMN_LINES = 5  # lines on either side at least, to be columns
 EDGE_STEP = 2  # points within which lines begin at one edge
@@ -28,13 +29,18 @@ ACROSS = 0.2  # of the lines may go across a gutter: titles, tables and figures 
 
 def edge_lines(content: PageContent) -> dict[Piece, list[EdgeLine]]:
     """The lines that may be a running head, a foot or a page number: the topmost and bottommost ones."""
-    heights = sorted({round(piece.base) for piece in content.pieces if piece.size})
+    lines = [piece for piece in content.pieces if piece.size]
+    heights = sorted({round(piece.base) for piece in lines}, reverse=True)
+    steps = [above - below for above, below in pairwise(heights)]
     edges: dict[Piece, list[EdgeLine]] = defaultdict(list)
-    for at_top, inwards in ((True, heights[: -EDGE_LINES - 1 : -1]), (False, heights[:EDGE_LINES])):
-        for piece in content.pieces:
-            if piece.size and (height := round(piece.base)) in inwards:
+    for at_top, inwards, gaps in ((True, heights, steps), (False, heights[::-1], steps[::-1])):
+        for piece in lines:
+            if (height := round(piece.base)) in inwards[:EDGE_LINES]:
+                level = inwards.index(height)
+                usual = statistics.median_low(steps) if len(steps) > FEW_STEPS else USUAL_SPACING * piece.size
+                apart = level == len(gaps) or gaps[level] > PARAGRAPH_GAP * usual
                 place = content.height - piece.base if at_top else piece.base
-                edges[piece].append(EdgeLine(piece.text, inwards.index(height), at_top, place))
+                edges[piece].append(EdgeLine(piece.text, at_top, level, place, apart))
     return edges
 
 

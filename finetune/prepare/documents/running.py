@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from finetune.prepare.documents.reflow import Page
 
@@ -30,22 +31,26 @@ ROMAN = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
 
 @dataclass(frozen=True, slots=True)
 class EdgeLine:
-    """A line near the top or the foot of a page: its level from the edge inwards (0 is outermost), and its height."""
+    """A line near the top or the foot of a page."""
 
     text: str
-    level: int
     at_top: bool
+    level: int  # from the edge inwards, 0 is outermost
     place: float  # in points from the edge of the page, 0 in plain text
+    apart: bool  # whether there is a gap between it and the next line inwards
 
 
 def running_lines(pages: Sequence[Sequence[EdgeLine]]) -> list[Mapping[EdgeLine, str]]:
     """The lines of each page that are no text of it, with what they are: "running head or foot" or "page number".
 
-    A line is one if it is the same, in the same place, on most pages, or if its number counts them; and if all lines
-    between it and the edge of the page are, too.
+    A line is one if it is the same, in the same place, on most pages, or if its number counts them and it stands apart
+    from the text; and if all lines between it and the edge of the page are, too.
     """
-    repeated = _repeated(pages)
-    return [_outer(page, lines) for page, lines in zip(pages, repeated, strict=True)]
+    repeated, counting = _repeated(pages)
+    return [
+        {**_outer(page, *lines, at_top=True), **_outer(page, *lines, at_top=False)}
+        for page, *lines in zip(pages, repeated, counting, strict=True)
+    ]
 
 
 def is_page_number(line: str) -> bool:
@@ -72,23 +77,26 @@ def _edges(page: Page) -> Iterator[tuple[int, EdgeLine]]:
     filled = [position for position, line in enumerate(page) if line.text.strip() and not line.fixed]
     for at_top, inwards in ((True, filled), (False, filled[::-1])):
         for level, position in enumerate(inwards[:EDGE_LINES]):
-            yield position, EdgeLine(page[position].text, level, at_top, 0.0)
+            apart = level + 1 == len(inwards) or abs(inwards[level + 1] - position) > 1
+            yield position, EdgeLine(page[position].text, at_top, level, 0.0, apart)
 
 
-def _repeated(pages: Sequence[Sequence[EdgeLine]]) -> list[set[EdgeLine]]:
+def _repeated(pages: Sequence[Sequence[EdgeLine]]) -> tuple[list[set[EdgeLine]], list[set[EdgeLine]]]:
+    """The lines of each page that repeat, and those with a number that counts the pages."""
     groups: dict[tuple[bool, str, int | None], list[tuple[float, int, EdgeLine]]] = defaultdict(list)
     for number, page in enumerate(pages):
         for line in page:
             for text, offset in _readings(line.text, number):
                 groups[line.at_top, text, offset].append((line.place, number, line))
     repeated: list[set[EdgeLine]] = [set() for _ in pages]
+    counting: list[set[EdgeLine]] = [set() for _ in pages]
     for (_, _, offset), lines in groups.items():
         for cluster in _clusters(sorted(lines, key=lambda line: line[:2])):
             numbers = sorted({number for _, number, _ in cluster})
             if _is_frequent(numbers, len(pages)) if offset is None else _is_counted(numbers, len(pages)):
                 for _, number, line in cluster:
-                    repeated[number].add(line)
-    return repeated
+                    (repeated if offset is None else counting)[number].add(line)
+    return repeated, counting
 
 
 def _readings(text: str, page: int) -> Iterator[tuple[str, int | None]]:
@@ -131,17 +139,21 @@ def _is_counted(numbers: Sequence[int], pages: int) -> bool:
     return len(numbers) >= max(2, RUNNING_SHARE * min(pages, NUMBERED_PAGES), RUNNING_SHARE * span)
 
 
-def _outer(page: Sequence[EdgeLine], repeated: set[EdgeLine]) -> Mapping[EdgeLine, str]:
-    """The repeated lines that have nothing but repeated lines between them and the edge."""
-    outer: dict[EdgeLine, str] = {}
-    for at_top in (True, False):
-        levels: dict[int, list[EdgeLine]] = defaultdict(list)
-        for line in page:
-            if line.at_top == at_top:
-                levels[line.level].append(line)
-        for _, lines in sorted(levels.items()):
-            if repeated.isdisjoint(lines):
-                break
-            for line in repeated.intersection(lines):
-                outer[line] = "page number" if is_page_number(line.text) else "running head or foot"
-    return outer
+def _outer(
+    page: Sequence[EdgeLine], repeated: set[EdgeLine], counting: set[EdgeLine], *, at_top: bool
+) -> Mapping[EdgeLine, str]:
+    """The running lines at one edge, from the edge inwards to the first level without one."""
+    levels: dict[int, list[EdgeLine]] = defaultdict(list)
+    for line in page:
+        if line.at_top == at_top:
+            levels[line.level].append(line)
+    running: list[list[EdgeLine]] = []
+    for level in sorted(levels):
+        running.append([line for line in levels[level] if line in repeated or line in counting])
+        if not running[-1]:
+            break
+    running = [lines for lines in running if lines]
+    while not repeated.issuperset(chain(*running)) and not any(line.apart for line in running[-1]):
+        running.pop()
+    names = {True: "page number", False: "running head or foot"}
+    return {line: names[is_page_number(line.text)] for lines in running for line in lines}

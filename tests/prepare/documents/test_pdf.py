@@ -223,6 +223,7 @@ def test_running_head_foot_and_page_numbers_are_not_text() -> None:
     assert document.unused == {"running head or foot": 6, "page number": 3}
 
 
+YEARS = ("2019", "2020", "2021", "2022")
 NAMES = ("one", "two", "three", "four", "five", "six")
 
 
@@ -244,6 +245,14 @@ def test_readings_sums_and_days_at_the_edge_of_a_page_are_text(foot: Sequence[st
     document = read(file(*pages))
     assert [line for line in foot if line not in body(document)] == []
     assert document.unused == {}
+
+
+def test_years_that_end_the_text_of_each_page_are_text() -> None:
+    pages = [
+        lines(50, 700, f"Text {name}", "and what was sold in", year) for name, year in zip(NAMES, YEARS, strict=False)
+    ]
+    document = read(file(*pages))
+    assert [year for year in YEARS if year not in body(document)] == []
 
 
 def test_line_between_text_and_a_sum_is_text_though_it_repeats() -> None:
