@@ -9,6 +9,9 @@ from typing import Any
 
 import docx
 import pytest
+from docx.opc.constants import CONTENT_TYPE, RELATIONSHIP_TYPE
+from docx.opc.packuri import PackURI
+from docx.opc.part import Part
 from docx.oxml import parse_xml
 from docx.oxml.ns import nsdecls
 
@@ -201,6 +204,60 @@ def test_text_that_its_style_hides_is_counted() -> None:
 
     document = read_document(word(write), "a.docx", "a")
     assert (document.sections[0].text, document.unused) == ("Seen.", {"hidden text": 1})
+
+
+def test_merged_cells_of_a_word_file_leave_the_others_in_their_columns() -> None:
+    def write(file: Any) -> None:
+        table = file.add_table(3, 3)
+        for row, words in zip(table.rows, ["Pin Use Way", "1 Signal in", "2 - out"], strict=True):
+            for cell, text in zip(row.cells, words.split(), strict=True):
+                cell.text = text
+        table.cell(2, 1).text = ""
+        table.cell(1, 1).merge(table.cell(2, 1))
+
+    lines = read_document(word(write), "a.docx", "a").sections[0].text.split("\n")
+    assert [line.rpartition("|")[0].rpartition("|")[2].strip() for line in lines[2:]] == ["in", "out"]
+
+
+WORD_CANARIES = {  # by place: the XML of a paragraph, and what is counted where the canary is no text
+    "plain": (run("CANARY"), ""),
+    "link": (f'<w:hyperlink w:anchor="x">{run("CANARY")}</w:hyperlink>', ""),
+    "insertion": (f'<w:ins w:id="1" w:author="a">{run("CANARY")}</w:ins>', ""),
+    "moved": (f'<w:moveTo w:id="1" w:author="a">{run("CANARY")}</w:moveTo>', ""),
+    "deletion": (DELETION.replace("old", "CANARY"), "tracked deletion"),
+    "control": (PROMPT.format("", run("CANARY")), ""),
+    "prompt": (PROMPT.format("<w:showingPlcHdr/>", run("CANARY")), "form field"),
+    "smart tag": (f"<w:smartTag>{run('CANARY')}</w:smartTag>", ""),
+    "field": (f'<w:fldSimple w:instr="X">{run("CANARY")}</w:fldSimple>', ""),
+    "choice": (choice("<w:ddList><w:listEntry w:val='CANARY'/></w:ddList>"), ""),
+    "box": (f"<w:r>{SHAPE.replace('Ring the porter.', 'CANARY')}</w:r>", ""),
+    "old box": (f"<w:r>{OLD_SHAPE.replace('Ring the porter.', 'CANARY')}</w:r>", ""),
+    "equation": (maths(letters("CANARY")), ""),
+    "display": (f"<m:oMathPara>{maths(letters('CANARY'))}</m:oMathPara>", ""),
+    "hidden": (run("CANARY", "<w:vanish/>"), "hidden text"),
+    "capitals": (run("CANARY", "<w:caps/>"), ""),
+    "raised": (run("CANARY", '<w:vertAlign w:val="superscript"/>'), ""),
+    "struck": (run("CANARY", "<w:strike/>"), ""),
+    "note": ('<w:r><w:footnoteReference w:id="2"/></w:r>', ""),
+    "chart": (f"<w:r>{CHART.format('chart')}</w:r>", "chart"),
+    "diagram": (f"<w:r>{CHART.format('diagram')}</w:r>", "diagram"),
+    "object": ("<w:r><w:object/></w:r>", "embedded object"),
+}
+
+
+@pytest.mark.parametrize("place", WORD_CANARIES)
+def test_canary_in_a_word_file_is_text_or_counted(place: str) -> None:
+    contents, name = WORD_CANARIES[place]
+    file = docx.Document(io.BytesIO(word_of(paragraph(contents))))
+    note = f'<w:footnotes xmlns:w="{SPACES["w"]}"><w:footnote w:id="2">{paragraph(run("CANARY"))}</w:footnote></w:footnotes>'
+    package = file.part.package
+    assert package is not None
+    notes = Part(PackURI("/word/footnotes.xml"), CONTENT_TYPE.WML_FOOTNOTES, note.encode(), package)
+    file.part.relate_to(notes, RELATIONSHIP_TYPE.FOOTNOTES)
+    data = io.BytesIO()
+    file.save(data)
+    document = read_document(data.getvalue(), "a.docx", "a")
+    assert ("CANARY" in document.sections[0].text, dict(document.unused)) == (not name, {name: 1} if name else {})
 
 
 def part(name: str, text: str) -> str:
