@@ -24,6 +24,7 @@ SCRIPTS = re.compile(rf"<(sup|sub){ATTRIBUTES}\s*>([^<>]{{1,40}})</\1\s*>", re.I
 RAISED = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")
 LOWERED = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
 PLAINLY_RAISED = {"st", "nd", "rd", "th", "®", "©", "™", "tm", "*", "†", "‡"}  # 5th, not 5^th
+MARK = re.compile(r"\[.*\]|[^\w+\-−=()]+", re.S)  # the number of a note, "[2]", or a sign
 BLOCK_NAME = re.compile(BLOCKS, re.I)
 BREAKS = re.compile(r"\n[ \t]*\n\s*")
 
@@ -63,7 +64,7 @@ def _strip(text: str) -> str:
 
 def _strip_prose(text: str) -> str:
     text = UNSEEN.sub("", COMMENT.sub("", text))
-    text = SCRIPTS.sub(_raise_or_lower, text)
+    text = SCRIPTS.sub(lambda match: raise_or_lower(unescape(match[2]), raised=match[1].lower() == "sup"), text)
     return BREAKS.sub("\n\n", unescape(TAG.sub(_plain, text)))
 
 
@@ -80,9 +81,10 @@ def _plain(match: re.Match[str]) -> str:
     return "\n\n" if name == "hr" or BLOCK_NAME.fullmatch(name) else ""
 
 
-def _raise_or_lower(match: re.Match[str]) -> str:
-    raised, inner = match[1].lower() == "sup", unescape(match[2]).strip()
-    if inner.lower() in PLAINLY_RAISED:
+def raise_or_lower(text: str, *, raised: bool) -> str:
+    """The text of an exponent or index in plain characters: ³, ₂, ^x or _x; what reads well as it is stays."""
+    inner = text.strip()
+    if not inner or inner.lower() in PLAINLY_RAISED or MARK.fullmatch(inner):
         return inner
     written = inner.translate(RAISED if raised else LOWERED)
     if not set(written) & set(inner):

@@ -12,14 +12,17 @@ import io
 import logging
 import re
 import zipfile
+from collections import Counter
 
 import mammoth
 from lxml import etree
 
 from finetune.errors import Unusable
 from finetune.prepare.documents import zip_package
+from finetune.prepare.documents.docx_parts import bare_styles, hidden_styles, simplify
 from finetune.prepare.documents.html import parse
-from finetune.prepare.documents.markup import outline_of, tag_of
+from finetune.prepare.documents.markup import outline_of
+from finetune.prepare.documents.markup_tables import tag_of
 from finetune.prepare.documents.safe_xml import parse_xml
 from finetune.records import Document
 
@@ -36,6 +39,7 @@ p[style-name^='Heading 6'] => h6:fresh
 """
 TITLE = '<h1 class="title">'
 LOWERED = re.compile(r"<(/?)h([2-6])>")  # one level below the title, which is missing
+TICKED = re.compile(r"<input[^<>]*>")
 BACK_LINK = re.compile(r'<a href="#(?:foot|end)note-ref-[^"]*">[^<]*</a>')
 
 
@@ -50,51 +54,46 @@ def read(data: bytes, shown: str) -> Document:
     with zip_package.open_package(data, "docx") as parts:
         if not any(name.startswith("word/") for name in parts.names):
             raise zip_package.damage_error("docx")
-        needed = _needed_parts(parts)
+        unused: Counter[str] = Counter()
+        needed = _needed_parts(parts, unused)
     logging.getLogger("mammoth").setLevel(logging.CRITICAL)
     try:
-        page = mammoth.convert_to_html(
+        result = mammoth.convert_to_html(
             needed,
             style_map=STYLES,
             convert_image=lambda _: [],
             include_embedded_style_map=False,
             external_file_access=False,
-        ).value
+        )
     except Exception:  # mammoth does not validate its XML and raises all kinds of errors
         raise zip_package.damage_error("docx") from None
+    page = result.value
     if not page.strip():
         raise Unusable("no_text", "the document has no text. Skip it with --on-error skip")
-    page = BACK_LINK.sub("", page)
+    unused["symbol"] += sum("w:sym" in message.message for message in result.messages)
+    page = TICKED.sub(lambda box: "☒" if "checked=" in box[0] else "☐", BACK_LINK.sub("", page))
     if TITLE not in page:
         page = LOWERED.sub(lambda match: f"<{match[1]}h{int(match[2]) - 1}>", page)
-    return outline_of(parse(page)).document()
+    outline = outline_of(parse(page))
+    outline.unused.update(unused)
+    return outline.document()
 
 
-def _needed_parts(parts: zip_package.ZipPackage) -> io.BytesIO:
-    """The document without pictures, and with only the names and numbering of its styles.
-
-    mammoth builds a tree of all styles with the standard library; for Word's usual styles, this takes ten times as long
-    as for the text of a leaflet.
-    """
+def _needed_parts(parts: zip_package.ZipPackage, unused: Counter[str]) -> io.BytesIO:
+    """The document without pictures, and with all text where mammoth looks for it."""
+    data = {name: parts.part(name) or b"" for name in sorted(parts.names) if name.endswith((".xml", ".rels"))}
+    for part in data.values():
+        zip_package.refuse_entities(part)
+    trees = {name: root for name, part in data.items() if (root := parse_xml(part)) is not None}
+    styles = [root for root in trees.values() if tag_of(root) == "styles"]
+    hidden = frozenset[str]().union(*map(hidden_styles, styles))
+    for root in styles:
+        bare_styles(root)
+    for root in trees.values():
+        simplify(root, hidden, unused)
     package = io.BytesIO()
     with zipfile.ZipFile(package, "w") as archive:
-        for name in sorted(parts.names):
-            if name.endswith((".xml", ".rels")):
-                data = parts.part(name) or b""
-                zip_package.refuse_doctype(data)
-                archive.writestr(name, _bare_styles(data) if name.endswith("styles.xml") else data)
+        for name, part in data.items():
+            archive.writestr(name, etree.tostring(trees[name]) if name in trees else part)
     package.seek(0)
     return package
-
-
-def _bare_styles(data: bytes) -> bytes:
-    root = parse_xml(data)
-    if root is None:
-        raise zip_package.damage_error("docx")
-    for element in list(root):
-        if tag_of(element) != "style":
-            root.remove(element)
-        for child in list(element):
-            if tag_of(child) not in {"name", "ppr"}:
-                element.remove(child)
-    return etree.tostring(root)

@@ -6,6 +6,7 @@ With the standard library and lxml: an EPUB is a zip archive of XHTML, and the k
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterator
 from urllib.parse import unquote
 
@@ -13,16 +14,18 @@ from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
 from finetune.prepare.documents import zip_package
-from finetune.prepare.documents.html import decode_markup, parse, prune
-from finetune.prepare.documents.markup import outline_of, tag_of
+from finetune.prepare.documents.html import decode_markup, parse
+from finetune.prepare.documents.markup import outline_of
+from finetune.prepare.documents.markup_tables import tag_of
 from finetune.prepare.documents.outline import Outline
+from finetune.prepare.documents.prune import prune
 from finetune.prepare.documents.safe_xml import parse_xml
 from finetune.records import Document
 
 CONTAINER, ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
 # Algorithms of EPUB's font obfuscation, which leaves the text readable.
 FONTS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
-PAGES = frozenset(("application/xhtml+xml", "text/html", "application/x-dtbook+xml"))
+PAGES = frozenset(("application/xhtml+xml", "text/html", "application/x-dtbook+xml", "text/x-oeb1-document"))
 MAX_CHAPTERS = 5000
 
 
@@ -36,13 +39,13 @@ def read(data: bytes, shown: str) -> Document:
         _check_protection(parts)
         path, book = _package_document(parts)
         outline = Outline()
-        for name in _chapters(book, posixpath.dirname(path)):
+        for name in _chapters(book, posixpath.dirname(path), outline.unused):
             chapter = parts.part(name)
             if chapter is None:
-                raise zip_package.damage_error("epub")
-            if chapter.strip():
+                outline.unused[f"missing chapter {posixpath.basename(name)}"] += 1
+            elif chapter.strip():
                 root = parse(decode_markup(chapter, shown))
-                prune(root)
+                outline.unused.update(prune(root))
                 outline.extend(outline_of(root))
     return outline.document(_title(book))
 
@@ -67,19 +70,30 @@ def _package_document(parts: zip_package.ZipPackage) -> tuple[str, Element]:
     return path, _xml(book)
 
 
-def _chapters(book: Element, folder: str) -> Iterator[str]:
-    items = {item.get("id"): item for item in book.iter() if tag_of(item) == "item"}
-    spine = [items.get(ref.get("idref")) for ref in book.iter() if tag_of(ref) == "itemref"]
+def _chapters(book: Element, folder: str, unused: Counter[str]) -> Iterator[str]:
+    """The names of the pages in reading order; counts what else the book has."""
+    items = {item.get("id", ""): item for item in book.iter() if tag_of(item) == "item"}
+    spine = [ref.get("idref", "") for ref in book.iter() if tag_of(ref) == "itemref"]
     if len(spine) > MAX_CHAPTERS:
         raise Unusable("too_large", f"the book has more than {MAX_CHAPTERS:,} chapters. Split it")
-    seen: set[str] = set()
-    for item in spine:
-        if item is None or item.get("media-type") not in PAGES or "nav" in item.get("properties", "").split():
-            continue
-        name = posixpath.normpath(posixpath.join(folder, unquote(item.get("href", "").partition("#")[0])))
-        if name not in seen:
-            seen.add(name)
-            yield name
+    read = {name: _part_name(items[name], folder) for name in spine if name in items and _kind(items[name]) == "page"}
+    unused.update(name for name in map(_kind, items.values()) if name not in {"page", ""})
+    others = {_part_name(item, folder) for item in items.values() if _kind(item) == "page"} - set(read.values())
+    unused["page outside the reading order"] += len(others)
+    unused["missing chapter"] += sum(1 for name in spine if name not in items)
+    return iter(dict.fromkeys(read.values()))
+
+
+def _kind(item: Element) -> str:
+    """What an item of the manifest is; "" for styles, fonts and the like."""
+    media = item.get("media-type", "")
+    if media in PAGES:
+        return "table of contents" if "nav" in item.get("properties", "").split() else "page"
+    return {"image": "picture", "audio": "sound", "video": "film"}.get(media.partition("/")[0], "")
+
+
+def _part_name(item: Element, folder: str) -> str:
+    return posixpath.normpath(posixpath.join(folder, unquote(item.get("href", "").partition("#")[0])))
 
 
 def _title(book: Element) -> str | None:
@@ -87,7 +101,7 @@ def _title(book: Element) -> str | None:
 
 
 def _xml(data: bytes) -> Element:
-    zip_package.refuse_doctype(data)
+    zip_package.refuse_entities(data)
     root = parse_xml(data)
     if root is None:
         raise zip_package.damage_error("epub")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 
 from lxml import etree
@@ -19,8 +20,10 @@ from lxml import html as lxml_html
 from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
-from finetune.prepare.documents.markup import HEADINGS, SILENT, all_text, outline_of, tag_of
+from finetune.prepare.documents.markup import all_text, inline_text, outline_of
+from finetune.prepare.documents.markup_tables import tag_of
 from finetune.prepare.documents.outline import Outline, one_line
+from finetune.prepare.documents.prune import CALLOUTS, SIDE_THINGS, WAS_HIDDEN, is_content, names_of, prune
 from finetune.prepare.formats.encoding import decode
 from finetune.records import Document
 
@@ -31,16 +34,11 @@ DECLARED = re.compile(
 )
 DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
 WHOLE_PAGE = re.compile(r"<(?:html|body|head|frameset)\b|<!doctype", re.I)
-BOILERPLATE_TAGS = frozenset(("nav", "aside", "footer", "dialog"))
-BOILERPLATE_ROLES = frozenset(
-    ("navigation", "banner", "contentinfo", "complementary", "dialog", "alertdialog", "search", "menu", "menubar")
+# Names by which trafilatura may tell what an element is.
+KNOWN_NAMES = SIDE_THINGS | frozenset(
+    """content main article entry post body text story nav navbar navigation menu footer breadcrumb breadcrumbs banner
+    byline tags cookie comment""".split()  # noqa: SIM905
 )
-BOILERPLATE_NAMES = re.compile(
-    r"cookie|consent|gdpr|newsletter|breadcrumb|skip-?(?:link|nav|to)|site-?nav|share-?(?:bar|buttons?|links)"
-    r"|social-?(?:share|links|media)|subscribe|advert(?:isement)?\b|popup|paywall",
-    re.I,
-)
-HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 NO_LETTERS = re.compile(r"[\W_]+")
 KEPT_SHARE = 0.5  # of a list or table: trafilatura may leave out single lines
 MAX_SEARCHED = 2**20  # characters: on longer pages only whole lines are looked up, since searching each takes too long
@@ -56,12 +54,15 @@ def read(data: bytes, shown: str) -> Document:
     """
     text = decode_markup(data, shown)
     root = parse(text)
-    title = page_title(root)
-    prune(root)
+    return page_outline(root, whole=WHOLE_PAGE.search(text, 0, 5000) is not None).document(page_title(root))
+
+
+def page_outline(root: Element, *, whole: bool) -> Outline:
+    """The headings and blocks of a `whole` page's main part, or of all of a fragment."""
+    unused = prune(root, page=whole)
     outline = outline_of(root)
-    if WHOLE_PAGE.search(text, 0, 5000):
-        outline = _main_part(root, outline)
-    return outline.document(title)
+    outline.unused.update(unused)
+    return _main_part(root, outline) if whole else outline
 
 
 def decode_markup(data: bytes, shown: str) -> str:
@@ -87,7 +88,7 @@ def parse(text: str) -> Element:
         Unusable: it contains no element.
     """
     text = DECLARATION.sub("", text).replace("\0", "")
-    parser = lxml_html.HTMLParser(no_network=True, remove_comments=True, remove_pis=True)
+    parser = lxml_html.HTMLParser(no_network=True)
     try:
         return lxml_html.document_fromstring(text, parser=parser)
     except (etree.ParserError, etree.XMLSyntaxError, ValueError):
@@ -103,67 +104,77 @@ def page_title(root: Element) -> str | None:
     return SITE_NAME.sub("", full) or full or None
 
 
-def prune(root: Element) -> None:
-    """Remove everything that readers do not see as text of the page: menus, banners, scripts, hidden parts."""
-    for element in list(root.iter()):
-        if element is not root and element.getparent() is not None and _is_boilerplate(element):
-            _drop(element)
-
-
-def _is_boilerplate(element: Element) -> bool:
-    tag = tag_of(element)
-    if tag in {"html", "body", "main", "article", "head", "title"}:
-        return False
-    if not tag or tag in SILENT or tag in BOILERPLATE_TAGS:
-        return True
-    names = f"{element.get('id', '')} {element.get('class', '')}"
-    return (
-        element.get("role", "").lower() in BOILERPLATE_ROLES
-        or "hidden" in element.attrib
-        or element.get("aria-hidden", "").lower() == "true"
-        or HIDDEN.search(element.get("style", "")) is not None
-        or (len(names) > 1 and tag not in HEADINGS and BOILERPLATE_NAMES.search(names) is not None)
-    )
-
-
-def _drop(element: Element) -> None:
-    """Remove an element but keep the text that follows it."""
-    parent, before, tail = element.getparent(), element.getprevious(), element.tail or ""
-    assert parent is not None
-    if before is not None:
-        before.tail = (before.tail or "") + tail
-    else:
-        parent.text = (parent.text or "") + tail
-    parent.remove(element)
-
-
 def _main_part(root: Element, outline: Outline) -> Outline:
     """The outline without boilerplate blocks, or all of it if nothing else remains."""
     import trafilatura  # takes a fifth of a second, which other formats need not wait for
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it reports pages without text; so do we
-    found = trafilatura.extract(
-        deepcopy(root),
+    text = trafilatura.extract(
+        _with_known_names(root),
         output_format="txt",
         include_comments=False,
         include_tables=True,
         favor_recall=True,  # a lost paragraph is gone for good; boilerplate that stays meets later filters
     )
-    main = _letters(found or "")
-    if not main:
+    main = _Lines(text or "")
+    if not main.letters:
         return outline
-    lines = frozenset(_letters(line) for line in (found or "").split("\n"))
-    return outline.only(lambda block: _share(block, main, lines) >= KEPT_SHARE)
+    content = _Lines("\n".join(_content_texts(root)))
+    links = _Lines("\n".join(map(inline_text, _outer_links(root))))
+    return outline.only(
+        lambda block: main.share(block) >= KEPT_SHARE or content.share(block) >= KEPT_SHARE > links.whole_share(block),
+        "block outside the main text",
+    )
 
 
-def _share(block: str, main: str, lines: frozenset[str]) -> float:
-    """The share of a block that is in the main part, measured by the letters of its lines."""
-    found = total = 0
-    for line in map(_letters, block.split("\n")):
-        total += len(line)
-        if line in lines or (len(main) <= MAX_SEARCHED and line in main):
-            found += len(line)
-    return found / max(total, 1)
+def _with_known_names(root: Element) -> Element:
+    """A copy of the page with those ids and classes that say what an element is.
+
+    trafilatura goes by parts of words: it removes what has "bar", "yin" or "share" in its class, such as "shareholders".
+    """
+    copy = deepcopy(root)
+    for element in copy.iter():
+        if names_of(element).isdisjoint(KNOWN_NAMES):
+            for name in ("id", "class"):
+                element.attrib.pop(name, "")
+    return copy
+
+
+def _content_texts(root: Element) -> Iterator[str]:
+    """The text of what is surely content: <main>, <article>, and what prune has found below a button."""
+    elements = [root]
+    while elements:
+        element = elements.pop()
+        if is_content(element) or WAS_HIDDEN in element.attrib or names_of(element) & CALLOUTS:
+            yield from outline_of(element).text().split("\n")
+        else:
+            elements += element
+
+
+def _outer_links(root: Element) -> Iterator[Element]:
+    """The links that leave the page: those to another part of it are often titles of parts that a click shows."""
+    return (link for link in root.iter("{*}a") if not link.get("href", "#").startswith("#"))
+
+
+class _Lines:
+    """The lines of a text, to look up those of blocks by their letters."""
+
+    def __init__(self, text: str) -> None:
+        self.letters = _letters(text)
+        self._lines = frozenset(_letters(line) for line in text.split("\n"))
+
+    def share(self, block: str) -> float:
+        """The share of a block that is in this text."""
+        search = len(self.letters) <= MAX_SEARCHED
+        return self._share(block, lambda line: line in self._lines or (search and line in self.letters))
+
+    def whole_share(self, block: str) -> float:
+        """The share of a block in lines that are lines of this text."""
+        return self._share(block, lambda line: line in self._lines)
+
+    def _share(self, block: str, is_known: Callable[[str], bool]) -> float:
+        lines = [_letters(line) for line in block.split("\n")]
+        return sum(len(line) for line in lines if is_known(line)) / max(sum(map(len, lines)), 1)
 
 
 def _letters(text: str) -> str:

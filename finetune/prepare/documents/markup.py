@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from textwrap import indent
 
 from lxml.etree import _Element as Element
 
+from finetune.prepare.clean.markup import raise_or_lower
+from finetune.prepare.documents.markup_tables import CAPTIONS, MAX_COLUMNS, cells_of, grid_of, has_stray_text, tag_of
 from finetune.prepare.documents.outline import Outline, code, one_line, table
 
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
@@ -19,8 +22,15 @@ SILENT = frozenset(
     """head script style noscript template iframe object svg math canvas audio video button select textarea input map
     datalist""".split()  # noqa: SIM905
 )
+INLINES = frozenset(
+    """a abbr acronym b base basefont bdi bdo big br cite code data del dfn em embed font frame frameset i img ins kbd label
+    legend link mark meta meter nobr noframes optgroup option output picture progress q rp rt ruby s samp slot small
+    source span strike strong sub sup time title track tt u var wbr body html col colgroup""".split()  # noqa: SIM905
+)
+RAISED_OR_LOWERED = frozenset(("sup", "sub"))
+LONGEST_EXPONENT = 40  # characters
 BOLD_HEADING_WORDS = 15  # a whole paragraph in bold type, if it is as short as that, stands for a heading
-MAX_COLUMNS = 200  # of a table: more is a drawing made of cells
+LINED = frozenset(("pre", "table"))  # what keeps its lines, and so needs blocks of its own
 
 
 def outline_of(root: Element) -> Outline:
@@ -30,17 +40,16 @@ def outline_of(root: Element) -> Outline:
     return outline
 
 
+def is_known_tag(name: str) -> bool:
+    """Whether HTML has an element of that name."""
+    return name.lower() in INLINES | BLOCKS | SILENT
+
+
 def block_of(element: Element) -> Outline:
     """The blocks of a single element, such as a table."""
     outline = Outline()
     _block(element, tag_of(element), outline)
     return outline
-
-
-def tag_of(element: Element) -> str:
-    """The name of an element in lower case, without its namespace; "" for comments and processing instructions."""
-    tag = element.tag
-    return tag.rpartition("}")[2].lower() if isinstance(tag, str) else ""
 
 
 def all_text(element: Element) -> str:
@@ -69,9 +78,16 @@ def _inline(child: Element) -> Iterator[str]:
         yield "\v"
         yield from _strings(child)
         yield "\v"
+    elif tag in RAISED_OR_LOWERED:
+        yield _raise_or_lower(child, "".join(_strings(child)))
     elif tag and tag not in SILENT:
         yield from _strings(child)
     yield (child.tail or "").replace("\v", " ")
+
+
+def _raise_or_lower(element: Element, text: str) -> str:
+    """The text of <sup> or <sub> in plain characters; long ones are small print rather than exponents."""
+    return raise_or_lower(text, raised=tag_of(element) == "sup") if len(text.strip()) <= LONGEST_EXPONENT else text
 
 
 def _heading(element: Element, level: int, outline: Outline) -> None:
@@ -96,7 +112,7 @@ def _walk_children(children: Iterable[Element], run: list[str], outline: Outline
         tag = tag_of(child)
         if tag in SILENT:
             run.append(child.tail or "")
-        elif tag in BLOCKS or _holds_block(child):
+        elif tag in BLOCKS or _holds(child, BLOCKS):
             _flush(run, outline)
             _block(child, tag, outline)
             run = [child.tail or ""]
@@ -110,13 +126,15 @@ def _flush(run: list[str], outline: Outline) -> None:
     outline.block("\n".join(line for line in map(one_line, lines) if line))
 
 
-def _holds_block(element: Element) -> bool:
-    return any(tag_of(inner) in BLOCKS for inner in element.iterdescendants())
+def _holds(element: Element, tags: Collection[str]) -> bool:
+    return any(tag_of(inner) in tags for inner in element.iterdescendants())
 
 
 def _block(element: Element, tag: str, outline: Outline) -> None:
     if tag in HEADINGS:
         _heading(element, HEADINGS[tag], outline)
+    elif tag in LISTS and _holds(element, LINED):
+        _loose_items(element, outline)
     elif tag in LISTS:
         outline.block("\n".join(_items(element, "")))
     elif tag == "dl":
@@ -141,19 +159,30 @@ def _is_bold(paragraph: Element) -> bool:
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
-def _items(element: Element, indent: str) -> Iterator[str]:
+def _loose_items(element: Element, outline: Outline) -> None:
+    """Add a list with code or tables in it: the blocks of each item are indented below its bullet."""
+    for child in element:
+        item = Outline()
+        _walk(child, item)
+        item.block(child.tail or "")
+        outline.block(indent(item.text(), "  ").replace("  ", "- ", 1))
+
+
+def _items(element: Element, margin: str) -> Iterator[str]:
+    if (element.text or "").strip():
+        yield f"{margin}- {one_line(element.text or '')}"
     for child in element:
         tag = tag_of(child)
         if tag in LISTS:
-            yield from _items(child, indent + "  ")
+            yield from _items(child, margin + "  ")
         elif tag and tag not in SILENT:
             text = "".join(_own_strings(child)).replace("\v", " ")
             if text.strip():
-                yield f"{indent}- {one_line(text)}"
+                yield f"{margin}- {one_line(text)}"
             for inner in _inner_lists(child):
-                yield from _items(inner, indent + "  ")
+                yield from _items(inner, margin + "  ")
         if (child.tail or "").strip():
-            yield f"{indent}- {one_line(child.tail or '')}"
+            yield f"{margin}- {one_line(child.tail or '')}"
 
 
 def _own_strings(item: Element) -> Iterator[str]:
@@ -161,7 +190,9 @@ def _own_strings(item: Element) -> Iterator[str]:
     yield item.text or ""
     for child in item:
         tag = tag_of(child)
-        if tag not in LISTS and tag and tag not in SILENT:
+        if tag in RAISED_OR_LOWERED:
+            yield _raise_or_lower(child, "".join(_own_strings(child)))
+        elif tag not in LISTS and tag and tag not in SILENT:
             yield " " if tag in BLOCKS else ""
             yield from _own_strings(child)
             yield " " if tag in BLOCKS or tag == "br" else ""
@@ -188,10 +219,12 @@ def _definitions(element: Element, outline: Outline) -> None:
             if term.endswith("?"):
                 outline.heading(term, max(level, 2))
                 term = ""
-        elif term:
+        elif term and not _holds(part, LINED):
             outline.block(f"{term}\n: {one_line(inline_text(part))}")
             term = ""
         else:
+            outline.block(term)
+            term = ""
             _walk(part, outline)
     outline.block(term)
 
@@ -200,35 +233,23 @@ def _terms_and_meanings(element: Element) -> Iterator[Element]:
     for child in element:
         if tag_of(child) == "div":  # HTML allows it around pairs
             yield from _terms_and_meanings(child)
-        elif tag_of(child) in {"dt", "dd"}:
+        elif tag_of(child):
             yield child
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def _table(element: Element, outline: Outline) -> None:
-    for caption in element.iterchildren("{*}caption"):
-        outline.block(inline_text(caption))
-    rows = [list(_cells(row)) for row in _rows(element)]
-    width = max(map(len, rows), default=0)
-    if width <= 1 or width > MAX_COLUMNS or any(tag_of(inner) == "table" for inner in element.iterdescendants()):
-        for row in rows:
-            for cell in row:
-                _walk(cell, outline)  # a table for layout, not for data
+    """Add a table; one for layout, not for data, is read as running text."""
+    rows = cells_of(element)
+    if max(map(len, rows), default=0) <= 1 or _holds(element, LINED) or has_stray_text(element):
+        _walk(element, outline)
         return
-    filled = [texts for texts in ([inline_text(cell) for cell in row] for row in rows) if any(texts)]
+    grid = grid_of(rows, inline_text)
+    if max(map(len, grid)) > MAX_COLUMNS:
+        _walk(element, outline)
+        return
+    for caption in element:
+        if tag_of(caption) in CAPTIONS:
+            outline.block(inline_text(caption))
+    filled = [row for row in grid if any(row)]
     if filled:
         outline.block(table(filled))
-
-
-def _rows(element: Element) -> Iterator[Element]:
-    for child in element:
-        if tag_of(child) == "tr":
-            yield child
-        elif tag_of(child) in {"thead", "tbody", "tfoot"}:
-            yield from _rows(child)
-
-
-def _cells(row: Element) -> Iterator[Element]:
-    return (cell for cell in row if tag_of(cell) in {"td", "th"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from finetune.errors import Unusable
@@ -9,13 +11,17 @@ from finetune.records import Document, Section
 
 MAX_LEVEL = 6  # Markdown and HTML have no deeper heading
 MAX_HEADING = 300  # characters: what is longer is text that only looks like a heading
+# Chinese and Japanese letters, punctuation and full-width forms, between which lines are joined without a blank.
+CJK = "\u2e80-\u30ff\u31c0-\u31ff\u3400-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff01-\uff9f\U00020000-\U0003ffff"
+CJK_BREAK = re.compile(rf"(?<=[{CJK}])[ \t]*[\n\r]\s*(?=[{CJK}])")
 
 
 class Outline:
-    """Collects a document in reading order."""
+    """Collects a document in reading order, and counts what is left out of it in `unused`."""
 
     def __init__(self) -> None:
         self._sections: list[tuple[str | None, int, list[str]]] = [(None, 0, [])]
+        self.unused: Counter[str] = Counter()
 
     @property
     def level(self) -> int:
@@ -38,14 +44,15 @@ class Outline:
 
     def extend(self, other: Outline) -> None:
         """Add the contents of another outline."""
+        self.unused.update(other.unused)
         for heading, level, blocks in other._sections:
             if heading is not None:
                 self.heading(heading, level)
             for block in blocks:
                 self.block(block)
 
-    def only(self, wanted: Callable[[str], bool]) -> Outline:
-        """The outline with only the `wanted` blocks and the headings above them."""
+    def only(self, wanted: Callable[[str], bool], rest: str) -> Outline:
+        """The outline with only the `wanted` blocks and the headings above them; the others count as `rest`."""
         kept: list[tuple[str | None, int, list[str]]] = []
         above = 0  # headings of a smaller level than this lead to something kept
         for heading, level, blocks in reversed(self._sections):
@@ -55,7 +62,17 @@ class Outline:
                 above = level
         outline = Outline()
         outline._sections = kept[::-1]
+        outline.unused = self.unused + Counter({rest: self._size() - outline._size()})
         return outline
+
+    def _size(self) -> int:
+        """The number of headings and blocks."""
+        return sum(1 + len(blocks) for _, _, blocks in self._sections)
+
+    def text(self) -> str:
+        """Everything, with headings as paragraphs."""
+        parts = [part for heading, _, blocks in self._sections for part in (heading or "", *blocks)]
+        return "\n\n".join(filter(None, parts))
 
     def document(self, title: str | None = None) -> Document:
         """The document; its title is its only heading of level 1, else `title`.
@@ -68,15 +85,29 @@ class Outline:
             raise Unusable("no_text", "the document has no text. Skip it with --on-error skip")
         title = one_line(title or "")[:MAX_HEADING] or None
         tops = [position for position, section in enumerate(sections) if section.level == 1]
+        unused = self.unused.copy()
         if tops == [1]:
+            unused["title"] += title not in {None, sections[1].heading}
             title = sections[1].heading
             sections[1] = Section(None, 0, sections[1].text)
-        return Document(title, tuple(section for section in sections if section.heading or section.text))
+        unused["heading without text"] += _empty_headings(sections)
+        return Document(title, tuple(section for section in sections if section.heading or section.text), +unused)
+
+
+def _empty_headings(sections: Sequence[Section]) -> int:
+    """The number of headings with no text up to the next heading of their level or above: no chunk has them."""
+    empty = above = 0  # headings of a smaller level than `above` lead to text
+    for section in reversed(sections):
+        if section.text or section.level < above:
+            above = section.level
+        elif section.heading:
+            empty += 1
+    return empty
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space replaced with one blank."""
-    return " ".join(text.split())
+    """The text with every run of white space replaced with one blank, or with none at a line end between CJK letters."""
+    return " ".join((text if text.isascii() else CJK_BREAK.sub("", text)).split())
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,9 @@ reflow.py add (order of columns, tables, headings, no running heads), it is 20 m
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import pypdfium2 as pdfium
@@ -16,21 +18,23 @@ import pypdfium2.raw as raw
 
 from finetune.errors import Unusable
 from finetune.prepare.documents.outline import Outline
-from finetune.prepare.documents.pdf_layout import (
-    Piece,
-    columns_of,
-    edge_pieces,
-    headings_of,
-    lines_of,
-    pieces_of,
-)
-from finetune.prepare.documents.reflow import Line, Page, is_page_number, outline_from, running_key, running_keys
+from finetune.prepare.documents.pdf_layout import columns_of, edge_lines, headings_of, lines_of
+from finetune.prepare.documents.pdf_page import SCANNED, PageContent, Piece, read_page
+from finetune.prepare.documents.reflow import Line, Page, outline_from
+from finetune.prepare.documents.running import running_lines
 from finetune.records import Document
 
 MAX_PAGES = 5000  # the longest handbooks have about 3,000
 MAX_SECONDS = 120.0  # for one file: 5,000 pages of text take about 20 s
 MAX_TEXT = 50 * 2**20  # characters of one file
 MIN_LETTERS = 0.5  # of what is neither blank nor digit: fonts without a code table give signs instead
+
+# Names that programs write: of the file, or of nothing.
+NO_TITLE = re.compile(
+    r"\s*|untitled\W*\d*|(?:document|dokument|presentation|slide)\s?\d*|powerpoint[ -]presentation|microsoft \w+ - .*"
+    r"|.*\.(?:pdf|docx?|dotx?|odt|rtf|txt|tex|dvi|pptx?|odp|xlsx?|ods|indd|pages|pmd|qxd|html?)",
+    re.I,
+)
 
 
 def read(data: bytes, shown: str) -> Document:
@@ -50,28 +54,37 @@ def read(data: bytes, shown: str) -> Document:
         raise Unusable("damaged_pdf", "it is not a PDF file, or is damaged. Save or copy it again") from None
     try:
         title = file.get_metadata_value("Title")
+        attached = raw.FPDFDoc_GetAttachmentCount(file)
         pages = _pages(file)
-        if not any(pages):
-            raise _without_text(file)
+        if not any(page.pieces for page in pages):
+            raise _without_text(pages)
     except pdfium.PdfiumError:
         raise Unusable("damaged_pdf", "one of its pages is damaged. Save or copy it again") from None
     finally:
         file.close()
     _check_letters(pages)
-    return _outline(pages).document(title)
+    outline = _outline(pages)
+    outline.unused["attachment"] += attached
+    if NO_TITLE.fullmatch(title):
+        outline.unused["title"] += bool(title.strip())
+        title = ""
+    return outline.document(title)
 
 
-def _pages(file: pdfium.PdfDocument) -> list[list[Piece]]:
+def _pages(file: pdfium.PdfDocument) -> list[PageContent]:
     if len(file) > MAX_PAGES:
         raise Unusable("too_large", f"it has more than {MAX_PAGES:,} pages. Split it")
+    if file.get_formtype() == raw.FORMTYPE_XFA_FULL:
+        raise Unusable("xfa_pdf", "it is an XFA form, whose text is not on its pages. Print it to a new PDF")
+    file.init_forms()
     end = time.monotonic() + MAX_SECONDS
-    pages: list[list[Piece]] = []
+    pages: list[PageContent] = []
     size = 0
     for number in range(len(file)):
         page = file[number]
-        pages.append(pieces_of(page))
+        pages.append(read_page(page, file.formenv))
         page.close()
-        size += sum(len(piece.text) for piece in pages[-1])
+        size += sum(len(piece.text) for piece in pages[-1].pieces)
         if size > MAX_TEXT:
             raise Unusable("too_large", f"it has more than {MAX_TEXT // 2**20} MiB of text. Split it")
         if time.monotonic() > end:
@@ -81,19 +94,16 @@ def _pages(file: pdfium.PdfDocument) -> list[list[Piece]]:
     return pages
 
 
-def _without_text(file: pdfium.PdfDocument) -> Unusable:
-    pictures = any(
-        True for number in range(len(file)) for _ in file[number].get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE])
-    )
-    if pictures:
+def _without_text(pages: Sequence[PageContent]) -> Unusable:
+    if any(SCANNED in page.unused for page in pages):
         return Unusable("scanned_pdf", "its pages are pictures without text. Run text recognition (OCR) on it first")
     return Unusable("no_text", "the document has no text. Skip it with --on-error skip")
 
 
-def _check_letters(pages: Sequence[Sequence[Piece]]) -> None:
+def _check_letters(pages: Sequence[PageContent]) -> None:
     letters = odd = 0
     for page in pages:
-        for piece in page:
+        for piece in page.pieces:
             letters += sum(map(str.isalpha, piece.text))
             odd += sum(
                 1 for sign in piece.text if sign == "\ufffd" or not sign.isprintable() or "\ue000" <= sign <= "\uf8ff"
@@ -104,22 +114,21 @@ def _check_letters(pages: Sequence[Sequence[Piece]]) -> None:
         )
 
 
-def _outline(pages: list[list[Piece]]) -> Outline:
-    """Remove running heads by their position on the page, then put each page in reading order."""
-    edges = [edge_pieces(page) for page in pages]
-    keys = running_keys([[piece.text for piece in page] for page in edges])
-    several = len(pages) > 1
-    kept = [
-        [
-            piece
-            for piece in page
-            if not (piece in edge and (running_key(piece.text) in keys or (several and is_page_number(piece.text))))
-        ]
-        for page, edge in zip(pages, edges, strict=True)
-    ]
+def _outline(pages: Sequence[PageContent]) -> Outline:
+    """Remove running heads by their place on the pages, then put each page in reading order."""
+    unused = sum((page.unused for page in pages), Counter[str]())
+    edges = [edge_lines(page) for page in pages]
+    running = running_lines([[line for lines in page.values() for line in lines] for page in edges])
+    kept: list[list[Piece]] = []
+    for page, edge, names in zip(pages, edges, running, strict=True):
+        gone = {piece: names[line] for piece, lines in edge.items() for line in lines if line in names}
+        unused.update(gone.values())
+        kept.append([piece for piece in page.pieces if piece not in gone])
     headings = headings_of([piece for page in kept for piece in page])
     ordered: list[Page] = [lines_of(run, headings) for page in kept for run in columns_of(page)]
-    return outline_from(_with_whole_tables(ordered), wrapped=True)
+    outline = outline_from(_with_whole_tables(ordered), wrapped=True)
+    outline.unused.update(unused)
+    return outline
 
 
 def _with_whole_tables(pages: Sequence[Page]) -> list[Page]:

@@ -1,139 +1,47 @@
-"""The layout of a PDF page: lines with position and size, ruled tables, columns, and headings by size."""
+"""The layout of a PDF: the edges of its pages, columns, paragraphs, and headings by size."""
 
 from __future__ import annotations
 
-import ctypes
-import re
 import statistics
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import pypdfium2 as pdfium
-import pypdfium2.raw as raw
-
-from finetune.prepare.documents.outline import table
-from finetune.prepare.documents.pdf_tables import Box, RuledTable, ruled_tables
+from finetune.prepare.documents.pdf_page import PageContent, Piece
 from finetune.prepare.documents.reflow import BULLET, Line
+from finetune.prepare.documents.running import EDGE_LINES, EdgeLine
 
-MAX_RUNS = 4000  # of text on a page: a newspaper has 1,000; PDFium looks up each in time that grows with all of them
-EDGE = 2  # lines at the top and at the foot of a page that may be a running head or foot
-JOIN_GAP = 0.8  # of the letter size: runs of one line that stand as close as that are one text; a gutter is wider
-BLANK_GAP = 0.15  # of the letter size: half of a narrow blank
 HEADING_SIZE = 1.07  # of the usual letter size: 12 against 11 points is the least that people use
 HEADING_WORDS = 20
 HEADING_LEVELS = 4
 LINE_SPACING = 1.75  # of the letter size: wider than that are the gaps between paragraphs
 USUAL_SPACING = 1.2
 PARAGRAPH_GAP = 1.2  # of the usual distance between lines
+FEW_STEPS = 3  # from line to line of a page, of which the usual one cannot be told
 INDENT = 0.8  # of the letter size
 COLUMN_LINES = 5  # lines on either side at least, to be columns
 EDGE_STEP = 2  # points within which lines begin at one edge
 EDGES_TRIED = 20  # most common places where lines begin
 COLUMN_FILL = 0.55  # of a column's width, by its middle line: cells of a table without rules are shorter
 ACROSS = 0.2  # of the lines may go across a gutter: titles, tables and figures over both columns
-FONT_NAME = 128  # bytes
-BOLD = re.compile(rb"bold|black|heavy|demi", re.I)
-LINE_HYPHEN = re.compile("[\x02\xad\ufffe]\\s*$")
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A line of text or a table, its box and baseline in points, and the size of its letters (0 for a table)."""
-
-    text: str
-    box: Box
-    base: float
-    size: float
-    bold: bool = False
-
-
-# --- what is on the page ----------------------------------------------------------------------------------------------
-
-
-def pieces_of(page: pdfium.PdfPage) -> list[Piece]:
-    """The lines of a page in the order of the file, with ruled tables in place of the lines inside them."""
-    textpage = page.get_textpage()
-    try:
-        if textpage.count_rects() > MAX_RUNS:
-            return _plain_lines(textpage)
-        lines = list(_lines(textpage))
-        tables = [_as_piece(found) for found in ruled_tables(page, textpage)] if lines else []
-    finally:
-        textpage.close()
-    pieces: list[Piece] = []
-    shown: set[int] = set()
-    for line in lines:
-        position = next((number for number, found in enumerate(tables) if _inside(line.box, found.box)), None)
-        if position is None:
-            pieces.append(line)
-        elif position not in shown:
-            shown.add(position)
-            pieces.append(tables[position])
-    return pieces
-
-
-def _plain_lines(textpage: pdfium.PdfTextPage) -> list[Piece]:
-    """The lines of a page without positions, as if each were below the other."""
-    lines = [" ".join(line.split()) for line in textpage.get_text_bounded().splitlines()]
-    usual = 10.0  # points
-    return [
-        Piece(line, (0.0, -position * usual, usual, (1 - position) * usual), -position * usual, usual)
-        for position, line in enumerate(lines)
-        if line
-    ]
-
-
-def _as_piece(found: RuledTable) -> Piece:
-    return Piece(table(found.rows), found.box, found.box[3], 0.0)
-
-
-def _lines(textpage: pdfium.PdfTextPage) -> Iterator[Piece]:
-    """PDFium's runs of text; consecutive runs on a line are joined."""
-    last: Piece | None = None
-    for number in range(textpage.count_rects()):
-        box = textpage.get_rect(number)
-        raw_text = textpage.get_text_bounded(*box)
-        text = " ".join(LINE_HYPHEN.sub("-", raw_text).split())
-        if not text:
-            continue
-        base, size, bold = _letters(textpage, box)
-        gap = box[0] - last.box[2] if last is not None else 0.0
-        if last is not None and abs(base - last.base) < 0.3 * size and -0.5 * size < gap < JOIN_GAP * size:
-            blank = " " if gap > BLANK_GAP * size or raw_text[:1].isspace() else ""
-            whole = (last.box[0], min(last.box[1], box[1]), box[2], max(last.box[3], box[3]))
-            last = Piece(last.text + blank + text, whole, last.base, max(size, last.size), bold and last.bold)
-            continue
-        if last is not None:
-            yield last
-        last = Piece(text, box, base, size, bold)
-    if last is not None:
-        yield last
-
-
-def _letters(textpage: pdfium.PdfTextPage, box: Box) -> tuple[float, float, bool]:
-    """The baseline, the letter size and whether the type is bold, at the beginning of a run."""
-    index = textpage.get_index(box[0] + 1, (box[1] + box[3]) / 2, 4, 4)
-    across, down = ctypes.c_double(), ctypes.c_double()
-    if index is None or not raw.FPDFText_GetCharOrigin(textpage, index, across, down):
-        return box[1], box[3] - box[1], False
-    name, flags = ctypes.create_string_buffer(FONT_NAME), ctypes.c_int()
-    raw.FPDFText_GetFontInfo(textpage, index, name, FONT_NAME, flags)
-    return down.value, raw.FPDFText_GetFontSize(textpage, index), BOLD.search(name.value) is not None
-
-
-def _inside(inner: Box, outer: Box) -> bool:
-    across, down = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
-    return outer[0] <= across <= outer[2] and outer[1] <= down <= outer[3]
-
-
-def edge_pieces(page: Sequence[Piece]) -> frozenset[Piece]:
+def edge_lines(content: PageContent) -> dict[Piece, list[EdgeLine]]:
     """The lines that may be a running head, a foot or a page number: the topmost and bottommost ones."""
-    lines = [piece for piece in page if piece.size]
-    heights = sorted({round(piece.base) for piece in lines})
-    edges = {*heights[:EDGE], *heights[-EDGE:]}
-    return frozenset(piece for piece in lines if round(piece.base) in edges)
+    lines = [piece for piece in content.pieces if piece.size]
+    heights = sorted({round(piece.base) for piece in lines}, reverse=True)
+    steps = [above - below for above, below in pairwise(heights)]
+    edges: dict[Piece, list[EdgeLine]] = defaultdict(list)
+    for at_top, inwards, gaps in ((True, heights, steps), (False, heights[::-1], steps[::-1])):
+        for piece in lines:
+            if (height := round(piece.base)) in inwards[:EDGE_LINES]:
+                level = inwards.index(height)
+                usual = statistics.median_low(steps) if len(steps) > FEW_STEPS else USUAL_SPACING * piece.size
+                apart = level == len(gaps) or gaps[level] > PARAGRAPH_GAP * usual
+                place = content.height - piece.base if at_top else piece.base
+                edges[piece].append(EdgeLine(piece.text, at_top, level, place, apart))
+    return edges
 
 
 @dataclass(frozen=True, slots=True)

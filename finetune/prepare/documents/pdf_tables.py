@@ -11,6 +11,8 @@ from itertools import pairwise
 import pypdfium2 as pdfium
 import pypdfium2.raw as raw
 
+from finetune.prepare.documents.pdf_fields import Box, Field, is_inside
+
 NEAR = 3.0  # points: rules that meet are drawn as far apart as this
 MIN_RULE = 8.0  # points: shorter ones are parts of signs and pictures
 MAX_RULES = 1500  # on a page: more are a drawing, and comparing each with each takes too long
@@ -18,7 +20,13 @@ MAX_GRID = 300  # rows or columns of a table
 FILLED = 0.5  # of the cells: the grid of a chart is nearly empty
 BROKEN = re.compile("(?<=\\w)[-\x02\xad\ufffe]\\s*[\r\n]+(?=[a-z])|[\x02\xad\ufffe]")
 
-Box = tuple[float, float, float, float]  # left, bottom, right, top in points, from the lower left corner
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """The rules of a page, of all its straight lines at most `MAX_RULES` and a few, and the number of its pictures."""
+
+    rules: list[Box]
+    pictures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,40 +37,45 @@ class RuledTable:
     rows: tuple[tuple[str, ...], ...]
 
 
-def ruled_tables(page: pdfium.PdfPage, textpage: pdfium.PdfTextPage) -> list[RuledTable]:
-    """The tables of a page that have at least two rows and two columns drawn."""
-    rules = list(_rules(page))
+def drawing_of(page: pdfium.PdfPage) -> Drawing:
+    """The rules and the number of pictures of a page."""
+    rules: list[Box] = []
+    pictures = 0
+    for item in page.get_objects(filter=[raw.FPDF_PAGEOBJ_PATH, raw.FPDF_PAGEOBJ_IMAGE]):
+        if item.type == raw.FPDF_PAGEOBJ_IMAGE:
+            pictures += 1
+        elif len(rules) <= MAX_RULES:
+            rules += _rules(item)
+    return Drawing(rules, pictures)
+
+
+def ruled_tables(rules: Sequence[Box], textpage: pdfium.PdfTextPage, fields: Sequence[Field]) -> list[RuledTable]:
+    """The tables of a page that have at least two rows and two columns drawn, with the values of fields in them."""
     if not 4 <= len(rules) <= MAX_RULES:
         return []
-    found = (_table(textpage, group) for group in _groups(rules))
+    found = (_table(textpage, group, fields) for group in _groups(rules))
     return [table for table in found if table is not None]
 
 
-def _rules(page: pdfium.PdfPage) -> Iterator[Box]:
+def _rules(item: pdfium.PdfObject) -> Iterator[Box]:
     """Straight lines along the edges of the page, as boxes without area; sides of rectangles as well."""
-    count = 0
-    for item in page.get_objects(filter=[raw.FPDF_PAGEOBJ_PATH]):
-        matrix = item.get_matrix()
-        points: list[tuple[float, float]] = []
-        start = (0.0, 0.0)
-        for number in range(min(raw.FPDFPath_CountSegments(item), MAX_RULES)):
-            segment = raw.FPDFPath_GetPathSegment(item, number)
-            across, down = ctypes.c_float(), ctypes.c_float()
-            raw.FPDFPathSegment_GetPoint(segment, across, down)
-            point = matrix.on_point(across.value, down.value)
-            kind = raw.FPDFPathSegment_GetType(segment)
-            if kind == raw.FPDF_SEGMENT_MOVETO:
-                points, start = [point], point
-            elif kind == raw.FPDF_SEGMENT_LINETO:
-                points.append(point)
-            else:
-                points = [point]  # a curve
-            ends = [*points[-2:], start] if raw.FPDFPathSegment_GetClose(segment) else points[-2:]
-            for rule in filter(None, (_rule(*pair) for pair in pairwise(ends))):
-                yield rule
-                count += 1
-                if count > MAX_RULES:
-                    return
+    matrix = item.get_matrix()
+    points: list[tuple[float, float]] = []
+    start = (0.0, 0.0)
+    for number in range(min(raw.FPDFPath_CountSegments(item), MAX_RULES)):
+        segment = raw.FPDFPath_GetPathSegment(item, number)
+        across, down = ctypes.c_float(), ctypes.c_float()
+        raw.FPDFPathSegment_GetPoint(segment, across, down)
+        point = matrix.on_point(across.value, down.value)
+        kind = raw.FPDFPathSegment_GetType(segment)
+        if kind == raw.FPDF_SEGMENT_MOVETO:
+            points, start = [point], point
+        elif kind == raw.FPDF_SEGMENT_LINETO:
+            points.append(point)
+        else:
+            points = [point]  # a curve
+        ends = [*points[-2:], start] if raw.FPDFPathSegment_GetClose(segment) else points[-2:]
+        yield from filter(None, (_rule(*pair) for pair in pairwise(ends)))
 
 
 def _rule(one: tuple[float, float], other: tuple[float, float]) -> Box | None:
@@ -101,13 +114,13 @@ def _touch(one: Box, other: Box) -> bool:
     )
 
 
-def _table(textpage: pdfium.PdfTextPage, rules: Sequence[Box]) -> RuledTable | None:
+def _table(textpage: pdfium.PdfTextPage, rules: Sequence[Box], fields: Sequence[Field]) -> RuledTable | None:
     across = _places(rule[0] for rule in rules if rule[2] - rule[0] < rule[3] - rule[1])
     down = _places(rule[1] for rule in rules if rule[2] - rule[0] >= rule[3] - rule[1])[::-1]
     if not (3 <= len(across) <= MAX_GRID and 3 <= len(down) <= MAX_GRID):
         return None
     cells = [
-        [_cell(textpage, (left, bottom, right, top)) for left, right in pairwise(across)]
+        [_cell(textpage, (left, bottom, right, top), fields) for left, right in pairwise(across)]
         for top, bottom in pairwise(down)
     ]
     used = [position for position in range(len(across) - 1) if any(row[position] for row in cells)]
@@ -127,5 +140,6 @@ def _places(values: Iterator[float]) -> list[float]:
     return positions
 
 
-def _cell(textpage: pdfium.PdfTextPage, box: Box) -> str:
-    return " ".join(BROKEN.sub("", textpage.get_text_bounded(*box)).split())
+def _cell(textpage: pdfium.PdfTextPage, box: Box, fields: Sequence[Field]) -> str:
+    values = [field.text for field in fields if is_inside(field.box, box)]
+    return " ".join([*BROKEN.sub("", textpage.get_text_bounded(*box)).split(), *values])

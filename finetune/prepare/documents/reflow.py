@@ -1,37 +1,38 @@
-"""Turns printed lines into running text: without running heads and page numbers, with words and lines joined again."""
+"""Turns printed lines into running text: with words and lines joined again, and headings and lists recognised."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from finetune.prepare.documents.outline import Outline
+from finetune.prepare.documents.outline import CJK, Outline
 
-EDGE_LINES = 3  # of a page, at its top and at its foot, where a running head or a page number may stand
-RUNNING_SHARE = 0.6  # of the pages: a head may be missing on title pages, or differ left and right
 WRAP_SLACK = 14  # characters that a wrapped line may fall short of the width before its end is meant
-LONGEST_WRAP = 140  # characters: nobody wraps wider than that, so longer lines are whole paragraphs
+SHORTEST_WRAP, LONGEST_WRAP = 30, 140  # characters: nobody wraps at less or more, unless words are broken, too
+FILLED_SHARE = 0.75  # of the line ends of a wrapped paragraph, at which the next word did not fit
+SMALL_SHARE = 0.4  # of these lines, which go on with a small letter: in verse, records and logs, hardly any do
+SENTENCE_SHARE = 0.9  # of the line ends, which end a sentence, where each line is one
 QUESTION_WORDS = frozenset(
     """what who whom whose which when where why how is are was were do does did can could may might will would should
     """.split()  # noqa: SIM905
 )
 HEADING_WORDS = 20
 
-NUMBERS = re.compile(r"\d+")
-PAGE_NUMBER = re.compile(
-    r"\W*(?:(?:page|p\.|seite|pagina|página)\s*)?(?:\d{1,5}|[ivxlc]{1,7})(?:\s*(?:of|/|von|de|sur)\s*\d{1,5})?\W*", re.I
-)
 BULLET = re.compile(r"\s*(?:[-*+•‣◦▪●○■□–—·]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
-BULLET_SIGN = re.compile(r"^(\s*)[*+•‣◦▪●○■□–—·]\s+")
+BULLET_SIGN = re.compile(r"^(\s*)[*•‣◦▪●○■□–—·]\s+")
 COLUMNS = re.compile(r"\S(?:\t|\s{3,})\S")
-LONGEST_NUMBER = 40  # characters of "- Page 1234 of 1234 -" and the like
 LONGEST_WORD = 60  # letters before a hyphen that are looked at
 WORD_START = re.compile(r"[^\W\d_]+")
 BROKEN_WORD = re.compile(r"([^\W\d_]+)-$")
 WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+NO_HEADING = re.compile(r"[=_{};<>]")  # signs of code
+SENTENCE_END = re.compile(r"[.!?…。！？؟।][\"'”’»)\]]*\s*$")
+UNSPACED = CJK + "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # and Thai, Lao, Burmese and Khmer
+JOINED = re.compile(rf".?[{UNSPACED}] [{UNSPACED}]|\d- \d")  # the signs around a line end that no blank replaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,54 +45,6 @@ class Line:
 
 
 Page = Sequence[Line]
-
-
-def running_keys(edges: Sequence[Iterable[str]]) -> frozenset[str]:
-    """The text at the edges of most pages, ignoring numbers; `edges` are the lines there, page by page."""
-    if len(edges) < 2:
-        return frozenset()
-    found = Counter(key for lines in edges for key in {running_key(line) for line in lines} if key)
-    return frozenset(key for key, pages in found.items() if pages >= max(2, RUNNING_SHARE * len(edges)))
-
-
-def running_key(line: str) -> str:
-    """A line without its numbers, so that it is the same on all pages."""
-    return NUMBERS.sub("#", " ".join(line.split())).casefold()
-
-
-def edge_lines(page: Page) -> set[int]:
-    """The positions of the lines that may be a running head or foot."""
-    positions = [position for position, line in enumerate(page) if line.text.strip()]
-    return {*positions[:EDGE_LINES], *positions[-EDGE_LINES:]}
-
-
-def without_running(pages: Sequence[Page]) -> list[Page]:
-    """The pages without running heads, feet and page numbers."""
-    edges = [edge_lines(page) for page in pages]
-    keys = running_keys(
-        [[page[position].text for position in positions] for page, positions in zip(pages, edges, strict=True)]
-    )
-    numbered = len(pages) > 1
-    return [
-        [
-            line
-            for position, line in enumerate(page)
-            if position not in positions or not _is_running(line, keys, numbered)
-        ]
-        for page, positions in zip(pages, edges, strict=True)
-    ]
-
-
-def _is_running(line: Line, keys: frozenset[str], numbered: bool) -> bool:
-    if line.fixed or not line.text.strip():
-        return False
-    return running_key(line.text) in keys or (numbered and is_page_number(line.text))
-
-
-def is_page_number(line: str) -> bool:
-    """Whether a line is a page number, alone or as "Page 3 of 12"."""
-    line = line.strip()
-    return len(line) <= LONGEST_NUMBER and PAGE_NUMBER.fullmatch(line) is not None
 
 
 def paragraphs(pages: Iterable[Page]) -> list[list[Line]]:
@@ -134,43 +87,46 @@ def outline_from(pages: Sequence[Page], *, wrapped: bool) -> Outline:
 
     Args:
         pages: lines; empty lines separate paragraphs.
-        wrapped: whether all line ends come from wrapping; otherwise, those before the right margin are intended.
+        wrapped: whether all line ends come from wrapping; otherwise, the text decides: those before its right margin
+            are intended, and all of them if it has none.
     """
     groups = paragraphs(pages)
     words = Counter(word.casefold() for group in groups for line in group for word in WORD.findall(line.text))
-    width = _width(groups)
+    margin = 0 if wrapped else _margin(groups)
     outline = Outline()
     bullets: list[str] = []
     for position, group in enumerate(groups):
-        items = [] if group[0].fixed or group[0].level else _list_items(group, words)
+        items = [] if group[0].fixed or group[0].level else _list_items(group, words, margin)
         if items:
             bullets += items
             continue
         outline.block("\n".join(bullets))
         bullets = []
-        _add(group, outline, words, None if wrapped else width, last=position == len(groups) - 1)
+        _add(group, outline, words, margin, last=position == len(groups) - 1)
     outline.block("\n".join(bullets))
     return outline
 
 
-def _add(group: list[Line], outline: Outline, words: Counter[str], width: int | None, *, last: bool) -> None:
+def _add(group: list[Line], outline: Outline, words: Counter[str], margin: float, *, last: bool) -> None:
     first = group[0]
     if first.fixed:
         outline.block(first.text)
         return
     level = first.level or (0 if last else heading_level(group))
-    text = _join([line.text for line in group], words, None if level else width)
+    lines = [line.text for line in group]
     if level:
-        outline.heading(text, level)
+        outline.heading(_join(lines, words, 0), level)
+    elif margin and (margin == math.inf or _is_laid_out(lines)):
+        outline.block("\n".join(line.rstrip() for line in lines))
     else:
-        outline.block(text)
+        outline.block(_join(lines, words, margin))
 
 
 def heading_level(group: Sequence[Line]) -> int:
     """The level of a paragraph that can only be a heading, 0 for others: all capitals, or one short question."""
     text = " ".join(line.text.strip() for line in group)
     words = text.split()
-    if len(group) > 2 or not 0 < len(words) <= HEADING_WORDS or BULLET.match(text):
+    if len(group) > 2 or not 0 < len(words) <= HEADING_WORDS or BULLET.match(text) or NO_HEADING.search(text):
         return 0
     letters = [letter for letter in text if letter.isalpha()]
     if len(letters) >= 4 and all(letter.isupper() for letter in letters) and text[-1] not in ".,;":
@@ -179,7 +135,7 @@ def heading_level(group: Sequence[Line]) -> int:
     return 2 if text.endswith("?") and words[0].casefold().strip("¿") in QUESTION_WORDS else 0
 
 
-def _list_items(group: Sequence[Line], words: Counter[str]) -> list[str]:
+def _list_items(group: Sequence[Line], words: Counter[str], margin: float) -> list[str]:
     """The items of a list, one text each; none if the group is not a list."""
     if not BULLET.match(group[0].text):
         return []
@@ -189,34 +145,87 @@ def _list_items(group: Sequence[Line], words: Counter[str]) -> list[str]:
             items.append([BULLET_SIGN.sub(r"\1- ", line.text.rstrip())])
         else:
             items[-1].append(line.text)
-    return [_join(lines, words, None, strip=False) for lines in items]
+    return [_join(lines, words, margin, item=True) for lines in items]
 
 
-def _width(groups: Iterable[Sequence[Line]]) -> int | None:
-    """The width in characters at which lines were wrapped; None if they were not."""
-    lengths = sorted(len(line.text.rstrip()) for group in groups for line in group[:-1] if not line.fixed)
-    if len(lengths) < 2:
-        return None
+def _margin(groups: Iterable[Sequence[Line]]) -> float:
+    """The width in characters at which lines were wrapped; infinite if they were not, so that every line end is meant."""
+    ends = [list(_line_ends(group)) for group in groups]
+    lengths = sorted(len(before) for group in ends for before, _ in group)
+    if not lengths:
+        return math.inf
     width = lengths[int(len(lengths) * 0.95)]
-    return width if 30 <= width <= LONGEST_WRAP else None
+    broken = any(_is_broken(*end) for group in ends for end in group)
+    if width > LONGEST_WRAP or (width < SHORTEST_WRAP and not broken):
+        return math.inf
+    # A paragraph of lines that are all short is none of those that tell whether the text is wrapped.
+    full = [end for group in ends if any(len(before) >= width - _slack(width) for before, _ in group) for end in group]
+    filled = [end for end in full if _is_broken(*end) or _is_filled(*end, width)]
+    small = sum(1 for _, after in filled if _goes_on(after))
+    sentences = sum(1 for before, _ in full if SENTENCE_END.search(before))
+    wrapped = len(filled) >= FILLED_SHARE * len(full) and small >= SMALL_SHARE * len(filled)
+    return width if wrapped and sentences < SENTENCE_SHARE * len(full) else math.inf
 
 
-def _join(lines: Sequence[str], words: Counter[str], width: int | None, *, strip: bool = True) -> str:
-    """Join several lines into one text; with a `width`, lines that end well before it keep their line break."""
-    drawn = width is not None and sum(1 for line in lines if COLUMNS.search(line.strip())) > len(lines) / 2
-    parts = [lines[0].strip() if strip else lines[0].rstrip()]
+def _line_ends(group: Sequence[Line]) -> Iterator[tuple[str, str]]:
+    """The lines before and after each line end that may come from wrapping."""
+    for before, after in pairwise(group):
+        if not (before.fixed or BULLET.match(after.text)):
+            yield before.text.rstrip(), after.text.strip()
+
+
+def _slack(width: float) -> float:
+    return min(WRAP_SLACK, width / 4)
+
+
+def _is_filled(before: str, after: str, margin: float) -> bool:
+    """Whether the first word of the next line would not have fitted on this line."""
+    word = 1 if re.match(f"[{CJK}]", after) else len(after.split(" ", 1)[0])
+    return len(before.rstrip()) + word >= margin - _slack(margin)
+
+
+def _is_broken(before: str, after: str) -> bool:
+    """Whether a word is broken over the line end."""
+    return before.endswith("-") and BROKEN_WORD.search(before[-LONGEST_WORD:]) is not None and after[:1].islower()
+
+
+def _goes_on(after: str) -> bool:
+    """Whether a line begins within a sentence: with a small letter, or one of a script without capitals."""
+    return after[:1].isalpha() and not after[:1].isupper()
+
+
+def _is_laid_out(lines: Sequence[str]) -> bool:
+    """Whether a paragraph is code or a drawn table: it has columns, or its lines differ in how far they are indented."""
+    if sum(1 for line in lines if COLUMNS.search(line.strip())) > len(lines) / 2:
+        return True
+    return len({len(line) - len(line.lstrip()) for line in lines[1:]}) > 1
+
+
+def _join(lines: Sequence[str], words: Counter[str], margin: float, *, item: bool = False) -> str:
+    """Join lines into one text; those that end well before the margin keep their line break.
+
+    The lines of a list's `item` are also joined where an indented one goes on with a small letter.
+    """
+    parts = [lines[0].rstrip() if item else lines[0].strip()]
     for before, line in pairwise(lines):
         piece = line.strip()
-        broken = BROKEN_WORD.search(parts[-1][-LONGEST_WORD:]) if parts[-1].endswith("-") else None
-        if broken and piece[:1].islower():
+        if margin != math.inf and _is_broken(parts[-1], piece):
+            broken = BROKEN_WORD.search(parts[-1][-LONGEST_WORD:])
+            assert broken is not None
             if not _keeps_hyphen(broken[1], piece, words):
                 parts[-1] = parts[-1][:-1]
-        elif drawn or (width is not None and len(before.rstrip()) + len(piece.split(" ", 1)[0]) < width - WRAP_SLACK):
-            parts.append("\n")
+        elif _is_filled(before, piece, margin) or (item and line[:1].isspace() and _goes_on(piece)):
+            parts.append("" if JOINED.fullmatch(f"{parts[-1][-2:]} {piece[:1]}") else " ")
         else:
-            parts.append(" ")
+            parts.append("\n")
+            piece = line.rstrip() if item else piece
         parts.append(piece)
     return "".join(parts)
+
+
+def _is_unspaced(before: str, after: str) -> bool:
+    """Whether both texts are in a script that has no blanks between words."""
+    return UNSPACED.match(before[-1:]) is not None and UNSPACED.match(after) is not None
 
 
 def _keeps_hyphen(head: str, piece: str, words: Counter[str]) -> bool:

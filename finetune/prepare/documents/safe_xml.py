@@ -6,7 +6,7 @@ from lxml import etree
 from lxml.etree import _Element as Element
 
 
-def parse_xml(data: bytes) -> Element | None:
+def parse_xml(data: bytes, *, comments: bool = False) -> Element | None:
     """The root of well-formed XML, None for anything else.
 
     Entities are neither replaced nor loaded; libxml2's limits on depth (256) and on the size of a text node stay on.
@@ -17,7 +17,7 @@ def parse_xml(data: bytes) -> Element | None:
         load_dtd=False,
         dtd_validation=False,
         huge_tree=False,
-        remove_comments=True,
+        remove_comments=not comments,
         remove_pis=True,
     )
     try:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from finetune.errors import Unusable
-from finetune.prepare.documents.reflow import (
-    LONGEST_NUMBER,
-    Line,
-    Page,
-    is_page_number,
-    mark_underlined,
-    outline_from,
-    without_running,
-)
+from finetune.prepare.documents.reflow import Line, Page, mark_underlined, outline_from
+from finetune.prepare.documents.running import LONGEST_NUMBER, is_page_number, without_running
 from finetune.prepare.formats.encoding import decode
 from finetune.records import Document
 
@@ -34,11 +28,14 @@ def read(data: bytes, shown: str) -> Document:
     if not text.strip():
         raise Unusable("no_text", "the file is empty or blank. Skip it with --on-error skip")
     pages: list[Page] = [[Line(line) for line in _space_lines(page)] for page in text.split(FEED)]
+    running: Counter[str] = Counter()
     if len(pages) > 1:
-        pages = without_running(pages)
-    elif sum(1 for line in pages[0] if _is_page_of(line)) > 1:
-        pages = [[line for line in pages[0] if not _is_page_of(line)]]
-    return outline_from([mark_underlined(page) for page in pages], wrapped=False).document()
+        pages, running = without_running(pages)
+    elif (numbers := sum(1 for line in pages[0] if _is_page_of(line))) > 1:
+        pages, running["page number"] = [[line for line in pages[0] if not _is_page_of(line)]], numbers
+    outline = outline_from([mark_underlined(page) for page in pages], wrapped=False)
+    outline.unused.update(running)
+    return outline.document()
 
 
 def _is_page_of(line: Line) -> bool:
@@ -48,7 +45,7 @@ def _is_page_of(line: Line) -> bool:
 
 def _space_lines(text: str) -> list[str]:
     """The lines, with blank lines between them if they are long."""
-    lines = [line.expandtabs(8) if line.startswith("\t") else line for line in text.split("\n")]
+    lines = text.split("\n")
     filled = [line for line in lines if line.strip()]
     if filled and max(map(len, filled)) > PARAGRAPH_LINE:
         return [part for line in lines for part in (line, "")]

@@ -8,24 +8,41 @@ from __future__ import annotations
 
 import re
 
+from lxml import etree
 from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
-from finetune.prepare.documents.markup import all_text, block_of, outline_of, tag_of
-from finetune.prepare.documents.outline import Outline, one_line
+from finetune.prepare.clean.markup import raise_or_lower
+from finetune.prepare.documents.formulas import write_formula
+from finetune.prepare.documents.html import page_outline, page_title, parse
+from finetune.prepare.documents.markup import BLOCKS, all_text, block_of
+from finetune.prepare.documents.markup_tables import tag_of
+from finetune.prepare.documents.outline import Outline, code, one_line
 from finetune.prepare.documents.safe_xml import parse_xml
 from finetune.prepare.documents.zip_package import damage_error
 from finetune.records import Document
 
 MAX_XML = 64 * 2**20  # bytes: a tree takes about ten times as much
 HEADINGS = frozenset(("title", "head", "heading", "header", "article-title", "subject", "question"))
-PARAGRAPHS = frozenset(("p", "para", "paragraph", "abstract-text", "abstracttext", "answer", "li", "item"))
+# Elements that are text however short they are.
+PARAGRAPHS = frozenset(
+    """p para paragraph simpara formalpara abstract-text abstracttext abstract answer li item l quote description summary
+    content encoded text body note comment seg string message caption""".split()  # noqa: SIM905
+)
 ITEMS = frozenset(("li", "item", "list-item", "listitem"))
 LISTS = frozenset(("list", "ul", "ol", "itemizedlist", "orderedlist", "bulletlist"))
+CODE = frozenset(("programlisting", "screen", "literallayout", "preformat", "codeblock", "pre"))
+PARTS = frozenset(("sec", "section", "chapter", "part", "div", "table")) | PARAGRAPHS | LISTS | CODE | BLOCKS
+RAISED, LOWERED = frozenset(("sup", "superscript")), frozenset(("sub", "subscript"))
 # Elements about a text rather than part of it, in JATS, DocBook and TEI.
 ABOUT = frozenset(("ref-list", "reflist", "references", "bibliography", "biblioentry", "script", "style", "metadata"))
+# What feeds give in brief, and the element with the full text.
+FULL = {"description": "encoded", "summary": "content"}
+NO_PROSE = frozenset(("class", "style", "schemalocation"))  # attributes with several words
 ENTITY = re.compile(rb"<!ENTITY", re.I)
-SENTENCE = re.compile(r"[^\W\d_]")
+HTML = re.compile(r"</(?:p|div|li|a|b|i|em|strong|span|h[1-6]|td|pre|code)\s*>|<(?:br|img)\b[^<>]*>", re.I)
+DATE = re.compile(r".*date|published|updated|created|modified")
+LETTER = re.compile(r"[^\W\d_]")
 
 
 def read(data: bytes, shown: str) -> Document:
@@ -42,39 +59,96 @@ def read(data: bytes, shown: str) -> Document:
         raise Unusable(
             "xml_entities", "it declares XML entities. Write them out in the text and remove the declarations"
         )
-    root = parse_xml(data)
+    root = parse_xml(data, comments=True)
     if root is None:
         raise damage_error("xml")
     if tag_of(root) == "html":
-        return outline_of(root).document()
+        return page_outline(root, whole=True).document(page_title(root))
     outline = Outline()
-    _walk(root, outline, 1)
+    outline.unused["comment"] += sum(1 for _ in root.iter(etree.Comment))
+    etree.strip_tags(root, etree.Comment)
+    if len(root) and tag_of(root) not in {"table"} | LISTS:
+        _walk(root, outline, 1)
+    else:
+        _part(root, tag_of(root), outline, 1)
     return outline.document()
 
 
 def _walk(element: Element, outline: Outline, level: int) -> None:
-    """Add the text below an element; each element with a heading makes the headings inside it one level deeper."""
+    """Add the text in an element; each element with a heading makes the headings inside it one level deeper."""
     below = level + 1 if any(tag_of(child) in HEADINGS for child in element) else level
+    mixed = _is_mixed(element)
+    run = [element.text or ""]
     for child in element:
         tag = tag_of(child)
-        if tag in HEADINGS:
-            outline.heading(_text(child), level)
-        elif tag == "table":
-            outline.extend(block_of(child))
-        elif tag in LISTS:
-            outline.block("\n".join(f"- {_text(item)}" for item in child if tag_of(item) in ITEMS and _text(item)))
-        elif tag and tag not in ABOUT:
-            _part(child, tag, outline, below)
+        if mixed and not _has_parts(child):
+            run += [_string(child), child.tail or ""]
+            continue
+        outline.block(one_line("".join(run)))
+        run = [child.tail or ""]
+        if _is_brief(child, tag):
+            outline.unused[f"<{tag}> beside <{FULL[tag]}>"] += 1
+        else:
+            _part(child, tag, outline, level if tag in HEADINGS else below)
+    outline.block(one_line("".join(run)))
+
+
+def _has_parts(element: Element) -> bool:
+    """Whether an element within text is a paragraph or the like, or has such parts; a title there is part of a sentence."""
+    return any(tag_of(inner) in PARTS for inner in element.iter())
+
+
+def _is_brief(element: Element, tag: str) -> bool:
+    """Whether an element of a feed is the brief form of what follows in full."""
+    parent = element.getparent()
+    if tag not in FULL or parent is None or tag_of(parent) not in {"item", "entry"}:
+        return False
+    return any(tag_of(child) == FULL[tag] and all_text(child).strip() for child in parent)
 
 
 def _part(element: Element, tag: str, outline: Outline, level: int) -> None:
-    if len(element) and not _is_mixed(element):
+    outline.unused["attribute with text"] += sum(
+        1 for name, value in element.items() if _is_prose(str(name), str(value))
+    )
+    if tag in ABOUT:
+        outline.unused[f"<{tag}>"] += 1
+    elif tag in HEADINGS:
+        outline.heading(_text(element), level)
+    elif tag == "table":
+        outline.extend(block_of(element))
+    elif tag in CODE:
+        outline.block(code(all_text(element)))
+    elif tag in LISTS:
+        _list(element, outline, level)
+    elif len(element) and (not _is_mixed(element) or any(map(_has_parts, element))):
         _walk(element, outline, level)
+    else:
+        _leaf(element, tag, outline)
+
+
+def _list(element: Element, outline: Outline, level: int) -> None:
+    """Add a list; one with more than items in it is read part by part."""
+    if _is_mixed(element) or not all(tag_of(child) in ITEMS for child in element):
+        _walk(element, outline, level)
+    else:
+        outline.block("\n".join(f"- {text}" for text in map(_text, element) if text))
+
+
+def _leaf(element: Element, tag: str, outline: Outline) -> None:
+    """Add an element without parts: a paragraph, HTML in it, or a field of a record, which is counted."""
+    if HTML.search(all_text(element)):
+        outline.extend(page_outline(parse(all_text(element)), whole=False))
         return
     text = _text(element)
-    # Numbers, dates and identifiers are fields of a record, not text.
-    if text and (tag in PARAGRAPHS or " " in text) and SENTENCE.search(text):
+    if tag in PARAGRAPHS or (" " in text and LETTER.search(text) and not DATE.fullmatch(tag)):
         outline.block(text)
+    elif text:  # numbers, dates and identifiers are not running text
+        outline.unused[f"<{tag}>"] += 1
+
+
+def _is_prose(name: str, value: str) -> bool:
+    """Whether an attribute holds several words."""
+    return value.count(" ") > 1 and LETTER.search(value) is not None and name.rpartition("}")[2].lower() not in NO_PROSE
 
 
 def _is_mixed(element: Element) -> bool:
@@ -83,6 +157,21 @@ def _is_mixed(element: Element) -> bool:
 
 
 def _text(element: Element) -> str:
-    if _is_mixed(element):
-        return one_line(all_text(element))
-    return one_line(" ".join(str(piece) for piece in element.itertext()))
+    return one_line(_inside(element))
+
+
+def _inside(element: Element) -> str:
+    """The text in an element; a blank parts children that are no parts of a sentence."""
+    pieces = [element.text or ""]
+    for child in element:
+        pieces += [_string(child), child.tail or ""]
+    return ("" if _is_mixed(element) else " ").join(pieces)
+
+
+def _string(element: Element) -> str:
+    """The text of an element within a sentence, with exponents and formulas in plain characters."""
+    tag = tag_of(element)
+    if tag == "math":
+        return write_formula(element)
+    text = _inside(element)
+    return raise_or_lower(text, raised=tag in RAISED) if tag in RAISED | LOWERED else text

@@ -14,7 +14,7 @@ MAX_PARTS = 10_000  # a book of one file per page has fewer
 MAX_UNPACKED = 512 * 2**20  # bytes of all parts together, pictures included
 MAX_RATIO = 250  # unpacked to packed, as for other archives: XML is about 10
 MAX_PART = 64 * 2**20  # bytes of one part that is read: XML, of which the tree takes about ten times as much
-ENTITIES = tuple("<!DOCTYPE".encode(encoding) for encoding in ("ascii", "utf-16-le", "utf-16-be"))
+ENTITIES = tuple("<!ENTITY".encode(encoding) for encoding in ("ascii", "utf-16-le", "utf-16-be"))
 ZIP_ENCRYPTED = 0x1
 
 
@@ -64,8 +64,8 @@ def damage_error(kind: str) -> Unusable:
     return Unusable(f"damaged_{kind}", f"it is not a {kind} file, or is damaged. Save or copy it again")
 
 
-def refuse_doctype(data: bytes) -> None:
-    """Refuse document type declarations: these formats have none, and they declare entities ("billion laughs").
+def refuse_entities(data: bytes) -> None:
+    """Refuse declarations of entities ("billion laughs"), which these formats do not need.
 
     Raises:
         Unusable: there is one.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 
 from finetune.errors import Unusable
-from finetune.prepare.documents import pdf
+from finetune.prepare.documents import pdf, reflow
 from finetune.prepare.documents.readers import read_document
 from finetune.records import Document, Section
 
@@ -24,9 +25,18 @@ def lines(across: float, down: float, *texts: str, step: float = 12) -> list[str
     return [text(across, down - place * step, line) for place, line in enumerate(texts)]
 
 
-def file(*pages: Sequence[str], title: str = "", extra: str = "", trailer: str = "") -> bytes:
-    """A PDF with the given drawing commands on each page."""
-    objects = ["<</Type/Catalog/Pages 2 0 R>>", "", f"<</Title({title})>>"]
+def file(
+    *pages: Sequence[str],
+    title: str = "",
+    notes: Sequence[str] = (),
+    form: str = "",
+    catalog: str = "",
+    extra: str = "",
+    trailer: str = "",
+) -> bytes:
+    """A PDF with the given drawing commands on each page, and annotations (fields of a form among them) on each."""
+    shown = " ".join(f"{6 + 2 * len(pages) + place} 0 R" for place in range(len(notes)))
+    objects = [f"<</Type/Catalog/Pages 2 0 R/AcroForm<</Fields[{shown}]{form}>>{catalog}>>", "", f"<</Title({title})>>"]
     for font in ("Helvetica", "Helvetica-Bold"):
         objects.append(f"<</Type/Font/Subtype/Type1/BaseFont/{font}/Encoding/WinAnsiEncoding>>")
     numbers = []
@@ -35,11 +45,11 @@ def file(*pages: Sequence[str], title: str = "", extra: str = "", trailer: str =
         objects.append(f"<</Length {len(stream)}>>stream\n{stream}\nendstream")
         objects.append(
             f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Contents {len(objects)} 0 R"
-            "/Resources<</Font<</F1 4 0 R/F2 5 0 R>>>>>>"
+            f"/Resources<</Font<</F1 4 0 R/F2 5 0 R>>>>/Annots[{shown}]>>"
         )
         numbers.append(len(objects))
     objects[1] = f"<</Type/Pages/Count {len(numbers)}/Kids[{' '.join(f'{number} 0 R' for number in numbers)}]>>"
-    objects += [extra] if extra else []
+    objects += [f"<</Type/Annot{note}>>" for note in notes] + ([extra] if extra else [])
     data, places = b"%PDF-1.4\n", []
     for number, content in enumerate(objects, 1):
         places.append(len(data))
@@ -76,6 +86,110 @@ def test_broken_words_are_mended() -> None:
     )
 
 
+RAISE, LOWER, BACK = "4 Ts /F1 6.5 Tf", "-2 Ts /F1 6.5 Tf", "0 Ts /F1 10 Tf"
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        (
+            f"(It holds 10) Tj {RAISE} (3) Tj {BACK} ( litres of H) Tj {LOWER} (2) Tj {BACK} (O.) Tj",
+            "10³ litres of H₂O.",
+        ),
+        (f"(a speed of 3 m s) Tj {RAISE} (-1) Tj {BACK} ( in the canal) Tj", "3 m s⁻¹ in the canal"),
+        (f"(when x) Tj {LOWER} (max) Tj {BACK} ( is reached) Tj", "when x_max is reached"),
+        (f"(on the 5) Tj {RAISE} (th) Tj {BACK} ( of May) Tj", "on the 5th of May"),
+        (f"{RAISE} (2) Tj {BACK} (See the register.) Tj", "²See the register."),
+        ("(2 x 10) Tj 4 Ts (6) Tj 0 Ts ( grams) Tj", "2 x 10⁶ grams"),
+        ("(THE ) Tj /F1 7.5 Tf (LIVER) Tj /F1 10 Tf ( works) Tj", "THE LIVER works"),
+    ],
+)
+def test_raised_and_lowered_signs_stay_in_their_sentence(drawn: str, expected: str) -> None:
+    page = [*lines(50, 720, "The first line."), f"BT /F1 10 Tf 50 708 Td {drawn} ET", *lines(50, 696, "the next line")]
+    found = body(read(file(page)))
+    assert expected in found
+    assert "\n" not in found
+
+
+def test_lines_are_joined_without_blanks_in_scripts_without_blanks() -> None:
+    joined = reflow._join(["灯台守は", "塔の隣の家に住", "んでいた。Ada", "はいた", "2024-", "2025"], Counter(), None)
+    assert joined == "灯台守は塔の隣の家に住んでいた。Ada はいた 2024-2025"
+
+
+@pytest.mark.parametrize(
+    "title", ["untitled", "Microsoft Word - offer_v3 (2).docx", "leaflet.indd", "PowerPoint Presentation"]
+)
+def test_title_that_a_program_wrote_is_not_used(title: str) -> None:
+    document = read(file(lines(50, 700, "Text."), title=title.replace("(", "\\(").replace(")", "\\)")))
+    assert (document.title, document.unused) == (None, {"title": 1})
+
+
+def field(left: float, down: float, contents: str, *, width: float = 100) -> str:
+    return f"/Subtype/Widget/F 4/Rect[{left} {down - 4} {left + width} {down + 12}]/T(f{left}-{down}){contents}"
+
+
+def test_values_of_a_form_stand_at_their_labels() -> None:
+    page = [
+        *lines(50, 700, "Owner:"),
+        *lines(50, 660, "Harbour:"),
+        *lines(70, 620, "I accept the rules"),
+        *lines(50, 580, "Sail"),
+        *lines(150, 580, "Motor"),
+        *lines(50, 540, "Remarks:"),
+        *lines(50, 500, "Signature:"),
+        *grid([50, 150, 350], [400, 440, 460]),
+        *lines(55, 448, "Length"),
+        *lines(155, 448, "Width"),
+        *lines(55, 420, "9 m"),
+    ]
+    state = "/AP<</N<</Yes 4 0 R/Off 4 0 R>>>>"
+    notes = [
+        field(100, 700, "/FT/Tx/V(Ada of Brod)"),
+        field(100, 660, "/FT/Ch/Ff 131072/Opt[(Ulm)(Brod)]/V(Ulm)"),
+        field(50, 620, f"/FT/Btn/V/Yes/AS/Yes{state}", width=12),
+        field(80, 580, f"/FT/Btn/V/Off/AS/Off{state}", width=12),
+        field(190, 580, f"/FT/Btn/V/Yes/AS/Yes{state}", width=12),
+        field(50, 520, "/FT/Tx/V(It leaks.)"),
+        field(120, 500, "/FT/Sig"),
+        field(155, 420, "/FT/Tx/V(three metres)"),
+        field(300, 700, "/FT/Tx"),
+        field(300, 660, "/FT/Tx/Ff 8192/V(secret)"),
+        "/Subtype/FreeText/Rect[100 538 200 552]/Contents(bring a rope)",
+        "/Subtype/Text/Rect[300 300 320 320]/Contents(ask Bo)",
+        "/Subtype/Link/Rect[300 300 320 320]",
+    ]
+    document = read(file(page, notes=notes))
+    assert body(document) == (
+        "Owner: Ada of Brod\n\nHarbour: Ulm\n\n☒ I accept the rules\n\nSail ☐ Motor ☒\n\nRemarks: bring a rope\n\n"
+        "It leaks.\n\nSignature:\n\n| Length | Width |\n| --- | --- |\n| 9 m | three metres |"
+    )
+    assert document.unused == {"form field": 3, "comment": 1}
+
+
+def test_form_whose_text_is_not_on_its_pages_is_refused() -> None:
+    data = file(lines(50, 700, "Please wait..."), form="/XFA[(form)4 0 R]", catalog="/NeedsRendering true")
+    assert refused(data) == "xfa_pdf"
+
+
+PICTURE = "q 500 0 0 700 50 50 cm BI /W 1 /H 1 /CS /G /BPC 8 ID \x80 EI Q"
+
+
+def test_invisible_text_watermarks_and_pictures_are_counted() -> None:
+    page = [
+        *lines(50, 700, "Visible text."),
+        "BT /F1 10 Tf 3 Tr 50 500 Td (invisible) Tj ET",
+        "BT /F2 60 Tf 0 Tr 0.7 0.7 -0.7 0.7 200 300 Tm (DRAFT) Tj ET",
+    ]
+    document = read(file(page, [PICTURE]))
+    assert body(document) == "Visible text."
+    assert document.unused == {"invisible text": 1, "watermark": 1, "page that is a picture": 1}
+
+
+def test_invisible_text_of_a_scanned_page_is_its_text() -> None:
+    document = read(file([PICTURE, "BT /F1 10 Tf 3 Tr 50 500 Td (recognised) Tj ET"]))
+    assert (body(document), document.unused) == ("recognised", {"picture": 1})
+
+
 def test_larger_and_bold_lines_are_headings() -> None:
     page = [
         text(50, 750, "On the Liver", size=18),
@@ -90,6 +204,7 @@ def test_larger_and_bold_lines_are_headings() -> None:
             Section("Its work", 2, "It cleans the blood of the whole body."),
             Section("Its place", 3, "It lies below the ribs on the right side."),
         ),
+        {"title": 1},
     )
 
 
@@ -103,7 +218,63 @@ def test_running_head_foot_and_page_numbers_are_not_text() -> None:
         ]
         for number, name in enumerate(("one", "two", "three"), 1)
     ]
-    assert body(read(file(*pages))) == "Text of page one.\n\nText of page two.\n\nText of page three."
+    document = read(file(*pages))
+    assert body(document) == "Text of page one.\n\nText of page two.\n\nText of page three."
+    assert document.unused == {"running head or foot": 6, "page number": 3}
+
+
+YEARS = ("2019", "2020", "2021", "2022")
+NAMES = ("one", "two", "three", "four", "five", "six")
+
+
+@pytest.mark.parametrize(
+    "foot",
+    [
+        ("4512", "387", "1999", "12"),
+        ("1", "3", "2", "4"),
+        ("Total of house 7: 12", "Total of house 8: 19", "Total of house 9: 4", "Total of house 10: 4"),
+        ("Day 1", "Day 2", "Day 3", "Day 4"),
+        ("It is open until 6.", "It is open until 7.", "It is open until 8.", "It is open until 9."),
+    ],
+)
+@pytest.mark.parametrize("height", [30, 780])
+def test_readings_sums_and_days_at_the_edge_of_a_page_are_text(foot: Sequence[str], height: int) -> None:
+    pages = [
+        [*lines(50, 700, f"Text {name}."), text(50, height, line)] for name, line in zip(NAMES, foot, strict=False)
+    ]
+    document = read(file(*pages))
+    assert [line for line in foot if line not in body(document)] == []
+    assert document.unused == {}
+
+
+def test_years_that_end_the_text_of_each_page_are_text() -> None:
+    pages = [
+        lines(50, 700, f"Text {name}", "and what was sold in", year) for name, year in zip(NAMES, YEARS, strict=False)
+    ]
+    document = read(file(*pages))
+    assert [year for year in YEARS if year not in body(document)] == []
+
+
+def test_line_between_text_and_a_sum_is_text_though_it_repeats() -> None:
+    pages = [lines(50, 700, f"Text {name}.", "Crates sold:", count) for name, count in zip(NAMES, "4913", strict=False)]
+    assert body(read(file(*pages))).count("Crates sold:") == 4
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        ("", "2", "3", "4"),
+        ("i", "ii", "iii", "1", "2", "3"),
+        ("1/4", "2/4", "3/4", "4/4"),
+        ("Leaflet | 5", "Leaflet | 6", "Leaflet | 7", "Leaflet | 8"),
+        ("5 - Leaflet", "6 - Leaflet", "7 - Leaflet", "8 - Leaflet"),
+    ],
+)
+def test_numbers_that_count_the_pages_are_not_text(numbers: Sequence[str]) -> None:
+    pages = [
+        [*lines(50, 700, f"Text {name}."), text(300, 20, number)] for name, number in zip(NAMES, numbers, strict=False)
+    ]
+    assert body(read(file(*pages))) == "\n\n".join(f"Text {name}." for name in NAMES[: len(numbers)])
 
 
 def test_paragraph_runs_over_the_page() -> None:
@@ -179,8 +350,7 @@ def test_bullets_are_a_list() -> None:
 
 
 def test_scanned_file_is_told_from_an_empty_one() -> None:
-    picture = "q 500 0 0 700 50 50 cm BI /W 1 /H 1 /CS /G /BPC 8 ID \x80 EI Q"
-    assert refused(file([picture])) == "scanned_pdf"
+    assert refused(file([PICTURE])) == "scanned_pdf"
     assert refused(file([])) == "no_text"
 
 

@@ -143,7 +143,7 @@ def test_markdown_is_read_without_what_is_no_text() -> None:
     assert read("a.md", MARKDOWN) == Document(
         "All about fever",
         (
-            Section(None, 0, "Text before. See the page and a thermometer."),
+            Section(None, 0, "Text before. See the page and a thermometer[^1]."),
             Section(
                 "Symptoms",
                 2,
@@ -152,6 +152,7 @@ def test_markdown_is_read_without_what_is_no_text() -> None:
             ),
             Section("Doses", 2, "| drug | dose |\n|------|-----:|\n| one | 10 mg |\n\nAsk a doctor."),
         ),
+        {"field of the front matter": 1, "comment": 1, "link address": 3, "image": 1},
     )
 
 
@@ -272,7 +273,8 @@ def test_xml_titles_are_headings_and_text_is_paragraphs() -> None:
     <sec><title>Care</title><para>Rest.</para></sec><ref-list><ref>Smith 2011</ref></ref-list></article>"""
     assert read("a.xml", xml) == Document(
         "Fever",
-        (Section("Signs", 2, "It is hot, CO2 rises.\n\n- one\n- two"), Section("Care", 2, "Rest.")),
+        (Section("Signs", 2, "It is hot, CO₂ rises.\n\n- one\n- two"), Section("Care", 2, "Rest.")),
+        {"<id>": 1, "<ref-list>": 1},
     )
 
 

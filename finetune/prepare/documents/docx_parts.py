@@ -1,0 +1,184 @@
+"""Prepares the XML of Word documents for mammoth: puts in plain sight what it passes over, and counts what is left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from lxml import etree
+from lxml.etree import _Element as Element
+
+from finetune.prepare.documents.markup_tables import tag_of
+from finetune.prepare.documents.omml import latex
+
+TEXTS = frozenset(("document", "footnotes", "endnotes"))  # parts that mammoth turns into text
+MARGINS = {"hdr": "header", "ftr": "footer"}
+DRAWINGS = {"picture": "picture", "chart": "chart", "chartex": "chart", "diagram": "diagram"}
+WRAPPERS = frozenset(("fldsimple", "bdo", "dir", "rubybase"))  # mammoth passes over what is inside
+UNREAD = {
+    "delText": "tracked deletion",
+    "altChunk": "embedded document",
+    "subDoc": "embedded document",
+    "object": "embedded object",
+    "rt": "reading of a character",
+}
+OFF = frozenset(("0", "false", "off"))
+
+
+def simplify(root: Element, hidden_styles: frozenset[str], unused: Counter[str]) -> None:
+    """Change a part of a document so that mammoth reads all of its text; count the rest."""
+    kind = tag_of(root)
+    if kind == "comments":
+        unused["comment"] += sum(1 for _ in root.iter("{*}comment"))
+    elif kind in MARGINS:
+        unused[MARGINS[kind]] += bool(_text_of(root).strip())
+    elif kind in TEXTS:
+        _choose_text_boxes(root)
+        for tag, name in UNREAD.items():
+            unused[name] += sum(1 for _ in root.iter(f"{{*}}{tag}"))
+        unused.update(_drawings(root))
+        unused["hidden text"] += _remove_hidden(root, hidden_styles)
+        unused["form field"] += _fill_fields(root)
+        _write_equations(root)
+        _unwrap(root)
+        _lift_text_boxes(root)
+
+
+def hidden_styles(styles: Element) -> frozenset[str]:
+    """The ids of the styles of hidden text."""
+    return frozenset(
+        value
+        for style in styles.iter("{*}style")
+        for value in _values(style, "styleId")
+        if any(map(_is_on, style.iterfind("{*}rPr/{*}vanish")))
+    )
+
+
+def bare_styles(styles: Element) -> None:
+    """Keep only the names and numbering of the styles.
+
+    mammoth builds a tree of all styles with the standard library; for Word's usual styles, this takes ten times as long
+    as for the text of a leaflet.
+    """
+    for element in list(styles):
+        if tag_of(element) != "style":
+            styles.remove(element)
+        for child in list(element):
+            if tag_of(child) not in {"name", "ppr"}:
+                element.remove(child)
+
+
+def _choose_text_boxes(root: Element) -> None:
+    """Of two forms of one drawing, keep the new one if it has text, since the text must be read once."""
+    for choices in list(root.iter("{*}AlternateContent")):
+        if next(choices.iter("{*}txbxContent"), None) is not None:
+            for fallback in list(choices.iterchildren("{*}Fallback"))[: len(list(choices.iterchildren("{*}Choice")))]:
+                choices.remove(fallback)
+
+
+def _lift_text_boxes(root: Element) -> None:
+    """Put the paragraphs of each text box behind the paragraph that it is anchored in."""
+    for box in list(root.iter("{*}txbxContent")):
+        anchor = next(box.iterancestors("{*}p"), None)
+        if anchor is not None and len(box):
+            for block in reversed(box):
+                anchor.addnext(block)
+
+
+def _drawings(root: Element) -> Iterator[str]:
+    for graphic in root.iter("{*}graphicData"):
+        name = graphic.get("uri", "").rpartition("/")[2].lower()
+        if name in DRAWINGS:
+            yield DRAWINGS[name]
+    for _ in root.iter("{*}imagedata"):
+        yield "picture"
+
+
+def _remove_hidden(root: Element, styles: frozenset[str]) -> int:
+    """Remove the runs that are hidden, themselves or by their style; the number of those with text."""
+    count = 0
+    for run in list(root.iter("{*}r")):
+        paragraph = next(run.iterancestors("{*}p"), run)
+        named = [*run.iterfind("{*}rPr/{*}rStyle"), *paragraph.iterfind("{*}pPr/{*}pStyle")]
+        own = list(run.iterfind("{*}rPr/{*}vanish"))
+        if any(map(_is_on, own)) or (not own and any(not styles.isdisjoint(_values(each, "val")) for each in named)):
+            count += bool(_text_of(run).strip())
+            _replace(run, [])
+    return count
+
+
+def _is_on(switch: Element) -> bool:
+    return OFF.isdisjoint(_values(switch, "val"))
+
+
+def _fill_fields(root: Element) -> int:
+    """Write the choice of each drop-down field as text, and remove prompts such as "Click here"; the number of these."""
+    for field in root.iter("{*}ddList"):
+        entries = [value for entry in field.iterchildren("{*}listEntry") for value in _values(entry, "val")]
+        chosen = [value for result in field.iterchildren("{*}result") for value in _values(result, "val")]
+        place = int(chosen[0]) if chosen and chosen[0].isdecimal() else 0
+        run = next(field.iterancestors("{*}r"), None)
+        if run is not None and place < len(entries):
+            _add_text(run, entries[place])
+    count = 0
+    for prompt in list(root.iter("{*}showingPlcHdr")):
+        control = next(prompt.iterancestors("{*}sdt"), None)
+        if control is not None and _is_on(prompt):
+            count += 1
+            for text in list(control.iter("{*}t")):
+                text.text = ""
+    return count
+
+
+def _write_equations(root: Element) -> None:
+    for equation in list(root.iter("{*}oMath")):
+        parent = equation.getparent()
+        if parent is None:
+            continue
+        run = etree.Element(_word_tag(root, "r"))
+        _add_text(run, latex(equation))
+        if tag_of(parent) == "omathpara":  # equations on lines of their own
+            parent.addprevious(run)
+            _add_text(run, " ")
+        else:
+            _replace(equation, [run])
+    for display in list(root.iter("{*}oMathPara")):
+        _replace(display, [])
+
+
+def _unwrap(root: Element) -> None:
+    for element in list(root.iter()):
+        if tag_of(element) == "ruby":
+            bases = [text for base in element.iterchildren("{*}rubyBase") for text in list(base.iter("{*}t"))]
+            _replace(element, bases)
+        elif tag_of(element) in WRAPPERS:
+            _replace(element, [child for child in element if not tag_of(child).endswith("pr")])
+        elif tag_of(element) == "cr":
+            element.tag = _word_tag(root, "br")
+
+
+def _add_text(run: Element, text: str) -> None:
+    element = etree.SubElement(run, _word_tag(run, "t"))
+    element.text = text
+    element.set("{http://www.w3.org/XML/1998/namespace}space", "preserve")
+
+
+def _word_tag(element: Element, name: str) -> str:
+    """A name in the namespace of an element of Word, which differs in strict documents."""
+    return f"{element.tag.rpartition('}')[0]}}}{name}"
+
+
+def _replace(element: Element, others: list[Element]) -> None:
+    parent = element.getparent()
+    if parent is not None:
+        place = parent.index(element)
+        parent[place : place + 1] = others
+
+
+def _values(element: Element, name: str) -> list[str]:
+    """The attribute of that name in any namespace, if there is one."""
+    return [str(value) for key, value in element.attrib.items() if str(key).rpartition("}")[2] == name]
+
+
+def _text_of(element: Element) -> str:
+    return "".join(text.text or "" for text in element.iter("{*}t"))
