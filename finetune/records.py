@@ -10,6 +10,7 @@ Role = Literal["system", "user", "assistant"]
 Task = Literal["chat", "classification", "qa", "summarization", "translation", "text"]
 Split = Literal["train", "validation", "test"]
 UnusedKind = Literal["column", "key of a turn", "file", "line", "element", "text"]
+Cleaning = Literal["full", "light", "none"]
 Change = Literal[
     "markup removed",
     "entities decoded",

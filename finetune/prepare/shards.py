@@ -58,7 +58,7 @@ class Shard:
     drops: tuple[Drop, ...]
     unused: Mapping[tuple[str, UnusedKind, str], int]
     scrubbed: Mapping[str, int]
-    escaped: int
+    cleaned: Mapping[str, int]
     test_ids: frozenset[str]
     matches: tuple[tuple[int, Match], ...]
 
@@ -82,7 +82,7 @@ def make_shard(job: Job, block: Block) -> Path:
         "drops": [[drop.id, drop.step, drop.reason] for drop in drops.items],
         "unused": [[*key, count] for key, count in sorted(drops.unused.items())],
         "scrubbed": dict(sorted(drops.scrubbed.items())),
-        "escaped": drops.escaped,
+        "cleaned": dict(sorted(drops.cleaned.items())),
         "test_ids": sorted(drops.test_ids),
         "matches": _matches(job, rows),
     }
@@ -111,7 +111,7 @@ def open_shard(path: Path) -> Shard:
         tuple(Drop(*drop) for drop in counts["drops"]),
         {(source, kind, name): count for source, kind, name, count in counts["unused"]},
         counts["scrubbed"],
-        counts["escaped"],
+        counts["cleaned"],
         frozenset(counts["test_ids"]),
         tuple((row, Match(item, field, tuple(grams))) for row, item, field, grams in counts["matches"]),
     )
@@ -173,8 +173,8 @@ def _matches(job: Job, rows: Sequence[Candidate]) -> list[list[Any]]:
 
 def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
     examples = [row.example for row in rows]
-    keys = [question_digest(example) for example in examples]
-    compared = [compared_text(row.example, row.context) for row in rows]
+    keys = [question_digest(row.compared) for row in rows]
+    compared = [compared_text(row.compared, row.context) for row in rows]
     signed = (
         sign(compared) if job.request.near_duplicates < 1 and rows else np.zeros((len(rows), NUM_PERM), SIGNATURE_DTYPE)
     )
@@ -190,7 +190,7 @@ def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
         "source": [example.source for example in examples],
         "license": [example.license for example in examples],
         "key": [key[:16] for key in keys],
-        "answer": [answer_digest(example, key) for example, key in zip(examples, keys, strict=True)],
+        "answer": [answer_digest(row.compared, key) for row, key in zip(rows, keys, strict=True)],
         "draw": [_number(f"{job.request.seed}:{e.group or key.hex()}") for e, key in zip(examples, keys, strict=True)],
         "rank": [_number(f"{job.request.seed}:{example.id}") for example in examples],
         "split": [OPEN if row.origin.split is None else SPLITS.index(row.origin.split) for row in rows],
@@ -199,7 +199,7 @@ def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
         "words": [sum(turn.content.count(" ") + 1 for turn in example.messages) for example in examples],
         "length": [sum(len(turn.content) for turn in example.messages) for example in examples],
         "timestamp": [row.origin.timestamp for row in rows],
-        "guard": guard([guarded_text(row.example, row.context) for row in rows]) if rows else [],
+        "guard": guard([guarded_text(row.compared, row.context) for row in rows]) if rows else [],
     }
     columns = {name: pa.array(values, FULL.field(name).type) for name, values in data.items()}
     packed = pa.py_buffer(np.ascontiguousarray(signed))

@@ -32,7 +32,8 @@ def strip_markup(text: str) -> str:
     """Turn text that clearly is HTML into plain text; return any other text unchanged.
 
     Clear signs are a line break or rule (`<br>`, `<hr>`), a tag with attributes, and a pair of tags. `x < y and z > w`,
-    `List<a>`, `<unk>` and tags in code, indented lines or tables are not. Exponents and indices are preserved (10<sup>3</sup> becomes 10³).
+    `List<a>`, `<unk>` and tags in code, indented lines or tables are not. Exponents and indices are preserved
+    (10<sup>3</sup> becomes 10³).
     """
     if "<" not in text:
         if "&lt;" not in text:
