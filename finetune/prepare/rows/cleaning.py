@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from finetune.errors import Unusable
@@ -89,25 +90,22 @@ def _clean(value: Any, degree: Cleaning, code_ends: bool, changes: Changes, dept
 # --- markup that most rows have ---------------------------------------------------------------------------------------
 
 
-def find_wrapped(rows: Sequence[Row], mapping: Mapping[str, str], degrees: Mapping[str, Cleaning]) -> frozenset[str]:
+def find_wrapped(rows: Sequence[Row], mapping: Mapping[str, str], names: Collection[str]) -> frozenset[str]:
     """The columns whose texts are wrapped in markup in most rows, as in dumps of forums.
 
     A file whose rows speak of markup has none: there, tags are what the answers are about.
     """
-    texts: dict[str, list[str]] = {name: [] for name in degrees}
-    about = 0
+    texts: dict[str, list[str]] = {name: [] for name in names}
+    spoken = []
     for row in rows:
-        try:
+        with suppress(Unusable):
             columns = map_columns(row.values, mapping)
-        except Unusable:
-            continue
-        spoken = {name: list(_texts(columns.get(name))) for name in degrees}
-        about += any(ABOUT_MARKUP.search(ANY_TAG.sub(" ", text)) for part in spoken.values() for text in part)
-        for name, part in spoken.items():
-            texts[name] += part
-    if about > MOST_ABOUT_MARKUP * len(rows):
-        return frozenset()
-    return frozenset(name for name, part in texts.items() if 2 * sum(map(_is_wrapped, part)) > len(part))
+            spoken.append([text for name in names for text in _texts(columns.get(name))])
+            for name in names:
+                texts[name] += _texts(columns.get(name))
+    wrapped = frozenset(name for name, part in texts.items() if 2 * sum(map(_is_wrapped, part)) > len(part))
+    about = sum(any(map(_is_about_markup, row)) for row in spoken) if wrapped else 0
+    return wrapped if about <= MOST_ABOUT_MARKUP * len(rows) else frozenset()
 
 
 def _texts(value: Any, depth: int = DEPTH) -> Iterator[str]:
@@ -126,3 +124,7 @@ def _is_wrapped(text: str) -> bool:
     if "<" not in text or PAGE_TAG.search(text):
         return False
     return bool(PROSE_TAG.search(text) and WRAPPED.fullmatch(text)) or bool(re.search(r"<br\s*/?>", text, re.I))
+
+
+def _is_about_markup(text: str) -> bool:
+    return bool(ABOUT_MARKUP.search(ANY_TAG.sub(" ", text)))

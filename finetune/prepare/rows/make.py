@@ -255,7 +255,7 @@ def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: D
         license=part.source.license,
     )
     example = _escape_example(example, drops)
-    compared = example if _is_clean(job, part) else _clean_example(example)
+    compared = example if part.is_clean else _clean_example(example)
     reason = None if origin.official else _filter(job, compared)
     if reason is not None:
         return Drop(origin.name, *reason)
@@ -270,11 +270,6 @@ def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: D
         compared = example if same else _scrub_example(compared, Counter())
         context = scrub(context, Counter()) if context else context
     return Candidate(example, compared, origin, question, answer, context)
-
-
-def _is_clean(job: Job, part: Part) -> bool:
-    """Whether all texts of a part are cleaned in full."""
-    return all(degree == "full" for degree in part.cleaning.values()) and job.request.clean == "full"
 
 
 def _clean_example(example: Example) -> Example:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -53,6 +54,11 @@ class Part:
     cleaning: Mapping[str, Cleaning] = field(default_factory=dict)
     wrapped: frozenset[str] = frozenset()
 
+    @cached_property
+    def is_clean(self) -> bool:
+        """Whether all texts are cleaned in full."""
+        return set(self.cleaning.values()) == {"full"}
+
     @property
     def shape_name(self) -> str:
         """The name of the shape of its rows."""
@@ -89,7 +95,7 @@ def kind_of(value: object) -> str | None:
 def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domain | None, drops: Drops) -> Part:
     mapping = dict(source.recipe.map if source.recipe else request.columns)
     if is_document(file):
-        return Part(source, file, None)
+        return Part(source, file, None, cleaning={"text": request.clean})
     first = list(islice(read_rows(file), LOOKED_AT))
     if not first:
         raise InputError(f"{file.shown} has no rows. Use a file with at least one")
@@ -100,7 +106,7 @@ def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domai
     shape = _shape_of(source, file, rows, request, domain)
     ids = _official_ids(source, domain)
     degrees = choose_degrees((*shape.needs, *shape.optional), request.clean)
-    wrapped = find_wrapped(rows, mapping, degrees) - PROSE if request.clean == "full" else frozenset()
+    wrapped = find_wrapped(rows, mapping, {*degrees} - PROSE) if request.clean == "full" else frozenset()
     degrees |= choose_degrees(wrapped, request.clean, wrapped)
     return Part(source, file, shape, mapping, _kinds(rows, shape, mapping), ids, degrees, wrapped)
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from finetune.artifacts import read_manifest
-
 from ..conftest import Preparer, questions, write_jsonl
 
 PAGE = '<!DOCTYPE html>\n<html>\n<body class="a">\n<p>Six &amp; <b>two</b></p>\n</body>\n</html>'
@@ -83,7 +81,7 @@ def test_what_cleaning_changed_is_counted_in_rows(prepared: Preparer, tmp_path: 
     ]
     made = prepared(write_jsonl(tmp_path / "rows.jsonl", rows))
     assert made.result.cleaned == {"blanks removed": 2, "markup removed": 1}
-    assert read_manifest(made.corpus.path)["cleaned"] == made.result.cleaned
+    assert made.corpus.manifest["cleaned"] == made.result.cleaned
     assert "| markup removed | 1 |" in (made.corpus.path / "README.md").read_text("utf-8")
     assert "markup removed" in (made.corpus.path / "corpus.html").read_text("utf-8")
 
