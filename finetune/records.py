@@ -10,6 +10,18 @@ Role = Literal["system", "user", "assistant"]
 Task = Literal["chat", "classification", "qa", "summarization", "translation", "text"]
 Split = Literal["train", "validation", "test"]
 UnusedKind = Literal["column", "key of a turn", "key", "file", "line", "element", "text"]
+Cleaning = Literal["full", "light", "none"]
+Change = Literal[
+    "markup removed",
+    "entities decoded",
+    "control characters removed",
+    "invisible characters removed",
+    "line ends unified",
+    "mojibake repaired",
+    "Unicode normalised",
+    "blanks removed",
+    "control tokens broken up",
+]
 
 ROLES: tuple[str, ...] = get_args(Role)
 TASKS: tuple[str, ...] = get_args(Task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from finetune.records import Unused
@@ -63,6 +63,7 @@ class CorpusFacts:
         split_rule: a sentence that says how rows were assigned to splits.
         disjoint: a sentence that says what the splits do not share, if that was checked.
         eval_sets: the eval sets that the corpus was compared with; empty: none; None: unknown.
+        cleaned: what cleaning changed -> rows in which it did.
         scrubbed: kind of identifier -> number of replacements; None: not searched for.
         boilerplate: number of n-grams shared with an eval set that did not count because many documents contain them.
     """
@@ -81,6 +82,7 @@ class CorpusFacts:
     split_rule: str = ""
     disjoint: str = ""
     eval_sets: Sequence[ComparedSet] | None = None
+    cleaned: Mapping[str, int] = field(default_factory=dict)
     scrubbed: Mapping[str, int] | None = None
     boilerplate: int = 0
     unused: Sequence[Unused] = ()

@@ -38,6 +38,7 @@ def corpus_page(facts: CorpusFacts) -> str:
         words=_bars(_ranges(facts.words_histogram)),
         dropped=_bars(by_size({f"{step}: {reason}": rows for step, reason, rows in facts.dropped})),
         unused=describe_unused(facts.unused, facts.sources),
+        cleaned=_bars(by_size(facts.cleaned)),
         clusters=_bars(_cluster_sizes(facts.clusters or {})),
         sources=sorted(facts.sources, key=lambda source: source.id),
         eval_sets=sorted(facts.eval_sets or (), key=lambda each: each.name),

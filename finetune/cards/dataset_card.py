@@ -23,6 +23,7 @@ def card_text(domain: Domain | None, facts: CorpusFacts) -> str:
         sources=sorted(facts.sources, key=lambda source: source.id),
         dropped=sorted(facts.dropped, key=lambda drop: (-drop[2], drop[0], drop[1])),
         unused=describe_unused(facts.unused, facts.sources),
+        cleaned=by_size(facts.cleaned),
         clusters=sum(clusters.values()),
         clustered=sum(size * count for size, count in clusters.items()),
         largest=max(clusters, default=0),

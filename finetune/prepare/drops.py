@@ -22,7 +22,7 @@ class Drops:
     read: int = 0
     unused: Counter[tuple[str, UnusedKind, str]] = field(default_factory=Counter)  # by source, kind and name
     scrubbed: Counter[str] = field(default_factory=Counter)  # by kind of identifier
-    escaped: int = 0  # control tokens of chat models in the text
+    cleaned: Counter[str] = field(default_factory=Counter)  # rows by what cleaning changed in them
     test_ids: set[str] = field(default_factory=set)  # ids found, of test sets inside another split
 
     def refuse(self, source: Source, file: DataFile, problem: Unusable, line: int | None = None) -> None:

@@ -12,6 +12,7 @@ from finetune.prepare.drops import Drops, row_id
 from finetune.prepare.formats.files import Row
 from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
+from finetune.prepare.rows.cleaning import clean_columns
 from finetune.prepare.rows.columns import map_columns, optional_text
 from finetune.prepare.rows.survey import Part, survey
 from finetune.prepare.sources.source import Source, open_source
@@ -56,7 +57,7 @@ def eval_items(source: Source, request: PrepareRequest, domain: Domain | None) -
 def _item(part: Part, row: Row) -> EvalItem | None:
     assert part.shape is not None
     try:
-        columns = map_columns(row.values, part.mapping)
+        columns = clean_columns(map_columns(row.values, part.mapping), dict.fromkeys(part.cleaning, "full"), set())
         draft = part.shape.build(columns)
         context = optional_text(columns, "context") if "context" in columns else ""
         asked = optional_text(columns, "question") if "question" in columns else ""

@@ -27,7 +27,8 @@ class PrepareResult:
     """The corpus and its figures; `labels` counts the labels of each classification source.
 
     `splits` adds up to the rows of the corpus and, with `dropped`, to the rows read (a document gives any number of rows).
-    `unused` lists what the sources have and the corpus lacks. `clusters` counts the kept rows with near-duplicates,
+    `unused` lists what the sources have and the corpus lacks, `cleaned` counts the rows that cleaning changed, by what it
+    changed. `clusters` counts the kept rows with near-duplicates,
     `contaminated` the rows that contained an item of an eval set.
     """
 
@@ -35,6 +36,7 @@ class PrepareResult:
     splits: dict[str, int]
     dropped: dict[str, int]
     unused: list[Unused]
+    cleaned: dict[str, int]
     scrubbed: dict[str, int]
     sources: list[SourceFacts]
     fingerprint: str

@@ -77,6 +77,7 @@ def _result(corpus: Corpus, facts: CorpusFacts, seconds: float) -> PrepareResult
         splits=corpus.counts,
         dropped=facts.dropped_by_reason,
         unused=list(facts.unused),
+        cleaned=dict(facts.cleaned),
         scrubbed=dict(facts.scrubbed or {}),
         sources=list(facts.sources),
         fingerprint=corpus.fingerprint,

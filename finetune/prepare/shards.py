@@ -59,7 +59,7 @@ class Shard:
     drops: tuple[Drop, ...]
     unused: Mapping[tuple[str, UnusedKind, str], int]
     scrubbed: Mapping[str, int]
-    escaped: int
+    cleaned: Mapping[str, int]
     test_ids: frozenset[str]
     matches: tuple[tuple[int, Match], ...]
 
@@ -83,7 +83,7 @@ def make_shard(job: Job, block: Block) -> Path:
         "drops": [[drop.id, drop.step, drop.reason] for drop in drops.items],
         "unused": [[*key, count] for key, count in sorted(drops.unused.items())],
         "scrubbed": dict(sorted(drops.scrubbed.items())),
-        "escaped": drops.escaped,
+        "cleaned": dict(sorted(drops.cleaned.items())),
         "test_ids": sorted(drops.test_ids),
         "matches": _matches(job, rows),
     }
@@ -112,7 +112,7 @@ def open_shard(path: Path) -> Shard:
         tuple(Drop(*drop) for drop in counts["drops"]),
         {(source, kind, name): count for source, kind, name, count in counts["unused"]},
         counts["scrubbed"],
-        counts["escaped"],
+        counts["cleaned"],
         frozenset(counts["test_ids"]),
         tuple((row, Match(item, field, tuple(grams))) for row, item, field, grams in counts["matches"]),
     )
@@ -174,8 +174,8 @@ def _matches(job: Job, rows: Sequence[Candidate]) -> list[list[Any]]:
 
 def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
     examples = [row.example for row in rows]
-    keys = [question_digest(example) for example in examples]
-    compared = [compared_text(row.example, row.context) for row in rows]
+    keys = [question_digest(row.compared) for row in rows]
+    compared = [compared_text(row.compared, row.context) for row in rows]
     signed = (
         sign(compared) if job.request.near_duplicates < 1 and rows else np.zeros((len(rows), NUM_PERM), SIGNATURE_DTYPE)
     )
@@ -191,8 +191,8 @@ def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
         "source": [example.source for example in examples],
         "license": [example.license for example in examples],
         "key": [key[:16] for key in keys],
-        "answer": [answer_digest(example, key) for example, key in zip(examples, keys, strict=True)],
-        "wording": [_number(wording(example)) for example in examples],
+        "answer": [answer_digest(row.compared, key) for row, key in zip(rows, keys, strict=True)],
+        "wording": [_number(wording(row.compared)) for row in rows],
         "draw": [_number(f"{job.request.seed}:{e.group or key.hex()}") for e, key in zip(examples, keys, strict=True)],
         "rank": [_number(f"{job.request.seed}:{example.id}") for example in examples],
         "split": [OPEN if row.origin.split is None else SPLITS.index(row.origin.split) for row in rows],
@@ -211,11 +211,10 @@ def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
 
 def _guards(rows: Sequence[Candidate]) -> list[int]:
     """The guards of the rows; texts with different labels are never near-duplicates of each other."""
-    guards = guard([guarded_text(row.example, row.context) for row in rows]).tolist()
-    examples = [row.example for row in rows]
+    guards = guard([guarded_text(row.compared, row.context) for row in rows]).tolist()
     return [
-        each ^ (_number(e.answer) if e.task == "classification" else 0)
-        for each, e in zip(guards, examples, strict=True)
+        each ^ (_number(row.example.answer) if row.example.task == "classification" else 0)
+        for each, row in zip(guards, rows, strict=True)
     ]
 
 

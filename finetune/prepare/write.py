@@ -112,7 +112,7 @@ def _facts(
     unused: Sequence[Unused],
 ) -> CorpusFacts:
     """The facts on the card and the page."""
-    escaped = sum(shard.escaped for shard in shards)
+    shards = [shard for shard in shards if not parts[shard.part].source.earlier]
     return CorpusFacts(
         title=f"{inputs.domain.recipe.title} corpus" if inputs.domain else "Corpus",
         splits={split: writer.counts[split] for split in SPLITS},
@@ -125,11 +125,12 @@ def _facts(
         hits=selection.hits,
         sources=_describe_sources(inputs, parts, shards, counts),
         license=inputs.license,
-        notes=[f"{escaped} control tokens of chat models in the texts were made harmless."] if escaped else [],
+        notes=_notes(parts),
         split_rule=selection.rule,
         disjoint=selection.disjoint,
         eval_sets=selection.evals,
-        scrubbed=_sum_scrubbed(shards) if inputs.request.scrub else None,
+        cleaned=_sum(shard.cleaned for shard in shards),
+        scrubbed=_sum(shard.scrubbed for shard in shards) if inputs.request.scrub else None,
         boilerplate=selection.boilerplate,
     )
 
@@ -171,11 +172,21 @@ def _cluster_sizes(selection: Selection) -> dict[int, int] | None:
     return dict(sorted(Counter(len(cluster.dropped) + 1 for cluster in selection.clusters).items()))
 
 
-def _sum_scrubbed(shards: Sequence[Shard]) -> dict[str, int]:
+def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
-    for shard in shards:
-        total.update(shard.scrubbed)
+    for each in counts:
+        total.update(each)
     return dict(sorted(total.items()))
+
+
+def _notes(parts: Sequence[Part]) -> list[str]:
+    """The columns that lost markup because most of their texts have it."""
+    return [
+        f"Most texts in the column {name} of {part.file.name} are wrapped in markup, which was removed."
+        for part in parts
+        for name in sorted(part.wrapped)
+        if not part.source.earlier
+    ]
 
 
 def _summary(domain: Domain | None, facts: CorpusFacts) -> dict[str, Any]:
@@ -185,6 +196,7 @@ def _summary(domain: Domain | None, facts: CorpusFacts) -> dict[str, Any]:
         "sources": [asdict(source) for source in facts.sources],
         "dropped": facts.dropped_by_reason,
         "unused": [asdict(each) for each in facts.unused],
+        "cleaned": dict(facts.cleaned),
         "scrubbed": dict(facts.scrubbed or {}),
         "license": facts.license,
         "clusters": facts.clustered,

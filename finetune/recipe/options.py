@@ -62,6 +62,11 @@ class PrepareOptions:
         metavar="CODES",
         value="the recipe's, else any",
     )
+    clean: Literal["full", "light", "none"] = option(
+        "full",
+        "How much to clean: full leaves the characters of chats, code and tables alone; light those of all texts; none "
+        "changes nothing but control tokens.",
+    )
     quality: bool = option(True, "Drop rows without content or full of repetition.")
     split_ratio: str | None = option(
         None, "Shares of the train, validation and test splits.", metavar="A/B/C", value=DEFAULT_RATIO

@@ -41,6 +41,7 @@ def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
             "splits": _counts(result.splits),
             "dropped": _counts(result.dropped) or "none",
             "not used": _unused(result),
+            "cleaned": _counts(result.cleaned) or "nothing",
             "near-duplicates": f"{result.clusters} clusters (clusters.jsonl)",
             "eval sets": f"{', '.join(result.evals)}: {dropped}" if result.evals else "none",
             "disjoint": result.disjoint,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from html import unescape
 
+from finetune.prepare.clean.code import CODE, KEPT, change_outside
+
 # Elements that stand in the running text of dumps. `s` is missing: `<s>` is more often a control token.
 BLOCKS = (
     "address|article|aside|blockquote|center|dd|div|dl|dt|figcaption|figure|footer|form|h[1-6]|header|main|nav|ol|p"
@@ -16,8 +18,6 @@ OTHERS = "br|hr|li|td|th|sup|sub|script|style|noscript"
 ATTRIBUTES = r"""(?:\s+[A-Za-z][\w:.-]*\s*=\s*(?:"[^"<]*"|'[^'<]*'|[^\s"'<>]+))*"""
 
 TAG = re.compile(rf"<(/?)({BLOCKS}|{INLINES}|{OTHERS})({ATTRIBUTES})\s*/?>", re.I)
-# Code keeps its tags: a fenced block, or a span between backticks.
-CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.S)
 COMMENT = re.compile(r"<!--(?:(?!<!--).)*?-->|<!doctype[^<>]*>", re.S | re.I)
 UNSEEN = re.compile(r"<(script|style|noscript)\b[^<>]*>.*?(?:</\1\s*>|\Z)", re.S | re.I)
 SCRIPTS = re.compile(rf"<(sup|sub){ATTRIBUTES}\s*>([^<>]{{1,40}})</\1\s*>", re.I)
@@ -33,7 +33,8 @@ def strip_markup(text: str) -> str:
     """Turn text that clearly is HTML into plain text; return any other text unchanged.
 
     Clear signs are a line break or rule (`<br>`, `<hr>`), a tag with attributes, and a pair of tags. `x < y and z > w`,
-    `List<a>`, `<unk>` and tags in code are not. Exponents and indices are preserved (10<sup>3</sup> becomes 10³).
+    `List<a>`, `<unk>` and tags in code, indented lines or tables are not. Exponents and indices are preserved
+    (10<sup>3</sup> becomes 10³).
     """
     if "<" not in text:
         if "&lt;" not in text:
@@ -47,7 +48,7 @@ def _is_markup(text: str) -> bool:
     if not TAG.search(text):
         return False
     opened = set()
-    for end, name, attributes in TAG.findall(CODE.sub("", text)):
+    for end, name, attributes in TAG.findall(KEPT.sub("", text)):
         name = name.lower()
         if attributes or name in {"br", "hr"} or (end and name in opened):
             return True
@@ -57,9 +58,8 @@ def _is_markup(text: str) -> bool:
 
 
 def _strip(text: str) -> str:
-    parts = CODE.split(text)
-    parts[::2] = [_strip_prose(part) for part in parts[::2]]
-    return "".join(parts).strip()
+    kept = CODE if text.lstrip().startswith("<") else KEPT  # the indented lines of a page are not code
+    return change_outside(kept, text, _strip_prose).strip()
 
 
 def _strip_prose(text: str) -> str:

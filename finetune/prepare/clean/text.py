@@ -1,6 +1,7 @@
 """Cleans text for all later steps: correct decoding, composed characters, plain white space, nothing invisible.
 
-What is repaired and what stays, where ftfy offers a choice:
+`clean_text` is for prose, `clean_lightly` for text in which every character counts: turns of chats, code, markup. What
+`clean_text` repairs and what stays, where ftfy offers a choice:
 
 - Mojibake is decoded again (`ftfy.fix_encoding`), a line at a time, since texts are pasted together from several
   encodings. C1 controls become what Windows-1252 has in their place, as browsers read them.
@@ -9,6 +10,7 @@ What is repaired and what stays, where ftfy offers a choice:
   punctuation, the ideographic space, Ĳ and ǆ stay: they are how those languages are written.
 - Curly quotes stay, and there is no NFKC: it would turn 10³ into 103, ½ into 1⁄2 and µ into another letter.
 - Zero-width joiners stay between characters that they join (emoji, Persian, Indic scripts).
+- Code in fences or between backticks keeps its characters; indented lines and lines of tables keep blanks and entities.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from html.entities import html5
 
 from ftfy import TextFixerConfig, fix_encoding
 
+from finetune.prepare.clean.code import CODE, KEPT, change_outside
 from finetune.prepare.clean.mojibake import MOJIBAKE
+from finetune.records import Change
 
 LINE_BREAKS = re.compile(r"\r\n?|[\x0b\x0c\u2028\u2029]")
 TERMINAL = re.compile(r"\x1b(?:\[[0-9;:?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
@@ -50,28 +54,51 @@ ODD = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\xa0\u00ad\u061c\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\uf0b7\ufb00-\ufb06\ufdd0-\ufdef"
     r"\ufeff\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
 )
+BLANKS = " \t\n"
 # What must not stand before is asked after the first character, so that the search can skip to such characters.
 BLANKS_INSIDE = re.compile(r"[ \t](?<=[^ \t\n].)[ \t]++(?=[^ \t\n])")
 BLANKS_AT_END = re.compile(r"[ \t\u3000](?<![ \t\u3000].)[ \t\u3000]*+(?=\n)")
 BLANK_LINES = re.compile(r"\n{4,}")
+BLANK_LINES_BEFORE = re.compile(r"\A(?:[ \t]*+\n)+")
+
+Changes = set[Change]
 
 
-def clean_text(text: str) -> str:
+def clean_text(text: str, changes: Changes | None = None) -> str:
     """Repair and compose the text and remove invisible characters; idempotent.
 
-    Indentation is kept, a run of blanks inside a line becomes one blank (or tab), and three or more blank lines become
-    one.
+    Indentation is kept, a run of blanks inside a line becomes one blank (or its tabs), and three or more blank lines
+    become one.
+
+    Args:
+        text: prose, which may contain code and tables.
+        changes: receives the kinds of changes.
 
     Raises:
         UnicodeEncodeError: the text contains half of a surrogate pair and cannot be written as UTF-8.
     """
     if not text.isascii():
         text.encode()
+    changes = set() if changes is None else changes
     before = None
     while text != before:  # one repair may uncover the need for another
         before = text
-        text = _tidy(_repair(text) if _is_odd(text) else text)
+        text = _tidy(_repair(text, changes) if _is_odd(text) else text, changes)
     return text
+
+
+def clean_lightly(text: str, changes: Changes | None = None) -> str:
+    """Compose the text, unify its line ends, and remove control characters and the blanks around it; idempotent.
+
+    The indentation of the first line and one line break at the end are kept, because code needs them.
+
+    Raises:
+        UnicodeEncodeError: see `clean_text`.
+    """
+    if not text.isascii():
+        text.encode()
+    changes = set() if changes is None else changes
+    return _trim(_compose(_remove_controls(text, changes), changes), changes)
 
 
 def _is_odd(text: str) -> bool:
@@ -83,28 +110,74 @@ def _is_odd(text: str) -> bool:
     return bool(ODD.search(text) or MOJIBAKE.search(text)) or not unicodedata.is_normalized("NFC", text)
 
 
-def _repair(text: str) -> str:
-    text = LINE_BREAKS.sub("\n", TERMINAL.sub("", text))
+def _repair(text: str, changes: Changes) -> str:
+    text = _remove_controls(text, changes)
     if "&" in text and not TAG.search(text):
-        text = ENTITY.sub(_write_out, text)
-    if text.isascii():
-        return CONTROLS.sub("", text)
+        decoded = change_outside(KEPT, text, lambda prose: ENTITY.sub(_write_out, prose))
+        text = _note("entities decoded", text, decoded, changes)
+    if not text.isascii():
+        text = change_outside(CODE, text, lambda prose: _repair_characters(prose, changes))
+    return _compose(text, changes)
+
+
+def _remove_controls(text: str, changes: Changes) -> str:
+    if text.isascii() and not CONTROLS.search(text):
+        return text
+    text = _note("line ends unified", text, LINE_BREAKS.sub("\n", TERMINAL.sub("", text)), changes)
+    return _note("control characters removed", text, CONTROLS.sub("", text), changes)
+
+
+def _repair_characters(text: str, changes: Changes) -> str:
     if MOJIBAKE.search(text):
-        text = "\n".join(_decode_again(line) if MOJIBAKE.search(line) else line for line in text.split("\n"))
-    text = C1_CONTROLS.sub(_as_windows, text)
-    text = ODD_SPACES.sub(" ", INVISIBLE.sub("", TAG_CHARACTERS.sub(r"\1", text)))
-    text = FORMS.sub(lambda match: PLAIN_FORMS[match[0]], LONE_JOINERS.sub("", text))
-    return unicodedata.normalize("NFC", text)
+        again = "\n".join(_decode_again(line) if MOJIBAKE.search(line) else line for line in text.split("\n"))
+        text = _note("mojibake repaired", text, again, changes)
+    text = _mend_controls(text, changes)
+    visible = LONE_JOINERS.sub("", INVISIBLE.sub("", TAG_CHARACTERS.sub(r"\1", text)))
+    text = _note("invisible characters removed", text, visible, changes)
+    plain = FORMS.sub(lambda match: PLAIN_FORMS[match[0]], ODD_SPACES.sub(" ", text))
+    return _note("Unicode normalised", text, plain, changes)
 
 
-def _tidy(text: str) -> str:
-    if " \n" in text or "\t\n" in text or "\u3000\n" in text:
-        text = BLANKS_AT_END.sub("", text)
-    if "  " in text or "\t" in text:
-        text = BLANKS_INSIDE.sub(_one_blank, text)
-    if "\n\n\n\n" in text:
-        text = BLANK_LINES.sub("\n\n", text)
-    return text.strip()
+def _mend_controls(text: str, changes: Changes) -> str:
+    return _note("control characters removed", text, C1_CONTROLS.sub(_as_windows, text), changes)
+
+
+def _compose(text: str, changes: Changes) -> str:
+    if text.isascii():
+        return text
+    text = _mend_controls(text, changes)
+    return _note("Unicode normalised", text, unicodedata.normalize("NFC", text), changes)
+
+
+def _tidy(text: str, changes: Changes) -> str:
+    tidy = text
+    if "  " in text or "\t" in text or " \n" in text or "\u3000\n" in text or "\n\n\n\n" in text:
+        tidy = change_outside(KEPT, text, _tidy_blanks)
+    stripped = tidy.strip()
+    if stripped is not tidy and ("\n  " in stripped or "\n\t" in stripped):
+        stripped = _indentation(tidy) + stripped
+    return _note("blanks removed", text, stripped, changes)
+
+
+def _tidy_blanks(text: str) -> str:
+    text = BLANKS_INSIDE.sub(_one_blank, BLANKS_AT_END.sub("", text))
+    return BLANK_LINES.sub("\n\n", text)
+
+
+def _trim(text: str, changes: Changes) -> str:
+    if text[:1] not in BLANKS and text[-1:] not in BLANKS:
+        return text
+    body = text.rstrip(BLANKS)
+    trimmed = BLANK_LINES_BEFORE.sub("", body + ("\n" if "\n" in text[len(body) :] else ""))
+    if not _indentation(trimmed):
+        trimmed = trimmed.lstrip(" ")
+    return _note("blanks removed", text, trimmed, changes)
+
+
+def _indentation(text: str) -> str:
+    """The blanks before the first line that is not blank, unless it is a single one."""
+    before = text[: len(text) - len(text.lstrip(BLANKS))].rpartition("\n")[2]
+    return "" if before == " " else before
 
 
 def _decode_again(line: str) -> str:
@@ -121,4 +194,10 @@ def _write_out(match: re.Match[str]) -> str:
 
 
 def _one_blank(match: re.Match[str]) -> str:
-    return "\t" if "\t" in match[0] else " "
+    return "\t" * match[0].count("\t") or " "
+
+
+def _note(change: Change, before: str, after: str, changes: Changes) -> str:
+    if after != before:
+        changes.add(change)
+    return after

@@ -1,4 +1,4 @@
-"""Accesses the columns of a row: in any case, nested, and as clean text."""
+"""Accesses the columns of a row: in any case, nested, and as text."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from finetune.prepare.clean.text import clean_text
 
 Values = Mapping[str, Any]
 
+NAMES = frozenset({"group", "id", "label", "task", "time"})  # short texts that are compared, and always cleaned
 ANSWERS = frozenset({"answer", "completion", "output"})
 SHOWN_NAMES, SHOWN_CHARACTERS = 12, 24
 
@@ -46,7 +47,7 @@ def _reach(values: Values, column: str) -> Any:
 
 
 def required_text(columns: Values, name: str) -> str:
-    """A column as clean text; numbers are written out and lists of texts joined by line breaks.
+    """A column as text; numbers are written out and lists of texts joined by line breaks.
 
     Raises:
         Unusable: the column is missing, null, empty or of another kind.
@@ -58,15 +59,16 @@ def required_text(columns: Values, name: str) -> str:
     if is_null(value):
         raise Unusable(reason, f"the column {name!r} is null. Fill it in, or drop such rows with --on-error skip")
     text = _as_text(value, name)
-    if not text:
+    if not text or text.isspace():
         raise Unusable(reason, f"the column {name!r} is empty. Fill it in, or drop such rows with --on-error skip")
     return text
 
 
 def optional_text(columns: Values, name: str) -> str:
-    """A column as clean text, or "" if it is missing, null or empty."""
+    """A column as text, or "" if it is missing, null or empty."""
     value = columns.get(name)
-    return "" if is_null(value) else _as_text(value, name)
+    text = "" if is_null(value) else _as_text(value, name)
+    return "" if text.isspace() else text
 
 
 def list_names(columns: Iterable[str]) -> str:
@@ -91,6 +93,8 @@ def _as_text(value: object, name: str) -> str:
             "not_text",
             f"the column {name!r} is a {type(value).__name__}, not text. Select a field of it with --map {name}=COLUMN.FIELD",
         )
+    if name not in NAMES:
+        return str(value)
     try:
         return clean_text(strip_markup(str(value)))
     except UnicodeEncodeError:

@@ -11,10 +11,11 @@ from pathlib import Path
 from finetune.errors import Unusable
 from finetune.prepare.clean.boilerplate import drop_repeated
 from finetune.prepare.clean.language import is_foreign
+from finetune.prepare.clean.markup import strip_markup
 from finetune.prepare.clean.quality import filter_example
 from finetune.prepare.clean.scrub import scrub
 from finetune.prepare.clean.special_tokens import escape_control_tokens, looks_rendered
-from finetune.prepare.clean.text import clean_text
+from finetune.prepare.clean.text import Changes, clean_text
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.dedup.keys import context_group
 from finetune.prepare.documents.chunk import approximate_tokens, chunk
@@ -24,6 +25,7 @@ from finetune.prepare.drops import Drops, file_id, row_id
 from finetune.prepare.formats.files import BadRow, Lines, Row, Rows, Unread
 from finetune.prepare.formats.readers import rows_of
 from finetune.prepare.request import PrepareRequest
+from finetune.prepare.rows.cleaning import clean_columns, clean_to
 from finetune.prepare.rows.columns import Values, list_names, map_columns, optional_text
 from finetune.prepare.rows.shapes import Draft
 from finetune.prepare.rows.survey import Part, kind_of
@@ -77,11 +79,13 @@ class Origin:
 class Candidate:
     """An example, its origin, and the texts that later stages compare.
 
-    `question` and `answer` are the texts before scrubbing, without instructions, as in eval sets; `context` is the part of
-    the question that other questions may share.
+    `compared` is the example in clean text, however little its own was cleaned. `question` and `answer` are its texts
+    before scrubbing, without instructions, as in eval sets; `context` is the part of the question that other questions may
+    share.
     """
 
     example: Example
+    compared: Example
     origin: Origin
     question: str = ""
     answer: str = ""
@@ -137,7 +141,9 @@ def _row_drafts(job: Job, part: Part, row: Row | BadRow, drops: Drops) -> Iterat
     if missing:
         raise Unusable("missing_column", f"there is no column {missing[0]!r}. Columns found: {list_names(columns)}")
     _check_kinds(part, columns)
-    draft = part.shape.build(columns)
+    changes: Changes = set()
+    draft = part.shape.build(clean_columns(columns, part.cleaning, changes))
+    drops.cleaned.update(changes)
     official = number in part.test_ids
     drops.test_ids |= {number} & part.test_ids
     split: Split | None = "test" if official else part.file.split
@@ -150,7 +156,7 @@ def _row_drafts(job: Job, part: Part, row: Row | BadRow, drops: Drops) -> Iterat
         _check_rendered(draft)
         yield draft, origin
         return
-    for position, piece in enumerate(_pieces(job, Document(None, (Section(None, 0, text),))), 1):
+    for position, piece in enumerate(_pieces(job, Document(None, (Section(None, 0, text),)), Counter()), 1):
         _check_rendered(piece)
         yield piece, replace(origin, name=row_id(part.source, part.file, row.line, position), group=group or name)
 
@@ -185,12 +191,12 @@ def _document_drafts(job: Job, part: Part, path: Path, drops: Drops) -> Iterator
             "no_time",
             f"a document has no column {job.time_column!r}. Leave out --split-by-time, or give rows with such a column",
         )
-    document = drop_repeated(load_document(path), job.repeated.get(part.source.id, frozenset()))
+    document = _drop_repeated(job, part, load_document(path), drops)
     for element, count in document.unused.items():
         drops.note_unused(part.source, "element", element, count)
     name = file_id(part.source, part.file)
-    pairs = [_pair(*pair) for pair in instruct(document)] if job.request.instruct else []
-    for number, draft in enumerate(pairs or _pieces(job, document), 1):
+    pairs = list(_pairs(job, document, drops.cleaned)) if job.request.instruct else []
+    for number, draft in enumerate(pairs or _pieces(job, document, drops.cleaned), 1):
         try:
             _check_rendered(draft)
         except Unusable as error:
@@ -199,15 +205,39 @@ def _document_drafts(job: Job, part: Part, path: Path, drops: Drops) -> Iterator
             yield draft, Origin(f"{name}#{number}", name, part.file.split)
 
 
-def _pair(question: str, answer: str) -> Draft:
-    return Draft((Message("user", clean_text(question)), Message("assistant", clean_text(answer))), "qa")
+def _drop_repeated(job: Job, part: Part, document: Document, drops: Drops) -> Document:
+    if job.request.clean != "full":
+        return document
+    kept = drop_repeated(document, job.repeated.get(part.source.id, frozenset()))
+    lines, left = (sum(map(bool, map(str.strip, _lines(each)))) for each in (document, kept))
+    if left < lines:
+        drops.note_unused(part.source, "line", "repeated by most documents", lines - left)
+    return kept
 
 
-def _pieces(job: Job, document: Document) -> Iterator[Draft]:
+def _lines(document: Document) -> Iterator[str]:
+    return (line for section in document.sections for line in section.text.split("\n"))
+
+
+def _pairs(job: Job, document: Document, cleaned: Counter[str]) -> Iterator[Draft]:
+    for question, answer in instruct(document):
+        changes: Changes = set()
+        asked, told = (_clean_piece(job, text, changes) for text in (question, answer))
+        cleaned.update(changes)
+        yield Draft((Message("user", asked), Message("assistant", told)), "qa")
+
+
+def _pieces(job: Job, document: Document, cleaned: Counter[str]) -> Iterator[Draft]:
     for piece in chunk(document, job.request.chunk_tokens, approximate_tokens):
-        text = clean_text(piece)
-        if text:
+        changes: Changes = set()
+        text = _clean_piece(job, piece, changes)
+        cleaned.update(changes)
+        if text and not text.isspace():
             yield Draft((Message("assistant", text),), "text")
+
+
+def _clean_piece(job: Job, text: str, changes: Changes) -> str:
+    return clean_text(text, changes) if job.request.clean == "full" else clean_to(job.request.clean, text, changes)
 
 
 # --- every example ----------------------------------------------------------------------------------------------------
@@ -235,18 +265,30 @@ def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: D
         license=part.source.license,
     )
     example = _escape_example(example, drops)
-    reason = None if origin.official else _filter(job, example)
+    compared = example if part.is_clean else _clean_example(example)
+    reason = None if origin.official else _filter(job, compared)
     if reason is not None:
         return Drop(origin.name, *reason)
     question = answer = ""
     if job.evals is not None and not origin.official:
-        question = "\n".join(turn.content for turn in example.prompt if turn.role != "system")
-        answer = example.answer
-    context = draft.context
+        question = strip_markup("\n".join(turn.content for turn in compared.prompt if turn.role != "system"))
+        answer = strip_markup(compared.answer)
+    context = draft.context if compared is example or not draft.context else clean_text(draft.context)
     if job.request.scrub:
-        example = _scrub_example(example, drops)
+        same = compared is example
+        example = _scrub_example(example, drops.scrubbed)
+        compared = example if same else _scrub_example(compared, Counter())
         context = scrub(context, Counter()) if context else context
-    return Candidate(example, origin, question, answer, context)
+    return Candidate(example, compared, origin, question, answer, context)
+
+
+def _clean_example(example: Example) -> Example:
+    """The example with the clean text that filters and keys compare."""
+    texts = [clean_text(turn.content) for turn in example.messages]
+    if all(text == turn.content for text, turn in zip(texts, example.messages, strict=True)):
+        return example
+    turns = [replace(turn, content=text) for turn, text in zip(example.messages, texts, strict=True)]
+    return replace(example, messages=tuple(turns))
 
 
 def _filter(job: Job, example: Example) -> tuple[str, str] | None:
@@ -263,19 +305,18 @@ def _filter(job: Job, example: Example) -> tuple[str, str] | None:
 
 def _escape_example(example: Example, drops: Drops) -> Example:
     escaped = [escape_control_tokens(turn.content) for turn in example.messages]
-    number = sum(count for _, count in escaped)
-    if not number:
+    if not any(count for _, count in escaped):
         return example
-    drops.escaped += number
+    drops.cleaned["control tokens broken up"] += 1
     turns = [replace(turn, content=text) for turn, (text, _) in zip(example.messages, escaped, strict=True)]
     return replace(example, messages=tuple(turns))
 
 
-def _scrub_example(example: Example, drops: Drops) -> Example:
+def _scrub_example(example: Example, counts: Counter[str]) -> Example:
     """The example without identifiers; a label is never changed."""
     kept = 1 if example.task == "classification" else 0
     cut = len(example.messages) - kept
-    texts = [scrub(turn.content, drops.scrubbed) for turn in example.messages[:cut]]
+    texts = [scrub(turn.content, counts) for turn in example.messages[:cut]]
     if all(text is turn.content for text, turn in zip(texts, example.messages, strict=False)):
         return example
     turns = [replace(turn, content=text) for turn, text in zip(example.messages, texts, strict=False)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,7 @@ from finetune.prepare.drops import Drops
 from finetune.prepare.formats.files import BadRow, DataFile, Row
 from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
+from finetune.prepare.rows.cleaning import PROSE, choose_degrees, find_wrapped
 from finetune.prepare.rows.columns import is_null, map_columns, optional_text, plain_columns
 from finetune.prepare.rows.prompts import Prompt, load_prompt
 from finetune.prepare.rows.shapes import (
@@ -28,6 +30,7 @@ from finetune.prepare.rows.shapes import (
 from finetune.prepare.sources.local import is_document
 from finetune.prepare.sources.source import Source
 from finetune.recipe import Domain
+from finetune.records import Cleaning
 
 LOOKED_AT = 1000  # rows that decide the shape of a file; the others must fit it
 INPUTS = {"text", "question", "context"}  # columns that the prompt of a domain must not ignore
@@ -38,7 +41,8 @@ DOCUMENT = "document"
 class Part:
     """A file of a source and the shape of its rows; a document has no shape.
 
-    `kinds` are the kinds of the values in its columns, `test_ids` the ids of a test set inside another split.
+    `kinds` are the kinds of the values in its columns, `cleaning` the degree to which each is cleaned, `test_ids` the ids
+    of a test set inside another split; the texts in `wrapped` columns lose the markup that most of them have.
     """
 
     source: Source
@@ -47,6 +51,13 @@ class Part:
     mapping: Mapping[str, str] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
     test_ids: frozenset[str] = frozenset()
+    cleaning: Mapping[str, Cleaning] = field(default_factory=dict)
+    wrapped: frozenset[str] = frozenset()
+
+    @cached_property
+    def is_clean(self) -> bool:
+        """Whether all texts are cleaned in full."""
+        return set(self.cleaning.values()) == {"full"}
 
     @property
     def shape_name(self) -> str:
@@ -84,7 +95,7 @@ def kind_of(value: object) -> str | None:
 def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domain | None, drops: Drops) -> Part:
     mapping = dict(source.recipe.map if source.recipe else request.columns)
     if is_document(file):
-        return Part(source, file, None)
+        return Part(source, file, None, cleaning={"text": request.clean})
     first = list(islice(read_rows(file), LOOKED_AT))
     if not first:
         raise InputError(f"{file.shown} has no rows. Use a file with at least one")
@@ -94,7 +105,10 @@ def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domai
     rows = [row for row in first if isinstance(row, Row)]
     shape = _shape_of(source, file, rows, request, domain)
     ids = _official_ids(source, domain)
-    return Part(source, file, shape, mapping, _kinds(rows, shape, mapping), ids)
+    degrees = choose_degrees((*shape.needs, *shape.optional), request.clean)
+    wrapped = find_wrapped(rows, mapping, {*degrees} - PROSE) if request.clean == "full" else frozenset()
+    degrees |= choose_degrees(wrapped, request.clean, wrapped)
+    return Part(source, file, shape, mapping, _kinds(rows, shape, mapping), ids, degrees, wrapped)
 
 
 def _kinds(rows: Sequence[Row], shape: Shape, mapping: Mapping[str, str]) -> dict[str, str]:

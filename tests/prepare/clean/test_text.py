@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finetune.prepare.clean.text import clean_text
+from finetune.prepare.clean.text import Changes, clean_lightly, clean_text
 
 GOLDEN = sorted((Path(__file__).parent / "golden" / "clean").glob("*.json"))
 # What repairs act on, so that random texts meet them and one another.
@@ -25,6 +25,10 @@ AWKWARD = [
     "\U000e0067",
     "\U000e007f",
     "\n\n\n",
+    "\n  ",
+    "|",
+    "`",
+    "```",
 ]
 WESTERN = """Äpfel für Straße Größe „süß“ Spaß” weiß… ÄRZTE Maß– à l’été… « élève » ça ÇA ÉTÉ É. où? señor ¿Qué? ¡No! Ångström
     Å øre Ærø œuvre naïve 5 °C ±3 µg/mL ≥65 £3 €5 ½ 10³ α-Hämolyse Łódź žena Čeština ığdır Žižek’s“ Ю.А. Она Έλα”"""
@@ -44,7 +48,8 @@ def test_dirty_text_becomes_what_the_golden_file_says(file: Path) -> None:
         ("a  \t\nb \n", "a\nb"),
         ("\ufeffnul\x00 bell\x07 esc\x1b", "nul bell esc"),
         ("tab\tand\n\nblank line", "tab\tand\n\nblank line"),
-        ("  indented\n    code", "indented\n    code"),
+        ("  indented\n    code", "  indented\n    code"),
+        ("   a single line", "a single line"),
         ("family 👨\u200d👩\u200d👧", "family 👨\u200d👩\u200d👧"),
         ("5\u00a0% \u2013 6\u202f%", "5 % \u2013 6 %"),
     ],
@@ -66,6 +71,55 @@ def test_cleaning_twice_changes_nothing_more(text: str) -> None:
     assert clean_text(once) == once
     assert unicodedata.is_normalized("NFC", once)
     assert not any(unicodedata.category(char) == "Cc" and char not in "\n\t" for char in once)
+
+
+@given(st.lists(st.sampled_from(AWKWARD), max_size=24).map("".join))
+def test_cleaning_lightly_twice_changes_nothing_more(text: str) -> None:
+    once = clean_lightly(text)
+    assert clean_lightly(once) == once
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<b>boat</b> &lt; &amp;amp; ﬁ Ａ\u00a0\u200bâ€™",
+        'text.replace("  ", " ")\n\n\n\n\n\nx  \n y',
+        "    return 2 * x\n",
+        "\tindented",
+        "+----+    +----+\n| A  |--->| B  |",
+    ],
+)
+def test_light_cleaning_keeps_the_characters(text: str) -> None:
+    assert clean_lightly(text) == text
+
+
+@pytest.mark.parametrize(
+    ("dirty", "light"),
+    [
+        ("cafe\u0301\r\nand\rtea", "café\nand\ntea"),
+        ("\x1b[31mred\x1b[0m bell\x07", "red bell"),
+        (" Oslo. ", "Oslo."),
+        ("\n \n\nOslo.\n\n \n", "Oslo.\n"),
+        ("\n    return 1  ", "    return 1"),
+    ],
+)
+def test_light_cleaning(dirty: str, light: str) -> None:
+    assert clean_lightly(dirty) == light
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("plain", set()),
+        ("R&amp;D  is", {"entities decoded", "blanks removed"}),
+        ("CafÃ©\u200b", {"mojibake repaired", "invisible characters removed"}),
+        ("a\r\n\x07b \ufb01", {"line ends unified", "control characters removed", "Unicode normalised"}),
+    ],
+)
+def test_the_kinds_of_changes_are_told(text: str, kinds: set[str]) -> None:
+    changes: Changes = set()
+    clean_text(text, changes)
+    assert changes == kinds
 
 
 @given(st.lists(st.sampled_from(WESTERN.split()), min_size=1).map(" ".join))

@@ -167,14 +167,7 @@ def test_control_tokens_in_a_text_are_made_harmless(prepared: Preparer, tmp_path
     assert "<|im_end|>" not in text
     assert "</s>" not in text
     assert "im_end" in text
-    assert "2 control tokens" in (made.corpus.path / "README.md").read_text("utf-8")
-
-
-def test_null_characters_and_markup_are_cleaned_away(prepared: Preparer, tmp_path: Path) -> None:
-    made = prepared(
-        write_jsonl(tmp_path / "rows.jsonl", [{"question": "Who?\u0000", "answer": "<p>Nobody<br/>at all</p>"}])
-    )
-    assert made.texts == ["Who?", "Nobody\nat all"]
+    assert made.result.cleaned == {"control tokens broken up": 1}
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
