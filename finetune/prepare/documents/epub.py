@@ -43,11 +43,23 @@ def read(data: bytes, shown: str) -> Document:
             chapter = parts.part(name)
             if chapter is None:
                 outline.unused[f"missing chapter {posixpath.basename(name)}"] += 1
-            elif chapter.strip():
-                root = parse(decode_markup(chapter, shown))
-                outline.unused.update(prune(root))
-                outline.extend(outline_of(root))
+            else:
+                outline.extend(_read_chapter(chapter, shown))
     return outline.document(_title(book))
+
+
+def _read_chapter(data: bytes, shown: str) -> Outline:
+    """The outline of a chapter, empty if the chapter has no text."""
+    try:
+        root = parse(decode_markup(data, shown))
+    except Unusable as problem:
+        if problem.reason == "no_text":
+            return Outline()
+        raise
+    left_out = prune(root)
+    outline = outline_of(root)
+    outline.unused.update(left_out)
+    return outline
 
 
 def _check_protection(parts: zip_package.ZipPackage) -> None:

@@ -223,11 +223,6 @@ def _join(lines: Sequence[str], words: Counter[str], margin: float, *, item: boo
     return "".join(parts)
 
 
-def _is_unspaced(before: str, after: str) -> bool:
-    """Whether both texts are in a script that has no blanks between words."""
-    return UNSPACED.match(before[-1:]) is not None and UNSPACED.match(after) is not None
-
-
 def _keeps_hyphen(head: str, piece: str, words: Counter[str]) -> bool:
     """Whether a word split at a line end keeps its hyphen: because it has one elsewhere, or consists of two words."""
     match = WORD_START.match(piece)

@@ -112,7 +112,7 @@ def test_raised_and_lowered_signs_stay_in_their_sentence(drawn: str, expected: s
 
 
 def test_lines_are_joined_without_blanks_in_scripts_without_blanks() -> None:
-    joined = reflow._join(["灯台守は", "塔の隣の家に住", "んでいた。Ada", "はいた", "2024-", "2025"], Counter(), None)
+    joined = reflow._join(["灯台守は", "塔の隣の家に住", "んでいた。Ada", "はいた", "2024-", "2025"], Counter(), 0)
     assert joined == "灯台守は塔の隣の家に住んでいた。Ada はいた 2024-2025"
 
 

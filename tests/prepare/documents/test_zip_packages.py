@@ -404,6 +404,12 @@ def test_chapter_that_is_missing_is_counted_by_its_name() -> None:
     assert document.unused.items() >= {"missing chapter none.xhtml": 1}.items()
 
 
+@pytest.mark.parametrize("chapter", ["", " ", "<!-- none -->"])
+def test_empty_chapter_leaves_the_others(chapter: str) -> None:
+    document = read_document(with_part(book(), "OEBPS/text/one.xhtml", chapter.encode()), "a.epub", "a")
+    assert document.title == "Care"
+
+
 def test_what_a_book_has_beside_its_chapters_is_counted() -> None:
     more = '<item id="x" href="x.xhtml" media-type="text/html"/><item id="y" href="y.mp3" media-type="audio/mpeg"/></manifest>'
     data = with_part(book(), "OEBPS/book.opf", BOOK.replace("</manifest>", more).encode())
