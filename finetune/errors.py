@@ -240,8 +240,8 @@ class ContextLengthError(InputError):
 
     def __init__(self, prompt: int, answer: int, context: int) -> None:
         super().__init__(
-            f"The prompt has {prompt} tokens and the answer may have up to {answer}, but the context is limited to {context} "
-            "tokens. Shorten the prompt or lower max_tokens"
+            f"The prompt has {prompt} tokens and the answer may have up to {answer} tokens, but the context is limited to "
+            f"{context}. Shorten the prompt or lower max_tokens"
         )
 
 
