@@ -19,7 +19,7 @@ from tests.browser import CHROMIUM, Browser
 
 TARGET = Path(__file__).with_name("images")
 PAGES = {"eval-report.png": "eval/report.html", "corpus-page.png": "corpus/corpus.html"}
-WIDTH, HEIGHT, SCALE = 800, 1240, 1.5
+WIDTH, HEIGHT, SCALE = 800, 1280, 1.5
 COLORS = 64  # enough for text and a few fills, in a third of the bytes
 
 
