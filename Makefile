@@ -13,7 +13,7 @@ COMPILE := $(BIN)/python -m compileall -qq -j $(JOBS) $(VENV)/lib || true
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast lint format docs bench clean
+.PHONY: help quickstart test test-fast lint format docs pictures bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -46,6 +46,9 @@ docs: $(VENV)/.dev ## Generate the pages that come from the code and build the g
 	@$(BIN)/python docs/generate_architecture.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'The guide is in site/index.html'
+
+pictures: $(VENV)/.dev ## Take the README's pictures from a new quickstart; needs Chromium
+	@$(BIN)/python -m docs.make_pictures
 
 # The scripts in benchmarks/parts need other tools or files, and say which.
 # A benchmark exits with 2 if the machine lacks what it needs, such as a GPU.

@@ -59,12 +59,16 @@ class Command:
 
     @property
     def stderr(self) -> str:
-        file = self._output / "stderr"
-        return file.read_text("utf-8") if file.exists() else ""
+        return self._read("stderr")
 
     @property
     def stdout(self) -> str:
-        return (self._output / "stdout").read_text("utf-8")
+        return self._read("stdout")
+
+    def _read(self, name: str) -> str:
+        """What has been written so far: nothing until the process has started."""
+        file = self._output / name
+        return file.read_text("utf-8") if file.exists() else ""
 
     @property
     def result(self) -> dict[str, Any]:

@@ -125,3 +125,4 @@ def test_sdist_can_be_tested(installed: Installed) -> None:
     }
     recipes = {f"datasets/{name}/recipe.yaml" for name in DOMAINS} | {f"adapters/{name}.yaml" for name in ADAPTERS}
     assert names >= names_needed | recipes
+    assert not [name for name in names if name.startswith("docs/images")]

@@ -15,6 +15,11 @@ def whole_percent(share: float) -> str:
     return f"{share:.0%}".replace("%", " %")
 
 
+def sentence_case(text: str) -> str:
+    """The text with a capital first letter; unlike `capitalize`, it leaves the others alone."""
+    return text[:1].upper() + text[1:]
+
+
 ENVIRONMENT = Environment(
     loader=PackageLoader("finetune.cards", "templates"),
     undefined=StrictUndefined,
@@ -22,4 +27,9 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
     autoescape=lambda name: name is not None and name.endswith(".html.jinja"),
 )
-ENVIRONMENT.filters |= {"count": "{:,}".format, "percent": percent, "whole_percent": whole_percent}
+ENVIRONMENT.filters |= {
+    "count": "{:,}".format,
+    "percent": percent,
+    "sentence_case": sentence_case,
+    "whole_percent": whole_percent,
+}

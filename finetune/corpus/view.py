@@ -1,6 +1,6 @@
 """Shows a corpus: counts, dropped rows, lengths and sample rows, with never more than a batch of rows in memory.
 
-Samples are the only place where slmtune shows the text of rows, because the user asks to see them.
+Samples show the text of rows, because the user asks to see them.
 """
 
 from __future__ import annotations

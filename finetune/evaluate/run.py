@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,13 +20,16 @@ from finetune.artifacts import (
     write_jsonl,
     writing,
 )
-from finetune.cards import eval_report
+from finetune.cards.eval_page import Answer, ScoredRow, eval_page
+from finetune.cards.eval_report import eval_report
+from finetune.cards.loss_curve import read_loss_curve
 from finetune.evaluate import metrics, scoring, significance
 from finetune.evaluate.request import EvalRequest, EvalResult, ProgressCallback, TaskScore
 from finetune.evaluate.tasks import EvalTask, tasks_of
 from finetune.machine import peak_bytes
 from finetune.models.load import LoadedModel, load_adapter
 from finetune.recipe.options import check
+from finetune.records import Message
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,15 @@ def evaluate(request: EvalRequest, on_progress: ProgressCallback | None = None) 
     with writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer:
         scores: dict[str, TaskScore] = {}
         samples: list[dict[str, Any]] = []
+        rows: dict[str, list[ScoredRow]] = {}
         for task in tasks:
             answers = {name: _answer(loaded, task, name, request, on_progress) for name in ("base", "adapter")}
-            scores[task.name] = _score(task, answers["base"], answers["adapter"])
+            rows[task.name] = score_rows(task, answers["base"], answers["adapter"])
+            scores[task.name] = _score(task, rows[task.name])
             samples += _samples(task, answers)
         result = EvalResult(request.output_dir / "report.html", scores, time.monotonic() - started, peak_bytes())
-        _write(writer, request, adapter, corpus, result, samples)
+        _write(writer, request, adapter, corpus, result, rows)
+        write_jsonl(writer.folder / "samples.jsonl", samples)
     return result
 
 
@@ -96,22 +102,47 @@ def pick_labels(task: EvalTask, rows: Sequence[Sequence[float]]) -> Answers:
     return Answers(texts, probabilities)
 
 
-def _score(task: EvalTask, base: Answers, adapter: Answers) -> TaskScore:
+def score_rows(task: EvalTask, base: Answers, adapter: Answers) -> list[ScoredRow]:
+    """Each row with both answers and their scores: 1 or 0 for a label, token F1 for a text."""
+    rows = []
+    for number, example in enumerate(task.examples):
+        reference = example.label or example.answer
+        both = _score_answer(task, base, number, reference), _score_answer(task, adapter, number, reference)
+        chances = adapter.probabilities[number] if adapter.probabilities else {}
+        margin = chances.get(both[1].text, 0.0) - chances.get(reference, 0.0)
+        instruction = "\n\n".join(message.content for message in example.prompt if message.role == "system")
+        prompt = _turns(example.prompt)
+        rows.append(ScoredRow(example.id, instruction, prompt, reference, *both, example.choices, margin))
+    return rows
+
+
+def _score_answer(task: EvalTask, answers: Answers, number: int, reference: str) -> Answer:
+    text = answers.texts[number]
     if task.metric == "token_f1":
-        rows = [
-            [metrics.token_f1(example.answer, text) for example, text in zip(task.examples, answers.texts, strict=True)]
-            for answers in (base, adapter)
-        ]
-        comparison = significance.compare_means(rows[0], rows[1])
-        means = [{"token_f1": sum(values) / len(values)} for values in rows]
+        return Answer(text, metrics.token_f1(reference, text))
+    return Answer(text, float(text == reference), answers.probabilities[number][text])
+
+
+def _turns(prompt: Sequence[Message]) -> str:
+    """The turns of a conversation as text, each with its role if there are several."""
+    turns = [message for message in prompt if message.role != "system"]
+    return "\n\n".join(turn.content if len(turns) == 1 else f"{turn.role}: {turn.content}" for turn in turns)
+
+
+def _score(task: EvalTask, rows: Sequence[ScoredRow]) -> TaskScore:
+    base, adapter = [row.base for row in rows], [row.adapter for row in rows]
+    if task.metric == "token_f1":
+        comparison = significance.compare_means([row.score for row in base], [row.score for row in adapter])
+        means = [{"token_f1": sum(row.score for row in model) / len(model)} for model in (base, adapter)]
         majority = None
     else:
-        labels = [example.label or example.answer for example in task.examples]
-        comparison = significance.compare_labels(labels, base.texts, adapter.texts)
-        means = [metrics.classification_scores(labels, answers.texts) for answers in (base, adapter)]
+        labels = [row.reference for row in rows]
+        given = [row.text for row in base], [row.text for row in adapter]
+        comparison = significance.compare_labels(labels, *given)
+        means = [metrics.classification_scores(labels, texts) for texts in given]
         majority = metrics.majority(labels)
     return TaskScore(
-        n=len(task.examples),
+        n=len(rows),
         metric=task.metric,
         majority=majority.scores["accuracy"] if majority else None,
         majority_label=majority.label if majority else None,
@@ -141,7 +172,7 @@ def _write(
     adapter: Adapter,
     corpus: Corpus,
     result: EvalResult,
-    samples: list[dict[str, Any]],
+    rows: Mapping[str, Sequence[ScoredRow]],
 ) -> None:
     writer.manifest["config"] = {
         "split": request.split,
@@ -154,12 +185,12 @@ def _write(
         "corpus": {"fingerprint": corpus.fingerprint, "domain": corpus.manifest.get("domain")},
         "base_model": adapter.manifest["parents"]["base_model"],
     }
-    data = eval_report.as_json(
+    data = eval_report(
         {name: asdict(score) for name, score in result.tasks.items()},
         writer.manifest,
         result.seconds,
         result.peak_memory_bytes,
     )
     write_json(writer.folder / "report.json", data)
-    (writer.folder / "report.html").write_text(eval_report.as_html(data, adapter.manifest), "utf-8")
-    write_jsonl(writer.folder / "samples.jsonl", samples)
+    page = eval_page(data, adapter.manifest, rows, read_loss_curve(adapter.path))
+    (writer.folder / "report.html").write_text(page, "utf-8")

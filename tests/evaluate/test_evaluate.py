@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +45,7 @@ def test_report_verifies_and_has_the_documented_keys(result: EvalResult, tiny_ad
     data = json.loads((report.path / "report.json").read_text("utf-8"))
     assert None not in data.values()  # a key without a value would look computed
     assert {"n", "metric", "majority", "base", "adapter", "delta", "ci95", "p_value"} <= set(data["tasks"]["news"])
-    samples = [json.loads(line) for line in (report.path / "samples.jsonl").read_text("utf-8").splitlines()]
+    samples = samples_of(result)
     assert len(samples) == sum(task.n for task in result.tasks.values())
     probabilities = samples[0]["adapter_probabilities"]
     assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
@@ -61,6 +63,29 @@ def test_page_loads_nothing(result: EvalResult) -> None:
     assert "news" in page
     assert "url(" not in page
     assert sources == []
+
+
+def test_page_shows_the_rows_that_the_adapter_got_wrong(result: EvalResult, tiny_corpus: Path) -> None:
+    page = unescape(result.report.read_text("utf-8"))
+    wrong = [sample for sample in samples_of(result) if sample["task"] == "questions"]
+    wrong = [sample for sample in wrong if sample["reference"] != sample["adapter"]][:3]
+    questions = {row.id: row.prompt[-1].content for row in read_split(Corpus.open(tiny_corpus), "test")}
+    assert wrong
+    assert all(questions[sample["id"]] in page and sample["reference"] in page for sample in wrong)
+    assert "How training went" in page
+
+
+def test_figures_for_programs_hold_no_text_of_rows(result: EvalResult, tiny_corpus: Path) -> None:
+    figures = (result.report.parent / "report.json").read_text("utf-8")
+    rows = [row for row in read_split(Corpus.open(tiny_corpus), "test") if row.source == "questions"]
+    assert rows
+    assert not [row.id for row in rows if row.prompt[-1].content in figures or row.answer in figures]
+    assert not [row["id"] for row in samples_of(result) if len(row["adapter"]) > 8 and row["adapter"] in figures]
+
+
+def samples_of(result: EvalResult) -> list[dict[str, Any]]:
+    lines = (result.report.parent / "samples.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def test_limit_and_task_select_rows(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:

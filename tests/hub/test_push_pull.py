@@ -296,11 +296,13 @@ def test_wait_that_is_too_long_is_left_to_the_user(hub: LocalHub, adapter: Adapt
 # Model cards
 
 
-def write_report(folder: Path, adapter: Artifact) -> None:
+def write_report(folder: Path, adapter: Artifact, files: dict[str, str] | None = None) -> None:
     scores = {"accuracy": 0.75}
     task = {"n": 8, "metric": "accuracy", "majority": 0.5, "base": scores, "adapter": scores, "ci95": [0.0, 0.0]}
     with writing(folder, EvalReport, overwrite=True) as writer:
         (writer.folder / "report.json").write_text(json.dumps({"tasks": {"sentiment": task}}))
+        for name, text in (files or {}).items():
+            (writer.folder / name).write_text(text)
         writer.manifest["parents"] = {"adapter": {"fingerprint": adapter.fingerprint}}
 
 
@@ -312,6 +314,22 @@ def test_push_quotes_the_evaluation_of_this_adapter_only(hub: LocalHub, adapter:
     assert "| sentiment | 8 | Accuracy | 0.500 | 0.750 | 0.750 |" in card(hub)
     assert "slmtune pull tester/finance" in card(hub)
     assert "Not evaluated yet" in card(hub, "tester/other")
+
+
+def test_rows_on_the_page_of_an_evaluation_stay_here(hub: LocalHub, adapter: Adapter) -> None:
+    """The page and the samples contain text of rows: neither leaves, whether the evaluation is pushed or the adapter."""
+    folder, row = adapter.path.parent / "eval", "Swordfish 4711 rose."
+    write_report(folder, adapter, {"report.html": row, "samples.jsonl": row})
+
+    with pytest.raises(ArtifactError, match="eval report"):
+        push(folder, "tester/eval")
+    assert hub.repos == {}
+    (adapter.path / "report.html").write_text(row)
+    push(adapter.path, "tester/finance")
+
+    pushed = hub.repos[ADAPTER].head.files
+    assert "0.750" in card(hub)
+    assert not [name for name, blob in pushed.items() if row.encode() in blob.data]
 
 
 def test_edited_card_is_pushed_unchanged(hub: LocalHub, adapter: Adapter) -> None:
