@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from finetune.artifacts import write_jsonl
-from finetune.cards.corpus_facts import CorpusFacts, SourceFacts
+from finetune.cards.corpus_facts import CorpusFacts, SourceFacts, describe_encodings
 from finetune.cards.corpus_page import corpus_page
 from finetune.cards.dataset_card import card_text
 from finetune.corpus.store import SCHEMA, CorpusWriter, writing_corpus
@@ -47,7 +47,8 @@ def write_corpus(
         write_jsonl(writer.folder / "drops.jsonl", _count(_all_drops(drops, shards, table), dropped))
         counts = _write_rows(writer, shards, table, on_progress)
         unused = sum_unused([drops.unused, *(shard.unused for shard in shards if not parts[shard.part].source.earlier)])
-        facts = _facts(inputs, parts, shards, table, selection, writer, counts, dropped, unused)
+        sources = _describe_sources(inputs, parts, shards, counts, drops)
+        facts = _facts(inputs, sources, shards, table, selection, writer, counts, dropped, unused)
         write_jsonl(writer.folder / "clusters.jsonl", map(asdict, selection.clusters or ()))
         write_jsonl(writer.folder / "contamination.jsonl", map(asdict, facts.hits))
         (writer.folder / "corpus.html").write_text(corpus_page(facts), "utf-8")
@@ -102,7 +103,7 @@ def _write_rows(writer: CorpusWriter, shards: Sequence[Shard], table: RowTable, 
 
 def _facts(
     inputs: Inputs,
-    parts: Sequence[Part],
+    sources: Sequence[SourceFacts],
     shards: Sequence[Shard],
     table: RowTable,
     selection: Selection,
@@ -112,7 +113,11 @@ def _facts(
     unused: Sequence[Unused],
 ) -> CorpusFacts:
     """The facts on the card and the page."""
-    escaped = sum(shard.escaped for shard in shards)
+    escaped, encodings = sum(shard.escaped for shard in shards), describe_encodings(sources)
+    notes = {
+        f"{escaped} control tokens of chat models in the texts were made harmless.": escaped,
+        f"Text that is not UTF-8 was decoded: {encodings}.": encodings,
+    }
     return CorpusFacts(
         title=f"{inputs.domain.recipe.title} corpus" if inputs.domain else "Corpus",
         splits={split: writer.counts[split] for split in SPLITS},
@@ -123,9 +128,9 @@ def _facts(
         unused=unused,
         clusters=_cluster_sizes(selection),
         hits=selection.hits,
-        sources=_describe_sources(inputs, parts, shards, counts),
+        sources=sources,
         license=inputs.license,
-        notes=[f"{escaped} control tokens of chat models in the texts were made harmless."] if escaped else [],
+        notes=[note for note, holds in notes.items() if holds],
         split_rule=selection.rule,
         disjoint=selection.disjoint,
         eval_sets=selection.evals,
@@ -135,7 +140,7 @@ def _facts(
 
 
 def _describe_sources(
-    inputs: Inputs, parts: Sequence[Part], shards: Sequence[Shard], counts: LabelCounts
+    inputs: Inputs, parts: Sequence[Part], shards: Sequence[Shard], counts: LabelCounts, drops: Drops
 ) -> list[SourceFacts]:
     return [
         SourceFacts(
@@ -146,6 +151,7 @@ def _describe_sources(
             kept=counts[source.id].total() if source.id in counts else 0,
             license=source.license,
             shape=", ".join(sorted({part.shape_name for part in parts if part.source is source})),
+            encodings={name: count for (id, name), count in sorted(drops.encodings.items()) if id == source.id},
         )
         for source in inputs.sources
     ]

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.cards.corpus_facts import describe_unused
+from finetune.cards.corpus_facts import describe_encodings, describe_unused
 from finetune.cli.console import duration, facts, table
 from finetune.machine import format_bytes
 
@@ -36,12 +36,14 @@ def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
     """The corpus and where its rows came from."""
     rows = [[one.id, one.shape, one.read, one.kept, one.license] for one in result.sources]
     dropped = f"{result.contaminated} rows dropped that contain items (contamination.jsonl)"
+    encodings = describe_encodings(result.sources)
     summary = facts(
         {
             "corpus": result.corpus,
             "splits": _counts(result.splits),
             "dropped": _counts(result.dropped) or "none",
             "not used": _unused(result),
+            **({"decoded as": f"{encodings} (--encoding)"} if encodings else {}),
             "near-duplicates": f"{result.clusters} clusters (clusters.jsonl)",
             "eval sets": f"{', '.join(result.evals)}: {dropped}" if result.evals else "none",
             "disjoint": result.disjoint,
