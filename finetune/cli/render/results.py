@@ -33,8 +33,11 @@ UNUSED = 8  # columns, elements and files named after preparation
 
 def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
     """The corpus and where its rows came from."""
+    from finetune.cards.corpus_facts import describe_encodings  # here: `slmtune --help` imports this module
+
     rows = [[one.id, one.shape, one.read, one.kept, one.license] for one in result.sources]
     dropped = f"{result.contaminated} rows dropped that contain items (contamination.jsonl)"
+    encodings = describe_encodings(result.sources)
     summary = facts(
         {
             "corpus": result.corpus,
@@ -42,6 +45,7 @@ def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
             "dropped": _counts(result.dropped) or "none",
             "not used": _unused(result),
             "cleaned": _counts(result.cleaned) or "nothing",
+            **({"decoded as": f"{encodings} (--encoding)"} if encodings else {}),
             "near-duplicates": f"{result.clusters} clusters (clusters.jsonl)",
             "eval sets": f"{', '.join(result.evals)}: {dropped}" if result.evals else "none",
             "disjoint": result.disjoint,
