@@ -29,7 +29,7 @@ class RowTable:
     source: Array  # (rows,) int32: number of the source
     key: Array  # (rows, 2) uint64: digest of the question
     answer: Array  # (rows,) uint64
-    wording: Array  # (rows,) uint64: digest of the question as written
+    wording: Array  # (rows,) uint64: digest of the capitalised words and links of the question
     draw: Array  # (rows,) uint64: decides the split
     rank: Array  # (rows,) uint64: decides what --limit takes
     split: Array  # (rows,) int8: index into SPLITS, or OPEN

@@ -56,6 +56,7 @@ NUMBERED_BEFORE = re.compile(
 )
 # One address in 4,096 has no larger number; nearly all numbers of sections, versions and objects (1.3.6.1) are like that.
 SMALL_OCTET = 32
+SHELL_BEFORE = re.compile(r"\b(?:ssh|sftp|scp|rsync)(?: |://)$")  # a login on a machine, not an address
 ACCOUNTS = frozenset(("git", "hg", "svn"))  # of code hosts, which all users share: git@host:group/project.git
 
 
@@ -104,7 +105,8 @@ def _is_amount(before: str, after: str) -> bool:
 
 
 def _is_email(found: str, before: str, after: str) -> bool:
-    return found.partition("@")[0].lower() not in ACCOUNTS and not after.startswith("(")  # x@w.transpose() is code
+    is_login = found.partition("@")[0].lower() in ACCOUNTS or SHELL_BEFORE.search(before) or after[:2] in {":/", ":~"}
+    return not is_login and not after.startswith("(")  # x@w.transpose() is code
 
 
 @dataclass(frozen=True)

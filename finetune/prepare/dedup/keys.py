@@ -65,13 +65,16 @@ def question_digest(example: Example) -> bytes:
 
 
 def wording(example: Example) -> str:
-    """The question of a classification without its punctuation, but with case and links; "" for other tasks.
+    """The capitalised words and the links of a classification's question, which its digest ignores; "" for other tasks.
 
-    One wording with two labels is a conflict; wordings that differ in case or links may well have two.
+    A question with two labels is a conflict, unless its copies differ in these.
     """
     if example.task != "classification":
         return ""
-    return " ".join(TOKEN.findall(" ".join(turn.content for turn in example.prompt if turn.role != "system")))
+    words = " ".join(turn.content for turn in example.prompt if turn.role != "system").split()
+    return " ".join(
+        TOKEN.findall(" ".join([word for word in words if word != word.lower() or "/" in word or "www." in word]))
+    )
 
 
 def answer_digest(example: Example, question: bytes) -> bytes:

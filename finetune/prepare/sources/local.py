@@ -73,7 +73,8 @@ def find_files(text: str) -> Listing:
             else:
                 unread.append((kind, file.name))
     if not files:
-        raise InputError(f"{text} has no files that slmtune reads. It reads {readable()}")
+        names = ", ".join(list(count_names(unread))[: 2 * FEW]) or "nothing"
+        raise InputError(f"{text} has no files that slmtune reads (it has {names}). It reads {readable()}")
     about = _about(files)
     unread += [(posixpath.basename(file.name), file.name) for file in files if file in about]
     return Listing(tuple(file for file in files if file not in about), count_names(unread))

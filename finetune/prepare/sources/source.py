@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import logging
+import posixpath
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -190,11 +192,10 @@ def _hub_split(name: str | None, recipe: SourceRecipe | None) -> Split | None:
 
 
 def _name_splits(files: Iterable[DataFile]) -> tuple[DataFile, ...]:
-    """The files with the splits that their names imply; of documents, only those of folders, beside a folder for train."""
-    named = [replace(file, split=(named_folder if is_document(file) else named_split)(_place(file))) for file in files]
-    if any(is_document(file) and file.split == "train" for file in named):
-        return tuple(named)
-    return tuple(replace(file, split=None) if is_document(file) else file for file in named)
+    """The files with the splits that their names imply; documents have titles, so only their folders imply one."""
+    return tuple(
+        replace(file, split=(named_folder if is_document(file) else named_split)(_place(file))) for file in files
+    )
 
 
 def _place(file: DataFile) -> str:
@@ -214,22 +215,25 @@ def _settle_splits(sources: Sequence[Source], request: PrepareRequest) -> list[S
         InputError: all files name held-out splits, so that nothing would be left to train on.
     """
     files = [file for source in sources for file in source.files]
-    told = {file.split for file in files}
+    with_documents = any(is_document(file) and file.split == "train" for file in files)
+    told = {file.split if with_documents or not is_document(file) else None for file in files}
     if told == {"validation", "test"} and request.split_ratio is None:
         raise InputError(
             f"All files name a held-out split ({', '.join(file.shown for file in files[:3])}): nothing is left to train on. "
             "Add rows for training with --source, or pass --split-ratio 0/0.5/0.5 for a corpus without them"
         )
-    if len(told) == 1:
-        return [replace(source, files=tuple(replace(file, split=None) for file in source.files)) for source in sources]
-    unclear = len(told) == 2 and None in told
-    rests = {rest_of(_place(file)) for file in files if file.split is None} if unclear else set()
+    siblings: defaultdict[str, set[Split | None]] = defaultdict(set)
+    for file in files:
+        siblings[rest_of(_place(file))].add(file.split)
 
     def counts(source: Source, file: DataFile) -> bool:
-        if file.split == "train" and request.split_ratio is not None:
+        if len(told) == 1 or (file.split == "train" and request.split_ratio is not None):
             return False
-        is_stated = not unclear or source.uri.startswith(HUB) or is_only_split(_place(file))
-        return is_stated or rest_of(_place(file)) in rests
+        if is_document(file):
+            return with_documents
+        place = _place(file)
+        is_clear = len(told - {None}) > 1 and " " not in posixpath.basename(place)
+        return is_clear or source.uri.startswith(HUB) or is_only_split(place) or len(siblings[rest_of(place)]) > 1
 
     return [
         replace(

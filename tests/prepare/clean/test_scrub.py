@@ -61,6 +61,7 @@ SURVIVES = [
     "Ping 127.0.0.1, 192.168.0.1, 172.16.4.99 or 10.1.2.200; the mask is 255.255.255.0, the route 0.0.0.0.",
     "Documentation uses 192.0.2.44 and 203.0.113.77; 224.0.0.251 is multicast, 169.254.10.99 link-local.",
     "Run git clone git@github.com:reedbed/boats.git or ssh://git@code.example.com/boats.git.",
+    "Log in with ssh root@server.example.com and copy with scp a.txt root@server.example.com:/tmp or rsync://me@host.example",
     "The product is x@w.transpose() and pip install pkg@latest follows @app.get",
     "Pages 123-45-6789000 and 000-12-3456, case 2019-04-1234",
     "Opening hours 10-12, ratio 3:1, on 2024-01-31 at 08:15:00.",

@@ -116,3 +116,9 @@ def test_an_archive_in_an_archive_and_an_empty_file_stop_the_run(prepared: Prepa
     (tmp_path / "empty.csv").touch()
     with pytest.raises(InputError, match=r"empty\.csv is empty"):
         prepared(tmp_path / "empty.csv")
+
+
+def test_a_folder_without_readable_files_says_what_it_has(tmp_path: Path) -> None:
+    root = fill(tmp_path / "in", dict.fromkeys(["slides.pptx", *(f"{n}.jpg" for n in range(9))], ""))
+    with pytest.raises(InputError, match=r"in has no files that slmtune reads \(it has \.jpg, slides\.pptx\)"):
+        find_files(str(root))

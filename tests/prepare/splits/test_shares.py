@@ -64,11 +64,16 @@ NAMES: list[tuple[str, list[Split | None]]] = [
     ("news.jsonl, news_test.jsonl", [None, "test"]),
     ("news_test.jsonl, news_train.jsonl, notes.jsonl", ["test", "train", None]),
     ("test.jsonl, train-val.jsonl", ["test", None]),
+    ("my_test.jsonl, train.jsonl", ["test", "train"]),
+    # a name with blanks is a title, unless another file has the same with another split
+    ("Evaluation of offers.jsonl, Training of staff.jsonl", [None, None]),
+    ("test data.jsonl, train data.jsonl", ["test", "train"]),
     # documents have titles: only their folders count, and only beside a folder for train
     ("Boilers.md, Dev setup.md, Testing the valves.md", [None, None, None]),
     ("Training before the test.md, test.md, train.md", [None, None, None]),
     ("dev/Setup.md, install/Boilers.md, testing/Valves.md", [None, None, None]),
     ("test/Boilers.md, train/Valves.md", ["test", "train"]),
+    ("train/Valves.md | test/Boilers.md", ["train", "test"]),
     ("Test.md, test.jsonl, train.jsonl", [None, "test", "train"]),
 ]
 
