@@ -344,6 +344,39 @@ def test_table_that_goes_on_over_the_page_is_one() -> None:
     assert body(read(file(*pages))) == "| Drug | Dose |\n| --- | --- |\n| one | 10 mg |\n| two | 10 mg |"
 
 
+def cells(rows: Sequence[str], places: Sequence[float]) -> list[str]:
+    return [
+        text(across, 700 - 14 * number, cell)
+        for number, row in enumerate(rows)
+        for across, cell in zip(places, row.split("|"), strict=True)
+        if cell
+    ]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        (
+            cells(["Boat|Summer|Winter", "Canoe|10 euros|5 euros", "Raft||free"], (50, 150, 250)),
+            "| Boat | Summer | Winter |\n| --- | --- | --- |\n| Canoe | 10 euros | 5 euros |\n| Raft |  | free |",
+        ),
+        (
+            cells(["Boat|Fee", "Canoe|10 euros", "Raft|free"], (50, 150)),
+            "| Boat | Fee |\n| --- | --- |\n| Canoe | 10 euros |\n| Raft | free |",
+        ),
+        (
+            cells(["The lamp is as|The boat is also", "old as the town|from that year and", "and burns all night.|has a new sail."], (50, 250)),
+            "The lamp is as old as the town and burns all night.\n\nThe boat is also from that year and has a new sail.",
+        ),
+        (cells(["1.|Wash the filter.", "2.|Close the door.", "3.|Ring the bell."], (50, 80)), None),
+        (cells(["Summer of the year|in Brod"], (50, 250)), "Summer of the year in Brod"),
+    ],
+)  # fmt: skip
+def test_aligned_cells_are_a_table(drawn: Sequence[str], expected: str | None) -> None:
+    found = body(read(file([*lines(50, 760, "Before."), *drawn, *lines(50, 600, "After.")])))
+    assert "|" not in found if expected is None else found == f"Before.\n\n{expected}\n\nAfter."
+
+
 def test_bullets_are_a_list() -> None:
     page = lines(50, 700, "It makes:") + lines(60, 685, "\x95 proteins that", "stay in blood", "\x95 bile")
     assert body(read(file(page))) == "It makes:\n\n- proteins that stay in blood\n- bile"
