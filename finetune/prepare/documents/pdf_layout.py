@@ -19,6 +19,7 @@ HEADING_LEVELS = 4
 LINE_SPACING = 1.75  # of the letter size: wider than that are the gaps between paragraphs
 USUAL_SPACING = 1.2
 PARAGRAPH_GAP = 1.2  # of the usual distance between lines
+LARGE = 1.5  # of the usual letter size: a number as large as that is a heading
 FEW_STEPS = 3  # from line to line of a page, of which the usual one cannot be told
 INDENT = 0.8  # of the letter size
 COLUMN_LINES = 5  # lines on either side at least, to be columns
@@ -36,13 +37,14 @@ def edge_lines(content: PageContent) -> dict[Piece, list[EdgeLine]]:
     lines = [piece for piece in content.pieces if piece.size]
     heights = sorted({round(piece.base) for piece in lines}, reverse=True)
     steps = [above - below for above, below in pairwise(heights)]
+    size = max(lines, key=lambda piece: len(piece.text)).size if lines else 0.0
     edges: dict[Piece, list[EdgeLine]] = defaultdict(list)
     for at_top, inwards, gaps in ((True, heights, steps), (False, heights[::-1], steps[::-1])):
         for piece in lines:
             if (height := round(piece.base)) in inwards[:EDGE_LINES]:
                 level = inwards.index(height)
                 usual = statistics.median_low(steps) if len(steps) > FEW_STEPS else USUAL_SPACING * piece.size
-                apart = level == len(gaps) or gaps[level] > PARAGRAPH_GAP * usual
+                apart = piece.size < LARGE * size and (level == len(gaps) or gaps[level] > PARAGRAPH_GAP * usual)
                 place = content.height - piece.base if at_top else piece.base
                 edges[piece].append(EdgeLine(piece.text, at_top, level, place, apart))
     return edges

@@ -61,7 +61,7 @@ def read_page(page: pdfium.PdfPage, form: pdfium.PdfFormEnv | None) -> PageConte
         if textpage.count_rects() > MAX_RUNS:
             pieces, tables = _plain_lines(textpage), []
         else:
-            pieces = list(_lines(textpage, unused, scanned=drawing.pictures > 0))
+            pieces = list(_lines(textpage, unused, scanned=drawing.is_scan))
             tables = ruled_tables(drawing.rules, textpage, fields) if pieces else []
     finally:
         textpage.close()

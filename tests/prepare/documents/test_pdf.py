@@ -185,9 +185,13 @@ def test_invisible_text_watermarks_and_pictures_are_counted() -> None:
     assert document.unused == {"invisible text": 1, "watermark": 1, "page that is a picture": 1}
 
 
-def test_invisible_text_of_a_scanned_page_is_its_text() -> None:
-    document = read(file([PICTURE, "BT /F1 10 Tf 3 Tr 50 500 Td (recognised) Tj ET"]))
+def test_invisible_text_is_text_only_on_a_scanned_page() -> None:
+    invisible = "BT /F1 10 Tf 3 Tr 50 500 Td (recognised) Tj ET"
+    document = read(file([PICTURE, invisible]))
     assert (body(document), document.unused) == ("recognised", {"picture": 1})
+    logo = PICTURE.replace("500 0 0 700", "50 0 0 70")
+    document = read(file([logo, *lines(50, 300, "Text."), invisible]))
+    assert (body(document), document.unused) == ("Text.", {"picture": 1, "invisible text": 1})
 
 
 def test_larger_and_bold_lines_are_headings() -> None:
@@ -253,6 +257,11 @@ def test_years_that_end_the_text_of_each_page_are_text() -> None:
     ]
     document = read(file(*pages))
     assert [year for year in YEARS if year not in body(document)] == []
+
+
+def test_large_numbers_above_the_text_of_each_page_are_headings() -> None:
+    pages = [[text(50, 760, str(n), size=24), *lines(50, 700, f"Text {name}.")] for n, name in enumerate(NAMES[:4], 1)]
+    assert [section.heading for section in read(file(*pages)).sections] == ["1", "2", "3", "4"]
 
 
 def test_line_between_text_and_a_sum_is_text_though_it_repeats() -> None:
@@ -365,8 +374,8 @@ def cells(rows: Sequence[str], places: Sequence[float]) -> list[str]:
             "| Boat | Fee |\n| --- | --- |\n| Canoe | 10 euros |\n| Raft | free |",
         ),
         (
-            cells(["The lamp is as|The boat is also", "old as the town|from that year and", "and burns all night.|has a new sail."], (50, 250)),
-            "The lamp is as old as the town and burns all night.\n\nThe boat is also from that year and has a new sail.",
+            cells(["The lamp is as|The boat is also", "old as the town|from that year and", "and burns|has a sail"], (50, 250)),
+            "The lamp is as old as the town and burns\n\nThe boat is also from that year and has a sail",
         ),
         (cells(["1.|Wash the filter.", "2.|Close the door.", "3.|Ring the bell."], (50, 80)), None),
         (cells(["Summer of the year|in Brod"], (50, 250)), "Summer of the year in Brod"),
