@@ -31,7 +31,8 @@ MIN_LETTERS = 0.5  # of what is neither blank nor digit: fonts without a code ta
 
 # Names that programs write: of the file, or of nothing.
 NO_TITLE = re.compile(
-    r"\s*|untitled\W*\d*|(?:document|dokument|presentation|slide)\s?\d*|powerpoint[ -]presentation|microsoft \w+ - .*"
+    r"\s*|\W*(?:untitled|anonymous|unspecified|no title)\W*\d*|(?:document|dokument|presentation|slide)\s?\d*"
+    r"|powerpoint[ -]presentation|microsoft \w+ - .*"
     r"|.*\.(?:pdf|docx?|dotx?|odt|rtf|txt|tex|dvi|pptx?|odp|xlsx?|ods|indd|pages|pmd|qxd|html?)",
     re.I,
 )

@@ -111,13 +111,22 @@ def test_raised_and_lowered_signs_stay_in_their_sentence(drawn: str, expected: s
     assert "\n" not in found
 
 
+def test_exponent_that_touches_the_line_above_stays_in_its_own() -> None:
+    page = [
+        *lines(50, 720, "The garden of the mill is big, as one can see;"),
+        f"BT /F1 10 Tf 50 709 Td (it has 40 m) Tj {RAISE} (2) Tj {BACK} ( of trees.) Tj ET",
+    ]
+    assert body(read(file(page))) == "The garden of the mill is big, as one can see; it has 40 m² of trees."
+
+
 def test_lines_are_joined_without_blanks_in_scripts_without_blanks() -> None:
     joined = reflow._join(["灯台守は", "塔の隣の家に住", "んでいた。Ada", "はいた", "2024-", "2025"], Counter(), 0)
     assert joined == "灯台守は塔の隣の家に住んでいた。Ada はいた 2024-2025"
 
 
 @pytest.mark.parametrize(
-    "title", ["untitled", "Microsoft Word - offer_v3 (2).docx", "leaflet.indd", "PowerPoint Presentation"]
+    "title",
+    ["untitled", "(anonymous)", "Microsoft Word - offer_v3 (2).docx", "leaflet.indd", "PowerPoint Presentation"],
 )
 def test_title_that_a_program_wrote_is_not_used(title: str) -> None:
     document = read(file(lines(50, 700, "Text."), title=title.replace("(", "\\(").replace(")", "\\)")))
