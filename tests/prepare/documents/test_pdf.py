@@ -114,7 +114,7 @@ def test_raised_and_lowered_signs_stay_in_their_sentence(drawn: str, expected: s
 def test_exponent_that_touches_the_line_above_stays_in_its_own() -> None:
     page = [
         *lines(50, 720, "The garden of the mill is big, as one can see;"),
-        f"BT /F1 10 Tf 50 709 Td (it has 40 m) Tj {RAISE} (2) Tj {BACK} ( of trees.) Tj ET",
+        f"BT /F1 10 Tf 50 710 Td (it has 40 m) Tj {RAISE} (2) Tj {BACK} ( of trees.) Tj ET",
     ]
     assert body(read(file(page))) == "The garden of the mill is big, as one can see; it has 40 m² of trees."
 
