@@ -45,11 +45,18 @@ def drawing_of(page: pdfium.PdfPage) -> Drawing:
     areas: list[float] = []
     for item in page.get_objects(filter=[raw.FPDF_PAGEOBJ_PATH, raw.FPDF_PAGEOBJ_IMAGE]):
         if item.type == raw.FPDF_PAGEOBJ_IMAGE:
-            left, bottom, right, top = item.get_bounds()
-            areas.append((right - left) * (top - bottom))
+            areas.append(_area(item))
         elif len(rules) <= MAX_RULES:
             rules += _rules(item)
     return Drawing(rules, len(areas), sum(areas) >= SCANNED_SHARE * page.get_width() * page.get_height() > 0)
+
+
+def _area(picture: pdfium.PdfObject) -> float:
+    try:
+        left, bottom, right, top = picture.get_bounds()
+    except pdfium.PdfiumError:
+        return 0.0  # it is damaged and not drawn
+    return float((right - left) * (top - bottom))
 
 
 def ruled_tables(rules: Sequence[Box], textpage: pdfium.PdfTextPage, fields: Sequence[Field]) -> list[RuledTable]:
