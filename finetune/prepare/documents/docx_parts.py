@@ -92,6 +92,8 @@ def _drawings(root: Element) -> Iterator[str]:
             yield DRAWINGS[name]
     for _ in root.iter("{*}imagedata"):
         yield "picture"
+    for _ in root.iter("{*}textpath"):
+        yield "WordArt"
 
 
 def _remove_hidden(root: Element, styles: frozenset[str]) -> int:

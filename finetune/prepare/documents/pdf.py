@@ -2,8 +2,8 @@
 
 Read with pypdfium2 (Apache-2.0 or BSD-3-Clause; PDFium itself is BSD-3-Clause), which gives the place, size and font of
 each line and the rules drawn. benchmarks/parts/document_readers.py: pypdfium2, pypdf (BSD) and pdfplumber (MIT) miss no text
-of three files and all keep the running head, at 5, 13 and 280 ms per file; with what pdf_layout.py, pdf_tables.py and
-reflow.py add (order of columns, tables, headings, no running heads), it is 20 ms. PyMuPDF is AGPL.
+of three files and all keep the running head, at 5, 13 and 280 ms per file; with what the modules beside this one add (order
+of columns, tables, headings, values of forms, exponents, no running heads), it is 20 ms. PyMuPDF is AGPL.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ MIN_LETTERS = 0.5  # of what is neither blank nor digit: fonts without a code ta
 
 # Names that programs write: of the file, or of nothing.
 NO_TITLE = re.compile(
-    r"\s*|untitled\W*\d*|(?:document|dokument|presentation|slide)\s?\d*|powerpoint[ -]presentation|microsoft \w+ - .*"
+    r"\s*|\W*(?:untitled|anonymous|unspecified|no title)\W*\d*|(?:document|dokument|presentation|slide)\s?\d*"
+    r"|powerpoint[ -]presentation|microsoft \w+ - .*"
     r"|.*\.(?:pdf|docx?|dotx?|odt|rtf|txt|tex|dvi|pptx?|odp|xlsx?|ods|indd|pages|pmd|qxd|html?)",
     re.I,
 )
@@ -42,7 +43,7 @@ def read(data: bytes, shown: str) -> Document:
 
     Raises:
         Unusable: `damaged_pdf`, `encrypted_pdf`, `scanned_pdf` (only pictures), `unreadable_pdf` (fonts without a character
-            map), `slow_pdf`, `too_large`, `no_text`.
+            map), `xfa_pdf` (a form whose text is not on its pages), `slow_pdf`, `too_large`, `no_text`.
     """
     try:
         file = pdfium.PdfDocument(data)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from finetune.prepare.documents.outline import table
 from finetune.prepare.documents.pdf_page import PageContent, Piece
 from finetune.prepare.documents.reflow import BULLET, Line
 from finetune.prepare.documents.running import EDGE_LINES, EdgeLine
@@ -18,12 +19,16 @@ HEADING_LEVELS = 4
 LINE_SPACING = 1.75  # of the letter size: wider than that are the gaps between paragraphs
 USUAL_SPACING = 1.2
 PARAGRAPH_GAP = 1.2  # of the usual distance between lines
+LARGE = 1.5  # of the usual letter size: a number as large as that is a heading
 FEW_STEPS = 3  # from line to line of a page, of which the usual one cannot be told
 INDENT = 0.8  # of the letter size
 COLUMN_LINES = 5  # lines on either side at least, to be columns
 EDGE_STEP = 2  # points within which lines begin at one edge
 EDGES_TRIED = 20  # most common places where lines begin
 COLUMN_FILL = 0.55  # of a column's width, by its middle line: cells of a table without rules are shorter
+ALIGNED = 4.0  # points between the edges of cells of one column
+TWO_COLUMN_ROWS = 3  # at least, to be a table: a label and a value may stand apart by chance
+SENTENCE_WORDS = 4  # of a cell: columns of text have more words in a line
 ACROSS = 0.2  # of the lines may go across a gutter: titles, tables and figures over both columns
 
 
@@ -32,13 +37,14 @@ def edge_lines(content: PageContent) -> dict[Piece, list[EdgeLine]]:
     lines = [piece for piece in content.pieces if piece.size]
     heights = sorted({round(piece.base) for piece in lines}, reverse=True)
     steps = [above - below for above, below in pairwise(heights)]
+    size = max(lines, key=lambda piece: len(piece.text)).size if lines else 0.0
     edges: dict[Piece, list[EdgeLine]] = defaultdict(list)
     for at_top, inwards, gaps in ((True, heights, steps), (False, heights[::-1], steps[::-1])):
         for piece in lines:
             if (height := round(piece.base)) in inwards[:EDGE_LINES]:
                 level = inwards.index(height)
                 usual = statistics.median_low(steps) if len(steps) > FEW_STEPS else USUAL_SPACING * piece.size
-                apart = level == len(gaps) or gaps[level] > PARAGRAPH_GAP * usual
+                apart = piece.size < LARGE * size and (level == len(gaps) or gaps[level] > PARAGRAPH_GAP * usual)
                 place = content.height - piece.base if at_top else piece.base
                 edges[piece].append(EdgeLine(piece.text, at_top, level, place, apart))
     return edges
@@ -137,8 +143,70 @@ def _is_filled(column: Sequence[Piece]) -> bool:
     return statistics.median(piece.box[2] - piece.box[0] for piece in column) >= COLUMN_FILL * width
 
 
+# --- tables without rules ---------------------------------------------------------------------------------------------
+
+
+def _with_unruled_tables(run: Sequence[Piece]) -> list[Piece]:
+    """The pieces, with rows of aligned cells as tables; two columns of sentences are read one after the other."""
+    pieces: list[Piece] = []
+    block: list[list[Piece]] = []
+    for row in [*_rows(run), []]:
+        if block and not _continues(block[0], row):
+            pieces += _block(block)
+            block = []
+        block.append(row)
+    return pieces
+
+
+def _rows(run: Sequence[Piece]) -> list[list[Piece]]:
+    """The pieces that stand side by side, from left to right."""
+    rows: list[list[Piece]] = []
+    for piece in run:
+        last = rows[-1][-1] if rows else None
+        if last and piece.size and last.box[2] < piece.box[0] and abs(last.base - piece.base) < 0.3 * piece.size:
+            rows[-1].append(piece)
+        else:
+            rows.append([piece])
+    return rows
+
+
+def _continues(first: Sequence[Piece], row: Sequence[Piece]) -> bool:
+    return len(row) > 1 and all(_column(cell, first) is not None for cell in row)
+
+
+def _column(cell: Piece, first: Sequence[Piece]) -> int | None:
+    """The number of the cell in the first row that begins or ends where the given cell does."""
+    for number, head in enumerate(first):
+        if abs(head.box[0] - cell.box[0]) < ALIGNED or abs(head.box[2] - cell.box[2]) < ALIGNED:
+            return number
+    return None
+
+
+def _block(rows: Sequence[Sequence[Piece]]) -> list[Piece]:
+    flat = [piece for row in rows for piece in row]
+    width = len(rows[0])
+    if width < 2 or len(rows) < (TWO_COLUMN_ROWS if width == 2 else 2):
+        return flat
+    if width == 2 and any(BULLET.match(f"{row[0].text} ") for row in rows):
+        return flat
+    columns = [[piece for piece in flat if _column(piece, rows[0]) == number] for number in range(width)]
+    words = [statistics.median(len(piece.text.split()) for piece in column) for column in columns]
+    if width == 2 and min(words) >= SENTENCE_WORDS:
+        return [piece for column in columns for piece in column]
+    cells = [[" ".join(piece.text for piece in row if piece in column) for column in columns] for row in rows]
+    edges = [piece.box for piece in flat]
+    left, bottom, right, top = (
+        choose(edge) for choose, edge in zip((min, min, max, max), zip(*edges, strict=True), strict=True)
+    )
+    return [Piece(table(cells), (left, bottom, right, top), flat[0].base, 0.0)]
+
+
+# --- lines and paragraphs ---------------------------------------------------------------------------------------------
+
+
 def lines_of(run: Sequence[Piece], headings: Headings) -> list[Line]:
     """The lines of a column; empty lines separate paragraphs."""
+    run = _with_unruled_tables(run)
     pitch = _pitch(run)
     margin = min((piece.box[0] for piece in run if piece.size), default=0.0)
     lines: list[Line] = []
@@ -150,7 +218,7 @@ def lines_of(run: Sequence[Piece], headings: Headings) -> list[Line]:
         elif line.fixed or lines[-1].fixed:
             lines += [Line(""), line]
         elif abs(before.base - piece.base) < 0.3 * piece.size:
-            lines[-1] = replace(lines[-1], text=f"{lines[-1].text} {line.text}")  # cells of a table without rules
+            lines[-1] = replace(lines[-1], text=f"{lines[-1].text} {line.text}")  # words far apart
         elif line.level and line.level == lines[-1].level and 0 < before.base - piece.base < 1.6 * piece.size:
             lines[-1] = replace(line, text=f"{lines[-1].text} {line.text}")  # a heading of two lines
         elif _is_new(before, piece, pitch, margin):

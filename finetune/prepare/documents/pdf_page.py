@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import pypdfium2 as pdfium
 import pypdfium2.raw as raw
@@ -61,7 +62,7 @@ def read_page(page: pdfium.PdfPage, form: pdfium.PdfFormEnv | None) -> PageConte
         if textpage.count_rects() > MAX_RUNS:
             pieces, tables = _plain_lines(textpage), []
         else:
-            pieces = list(_lines(textpage, unused, scanned=drawing.pictures > 0))
+            pieces = list(_lines(textpage, unused, scanned=drawing.is_scan))
             tables = ruled_tables(drawing.rules, textpage, fields) if pieces else []
     finally:
         textpage.close()
@@ -123,9 +124,7 @@ def _plain_lines(textpage: pdfium.PdfTextPage) -> list[Piece]:
 def _lines(textpage: pdfium.PdfTextPage, unused: Counter[str], *, scanned: bool) -> Iterator[Piece]:
     """PDFium's runs of text; consecutive runs on a line are joined. On a `scanned` page, invisible text is its text."""
     last: Piece | None = None
-    for number in range(textpage.count_rects()):
-        box = textpage.get_rect(number)
-        text = textpage.get_text_bounded(*box)
+    for box, text in _runs(textpage):
         if not text.strip():
             continue
         letter = _first_letter(textpage, box)
@@ -140,6 +139,45 @@ def _lines(textpage: pdfium.PdfTextPage, unused: Counter[str], *, scanned: bool)
         last = joined or run
     if last is not None:
         yield _clean(last)
+
+
+def _runs(textpage: pdfium.PdfTextPage) -> Iterator[tuple[Box, str]]:
+    """The boxes of PDFium's runs with their texts.
+
+    PDFium finds the text of a box fast, but takes everything that touches it for that, such as exponents of the next line.
+    """
+    boxes = [textpage.get_rect(number) for number in range(textpage.count_rects())]
+    texts = _texts_by_letter(textpage, boxes) if _overlap(boxes) else None
+    for number, box in enumerate(boxes):
+        yield box, textpage.get_text_bounded(*box) if texts is None else texts[number]
+
+
+def _overlap(boxes: Sequence[Box]) -> bool:
+    """Whether any two boxes share more than their margins."""
+    rising = sorted(boxes, key=lambda box: box[1])
+    for number, box in enumerate(rising):
+        for other in islice(rising, number + 1, None):
+            if other[1] >= box[3]:
+                break
+            if min(box[2], other[2]) - max(box[0], other[0]) > 1:
+                return True
+    return False
+
+
+def _texts_by_letter(textpage: pdfium.PdfTextPage, boxes: Sequence[Box]) -> list[str] | None:
+    """The texts of runs, letter by letter, since runs have the order of letters; None if a letter fits in no box."""
+    texts: list[list[str]] = [[] for _ in boxes]
+    number = 0
+    for index in range(textpage.count_chars()):
+        letter = chr(raw.FPDFText_GetUnicode(textpage, index))
+        if not letter.isspace():
+            place = textpage.get_charbox(index)
+            while number < len(boxes) and not is_inside(place, boxes[number]):
+                number += 1
+        if number == len(boxes):
+            return None
+        texts[number].append(letter)
+    return ["".join(letters).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") for letters in texts]
 
 
 def _clean(line: Piece) -> Piece:

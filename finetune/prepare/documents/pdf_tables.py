@@ -17,16 +17,18 @@ NEAR = 3.0  # points: rules that meet are drawn as far apart as this
 MIN_RULE = 8.0  # points: shorter ones are parts of signs and pictures
 MAX_RULES = 1500  # on a page: more are a drawing, and comparing each with each takes too long
 MAX_GRID = 300  # rows or columns of a table
+SCANNED_SHARE = 0.5  # of a page that its pictures cover: text on it that is invisible was recognised in them
 FILLED = 0.5  # of the cells: the grid of a chart is nearly empty
 BROKEN = re.compile("(?<=\\w)[-\x02\xad\ufffe]\\s*[\r\n]+(?=[a-z])|[\x02\xad\ufffe]")
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """The rules of a page, of all its straight lines at most `MAX_RULES` and a few, and the number of its pictures."""
+    """The rules of a page (of a drawing, the first ones), the number of its pictures, and whether they cover the page."""
 
     rules: list[Box]
     pictures: int
+    is_scan: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +40,23 @@ class RuledTable:
 
 
 def drawing_of(page: pdfium.PdfPage) -> Drawing:
-    """The rules and the number of pictures of a page."""
+    """The rules and pictures of a page."""
     rules: list[Box] = []
-    pictures = 0
+    areas: list[float] = []
     for item in page.get_objects(filter=[raw.FPDF_PAGEOBJ_PATH, raw.FPDF_PAGEOBJ_IMAGE]):
         if item.type == raw.FPDF_PAGEOBJ_IMAGE:
-            pictures += 1
+            areas.append(_area(item))
         elif len(rules) <= MAX_RULES:
             rules += _rules(item)
-    return Drawing(rules, pictures)
+    return Drawing(rules, len(areas), sum(areas) >= SCANNED_SHARE * page.get_width() * page.get_height() > 0)
+
+
+def _area(picture: pdfium.PdfObject) -> float:
+    try:
+        left, bottom, right, top = picture.get_bounds()
+    except pdfium.PdfiumError:
+        return 0.0  # it is damaged and not drawn
+    return float((right - left) * (top - bottom))
 
 
 def ruled_tables(rules: Sequence[Box], textpage: pdfium.PdfTextPage, fields: Sequence[Field]) -> list[RuledTable]:

@@ -111,13 +111,22 @@ def test_raised_and_lowered_signs_stay_in_their_sentence(drawn: str, expected: s
     assert "\n" not in found
 
 
+def test_exponent_that_touches_the_line_above_stays_in_its_own() -> None:
+    page = [
+        *lines(50, 720, "The garden of the mill is big, as one can see;"),
+        f"BT /F1 10 Tf 50 710 Td (it has 40 m) Tj {RAISE} (2) Tj {BACK} ( of trees.) Tj ET",
+    ]
+    assert body(read(file(page))) == "The garden of the mill is big, as one can see; it has 40 m² of trees."
+
+
 def test_lines_are_joined_without_blanks_in_scripts_without_blanks() -> None:
     joined = reflow._join(["灯台守は", "塔の隣の家に住", "んでいた。Ada", "はいた", "2024-", "2025"], Counter(), 0)
     assert joined == "灯台守は塔の隣の家に住んでいた。Ada はいた 2024-2025"
 
 
 @pytest.mark.parametrize(
-    "title", ["untitled", "Microsoft Word - offer_v3 (2).docx", "leaflet.indd", "PowerPoint Presentation"]
+    "title",
+    ["untitled", "(anonymous)", "Microsoft Word - offer_v3 (2).docx", "leaflet.indd", "PowerPoint Presentation"],
 )
 def test_title_that_a_program_wrote_is_not_used(title: str) -> None:
     document = read(file(lines(50, 700, "Text."), title=title.replace("(", "\\(").replace(")", "\\)")))
@@ -185,9 +194,13 @@ def test_invisible_text_watermarks_and_pictures_are_counted() -> None:
     assert document.unused == {"invisible text": 1, "watermark": 1, "page that is a picture": 1}
 
 
-def test_invisible_text_of_a_scanned_page_is_its_text() -> None:
-    document = read(file([PICTURE, "BT /F1 10 Tf 3 Tr 50 500 Td (recognised) Tj ET"]))
+def test_invisible_text_is_text_only_on_a_scanned_page() -> None:
+    invisible = "BT /F1 10 Tf 3 Tr 50 500 Td (recognised) Tj ET"
+    document = read(file([PICTURE, invisible]))
     assert (body(document), document.unused) == ("recognised", {"picture": 1})
+    logo = PICTURE.replace("500 0 0 700", "50 0 0 70")
+    document = read(file([logo, *lines(50, 300, "Text."), invisible]))
+    assert (body(document), document.unused) == ("Text.", {"picture": 1, "invisible text": 1})
 
 
 def test_larger_and_bold_lines_are_headings() -> None:
@@ -253,6 +266,11 @@ def test_years_that_end_the_text_of_each_page_are_text() -> None:
     ]
     document = read(file(*pages))
     assert [year for year in YEARS if year not in body(document)] == []
+
+
+def test_large_numbers_above_the_text_of_each_page_are_headings() -> None:
+    pages = [[text(50, 760, str(n), size=24), *lines(50, 700, f"Text {name}.")] for n, name in enumerate(NAMES[:4], 1)]
+    assert [section.heading for section in read(file(*pages)).sections] == ["1", "2", "3", "4"]
 
 
 def test_line_between_text_and_a_sum_is_text_though_it_repeats() -> None:
@@ -342,6 +360,39 @@ def test_table_that_goes_on_over_the_page_is_one() -> None:
         for name in ("one", "two")
     ]
     assert body(read(file(*pages))) == "| Drug | Dose |\n| --- | --- |\n| one | 10 mg |\n| two | 10 mg |"
+
+
+def cells(rows: Sequence[str], places: Sequence[float]) -> list[str]:
+    return [
+        text(across, 700 - 14 * number, cell)
+        for number, row in enumerate(rows)
+        for across, cell in zip(places, row.split("|"), strict=True)
+        if cell
+    ]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        (
+            cells(["Boat|Summer|Winter", "Canoe|10 euros|5 euros", "Raft||free"], (50, 150, 250)),
+            "| Boat | Summer | Winter |\n| --- | --- | --- |\n| Canoe | 10 euros | 5 euros |\n| Raft |  | free |",
+        ),
+        (
+            cells(["Boat|Fee", "Canoe|10 euros", "Raft|free"], (50, 150)),
+            "| Boat | Fee |\n| --- | --- |\n| Canoe | 10 euros |\n| Raft | free |",
+        ),
+        (
+            cells(["The lamp is as|The boat is also", "old as the town|from that year and", "and burns|has a sail"], (50, 250)),
+            "The lamp is as old as the town and burns\n\nThe boat is also from that year and has a sail",
+        ),
+        (cells(["1.|Wash the filter.", "2.|Close the door.", "3.|Ring the bell."], (50, 80)), None),
+        (cells(["Summer of the year|in Brod"], (50, 250)), "Summer of the year in Brod"),
+    ],
+)  # fmt: skip
+def test_aligned_cells_are_a_table(drawn: Sequence[str], expected: str | None) -> None:
+    found = body(read(file([*lines(50, 760, "Before."), *drawn, *lines(50, 600, "After.")])))
+    assert "|" not in found if expected is None else found == f"Before.\n\n{expected}\n\nAfter."
 
 
 def test_bullets_are_a_list() -> None:

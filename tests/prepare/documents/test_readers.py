@@ -63,6 +63,16 @@ def test_running_heads_feet_and_page_numbers_of_pages_go() -> None:
     assert body(read("a.txt", "\f".join(pages))) == "Text of page one.\n\nText of page two.\n\nText of page three."
 
 
+@pytest.mark.parametrize(
+    "sums", [("4512", "387", "1999"), ("Day 1", "Day 2", "Day 3"), ("2 of 9 rooms", "5 of 9 rooms", "1 of 9 rooms")]
+)
+def test_sums_at_the_foot_of_pages_are_text(sums: tuple[str, ...]) -> None:
+    pages = [f"Text of page {name}.\n\n{line}\n" for name, line in zip(("one", "two", "three"), sums, strict=True)]
+    document = read("a.txt", "\f".join(pages))
+    assert [line for line in sums if line not in body(document)] == []
+    assert document.unused == {}
+
+
 def test_paragraph_that_runs_over_a_page_is_one() -> None:
     pages = [
         "HEAD\n\nthe disease may dest-\n\n   1\n",

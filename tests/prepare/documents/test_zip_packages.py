@@ -241,6 +241,7 @@ WORD_CANARIES = {  # by place: the XML of a paragraph, and what is counted where
     "note": ('<w:r><w:footnoteReference w:id="2"/></w:r>', ""),
     "chart": (f"<w:r>{CHART.format('chart')}</w:r>", "chart"),
     "diagram": (f"<w:r>{CHART.format('diagram')}</w:r>", "diagram"),
+    "WordArt": ('<w:r><w:pict><v:shape><v:textpath string="CANARY"/></v:shape></w:pict></w:r>', "WordArt"),
     "object": ("<w:r><w:object/></w:r>", "embedded object"),
 }
 
