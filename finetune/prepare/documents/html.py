@@ -34,6 +34,8 @@ DECLARED = re.compile(
 )
 DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
 WHOLE_PAGE = re.compile(r"<(?:html|body|head|frameset)\b|<!doctype", re.I)
+READ_AS = dict.fromkeys(("aside", "footer", "form", "fieldset", "figure"), "div")
+READ_AS |= dict.fromkeys(("label", "legend", "time", "output"), "span")
 # Names by which trafilatura may tell what an element is.
 KNOWN_NAMES = SIDE_THINGS | frozenset(
     """content main article entry post body text story nav navbar navigation menu footer breadcrumb breadcrumbs banner
@@ -110,7 +112,7 @@ def _main_part(root: Element, outline: Outline) -> Outline:
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it reports pages without text; so do we
     text = trafilatura.extract(
-        _with_known_names(root),
+        _copy_for_trafilatura(root),
         output_format="txt",
         include_comments=False,
         include_tables=True,
@@ -127,13 +129,15 @@ def _main_part(root: Element, outline: Outline) -> Outline:
     )
 
 
-def _with_known_names(root: Element) -> Element:
-    """A copy of the page with those ids and classes that say what an element is.
+def _copy_for_trafilatura(root: Element) -> Element:
+    """A copy without the ids, classes and elements that make trafilatura remove text, other than those that should.
 
-    trafilatura goes by parts of words: it removes what has "bar", "yin" or "share" in its class, such as "shareholders".
+    It goes by parts of words: "bar", "yin" and "share" in a class, such as that of "shareholders", mark boilerplate. What
+    `prune` has kept of <aside>, <form> and the like is text.
     """
     copy = deepcopy(root)
-    for element in copy.iter():
+    for element in copy.iter("*"):
+        element.tag = READ_AS.get(tag_of(element), element.tag)
         if names_of(element).isdisjoint(KNOWN_NAMES):
             for name in ("id", "class"):
                 element.attrib.pop(name, "")
@@ -141,7 +145,8 @@ def _with_known_names(root: Element) -> Element:
 
 
 def _content_texts(root: Element) -> Iterator[str]:
-    """The text of what is surely content: <main>, <article>, and what prune has found below a button."""
+    """What is surely text: <main>, <article>, what a click shows, and its title, which is a link within the page."""
+    yield from (inline_text(link) for link in root.iter("{*}a") if link.get("href", "").startswith("#"))
     elements = [root]
     while elements:
         element = elements.pop()
