@@ -234,9 +234,10 @@ def _keeps_hyphen(head: str, piece: str, words: Counter[str]) -> bool:
     return both and min(len(head), len(tail)) > 2
 
 
-def mark_underlined(page: Page) -> list[Line]:
-    """Turn lines underlined with === or --- into headings, and remove the underlines."""
+def mark_underlined(page: Page) -> tuple[list[Line], int]:
+    """Turn lines underlined with === or --- into headings; returns the lines without rules, and how many others there were."""
     lines: list[Line] = []
+    others = 0
     for position, line in enumerate(page):
         ruler = line.text.strip()
         is_ruler = len(ruler) >= 3 and set(ruler) in ({"="}, {"-"}, {"~"}, {"*"}, {"_"})
@@ -246,7 +247,8 @@ def mark_underlined(page: Page) -> list[Line]:
             lines[-1] = replace(lines[-1], text=lines[-1].text.strip(), level=1 if ruler[0] == "=" else 2)
         else:
             lines.append(Line(""))
-    return lines
+            others += 1
+    return lines, others
 
 
 def _alone(lines: Sequence[Line], position: int, page: Page) -> bool:
