@@ -170,7 +170,7 @@ class _Pruning:
             or element.get("role", "").lower() == "tabpanel"
             or bool(names & PANELS)
             or (before is not None and (_is_title(before) or WAS_HIDDEN in before.attrib))
-            or (after is not None and tag_of(after) == "button")
+            or (after is not None and tag_of(after) in {"a", "button"} and _is_clicked(after))
         )
         if shown:
             for name in ("hidden", "aria-hidden", "style"):
@@ -222,12 +222,10 @@ class _Pruning:
             return ""
         if names & LINK_BARS:
             return "navigation" if _link_share(element) >= MOSTLY else ""
-        topic = any(TOPICS.fullmatch(name) for name in names)
-        compound = any(COMPOUNDS.fullmatch(name) for name in names)
-        consent = "consent" in names and bool(names & CONSENT)
-        if topic or compound or consent:
-            looks = compound or consent or bool(names & FORMS) or _has_control(element)
-            return "banner" if looks and len(one_line(all_text(element))) <= LONGEST_BANNER else ""
+        topics = {name for name in names if TOPICS.fullmatch(name)}
+        says_so = any(COMPOUNDS.fullmatch(name) for name in names) or ("consent" in names and bool(names & CONSENT))
+        if says_so or (topics and (names & FORMS - topics or _has_control(element))):
+            return "banner" if len(one_line(all_text(element))) <= LONGEST_BANNER else ""
         if names & ADVERTISEMENTS and len(one_line(all_text(element))) <= LONGEST_ADVERTISEMENT:
             return "" if any(tag_of(inner) in HEADINGS for inner in element.iter()) else "advertisement"
         return ""

@@ -35,6 +35,8 @@ KEPT = {
     "hidden panel of a tab": "<ul role=tablist><li><a href='#t2'>Two</a></li></ul><div id=t2 hidden><p>{}</p></div>",
     "hidden rest of a paragraph": "<p>First<span id=more style='display:none'> and {}</span></p>"
     "<button onclick=\"show('more')\">More</button>",
+    "hidden rest above a link": "<p>First.</p><div class=rest style='display:none'>{}</div><a href='#'>Read more</a>",
+    "book that pops up": "<div class=popup-book>{}</div>",
     "title that is a link within the page": "<div class=panel-title><a href='#c1'>How {}?</a></div><div id=c1>Like so.</div>",
     "details": "<details><summary>Why?</summary>{}</details>",
     "informed consent": "<section id=informed-consent><h2>Consent</h2><p>{}</p></section>",
