@@ -14,6 +14,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import cache
 
 from lxml import etree
 from lxml import html as lxml_html
@@ -121,10 +122,12 @@ def _main_part(root: Element, outline: Outline) -> Outline:
     main = _Lines(text or "")
     if not main.letters:
         return outline
-    content = _Lines("\n".join(_content_texts(root)))
-    links = _Lines("\n".join(map(inline_text, _outer_links(root))))
+    content = cache(lambda: _Lines("\n".join(_content_texts(root))))  # most pages need neither
+    links = cache(lambda: _Lines("\n".join(map(inline_text, _outer_links(root)))))
     return outline.only(
-        lambda block: main.share(block) >= KEPT_SHARE or content.share(block) >= KEPT_SHARE > links.whole_share(block),
+        lambda block: (
+            main.share(block) >= KEPT_SHARE or content().share(block) >= KEPT_SHARE > links().whole_share(block)
+        ),
         "block outside the main text",
     )
 
@@ -165,8 +168,9 @@ class _Lines:
     """The lines of a text, to look up those of blocks by their letters."""
 
     def __init__(self, text: str) -> None:
-        self.letters = _letters(text)
-        self._lines = frozenset(_letters(line) for line in text.split("\n"))
+        lines = [_letters(line) for line in text.split("\n")]
+        self.letters = "".join(lines)
+        self._lines = frozenset(lines)
 
     def share(self, block: str) -> float:
         """The share of a block that is in this text."""
