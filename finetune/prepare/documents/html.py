@@ -14,6 +14,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import cache
 
 from lxml import etree
 from lxml import html as lxml_html
@@ -34,6 +35,8 @@ DECLARED = re.compile(
 )
 DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
 WHOLE_PAGE = re.compile(r"<(?:html|body|head|frameset)\b|<!doctype", re.I)
+READ_AS = dict.fromkeys(("aside", "footer", "form", "fieldset", "figure"), "div")
+READ_AS |= dict.fromkeys(("label", "legend", "time", "output"), "span")
 # Names by which trafilatura may tell what an element is.
 KNOWN_NAMES = SIDE_THINGS | frozenset(
     """content main article entry post body text story nav navbar navigation menu footer breadcrumb breadcrumbs banner
@@ -110,7 +113,7 @@ def _main_part(root: Element, outline: Outline) -> Outline:
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it reports pages without text; so do we
     text = trafilatura.extract(
-        _with_known_names(root),
+        _copy_for_trafilatura(root),
         output_format="txt",
         include_comments=False,
         include_tables=True,
@@ -119,21 +122,25 @@ def _main_part(root: Element, outline: Outline) -> Outline:
     main = _Lines(text or "")
     if not main.letters:
         return outline
-    content = _Lines("\n".join(_content_texts(root)))
-    links = _Lines("\n".join(map(inline_text, _outer_links(root))))
+    content = cache(lambda: _Lines("\n".join(_content_texts(root))))  # most pages need neither
+    links = cache(lambda: _Lines("\n".join(map(inline_text, _outer_links(root)))))
     return outline.only(
-        lambda block: main.share(block) >= KEPT_SHARE or content.share(block) >= KEPT_SHARE > links.whole_share(block),
+        lambda block: (
+            main.share(block) >= KEPT_SHARE or content().share(block) >= KEPT_SHARE > links().whole_share(block)
+        ),
         "block outside the main text",
     )
 
 
-def _with_known_names(root: Element) -> Element:
-    """A copy of the page with those ids and classes that say what an element is.
+def _copy_for_trafilatura(root: Element) -> Element:
+    """A copy without the ids, classes and elements that make trafilatura remove text, other than those that should.
 
-    trafilatura goes by parts of words: it removes what has "bar", "yin" or "share" in its class, such as "shareholders".
+    It goes by parts of words: "bar", "yin" and "share" in a class, such as that of "shareholders", mark boilerplate. What
+    `prune` has kept of <aside>, <form> and the like is text.
     """
     copy = deepcopy(root)
-    for element in copy.iter():
+    for element in copy.iter("*"):
+        element.tag = READ_AS.get(tag_of(element), element.tag)
         if names_of(element).isdisjoint(KNOWN_NAMES):
             for name in ("id", "class"):
                 element.attrib.pop(name, "")
@@ -141,7 +148,8 @@ def _with_known_names(root: Element) -> Element:
 
 
 def _content_texts(root: Element) -> Iterator[str]:
-    """The text of what is surely content: <main>, <article>, and what prune has found below a button."""
+    """What is surely text: <main>, <article>, what a click shows, and its title, which is a link within the page."""
+    yield from (inline_text(link) for link in root.iter("{*}a") if link.get("href", "").startswith("#"))
     elements = [root]
     while elements:
         element = elements.pop()
@@ -160,8 +168,9 @@ class _Lines:
     """The lines of a text, to look up those of blocks by their letters."""
 
     def __init__(self, text: str) -> None:
-        self.letters = _letters(text)
-        self._lines = frozenset(_letters(line) for line in text.split("\n"))
+        lines = [_letters(line) for line in text.split("\n")]
+        self.letters = "".join(lines)
+        self._lines = frozenset(lines)
 
     def share(self, block: str) -> float:
         """The share of a block that is in this text."""

@@ -115,8 +115,10 @@ def _is_html(source: str) -> bool:
 def _add_html(source: str, outline: Outline) -> None:
     """HTML inside Markdown: its text, as on a page."""
     outline.unused["comment"] += len(COMMENT.findall(source))
-    source = COMMENT.sub("", source)
-    if source.strip():
-        root = parse(source)
+    source = COMMENT.sub("", source).strip()
+    if source.startswith(("<!", "<?")):
+        outline.unused["declaration"] += 1
+    elif source:
+        root = parse(f"<div>{source}")  # so that there is an element: many blocks only close one
         outline.unused.update(prune(root))
         outline.extend(outline_of(root))

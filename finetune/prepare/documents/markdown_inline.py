@@ -109,6 +109,7 @@ class Inline:
         self._unused["image"] += name == "img"
         self._unused["form field"] += name == "input"
         self._unused["link address"] += name == "a" and not end
+        self._unused["tooltip"] += "title=" in attributes
         return "\n" if name in {"br", "hr"} else ""
 
 

@@ -211,6 +211,7 @@ def _definitions(element: Element, outline: Outline) -> None:
     """Add a definition list: questions become headings, terms are written as in Markdown Extra."""
     level = min(outline.level + 1, 6)
     term = ""
+    outline.block(one_line(element.text or ""))
     for part in _terms_and_meanings(element):
         tag = tag_of(part)
         if tag == "dt":
@@ -226,6 +227,7 @@ def _definitions(element: Element, outline: Outline) -> None:
             outline.block(term)
             term = ""
             _walk(part, outline)
+        term = f"{term} {one_line(part.tail or '')}".strip()
     outline.block(term)
 
 

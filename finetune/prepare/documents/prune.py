@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import cached_property
 
 from lxml.etree import _Element as Element
 
@@ -96,6 +95,8 @@ class _Pruning:
     def __init__(self, root: Element, page: bool) -> None:
         self._root, self._page = root, page
         self._unused: Counter[str] = Counter()
+        self._targets = _click_targets(root)
+        self._has_content = any(map(is_content, root.iter("*")))
 
     def run(self) -> Counter[str]:
         open_elements = [self._root]
@@ -147,20 +148,6 @@ class _Pruning:
 
     # --- hidden text --------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _targets(self) -> set[str]:
-        """The ids that something on the page shows when it is clicked."""
-        targets: set[str] = set()
-        for element in self._root.iter():
-            if not isinstance(element.tag, str):
-                continue
-            for name in ("aria-controls", "href", "data-target", "data-bs-target"):
-                value = element.get(name, "")
-                if value.startswith("#") or name == "aria-controls":
-                    targets.update(value.replace("#", " ").split())
-            targets.update(TARGET_OF_CODE.findall(element.get("onclick", "")))
-        return targets
-
     @staticmethod
     def _is_hidden(element: Element) -> bool:
         return (
@@ -183,7 +170,7 @@ class _Pruning:
             or element.get("role", "").lower() == "tabpanel"
             or bool(names & PANELS)
             or (before is not None and (_is_title(before) or WAS_HIDDEN in before.attrib))
-            or (after is not None and tag_of(after) == "button")
+            or (after is not None and tag_of(after) in {"a", "button"} and _is_clicked(after))
         )
         if shown:
             for name in ("hidden", "aria-hidden", "style"):
@@ -218,10 +205,6 @@ class _Pruning:
 
     # --- parts beside the subject -------------------------------------------------------------------------------------
 
-    @cached_property
-    def _has_content(self) -> bool:
-        return any(is_content(element) for element in self._root.iter())
-
     def _keep_aside(self, element: Element) -> bool:
         names = names_of(element)
         if not self._page or names & CALLOUTS or NOTES.fullmatch(element.get("role", "")):
@@ -239,15 +222,25 @@ class _Pruning:
             return ""
         if names & LINK_BARS:
             return "navigation" if _link_share(element) >= MOSTLY else ""
-        topic = any(TOPICS.fullmatch(name) for name in names)
-        compound = any(COMPOUNDS.fullmatch(name) for name in names)
-        consent = "consent" in names and bool(names & CONSENT)
-        if topic or compound or consent:
-            looks = compound or consent or bool(names & FORMS) or _has_control(element)
-            return "banner" if looks and len(one_line(all_text(element))) <= LONGEST_BANNER else ""
+        topics = {name for name in names if TOPICS.fullmatch(name)}
+        says_so = any(COMPOUNDS.fullmatch(name) for name in names) or ("consent" in names and bool(names & CONSENT))
+        if says_so or (topics and (names & FORMS - topics or _has_control(element))):
+            return "banner" if len(one_line(all_text(element))) <= LONGEST_BANNER else ""
         if names & ADVERTISEMENTS and len(one_line(all_text(element))) <= LONGEST_ADVERTISEMENT:
             return "" if any(tag_of(inner) in HEADINGS for inner in element.iter()) else "advertisement"
         return ""
+
+
+def _click_targets(root: Element) -> set[str]:
+    """The ids of what something on the page shows when it is clicked."""
+    targets: set[str] = set()
+    for element in root.iter("*"):
+        for name in ("aria-controls", "href", "data-target", "data-bs-target"):
+            value = element.get(name, "")
+            if value.startswith("#") or name == "aria-controls":
+                targets.update(value.replace("#", " ").split())
+        targets.update(TARGET_OF_CODE.findall(element.get("onclick", "")))
+    return targets
 
 
 def _replace(element: Element, text: str) -> None:

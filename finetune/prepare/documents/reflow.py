@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 
 from finetune.prepare.documents.outline import CJK, Outline
@@ -45,6 +46,7 @@ class Line:
 
 
 Page = Sequence[Line]
+Words = Callable[[], Counter[str]]  # how often a text has each word
 
 
 def paragraphs(pages: Iterable[Page]) -> list[list[Line]]:
@@ -91,7 +93,10 @@ def outline_from(pages: Sequence[Page], *, wrapped: bool) -> Outline:
             are intended, and all of them if it has none.
     """
     groups = paragraphs(pages)
-    words = Counter(word.casefold() for group in groups for line in group for word in WORD.findall(line.text))
+    # Only texts with words broken over lines need to know which words there are.
+    words = cache(
+        lambda: Counter(word.casefold() for group in groups for line in group for word in WORD.findall(line.text))
+    )
     margin = 0 if wrapped else _margin(groups)
     outline = Outline()
     bullets: list[str] = []
@@ -107,7 +112,7 @@ def outline_from(pages: Sequence[Page], *, wrapped: bool) -> Outline:
     return outline
 
 
-def _add(group: list[Line], outline: Outline, words: Counter[str], margin: float, *, last: bool) -> None:
+def _add(group: list[Line], outline: Outline, words: Words, margin: float, *, last: bool) -> None:
     first = group[0]
     if first.fixed:
         outline.block(first.text)
@@ -135,7 +140,7 @@ def heading_level(group: Sequence[Line]) -> int:
     return 2 if text.endswith("?") and words[0].casefold().strip("¿") in QUESTION_WORDS else 0
 
 
-def _list_items(group: Sequence[Line], words: Counter[str], margin: float) -> list[str]:
+def _list_items(group: Sequence[Line], words: Words, margin: float) -> list[str]:
     """The items of a list, one text each; none if the group is not a list."""
     if not BULLET.match(group[0].text):
         return []
@@ -201,7 +206,7 @@ def _is_laid_out(lines: Sequence[str]) -> bool:
     return len({len(line) - len(line.lstrip()) for line in lines[1:]}) > 1
 
 
-def _join(lines: Sequence[str], words: Counter[str], margin: float, *, item: bool = False) -> str:
+def _join(lines: Sequence[str], words: Words, margin: float, *, item: bool = False) -> str:
     """Join lines into one text; those that end well before the margin keep their line break.
 
     The lines of a list's `item` are also joined where an indented one goes on with a small letter.
@@ -212,7 +217,7 @@ def _join(lines: Sequence[str], words: Counter[str], margin: float, *, item: boo
         if margin != math.inf and _is_broken(parts[-1], piece):
             broken = BROKEN_WORD.search(parts[-1][-LONGEST_WORD:])
             assert broken is not None
-            if not _keeps_hyphen(broken[1], piece, words):
+            if not _keeps_hyphen(broken[1], piece, words()):
                 parts[-1] = parts[-1][:-1]
         elif _is_filled(before, piece, margin) or (item and line[:1].isspace() and _goes_on(piece)):
             parts.append("" if JOINED.fullmatch(f"{parts[-1][-2:]} {piece[:1]}") else " ")
@@ -234,19 +239,21 @@ def _keeps_hyphen(head: str, piece: str, words: Counter[str]) -> bool:
     return both and min(len(head), len(tail)) > 2
 
 
-def mark_underlined(page: Page) -> list[Line]:
-    """Turn lines underlined with === or --- into headings, and remove the underlines."""
+def mark_underlined(page: Page) -> tuple[list[Line], int]:
+    """Turn lines underlined with === or --- into headings; returns the lines without rules, and how many others there were."""
     lines: list[Line] = []
+    others = 0
     for position, line in enumerate(page):
         ruler = line.text.strip()
-        is_ruler = len(ruler) >= 3 and set(ruler) in ({"="}, {"-"}, {"~"}, {"*"}, {"_"})
+        is_ruler = len(ruler) >= 3 and ruler[0] in "=-~*_" and set(ruler) == {ruler[0]}
         if not is_ruler:
             lines.append(line)
         elif lines and lines[-1].text.strip() and ruler[0] in "=-~" and _alone(lines, position, page):
             lines[-1] = replace(lines[-1], text=lines[-1].text.strip(), level=1 if ruler[0] == "=" else 2)
         else:
             lines.append(Line(""))
-    return lines
+            others += 1
+    return lines, others
 
 
 def _alone(lines: Sequence[Line], position: int, page: Page) -> bool:

@@ -137,7 +137,7 @@ def _list(element: Element, outline: Outline, level: int) -> None:
 def _leaf(element: Element, tag: str, outline: Outline) -> None:
     """Add an element without parts: a paragraph, HTML in it, or a field of a record, which is counted."""
     if HTML.search(all_text(element)):
-        outline.extend(page_outline(parse(all_text(element)), whole=False))
+        outline.extend(page_outline(parse(f"<div>{all_text(element)}"), whole=False))
         return
     text = _text(element)
     if tag in PARAGRAPHS or (" " in text and LETTER.search(text) and not DATE.fullmatch(tag)):

@@ -61,3 +61,12 @@ def test_chinese_and_japanese_lines_are_joined_without_a_blank(blank: str) -> No
         "静かに待っていました。",
     ]
     assert read_document("\n".join(lines).encode(), "a.txt", "a.txt").sections[0].text == "".join(lines)
+
+
+def test_page_numbers_go_only_where_they_count_the_pages() -> None:
+    pages = "The first page.\n\n{}\n\nThe second page.\n\n{}\n\n***\n\nThe end."
+    counted = read_document(pages.format("Page 1 of 2", "Page 2 of 2").encode(), "a.txt", "a.txt")
+    assert counted.sections[0].text.split("\n\n") == ["The first page.", "The second page.", "The end."]
+    assert counted.unused == {"page number": 2, "rule": 1}
+    scores = read_document(pages.format("2/3", "1/3").encode(), "a.txt", "a.txt")
+    assert "2/3\n\nThe second page.\n\n1/3" in scores.sections[0].text
