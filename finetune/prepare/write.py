@@ -184,7 +184,7 @@ def _notes(parts: Sequence[Part]) -> list[str]:
     return [
         f"Most texts in the column {name} of {part.file.name} are wrapped in markup, which was removed."
         for part in parts
-        for name in sorted(part.wrapped)
+        for name in part.wrapped
         if not part.source.earlier
     ]
 

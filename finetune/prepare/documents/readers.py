@@ -40,6 +40,7 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
     ".epub": _reader("epub"),
     ".xml": _reader("xml"),
 }
+WITH_ENTITIES = frozenset({".txt", ".text", ".md", ".markdown"})  # the parsers of all others decode HTML entities
 
 
 def read_document(data: bytes, name: str, shown: str) -> Document:
