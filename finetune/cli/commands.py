@@ -62,9 +62,24 @@ def prepare_command(
 @options.workspace
 @click.option("--model", help="Base model whose tokenizer counts the tokens, instead of the default model.")
 @options.fields("finetune.recipe.options:ShowOptions", ranges=True)
+@click.option("--diff", is_flag=True, help="Show rows before and after cleaning, those that changed first.")
+@click.option(
+    "--source", "sources", multiple=True, help="With --diff: a file that the corpus was made of, to read again."
+)
 @options.common
-def show_command(workspace: Workspace, corpus: Path | None, model: str | None, given: Given) -> None:
+def show_command(
+    workspace: Workspace, corpus: Path | None, model: str | None, diff: bool, sources: tuple[str, ...], given: Given
+) -> None:
     """Show a corpus: counts, lengths in tokens and some of its rows."""
+    if diff:
+        from finetune.cli.render.comparison import render_comparison
+        from finetune.prepare.compare import compare_cleaning
+
+        comparison = compare_cleaning(corpus or workspace.corpus, sources, domain=workspace.given, **given)
+        console.result(comparison, lambda: render_comparison(comparison))
+        return
+    if sources:
+        raise click.UsageError("--source is for --diff: it names a file to compare with the corpus.")
     from finetune.cli.render.corpus import render_view
     from finetune.corpus.view import show_corpus
 

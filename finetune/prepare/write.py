@@ -187,7 +187,7 @@ def _notes(parts: Sequence[Part], sources: Sequence[SourceFacts]) -> list[str]:
     wrapped = [
         f"Most texts in the column {name} of {part.file.name} are wrapped in markup, which was removed."
         for part in parts
-        for name in sorted(part.wrapped)
+        for name in part.wrapped
         if not part.source.earlier
     ]
     encodings = describe_encodings(sources)

@@ -64,7 +64,7 @@ BLANK_LINES_BEFORE = re.compile(r"\A(?:[ \t]*+\n)+")
 Changes = set[Change]
 
 
-def clean_text(text: str, changes: Changes | None = None) -> str:
+def clean_text(text: str, changes: Changes | None = None, *, entities: bool = True) -> str:
     """Repair and compose the text and remove invisible characters; idempotent.
 
     Indentation is kept, a run of blanks inside a line becomes one blank (or its tabs), and three or more blank lines
@@ -73,6 +73,7 @@ def clean_text(text: str, changes: Changes | None = None) -> str:
     Args:
         text: prose, which may contain code and tables.
         changes: receives the kinds of changes.
+        entities: decode HTML entities; not in a text that a parser of markup has written.
 
     Raises:
         UnicodeEncodeError: the text contains half of a surrogate pair and cannot be written as UTF-8.
@@ -83,7 +84,7 @@ def clean_text(text: str, changes: Changes | None = None) -> str:
     before = None
     while text != before:  # one repair may uncover the need for another
         before = text
-        text = _tidy(_repair(text, changes) if _is_odd(text) else text, changes)
+        text = _tidy(_repair(text, changes, entities) if _is_odd(text, entities) else text, changes)
     return text
 
 
@@ -101,18 +102,26 @@ def clean_lightly(text: str, changes: Changes | None = None) -> str:
     return _trim(_compose(_remove_controls(text, changes), changes), changes)
 
 
-def _is_odd(text: str) -> bool:
+def mend_mojibake(text: str, changes: Changes) -> str:
+    """Decode lines again that were decoded wrongly."""
+    if not MOJIBAKE.search(text):
+        return text
+    again = "\n".join(_decode_again(line) if MOJIBAKE.search(line) else line for line in text.split("\n"))
+    return _note("mojibake repaired", text, again, changes)
+
+
+def _is_odd(text: str, entities: bool) -> bool:
     """Whether anything but white space may need repair."""
-    if "&" in text and ENTITY.search(text):
+    if entities and "&" in text and ENTITY.search(text):
         return True
     if text.isascii():
         return bool(CONTROLS.search(text))
     return bool(ODD.search(text) or MOJIBAKE.search(text)) or not unicodedata.is_normalized("NFC", text)
 
 
-def _repair(text: str, changes: Changes) -> str:
+def _repair(text: str, changes: Changes, entities: bool) -> str:
     text = _remove_controls(text, changes)
-    if "&" in text and not TAG.search(text):
+    if entities and "&" in text and not TAG.search(text):
         decoded = change_outside(KEPT, text, lambda prose: ENTITY.sub(_write_out, prose))
         text = _note("entities decoded", text, decoded, changes)
     if not text.isascii():
@@ -128,10 +137,7 @@ def _remove_controls(text: str, changes: Changes) -> str:
 
 
 def _repair_characters(text: str, changes: Changes) -> str:
-    if MOJIBAKE.search(text):
-        again = "\n".join(_decode_again(line) if MOJIBAKE.search(line) else line for line in text.split("\n"))
-        text = _note("mojibake repaired", text, again, changes)
-    text = _mend_controls(text, changes)
+    text = _mend_controls(mend_mojibake(text, changes), changes)
     visible = LONE_JOINERS.sub("", INVISIBLE.sub("", TAG_CHARACTERS.sub(r"\1", text)))
     text = _note("invisible characters removed", text, visible, changes)
     plain = FORMS.sub(lambda match: PLAIN_FORMS[match[0]], ODD_SPACES.sub(" ", text))
@@ -145,7 +151,8 @@ def _mend_controls(text: str, changes: Changes) -> str:
 def _compose(text: str, changes: Changes) -> str:
     if text.isascii():
         return text
-    text = _mend_controls(text, changes)
+    if C1_CONTROLS.search(text) and not MOJIBAKE.search(text):  # in mojibake they are half of a character
+        text = _mend_controls(text, changes)
     return _note("Unicode normalised", text, unicodedata.normalize("NFC", text), changes)
 
 

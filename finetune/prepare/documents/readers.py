@@ -43,6 +43,7 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
     ".epub": _reader("epub"),
     ".xml": _reader("xml"),
 }
+WITH_ENTITIES = frozenset({".txt", ".text", ".md", ".markdown"})  # the parsers of all others decode HTML entities
 
 
 TEXTS = frozenset({".txt", ".text", ".md", ".markdown"})

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from finetune.errors import Unusable
 from finetune.prepare.clean.markup import strip_markup
-from finetune.prepare.clean.text import Changes, clean_lightly, clean_text
+from finetune.prepare.clean.text import Changes, clean_lightly, clean_text, mend_mojibake
 from finetune.prepare.formats.files import Row
 from finetune.prepare.rows.columns import NAMES, Values, map_columns
 from finetune.records import Cleaning
 
+Degree = Cleaning | Literal["mended"]  # mended: lightly, after mojibake is decoded again
 PROSE = frozenset({"text"})  # all other columns become turns of a chat, where characters are content
 CODE_ENDS = frozenset({"messages", "conversations", "prompt", "completion", "output"})  # may end with a line break
 SPOKEN = frozenset({"content", "value", "text"})  # keys of a turn
@@ -23,24 +24,27 @@ DEPTH = 6  # of lists and objects inside a column
 WRAPPED = re.compile(
     r"\s*<(?:p|div|ul|ol|blockquote|pre|h[1-6])\b[^<>]*>.*</(?:p|div|ul|ol|blockquote|pre)>\s*", re.S | re.I
 )
-PROSE_TAG = re.compile(r"<(?:p|br)\b[^<>]*>", re.I)
+BREAK = re.compile(r"<br\s*/?>", re.I)
 PAGE_TAG = re.compile(
     r"<(?:!doctype|html|head|body|form|input|button|script|style|svg|nav|header|footer|main|section)\b", re.I
 )
+MIN_WORDS = 4  # of a text in markup; an exercise in markup has fewer, or more tags than words
 ANY_TAG = re.compile(r"<[^<>]*>")
-ABOUT_MARKUP = re.compile(r"\b(?:x?html\d?|xml|jsx|css|svg|markup|markdown|tags?|web ?pages?|elements?|react)\b", re.I)
+ABOUT_MARKUP = re.compile(
+    r"\b(?:x?html\d?|xml|jsx|css|svg|markup|markdown|tags?|web ?pages?|elements?|react"
+    r"|encodings?|unicode|utf-?8|mojibake|garbled|ascii)\b",
+    re.I,
+)
 MOST_ABOUT_MARKUP = 0.25  # a larger share of such rows makes markup the subject of a file
 
 
-def choose_degrees(
-    columns: Iterable[str], clean: Cleaning, wrapped: frozenset[str] = frozenset()
-) -> dict[str, Cleaning]:
+def choose_degrees(columns: Iterable[str], clean: Cleaning) -> dict[str, Degree]:
     """The degree to which each column is cleaned; names such as labels and ids are cleaned when they are read."""
     turn: Cleaning = "light" if clean == "full" else clean
-    return {name: clean if name in PROSE | wrapped else turn for name in sorted({*columns} - NAMES)}
+    return {name: clean if name in PROSE else turn for name in sorted({*columns} - NAMES)}
 
 
-def clean_columns(columns: Values, degrees: Mapping[str, Cleaning], changes: Changes) -> dict[str, Any]:
+def clean_columns(columns: Values, degrees: Mapping[str, Degree], changes: Changes) -> dict[str, Any]:
     """The columns with clean texts, also in lists and objects; `changes` receives the kinds of changes.
 
     Raises:
@@ -59,7 +63,7 @@ def clean_columns(columns: Values, degrees: Mapping[str, Cleaning], changes: Cha
     return cleaned
 
 
-def clean_to(degree: Cleaning, text: str, changes: Changes) -> str:
+def clean_to(degree: Degree, text: str, changes: Changes) -> str:
     """A text without markup around it, cleaned to a degree.
 
     Raises:
@@ -70,13 +74,15 @@ def clean_to(degree: Cleaning, text: str, changes: Changes) -> str:
         if plain != text:
             changes.add("markup removed")
         return clean_text(plain, changes)
-    if degree == "light":
+    if degree == "mended":
+        text = mend_mojibake(text, changes)
+    if degree != "none":
         return clean_lightly(text, changes)
     text.encode()
     return text
 
 
-def _clean(value: Any, degree: Cleaning, code_ends: bool, changes: Changes, depth: int = DEPTH) -> Any:
+def _clean(value: Any, degree: Degree, code_ends: bool, changes: Changes, depth: int = DEPTH) -> Any:
     if isinstance(value, str):
         text = clean_to(degree, value, changes)
         return text if code_ends or degree == "none" else text.rstrip("\n")
@@ -87,13 +93,13 @@ def _clean(value: Any, degree: Cleaning, code_ends: bool, changes: Changes, dept
     return value
 
 
-# --- markup that most rows have ---------------------------------------------------------------------------------------
+# --- what most rows have ----------------------------------------------------------------------------------------------
 
 
-def find_wrapped(rows: Sequence[Row], mapping: Mapping[str, str], names: Collection[str]) -> frozenset[str]:
-    """The columns whose texts are wrapped in markup in most rows, as in dumps of forums.
+def survey_texts(rows: Sequence[Row], mapping: Mapping[str, str], names: Collection[str]) -> dict[str, Degree]:
+    """The columns to clean further, since most of their texts are wrapped in markup or are mojibake, as in bad dumps.
 
-    A file whose rows speak of markup has none: there, tags are what the answers are about.
+    A file whose rows speak of markup or encodings has none: there, tags are what the answers are about.
     """
     texts: dict[str, list[str]] = {name: [] for name in names}
     spoken = []
@@ -103,9 +109,10 @@ def find_wrapped(rows: Sequence[Row], mapping: Mapping[str, str], names: Collect
             spoken.append([text for name in names for text in _texts(columns.get(name))])
             for name in names:
                 texts[name] += _texts(columns.get(name))
-    wrapped = frozenset(name for name, part in texts.items() if 2 * sum(map(_is_wrapped, part)) > len(part))
-    about = sum(any(map(_is_about_markup, row)) for row in spoken) if wrapped else 0
-    return wrapped if about <= MOST_ABOUT_MARKUP * len(rows) else frozenset()
+    degrees: dict[str, Degree] = {name: "mended" for name, part in sorted(texts.items()) if _are_mojibake(part)}
+    degrees |= {name: "full" for name, part in sorted(texts.items()) if 2 * sum(map(_is_wrapped, part)) > len(part)}
+    subject = sum(any(map(_is_about_markup, row)) for row in spoken) if degrees else 0
+    return degrees if subject <= MOST_ABOUT_MARKUP * len(rows) else {}
 
 
 def _texts(value: Any, depth: int = DEPTH) -> Iterator[str]:
@@ -121,9 +128,16 @@ def _texts(value: Any, depth: int = DEPTH) -> Iterator[str]:
 
 
 def _is_wrapped(text: str) -> bool:
-    if "<" not in text or PAGE_TAG.search(text):
+    if "<" not in text or PAGE_TAG.search(text) or not (WRAPPED.fullmatch(text) or BREAK.search(text)):
         return False
-    return bool(PROSE_TAG.search(text) and WRAPPED.fullmatch(text)) or bool(re.search(r"<br\s*/?>", text, re.I))
+    words = len(ANY_TAG.sub(" ", text).split())
+    return words >= max(MIN_WORDS, len(ANY_TAG.findall(text)))
+
+
+def _are_mojibake(texts: Iterable[str]) -> bool:
+    """Whether most texts with characters beyond ASCII were decoded wrongly."""
+    odd = [text for text in texts if not text.isascii()]
+    return bool(odd) and 2 * sum(mend_mojibake(text, set()) != text for text in odd) > len(odd)
 
 
 def _is_about_markup(text: str) -> bool:

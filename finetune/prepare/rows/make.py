@@ -156,7 +156,7 @@ def _row_drafts(job: Job, part: Part, row: Row | BadRow, drops: Drops) -> Iterat
         _check_rendered(draft)
         yield draft, origin
         return
-    for position, piece in enumerate(_pieces(job, Document(None, (Section(None, 0, text),)), Counter()), 1):
+    for position, piece in enumerate(_pieces(job, part, Document(None, (Section(None, 0, text),)), Counter()), 1):
         _check_rendered(piece)
         yield piece, replace(origin, name=row_id(part.source, part.file, row.line, position), group=group or name)
 
@@ -195,8 +195,8 @@ def _document_drafts(job: Job, part: Part, path: Path, drops: Drops) -> Iterator
     for element, count in document.unused.items():
         drops.note_unused(part.source, "element", element, count)
     name = file_id(part.source, part.file)
-    pairs = list(_pairs(job, document, drops.cleaned)) if job.request.instruct else []
-    for number, draft in enumerate(pairs or _pieces(job, document, drops.cleaned), 1):
+    pairs = list(_pairs(job, part, document, drops.cleaned)) if job.request.instruct else []
+    for number, draft in enumerate(pairs or _pieces(job, part, document, drops.cleaned), 1):
         try:
             _check_rendered(draft)
         except Unusable as error:
@@ -219,25 +219,27 @@ def _lines(document: Document) -> Iterator[str]:
     return (line for section in document.sections for line in section.text.split("\n"))
 
 
-def _pairs(job: Job, document: Document, cleaned: Counter[str]) -> Iterator[Draft]:
+def _pairs(job: Job, part: Part, document: Document, cleaned: Counter[str]) -> Iterator[Draft]:
     for question, answer in instruct(document):
         changes: Changes = set()
-        asked, told = (_clean_piece(job, text, changes) for text in (question, answer))
+        asked, told = (_clean_piece(job, part, text, changes) for text in (question, answer))
         cleaned.update(changes)
         yield Draft((Message("user", asked), Message("assistant", told)), "qa")
 
 
-def _pieces(job: Job, document: Document, cleaned: Counter[str]) -> Iterator[Draft]:
+def _pieces(job: Job, part: Part, document: Document, cleaned: Counter[str]) -> Iterator[Draft]:
     for piece in chunk(document, job.request.chunk_tokens, approximate_tokens):
         changes: Changes = set()
-        text = _clean_piece(job, piece, changes)
+        text = _clean_piece(job, part, piece, changes)
         cleaned.update(changes)
         if text and not text.isspace():
             yield Draft((Message("assistant", text),), "text")
 
 
-def _clean_piece(job: Job, text: str, changes: Changes) -> str:
-    return clean_text(text, changes) if job.request.clean == "full" else clean_to(job.request.clean, text, changes)
+def _clean_piece(job: Job, part: Part, text: str, changes: Changes) -> str:
+    if job.request.clean == "full":
+        return clean_text(text, changes, entities=part.has_entities)
+    return clean_to(job.request.clean, text, changes)
 
 
 # --- every example ----------------------------------------------------------------------------------------------------

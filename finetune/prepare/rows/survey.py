@@ -7,14 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from finetune.errors import ConfigError, InputError, RecordError, Unusable
+from finetune.prepare.documents.readers import WITH_ENTITIES
 from finetune.prepare.drops import Drops
+from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import BadRow, DataFile, Row
 from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.cleaning import PROSE, choose_degrees, find_wrapped
+from finetune.prepare.rows.cleaning import PROSE, Degree, choose_degrees, survey_texts
 from finetune.prepare.rows.columns import is_null, map_columns, optional_text, plain_columns
 from finetune.prepare.rows.prompts import Prompt, load_prompt
 from finetune.prepare.rows.shapes import (
@@ -30,7 +33,6 @@ from finetune.prepare.rows.shapes import (
 from finetune.prepare.sources.local import is_document
 from finetune.prepare.sources.source import Source
 from finetune.recipe import Domain
-from finetune.records import Cleaning
 
 LOOKED_AT = 1000  # rows that decide the shape of a file; the others must fit it
 INPUTS = {"text", "question", "context"}  # columns that the prompt of a domain must not ignore
@@ -42,7 +44,7 @@ class Part:
     """A file of a source and the shape of its rows; a document has no shape.
 
     `kinds` are the kinds of the values in its columns, `cleaning` the degree to which each is cleaned, `test_ids` the ids
-    of a test set inside another split; the texts in `wrapped` columns lose the markup that most of them have.
+    of a test set inside another split.
     """
 
     source: Source
@@ -51,13 +53,23 @@ class Part:
     mapping: Mapping[str, str] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
     test_ids: frozenset[str] = frozenset()
-    cleaning: Mapping[str, Cleaning] = field(default_factory=dict)
-    wrapped: frozenset[str] = frozenset()
+    cleaning: Mapping[str, Degree] = field(default_factory=dict)
 
     @cached_property
     def is_clean(self) -> bool:
         """Whether all texts are cleaned in full."""
         return set(self.cleaning.values()) == {"full"}
+
+    @cached_property
+    def has_entities(self) -> bool:
+        """Whether the texts may contain HTML entities that no parser has decoded."""
+        name = inner_name(self.file.path, self.file.member)
+        return self.shape is not None or Path(name).suffix.lower() in WITH_ENTITIES
+
+    @property
+    def wrapped(self) -> tuple[str, ...]:
+        """The columns whose texts lose their markup because most of them have it."""
+        return tuple(name for name, degree in self.cleaning.items() if degree == "full" and name not in PROSE)
 
     @property
     def shape_name(self) -> str:
@@ -106,9 +118,9 @@ def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domai
     shape = _shape_of(source, file, rows, request, domain)
     ids = _official_ids(source, domain)
     degrees = choose_degrees((*shape.needs, *shape.optional), request.clean)
-    wrapped = find_wrapped(rows, mapping, {*degrees} - PROSE) if request.clean == "full" else frozenset()
-    degrees |= choose_degrees(wrapped, request.clean, wrapped)
-    return Part(source, file, shape, mapping, _kinds(rows, shape, mapping), ids, degrees, wrapped)
+    if request.clean == "full":
+        degrees |= survey_texts(rows, mapping, {*degrees} - PROSE)
+    return Part(source, file, shape, mapping, _kinds(rows, shape, mapping), ids, degrees)
 
 
 def _kinds(rows: Sequence[Row], shape: Shape, mapping: Mapping[str, str]) -> dict[str, str]:

@@ -101,6 +101,8 @@ def test_light_cleaning_keeps_the_characters(text: str) -> None:
         (" Oslo. ", "Oslo."),
         ("\n \n\nOslo.\n\n \n", "Oslo.\n"),
         ("\n    return 1  ", "    return 1"),
+        ("it\x92s", "it’s"),
+        ("â€\x9c, half of mojibake", "â€\x9c, half of mojibake"),
     ],
 )
 def test_light_cleaning(dirty: str, light: str) -> None:

@@ -58,6 +58,24 @@ def test_a_text_is_cleaned_to_the_degree_asked_for(
     assert prepared(write_jsonl(tmp_path / "rows.jsonl", rows), clean=clean).texts == [becomes]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.md", "Salt &amp; water, and `&lt;`", "Salt & water, and `&lt;`"),
+        (
+            "a.xml",
+            "<doc><p>Write &amp;lt; and &amp;amp; in the source.</p></doc>",
+            "Write &lt; and &amp; in the source.",
+        ),
+    ],
+)
+def test_entities_of_a_document_are_decoded_once(
+    name: str, text: str, says: str, prepared: Preparer, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
+    assert prepared(tmp_path / name).texts == [says]
+
+
 def test_documents_are_cleaned_to_the_degree_asked_for(prepared: Preparer, tmp_path: Path) -> None:
     (tmp_path / "lamp.md").write_text("# Lamp\n\nThe oﬃce  has `a  &lt;` and a lamp.\n", "utf-8")
     texts = {clean: prepared(tmp_path / "lamp.md", clean=clean).texts for clean in ("full", "light", "none")}
@@ -113,6 +131,28 @@ def test_markup_around_most_answers_is_removed_and_told(prepared: Preparer, tmp_
 def test_markup_stays_otherwise(rows: list[dict[str, str]], clean: str, prepared: Preparer, tmp_path: Path) -> None:
     made = prepared(write_jsonl(tmp_path / "forum.jsonl", rows), clean=clean, dedup=False)
     assert FORUM[0]["answer"] in made.texts
+
+
+def test_short_exercises_in_markup_are_no_wrapping(prepared: Preparer, tmp_path: Path) -> None:
+    rows = [{"instruction": f"Write a paragraph: {word}", "output": f"<p>{word}</p>"} for word in ("One", "Two")]
+    assert "<p>One</p>" in prepared(write_jsonl(tmp_path / "rows.jsonl", rows)).texts
+
+
+@pytest.mark.parametrize(
+    ("question", "others", "answer"),
+    [
+        ("Where is it?", 0, "It’s a café."),
+        ("Where is it?", 2, "Itâ€™s a cafÃ©."),
+        ("Which encoding is it?", 0, "Itâ€™s a cafÃ©."),
+    ],
+    ids=["most rows", "few rows", "about encodings"],
+)
+def test_mojibake_in_answers_is_repaired_where_most_rows_have_it(
+    question: str, others: int, answer: str, prepared: Preparer, tmp_path: Path
+) -> None:
+    rows = [{"question": question, "answer": "Itâ€™s a cafÃ©."}]
+    rows += [{"question": f"And {word}?", "answer": f"It is “{word}”."} for word in ("this", "that")][:others]
+    assert answer in prepared(write_jsonl(tmp_path / "rows.jsonl", rows), quality=False).texts
 
 
 # --- what filters and keys compare ------------------------------------------------------------------------------------
