@@ -13,7 +13,10 @@ K = TypeVar("K", str, tuple[str, str])
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """The origin of rows, how many were `read` and `kept`, and the `shape` they were read as."""
+    """The origin of rows, how many were `read` and `kept`, and the `shape` they were read as.
+
+    `encodings` counts the files of text that are not UTF-8, by the name of the encoding.
+    """
 
     id: str
     uri: str
@@ -22,6 +25,7 @@ class SourceFacts:
     kept: int
     license: str
     shape: str
+    encodings: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,15 @@ class CorpusFacts:
     def contaminated(self) -> int:
         """Number of rows that contain an item of any eval set."""
         return len({hit.row for hit in self.hits})
+
+
+def describe_encodings(sources: Iterable[SourceFacts]) -> str:
+    """Files that were not read as UTF-8, for a reader: "notes: 2 files as cp1250"."""
+    return ", ".join(
+        f"{source.id}: {count} {'file' if count == 1 else 'files'} as {name}"
+        for source in sources
+        for name, count in source.encodings.items()
+    )
 
 
 def describe_unused(unused: Iterable[Unused], sources: Iterable[SourceFacts]) -> dict[str, str]:

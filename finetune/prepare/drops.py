@@ -21,6 +21,7 @@ class Drops:
     items: list[Drop] = field(default_factory=list)
     read: int = 0
     unused: Counter[tuple[str, UnusedKind, str]] = field(default_factory=Counter)  # by source, kind and name
+    encodings: Counter[tuple[str, str]] = field(default_factory=Counter)  # files that are not UTF-8, by source and name
     scrubbed: Counter[str] = field(default_factory=Counter)  # by kind of identifier
     cleaned: Counter[str] = field(default_factory=Counter)  # rows by what cleaning changed in them
     test_ids: set[str] = field(default_factory=set)  # ids found, of test sets inside another split
@@ -50,6 +51,11 @@ class Drops:
     def note_unused(self, source: Source, kind: UnusedKind, name: str, count: int = 1) -> None:
         """Count something that was read and does not reach the corpus."""
         self.unused[source.id, kind, name] += count
+
+    def note_encoding(self, source: Source, encoding: str | None) -> None:
+        """Count a file whose text is not UTF-8, or has been read in the encoding that the user gave."""
+        if encoding is not None:
+            self.encodings[source.id, encoding] += 1
 
 
 def sum_unused(counters: Iterable[Mapping[tuple[str, UnusedKind, str], int]]) -> list[Unused]:

@@ -34,11 +34,13 @@ def extract(parts: Sequence[Part], folder: Path, drops: Drops, workers: int) -> 
         yield number, path if problem is None else None
 
 
-def repeated_lines(parts: Sequence[Part], files: Mapping[int, Path]) -> dict[str, frozenset[int]]:
-    """The lines that the documents of each source share."""
+def repeated_lines(parts: Sequence[Part], files: Mapping[int, Path], drops: Drops) -> dict[str, frozenset[int]]:
+    """The lines that the documents of each source share; notes the encodings of the documents."""
     counters: dict[str, LineCounter] = {}
     for number, path in files.items():
-        counters.setdefault(parts[number].source.id, LineCounter()).add(load_document(path))
+        document = load_document(path)
+        drops.note_encoding(parts[number].source, document.encoding)
+        counters.setdefault(parts[number].source.id, LineCounter()).add(document)
     return {source: counter.repeated() for source, counter in counters.items()}
 
 
@@ -51,7 +53,7 @@ def _extract_one(item: tuple[DataFile, Path]) -> Unusable | None:
             data = raw.read(MAX_DOCUMENT + 1)
         if len(data) > MAX_DOCUMENT:
             return Unusable("too_long", f"the document is larger than {MAX_DOCUMENT // 2**20} MiB. Split it")
-        document = read_document(data, inner_name(file.path, file.member), file.shown)
+        document = read_document(data, inner_name(file.path, file.member), file.shown, file.encoding)
     except Unusable as error:
         return error
     except InputError as error:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from finetune.artifacts import ensure_replaceable
 from finetune.errors import InputError, did_you_mean
+from finetune.prepare.formats.encoding import is_encoding
 from finetune.prepare.licenses import strictest
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.rows.prompts import load_prompt
 from finetune.prepare.rows.shapes import NAMES
-from finetune.prepare.sources.source import Source, open_earlier, open_sources
+from finetune.prepare.sources.source import Source, open_earlier, open_sources, with_encoding
 from finetune.prepare.splits.shares import parse_ratio
 from finetune.prepare.splits.timestamps import parse_time_rule
 from finetune.recipe import Domain, load_domain
@@ -43,6 +44,8 @@ def open_inputs(request: PrepareRequest) -> Inputs:
     check_request(request, domain)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     sources, earlier = open_sources(request, domain), open_earlier(request)
+    if request.encoding is not None:
+        sources = [with_encoding(source, request.encoding) for source in sources]
     return Inputs(request, domain, tuple(sources), tuple(earlier), strictest(source.license for source in sources))
 
 
@@ -68,6 +71,10 @@ def check_request(request: PrepareRequest, domain: Domain | None) -> None:
     for name in request.include:
         if name not in listed:
             problems.append(f"--include {name}: the domain has no such source. {did_you_mean(name, listed)}")
+    if request.encoding is not None and not is_encoding(request.encoding):
+        problems.append(
+            f"--encoding {request.encoding}: there is no such encoding. Write, for example, cp1250 or utf-16"
+        )
     try:
         parse_ratio(request.split_ratio)
         parse_time_rule(request.split_by_time)

@@ -10,7 +10,7 @@ from finetune.errors import InputError
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.drops import Drops
 from finetune.prepare.extract import extract, repeated_lines
-from finetune.prepare.formats.files import Lines, Rows
+from finetune.prepare.formats.files import Lines, Rows, encoding_of
 from finetune.prepare.formats.readers import read_blocks
 from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import PrepareRequest, Progress
@@ -52,7 +52,7 @@ def read_shards(
         folder,
         _languages(request, inputs.domain),
         evals,
-        repeated=repeated_lines(parts, documents),
+        repeated=repeated_lines(parts, documents, drops),
     )
     blocks = _Blocks(parts, documents, drops)
     todo = (block for block in blocks if not shard_path(folder, block.number).is_file())
@@ -86,6 +86,7 @@ class _Blocks:
 
     def _contents(self, number: int, part: Part) -> Iterator[Lines | Rows | Path]:
         if part.shape is not None:
+            self._drops.note_encoding(part.source, encoding_of(part.file))
             yield from read_blocks(part.file)
         elif number in self._documents:
             yield self._documents[number]

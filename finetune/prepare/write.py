@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from finetune.artifacts import write_jsonl
-from finetune.cards.corpus_facts import CorpusFacts, SourceFacts
+from finetune.cards.corpus_facts import CorpusFacts, SourceFacts, describe_encodings
 from finetune.cards.corpus_page import corpus_page
 from finetune.cards.dataset_card import card_text
 from finetune.corpus.store import SCHEMA, CorpusWriter, writing_corpus
@@ -47,7 +47,8 @@ def write_corpus(
         write_jsonl(writer.folder / "drops.jsonl", _count(_all_drops(drops, shards, table), dropped))
         counts = _write_rows(writer, shards, table, on_progress)
         unused = sum_unused([drops.unused, *(shard.unused for shard in shards if not parts[shard.part].source.earlier)])
-        facts = _facts(inputs, parts, shards, table, selection, writer, counts, dropped, unused)
+        sources = _describe_sources(inputs, parts, shards, counts, drops)
+        facts = _facts(inputs, parts, sources, shards, table, selection, writer, counts, dropped, unused)
         write_jsonl(writer.folder / "clusters.jsonl", map(asdict, selection.clusters or ()))
         write_jsonl(writer.folder / "contamination.jsonl", map(asdict, facts.hits))
         (writer.folder / "corpus.html").write_text(corpus_page(facts), "utf-8")
@@ -103,6 +104,7 @@ def _write_rows(writer: CorpusWriter, shards: Sequence[Shard], table: RowTable, 
 def _facts(
     inputs: Inputs,
     parts: Sequence[Part],
+    sources: Sequence[SourceFacts],
     shards: Sequence[Shard],
     table: RowTable,
     selection: Selection,
@@ -123,9 +125,9 @@ def _facts(
         unused=unused,
         clusters=_cluster_sizes(selection),
         hits=selection.hits,
-        sources=_describe_sources(inputs, parts, shards, counts),
+        sources=sources,
         license=inputs.license,
-        notes=_notes(parts),
+        notes=_notes(parts, sources),
         split_rule=selection.rule,
         disjoint=selection.disjoint,
         eval_sets=selection.evals,
@@ -136,7 +138,7 @@ def _facts(
 
 
 def _describe_sources(
-    inputs: Inputs, parts: Sequence[Part], shards: Sequence[Shard], counts: LabelCounts
+    inputs: Inputs, parts: Sequence[Part], shards: Sequence[Shard], counts: LabelCounts, drops: Drops
 ) -> list[SourceFacts]:
     return [
         SourceFacts(
@@ -147,6 +149,7 @@ def _describe_sources(
             kept=counts[source.id].total() if source.id in counts else 0,
             license=source.license,
             shape=", ".join(sorted({part.shape_name for part in parts if part.source is source})),
+            encodings={name: count for (id, name), count in sorted(drops.encodings.items()) if id == source.id},
         )
         for source in inputs.sources
     ]
@@ -179,9 +182,11 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def _notes(parts: Sequence[Part]) -> list[str]:
-    """The columns that lost markup because most of their texts have it."""
-    return [
+def _notes(parts: Sequence[Part], sources: Sequence[SourceFacts]) -> list[str]:
+    """The columns that lost markup because most of their texts have it, and the files that are not UTF-8."""
+    encodings = describe_encodings(sources)
+    decoded = [f"Text that is not UTF-8 was decoded: {encodings}."] if encodings else []
+    return decoded + [
         f"Most texts in the column {name} of {part.file.name} are wrapped in markup, which was removed."
         for part in parts
         for name in sorted(part.wrapped)

@@ -51,6 +51,9 @@ class PrepareOptions:
     columns: Mapping[str, str] = option(
         {}, "Which column holds the text, label, question …", flag="--map", metavar="NAME=COLUMN"
     )
+    encoding: str | None = option(
+        None, "Encoding of the text files, such as cp1250.", metavar="NAME", value="detected for each file"
+    )
     instruction: str | None = option(None, "Question to ask about rows of text and label that have no domain.")
     instruct: bool = option(False, "Derive questions and answers from documents, by rules.")
     chunk_tokens: int = option(  # leaves room for the chat template in the 1,024 tokens of a training row

@@ -6,12 +6,15 @@ it, with figures from benchmarks/parts/document_readers.py.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import PurePosixPath
 
 from finetune.errors import Unusable
+from finetune.prepare.formats.encoding import detect_encoding
+from finetune.prepare.formats.files import UTF8
 from finetune.records import Document
 
 MAX_BYTES = 100 * 2**20  # of one document: the largest scanned books are that big, text never is
@@ -42,8 +45,14 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
 }
 
 
-def read_document(data: bytes, name: str, shown: str) -> Document:
+TEXTS = frozenset({".txt", ".text", ".md", ".markdown"})
+MARKUP = frozenset({".html", ".htm", ".xhtml", ".xml"})
+
+
+def read_document(data: bytes, name: str, shown: str, encoding: str | None = None) -> Document:
     """The title and sections of a document; `name` determines the format, `shown` is its name in messages.
+
+    `encoding` is that of text files; None: as declared or detected.
 
     Raises:
         Unusable: it has no text or cannot be read; `reason` says why (`no_text`, `damaged_pdf`, `scanned_pdf`, ...).
@@ -51,11 +60,17 @@ def read_document(data: bytes, name: str, shown: str) -> Document:
     """
     if len(data) > MAX_BYTES:
         raise Unusable("too_large", f"the document has more than {MAX_BYTES // 2**20} MiB. Split it into smaller files")
+    suffix = PurePosixPath(name).suffix.lower()
+    if encoding and suffix in TEXTS | MARKUP:
+        data = BOM_UTF8 + data.decode(encoding, "replace").removeprefix("\ufeff").encode("utf-8", "replace")
+    elif suffix in TEXTS:
+        encoding = detect_encoding(data, shown)
     try:
-        document = DOCUMENTS[PurePosixPath(name).suffix.lower()](data, shown)
+        document = DOCUMENTS[suffix](data, shown)
     except RecursionError:
         raise Unusable("too_deep", "its parts are nested too deeply. Save it again in a simpler form") from None
     except MemoryError:
         raise Unusable("too_large", "it does not fit in memory. Split it into smaller files") from None
     lost = sum(section.text.count("\ufffd") for section in document.sections)
-    return replace(document, unused={**document.unused, "undecodable letter": lost}) if lost else document
+    unused = {**document.unused, "undecodable letter": lost} if lost else document.unused
+    return replace(document, unused=unused, encoding=None if encoding in UTF8 else encoding)

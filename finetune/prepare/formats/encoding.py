@@ -53,6 +53,16 @@ def detect_encoding(sample: bytes, shown: str = "The file") -> str:
     return guess_code_page(telling[:GUESS_BYTES])
 
 
+def is_encoding(name: str) -> bool:
+    """Whether Python has a codec of this name that decodes text."""
+    try:
+        b"".decode(name)
+        "".encode(name)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
 def decode(data: bytes, shown: str) -> str:
     """The whole text, without a byte order mark; bytes that its encoding does not define become U+FFFD.
 

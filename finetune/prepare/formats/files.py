@@ -21,6 +21,7 @@ from finetune.records import Split, UnusedKind
 BLOCK_BYTES = 2**20  # large enough to be cheap to send to a process, small enough to keep a dozen in memory
 BLOCK_ROWS = 1000
 MAX_LINE = 64 * 2**20  # bytes of a row: a gigabyte without a line break is another format, not a row
+BINARY = frozenset({".parquet", ".arrow", ".feather"})
 UTF8 = frozenset({"ascii", "utf-8", "utf-8-sig"})
 
 
@@ -65,7 +66,7 @@ Rows = tuple[Row | BadRow | Unread, ...]
 class DataFile:
     """A file of a source: its path, its name within the source, its name in messages, and the split that its name implies.
 
-    `member` is its name inside the archive at `path`.
+    `member` is its name inside the archive at `path`; `encoding` is that of its text, None: to be detected.
     """
 
     path: Path
@@ -73,6 +74,7 @@ class DataFile:
     shown: str
     split: Split | None = None
     member: str | None = None
+    encoding: str | None = None
 
     @property
     def suffix(self) -> str:
@@ -81,12 +83,12 @@ class DataFile:
 
 
 class Text:
-    """A stream of UTF-8 bytes, whatever the file's encoding; `encoding` is the detected one."""
+    """A stream of UTF-8 bytes, whatever the file's encoding; `encoding` is the given or the detected one."""
 
     def __init__(self, file: DataFile, raw: BinaryIO) -> None:
         self._raw = raw
         self._head = raw.read(BLOCK_BYTES)
-        self.encoding = _encoding(self._head, file.shown)
+        self.encoding = file.encoding or _encoding(self._head, file.shown)
         self._decoder = None if self.encoding in UTF8 else codecs.getincrementaldecoder(self.encoding)(errors="replace")
         if self._head.startswith(codecs.BOM_UTF8):
             self._head = self._head[3:]
@@ -115,6 +117,15 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def encoding_of(file: DataFile) -> str | None:
+    """The encoding of a file of rows that is text; None for UTF-8, in which most are."""
+    if file.suffix in BINARY:
+        return None
+    with open_file(file) as raw:
+        name = Text(file, raw).encoding
+    return None if name in UTF8 else name
 
 
 def suffix_of(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -65,6 +66,12 @@ def open_sources(request: PrepareRequest, domain: Domain | None) -> list[Source]
         found = [_open(recipe, request, domain) for recipe in _choose_recipes(request, domain)]
     settled = iter(_settle_splits([source for source in found if source.recipe is None], request))
     return _with_own_ids([next(settled) if source.recipe is None else source for source in found])
+
+
+def with_encoding(source: Source, encoding: str) -> Source:
+    """The source with an encoding for all of its files that are text."""
+    name = codecs.lookup(encoding).name
+    return replace(source, files=tuple(replace(file, encoding=name) for file in source.files))
 
 
 def open_source(uri: str, request: PrepareRequest, domain: Domain | None) -> Source:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.errors import InputError
+from finetune.errors import ConfigError, InputError
 from finetune.prepare.documents.readers import read_document
 from finetune.prepare.formats.encoding import decode, detect_encoding
+
+from ..conftest import Preparer
 
 ENGLISH = "The patient’s fever was 39.5 °C — above what is usual.\n" * 20
 PLAIN = "A leaflet about fevers, for patients.\nIt has two lines.\n"
@@ -281,3 +284,34 @@ def test_any_marked_utf16_text_comes_back(text: str) -> None:
 def test_any_bytes_are_text_or_refused(data: bytes) -> None:
     with contextlib.suppress(InputError):
         assert isinstance(decode(data, "a.txt"), str)
+
+
+CZECH = ("Klíč leží pod rohožkou u dveří, kde vždycky ležel.", "Čajník vaří vodu velmi rychle a přitom skoro potichu.")
+
+
+def test_what_was_decoded_is_told(prepared: Preparer, tmp_path: Path) -> None:
+    folder = tmp_path / "yard"
+    folder.mkdir()
+    (folder / "a.csv").write_bytes(f"question,answer\nKde je?,{CZECH[0].replace(',', ';')}\n".encode("cp1250"))
+    (folder / "b.txt").write_bytes(CZECH[1].encode("cp1250"))
+    (folder / "c.txt").write_text("A plain leaflet about the kettle and its lid.", "utf-8")
+    result = prepared(folder)
+    assert [source.encodings for source in result.result.sources] == [{"cp1250": 2}]
+    assert "yard: 2 files as cp1250" in (result.corpus.path / "README.md").read_text("utf-8")
+    assert CZECH[1] in result.texts
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.txt", "r.html"])
+def test_the_encoding_can_be_given(name: str, prepared: Preparer, tmp_path: Path) -> None:
+    head, tail = {"r.csv": ('text\n"', '"\n'), "r.txt": ("", ""), "r.html": ("<p>", "</p>")}[name]
+    (tmp_path / name).write_bytes(f"{head}{CZECH[0]}{tail}".encode("cp852"))
+    result = prepared(tmp_path / name, encoding="CP852")
+    assert result.texts == [CZECH[0]]
+    assert result.result.sources[0].encodings == {"cp852": 1}
+
+
+def test_an_encoding_that_does_not_exist_is_refused(prepared: Preparer, tmp_path: Path) -> None:
+    (tmp_path / "r.txt").write_text(CZECH[0], "utf-8")
+    for name in ("cp9999", "rot13", "base64"):
+        with pytest.raises(ConfigError, match=f"--encoding {name}: there is no such encoding"):
+            prepared(tmp_path / "r.txt", encoding=name)
