@@ -21,13 +21,17 @@ def read_preparation(given: Mapping[str, Any], group_by: str | None) -> dict[str
     """The fields of a `PrepareRequest`; one worker per core unless the user sets a number.
 
     Raises:
-        InputError: a --map value is malformed.
+        InputError: a --map value is malformed, or given twice.
     """
     columns = {}
     for pair in given.get("columns", ()):
         name, _, column = pair.partition("=")
         if not name or not column:
             raise InputError(f"--map {pair} is not of the form NAME=COLUMN. Write, for example, --map text=headline")
+        if name.strip() in columns:
+            raise InputError(
+                f"--map {name.strip()} is given twice. A name stands for one column: join the columns in the file"
+            )
         columns[name.strip()] = column.strip()
     if group_by is not None:
         columns["group"] = group_by

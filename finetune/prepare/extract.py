@@ -12,7 +12,7 @@ from finetune.prepare.documents.document_file import load_document, save_documen
 from finetune.prepare.documents.readers import read_document
 from finetune.prepare.drops import Drops
 from finetune.prepare.formats.containers import inner_name
-from finetune.prepare.formats.files import MAX_LINE, DataFile, open_file
+from finetune.prepare.formats.files import MAX_LINE, DataFile, check_content, open_file
 from finetune.prepare.rows.survey import Part
 from finetune.prepare.workers import ordered_map
 
@@ -53,6 +53,7 @@ def _extract_one(item: tuple[DataFile, Path]) -> Unusable | None:
             data = raw.read(MAX_DOCUMENT + 1)
         if len(data) > MAX_DOCUMENT:
             return Unusable("too_long", f"the document is larger than {MAX_DOCUMENT // 2**20} MiB. Split it")
+        check_content(data[:100], file.shown)
         document = read_document(data, inner_name(file.path, file.member), file.shown, file.encoding)
     except Unusable as error:
         return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from finetune.artifacts import ensure_replaceable
@@ -16,6 +17,8 @@ from finetune.prepare.splits.shares import parse_ratio
 from finetune.prepare.splits.timestamps import parse_time_rule
 from finetune.recipe import Domain, load_domain
 from finetune.recipe.options import check
+
+LANGUAGE = re.compile("[a-z]{2,3}")  # ISO 639
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ def check_request(request: PrepareRequest, domain: Domain | None) -> None:
     for name in request.include:
         if name not in listed:
             problems.append(f"--include {name}: the domain has no such source. {did_you_mean(name, listed)}")
+    for code in (request.language or "").split(","):
+        if code.strip() and not LANGUAGE.fullmatch(code.strip().lower()):
+            problems.append(f"--language {code.strip()} is not a language code. Write, for example, en, de or any")
     if request.encoding is not None and not is_encoding(request.encoding):
         problems.append(
             f"--encoding {request.encoding}: there is no such encoding. Write, for example, cp1250 or utf-16"

@@ -157,6 +157,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], type[SlmtuneError], str]] = {
     "limit of zero": ({"domain": "finance", "sample": True, "limit": 0}, ConfigError, "--limit 0"),
     "negative seed": ({"domain": "finance", "sample": True, "seed": -1}, ConfigError, "--seed -1"),
     "bad ratio": ({"domain": "finance", "sample": True, "split_ratio": "1/2"}, ConfigError, "--split-ratio 1/2"),
+    "name of a language": ({"sources": ("x.csv",), "language": "en,English"}, ConfigError, "--language English"),
     "map without source": ({"domain": "finance", "columns": {"text": "x"}}, ConfigError, "--source"),
     "unknown name in map": ({"sources": ("x.csv",), "columns": {"texts": "x"}}, ConfigError, "Did you mean 'text'"),
     "missing file": ({"sources": ("gone.csv",)}, InputError, "There is no file or folder gone.csv"),

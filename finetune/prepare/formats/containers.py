@@ -50,7 +50,7 @@ def members(path: Path) -> tuple[str | None, ...]:
         if path.suffix.lower() != ".zip":
             return (None,)
         with _name_damage(str(path)), zipfile.ZipFile(raw) as archive:
-            entries = archive.infolist()
+            entries = _entries(archive)
             _check_archive(path, entries, os.fstat(raw.fileno()).st_size)
     return tuple(sorted(entry.filename for entry in entries if not entry.is_dir() and not is_junk(entry.filename)))
 
@@ -70,14 +70,20 @@ def open_member(path: Path, member: str | None) -> Iterator[BinaryIO]:
             yield _unpack(raw, path.name, shown, raw.tell)
             return
         with _name_damage(shown), zipfile.ZipFile(raw) as archive:
-            try:
-                entry = archive.getinfo(member)
-            except KeyError:
-                raise InputError(f"{path} has no member {member}. List its members with: unzip -l") from None
+            entry = next((each for each in _entries(archive) if each.filename == member), None)
+            if entry is None:
+                raise InputError(f"{path} has no member {member}. List its members with: unzip -l")
             _check_entry(path, entry)
             inside = _UnpackedStream(archive.open(entry), shown, lambda: entry.compress_size)
         with inside:  # the stream reports damage itself, so errors of its reader pass unchanged
             yield _unpack(cast(BinaryIO, io.BufferedReader(inside)), member, shown, lambda: entry.compress_size)
+
+
+def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The members of an archive, with slashes in their names: Windows PowerShell 5 writes backslashes."""
+    for entry in archive.infolist():
+        entry.filename = entry.filename.replace("\\", "/")
+    return archive.infolist()
 
 
 def inner_name(path: Path, member: str | None) -> str:
@@ -188,11 +194,11 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
 
 def _problem(entry: zipfile.ZipInfo) -> str | None:
     """The reason for which an archive with this member is refused, and the remedy."""
-    name = entry.orig_filename
+    name = entry.orig_filename.replace("\\", "/")
     mode = entry.external_attr >> 16
     if len(name) > MAX_NAME or any(ord(letter) < 32 for letter in name):
         return "has a name that no file system takes. Pack the archive again"
-    if "\\" in name or PureWindowsPath(name).drive or name.startswith("/") or ".." in name.split("/"):
+    if PureWindowsPath(name).drive or name.startswith("/") or ".." in name.split("/"):
         return "would land outside the folder it is unpacked to. Do not trust this archive; pack it again"
     if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
         return "is a link or a device, not a file. Pack the archive again without it"

@@ -119,6 +119,16 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
+def check_content(head: bytes, shown: str) -> None:
+    """Refuse what Git LFS leaves in the place of a file.
+
+    Raises:
+        InputError: the file begins like such a pointer.
+    """
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise InputError(f"{shown} is a Git LFS pointer, not the file itself. Fetch the file with: git lfs pull")
+
+
 def encoding_of(file: DataFile) -> str | None:
     """The encoding of a file of rows that is text; None for UTF-8, in which most are."""
     if file.suffix in BINARY:

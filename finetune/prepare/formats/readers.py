@@ -7,7 +7,7 @@ from typing import Protocol
 
 from finetune.errors import InputError
 from finetune.prepare.formats.arrow import read_arrow, read_parquet
-from finetune.prepare.formats.files import BadRow, DataFile, Lines, Row, Rows, Unread, open_file
+from finetune.prepare.formats.files import BadRow, DataFile, Lines, Row, Rows, Unread, check_content, open_file
 from finetune.prepare.formats.json import parse_lines, read_json
 from finetune.prepare.formats.separated import read_csv
 
@@ -47,8 +47,10 @@ def read_blocks(file: DataFile) -> Iterator[Lines | Rows]:
         InputError: the file is empty, or cannot be read at all.
     """
     with open_file(file) as raw:
-        if not raw.read(1):
-            raise InputError(f"{file.shown} is empty. Use a file with at least one row")
+        head = raw.read(100)
+    if not head:
+        raise InputError(f"{file.shown} is empty. Use a file with at least one row")
+    check_content(head, file.shown)
     yield from READERS[file.suffix](file)
 
 

@@ -13,6 +13,7 @@ Values = Mapping[str, Any]
 
 NAMES = frozenset({"group", "id", "label", "task", "time"})  # short texts that are compared, and always cleaned
 ANSWERS = frozenset({"answer", "completion", "output"})
+EXACT = 2**53  # above, a float has digits that nobody wrote
 SHOWN_NAMES, SHOWN_CHARACTERS = 12, 24
 
 
@@ -86,8 +87,8 @@ def is_null(value: object) -> bool:
 def _as_text(value: object, name: str) -> str:
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = "\n".join(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # data frames turn integers into floats if a column has gaps
+    if isinstance(value, float):  # data frames turn integers into floats if a column has gaps
+        value = int(value) if value.is_integer() and abs(value) < EXACT else repr(value).replace("e+", "e")
     if not isinstance(value, str | int | float):
         raise Unusable(
             "not_text",

@@ -267,3 +267,12 @@ def _problem(path: Path) -> str:
     except InputError as error:
         return str(error)
     return path.name
+
+
+def test_backslashes_of_windows_are_folders(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("yard\\test\\rows.jsonl", '{"text": "A mast"}\n')
+    assert members(path) == ("yard/test/rows.jsonl",)
+    with open_member(path, "yard/test/rows.jsonl") as raw:
+        assert raw.read() == b'{"text": "A mast"}\n'

@@ -306,3 +306,39 @@ def test_compressed_parquet_is_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet.gz"
     path.write_bytes(gzip.compress(sink.getvalue()))
     assert values(path) == questions(5)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet", "leaflet.txt"])
+def test_a_pointer_of_git_lfs_is_named(name: str, prepared: Preparer, tmp_path: Path) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12\n"
+    (tmp_path / name).write_text(pointer, "utf-8")
+    with pytest.raises(InputError, match=rf"{name} is a Git LFS pointer"):
+        prepared(tmp_path / name)
+
+
+def test_numbers_are_written_with_the_digits_that_they_have(prepared: Preparer, tmp_path: Path) -> None:
+    numbers = [("6.02e23", "6.02e23"), ("12.0", "12"), ("0.1", "0.1"), ("90071992547409931234", "90071992547409931234")]
+    rows = "".join(f'{{"question": "What is {text}?", "answer": {text}}}\n' for text, _ in numbers)
+    (tmp_path / "r.jsonl").write_text(rows, "utf-8")
+    answers = {row.answer for row in prepared(tmp_path / "r.jsonl", dedup=False).rows}
+    assert answers == {written for _, written in numbers}
+
+
+# Each place in which a table can carry something, and the word that must come out of it or be counted.
+CANARIES: dict[str, tuple[str, bytes]] = {
+    "cell beyond the header": ("r.csv", b"question,answer\nWhat is it?,A mast\nWhat?,A mast,canary\n"),
+    "comment": ("r.csv", b"# canary\nquestion,answer\nWhat is it?,A mast\n"),
+    "row with an open quote": ("r.csv", b'question,answer\nWhat is it?,A mast\n"canary,A mast\n'),
+    "key beside the rows": ("r.json", b'{"data": [{"question": "What is it?", "answer": "A mast"}], "canary": 1}'),
+    "list beside the rows": ("r.json", b'{"data": [{"question": "What?", "answer": "A mast"}], "canary": [{"a": 1}]}'),
+    "value after a list": ("r.json", b'[{"question": "What is it?", "answer": "A mast"}]\ncanary\n'),
+    "text after an object": ("r.json", b'{"question": "What is it?", "answer": "A mast"}\ncanary\n'),
+    "bytes that are not UTF-8": ("r.csv", b"question,answer\nWhat is it?,A mast\nWhere?,\xc3\xa9\nWho?,canary\xe9\n"),
+}
+
+
+@pytest.mark.parametrize(("name", "data"), CANARIES.values(), ids=CANARIES)
+def test_what_does_not_reach_the_corpus_is_told(name: str, data: bytes, prepared: Preparer, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    result = prepared(tmp_path / name, on_error="skip", quality=False).result
+    assert result.dropped or result.unused
