@@ -127,7 +127,7 @@ def test_own_csv_needs_no_domain(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_one_name_for_two_columns_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("title,body\nMast,A pole\n", "utf-8")
-    done = run("prepare", "--source", "r.csv", "--map", "text=title", "--map", "text=body", cwd=tmp_path)
+    done = slmtune("prepare", "--source", "r.csv", "--map", "text=title", "--map", "text=body", cwd=tmp_path)
     assert_refused(done, "--map text is given twice")
 
 
