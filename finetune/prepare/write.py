@@ -183,15 +183,15 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _notes(parts: Sequence[Part], sources: Sequence[SourceFacts]) -> list[str]:
-    """The columns that lost markup because most of their texts have it, and the encodings other than UTF-8."""
-    wrapped = [
+    """The columns that lost markup because most of their texts have it, and the files that are not UTF-8."""
+    encodings = describe_encodings(sources)
+    decoded = [f"Text that is not UTF-8 was decoded: {encodings}."] if encodings else []
+    return decoded + [
         f"Most texts in the column {name} of {part.file.name} are wrapped in markup, which was removed."
         for part in parts
-        for name in part.wrapped
+        for name in sorted(part.wrapped)
         if not part.source.earlier
     ]
-    encodings = describe_encodings(sources)
-    return [*wrapped, *([f"Text that is not UTF-8 was decoded: {encodings}."] if encodings else [])]
 
 
 def _summary(domain: Domain | None, facts: CorpusFacts) -> dict[str, Any]:

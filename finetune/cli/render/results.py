@@ -33,11 +33,8 @@ UNUSED = 8  # columns, elements and files named after preparation
 
 def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
     """The corpus and where its rows came from."""
-    from finetune.cards.corpus_facts import describe_encodings  # here: `slmtune --help` imports this module
-
     rows = [[one.id, one.shape, one.read, one.kept, one.license] for one in result.sources]
     dropped = f"{result.contaminated} rows dropped that contain items (contamination.jsonl)"
-    encodings = describe_encodings(result.sources)
     summary = facts(
         {
             "corpus": result.corpus,
@@ -45,7 +42,7 @@ def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
             "dropped": _counts(result.dropped) or "none",
             "not used": _unused(result),
             "cleaned": _counts(result.cleaned) or "nothing",
-            **({"decoded as": f"{encodings} (--encoding)"} if encodings else {}),
+            **_encodings(result),
             "near-duplicates": f"{result.clusters} clusters (clusters.jsonl)",
             "eval sets": f"{', '.join(result.evals)}: {dropped}" if result.evals else "none",
             "disjoint": result.disjoint,
@@ -66,6 +63,14 @@ def _unused(result: PrepareResult) -> str:
     named = [f"{name} ({count})" for name, count in islice(phrases.items(), UNUSED)]
     more = [f"{len(phrases) - UNUSED} more in README.md"] if len(phrases) > UNUSED else []
     return ", ".join([*named, *more]) or "nothing"
+
+
+def _encodings(result: PrepareResult) -> dict[str, str]:
+    """The encodings that were taken, if any is not UTF-8."""
+    from finetune.cards.corpus_facts import describe_encodings
+
+    encodings = describe_encodings(result.sources)
+    return {"decoded as": f"{encodings} (--encoding)"} if encodings else {}
 
 
 def render_adapter(result: TrainResult, workspace: Workspace) -> str:

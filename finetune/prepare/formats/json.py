@@ -150,7 +150,7 @@ def _read_values(file: DataFile) -> Iterator[Row | BadRow | Unread]:
                 if is_damaged:
                     yield BadRow(line, "not_utf8", not_utf8())
                 elif is_first and not buffer.peek() and isinstance(value, dict):
-                    yield from rows_inside(value)
+                    yield from rows_inside(value, line)
                 else:
                     yield _as_row(line, value)
                 is_first = False

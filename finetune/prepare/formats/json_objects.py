@@ -11,13 +11,14 @@ Object = Mapping[str, Any]
 
 WRAPPERS = ("data", "rows", "items", "examples", "records", "instances", "samples", "entries", "results", "dataset")
 SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing")
+TURNS = frozenset({"messages", "conversations"})  # a list of lists in a column
 ROW = frozenset(
     {"text", "question", "prompt", "instruction", "messages", "conversations"}
 )  # an object with one is a row
 
 
-def rows_inside(value: Object) -> Iterator[Row | BadRow | Unread]:
-    """The rows of an object, numbered from 1, and the keys that are not read; an object that wraps none is a row."""
+def rows_inside(value: Object, line: int) -> Iterator[Row | BadRow | Unread]:
+    """The rows of an object, numbered from 1, and the keys that are not read; one that wraps none is a row at `line`."""
     unread: list[Unread] = []
     for number, row in enumerate(_find_rows(value, unread), 1):
         if not isinstance(row, Mapping):
@@ -25,7 +26,7 @@ def rows_inside(value: Object) -> Iterator[Row | BadRow | Unread]:
         elif row.get("truncated_cells"):
             yield BadRow(number, "truncated", "a preview has cut off cells of the row. Download the data set itself")
         else:
-            yield Row(number, row)
+            yield Row(line if row is value else number, row)
     yield from unread
 
 
@@ -41,7 +42,7 @@ def _find_rows(value: Object, unread: list[Unread]) -> Iterator[Any]:
         for name in splits:
             for row in value[name]:
                 yield {"split": name.lower(), **row} if isinstance(row, Mapping) else row
-    elif _are_columns(list(value.values())):
+    elif _are_columns(value):
         yield from _rows_of_columns(value)
     elif _are_objects(list(value.values())):
         yield from _rows_of_objects(value)
@@ -74,11 +75,15 @@ def _rows_of_list(value: Object, name: str, unread: list[Unread]) -> Iterator[An
             yield row
 
 
-def _are_columns(values: Sequence[Any]) -> bool:
+def _are_columns(value: Object) -> bool:
     """Whether these are the columns of a table: lists of one length, and not those of a conversation."""
-    if not values or not all(isinstance(column, list) and column for column in values):
+    columns = list(value.values())
+    if not columns or not all(isinstance(column, list) and column for column in columns):
         return False
-    return len({len(column) for column in values}) == 1 and not all(isinstance(c[0], Mapping) for c in values)
+    turns = [column for name, column in value.items() if name.lower() in TURNS]
+    if not all(isinstance(column[0], list) for column in turns) or all(isinstance(c[0], Mapping) for c in columns):
+        return False
+    return len({len(column) for column in columns}) == 1
 
 
 def _rows_of_columns(value: Object) -> Iterator[dict[str, Any]]:

@@ -38,6 +38,8 @@ OBJECTS: dict[str, tuple[Any, Read]] = {
     "row": (MAST, [MAST]),
     "row beside which is a list": (MAST | {"data": [ROPE]}, [MAST | {"data": [ROPE]}]),
     "conversation": ({"messages": TURNS}, [{"messages": TURNS}]),
+    "conversation that is none": ({"messages": ["Hello"]}, [{"messages": ["Hello"]}]),
+    "conversations in a column": ({"messages": [TURNS, TURNS]}, [{"messages": TURNS}, {"messages": TURNS}]),
     "prompt and completion as turns": (
         {"prompt": TURNS[:1], "completion": TURNS[1:]},
         [{"prompt": TURNS[:1], "completion": TURNS[1:]}],
