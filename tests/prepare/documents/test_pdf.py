@@ -437,3 +437,36 @@ def test_drawing_of_many_lines_is_no_table_and_takes_no_time() -> None:
 def test_letters_without_meaning_are_refused() -> None:
     data = file(["BT /F1 10 Tf 50 700 Td <0102030405060708> Tj ET"])
     assert refused(data) in {"unreadable_pdf", "no_text"}
+
+
+CANARIES = {  # by place: what is drawn, an annotation, and what is counted where the canary is no text
+    "line": (text(50, 600, "CANARY"), "", ""),
+    "heading": (text(50, 600, "CANARY", size=20), "", ""),
+    "upside down": ("BT /F1 10 Tf -1 0 0 -1 200 600 Tm (CANARY) Tj ET", "", ""),
+    "exponent": (f"BT /F1 10 Tf 50 600 Td (x) Tj {RAISE} (CANARY) Tj ET", "", ""),
+    "slanted": ("BT /F1 10 Tf 0.7 0.7 -0.7 0.7 200 600 Tm (CANARY) Tj ET", "", "watermark"),
+    "invisible": ("BT /F1 10 Tf 3 Tr 50 600 Td (CANARY) Tj 0 Tr ET", "", "invisible text"),
+    "text field": ("", field(50, 600, "/FT/Tx/V(CANARY)"), ""),
+    "choice": ("", field(50, 600, "/FT/Ch/Ff 131072/Opt[(CANARY)]/V(CANARY)"), ""),
+    "list": ("", field(50, 600, "/FT/Ch/Opt[(CANARY)(no)]/V(CANARY)/I[0]"), ""),
+    "hidden field": ("", field(50, 600, "/FT/Tx/V(CANARY)").replace("/F 4", "/F 2"), "form field"),
+    "password": ("", field(50, 600, "/FT/Tx/Ff 8192/V(CANARY)"), "form field"),
+    "button": ("", field(50, 600, "/FT/Btn/Ff 65536/MK<</CA(CANARY)>>"), "form field"),
+    "note": ("", "/Subtype/Text/Rect[50 600 70 620]/Contents(CANARY)", "comment"),
+    "highlight": ("", "/Subtype/Highlight/Rect[50 600 70 620]/Contents(CANARY)", "comment"),
+    "typed": ("", "/Subtype/FreeText/Rect[50 600 150 620]/Contents(CANARY)", ""),
+    "picture": ("q 50 0 0 50 50 550 cm BI /W 1 /H 1 /CS /G /BPC 8 ID \x80 EI Q", "", "picture"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", CANARIES)
+def test_canary_on_a_page_is_text_or_counted(place: str) -> None:
+    drawn, note, name = CANARIES[place]
+    document = read(file([*lines(50, 700, "The first line.", "The second line."), drawn], notes=[note] if note else []))
+    shown = "CANARY" in f"{document.title} {document.sections[0].heading} {body(document)}"
+    assert (shown, dict(document.unused)) == (not name, {name: 1} if name else {})
+
+
+def test_attachment_is_counted() -> None:
+    names = "/Names<</EmbeddedFiles<</Names[(a.txt)<</Type/Filespec/F(a.txt)/EF<</F 6 0 R>>>>]>>>>"
+    assert read(file(lines(50, 700, "Text."), catalog=names)).unused == {"attachment": 1}

@@ -442,6 +442,43 @@ def test_book_without_text_says_so() -> None:
     assert refused(data, "a.epub") == "no_text"
 
 
+PAGE = '<item id="x" href="x.xhtml" media-type="application/xhtml+xml"/></manifest>'
+IN_SPINE = '<itemref idref="x" linear="no"/></spine>'
+BOOK_CANARIES = {  # by place: what of the list of contents changes, into what, and what is counted beside the cover
+    "chapter": ("</manifest>", PAGE, "</spine>", IN_SPINE, ""),
+    "outside": ("</manifest>", PAGE, "</spine>", "</spine>", "page outside the reading order"),
+    "contents": (
+        "</manifest>",
+        PAGE.replace("/></m", ' properties="nav"/></m'),
+        "</spine>",
+        IN_SPINE,
+        "table of contents",
+    ),
+    "old chapter": (
+        "</manifest>",
+        PAGE.replace("application/xhtml+xml", "text/x-oeb1-document"),
+        "</spine>",
+        IN_SPINE,
+        "",
+    ),
+    "not there": ("</manifest>", PAGE.replace("x.xhtml", "y.xhtml"), "</spine>", IN_SPINE, "missing chapter y.xhtml"),
+    "not listed": ("</manifest>", "</manifest>", "</spine>", IN_SPINE, "missing chapter"),
+}
+
+
+@pytest.mark.parametrize("place", BOOK_CANARIES)
+def test_canary_in_a_book_is_text_or_counted(place: str) -> None:
+    one, items, other, spine, name = BOOK_CANARIES[place]
+    data = with_part(book(), "OEBPS/book.opf", BOOK.replace(one, items).replace(other, spine).encode())
+    usual = read_document(book(), "a.epub", "a").unused
+    document = read_document(with_part(data, "OEBPS/x.xhtml", b"<p>CANARY</p>"), "a.epub", "a")
+    more = {key: count - usual.get(key, 0) for key, count in document.unused.items() if count != usual.get(key, 0)}
+    assert (any("CANARY" in section.text for section in document.sections), more) == (
+        not name,
+        {name: 1} if name else {},
+    )
+
+
 def test_entities_in_a_book_are_refused() -> None:
     xml = BOOK.replace("<package", '<!DOCTYPE a [<!ENTITY a "lol">]><package')
     assert refused(with_part(book(), "OEBPS/book.opf", xml.encode()), "a.epub") == "xml_entities"
