@@ -86,7 +86,16 @@ def _with_tables(lines: Sequence[Piece], ruled: Sequence[RuledTable]) -> list[Pi
         elif position not in placed:
             placed.add(position)
             pieces.append(tables[position])
+    for position, found in enumerate(tables):
+        if position not in placed:  # nothing is printed in it, but its fields have values
+            _insert(pieces, found)
     return pieces
+
+
+def _insert(pieces: list[Piece], piece: Piece) -> None:
+    """Add a piece below the lowest of those that are above it."""
+    above = [place for place, other in enumerate(pieces) if other.base > piece.box[3]]
+    pieces.insert(min(above, key=lambda place: pieces[place].base, default=-1) + 1, piece)
 
 
 def _add_field(pieces: list[Piece], field: Field) -> None:
@@ -101,10 +110,8 @@ def _add_field(pieces: list[Piece], field: Field) -> None:
         box = (before.box[0], before.box[1], max(before.box[2], right), before.box[3])
         pieces[pieces.index(before)] = replace(before, text=f"{before.text} {field.text}", box=box)
     else:
-        above = [place for place, piece in enumerate(pieces) if piece.base > top]
-        lowest = min(above, key=lambda place: pieces[place].base, default=-1)
         size = min(top - bottom, 12.0)  # points
-        pieces.insert(lowest + 1, Piece(field.text, field.box, bottom + size / 4, size))
+        _insert(pieces, Piece(field.text, field.box, bottom + size / 4, size))
 
 
 def _plain_lines(textpage: pdfium.PdfTextPage) -> list[Piece]:

@@ -175,6 +175,17 @@ def test_values_of_a_form_stand_at_their_labels() -> None:
     assert document.unused == {"form field": 3, "comment": 1}
 
 
+def test_values_in_a_table_without_printed_text_are_text() -> None:
+    notes = [
+        field(55 + 100 * place, 420 + 20 * row, f"/FT/Tx/V({place}-{row})", width=80)
+        for place in (0, 1)
+        for row in (0, 1)
+    ]
+    page = [*lines(50, 500, "Above."), *grid([50, 150, 250], [414, 434, 454]), *lines(50, 380, "Below.")]
+    found = body(read(file(page, notes=notes)))
+    assert found == "Above.\n\n| 0-1 | 1-1 |\n| --- | --- |\n| 0-0 | 1-0 |\n\nBelow."
+
+
 def test_form_whose_text_is_not_on_its_pages_is_refused() -> None:
     data = file(lines(50, 700, "Please wait..."), form="/XFA[(form)4 0 R]", catalog="/NeedsRendering true")
     assert refused(data) == "xfa_pdf"
