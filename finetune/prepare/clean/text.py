@@ -32,6 +32,7 @@ ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{
 TAG = re.compile(r"<[A-Za-z/!?]")
 C1_CONTROLS = re.compile(r"[\x80-\x9f]")
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+CONTROLS_OR_BREAKS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029]")
 ODD_SPACES = re.compile(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f]")
 # Soft hyphen, zero-width space, word joiner, byte order mark, bidirectional and annotation controls, noncharacters.
 INVISIBLE = re.compile(
@@ -130,7 +131,7 @@ def _repair(text: str, changes: Changes, entities: bool) -> str:
 
 
 def _remove_controls(text: str, changes: Changes) -> str:
-    if text.isascii() and not CONTROLS.search(text):
+    if not (CONTROLS if text.isascii() else CONTROLS_OR_BREAKS).search(text):
         return text
     text = _note("line ends unified", text, LINE_BREAKS.sub("\n", TERMINAL.sub("", text)), changes)
     return _note("control characters removed", text, CONTROLS.sub("", text), changes)
