@@ -21,7 +21,8 @@ from finetune.prepare.formats.readers import read_blocks
 from finetune.prepare.inputs import open_inputs
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.rows.make import Block, Job, make_rows
-from finetune.prepare.rows.survey import Part, survey
+from finetune.prepare.rows.part import Part
+from finetune.prepare.rows.survey import survey
 from finetune.recipe import CUSTOM_DOMAIN
 from finetune.recipe.options import ShowOptions
 from finetune.records import Cleaning, Message
@@ -100,6 +101,7 @@ def _request(corpus: Corpus, sources: tuple[str, ...], domain: str | None) -> Pr
         tasks=() if sources else tuple(config.get("tasks", ())),
         include=() if sources else tuple(config.get("include", ())),
         **{option: config[option] for option in KEPT_OPTIONS if option in config},
+        ignored=tuple(config.get("ignored", ())),
         quality=False,
         language="any",
         on_error="skip",

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal
 
 from finetune.errors import InputError, RecordError, Unusable
 from finetune.prepare.formats.files import DataFile
 from finetune.prepare.sources.source import Source
 from finetune.records import Drop, Unused, UnusedKind
+
+MOST_NAMES, NAME_LENGTH = 200, 80  # names of unused things that are listed per source and kind, and their characters
 
 
 @dataclass
@@ -59,11 +62,22 @@ class Drops:
 
 
 def sum_unused(counters: Iterable[Mapping[tuple[str, UnusedKind, str], int]]) -> list[Unused]:
-    """The sum of what several passes did not use, in the order of source, kind and name."""
+    """The sum of what several passes did not use, in the order of source, kind and name.
+
+    Of a source and kind, the most frequent names are listed, and the others with the count of the most frequent of them:
+    rows whose keys are ids have as many names as there are rows.
+    """
     total: Counter[tuple[str, UnusedKind, str]] = Counter()
     for counter in counters:
         total.update(counter)
-    return [Unused(*key, count) for key, count in sorted(total.items())]
+    ordered = sorted(total.items(), key=lambda item: (*item[0][:2], -item[1], item[0][2]))
+    unused: list[Unused] = []
+    for (source, kind), group in groupby(ordered, key=lambda item: item[0][:2]):
+        each = [Unused(source, kind, name[:NAME_LENGTH], count) for (_, _, name), count in group]
+        rest = each[MOST_NAMES:]
+        unused += sorted(each[:MOST_NAMES], key=lambda one: one.name)
+        unused += [Unused(source, kind, f"({len(rest)} more names)", rest[0].count)] if rest else []
+    return unused
 
 
 def row_id(source: Source, file: DataFile, line: int, piece: int | None = None) -> str:

@@ -13,8 +13,9 @@ from finetune.prepare.formats.files import Row
 from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.rows.cleaning import clean_columns
-from finetune.prepare.rows.columns import map_columns, optional_text
-from finetune.prepare.rows.survey import Part, survey
+from finetune.prepare.rows.columns import optional_text
+from finetune.prepare.rows.part import Part
+from finetune.prepare.rows.survey import survey
 from finetune.prepare.sources.source import Source, open_source
 from finetune.recipe import Domain
 
@@ -57,14 +58,14 @@ def eval_items(source: Source, request: PrepareRequest, domain: Domain | None) -
 def _item(part: Part, row: Row) -> EvalItem | None:
     assert part.shape is not None
     try:
-        columns = clean_columns(map_columns(row.values, part.mapping), dict.fromkeys(part.cleaning, "full"), set())
+        columns = clean_columns(part.columns(row), dict.fromkeys(part.cleaning, "full"), set())
         draft = part.shape.build(columns)
         context = optional_text(columns, "context") if "context" in columns else ""
         asked = optional_text(columns, "question") if "question" in columns else ""
     except Unusable:
         return None
     name, answer = row_id(part.source, part.file, row.line), draft.messages[-1].content
-    if context and asked:
+    if asked and (context or "choices" in part.shape.needs):
         return EvalItem(name, asked, answer, context)
     question = "\n".join(turn.content for turn in draft.messages[:-1] if turn.role != "system")
     return EvalItem(name, question or answer, answer if question else "")

@@ -13,7 +13,7 @@ from finetune.prepare.documents.readers import read_document
 from finetune.prepare.drops import Drops
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import MAX_LINE, DataFile, check_content, open_file
-from finetune.prepare.rows.survey import Part
+from finetune.prepare.rows.part import Part
 from finetune.prepare.workers import ordered_map
 
 MAX_DOCUMENT = 2 * MAX_LINE  # bytes

@@ -10,8 +10,8 @@ from finetune.errors import InputError, did_you_mean
 from finetune.prepare.formats.encoding import is_encoding
 from finetune.prepare.licenses import strictest
 from finetune.prepare.request import PrepareRequest
+from finetune.prepare.rows.choose import NAMES
 from finetune.prepare.rows.prompts import load_prompt
-from finetune.prepare.rows.shapes import NAMES
 from finetune.prepare.sources.source import Source, open_earlier, open_sources, with_encoding
 from finetune.prepare.splits.shares import parse_ratio
 from finetune.prepare.splits.timestamps import parse_time_rule
@@ -61,8 +61,9 @@ def check_request(request: PrepareRequest, domain: Domain | None) -> None:
     problems = []
     if request.split_by_time is not None and request.stratify:
         problems.append("--split-by-time and --stratify exclude each other. Use only one of them")
-    if request.columns and not request.sources:
-        problems.append("--map needs rows of your own. Pass them with --source")
+    for flag, given in (("--map", request.columns), ("--ignore", request.ignored)):
+        if given and not request.sources:
+            problems.append(f"{flag} needs rows of your own. Pass them with --source")
     known = NAMES | (_prompt_columns(domain) if domain else frozenset())
     for name in sorted(set(request.columns) - known):
         problems.append(f"--map {name}=…: no row format has a column {name!r}. {did_you_mean(name, sorted(known))}")

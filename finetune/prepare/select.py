@@ -24,6 +24,7 @@ from finetune.prepare.splits.assign import (
     assign_by_label,
     assign_by_time,
     drop_split_groups,
+    splits_of_rows,
 )
 from finetune.prepare.splits.shares import parse_ratio, shares_left
 from finetune.prepare.splits.timestamps import parse_time_rule, write_timestamp
@@ -83,7 +84,7 @@ def select_rows(
         clusters = _drop_near(table, shards, request.near_duplicates, folder)
     on_progress("compare", 3, STEPS, "steps")
     if request.stratify:
-        assign_by_label(table, _shares(inputs))
+        assign_by_label(table, _shares(inputs, table))
         if request.dedup:
             drop_exact(table)  # only now can rows of named splits be compared with the others
     drop_split_groups(table)
@@ -97,7 +98,7 @@ def select_rows(
 
 def _assign_splits(inputs: Inputs, table: RowTable) -> str:
     """Assign a split to the rows whose sources do not name one; returns the rule as a sentence."""
-    shares = _shares(inputs)
+    shares = _shares(inputs, table)
     request = inputs.request
     rule = parse_time_rule(request.split_by_time)
     if rule is not None:
@@ -110,14 +111,14 @@ def _assign_splits(inputs: Inputs, table: RowTable) -> str:
     return "Rows are split by a hash of their group or question, so adding rows does not move others."
 
 
-def _shares(inputs: Inputs) -> list[dict[Split, float]]:
+def _shares(inputs: Inputs, table: RowTable) -> list[dict[Split, float]]:
     """The shares of each source for its rows without a split."""
     ratio = parse_ratio(inputs.request.split_ratio)
     return [
-        shares_left(ratio, source.taken, source.id)
+        shares_left(ratio, source.taken or splits_of_rows(table, number), source.id)
         if any(file.split is None for file in source.files)
         else {"train": 1}
-        for source in inputs.all_sources
+        for number, source in enumerate(inputs.all_sources)
     ]
 
 

@@ -27,7 +27,7 @@ from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE, sign
 from finetune.prepare.drops import Drops
 from finetune.prepare.row_table import OPEN, Array, RowTable
 from finetune.prepare.rows.make import Block, Candidate, Job, make_rows
-from finetune.prepare.rows.survey import Part
+from finetune.prepare.rows.part import Part
 from finetune.records import SPLITS, TASKS, Drop, UnusedKind
 
 NUMBERS = {

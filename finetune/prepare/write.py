@@ -19,7 +19,7 @@ from finetune.prepare.drops import Drops, sum_unused
 from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import PrepareRequest, Progress
 from finetune.prepare.row_table import RowTable
-from finetune.prepare.rows.survey import Part
+from finetune.prepare.rows.part import Part
 from finetune.prepare.select import Selection
 from finetune.prepare.shards import Shard, number_rows, read_columns
 from finetune.recipe import CUSTOM_DOMAIN, Domain
@@ -222,6 +222,7 @@ def describe_request(request: PrepareRequest, uris: Sequence[str], domain: Domai
         "tasks": sorted(request.tasks),
         "include": sorted(request.include),
         "columns": dict(sorted(request.columns.items())),
+        "ignored": sorted(request.ignored),
         "split_ratio": request.split_ratio or DEFAULT_RATIO,
         "against": [path.name for path in request.against],
         "decontaminate": [uri if "://" in uri else Path(uri).name for uri in request.decontaminate],

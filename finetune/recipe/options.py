@@ -54,6 +54,12 @@ class PrepareOptions:
     encoding: str | None = option(
         None, "Encoding of the text files, such as cp1250.", metavar="NAME", value="detected for each file"
     )
+    ignored: tuple[str, ...] = option(
+        (),
+        "Do without this column or key of turns, also where that changes what the rows mean.",
+        flag="--ignore",
+        metavar="NAME",
+    )
     instruction: str | None = option(None, "Question to ask about rows of text and label that have no domain.")
     instruct: bool = option(False, "Derive questions and answers from documents, by rules.")
     chunk_tokens: int = option(  # leaves room for the chat template in the 1,024 tokens of a training row

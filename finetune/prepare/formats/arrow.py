@@ -125,8 +125,9 @@ def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]
 
 
 def _with_class_names(values: dict[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The row with the names of its classes; a number that has none, such as the -1 of test sets, is no class."""
     for column, known in names.items():
         number = values.get(column)
-        if isinstance(number, int) and 0 <= number < len(known):
-            values[column] = known[number]
+        if isinstance(number, int):
+            values[column] = known[number] if 0 <= number < len(known) else None
     return values

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Literal
 
 from finetune.errors import Unusable
 from finetune.prepare.clean.markup import strip_markup
 from finetune.prepare.clean.text import Changes, clean_lightly, clean_text, mend_mojibake
-from finetune.prepare.formats.files import Row
-from finetune.prepare.rows.columns import NAMES, Values, map_columns
+from finetune.prepare.rows.columns import NAMES, Values
 from finetune.records import Cleaning
 
 Degree = Cleaning | Literal["mended"]  # mended: lightly, after mojibake is decoded again
@@ -96,7 +94,7 @@ def _clean(value: Any, degree: Degree, code_ends: bool, changes: Changes, depth:
 # --- what most rows have ----------------------------------------------------------------------------------------------
 
 
-def survey_texts(rows: Sequence[Row], mapping: Mapping[str, str], names: Collection[str]) -> dict[str, Degree]:
+def survey_texts(rows: Sequence[Values], names: Collection[str]) -> dict[str, Degree]:
     """The columns to clean further, since most of their texts are wrapped in markup or are mojibake, as in bad dumps.
 
     A file whose rows speak of markup or encodings has none: there, tags are what the answers are about.
@@ -104,11 +102,9 @@ def survey_texts(rows: Sequence[Row], mapping: Mapping[str, str], names: Collect
     texts: dict[str, list[str]] = {name: [] for name in names}
     spoken = []
     for row in rows:
-        with suppress(Unusable):
-            columns = map_columns(row.values, mapping)
-            spoken.append([text for name in names for text in _texts(columns.get(name))])
-            for name in names:
-                texts[name] += _texts(columns.get(name))
+        spoken.append([text for name in names for text in _texts(row.get(name))])
+        for name in names:
+            texts[name] += _texts(row.get(name))
     degrees: dict[str, Degree] = {name: "mended" for name, part in sorted(texts.items()) if _are_mojibake(part)}
     degrees |= {name: "full" for name, part in sorted(texts.items()) if 2 * sum(map(_is_wrapped, part)) > len(part)}
     subject = sum(any(map(_is_about_markup, row)) for row in spoken) if degrees else 0

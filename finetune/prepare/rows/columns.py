@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from finetune.errors import Unusable
@@ -14,24 +16,32 @@ Values = Mapping[str, Any]
 NAMES = frozenset({"group", "id", "label", "task", "time"})  # short texts that are compared, and always cleaned
 ANSWERS = frozenset({"answer", "completion", "output"})
 EXACT = 2**53  # above, a float has digits that nobody wrote
+SINGLE = ANSWERS | {"label", "question", "instruction", "prompt", "system"}  # a list in these is never one text
+BLANKS = frozenset({"", "[]", "{}"})
 SHOWN_NAMES, SHOWN_CHARACTERS = 12, 24
 
 
-def plain_columns(values: Values) -> dict[str, Any]:
-    """The columns by name, ignoring case and surrounding white space; of equal names, the first is kept."""
+def plain_columns(values: Values, aliases: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The columns by name, ignoring case and surrounding white space; of equal names, the first is kept.
+
+    A column whose name is one of `aliases` (alias -> name) takes that name, unless another column has it.
+    """
     plain: dict[str, Any] = {}
     for name, value in values.items():
         plain.setdefault(str(name).strip().lower(), value)
+    for alias, name in (aliases or {}).items():
+        if alias in plain and name not in plain:
+            plain[name] = plain.pop(alias)
     return plain
 
 
-def map_columns(values: Values, mapping: Mapping[str, str]) -> dict[str, Any]:
+def map_columns(values: Values, mapping: Mapping[str, str], plain: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The columns under plain names, overridden by `mapping` (name -> column; dots select nested fields).
 
     Raises:
         Unusable: a mapped column does not exist.
     """
-    columns = plain_columns(values)
+    columns = dict(plain_columns(values) if plain is None else plain)
     return columns | {name: _reach(values, column) for name, column in mapping.items()}
 
 
@@ -47,8 +57,23 @@ def _reach(values: Values, column: str) -> Any:
     raise Unusable("missing_column", f"there is no column {column!r}. Columns found: {list_names(values)}")
 
 
+def list_siblings(values: Values, column: str) -> Iterator[str]:
+    """The dotted names of the fields beside a nested one that have a value: those that mapping it leaves out."""
+    path = ""
+    while column.strip().lower() not in (plain := plain_columns(values)):
+        head, _, column = column.strip().lower().partition(".")
+        inner = plain.get(head)
+        if not isinstance(inner, Mapping):
+            return
+        path, values = f"{path}{head}.", inner
+        inside = {column, column.partition(".")[0]}
+        yield from (
+            path + name for name, value in plain_columns(inner).items() if name not in inside and has_value(value)
+        )
+
+
 def required_text(columns: Values, name: str) -> str:
-    """A column as text; numbers are written out and lists of texts joined by line breaks.
+    """A column as text; numbers are written out, and lists of texts joined by line breaks except in `SINGLE`.
 
     Raises:
         Unusable: the column is missing, null, empty or of another kind.
@@ -72,6 +97,14 @@ def optional_text(columns: Values, name: str) -> str:
     return "" if text.isspace() else text
 
 
+def parse_json(value: object) -> object:
+    """The list or object that a text holds as JSON, as in columns of a CSV file; any other value unchanged."""
+    if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"}:
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
+
+
 def list_names(columns: Iterable[str]) -> str:
     """Column names for a message, shortened: in a file without a header they are the text of a row."""
     names = [str(name)[:SHOWN_CHARACTERS] for name in columns]
@@ -84,16 +117,27 @@ def is_null(value: object) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
+def has_value(value: object) -> bool:
+    """Whether there is anything in a value: not null, blank or empty, also when an empty list is written as text."""
+    if isinstance(value, str):
+        return value.strip() not in BLANKS
+    return not is_null(value) and value not in ([], {}, ())
+
+
 def _as_text(value: object, name: str) -> str:
+    if isinstance(value, list) and name in SINGLE:
+        value = _only(value, name)
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = "\n".join(value)
     if isinstance(value, float):  # data frames turn integers into floats if a column has gaps
         value = int(value) if value.is_integer() and abs(value) < EXACT else repr(value).replace("e+", "e")
-    if not isinstance(value, str | int | float):
+    if isinstance(value, Mapping):
+        fields = " or ".join(f"--map {name}={name}.{field}" for field in list(map(str, value))[:2])
         raise Unusable(
-            "not_text",
-            f"the column {name!r} is a {type(value).__name__}, not text. Select a field of it with --map {name}=COLUMN.FIELD",
+            "not_text", f"the column {name!r} is an object, not text. Select a field of it, such as {fields}"
         )
+    if not isinstance(value, str | int | float):
+        raise Unusable("not_text", f"the column {name!r} is a {type(value).__name__}, not text. Write it as text")
     if name not in NAMES:
         return str(value)
     try:
@@ -102,3 +146,13 @@ def _as_text(value: object, name: str) -> str:
         raise Unusable(
             "broken_unicode", f"the column {name!r} contains half of a surrogate pair. Save the file again as UTF-8"
         ) from None
+
+
+def _only(values: list[Any], name: str) -> Any:
+    """The only element of a list: several answers are a choice that slmtune cannot make, several labels no class."""
+    if len(values) > 1:
+        raise Unusable(
+            "several_values",
+            f"the column {name!r} is a list of {len(values)} values. Write one row for each, with one value in {name!r}",
+        )
+    return values[0] if values else ""

@@ -25,10 +25,10 @@ from finetune.prepare.drops import Drops, file_id, row_id
 from finetune.prepare.formats.files import BadRow, Lines, Row, Rows, Unread
 from finetune.prepare.formats.readers import rows_of
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.cleaning import clean_columns, clean_to
-from finetune.prepare.rows.columns import Values, list_names, map_columns, optional_text
+from finetune.prepare.rows.cleaning import clean_to
+from finetune.prepare.rows.columns import map_columns, optional_text
+from finetune.prepare.rows.part import Part, Reading, read_row
 from finetune.prepare.rows.shapes import Draft
-from finetune.prepare.rows.survey import Part, kind_of
 from finetune.prepare.splits.timestamps import parse_time_rule, parse_timestamp
 from finetune.records import Document, Drop, Example, Message, Section, Split
 
@@ -134,21 +134,17 @@ def _row_drafts(job: Job, part: Part, row: Row | BadRow, drops: Drops) -> Iterat
     """
     if isinstance(row, BadRow):
         raise Unusable(row.reason, row.problem)
-    assert part.shape is not None
-    columns = map_columns(row.values, part.mapping)
-    number = optional_text(columns, "id") if part.test_ids else ""
-    missing = [name for name in part.shape.needs if name not in columns]
-    if missing:
-        raise Unusable("missing_column", f"there is no column {missing[0]!r}. Columns found: {list_names(columns)}")
-    _check_kinds(part, columns)
-    changes: Changes = set()
-    draft = part.shape.build(clean_columns(columns, part.cleaning, changes))
-    drops.cleaned.update(changes)
+    reading = read_row(part, row)
+    draft = reading.draft
+    drops.cleaned.update(reading.changes)
+    for kind, unread in reading.unread:
+        drops.note_unused(part.source, kind, unread)
+    number = optional_text(reading.columns, "id") if part.test_ids else ""
     official = number in part.test_ids
     drops.test_ids |= {number} & part.test_ids
-    split: Split | None = "test" if official else part.file.split
+    split: Split | None = "test" if official else part.file.split or _named_split(job, reading)
     official |= part.source.earlier or (split == "test" and part.source.recipe is not None)
-    group = optional_text(columns, "group") if "group" in part.mapping else ""
+    group = optional_text(reading.columns, "group") if "group" in part.mapping else ""
     name = row_id(part.source, part.file, row.line)
     origin = Origin(name, group or None, split, official, _timestamp(job, row))
     text = draft.messages[-1].content
@@ -161,11 +157,9 @@ def _row_drafts(job: Job, part: Part, row: Row | BadRow, drops: Drops) -> Iterat
         yield piece, replace(origin, name=row_id(part.source, part.file, row.line, position), group=group or name)
 
 
-def _check_kinds(part: Part, columns: Values) -> None:
-    for name, usual in part.kinds.items():
-        kind = kind_of(columns.get(name))
-        if kind is not None and kind != usual:
-            raise Unusable("type_conflict", f"the column {name!r} is a {kind} here and a {usual} in other rows")
+def _named_split(job: Job, reading: Reading) -> Split | None:
+    """The split that a row names; `--split-ratio` divides the rows of train anew, as it does files."""
+    return None if reading.split == "train" and job.request.split_ratio is not None else reading.split
 
 
 def _timestamp(job: Job, row: Row) -> float | None:

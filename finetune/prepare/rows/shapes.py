@@ -2,116 +2,137 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from finetune.errors import InputError, Unusable
-from finetune.prepare.rows.columns import Values, is_null, list_names, optional_text, required_text
+from finetune.errors import Unusable
+from finetune.prepare.rows.answers import first_answer, pick_choice, read_choices
+from finetune.prepare.rows.columns import Values, has_value, optional_text, required_text
+from finetune.prepare.rows.meaning import CHATS, TEXTS
 from finetune.prepare.rows.prompts import Prompt
+from finetune.prepare.rows.turns import Turns, check_turns
 from finetune.recipe import TaskRecipe
-from finetune.records import ROLES, TASKS, Message, Task
+from finetune.records import TASKS, Message, Role, Task, UnusedKind
 
+PROMPT_ROLES: Mapping[str, Role] = {"prompt": "user", "completion": "assistant"}
 DEFAULT_INSTRUCTION = "Which label fits this text?"
-SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-MAX_LABELS = 100  # more distinct values are text or numbers, not labels
-# Other common names of columns, so that an error can suggest what to map.
-SYNONYMS: Mapping[str, tuple[str, ...]] = {
-    "text": ("sentence", "content", "review", "tweet", "headline", "body", "document"),
-    "label": ("sentiment", "category", "class", "target", "labels"),
-    "question": ("query", "problem", "ask"),
-    "answer": ("response", "reply", "output", "completion", "solution"),
-    "completion": ("response", "answer", "output"),
-    "output": ("response", "answer", "completion"),
-    "conversations": ("conversation", "dialog", "dialogue", "turns"),
-    "messages": ("conversation", "chat", "dialogue"),
+# Other names that are read as these columns. Names that only an error suggests are in rows/choose.py.
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "system": ("system_prompt", "system_message"),
+    "context": ("passage", "paragraph", "article"),
+    "choices": ("options",),
 }
+
+
+def with_aliases(names: Iterable[str]) -> frozenset[str]:
+    """The names in lower case, and the other names that are read as these."""
+    plain = {name.strip().lower() for name in names}
+    return frozenset(plain).union(*(ALIASES.get(name, ()) for name in plain))
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The result of applying a shape to a row."""
+    """The result of applying a shape to a row; `unread` are the keys and values that it leaves out, by kind."""
 
     messages: tuple[Message, ...]
     task: Task
     label: str | None = None
     choices: tuple[str, ...] = ()
     context: str = ""  # the text that the question is about; other questions may share it
+    unread: frozenset[tuple[UnusedKind, str]] = frozenset()
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The required and optional columns of a row, and how they become messages. `build` raises `Unusable`."""
+    """The required and optional columns of a row, and how they become messages. `build` raises `Unusable`.
+
+    Columns of `forbids` change what a row means and must not be left out.
+    """
 
     name: str
     needs: tuple[str, ...]
     build: Callable[[Values], Draft]
     optional: tuple[str, ...] = ()
+    forbids: frozenset[str] = CHATS
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that it reads."""
+        return frozenset(self.needs) | frozenset(self.optional)
 
 
 # --- conversations ----------------------------------------------------------------------------------------------------
 
 
-def build_messages(columns: Values) -> Draft:
-    """Rows with `messages`; rows of a corpus keep their task, label and choices."""
-    messages = _turns(columns["messages"], "messages", "role", "content", {role: role for role in ROLES})
+def build_messages(name: str, ignored: Collection[str], columns: Values) -> Draft:
+    """Rows whose column `name` is a list of turns, and optionally a `system` message."""
+    turns = Turns(ignored)
+    messages = turns.opening(columns) + turns.read(columns[name], name)
     task = columns.get("task")
     if task == "text" and [message.role for message in messages] == ["assistant"]:
-        return Draft(messages, "text")
-    _check_turns(messages, "messages")
-    choices = columns.get("choices")
-    label = optional_text(columns, "label") or None
-    if task == "classification" and isinstance(choices, list) and label in choices:
-        return Draft(messages, "classification", label, tuple(map(str, choices)))
-    kept: Task = task if task in TASKS and task not in {"classification", "text"} else "chat"
-    return Draft(messages, kept)
+        return _draft(messages, "text", turns)
+    check_turns(messages, name)
+    return _draft(messages, task if task in TASKS and task not in {"classification", "text"} else "chat", turns)
 
 
-def build_sharegpt(columns: Values) -> Draft:
-    """ShareGPT rows: `conversations` of `from` and `value`."""
-    messages = _turns(columns["conversations"], "conversations", "from", "value", SHAREGPT_ROLES)
-    _check_turns(messages, "conversations")
-    return Draft(messages, "chat")
+def build_corpus_row(ignored: Collection[str], columns: Values) -> Draft:
+    """Rows of a corpus, which keep their task, label and choices."""
+    draft = build_messages("messages", ignored, columns)
+    label, choices = optional_text(columns, "label") or None, columns["choices"]
+    if not label and not choices:
+        return draft
+    if columns["task"] != "classification" or not isinstance(choices, list) or label not in choices:
+        raise Unusable("bad_label", "the columns task, label and choices are not those of a corpus. Correct the row")
+    return replace(draft, task="classification", label=label, choices=tuple(map(str, choices)))
 
 
-def build_prompt(columns: Values) -> Draft:
+def build_prompt(ignored: Collection[str], columns: Values) -> Draft:
     """`prompt` and `completion`, each a text or a list of messages."""
-    known = {role: role for role in ROLES}
-    parts: list[Message] = []
-    for name, role in (("prompt", "user"), ("completion", "assistant")):
+    turns = Turns(ignored)
+    messages = turns.opening(columns)
+    for name, role in PROMPT_ROLES.items():
         if isinstance(columns[name], list):
-            parts += _turns(columns[name], name, "role", "content", known)
+            messages += turns.read(columns[name], name)
         else:
-            parts.append(Message(role, required_text(columns, name)))  # type: ignore[arg-type]
-    _check_turns(parts, "prompt and completion")
-    return Draft(tuple(parts), "chat")
+            messages.append(Message(role, required_text(columns, name)))
+    check_turns(messages, "prompt and completion")
+    return _draft(messages, "chat", turns)
 
 
-def build_alpaca(columns: Values) -> Draft:
-    """Alpaca rows: `instruction`, optionally `input`, and `output`."""
-    question = "\n\n".join(
-        part for part in (required_text(columns, "instruction"), optional_text(columns, "input")) if part
-    )
-    return Draft(_exchange(question, required_text(columns, "output")), "chat")
+def build_alpaca(ignored: Collection[str], columns: Values) -> Draft:
+    """Alpaca rows: `instruction`, `input` or both, and `output`; also Dolly's, with a `context`."""
+    asked = [optional_text(columns, name) for name in ("instruction", "context", "input")]
+    if not any(asked):
+        required_text(columns, "instruction")
+    return _answered(ignored, columns, asked, required_text(columns, "output"), "chat")
 
 
-def build_qa(columns: Values) -> Draft:
-    """`question` and `answer`, optionally with the `context` to answer from."""
+def build_qa(name: str, ignored: Collection[str], columns: Values) -> Draft:
+    """`question` and `answer` or `answers` (column `name`), optionally with the `context` to answer from.
+
+    Of several answers, or of spans as in SQuAD, the first is taken.
+    """
+    value, others = first_answer(columns[name], name)
     context = optional_text(columns, "context")
-    question = "\n\n".join(part for part in (context, required_text(columns, "question")) if part)
-    return Draft(_exchange(question, required_text(columns, "answer")), "qa", context=context)
+    asked = context, required_text(columns, "question")
+    return _answered(ignored, columns, asked, required_text({"answer": value}, "answer"), "qa", context, others)
 
 
-def build_extractive(columns: Values) -> Draft:
-    """SQuAD rows: a `question`, `answers` that are spans of the `context`; the first answer is taken."""
-    answers = columns["answers"]
-    texts = answers.get("text") if isinstance(answers, Mapping) else answers
-    first = texts[0] if isinstance(texts, list) and texts else None
-    answer = {"answer": first.get("text") if isinstance(first, Mapping) else first}
+def build_choice(first: int, ignored: Collection[str], columns: Values) -> Draft:
+    """A `question`, its `choices` and the `answer`: the text of a choice, its letter or its number, counted from `first`.
+
+    The choices become part of the question, and the text of the right one the answer. A row without choices is a plain
+    question.
+    """
+    if not has_value(columns["choices"]):
+        return build_qa("answer", ignored, columns)
+    choices = read_choices(columns["choices"])
+    answer = pick_choice(choices, columns["answer"], first)
+    listed = "\n".join(f"{letter}. {text}" for letter, text in choices.listed)
     context = optional_text(columns, "context")
-    question = "\n\n".join(part for part in (context, required_text(columns, "question")) if part)
-    return Draft(_exchange(question, required_text(answer, "answer")), "qa", context=context)
+    asked = context, required_text(columns, "question"), listed
+    return _answered(ignored, columns, asked, answer, "qa", context, choices.unread)
 
 
 def build_text(columns: Values) -> Draft:
@@ -119,55 +140,52 @@ def build_text(columns: Values) -> Draft:
     return Draft((Message("assistant", required_text(columns, "text")),), "text")
 
 
+def _answered(
+    ignored: Collection[str],
+    columns: Values,
+    asked: Iterable[str],
+    answer: str,
+    task: Task,
+    context: str = "",
+    unread: Iterable[str] = (),
+) -> Draft:
+    """A question in several parts and its answer, after the row's system message and earlier exchanges."""
+    turns = Turns(ignored)
+    messages = (*turns.opening(columns), *_exchange("\n\n".join(part for part in asked if part), answer))
+    if len(messages) > 2:
+        check_turns(messages, "history, question and answer")
+    left: list[tuple[UnusedKind, str]] = [("key of a turn", key) for key in turns.unread]
+    left += [("column", name) for name in unread]
+    return Draft(messages, task, context=context, unread=frozenset(left))
+
+
+def _draft(messages: Sequence[Message], task: Task, turns: Turns) -> Draft:
+    return Draft(tuple(messages), task, unread=frozenset(("key of a turn", key) for key in turns.unread))
+
+
 def _exchange(question: str, answer: str, system: str | None = None) -> tuple[Message, ...]:
     opening = (Message("system", system),) if system else ()
     return *opening, Message("user", question), Message("assistant", answer)
 
 
-def _turns(value: object, name: str, role_key: str, text_key: str, roles: Mapping[str, str]) -> tuple[Message, ...]:
-    if is_null(value) or not isinstance(value, list) or not value:
-        raise Unusable("no_messages", f"the column {name!r} is not a list of turns, or is empty")
-    turns = []
-    for number, turn in enumerate(value, 1):
-        if not isinstance(turn, Mapping):
-            raise Unusable("bad_turn", f"turn {number} of {name!r} is not an object with {role_key!r} and {text_key!r}")
-        role = roles.get(str(turn.get(role_key)))
-        if role is None:
-            raise Unusable(
-                "bad_role", f"turn {number} of {name!r} has an unknown {role_key!r}. Known: {', '.join(roles)}"
-            )
-        answer = "answer" if role == "assistant" else "question"
-        try:
-            turns.append(Message(role, required_text({answer: turn.get(text_key)}, answer)))  # type: ignore[arg-type]
-        except Unusable as error:
-            raise Unusable(error.reason, f"turn {number} of {name!r}: {text_key!r} is empty or not text") from None
-    return tuple(turns)
-
-
-def _check_turns(messages: Sequence[Message], name: str) -> None:
-    """Require an optional system message, then alternating user and assistant turns, as all chat templates render."""
-    roles = [message.role for message in messages]
-    spoken = roles[1:] if roles[:1] == ["system"] else roles
-    expected = ["user", "assistant"] * (len(spoken) // 2)
-    if not spoken or spoken != expected:
-        raise Unusable(
-            "bad_turns",
-            f"the turns of {name} are {', '.join(roles)}. They must alternate between user and assistant, after "
-            "at most one system message",
-        )
-
-
 # --- classification and the prompts of a domain -----------------------------------------------------------------------
 
 
-def classification(choices: Sequence[str], instruction: str | None) -> Shape:
-    """`text` and `label` with a plain question."""
-    question = f"{instruction or DEFAULT_INSTRUCTION}\nAnswer with one of: {', '.join(choices)}."
-    return Shape("classification", ("text", "label"), partial(_build_classification, tuple(choices), question))
+def classification(spellings: Mapping[str, str], instruction: str | None) -> Shape:
+    """`text` and `label` with a plain question; `spellings` are the choices by their names in lower case."""
+    choices = tuple(sorted(spellings.values()))
+    listed = ("; " if any("," in choice for choice in choices) else ", ").join(choices)
+    question = f"{instruction or DEFAULT_INSTRUCTION}\nAnswer with one of: {listed}."
+    build = partial(build_labelled, choices=choices, question=question, spellings=dict(spellings))
+    return Shape("classification", ("text", "label"), build, forbids=TEXTS)
 
 
-def _build_classification(choices: tuple[str, ...], question: str, columns: Values) -> Draft:
+def build_labelled(
+    columns: Values, choices: tuple[str, ...] = (), question: str = "", spellings: Mapping[str, str] | None = None
+) -> Draft:
+    """`text` and `label`; `spellings` are the names of the labels by their names in lower case."""
     label = required_text(columns, "label")
+    label = (spellings or {}).get(label.casefold(), label)
     return Draft(_exchange(required_text(columns, "text"), label, question), "classification", label, choices)
 
 
@@ -180,7 +198,8 @@ def domain_shape(
     }
     target = "label" if recipe.choices else "answer"
     needs = prompt.columns | (template.columns if template else {target})
-    return Shape(name, tuple(sorted(needs)), partial(_build_task, recipe, prompt, known, template))
+    forbids = TEXTS if recipe.choices else CHATS
+    return Shape(name, tuple(sorted(needs)), partial(_build_task, recipe, prompt, known, template), forbids=forbids)
 
 
 def _build_task(
@@ -191,7 +210,8 @@ def _build_task(
     if template is not None:
         text = template.render({column: required_text(columns, column) for column in template.columns}, choices)
         columns = {**columns, target: text}
-    answer = required_text(columns, target)
+    value, others = first_answer(columns[target], target)
+    answer = required_text({target: value}, target)
     if choices:
         if answer.casefold() not in known:
             raise Unusable("unknown_label", f"the label is not one of {', '.join(choices)}. Correct the row")
@@ -199,75 +219,5 @@ def _build_task(
     question = prompt.render({column: required_text(columns, column) for column in prompt.columns}, choices)
     context = optional_text(columns, "context") if "context" in prompt.columns else ""
     label = answer if choices else None
-    return Draft(_exchange(question, answer, recipe.system), recipe.task, label, choices, context)
-
-
-def distinct_labels(labels: Iterable[str], source: str) -> tuple[str, ...]:
-    """The labels of a source, sorted.
-
-    Raises:
-        InputError: fewer than two or too many to be labels.
-    """
-    found = sorted(set(labels))
-    if not 2 <= len(found) <= MAX_LABELS:
-        raise InputError(
-            f"{source}: the column 'label' has {len(found)} distinct values; classification needs 2 to {MAX_LABELS}. "
-            "If the answers are free text, use: --map question=text --map answer=label"
-        )
-    return tuple(found)
-
-
-# --- choosing a shape -------------------------------------------------------------------------------------------------
-
-TEXT_AND_LABEL = Shape("classification", ("text", "label"), build_text)  # a placeholder until the labels are known
-SHAPES: tuple[Shape, ...] = (
-    Shape("messages", ("messages",), build_messages),
-    Shape("sharegpt", ("conversations",), build_sharegpt),
-    Shape("prompt-completion", ("prompt", "completion"), build_prompt),
-    Shape("alpaca", ("instruction", "output"), build_alpaca, ("input",)),
-    Shape("question-answer", ("question", "answer"), build_qa, ("context",)),
-    Shape("extractive question-answer", ("question", "answers"), build_extractive, ("context",)),
-    TEXT_AND_LABEL,
-    Shape("text", ("text",), build_text),
-)
-NAMES = frozenset(name for shape in SHAPES for name in (*shape.needs, *shape.optional)) | {"group"}
-
-
-def choose_shape(columns: Collection[str], mapped: Collection[str] = ()) -> Shape:
-    """The first shape that fits the columns and uses all mapped ones.
-
-    Raises:
-        Unusable: none fits; names the columns and the closest shape.
-    """
-    wanted = set(mapped) - {"group"}
-    for shape in SHAPES:
-        if set(shape.needs) <= set(columns) and wanted <= {*shape.needs, *shape.optional}:
-            return shape
-    raise Unusable("unknown_columns", _nearest(columns))
-
-
-def _nearest(columns: Collection[str]) -> str:
-    guesses = {
-        shape.name: {need: _guess(need, columns) for need in shape.needs if need not in columns} for shape in SHAPES
-    }
-    best = max(SHAPES, key=lambda shape: _likeness(shape, guesses[shape.name]))
-    missing = guesses[best.name]
-    maps = " ".join(f"--map {need}={guess or 'COLUMN'}" for need, guess in missing.items())
-    return (
-        f"the columns {list_names(columns)} fit no known format. The closest is {' + '.join(best.needs)}, which lacks "
-        f"{', '.join(missing) or 'nothing'}. Map them with {maps or '--map NAME=COLUMN'}, or rename them"
-    )
-
-
-def _likeness(shape: Shape, guesses: Mapping[str, str | None]) -> int:
-    """The number of columns of a shape that exist, possibly under another name, minus the number of missing ones."""
-    absent = sum(guess is None for guess in guesses.values())
-    return len(shape.needs) - 2 * absent
-
-
-def _guess(need: str, columns: Collection[str]) -> str | None:
-    for synonym in SYNONYMS.get(need, ()):
-        if synonym in columns:
-            return synonym
-    near = difflib.get_close_matches(need, columns, n=1, cutoff=0.8)
-    return near[0] if near else None
+    unread: frozenset[tuple[UnusedKind, str]] = frozenset(("column", other) for other in others)
+    return Draft(_exchange(question, answer, recipe.system), recipe.task, label, choices, context, unread)

@@ -3,78 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 from finetune.errors import ConfigError, InputError, RecordError, Unusable
-from finetune.prepare.documents.readers import WITH_ENTITIES
 from finetune.prepare.drops import Drops
-from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import BadRow, DataFile, Row
 from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.cleaning import PROSE, Degree, choose_degrees, survey_texts
-from finetune.prepare.rows.columns import is_null, map_columns, optional_text, plain_columns
+from finetune.prepare.rows.answers import count_from
+from finetune.prepare.rows.choose import MULTIPLE_CHOICE, choose_shape, named
+from finetune.prepare.rows.cleaning import PROSE, choose_degrees, survey_texts
+from finetune.prepare.rows.columns import Values, has_value, plain_columns, required_text
+from finetune.prepare.rows.labels import add_choices, read_labels
+from finetune.prepare.rows.part import SPLIT, Part, kind_of
 from finetune.prepare.rows.prompts import Prompt, load_prompt
-from finetune.prepare.rows.shapes import (
-    MAX_LABELS,
-    SHAPES,
-    TEXT_AND_LABEL,
-    Shape,
-    choose_shape,
-    classification,
-    distinct_labels,
-    domain_shape,
-)
+from finetune.prepare.rows.shapes import Draft, Shape, build_choice, build_text, domain_shape, with_aliases
 from finetune.prepare.sources.local import is_document
 from finetune.prepare.sources.source import Source
+from finetune.prepare.splits.shares import WORDS
+from finetune.prepare.splits.timestamps import parse_time_rule
 from finetune.recipe import Domain
+from finetune.records import Message
 
 LOOKED_AT = 1000  # rows that decide the shape of a file; the others must fit it
-INPUTS = {"text", "question", "context"}  # columns that the prompt of a domain must not ignore
-DOCUMENT = "document"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A file of a source and the shape of its rows; a document has no shape.
-
-    `kinds` are the kinds of the values in its columns, `cleaning` the degree to which each is cleaned, `test_ids` the ids
-    of a test set inside another split.
-    """
-
-    source: Source
-    file: DataFile
-    shape: Shape | None
-    mapping: Mapping[str, str] = field(default_factory=dict)
-    kinds: Mapping[str, str] = field(default_factory=dict)
-    test_ids: frozenset[str] = frozenset()
-    cleaning: Mapping[str, Degree] = field(default_factory=dict)
-
-    @cached_property
-    def is_clean(self) -> bool:
-        """Whether all texts are cleaned in full."""
-        return set(self.cleaning.values()) == {"full"}
-
-    @cached_property
-    def has_entities(self) -> bool:
-        """Whether the texts may contain HTML entities that no parser has decoded."""
-        name = inner_name(self.file.path, self.file.member)
-        return self.shape is not None or Path(name).suffix.lower() in WITH_ENTITIES
-
-    @property
-    def wrapped(self) -> tuple[str, ...]:
-        """The columns whose texts lose their markup because most of them have it."""
-        return tuple(name for name, degree in self.cleaning.items() if degree == "full" and name not in PROSE)
-
-    @property
-    def shape_name(self) -> str:
-        """The name of the shape of its rows."""
-        return self.shape.name if self.shape else DOCUMENT
+# Columns that the prompt of a domain must not ignore.
+INPUTS = frozenset({"text", "question", "context", "choices", "system", "history"})
 
 
 def survey(sources: Sequence[Source], request: PrepareRequest, domain: Domain | None, drops: Drops) -> list[Part]:
@@ -91,21 +48,10 @@ def survey(sources: Sequence[Source], request: PrepareRequest, domain: Domain | 
             except InputError as error:
                 reason = "unknown_columns" if isinstance(error, RecordError) else "unreadable"
                 drops.refuse_file(source, file, reason, error)
-    return list(_with_choices(parts, request))
-
-
-def kind_of(value: object) -> str | None:
-    """The kind of a value, for comparing rows; null has none, and all numbers have the same."""
-    if is_null(value):
-        return None
-    if isinstance(value, int | float):
-        return "number"
-    names: dict[type, str] = {str: "text", list: "list", dict: "object"}
-    return names.get(type(value), type(value).__name__)
+    return list(add_choices(parts, request, drops))
 
 
 def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domain | None, drops: Drops) -> Part:
-    mapping = dict(source.recipe.map if source.recipe else request.columns)
     if is_document(file):
         return Part(source, file, None, cleaning={"text": request.clean})
     first = list(islice(read_rows(file), LOOKED_AT))
@@ -115,24 +61,53 @@ def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domai
     if broken is not None and drops.on_error == "fail":
         raise RecordError(f"{file.shown}:{broken.line}", broken.problem)
     rows = [row for row in first if isinstance(row, Row)]
-    shape = _shape_of(source, file, rows, request, domain)
+    rule = parse_time_rule(request.split_by_time)
     ids = _official_ids(source, domain)
-    degrees = choose_degrees((*shape.needs, *shape.optional), request.clean)
-    if request.clean == "full":
-        degrees |= survey_texts(rows, mapping, {*degrees} - PROSE)
-    return Part(source, file, shape, mapping, _kinds(rows, shape, mapping), ids, degrees)
+    part = Part(
+        source,
+        file,
+        _shape_of(source, file, rows, request, domain),
+        mapping=dict(source.recipe.map if source.recipe else request.columns),
+        ignored=with_aliases(request.ignored),
+        extra=frozenset({rule.column.strip().lower()} if rule else ()) | ({"id"} if ids else set()),
+        test_ids=ids,
+    )
+    return replace(_know_values(part, rows, request), has_splits=_has_splits(part, rows))
 
 
-def _kinds(rows: Sequence[Row], shape: Shape, mapping: Mapping[str, str]) -> dict[str, str]:
-    """The most common kind of each column that the shape reads, and of the id."""
-    used = {*shape.needs, *shape.optional, "id"} - set(mapping)
-    counts: dict[str, Counter[str]] = {}
+def _know_values(part: Part, rows: Sequence[Row], request: PrepareRequest) -> Part:
+    """The part with what the values of its first rows tell: labels, choices, and how to clean each column."""
+    assert part.shape is not None
+    columns = []
     for row in rows:
-        for name, value in plain_columns(row.values).items():
-            kind = kind_of(value) if name in used else None
-            if kind is not None:
-                counts.setdefault(name, Counter())[kind] += 1
-    return {name: kinds.most_common(1)[0][0] for name, kinds in sorted(counts.items())}
+        with suppress(Unusable):  # refused when its turn comes
+            columns.append(part.columns(row))
+    degrees = choose_degrees(part.shape.columns, request.clean)
+    if request.clean == "full":
+        degrees |= survey_texts(columns, {*degrees} - PROSE)
+    shape = part.shape
+    if shape.name == MULTIPLE_CHOICE:
+        shape = replace(shape, build=partial(build_choice, count_from(columns), part.ignored))
+    kinds = Counter(kind_of(each.get("label")) for each in columns if "label" in shape.needs and not part.source.recipe)
+    del kinds[None]
+    return replace(
+        part,
+        shape=shape,
+        label_kind=kinds.most_common(1)[0][0] if kinds else None,
+        cleaning=degrees,
+    )
+
+
+def _has_splits(part: Part, rows: Sequence[Row]) -> bool:
+    """Whether the column `split` names the split of each row; that of a file or a recipe comes first."""
+    if part.file.split is not None or part.source.recipe or part.source.earlier:
+        return False
+    if SPLIT in part.mapping:
+        return True
+    if SPLIT in part.reads | part.ignored:
+        return False
+    values = [value for row in rows if has_value(value := plain_columns(row.values).get(SPLIT))]
+    return bool(values) and all(str(value).strip().lower() in WORDS for value in values)
 
 
 def _shape_of(
@@ -142,77 +117,45 @@ def _shape_of(
         assert domain is not None
         return _task_shape(domain, source.recipe.task, source.recipe.labels, source.recipe.answer_template)
     if not rows:
-        return SHAPES[-1]  # all rows will be refused, so any shape will do
+        return Shape("text", ("text",), build_text)  # all rows will be refused, so any shape will do
     counts = Counter(name for row in rows for name in plain_columns(row.values))
     names = [name for name, number in counts.items() if 2 * number >= len(rows)] or list(counts)
+    ignored = with_aliases(request.ignored)
+    names = [name for name in names if name not in ignored]
     names += [name for name in request.columns if name not in names]
-    if domain is not None and (shape := _fitting_task(domain, names, file, request)) is not None:
+    if domain is not None and (shape := _fitting_task(domain, names, Part(source, file, None), request)) is not None:
         return shape
     try:
-        return choose_shape(names, request.columns)
+        return choose_shape(names, request.columns, ignored)
     except Unusable as error:
         raise RecordError(f"{file.shown}:{rows[0].line}", str(error)) from None
 
 
-def _fitting_task(domain: Domain, names: Sequence[str], file: DataFile, request: PrepareRequest) -> Shape | None:
+def _fitting_task(domain: Domain, names: Sequence[str], part: Part, request: PrepareRequest) -> Shape | None:
     """The domain's task whose prompt reads these columns and, for classification, whose choices these labels are."""
     for task, recipe in domain.recipe.tasks.items():
         shape = _task_shape(domain, task, {})
-        if not set(shape.needs) <= set(names) or INPUTS & set(names) - set(shape.needs):
+        if not set(shape.needs) <= named(names) or INPUTS & named(names) - set(shape.needs):
             continue
         if not recipe.choices:
             return shape
         choices = {choice.casefold() for choice in recipe.choices}
-        found = _labels(file, request.columns, len(choices))
-        if request.instruction is None and {label.casefold() for label in found} <= choices:
+        labelled = replace(part, shape=replace(shape, build=_build_label), mapping=request.columns)
+        labels = read_labels(labelled, replace(request, quality=False), len(choices))
+        if request.instruction is None and labels.folded <= choices:
             return shape
     return None
+
+
+def _build_label(columns: Values) -> Draft:
+    """A label without its text, which the prompt of a domain may build from any columns."""
+    return Draft((Message("assistant", required_text(columns, "label")),), "classification")
 
 
 def _task_shape(domain: Domain, task: str, labels: Mapping[str, str], template: str | None = None) -> Shape:
     recipe = domain.recipe.tasks[task]
     answer = Prompt("answer_template", template) if template else None
     return domain_shape(f"{domain.name} {task}", recipe, load_prompt(domain, task), labels, answer)
-
-
-def _labels(file: DataFile, mapping: Mapping[str, str], enough: int) -> set[str]:
-    """The labels of all rows of a file; stops once there are more than `enough`."""
-    found: set[str] = set()
-    raw: set[Any] = set()
-    for row in read_rows(file):
-        try:
-            value = map_columns(row.values, mapping).get("label") if isinstance(row, Row) else None
-            if isinstance(value, str | int | float) and value in raw:
-                continue
-            found.add(optional_text({"label": value}, "label"))
-        except Unusable:
-            continue  # refused when its turn comes
-        if isinstance(value, str | int | float):
-            raw.add(value)
-        if len(found - {""}) > enough:
-            break
-    return found - {""}
-
-
-def _with_choices(parts: Sequence[Part], request: PrepareRequest) -> Iterator[Part]:
-    """Give classification rows their choices: all labels of the files that share a label."""
-    labels = {
-        id(part): _labels(part.file, request.columns, MAX_LABELS) for part in parts if part.shape is TEXT_AND_LABEL
-    }
-    if request.instruction is not None and not labels:
-        raise InputError(
-            "--instruction sets the question for rows of text and label, but no source has such rows. Drop the option"
-        )
-    pools: list[set[str]] = []
-    for found in labels.values():
-        touching = [pool for pool in pools if pool & found]
-        pools = [pool for pool in pools if not pool & found] + [found.union(*touching)]
-    for part in parts:
-        if part.shape is TEXT_AND_LABEL:
-            pool = next(pool for pool in pools if labels[id(part)] <= pool)
-            choices = distinct_labels(pool, part.file.shown)
-            part = replace(part, shape=classification(choices, request.instruction))
-        yield part
 
 
 def _official_ids(source: Source, domain: Domain | None) -> frozenset[str]:

@@ -14,6 +14,16 @@ from finetune.records import SPLITS, Split
 Shares = Mapping[Split, float]
 
 
+def splits_of_rows(table: RowTable, source: int) -> set[Split]:
+    """The splits that the rows of a source name; if all name the same one, they name none and become open."""
+    rows = np.flatnonzero(table.source == source)
+    named = set(table.split[rows].tolist())
+    if len(named) == 1:
+        table.split[rows] = OPEN
+        return set()
+    return {SPLITS[split] for split in named if split != OPEN}
+
+
 def assign_by_hash(table: RowTable, shares: Sequence[Shares]) -> None:
     """Assign each open row to the split that its draw falls into; `shares` has the shares of each source.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from finetune.errors import InputError, RecordError
+from finetune.errors import RecordError
 
 from ..conftest import Preparer, questions, write_jsonl
 
@@ -19,36 +20,13 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 def test_row_becomes_what_the_golden_file_says(file: Path, prepared: Preparer, tmp_path: Path) -> None:
     golden = json.loads(file.read_text("utf-8"))
     source = write_jsonl(tmp_path / "rows.jsonl", [golden["row"]])
-    (row,) = prepared(source, columns=golden.get("map", {})).rows
+    made = prepared(source, columns=golden.get("map", {}))
+    (row,) = made.rows
     found: dict[str, Any] = {"task": row.task, "messages": [[turn.role, turn.content] for turn in row.messages]}
     if row.task == "classification":
         found |= {"label": row.label, "choices": list(row.choices)}
     assert found == golden["becomes"]
-
-
-def test_text_and_label_become_a_classification_of_the_distinct_labels(prepared: Preparer, tmp_path: Path) -> None:
-    rows = [{"text": "Loved it", "label": "good"}, {"text": "Hated it", "label": "bad"}]
-    made = prepared(write_jsonl(tmp_path / "train.jsonl", rows), instruction="Was the customer happy?").rows
-    assert [row.choices for row in made] == [("bad", "good")] * 2
-    assert [(row.label, row.answer) for row in made] == [("good", "good"), ("bad", "bad")]
-    assert "Was the customer happy?" in made[0].messages[0].content
-
-
-def test_train_and_test_files_share_their_choices(prepared: Preparer, tmp_path: Path) -> None:
-    train = write_jsonl(tmp_path / "train.jsonl", [{"text": f"t{n}", "label": label} for n, label in enumerate("abc")])
-    test = write_jsonl(tmp_path / "test.jsonl", [{"text": "u", "label": "a"}])
-    assert {row.choices for row in prepared(train, test).rows} == {("a", "b", "c")}
-
-
-def test_sources_without_a_common_label_keep_their_own_choices(prepared: Preparer, tmp_path: Path) -> None:
-    tone = write_jsonl(tmp_path / "tone.jsonl", [{"text": "x", "label": "good"}, {"text": "y", "label": "bad"}])
-    topic = write_jsonl(tmp_path / "topic.jsonl", [{"text": "p", "label": "law"}, {"text": "q", "label": "art"}])
-    assert {row.choices for row in prepared(tone, topic).rows} == {("bad", "good"), ("art", "law")}
-
-
-def test_numeric_labels_are_written_without_a_fraction(prepared: Preparer, tmp_path: Path) -> None:
-    source = write_jsonl(tmp_path / "train.jsonl", [{"text": "x", "label": 0.0}, {"text": "y", "label": 1}])
-    assert [row.label for row in prepared(source).rows] == ["0", "1"]
+    assert [[each.kind, each.name] for each in made.result.unused] == golden.get("unused", [])
 
 
 def test_rows_that_fit_a_task_of_the_domain_get_its_prompt(prepared: Preparer, tmp_path: Path) -> None:
@@ -85,6 +63,54 @@ def test_group_column_reaches_the_corpus(prepared: Preparer, tmp_path: Path) -> 
     assert {row.group for row in made} == {"0", "1", "2"}
 
 
+# --- rows that name their split ---------------------------------------------------------------------------------------
+
+
+def write_split_rows(path: Path, splits: Sequence[object]) -> Path:
+    rows = [row | {"split": split} for row, split in zip(questions(len(splits)), splits, strict=True)]
+    return write_jsonl(path, rows)
+
+
+def test_split_column_names_the_split_of_each_row(prepared: Preparer, tmp_path: Path) -> None:
+    made = prepared(write_split_rows(tmp_path / "rows.jsonl", ["train", "Train", "dev", "test", "test"]))
+    assert made.result.splits == {"train": 2, "validation": 1, "test": 2}
+    assert made.result.unused == []
+
+
+def test_split_column_of_another_name_is_mapped(prepared: Preparer, tmp_path: Path) -> None:
+    rows = [row | {"part": part} for row, part in zip(questions(3), ["train", "train", "eval"], strict=True)]
+    made = prepared(write_jsonl(tmp_path / "rows.jsonl", rows), columns={"split": "part"})
+    assert made.result.splits == {"train": 2, "validation": 0, "test": 1}
+
+
+def test_split_column_that_names_one_split_only_names_none(prepared: Preparer, tmp_path: Path) -> None:
+    made = prepared(write_split_rows(tmp_path / "rows.jsonl", ["train"] * 40), split_ratio="0.5/0.25/0.25")
+    assert min(made.result.splits.values()) > 0
+    assert min(prepared(write_split_rows(tmp_path / "rows.jsonl", ["test"] * 200)).result.splits.values()) > 0
+
+
+def test_rows_without_a_split_are_divided_among_the_splits_that_no_row_names(
+    prepared: Preparer, tmp_path: Path
+) -> None:
+    made = prepared(write_split_rows(tmp_path / "rows.jsonl", ["test", *[None] * 40]), split_ratio="0.5/0.25/0.25")
+    assert made.result.splits["test"] == 1
+    assert made.result.splits["validation"] > 0
+
+
+@pytest.mark.parametrize("options", [{"ignored": ("split",)}, {}])
+def test_split_column_of_other_values_is_not_used(options: dict[str, Any], prepared: Preparer, tmp_path: Path) -> None:
+    values = ["train", "test", "dev"] if options else ["2023", "2024", "train"]
+    made = prepared(write_split_rows(tmp_path / "rows.jsonl", values), split_ratio="1/0/0", **options)
+    assert made.result.splits["train"] == 3
+    assert [each.name for each in made.result.unused] == ["split"]
+
+
+def test_row_that_names_no_split_among_others_is_refused(prepared: Preparer, tmp_path: Path) -> None:
+    source = write_split_rows(tmp_path / "rows.jsonl", ["train", "test"] * 500 + ["later"])
+    with pytest.raises(RecordError, match=r"rows\.jsonl:1001: the column 'split' names no split here"):
+        prepared(source)
+
+
 # --- rows that fit no shape -------------------------------------------------------------------------------------------
 
 UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
@@ -92,7 +118,7 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     "null answer": ({"question": "Q?", "answer": None}, "'answer' is null"),
     "NaN answer": ({"question": "Q?", "answer": float("nan")}, "'answer' is null"),
     "empty question": ({"question": "", "answer": "A"}, "'question' is empty"),
-    "nested text": ({"question": {"en": "Q?"}, "answer": "A"}, "--map question=COLUMN.FIELD"),
+    "nested text": ({"question": {"en": "Q?"}, "answer": "A"}, "--map question=question.en"),
     "half a surrogate pair": ({"question": "Q\ud800?", "answer": "A"}, "surrogate"),
     "no turns": ({"messages": []}, "empty"),
     "turns that are no list": ({"messages": "hello"}, "not a list of turns"),
@@ -165,23 +191,6 @@ def test_row_without_a_column_of_its_file_is_refused(prepared: Preparer, tmp_pat
     source = write_jsonl(tmp_path / "rows.jsonl", [*questions(2), {"question": "Q?"}])
     with pytest.raises(RecordError, match=r"rows.jsonl:3: there is no column 'answer'"):
         prepared(source)
-
-
-def test_an_only_label_is_no_classification(prepared: Preparer, tmp_path: Path) -> None:
-    source = write_jsonl(tmp_path / "rows.jsonl", [{"text": "x", "label": "a"}, {"text": "y", "label": "a"}])
-    with pytest.raises(InputError, match="1 distinct values; classification needs 2 to 100"):
-        prepared(source)
-
-
-def test_free_text_in_the_label_column_is_no_classification(prepared: Preparer, tmp_path: Path) -> None:
-    source = write_jsonl(tmp_path / "rows.jsonl", [{"text": f"x{n}", "label": f"a{n}"} for n in range(101)])
-    with pytest.raises(InputError, match="--map question=text --map answer=label"):
-        prepared(source)
-
-
-def test_instruction_without_labelled_rows_is_refused(prepared: Preparer, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--instruction"):
-        prepared(write_jsonl(tmp_path / "rows.jsonl", questions(3)), instruction="Good or bad?")
 
 
 def test_messages_never_repeat_the_text_of_a_row(prepared: Preparer, tmp_path: Path) -> None:

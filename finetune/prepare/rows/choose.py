@@ -1,0 +1,128 @@
+"""Chooses the shape of rows by their columns, or says which columns to map."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from functools import partial
+
+from finetune.errors import Unusable
+from finetune.prepare.rows.columns import list_names
+from finetune.prepare.rows.meaning import LABELS, PAIRS, RATINGS, TEXTS
+from finetune.prepare.rows.shapes import (
+    ALIASES,
+    Shape,
+    build_alpaca,
+    build_choice,
+    build_corpus_row,
+    build_labelled,
+    build_messages,
+    build_prompt,
+    build_qa,
+    build_text,
+)
+
+# Other common names of columns, so that an error can suggest what to map.
+SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "text": ("sentence", "content", "review", "tweet", "headline", "body", "document"),
+    "label": LABELS,
+    "question": ("query", "problem", "ask", "q", "human", "user", "source", "input"),
+    "answer": ("response", "reply", "output", "completion", "solution", "answerkey", "a", "assistant", "target"),
+    "completion": ("response", "answer", "output"),
+    "output": ("response", "answer", "completion"),
+    "conversations": ("conversation", "dialog", "dialogue", "turns"),
+    "messages": ("conversation", "chat", "dialogue"),
+}
+# Placeholders until the labels, and the number of the first choice, are known.
+TEXT_AND_LABEL = Shape("classification", ("text", "label"), build_labelled, forbids=TEXTS)
+MULTIPLE_CHOICE = "multiple choice"
+NOT_OF_A_SHAPE = frozenset({"group", "split"})  # columns that say where a row goes
+
+
+def known_shapes(ignored: Collection[str] = ()) -> tuple[Shape, ...]:
+    """The shapes in the order in which they are tried; `ignored` are keys of turns to do without."""
+    earlier = ("system", "history")
+    return (
+        Shape("corpus", ("messages", "task", "label", "choices"), partial(build_corpus_row, ignored)),
+        Shape("messages", ("messages",), partial(build_messages, "messages", ignored), ("system", "task")),
+        Shape("sharegpt", ("conversations",), partial(build_messages, "conversations", ignored), ("system",)),
+        Shape("prompt-completion", ("prompt", "completion"), partial(build_prompt, ignored), earlier, RATINGS),
+        Shape("alpaca", ("instruction", "output"), partial(build_alpaca, ignored), ("input", "context", *earlier)),
+        Shape(
+            MULTIPLE_CHOICE, ("question", "choices", "answer"), partial(build_choice, 0, ignored), ("context", *earlier)
+        ),
+        Shape("question-answer", ("question", "answer"), partial(build_qa, "answer", ignored), ("context", *earlier)),
+        Shape(
+            "extractive question-answer",
+            ("question", "answers"),
+            partial(build_qa, "answers", ignored),
+            ("context", *earlier),
+        ),
+        TEXT_AND_LABEL,
+        Shape("text", ("text",), build_text, forbids=TEXTS | frozenset(LABELS)),
+    )
+
+
+NAMES = frozenset(name for shape in known_shapes() for name in shape.columns) | NOT_OF_A_SHAPE
+
+
+def choose_shape(columns: Collection[str], mapped: Collection[str] = (), ignored: Collection[str] = ()) -> Shape:
+    """The first shape that fits the columns and uses all mapped ones.
+
+    Raises:
+        Unusable: none fits; names the columns and the closest shape.
+    """
+    wanted = set(mapped) - NOT_OF_A_SHAPE
+    shapes = known_shapes(ignored)
+    for shape in shapes:
+        if set(shape.needs) <= named(columns) and wanted <= shape.columns:
+            return shape
+    raise Unusable("unknown_columns", _preference(columns) or _nearest(columns, shapes))
+
+
+def named(columns: Collection[str]) -> set[str]:
+    """The columns, also under the names that their aliases are read as."""
+    return {*columns, *(name for name, aliases in ALIASES.items() if not set(aliases).isdisjoint(columns))}
+
+
+def _preference(columns: Collection[str]) -> str | None:
+    pair = sorted(PAIRS & set(columns))
+    if not pair:
+        return None
+    return (
+        f"the columns {', '.join(pair)} make the rows preference pairs, which slmtune cannot train on. To learn the "
+        "preferred answers only: --map completion=chosen --ignore rejected, or --map messages=chosen --ignore rejected "
+        "if they are whole conversations"
+    )
+
+
+def _nearest(columns: Collection[str], shapes: Collection[Shape]) -> str:
+    guesses = {
+        shape.name: {need: _guess(need, columns) for need in shape.needs if need not in columns} for shape in shapes
+    }
+    best = max(shapes, key=lambda shape: _likeness(shape, guesses[shape.name]))
+    missing = guesses[best.name]
+    if len(missing) == len(best.needs) and not any(missing.values()):
+        return (
+            f"the columns {list_names(columns)} fit no known format, and no name is like one that slmtune knows. Name "
+            "them, for example with --map question=COLUMN --map answer=COLUMN, or --map text=COLUMN --map label=COLUMN"
+        )
+    maps = " ".join(f"--map {need}={guess or 'COLUMN'}" for need, guess in missing.items())
+    return (
+        f"the columns {list_names(columns)} fit no known format. The closest is {' + '.join(best.needs)}, which lacks "
+        f"{', '.join(missing) or 'nothing'}. Map them with {maps or '--map NAME=COLUMN'}, or rename them"
+    )
+
+
+def _likeness(shape: Shape, guesses: Mapping[str, str | None]) -> int:
+    """The number of columns of a shape that exist, possibly under another name, minus the number of missing ones."""
+    absent = sum(guess is None for guess in guesses.values())
+    return len(shape.needs) - 2 * absent
+
+
+def _guess(need: str, columns: Collection[str]) -> str | None:
+    for synonym in SYNONYMS.get(need, ()):
+        if synonym in columns:
+            return synonym
+    near = difflib.get_close_matches(need, columns, n=1, cutoff=0.8)
+    return near[0] if near else None

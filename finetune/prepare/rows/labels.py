@@ -1,0 +1,149 @@
+"""Reads the labels of labelled texts, which are the choices of every question about them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from finetune.errors import InputError, RecordError, Unusable
+from finetune.prepare.clean.quality import filter_example
+from finetune.prepare.drops import Drops
+from finetune.prepare.formats.files import Row
+from finetune.prepare.formats.readers import read_rows
+from finetune.prepare.request import PrepareRequest
+from finetune.prepare.rows.choose import TEXT_AND_LABEL
+from finetune.prepare.rows.part import Part, read_row
+from finetune.prepare.rows.shapes import classification
+from finetune.records import Example
+
+MAX_LABELS = 100  # more distinct values are text or numbers, not labels
+COUNTED = 10_000  # distinct values, after which counting ends
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Labels:
+    """The labels of a file by how many rows have them, and the first row that cannot be used."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problem: RecordError | None = None
+
+    @property
+    def folded(self) -> set[str]:
+        """The labels in lower case."""
+        return {label.casefold() for label in self.counts}
+
+
+def read_labels(part: Part, request: PrepareRequest, enough: int = COUNTED) -> Labels:
+    """The labels of a file; those that only unusable rows have do not count. Ends once there are more than `enough`.
+
+    Only the first usable row of each label is read whole, so this costs little more than reading the file.
+    """
+    labels = Labels()
+    names: dict[Any, str] = {}
+    for row in _readable_rows(part, request):
+        try:
+            value = part.columns(row).get("label")
+            known = names.get(value) if isinstance(value, str | int | float) else None
+            label = known or _usable_label(part, row, request)
+        except Unusable as error:
+            labels.problem = labels.problem or RecordError(f"{part.file.shown}:{row.line}", str(error))
+            continue
+        if label is None:
+            continue
+        labels.counts[label] += 1
+        if isinstance(value, str | int | float):
+            names[value] = label
+        if len(labels.counts) > enough:
+            break
+    return labels
+
+
+def _readable_rows(part: Part, request: PrepareRequest) -> Iterator[Row]:
+    """The rows of a file, up to an error that ends it; what cannot be read is refused when its turn comes."""
+    try:
+        yield from (row for row in read_rows(part.file) if isinstance(row, Row))
+    except InputError:
+        if request.on_error == "fail":
+            raise
+
+
+def _usable_label(part: Part, row: Row, request: PrepareRequest) -> str | None:
+    draft = read_row(part, row).draft
+    dropped = request.quality and filter_example(Example("", draft.messages, "classification"))
+    return None if dropped else draft.messages[-1].content
+
+
+def add_choices(parts: Sequence[Part], request: PrepareRequest, drops: Drops) -> Iterator[Part]:
+    """Give labelled texts their choices: the labels of all files of a source, and of sources that share a label.
+
+    Raises:
+        InputError: there are too few or too many labels, and `--on-error` is `fail`.
+    """
+    labels = {number: read_labels(part, request) for number, part in enumerate(parts) if part.shape is TEXT_AND_LABEL}
+    if request.instruction is not None and not labels:
+        raise InputError(
+            "--instruction sets the question for rows of text and label, but no source has such rows. Drop the option"
+        )
+    pools = _pools({number: (parts[number].source.id, each) for number, each in labels.items()})
+    spellings = {number: _choose_spellings(each.counts for each in pools[number]) for number in labels}
+    for number, part in enumerate(parts):
+        if part.shape is not TEXT_AND_LABEL:
+            yield part
+            continue
+        try:
+            _check_labels(part, spellings[number], pools[number])
+        except InputError as error:
+            drops.refuse_file(part.source, part.file, "no_classes", error)
+            continue
+        yield replace(part, shape=classification(spellings[number], request.instruction))
+
+
+def _pools(labels: Mapping[int, tuple[str, Labels]]) -> dict[int, list[Labels]]:
+    """The labels of all files whose labels belong together with those of a file, by the number of the file."""
+    groups: list[tuple[set[str], set[str], list[int]]] = []  # sources, folded labels, files
+    for number, (source, each) in labels.items():
+        joined: tuple[set[str], set[str], list[int]] = ({source}, each.folded, [number])
+        apart = []
+        for group in groups:
+            if group[0] & joined[0] or group[1] & joined[1]:
+                joined = (group[0] | joined[0], group[1] | joined[1], group[2] + joined[2])
+            else:
+                apart.append(group)
+        groups = [*apart, joined]
+    return {number: [labels[other][1] for other in group[2]] for group in groups for number in group[2]}
+
+
+def _choose_spellings(counts: Iterable[Mapping[str, int]]) -> dict[str, str]:
+    """Each label by its name in lower case; of spellings that differ in case only, the most frequent one."""
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    spellings: dict[str, str] = {}
+    for label, _ in sorted(total.items(), key=lambda item: (-item[1], item[0])):
+        spellings.setdefault(label.casefold(), label)
+    return spellings
+
+
+def _check_labels(part: Part, spellings: Mapping[str, str], pool: Sequence[Labels]) -> None:
+    if 2 <= len(spellings) <= MAX_LABELS:
+        written = {label for labels in pool for label in labels.counts}
+        if len(written) > len(spellings):
+            log.warning(
+                "%s: %d labels differ from others in case only and count as the same.",
+                part.file.shown,
+                len(written) - len(spellings),
+            )
+        return
+    problem = next((labels.problem for labels in pool if labels.problem is not None), None)
+    if len(spellings) < 2 and problem is not None:
+        raise problem
+    more = "more than " if len(spellings) > COUNTED else ""
+    raise InputError(
+        f"{part.file.shown}: the column 'label' has {more}{min(len(spellings), COUNTED)} distinct values; classification "
+        f"needs 2 to {MAX_LABELS}. If the answers are free text, use: --map question=text --map answer=label"
+    )
