@@ -91,10 +91,10 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 def _check_python() -> Check:
     version = platform.python_version()
     slmtune = _distribution()
-    wanted = slmtune.metadata["Requires-Python"] if slmtune else ""
-    ok = SpecifierSet(wanted).contains(version, prereleases=True)
-    fix = None if ok else f"Make an environment with Python {wanted}"
-    return Check("python", ok, f"{version}, wanted {wanted or 'unknown'}", fix)
+    required = slmtune.metadata["Requires-Python"] if slmtune else ""
+    ok = SpecifierSet(required).contains(version, prereleases=True)
+    fix = None if ok else f"Make an environment with Python {required}"
+    return Check("python", ok, f"{version}, required {required or 'unknown'}", fix)
 
 
 def _check_libraries() -> Check:
@@ -278,5 +278,5 @@ def _requirements(name: str | None = None) -> list[Requirement]:
 
 def _install(requirements: list[Requirement], options: str = "") -> str:
     """The pip command that installs these requirements, or slmtune itself if there are none."""
-    wanted = " ".join(f'"{one.name}{one.specifier}"' for one in requirements) or DISTRIBUTION
-    return " ".join(filter(None, (sys.executable, "-m pip install", options, wanted)))
+    packages = " ".join(f'"{one.name}{one.specifier}"' for one in requirements) or DISTRIBUTION
+    return " ".join(filter(None, (sys.executable, "-m pip install", options, packages)))

