@@ -211,7 +211,12 @@ OPTIONS = {
     "serve": ServeOptions,
     "chat": ChatOptions,
 }
-SHOWN_OTHERWISE = {"language": "the recipe's, else any", "split_ratio": "0.9/0.05/0.05", "workers": "all cores"}
+SHOWN_OTHERWISE = {
+    "language": "the recipe's, else any",
+    "split_ratio": "0.9/0.05/0.05",
+    "workers": "all cores",
+    "encoding": "detected for each file",
+}
 
 
 @pytest.mark.parametrize("command", OPTIONS)
