@@ -120,7 +120,7 @@ def test_exponent_that_touches_the_line_above_stays_in_its_own() -> None:
 
 
 def test_lines_are_joined_without_blanks_in_scripts_without_blanks() -> None:
-    joined = reflow._join(["灯台守は", "塔の隣の家に住", "んでいた。Ada", "はいた", "2024-", "2025"], Counter(), 0)
+    joined = reflow._join(["灯台守は", "塔の隣の家に住", "んでいた。Ada", "はいた", "2024-", "2025"], Counter, 0)
     assert joined == "灯台守は塔の隣の家に住んでいた。Ada はいた 2024-2025"
 
 
