@@ -16,8 +16,8 @@ from finetune.prepare.documents.outline import CJK
 
 COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
 CLOSED_COMMENT = re.compile(r"<!--(?:(?!<!--|-->).)*-->", re.S)
-ESCAPE_OR_CODE = re.compile(r"\\[!-/:-@\[-`{-~]|`+")
-TICKS = re.compile(r"`+")
+KEPT_AS_WRITTEN = re.compile(r"\\[!-/:-@\[-`{-~]|`+|\$\$|\$(?=[^\s$])[^$\n]*[^\s$\\]\$(?!\d)")
+FENCES = re.compile(r"`+|\$\$")
 
 TARGET = r"(?:<[^<>\n]*>|(?:[^\s()<>]|\([^\s()]*\))*)"
 QUOTED = r"""(?:"[^"\n]*"|'[^'\n]*'|\([^()\n]*\))"""
@@ -88,8 +88,8 @@ class Inline:
 
     def _named_link(self, match: re.Match[str]) -> str:
         image, text, name = match.groups()
-        if _key(name or text) not in self._names:
-            return match[0]
+        if _key(name or text) not in self._names or (not name and text.isdigit()):
+            return match[0]  # "[1]" reads better than "1"
         self._unused["image"] += bool(image)
         return text
 
@@ -118,15 +118,15 @@ def _key(name: str) -> str:
 
 
 def _split(source: str) -> Iterator[tuple[bool, str]]:
-    """The pieces of a text, each with whether it stays as written: code between backticks, and escaped signs."""
-    ticks: dict[int, list[int]] = defaultdict(list)  # length of a run of backticks -> where such runs begin
-    for run in TICKS.finditer(source):
-        ticks[len(run[0])].append(run.start())
+    """The pieces of a text, each with whether it stays as written: code, formulas between dollar signs, escaped signs."""
+    fences: dict[str, list[int]] = defaultdict(list)  # a run of backticks, or $$ -> where such ones begin
+    for fence in FENCES.finditer(source):
+        fences[fence[0]].append(fence.start())
     begin = position = 0
-    while match := ESCAPE_OR_CODE.search(source, position):
+    while match := KEPT_AS_WRITTEN.search(source, position):
         position = match.end()
-        if match[0][0] == "`":
-            closers = ticks[len(match[0])]
+        if match[0] in fences:
+            closers = fences[match[0]]
             after = bisect_left(closers, match.end())
             if after == len(closers):
                 continue

@@ -142,11 +142,18 @@ def _block(element: Element, tag: str, outline: Outline) -> None:
     elif tag == "table":
         _table(element, outline)
     elif tag == "pre":
-        outline.block(code(all_text(element)))
+        outline.block(code(_lines(element)))
     elif tag == "p" and _is_bold(element):
         outline.heading(inline_text(element), max(outline.level, 2))
     else:
         _walk(element, outline)
+
+
+def _lines(element: Element) -> str:
+    """The text below <pre>, unchanged but for <br>."""
+    inside = ("\n" if tag_of(child) == "br" else _lines(child) for child in element if tag_of(child))
+    tails = (child.tail or "" for child in element if tag_of(child))
+    return (element.text or "") + "".join(part for pair in zip(inside, tails, strict=True) for part in pair)
 
 
 def _is_bold(paragraph: Element) -> bool:

@@ -173,5 +173,7 @@ def _string(element: Element) -> str:
     tag = tag_of(element)
     if tag == "math":
         return write_formula(element)
+    if tag in {"lb", "br"}:
+        return "\n"
     text = _inside(element)
     return raise_or_lower(text, raised=tag in RAISED) if tag in RAISED | LOWERED else text

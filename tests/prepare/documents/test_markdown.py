@@ -23,6 +23,7 @@ AS_WRITTEN = {
     "transcript": "[Host]: Were you there?\n\n[Guest]: Yes.\n\n[Host]: When?\n\n[Guest]: 10:30",
     "no link": "See [the list](on page nine) and [Brook](1998).",
     "escaped signs": r"Write \*\*bold\*\* and \[name\](address) and \<b\>.",
+    "formulas": "As $x[i](t)$ and\n$$\na**b**[c](d)\n$$\ncost $5, not $6.",
     "code in a list": "- Run\n\n  ```sh\n  * **a** [b](c)\n  ```\n\n- Stop",
     "code in a quotation": "> ~~~\n> x = y[i](**z)\n> ~~~",
     "unclosed comment in a sentence": "The arrow <!-- points left.",
@@ -52,6 +53,7 @@ def test_text_stays_as_written(text: str) -> None:
         ("太字は**これ**です。", "太字はこれです。", {}),
         ("See [the `run` page](run.md \"Run\") now.", "See the `run` page now.", {"link address": 1}),
         ("[one][a], [b][], [C]\n\n[a]: https://x.org\n[B]: ./b.md 'B'\n[c]: #d", "one, b, C", {"link address": 3}),
+        ("As in [1] and [A][1].\n\n[1]: https://x.org", "As in [1] and A.", {"link address": 1}),
         ("- x [a]\n\n  [a]: https://example.org/a", "- x a", {"link address": 1}),
         ("![A pump](pump.png) and ![](x.png)", "A pump and", {"image": 2}),
         ("[//]: # (a remark)\n\nText.", "Text.", {"link address": 1}),
@@ -72,7 +74,22 @@ def test_marks_go_and_are_counted(text: str, expected: str, unused: dict[str, in
 
 
 @pytest.mark.parametrize(
-    "piece", ["<button>", "[a](b 'c", "[a](", "`", "**a", " __a_b", "<a b=c ", "[a]: x.yz\n", "<sup>1", "\\`", "[a][b"]
+    "piece",
+    [
+        "<button>",
+        "[a](b 'c",
+        "[a](",
+        "`",
+        "**a",
+        " __a_b",
+        "<a b=c ",
+        "[a]: x.yz\n",
+        "<sup>1",
+        "\\`",
+        "[a][b",
+        "$a",
+        "$$",
+    ],
 )
 def test_hostile_running_text_is_read_in_time(piece: str) -> None:
     start = time.perf_counter()

@@ -42,6 +42,7 @@ GOLDEN = {
         "<ol><li>Write<pre>if a:\n    b</pre>and run it.<li>Stop.</ol>",
         "- Write ¶   ```\n  if a:\n      b\n  ``` ¶   and run it. ¶ - Stop.",
     ),
+    "lines of code": ("<pre>a = 1<br>  <b>b</b> = 2\nc</pre>", "```\na = 1\n  b = 2\nc\n```"),
     "text beside items": ("<ul>Bring<li>a lamp</li>and<li>a rope</ul>", "- Bring\n- a lamp\n- and\n- a rope"),
     "definitions with more than pairs": (
         "<dl><p>Terms</p><dt>Jig<dd>A guide.</dd><dd>A dance.</dd><dt>Loop<dd><pre>for a:\n  b</pre></dl>",

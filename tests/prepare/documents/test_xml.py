@@ -22,6 +22,7 @@ GOLDEN = {
         "Before it ¶ Inside ¶ after",
         {},
     ),
+    "line break": ("<doc><p>The wheel<lb/>turns.</p></doc>", "The wheel turns.", {}),
     "title in a sentence": ("<doc><p>She read <title>The Weir</title> twice.</p></doc>", "She read The Weir twice.", {}),
     "answers of one word": (
         "<faq><question>How many?</question><answer>9</answer><country>Chile</country><size>7 </size></faq>",
