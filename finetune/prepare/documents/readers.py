@@ -42,6 +42,8 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
     ".docx": _reader("docx"),
     ".epub": _reader("epub"),
     ".xml": _reader("xml"),
+    ".pptx": _reader("pptx"),
+    ".ipynb": _reader("notebook"),
 }
 WITH_ENTITIES = frozenset({".txt", ".text", ".md", ".markdown"})  # the parsers of all others decode HTML entities
 
