@@ -43,6 +43,7 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
     ".epub": _reader("epub"),
     ".xml": _reader("xml"),
     ".pptx": _reader("pptx"),
+    ".eml": _reader("mail"),
     ".ipynb": _reader("notebook"),
 }
 WITH_ENTITIES = frozenset({".txt", ".text", ".md", ".markdown"})  # the parsers of all others decode HTML entities
