@@ -44,12 +44,12 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
     ".xml": _reader("xml"),
     ".pptx": _reader("pptx"),
     ".eml": _reader("mail"),
+    ".srt": _reader("subtitles"),
+    ".vtt": _reader("subtitles"),
     ".ipynb": _reader("notebook"),
 }
-WITH_ENTITIES = frozenset({".txt", ".text", ".md", ".markdown"})  # the parsers of all others decode HTML entities
-
-
-TEXTS = frozenset({".txt", ".text", ".md", ".markdown"})
+# Plain texts, in which HTML entities are decoded when they are cleaned; the parsers of all other documents do so.
+TEXTS = frozenset({".txt", ".text", ".md", ".markdown", ".srt", ".vtt"})
 MARKUP = frozenset({".html", ".htm", ".xhtml", ".xml"})
 
 

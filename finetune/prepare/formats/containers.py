@@ -56,7 +56,9 @@ def members(path: Path) -> tuple[str | None, ...]:
     """
     with _open_file(path) as raw:
         if path.suffix.lower() == MAILBOX:
-            return tuple(f"{number:06d}.eml" for number in range(1, len(_messages(path)) + 1))
+            return tuple(
+                f"{number:06d}.eml" for number in range(1, len(_messages(path, os.fstat(raw.fileno()).st_mtime_ns)) + 1)
+            )
         if path.suffix.lower() != ".zip":
             return (None,)
         with _name_damage(str(path)), zipfile.ZipFile(raw) as archive:
@@ -80,7 +82,7 @@ def open_member(path: Path, member: str | None) -> Iterator[BinaryIO]:
             yield _unpack(raw, path.name, shown, raw.tell)
             return
         if path.suffix.lower() == MAILBOX:
-            start, end = _messages(path)[int(member.partition(".")[0]) - 1]
+            start, end = _messages(path, os.fstat(raw.fileno()).st_mtime_ns)[int(member.partition(".")[0]) - 1]
             raw.seek(start)
             yield io.BytesIO(QUOTED_FROM.sub(rb"\1", raw.read(end - start)))
             return
@@ -95,8 +97,8 @@ def open_member(path: Path, member: str | None) -> Iterator[BinaryIO]:
 
 
 @lru_cache(maxsize=4)
-def _messages(path: Path) -> tuple[tuple[int, int], ...]:
-    """The first byte of each message of a mailbox, and the byte behind it."""
+def _messages(path: Path, changed: int) -> tuple[tuple[int, int], ...]:
+    """The first byte of each message of a mailbox that was last `changed` then, and the byte behind it."""
     starts: list[int] = []
     ends: list[int] = []
     place, blank = 0, True

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import ConfigError, InputError, RecordError, Unusable
-from finetune.prepare.documents.readers import WITH_ENTITIES
+from finetune.prepare.documents.readers import TEXTS
 from finetune.prepare.drops import Drops
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import BadRow, DataFile, Row
@@ -64,7 +64,7 @@ class Part:
     def has_entities(self) -> bool:
         """Whether the texts may contain HTML entities that no parser has decoded."""
         name = inner_name(self.file.path, self.file.member)
-        return self.shape is not None or Path(name).suffix.lower() in WITH_ENTITIES
+        return self.shape is not None or Path(name).suffix.lower() in TEXTS
 
     @property
     def wrapped(self) -> tuple[str, ...]:
