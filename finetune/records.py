@@ -9,7 +9,7 @@ from typing import Literal, get_args
 Role = Literal["system", "user", "assistant"]
 Task = Literal["chat", "classification", "qa", "summarization", "translation", "text"]
 Split = Literal["train", "validation", "test"]
-UnusedKind = Literal["column", "key of a turn", "key", "file", "line", "element", "text"]
+UnusedKind = Literal["column", "key of a turn", "key", "file", "sheet", "line", "element", "text"]
 Cleaning = Literal["full", "light", "none"]
 Change = Literal[
     "markup removed",

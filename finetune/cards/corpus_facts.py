@@ -139,6 +139,8 @@ def describe_unused(unused: Iterable[Unused], sources: Iterable[SourceFacts]) ->
 def _frequency(unused: Unused, read: int) -> str:
     if unused.kind in {"column", "key of a turn"}:
         return f"{unused.count:,} of {read:,} rows"
+    if unused.kind == "sheet":
+        return f"{unused.count:,} {'row' if unused.count == 1 else 'rows'}"
     if unused.kind == "file":
         return f"{unused.count:,} {'file' if unused.count == 1 else 'files'}"
     return f"{unused.count:,} {'time' if unused.count == 1 else 'times'}"

@@ -122,7 +122,7 @@ def test_a_folder_is_read_with_its_subfolders_but_without_hidden_files(prepared:
     write_jsonl(tmp_path / "in" / "a.jsonl", questions(2))
     write_jsonl(tmp_path / "in" / "deep" / "b.jsonl", questions(2, 5))
     write_jsonl(tmp_path / "in" / ".cache" / "c.jsonl", questions(2, 9))
-    (tmp_path / "in" / "notes.odt").write_text("not read", "utf-8")
+    (tmp_path / "in" / "notes.key").write_text("not read", "utf-8")
     made = prepared(tmp_path / "in")
     assert {row.id for row in made.rows} == {"in/a.jsonl:1", "in/a.jsonl:2", "in/deep/b.jsonl:1", "in/deep/b.jsonl:2"}
 
@@ -194,11 +194,11 @@ def test_a_mistyped_file_name_is_guessed(prepared: Preparer, tmp_path: Path) -> 
 
 def test_a_folder_without_readable_files_lists_the_formats(prepared: Preparer, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "notes.odt").write_text("x", "utf-8")
+    (tmp_path / "in" / "notes.key").write_text("x", "utf-8")
     with pytest.raises(InputError, match=r"It reads \.jsonl, .*\.parquet"):
         prepared(tmp_path / "in")
-    with pytest.raises(InputError, match=r"notes.odt is in a format"):
-        prepared(tmp_path / "in" / "notes.odt")
+    with pytest.raises(InputError, match=r"notes.key is in a format"):
+        prepared(tmp_path / "in" / "notes.key")
 
 
 def test_an_output_that_exists_is_kept_unless_told_otherwise(prepared: Preparer, tmp_path: Path) -> None:

@@ -18,15 +18,14 @@ import mammoth
 from lxml import etree
 
 from finetune.errors import Unusable
-from finetune.prepare.documents import zip_package
 from finetune.prepare.documents.docx_parts import bare_styles, hidden_styles, simplify
 from finetune.prepare.documents.html import parse
 from finetune.prepare.documents.markup import outline_of
 from finetune.prepare.documents.markup_tables import tag_of
-from finetune.prepare.documents.safe_xml import parse_xml
+from finetune.prepare.formats import zip_package
+from finetune.prepare.formats.safe_xml import parse_xml
 from finetune.records import Document
 
-OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # how Word wraps a document with a password, and .doc files begin
 STYLES = """
 p[style-name='Title'] => h1.title:fresh
 p[style-name='Subtitle'] => p:fresh
@@ -49,7 +48,7 @@ def read(data: bytes, shown: str) -> Document:
     Raises:
         Unusable: it is damaged, is protected by a password, or has no text.
     """
-    if data.startswith(OLE2):
+    if data.startswith(zip_package.OLE2):
         raise Unusable("encrypted_docx", "it has a password or is a .doc file. Save it as .docx without a password")
     with zip_package.open_package(data, "docx") as parts:
         if not any(name.startswith("word/") for name in parts.names):

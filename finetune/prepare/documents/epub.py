@@ -13,13 +13,13 @@ from urllib.parse import unquote
 from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
-from finetune.prepare.documents import zip_package
 from finetune.prepare.documents.html import decode_markup, parse
 from finetune.prepare.documents.markup import outline_of
 from finetune.prepare.documents.markup_tables import tag_of
 from finetune.prepare.documents.outline import Outline
 from finetune.prepare.documents.prune import prune
-from finetune.prepare.documents.safe_xml import parse_xml
+from finetune.prepare.formats import zip_package
+from finetune.prepare.formats.safe_xml import parse_xml
 from finetune.records import Document
 
 CONTAINER, ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"

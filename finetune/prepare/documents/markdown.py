@@ -45,6 +45,12 @@ def read(data: bytes, shown: str) -> Document:
     title, text = _front_matter(text, outline)
     if not text.strip():
         raise Unusable("no_text", "the file is empty or blank. Skip it with --on-error skip")
+    add_markdown(text, outline)
+    return outline.document(title)
+
+
+def add_markdown(text: str, outline: Outline) -> None:
+    """Add the headings and blocks of a text without front matter."""
     # Not the rule for link references: it takes "[^1]: Since" and "[Guest]: Yes." for one. Inline looks for addresses.
     parser = MarkdownIt("commonmark").enable("table").disable("reference")
     parser.core.ruler.enableOnly(["normalize", "block"])
@@ -54,7 +60,6 @@ def read(data: bytes, shown: str) -> Document:
     inline.note_references(text)
     for token, inside in _top_blocks(tokens):
         _add(token, inside, lines, inline, outline)
-    return outline.document(title)
 
 
 def _front_matter(text: str, outline: Outline) -> tuple[str | None, str]:

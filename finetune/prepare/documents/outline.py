@@ -121,9 +121,9 @@ def _table_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
-def code(text: str) -> str:
+def code(text: str, language: str = "") -> str:
     """A fenced code block."""
     fence = "```"
     while fence in text:
         fence += "`"
-    return f"{fence}\n{text.strip(chr(10))}\n{fence}"
+    return f"{fence}{language}\n{text.strip(chr(10))}\n{fence}"

@@ -42,11 +42,15 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
     ".docx": _reader("docx"),
     ".epub": _reader("epub"),
     ".xml": _reader("xml"),
+    ".odt": _reader("odt"),
+    ".pptx": _reader("pptx"),
+    ".eml": _reader("mail"),
+    ".srt": _reader("subtitles"),
+    ".vtt": _reader("subtitles"),
+    ".ipynb": _reader("notebook"),
 }
-WITH_ENTITIES = frozenset({".txt", ".text", ".md", ".markdown"})  # the parsers of all others decode HTML entities
-
-
-TEXTS = frozenset({".txt", ".text", ".md", ".markdown"})
+# Plain texts, in which HTML entities are decoded when they are cleaned; the parsers of all other documents do so.
+TEXTS = frozenset({".txt", ".text", ".md", ".markdown", ".srt", ".vtt"})
 MARKUP = frozenset({".html", ".htm", ".xhtml", ".xml"})
 
 

@@ -18,8 +18,8 @@ from finetune.prepare.documents.html import page_outline, page_title, parse
 from finetune.prepare.documents.markup import BLOCKS, all_text, block_of
 from finetune.prepare.documents.markup_tables import tag_of
 from finetune.prepare.documents.outline import Outline, code, one_line
-from finetune.prepare.documents.safe_xml import parse_xml
-from finetune.prepare.documents.zip_package import damage_error
+from finetune.prepare.formats.safe_xml import parse_xml
+from finetune.prepare.formats.zip_package import damage_error
 from finetune.records import Document
 
 MAX_XML = 64 * 2**20  # bytes: a tree takes about ten times as much

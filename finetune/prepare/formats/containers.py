@@ -1,5 +1,7 @@
 """Reads the bytes of a file on disk, compressed or not: .gz, .zst and .zip are read as streams, within limits.
 
+A mailbox (.mbox) is read like an archive of its messages.
+
 Nothing is ever unpacked to disk; an archive that tries to write elsewhere is refused nevertheless, because its other
 contents cannot be trusted either. For zstd, backports.zstd (in the standard library from Python 3.14) is used: it raises
 EOFError for a truncated file, where the package zstandard silently ends the stream.
@@ -10,12 +12,14 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import stat
 import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, BinaryIO, cast
 
@@ -30,12 +34,16 @@ MAX_UNPACKED = 256 * 2**30  # bytes out of one file: more than a shard of any pu
 MAX_RATIO = 250  # unpacked to packed: text is 3 to 20, logs up to about 100, deflate can reach 1,032
 RATIO_FREE = 64 * 2**20  # bytes that are harmless at any ratio: a small file of blanks is not a bomb
 MAX_MEMBERS = 100_000  # of one archive: its table of contents is held in memory, about 1 KiB per member
+MAX_MAIL_LINE = 2**16  # bytes that are looked at together: 998 is the limit of RFC 5322
 MAX_NAME = 1024  # characters of a member's name
 
+MAILBOX = ".mbox"
 COMPRESSIONS = (".gz", ".zst")
 ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar", ".jar", ".cab", ".iso"))
 JUNK_FOLDERS = frozenset(("__macosx",))
 JUNK_NAMES = frozenset((".ds_store", "thumbs.db", "desktop.ini"))
+
+QUOTED_FROM = re.compile(rb"^>(>*From )", re.M)  # how mailboxes write a line that looks like the start of a message
 
 ZIP_ENCRYPTED = 0x1  # bit 0 of the general purpose flags, APPNOTE 4.4.4
 
@@ -47,6 +55,10 @@ def members(path: Path) -> tuple[str | None, ...]:
         InputError: the path is not a readable file, or the archive is damaged, malicious, encrypted or too large.
     """
     with _open_file(path) as raw:
+        if path.suffix.lower() == MAILBOX:
+            return tuple(
+                f"{number:06d}.eml" for number in range(1, len(_messages(path, os.fstat(raw.fileno()).st_mtime_ns)) + 1)
+            )
         if path.suffix.lower() != ".zip":
             return (None,)
         with _name_damage(str(path)), zipfile.ZipFile(raw) as archive:
@@ -69,6 +81,11 @@ def open_member(path: Path, member: str | None) -> Iterator[BinaryIO]:
         if member is None:
             yield _unpack(raw, path.name, shown, raw.tell)
             return
+        if path.suffix.lower() == MAILBOX:
+            start, end = _messages(path, os.fstat(raw.fileno()).st_mtime_ns)[int(member.partition(".")[0]) - 1]
+            raw.seek(start)
+            yield io.BytesIO(QUOTED_FROM.sub(rb"\1", raw.read(end - start)))
+            return
         with _name_damage(shown), zipfile.ZipFile(raw) as archive:
             entry = next((each for each in _entries(archive) if each.filename == member), None)
             if entry is None:
@@ -77,6 +94,26 @@ def open_member(path: Path, member: str | None) -> Iterator[BinaryIO]:
             inside = _UnpackedStream(archive.open(entry), shown, lambda: entry.compress_size)
         with inside:  # the stream reports damage itself, so errors of its reader pass unchanged
             yield _unpack(cast(BinaryIO, io.BufferedReader(inside)), member, shown, lambda: entry.compress_size)
+
+
+@lru_cache(maxsize=4)
+def _messages(path: Path, changed: int) -> tuple[tuple[int, int], ...]:
+    """The first byte of each message of a mailbox that was last `changed` then, and the byte behind it."""
+    starts: list[int] = []
+    ends: list[int] = []
+    place, blank = 0, True
+    with path.open("rb") as raw:
+        while line := raw.readline(MAX_MAIL_LINE):
+            if blank and line.startswith(b"From "):
+                ends.append(place)
+                starts.append(place + len(line))
+            place += len(line)
+            blank = not line.strip()
+    if not starts or ends[0] > 0:
+        raise InputError(f"{path} is not a mailbox: its first line is not that of a message. Export it again as mbox")
+    if len(starts) > MAX_MEMBERS:
+        raise InputError(f"{path} has {len(starts):,} messages, more than {MAX_MEMBERS:,}. Split it")
+    return tuple(zip(starts, [*ends[1:], place], strict=True))
 
 
 def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:

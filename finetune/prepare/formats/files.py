@@ -1,4 +1,4 @@
-"""Files of rows: JSON Lines, JSON, CSV, TSV, Parquet and Arrow, each row with its line so that errors can name it.
+"""Files of rows: JSON Lines, JSON, CSV, TSV, Parquet, Arrow and Excel, each row with its line so that errors can name it.
 
 A file is read in blocks, small enough that many fit in memory. A block of JSON Lines stays bytes, so that a worker
 process can parse it; other formats are parsed here.
@@ -21,7 +21,7 @@ from finetune.records import Split, UnusedKind
 BLOCK_BYTES = 2**20  # large enough to be cheap to send to a process, small enough to keep a dozen in memory
 BLOCK_ROWS = 1000
 MAX_LINE = 64 * 2**20  # bytes of a row: a gigabyte without a line break is another format, not a row
-BINARY = frozenset({".parquet", ".arrow", ".feather"})
+BINARY = frozenset({".parquet", ".arrow", ".feather", ".xlsx"})
 UTF8 = frozenset({"ascii", "utf-8", "utf-8-sig"})
 
 

@@ -10,6 +10,7 @@ from finetune.prepare.formats.arrow import read_arrow, read_parquet
 from finetune.prepare.formats.files import BadRow, DataFile, Lines, Row, Rows, Unread, check_content, open_file
 from finetune.prepare.formats.json import parse_lines, read_json
 from finetune.prepare.formats.separated import read_csv
+from finetune.prepare.formats.xlsx import read_xlsx
 
 
 class RowReader(Protocol):
@@ -32,6 +33,7 @@ READERS: Mapping[str, RowReader] = {
     ".parquet": read_parquet,
     ".arrow": read_arrow,
     ".feather": read_arrow,
+    ".xlsx": read_xlsx,
 }
 
 

@@ -50,7 +50,7 @@ def _rows(file: DataFile, records: _Records) -> Iterator[Row | BadRow | Unread]:
         elif not any(map(str.strip, cells)):
             continue
         elif not names:
-            names = _header(file, line, cells)
+            names = header_names(file.shown, line, cells)
             nameless = {name for name, cell in zip(names, cells, strict=True) if not cell.strip()}
             records.width = width = len(names)
         elif records.damaged and SURROGATE.search("".join(cells)):
@@ -66,17 +66,19 @@ def _rows(file: DataFile, records: _Records) -> Iterator[Row | BadRow | Unread]:
             yield Row(line, row)
 
 
-def _header(file: DataFile, line: int, cells: Sequence[str]) -> list[str]:
-    """The names of the columns; one without a name has its number."""
+def header_names(shown: str, line: int, cells: Sequence[str]) -> list[str]:
+    """The names of the columns; one without a name has its number.
+
+    Raises:
+        InputError: two columns have the same name.
+    """
     names = [cell.strip() or f"unnamed {number}" for number, cell in enumerate(cells, 1)]
     folded = [name.casefold() for name in names]
     twice = sorted({name for name in names if folded.count(name.casefold()) > 1})
     if twice:
-        raise InputError(
-            f"{file.shown}:{line}: the column {', '.join(twice)} occurs twice. Give each column its own name"
-        )
+        raise InputError(f"{shown}:{line}: the column {', '.join(twice)} occurs twice. Give each column its own name")
     if SURROGATE.search("".join(names)):
-        raise InputError(f"{file.shown}:{line}: {not_utf8()}")
+        raise InputError(f"{shown}:{line}: {not_utf8()}")
     return names
 
 

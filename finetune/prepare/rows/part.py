@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune.errors import Unusable
 from finetune.prepare.clean.text import Changes
-from finetune.prepare.documents.readers import WITH_ENTITIES
+from finetune.prepare.documents.readers import TEXTS
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import DataFile, Row
 from finetune.prepare.rows.cleaning import PROSE, Degree, clean_columns
@@ -54,7 +54,7 @@ class Part:
     def has_entities(self) -> bool:
         """Whether the texts may contain HTML entities that no parser has decoded."""
         name = inner_name(self.file.path, self.file.member)
-        return self.shape is not None or Path(name).suffix.lower() in WITH_ENTITIES
+        return self.shape is not None or Path(name).suffix.lower() in TEXTS
 
     @property
     def wrapped(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from finetune.errors import InputError
 from finetune.prepare.documents.readers import DOCUMENTS
-from finetune.prepare.formats.containers import inner_name, is_hidden, is_junk, members
+from finetune.prepare.formats.containers import MAILBOX, inner_name, is_hidden, is_junk, members
 from finetune.prepare.formats.files import DataFile, suffix_of
 from finetune.prepare.formats.readers import READERS
 from finetune.prepare.sources.remote import NO_DATA
@@ -38,7 +38,7 @@ class Listing:
 
 def readable() -> str:
     """The file extensions that slmtune reads, for a message."""
-    return ", ".join((*READERS, *DOCUMENTS)) + "; also inside .gz, .zst and .zip"
+    return ", ".join((*READERS, *DOCUMENTS)) + "; also inside .gz, .zst and .zip, and .mbox"
 
 
 def is_document(file: DataFile) -> bool:
@@ -170,7 +170,7 @@ def _about(files: Sequence[DataFile]) -> set[DataFile]:
 
 
 def _is_archive(path: Path) -> bool:
-    return path.suffix.lower() == ".zip"
+    return path.suffix.lower() in {".zip", MAILBOX}
 
 
 def _is_known(name: str) -> bool:

@@ -16,8 +16,8 @@ from docx.oxml import parse_xml
 from docx.oxml.ns import nsdecls
 
 from finetune.errors import Unusable
-from finetune.prepare.documents import zip_package
 from finetune.prepare.documents.readers import read_document
+from finetune.prepare.formats import zip_package
 from finetune.records import Document, Section
 
 BOMB_BYTES = 2**22

@@ -18,13 +18,13 @@ PLACES = {
     "page.md": "read",
     "sub/deeper/page.txt": "read",
     "packed.zip/inside/page.md": "read",
-    "packed.zip/slides.pptx": "packed.zip/slides.pptx",
+    "packed.zip/slides.key": "packed.zip/slides.key",
     "packed.zip/.notes.md": "packed.zip/.notes.md",
     "packed.zip/__MACOSX/._page.md": "left behind",
     ".DS_Store": "left behind",
     ".draft.md": ".draft.md",
     ".old/page.md": ".old/",
-    "slides.pptx": "slides.pptx",
+    "slides.key": "slides.key",
     "sub/slides": "sub/slides",
     "README.md": "README.md",
     "sub/README.md": "read",
@@ -69,7 +69,7 @@ def test_a_file_in_any_place_comes_out_or_is_told(prepared: Preparer, tmp_path: 
     assert told.pop(".jpg") == 4
     assert {"again/", "gone.csv"} <= set(told)
     assert set(told.values()) == {1}
-    assert "file slides.pptx of in" in (made.corpus.path / "README.md").read_text("utf-8")
+    assert "file slides.key of in" in (made.corpus.path / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_files_about_a_folder_are_counted(names: list[str], unread: dict[str, in
 
 
 def test_a_pattern_tells_what_it_matches_and_does_not_read(tmp_path: Path) -> None:
-    root = fill(tmp_path / "in", dict.fromkeys(["a.csv", "b.pptx", "sub/c.csv", "other/d.csv"], ""))
-    assert find_files(f"{root}/*").unread == {"b.pptx": 1, "other/": 1, "sub/": 1}
+    root = fill(tmp_path / "in", dict.fromkeys(["a.csv", "b.key", "sub/c.csv", "other/d.csv"], ""))
+    assert find_files(f"{root}/*").unread == {"b.key": 1, "other/": 1, "sub/": 1}
     deep = find_files(f"{root}/**/*.csv")
     assert ([file.name for file in deep.files], deep.unread) == (["a.csv", "other/d.csv", "sub/c.csv"], {})
 
@@ -119,6 +119,6 @@ def test_an_archive_in_an_archive_and_an_empty_file_stop_the_run(prepared: Prepa
 
 
 def test_a_folder_without_readable_files_says_what_it_has(tmp_path: Path) -> None:
-    root = fill(tmp_path / "in", dict.fromkeys(["slides.pptx", *(f"{n}.jpg" for n in range(9))], ""))
-    with pytest.raises(InputError, match=r"in has no files that slmtune reads \(it has \.jpg, slides\.pptx\)"):
+    root = fill(tmp_path / "in", dict.fromkeys(["slides.key", *(f"{n}.jpg" for n in range(9))], ""))
+    with pytest.raises(InputError, match=r"in has no files that slmtune reads \(it has \.jpg, slides\.key\)"):
         find_files(str(root))
