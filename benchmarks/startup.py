@@ -3,7 +3,8 @@
 Prints, with the median of several starts each:
 - `slmtune --help` as a ratio to a bare `import click, rich.console`;
 - the moments of `slmtune train --max-steps 1` on short rows and SmolLM2-135M: when the imports are done, when the rows are
-  rendered, when the weights are loaded and when the first step ends, with compiled bytecode and without any;
+  rendered, when the weights are loaded and when the first step ends, with compiled bytecode and without any, and the
+  same for the libraries alone;
 - the slowest imports of that command, in seconds of their own with everything below them.
 """
 
@@ -29,10 +30,11 @@ import sys, time
 start = float(sys.argv.pop(1))
 def mark(stage):
     print("{MARK}", stage, time.time() - start, flush=True, file=sys.stderr)
-import finetune.train.run as run
 from finetune.hub.settings import configure_libraries, importing_trainer
+from finetune.machine import importing_libraries
 configure_libraries(offline=True)
-with importing_trainer(wandb=False):
+with importing_libraries(), importing_trainer(wandb=False):
+    import finetune.train.run as run
     import finetune.train.fit as fit
 mark("imports")
 def after(module, name, stage):
@@ -48,6 +50,31 @@ after(fit.SupervisedTrainer, "__init__", "trainer ready")
 after(fit.SupervisedTrainer, "training_step", "first step")
 from finetune.cli import main
 main()
+"""
+
+# The same with the libraries alone and no data: the least that a first step can take with them.
+BARE = f"""
+import gc, sys, time
+start = float(sys.argv.pop(1))
+def mark(stage):
+    print("{MARK}", stage, time.time() - start, flush=True, file=sys.stderr)
+from finetune.hub.settings import configure_libraries, importing_trainer
+configure_libraries(offline=True)
+gc.disable()
+with importing_trainer(wandb=False):
+    import bitsandbytes, peft, torch, transformers, trl
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    trl.SFTTrainer
+from finetune.models.find import find_base
+folder = find_base("smollm2-135m", fetch=False).folder
+mark("imports")
+nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=nf4, dtype=torch.float32)
+mark("weights loaded")
+model = peft.get_peft_model(model, peft.LoraConfig(r=16, target_modules="all-linear")).train()
+ids = torch.randint(0, 40_000, (8, 60))
+model(input_ids=ids, labels=ids).loss.backward()
+mark("first step")
 """
 
 
@@ -102,30 +129,29 @@ def prepare_rows(folder: Path) -> Path:
 
 
 def print_stages(command: Sequence[str], runs: int, bytecode: Path) -> None:
-    """When each stage of a command ends, in seconds since its start: with bytecode, and without."""
+    """When each stage of a command ends, in seconds since its start: with bytecode, without, and the libraries alone."""
     cached = {**os.environ, "PYTHONPYCACHEPREFIX": str(bytecode)}
     cached.pop("PYTHONDONTWRITEBYTECODE", None)
     bare = {**os.environ, "PYTHONPYCACHEPREFIX": f"{bytecode}-none", "PYTHONDONTWRITEBYTECODE": "1"}
-    _time_stages(command, cached)  # compiles
+    _time_stages(STAGES, command, cached)  # compiles
     columns = {
-        name: [_time_stages(command, environment) for _ in range(runs)]
-        for name, environment in (("bytecode", cached), ("no bytecode", bare))
+        "bytecode": [_time_stages(STAGES, command, cached) for _ in range(runs)],
+        "libraries": [_time_stages(BARE, (), cached) for _ in range(runs)],
+        "no bytecode": [_time_stages(STAGES, command, bare) for _ in range(runs)],
     }
     print(f"{'seconds until':<28} " + " ".join(f"{name:>12}" for name in columns) + f"   (median of {runs})")
     for stage in columns["bytecode"][0]:
-        medians = [statistics.median(run[stage] for run in results) for results in columns.values()]
-        print(f"{stage:<28} " + " ".join(f"{value:>12.2f}" for value in medians))
+        cells = [
+            f"{statistics.median(run[stage] for run in results):>12.2f}" if stage in results[0] else " " * 12
+            for results in columns.values()
+        ]
+        print(f"{stage:<28} " + " ".join(cells))
     print()
 
 
-def _time_stages(command: Sequence[str], environment: dict[str, str]) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, "-c", STAGES, str(time.time()), *command],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _time_stages(script: str, command: Sequence[str], environment: dict[str, str]) -> dict[str, float]:
+    arguments = [sys.executable, "-c", script, str(time.time()), *command]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
     stages: dict[str, float] = {}

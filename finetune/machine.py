@@ -156,3 +156,17 @@ def read_size(text: str) -> int:
     if match is None or float(match[1]) == 0:
         raise InputError(f"{text!r} is not a memory size. Write it like 8GiB or 500MiB")
     return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+@contextmanager
+def importing_libraries() -> Iterator[None]:
+    """Import torch and what builds on it a fifth faster, by not looking for garbage among their half a million objects.
+
+    Nor are these objects examined later: they live as long as the process.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

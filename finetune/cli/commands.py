@@ -14,6 +14,7 @@ from finetune.cli.console import console
 from finetune.cli.render import results
 from finetune.cli.workspace import Workspace, served_artifact
 from finetune.errors import EXIT_FAILURE
+from finetune.machine import importing_libraries
 
 # Only what `slmtune --help` needs is imported above; each command imports its stage.
 
@@ -112,7 +113,9 @@ def train_command(
 
     recipe = load_adapter_recipe(workspace.given, config, given)
     from finetune.cli.render.plan import render_training_plan
-    from finetune.train import TrainRequest, plan_training, train
+
+    with importing_libraries():
+        from finetune.train import TrainRequest, plan_training, train
 
     request = TrainRequest(
         corpus or workspace.corpus,
@@ -167,7 +170,8 @@ def evaluate_command(
     given: Given,
 ) -> None:
     """Score the base model and the adapter side by side on held-out rows."""
-    from finetune.evaluate import EvalRequest, evaluate
+    with importing_libraries():
+        from finetune.evaluate import EvalRequest, evaluate
 
     request = EvalRequest(
         adapter or workspace.adapter,
@@ -205,7 +209,8 @@ def merge_command(
     overwrite: bool,
 ) -> None:
     """Merge an adapter into its base model and verify the result."""
-    from finetune.merge import MergeRequest, merge_adapter
+    with importing_libraries():
+        from finetune.merge import MergeRequest, merge_adapter
 
     request = MergeRequest(
         adapter or workspace.adapter,
@@ -230,8 +235,9 @@ def serve_command(
     workspace: Workspace, targets: tuple[str, ...], api_key_file: Path | None, model: str | None, given: Given
 ) -> None:
     """Serve adapters over HTTP, for clients of the OpenAI API."""
-    from finetune.recipe.options import ServeOptions
-    from finetune.serve import ServeTarget, serve
+    with importing_libraries():
+        from finetune.recipe.options import ServeOptions
+        from finetune.serve import ServeTarget, serve
 
     named = [arguments.read_target(text) for text in targets] or [(workspace.name, served_artifact(workspace))]
     number = serve(
@@ -256,8 +262,9 @@ def chat_command(
     workspace: Workspace, adapter: str | None, system: str | None, prompt: str | None, model: str | None, given: Given
 ) -> None:
     """Chat with an adapter, a merged model or a base model in the terminal."""
-    from finetune.recipe.options import ChatOptions
-    from finetune.serve.chat import open_conversation
+    with importing_libraries():
+        from finetune.recipe.options import ChatOptions
+        from finetune.serve.chat import open_conversation
 
     name, path = arguments.read_target(adapter) if adapter else (workspace.name, served_artifact(workspace))
     with open_conversation(name, path, ChatOptions(**given), system=system, model=model) as conversation:
@@ -348,7 +355,8 @@ def doctor_command(workspace: Workspace) -> None:
 @options.common
 def quickstart_command(run_dir: Path | None, model: str | None, max_steps: int | None) -> None:
     """Run the whole pipeline on the bundled finance sample: corpus, adapter, report, merged model."""
-    from finetune.cli.quickstart import quickstart
+    with importing_libraries():
+        from finetune.cli.quickstart import quickstart
 
     workspace = Workspace.named("quickstart", run_dir)
     with console.progress() as progress:
