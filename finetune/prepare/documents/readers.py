@@ -42,6 +42,7 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
     ".docx": _reader("docx"),
     ".epub": _reader("epub"),
     ".xml": _reader("xml"),
+    ".odt": _reader("odt"),
     ".pptx": _reader("pptx"),
     ".eml": _reader("mail"),
     ".srt": _reader("subtitles"),
