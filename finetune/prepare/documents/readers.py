@@ -35,6 +35,7 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
     ".text": _reader("text"),
     ".md": _reader("markdown"),
     ".markdown": _reader("markdown"),
+    ".rst": _reader("rst"),
     ".html": _reader("html"),
     ".htm": _reader("html"),
     ".xhtml": _reader("html"),
@@ -50,7 +51,7 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
     ".ipynb": _reader("notebook"),
 }
 # Plain texts, in which HTML entities are decoded when they are cleaned; the parsers of all other documents do so.
-TEXTS = frozenset({".txt", ".text", ".md", ".markdown", ".srt", ".vtt"})
+TEXTS = frozenset({".txt", ".text", ".md", ".markdown", ".srt", ".vtt", ".rst"})
 MARKUP = frozenset({".html", ".htm", ".xhtml", ".xml"})
 
 
