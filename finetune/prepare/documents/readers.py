@@ -43,6 +43,7 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
     ".docx": _reader("docx"),
     ".epub": _reader("epub"),
     ".xml": _reader("xml"),
+    ".rtf": _reader("rtf"),
     ".odt": _reader("odt"),
     ".pptx": _reader("pptx"),
     ".eml": _reader("mail"),
