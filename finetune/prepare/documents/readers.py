@@ -35,6 +35,7 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
     ".text": _reader("text"),
     ".md": _reader("markdown"),
     ".markdown": _reader("markdown"),
+    ".rst": _reader("rst"),
     ".html": _reader("html"),
     ".htm": _reader("html"),
     ".xhtml": _reader("html"),
@@ -42,6 +43,7 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
     ".docx": _reader("docx"),
     ".epub": _reader("epub"),
     ".xml": _reader("xml"),
+    ".rtf": _reader("rtf"),
     ".odt": _reader("odt"),
     ".pptx": _reader("pptx"),
     ".eml": _reader("mail"),
@@ -50,7 +52,7 @@ DOCUMENTS: Mapping[str, DocumentReader] = {
     ".ipynb": _reader("notebook"),
 }
 # Plain texts, in which HTML entities are decoded when they are cleaned; the parsers of all other documents do so.
-TEXTS = frozenset({".txt", ".text", ".md", ".markdown", ".srt", ".vtt"})
+TEXTS = frozenset({".txt", ".text", ".md", ".markdown", ".srt", ".vtt", ".rst"})
 MARKUP = frozenset({".html", ".htm", ".xhtml", ".xml"})
 
 

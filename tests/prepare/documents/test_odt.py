@@ -13,8 +13,8 @@ from finetune.records import Document, Section
 
 NAMES = ("office", "text", "table", "style", "draw", "form")
 SPACES = " ".join(f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"' for name in NAMES)
-SPACES += ' xmlns:fo="urn:fo" xmlns:xlink="http://www.w3.org/1999/xlink"'
 SPACES += ' xmlns:svg="urn:oasis:names:tc:opendocument:xmlns:svg-compatible:1.0"'
+SPACES += ' xmlns:fo="urn:fo" xmlns:xlink="http://www.w3.org/1999/xlink"'
 STYLES = "".join(
     f'<style:style style:name="{name}" {more}><style:text-properties {properties}/></style:style>'
     for name, more, properties in [
