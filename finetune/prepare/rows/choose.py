@@ -104,8 +104,9 @@ def _nearest(columns: Collection[str], shapes: Collection[Shape]) -> str:
     missing = guesses[best.name]
     if len(missing) == len(best.needs) and not any(missing.values()):
         return (
-            f"the columns {list_names(columns)} fit no known format, and no name is like one that slmtune knows. Name "
-            "them, for example with --map question=COLUMN --map answer=COLUMN, or --map text=COLUMN --map label=COLUMN"
+            f"the columns {list_names(columns)} fit no known format, and no name is like one that slmtune knows. Map "
+            "them, for example with --map question=COLUMN --map answer=COLUMN or --map text=COLUMN --map label=COLUMN; if "
+            "they are the first row, give the file a line with names"
         )
     maps = " ".join(f"--map {need}={guess or 'COLUMN'}" for need, guess in missing.items())
     return (
