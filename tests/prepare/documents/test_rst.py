@@ -81,6 +81,13 @@ def test_contents_are_text(text: str, expected: str, unused: dict[str, int]) -> 
     assert (body, document.unused) == (expected, unused)
 
 
+def test_heading_with_a_short_underline_is_read_once() -> None:
+    assert read("Text.\n\nDownload\n~~~~~~\n\nNow.\n\nMore\n~~~~\n\nThen.").sections[1:] == (
+        Section("Download", 2, "Now."),
+        Section("More", 2, "Then."),
+    )
+
+
 CANARIES = [
     "CANARY", "CANARY\n------\n\ntext", "*CANARY*", "``CANARY``", "`CANARY`", "`CANARY`_", "`CANARY <x>`_", "`a <CANARY>`__",
     "CANARY_", ":role:`CANARY`", "`CANARY`:role:", "|CANARY|", "- CANARY", "1. CANARY", "a\n  CANARY", ":CANARY: x",
