@@ -13,7 +13,7 @@ from finetune.cli import arguments, options
 from finetune.cli.console import console
 from finetune.cli.render import results
 from finetune.cli.workspace import Workspace, served_artifact
-from finetune.errors import EXIT_FAILURE
+from finetune.errors import EXIT_FAILURE, EXIT_INPUT
 from finetune.machine import importing_libraries
 
 # Only what `slmtune --help` needs is imported above; each command imports its stage.
@@ -42,17 +42,32 @@ cli.command_class = options.Command
         )
     },
 )
+@click.option("--dry-run", is_flag=True, help="Show how the first rows and documents would be read, and write nothing.")
 @options.output_dir
 @options.overwrite
 @options.common
 def prepare_command(
-    workspace: Workspace, group_by: str | None, output_dir: Path | None, overwrite: bool, given: Given
+    workspace: Workspace,
+    group_by: str | None,
+    dry_run: bool,
+    output_dir: Path | None,
+    overwrite: bool,
+    given: Given,
 ) -> None:
     """Turn sources into a corpus: rows to train on and rows to hold out."""
     from finetune.prepare import PrepareRequest, prepare
 
     chosen = arguments.read_preparation(given, group_by)
     request = PrepareRequest(output_dir or workspace.corpus, workspace.given, overwrite, **chosen)
+    if dry_run:
+        from finetune.cli.render.preview import render_preview
+        from finetune.prepare.preview import preview
+
+        first = preview(request)
+        console.result(first, lambda: render_preview(first))
+        if first.stops:
+            raise SystemExit(EXIT_INPUT)
+        return
     with console.progress() as progress:
         result = prepare(request, progress.work)
     console.result(result, lambda: results.render_corpus(result, workspace))
@@ -63,15 +78,24 @@ def prepare_command(
 @options.workspace
 @click.option("--model", help="Base model whose tokenizer counts the tokens, instead of the default model.")
 @options.fields("finetune.recipe.options:ShowOptions", ranges=True)
+@click.option("--mask", is_flag=True, help="Show rows as the model sees them, with the tokens that carry loss marked.")
 @click.option("--diff", is_flag=True, help="Show rows before and after cleaning, those that changed first.")
 @click.option(
     "--source", "sources", multiple=True, help="With --diff: a file that the corpus was made of, to read again."
 )
 @options.common
 def show_command(
-    workspace: Workspace, corpus: Path | None, model: str | None, diff: bool, sources: tuple[str, ...], given: Given
+    workspace: Workspace,
+    corpus: Path | None,
+    model: str | None,
+    mask: bool,
+    diff: bool,
+    sources: tuple[str, ...],
+    given: Given,
 ) -> None:
     """Show a corpus: counts, lengths in tokens and some of its rows."""
+    if mask and diff:
+        raise click.UsageError("Set either --mask or --diff: each shows the rows in its own way.")
     if diff:
         from finetune.cli.render.comparison import render_comparison
         from finetune.prepare.compare import compare_cleaning
@@ -81,6 +105,13 @@ def show_command(
         return
     if sources:
         raise click.UsageError("--source is for --diff: it names a file to compare with the corpus.")
+    if mask:
+        from finetune.cli.render.mask import render_mask
+        from finetune.corpus.mask import show_mask
+
+        masked = show_mask(corpus or workspace.corpus, model=model, **given)
+        console.result(masked, lambda: render_mask(masked))
+        return
     from finetune.cli.render.corpus import render_view
     from finetune.corpus.view import show_corpus
 

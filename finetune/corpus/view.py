@@ -126,6 +126,12 @@ def show_corpus(
     )
 
 
+def draw_samples(corpus: Corpus, samples: int, seed: int) -> Iterator[tuple[Split, Example]]:
+    """The rows that `show_corpus` shows, in the order of the corpus."""
+    _, positions = _count(corpus, samples, seed)
+    return _read(corpus, positions.to_show)
+
+
 Key = tuple[Split, str, str, str, str | None]  # split and COUNTED
 
 

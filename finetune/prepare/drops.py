@@ -28,6 +28,7 @@ class Drops:
     scrubbed: Counter[str] = field(default_factory=Counter)  # by kind of identifier
     cleaned: Counter[str] = field(default_factory=Counter)  # rows by what cleaning changed in them
     test_ids: set[str] = field(default_factory=set)  # ids found, of test sets inside another split
+    problems: dict[tuple[str, str], str] = field(default_factory=dict)  # the first error, by source and reason
 
     def refuse(self, source: Source, file: DataFile, problem: Unusable, line: int | None = None) -> None:
         """Drop a row that cannot be used (without `line`: a whole document), or stop at it.
@@ -36,8 +37,11 @@ class Drops:
             RecordError: `--on-error` is `fail`.
         """
         expected = problem.reason == "no_answer" and source.recipe is not None and source.recipe.drop_unanswered
-        if self.on_error == "fail" and not expected:
-            raise RecordError(file.shown if line is None else f"{file.shown}:{line}", str(problem))
+        if not expected:
+            error = RecordError(file.shown if line is None else f"{file.shown}:{line}", str(problem))
+            if self.on_error == "fail":
+                raise error
+            self.problems.setdefault((source.id, problem.reason), str(error))
         name = file_id(source, file) if line is None else row_id(source, file, line)
         self.items.append(Drop(name, "read", problem.reason))
 
@@ -49,6 +53,7 @@ class Drops:
         """
         if self.on_error == "fail":
             raise error
+        self.problems.setdefault((source.id, reason), str(error))
         self.items.append(Drop(file_id(source, file), "read", reason))
 
     def note_unused(self, source: Source, kind: UnusedKind, name: str, count: int = 1) -> None:

@@ -50,7 +50,7 @@ def read_shards(
         request,
         tuple(parts),
         folder,
-        _languages(request, inputs.domain),
+        allowed_languages(request, inputs.domain),
         evals,
         repeated=repeated_lines(parts, documents, drops),
     )
@@ -97,7 +97,8 @@ class _Blocks:
         return sum(sizes[: self._part]) + present
 
 
-def _languages(request: PrepareRequest, domain: Domain | None) -> frozenset[str]:
+def allowed_languages(request: PrepareRequest, domain: Domain | None) -> frozenset[str]:
+    """The languages of rows that are kept; empty: any."""
     if request.language is None:
         return frozenset(domain.recipe.languages if domain else ())
     return frozenset(code.strip().lower() for code in request.language.split(",") if code.strip()) - {"any"}

@@ -15,11 +15,12 @@ Progress = Callable[[str, int, int, str], None]  # stage, amount done, total amo
 
 @dataclass(frozen=True)
 class PrepareRequest(PrepareOptions):
-    """What to prepare, how, and where to put the corpus."""
+    """What to prepare, how, and where to put the corpus; `label_rows` is the number of rows searched for labels."""
 
     output_dir: Path
     domain: str | None = None
     overwrite: bool = False
+    label_rows: int | None = None  # of each file; None: all
 
 
 @dataclass(frozen=True)

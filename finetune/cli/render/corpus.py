@@ -37,7 +37,7 @@ def _lines(view: CorpusView, cells: str) -> Iterator[str]:
     yield facts(
         {
             "corpus": view.corpus,
-            "domain": _name(view.domain or "-"),
+            "domain": name_line(view.domain or "-"),
             "rows": f"{view.rows:,}",
             "fingerprint": view.fingerprint[:16],
         }
@@ -46,14 +46,14 @@ def _lines(view: CorpusView, cells: str) -> Iterator[str]:
     yield from _bars("Tasks", view.tasks.items(), cells)
     yield from _bars("Sources", [(f"{source.id} ({source.license})", source.rows) for source in view.sources], cells)
     for source, labels in view.labels.items():
-        yield from _bars(f"Labels of {_name(source)}", _first(labels, LABELS), cells)
+        yield from _bars(f"Labels of {name_line(source)}", _first(labels, LABELS), cells)
     yield from _bars("Left out", [(f"{drop.step}: {drop.reason}", drop.rows) for drop in view.drops], cells)
     if view.lengths is not None:
         yield from _lengths(view.lengths, cells)
     for note in view.notes:
-        yield from ("", _name(note, len(note)))
+        yield from ("", name_line(note, len(note)))
     for task, samples in groupby(sorted(view.samples, key=lambda sample: sample.task), key=lambda sample: sample.task):
-        yield from ("", f"Rows of task {_name(task)}")
+        yield from ("", f"Rows of task {name_line(task)}")
         for sample in samples:
             yield from _sample(sample)
 
@@ -62,7 +62,7 @@ def _lengths(lengths: Lengths, cells: str) -> Iterator[str]:
     unit = f"tokens of {lengths.tokenizer}" if lengths.unit == "tokens" else lengths.unit
     of = f"{lengths.measured:,} rows" + ("" if lengths.measured == lengths.rows else f" drawn from {lengths.rows:,}")
     bars = [(f"{bin_.low:,} to {bin_.high:,}", bin_.rows) for bin_ in lengths.histogram]
-    yield from _bars(f"Length in {_name(unit)} ({of})", bars, cells, align=">")
+    yield from _bars(f"Length in {name_line(unit)} ({of})", bars, cells, align=">")
     yield ""
     yield facts(
         {
@@ -80,7 +80,7 @@ def _bars(title: str, rows: Bars, cells: str, *, align: str = "<") -> Iterator[s
     """A title and one line per row (name, number, bar); nothing if there are no rows."""
     from rich.cells import cell_len
 
-    named = [(_name(name), count) for name, count in rows]
+    named = [(name_line(name), count) for name, count in rows]
     if not named:
         return
     width, most = max(cell_len(name) for name, _ in named), max(count for _, count in named)
@@ -108,8 +108,8 @@ def _first(counts: Mapping[str, int], most: int) -> Bars:
 
 
 def _sample(sample: Sample) -> Iterator[str]:
-    label = "" if sample.label is None else f", label {_name(sample.label)}"
-    yield from ("", f"  {_name(sample.id, 200)}  ({sample.split}{label})")
+    label = "" if sample.label is None else f", label {name_line(sample.label)}"
+    yield from ("", f"  {name_line(sample.id, 200)}  ({sample.split}{label})")
     width = max(shutil.get_terminal_size((110, 24)).columns, 60)
     for turn in sample.messages:
         text = turn.content[:TEXT]
@@ -121,7 +121,7 @@ def _sample(sample: Sample) -> Iterator[str]:
             first = " " * 15
 
 
-def _name(text: object, most: int = NAME) -> str:
+def name_line(text: object, most: int = NAME) -> str:
     """A name on one line, with control characters escaped, shortened if it is long."""
     line = CONTROL.sub(_escape, " ".join(str(text).split()))
     return line if len(line) <= most else line[: most - 1] + "…"

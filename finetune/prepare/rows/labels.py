@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from finetune.errors import InputError, RecordError, Unusable
@@ -31,6 +32,7 @@ class Labels:
 
     counts: Counter[str] = field(default_factory=Counter)
     problem: RecordError | None = None
+    is_partial: bool = False
 
     @property
     def folded(self) -> set[str]:
@@ -45,7 +47,8 @@ def read_labels(part: Part, request: PrepareRequest, enough: int = COUNTED) -> L
     """
     labels = Labels()
     names: dict[Any, str] = {}
-    for row in _readable_rows(part, request):
+    for number, row in enumerate(islice(_readable_rows(part, request), request.label_rows), 1):
+        labels.is_partial = number == request.label_rows
         try:
             value = part.columns(row).get("label")
             known = names.get(value) if isinstance(value, str | int | float) else None
@@ -130,7 +133,8 @@ def _choose_spellings(counts: Iterable[Mapping[str, int]]) -> dict[str, str]:
 
 
 def _check_labels(part: Part, spellings: Mapping[str, str], pool: Sequence[Labels]) -> None:
-    if 2 <= len(spellings) <= MAX_LABELS:
+    is_partial = any(labels.is_partial for labels in pool)
+    if (1 if is_partial else 2) <= len(spellings) <= MAX_LABELS:
         written = {label for labels in pool for label in labels.counts}
         if len(written) > len(spellings):
             log.warning(
