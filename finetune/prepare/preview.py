@@ -78,11 +78,15 @@ class FilesPreview:
 
 @dataclass(frozen=True)
 class SourcePreview:
-    """A source: the number of its files, the files that are not read, and the others in groups that are read alike."""
+    """A source: the number of its files, the files that are not read, and the others in groups that are read alike.
+
+    `has_recipe` says that the recipe of a domain names its columns.
+    """
 
     id: str
     uri: str
     license: str
+    has_recipe: bool
     files: int
     looked_at: int
     unused: tuple[Unused, ...]
@@ -143,9 +147,8 @@ def _look_at_sources(inputs: Inputs, mask: Masker) -> Iterator[SourcePreview]:
         own = [part for part in parts if part.source is first]
         groups = [*_refused(first, own, drops), *_look_at_files(inputs, own, mask)]
         unread = tuple(Unused(source.id, "file", name, number) for name, number in source.unread.items())
-        yield SourcePreview(
-            source.id, source.uri, source.license, len(source.files), len(first.files), unread, tuple(groups)
-        )
+        counts = source.recipe is not None, len(source.files), len(first.files)
+        yield SourcePreview(source.id, source.uri, source.license, *counts, unread, tuple(groups))
 
 
 def _first_files(files: Iterable[DataFile]) -> Iterator[DataFile]:
@@ -185,7 +188,7 @@ class _Look:
     def likeness(self) -> tuple[object, ...]:
         """What files that are shown as one have in common."""
         suffix = self.part.file.suffix if self.part.shape is None else ""
-        return self.part.shape_name, suffix, self.encoding, self.part.file.split, frozenset(_columns(self))
+        return self.part.shape_name, suffix, self.encoding, frozenset(_columns(self))
 
 
 def _look_at_files(inputs: Inputs, parts: Sequence[Part], mask: Masker) -> list[FilesPreview]:

@@ -58,12 +58,7 @@ def mark(pieces: Iterable[Piece], indent: str = " " * 4) -> Iterator[str]:
     width = max(shutil.get_terminal_size((110, 24)).columns, 60)
     for line in text.split("\n"):
         yield from textwrap.wrap(
-            line,
-            width,
-            initial_indent=indent,
-            subsequent_indent=indent,
-            replace_whitespace=False,
-            drop_whitespace=False,
+            line, width, initial_indent=indent, subsequent_indent=indent, replace_whitespace=False
         ) or [""]
 
 

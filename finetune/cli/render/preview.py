@@ -41,20 +41,20 @@ def _source(source: SourcePreview) -> Iterator[str]:
         yield f"  not used  {_listed([_unused(each, 0) for each in source.unused])}"
     for group in source.groups:
         yield ""
-        yield from _group(group)
+        yield from _group(group, "recipe.yaml" if source.has_recipe else "")
 
 
-def _group(group: FilesPreview) -> Iterator[str]:
+def _group(group: FilesPreview, recipe: str) -> Iterator[str]:
     passed = {
-        "columns": (_listed(group.columns), "--map NAME=COLUMN"),
+        "columns": (_listed(group.columns), recipe or "--map NAME=COLUMN"),
         "encoding": (group.encoding, "--encoding NAME"),
-        "labels": (_listed(group.labels), "--map label=COLUMN"),
+        "labels": (_listed(group.labels), recipe or "--map label=COLUMN"),
         "splits": (_counts(group.splits), "named by the source"),
         "dropped": (
             _counts({drop.reason: drop.rows for drop in group.dropped}),
             ", ".join(option for step, option in KEEPING.items() if any(drop.step == step for drop in group.dropped)),
         ),
-        "not used": (_listed([_unused(each, group.read) for each in group.unused]), "--map, --ignore"),
+        "not used": (_listed([_unused(each, group.read) for each in group.unused]), recipe or "--map, --ignore"),
         "cleaned": (_counts(group.cleaned), "--clean light"),
         "scrubbed": (_counts(group.scrubbed), "--no-scrub"),
     }
