@@ -34,7 +34,9 @@ LABELS = ("complaint", "praise", "question")
 
 WHO = "the warden|a baker|our neighbour|the ferryman|her aunt|the surveyor|a young clerk|the orchard keeper|his tailor"
 WHAT = "a lantern|the ledger|some plums|a wooden crate|the copper kettle|a folded map|two letters|the harness|a violin"
-DOES = "carried|painted|mended|borrowed|weighed|lent|hid|counted|polished|sold|fetched|wrapped|labelled|admired|returned"
+DOES = (
+    "carried|painted|mended|borrowed|weighed|lent|hid|counted|polished|sold|fetched|wrapped|labelled|admired|returned"
+)
 WHERE = "behind the mill|at the harbour|near the chapel|under the stairs|by the canal|in the attic|across the square"
 WHEN = "before dawn|late in autumn|during the fair|after supper|on market day|while it rained|last spring|at low tide"
 SYLLABLES = [first + vowel for first in "bdfgklmnprstvz" for vowel in "aeiou"]

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from finetune.prepare.dedup.keys import URL
 
-# Letters and digits, about 66 words; not blanks and signs, in which copies differ. Up to here one figure may be all that a text is about, and the signature cannot see it: a
-# changed word alters 5 of n-4 5-grams, and (n-9)/(n+1) is 0.8 and more from 49 words on.
+# Letters and digits, about 66 words; not blanks and signs, in which copies differ. Up to here one figure may be all that a
+# text is about, and the signature cannot see it: a changed word alters 5 of n-4 5-grams, and (n-9)/(n+1) is 0.8 and more
+# from 49 words on.
 SHORT = 330
 _BLANKS_AND_SIGNS = bytes(n for n in range(128) if not chr(n).isalnum())
 
