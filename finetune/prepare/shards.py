@@ -22,7 +22,7 @@ from finetune.artifacts import write_aside
 from finetune.corpus.store import SCHEMA
 from finetune.prepare.decontaminate.eval_index import Match
 from finetune.prepare.dedup.guard import guard
-from finetune.prepare.dedup.keys import answer_digest, compared_text, guarded_text, question_digest, wording
+from finetune.prepare.dedup.keys import answer_digest, asked_text, compared_text, question_digest, wording
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE, sign
 from finetune.prepare.drops import Drops
 from finetune.prepare.row_table import OPEN, Array, RowTable
@@ -201,7 +201,7 @@ def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
         "words": [sum(turn.content.count(" ") + 1 for turn in example.messages) for example in examples],
         "length": [sum(len(turn.content) for turn in example.messages) for example in examples],
         "timestamp": [row.origin.timestamp for row in rows],
-        "guard": _guards(rows),
+        "guard": _guards(rows, compared),
     }
     columns = {name: pa.array(values, FULL.field(name).type) for name, values in data.items()}
     packed = pa.py_buffer(np.ascontiguousarray(signed))
@@ -209,9 +209,13 @@ def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
     return pa.table([columns[name] for name in FULL.names], schema=FULL)
 
 
-def _guards(rows: Sequence[Candidate]) -> list[int]:
+def _guards(rows: Sequence[Candidate], compared: Sequence[str]) -> list[int]:
     """The guards of the rows; texts with different labels are never near-duplicates of each other."""
-    guards = guard([guarded_text(row.compared, row.context) for row in rows]).tolist()
+    guarded = [
+        asked_text(row.compared, row.context) if row.example.task == "qa" else text
+        for row, text in zip(rows, compared, strict=True)
+    ]
+    guards = guard(guarded).tolist()
     return [
         each ^ (_number(row.example.answer) if row.example.task == "classification" else 0)
         for each, row in zip(guards, rows, strict=True)

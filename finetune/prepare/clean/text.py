@@ -79,6 +79,8 @@ def clean_text(text: str, changes: Changes | None = None, *, entities: bool = Tr
     Raises:
         UnicodeEncodeError: the text contains half of a surrogate pair and cannot be written as UTF-8.
     """
+    if _is_plain(text) and "&" not in text and "  " not in text and " \n" not in text and "\n\n\n\n" not in text:
+        return text
     if not text.isascii():
         text.encode()
     changes = set() if changes is None else changes
@@ -97,6 +99,8 @@ def clean_lightly(text: str, changes: Changes | None = None) -> str:
     Raises:
         UnicodeEncodeError: see `clean_text`.
     """
+    if _is_plain(text):
+        return text
     if not text.isascii():
         text.encode()
     changes = set() if changes is None else changes
@@ -109,6 +113,11 @@ def mend_mojibake(text: str, changes: Changes) -> str:
         return text
     again = "\n".join(_decode_again(line) if MOJIBAKE.search(line) else line for line in text.split("\n"))
     return _note("mojibake repaired", text, again, changes)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text is ASCII without control characters, tabs and blanks around it, as most are."""
+    return text.isascii() and text.replace("\n", "").isprintable() and text == text.strip()
 
 
 def _is_odd(text: str, entities: bool) -> bool:

@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from finetune.prepare.dedup.keys import URL
 
-# Characters, about 64 words. Up to here one figure may be all that a text is about, and the signature cannot see it: a
-# changed word alters 5 of n-4 5-grams, and (n-9)/(n+1) is 0.8 and more from 49 words on.
-SHORT = 400
+# Letters and digits, about 66 words; not blanks and signs, in which copies differ. Up to here one figure may be all that a
+# text is about, and the signature cannot see it: a changed word alters 5 of n-4 5-grams, and (n-9)/(n+1) is 0.8 and more
+# from 49 words on.
+SHORT = 330
+_BLANKS_AND_SIGNS = bytes(n for n in range(128) if not chr(n).isalnum())
 
 # Words that reverse a statement, and Roman numerals in either case ("type ii"), but not the pronoun I.
 _WORDS = """
@@ -35,14 +37,17 @@ _PART = re.compile(
 def guard(texts: Sequence[str]) -> npt.NDArray[np.uint64]:
     """A digest, shape (rows,), of the figures, signs, cashtags and negations of each short text, in order.
 
-    0 for texts of SHORT characters or more, and for short texts without any of these. Figures in links do not count.
+    0 for texts of SHORT letters or more, and for short texts without any of these. Figures in links do not count.
     """
     return np.fromiter(map(_digest, texts), np.uint64, len(texts))
 
 
 def _digest(text: str) -> int:
     if len(text) >= SHORT:
-        return 0
+        encoded = text.encode("utf-8", "surrogatepass")
+        signs = len(encoded) - len(encoded.translate(None, _BLANKS_AND_SIGNS))
+        if len(text) - signs >= SHORT:
+            return 0
     text = text.lower()
     if "http" in text or "www." in text:
         text = URL.sub(" ", text)

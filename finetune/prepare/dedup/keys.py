@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from finetune.records import Example
 
@@ -35,12 +36,8 @@ def compared_text(example: Example, context: str = "") -> str:
     return text.replace(context, " ", 1) if context else text
 
 
-def guarded_text(example: Example, context: str = "") -> str:
-    """The text in which a changed figure means a different row: the question, for questions and answers of any length,
-    else the compared text.
-    """
-    if example.task != "qa":
-        return compared_text(example, context)
+def asked_text(example: Example, context: str = "") -> str:
+    """The text of a question in which a changed figure means a different row, however long its answer is."""
     text = "\n".join(turn.content for turn in example.prompt if turn.role != "system")
     return text.replace(context, " ", 1) if context else text
 
@@ -60,7 +57,7 @@ def question_digest(example: Example) -> bytes:
     asked = example.prompt if example.task in {"classification", "qa"} else example.messages
     text = normalise("\n".join(message.content for message in asked if message.role != "system"))
     if example.task == "classification":
-        text = " ".join(TOKEN.findall(text)) or text
+        text = _tokens(text.split()) or text
     return hashlib.sha256(text.encode()).digest()
 
 
@@ -71,10 +68,21 @@ def wording(example: Example) -> str:
     """
     if example.task != "classification":
         return ""
-    words = " ".join(turn.content for turn in example.prompt if turn.role != "system").split()
-    return " ".join(
-        TOKEN.findall(" ".join([word for word in words if word != word.lower() or "/" in word or "www." in word]))
-    )
+    text = " ".join([turn.content for turn in example.prompt if turn.role != "system"])
+    if "/" in text or "www." in text:
+        return _tokens([word for word in text.split() if word != word.lower() or "/" in word or "www." in word])
+    return _tokens([word for word in text.split() if word != word.lower()])
+
+
+def _tokens(words: Iterable[str]) -> str:
+    """The tokens of the words: most words consist of letters, and are one."""
+    tokens: list[str] = []
+    for word in words:
+        if word.isalpha():
+            tokens.append(word)
+        else:
+            tokens += TOKEN.findall(word)
+    return " ".join(tokens)
 
 
 def answer_digest(example: Example, question: bytes) -> bytes:

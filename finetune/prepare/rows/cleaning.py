@@ -86,7 +86,7 @@ def _clean(value: Any, degree: Degree, code_ends: bool, changes: Changes, depth:
         return text if code_ends or degree == "none" else text.rstrip("\n")
     if depth and isinstance(value, list):
         return [_clean(part, degree, code_ends, changes, depth - 1) for part in value]
-    if depth and isinstance(value, Mapping):
+    if depth and isinstance(value, dict):
         return {key: _clean(part, degree, code_ends, changes, depth - 1) for key, part in value.items()}
     return value
 

@@ -41,8 +41,8 @@ def map_columns(values: Values, mapping: Mapping[str, str], plain: Mapping[str, 
     Raises:
         Unusable: a mapped column does not exist.
     """
-    columns = dict(plain_columns(values) if plain is None else plain)
-    return columns | {name: _reach(values, column) for name, column in mapping.items()}
+    columns = plain_columns(values) if plain is None else plain
+    return {**columns, **{name: _reach(values, column) for name, column in mapping.items()}}
 
 
 def _reach(values: Values, column: str) -> Any:

@@ -281,7 +281,7 @@ def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: D
 def _clean_example(example: Example) -> Example:
     """The example with the clean text that filters and keys compare."""
     texts = [clean_text(turn.content) for turn in example.messages]
-    if all(text == turn.content for text, turn in zip(texts, example.messages, strict=True)):
+    if texts == [turn.content for turn in example.messages]:
         return example
     turns = [replace(turn, content=text) for turn, text in zip(example.messages, texts, strict=True)]
     return replace(example, messages=tuple(turns))

@@ -68,7 +68,7 @@ class Turns:
     def _read_turn(self, turn: object, where: str) -> Message | None:
         if not isinstance(turn, Mapping):
             raise Unusable("bad_turn", f"{where} is not an object with 'role' and 'content', or 'from' and 'value'")
-        if not (turn.keys() & {"role", "from"} and turn.keys() & {"content", "value"}):
+        if not (("role" in turn or "from" in turn) and ("content" in turn or "value" in turn)):
             turn = {str(key).strip().lower(): value for key, value in turn.items()}
         speaker, text = ("role" if "role" in turn else "from"), ("content" if "content" in turn else "value")
         if len(turn) > 2:
@@ -132,6 +132,8 @@ def _role(value: object, key: str, where: str) -> Role:
 
 
 def _message(role: Role, text: object, where: str) -> Message:
+    if isinstance(text, str) and text and not text.isspace():
+        return Message(role, text)
     name = "answer" if role == "assistant" else "question"
     try:
         return Message(role, required_text({name: text}, name))

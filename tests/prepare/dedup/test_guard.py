@@ -61,6 +61,13 @@ def test_a_long_text_has_no_guard() -> None:
     assert guard(long).tolist() == [0, 0]
 
 
+def test_signs_and_blanks_make_no_text_long() -> None:
+    text = "two tablets after supper and none before noon " * 8
+    marked = text.replace(" ", " !  ").upper()
+    assert len(text) < 400 < len(marked)
+    assert len(set(guard([text, marked]).tolist())) == 1
+
+
 def test_guards_are_one_number_a_text() -> None:
     made = guard(["1", "2", "3"])
     assert made.dtype == np.uint64

@@ -78,7 +78,7 @@ def test_a_low_threshold_finds_nearly_all(threshold: float) -> None:
 
 @pytest.mark.parametrize(("changes", "share"), [(0, 1.0), (1, 0.99), (2, 0.6)])
 def test_planted_repeats_are_found_and_nothing_else_is(changes: int, share: float) -> None:
-    originals = texts(500, seed=3, words=120)
+    originals = texts(500, seed=3, words=150)
     found = near_duplicates(*rows_of(originals + edited(originals, changes=changes, seed=4)), ALIKE)
     assert (found.keeper[:500] == -1).all()
     hits = found.keeper[500:]
