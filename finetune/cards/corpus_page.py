@@ -81,9 +81,9 @@ def _cluster_sizes(clusters: Mapping[int, int]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     low = 2
     for high in (*CLUSTER_BOUNDS, OPEN):
-        found = sum(count for size, count in clusters.items() if low <= size <= high)
+        number = sum(count for size, count in clusters.items() if low <= size <= high)
         name = f"{low} rows" if low == high else f"{low} to {high} rows" if high < OPEN else f"{low} rows and more"
-        if found:
-            sizes[name] = found
+        if number:
+            sizes[name] = number
         low = high + 1
     return sizes

@@ -62,8 +62,8 @@ class Subject:
     @property
     def hub_datasets(self) -> list[str]:
         """The Hub ids of the sources, in order."""
-        found = (re.match(r"hf://datasets/([^@:]+)", str(source.get("uri", ""))) for source in self.sources)
-        return list(dict.fromkeys(match[1] for match in found if match))
+        matches = (re.match(r"hf://datasets/([^@:]+)", str(source.get("uri", ""))) for source in self.sources)
+        return list(dict.fromkeys(match[1] for match in matches if match))
 
     @property
     def _parents(self) -> Mapping[str, Any]:
@@ -100,7 +100,7 @@ class Subject:
 
     def comparisons(self) -> list[list[str]]:
         """The distance of a merged model from the adapter, one row per comparison."""
-        found = self.artifact.manifest.get("verification") or {}
+        distances = self.artifact.manifest.get("verification") or {}
         return [
             [
                 COMPARED_WITH[key],
@@ -109,7 +109,7 @@ class Subject:
                 f"{figures['mean_kl']:.5f}",
                 f"{figures['greedy_agreement']:.1%}",
             ]
-            for key, figures in found.items()
+            for key, figures in distances.items()
             if key in COMPARED_WITH
         ]
 

@@ -64,13 +64,13 @@ def strictest(licenses: Iterable[str]) -> str:
         InputError: no licence can satisfy all: two different share-alike licences, a share-alike and a non-commercial
             one, or data that may not be adapted.
     """
-    found = sorted({_read(name) for text in licenses for name in text.split(",")})
-    if not found:
+    entries = sorted({_read(name) for text in licenses for name in text.split(",")})
+    if not entries:
         return UNKNOWN
-    _refuse_no_derivatives(found)
-    _refuse_conflicts(found)
-    last = found[-1]
-    return UNKNOWN if last.level == NOT_KNOWN and len(found) > 1 else last.id
+    _refuse_no_derivatives(entries)
+    _refuse_conflicts(entries)
+    last = entries[-1]
+    return UNKNOWN if last.level == NOT_KNOWN and len(entries) > 1 else last.id
 
 
 def is_noncommercial(license: str) -> bool:
@@ -86,8 +86,8 @@ def _read(text: str) -> _License:
     return _License(level, position, plain if level != NOT_KNOWN else text.strip() or UNKNOWN)
 
 
-def _refuse_no_derivatives(found: Iterable[_License]) -> None:
-    closed = [one.id for one in found if NO_DERIVATIVES.search(re.sub(r"[\s_]+", "-", one.id.lower()))]
+def _refuse_no_derivatives(entries: Iterable[_License]) -> None:
+    closed = [one.id for one in entries if NO_DERIVATIVES.search(re.sub(r"[\s_]+", "-", one.id.lower()))]
     if closed:
         raise InputError(
             f"The licence {' and '.join(closed)} allows no derivatives, and a corpus is one. Leave that source out: choose "
@@ -95,9 +95,9 @@ def _refuse_no_derivatives(found: Iterable[_License]) -> None:
         )
 
 
-def _refuse_conflicts(found: list[_License]) -> None:
-    sharing = {_family(one.id): one for one in found if one.level in SHARING}
-    limited = [one for one in found if one.level == NONCOMMERCIAL]
+def _refuse_conflicts(entries: list[_License]) -> None:
+    sharing = {_family(one.id): one for one in entries if one.level in SHARING}
+    limited = [one for one in entries if one.level == NONCOMMERCIAL]
     open_ones = [one for one in sharing.values() if one.level == SHARE_ALIKE]
     parties = list(sharing.values()) if len(sharing) > 1 else [*open_ones, *limited] if open_ones and limited else []
     if parties:

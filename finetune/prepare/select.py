@@ -188,12 +188,12 @@ def _signatures(shards: Sequence[Shard], rows: Array, path: Path) -> Array:
     signatures = np.memmap(path, SIGNATURE_DTYPE, "w+", shape=(len(rows), NUM_PERM))
     filled = 0
     for shard, here in number_rows(shards):
-        wanted = rows[slice(*np.searchsorted(rows, [here.start, here.stop]))] - here.start
-        if len(wanted):
+        positions = rows[slice(*np.searchsorted(rows, [here.start, here.stop]))] - here.start
+        if len(positions):
             column = read_columns(shard, ["signature"])["signature"].combine_chunks()
             data = np.frombuffer(column.buffers()[1], SIGNATURE_DTYPE).reshape(-1, NUM_PERM)
-            signatures[filled : filled + len(wanted)] = data[wanted]
-            filled += len(wanted)
+            signatures[filled : filled + len(positions)] = data[positions]
+            filled += len(positions)
     signatures.flush()
     del signatures
     return np.memmap(path, SIGNATURE_DTYPE, "r", shape=(len(rows), NUM_PERM))
@@ -216,10 +216,10 @@ def _limit(table: RowTable, limit: int) -> None:
 
 def _row_names(rows: Sequence[int], shards: Sequence[Shard]) -> dict[int, str]:
     """The ids of the given rows."""
-    wanted = np.unique(np.array(rows, np.int64))
+    numbers = np.unique(np.array(rows, np.int64))
     names: dict[int, str] = {}
     for shard, here in number_rows(shards):
-        chosen = wanted[slice(*np.searchsorted(wanted, [here.start, here.stop]))]
+        chosen = numbers[slice(*np.searchsorted(numbers, [here.start, here.stop]))]
         if len(chosen):
             ids = read_columns(shard, ["id"])["id"].take(chosen - here.start).to_pylist()
             names.update(zip(map(int, chosen), ids, strict=True))

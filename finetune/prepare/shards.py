@@ -135,9 +135,9 @@ def collect_rows(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequen
         part = parts[shard.part]
         for name in names:
             columns[name].append(_array(table[name], name))
-        found = table["label"].to_pylist()
+        texts = table["label"].to_pylist()
         columns["label"].append(
-            np.array([-1 if text is None else labels.setdefault(text, len(labels)) for text in found], np.int32)
+            np.array([-1 if text is None else labels.setdefault(text, len(labels)) for text in texts], np.int32)
         )
         columns["grouped"].append(pc.is_valid(table["group"]).to_numpy())
         columns["source"].append(np.full(shard.rows, sources.index(part.source.id), np.int32))
@@ -168,8 +168,8 @@ def number_rows(shards: Sequence[Shard]) -> Iterator[tuple[Shard, slice]]:
 def _matches(job: Job, rows: Sequence[Candidate]) -> list[list[Any]]:
     if job.evals is None or not rows:
         return []
-    found = job.evals.match_rows([row.question for row in rows], [row.answer for row in rows])
-    return [[row, match.item, match.field, list(match.grams)] for row, match in found]
+    matches = job.evals.match_rows([row.question for row in rows], [row.answer for row in rows])
+    return [[row, match.item, match.field, list(match.grams)] for row, match in matches]
 
 
 def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:

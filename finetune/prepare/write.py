@@ -158,8 +158,8 @@ def _describe_sources(
 def _labels(counts: LabelCounts) -> dict[str, dict[str, int]]:
     """Source -> label -> rows, for sources with labels."""
     named = {
-        source: dict(sorted((label, rows) for label, rows in found.items() if label is not None))
-        for source, found in counts.items()
+        source: dict(sorted((label, rows) for label, rows in by_label.items() if label is not None))
+        for source, by_label in counts.items()
     }
     return {source: labels for source, labels in named.items() if labels}
 

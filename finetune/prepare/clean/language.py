@@ -64,22 +64,22 @@ OTHER_SCRIPTS = re.compile(r"[\u0370-\u1dff\u2c00-\uffff]")
 WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
-def is_foreign(text: str, wanted: frozenset[str]) -> bool:
+def is_foreign(text: str, languages: frozenset[str]) -> bool:
     """Whether the text is certainly in none of the wanted languages; for a long text, its middle must be so too."""
-    if not _is_foreign(text[:SAMPLE], wanted):
+    if not _is_foreign(text[:SAMPLE], languages):
         return False
     middle = len(text) // 2
-    return len(text) < 3 * SAMPLE or _is_foreign(text[middle : middle + SAMPLE], wanted)
+    return len(text) < 3 * SAMPLE or _is_foreign(text[middle : middle + SAMPLE], languages)
 
 
-def _is_foreign(sample: str, wanted: frozenset[str]) -> bool:
+def _is_foreign(sample: str, languages: frozenset[str]) -> bool:
     words = frozenset(sample.lower().split())
-    if any(len(words & WORD_SETS[language]) > 1 for language in wanted if language in WORD_SETS):
+    if any(len(words & WORD_SETS[language]) > 1 for language in languages if language in WORD_SETS):
         return False
     prose = _prose(sample)
     if not prose:
         return False
-    accepted = _accepted_languages(wanted)
+    accepted = _accepted_languages(languages)
     if prose.isascii() or len(OTHER_SCRIPTS.findall(prose)) < len(prose) / 2:
         language, confidence = _identifier().classify(prose)
         return bool(confidence >= MIN_CONFIDENCE and language not in accepted)
@@ -98,8 +98,8 @@ def _prose(sample: str) -> str:
 
 
 @cache
-def _accepted_languages(wanted: frozenset[str]) -> frozenset[str]:
-    return wanted.union(NO_LANGUAGE, *(near for near in NEAR if near & wanted))
+def _accepted_languages(languages: frozenset[str]) -> frozenset[str]:
+    return languages.union(NO_LANGUAGE, *(near for near in NEAR if near & languages))
 
 
 @cache

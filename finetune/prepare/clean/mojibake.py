@@ -16,8 +16,8 @@ MAC_ROMAN_LEADS = "¬√ƒ≈‚◊Œ"
 
 def _characters(first: int, last: int, encodings: tuple[str, ...]) -> str:
     """The characters for the bytes from `first` to `last` in any of the encodings, for a character class."""
-    found = {bytes([byte]).decode(name, "ignore") for byte in range(first, last + 1) for name in encodings}
-    return "".join(sorted(found - {""}))
+    letters = {bytes([byte]).decode(name, "ignore") for byte in range(first, last + 1) for name in encodings}
+    return "".join(sorted(letters - {""}))
 
 
 _TWO = _characters(0xC2, 0xDF, ENCODINGS) + _characters(0xC2, 0xDF, ("cp437",)) + "Γ" + MAC_ROMAN_LEADS

@@ -60,40 +60,40 @@ SHELL_BEFORE = re.compile(r"\b(?:ssh|sftp|scp|rsync)(?: |://)$")  # a login on a
 ACCOUNTS = frozenset(("git", "hg", "svn"))  # of code hosts, which all users share: git@host:group/project.git
 
 
-def _is_iban(found: str, before: str, after: str) -> bool:
-    compact = found.replace(" ", "").upper()
+def _is_iban(text: str, before: str, after: str) -> bool:
+    compact = text.replace(" ", "").upper()
     if IBAN_LENGTHS.get(compact[:2]) != len(compact):
         return False
     return int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4])) % 97 == 1  # ISO 7064
 
 
-def _is_card(found: str, before: str, after: str) -> bool:
-    digits = re.sub(r"\D", "", found)
+def _is_card(text: str, before: str, after: str) -> bool:
+    digits = re.sub(r"\D", "", text)
     if not CARD_ISSUERS.fullmatch(digits) or _is_amount(before, after):
         return False
     doubled = (int(digit) * (2 if position % 2 else 1) for position, digit in enumerate(reversed(digits)))
     return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0  # Luhn
 
 
-def _is_ssn(found: str, before: str, after: str) -> bool:
-    area, group, serial = found.split("-")
+def _is_ssn(text: str, before: str, after: str) -> bool:
+    area, group, serial = text.split("-")
     return area not in {"000", "666"} and area < "900" and group != "00" and serial != "0000"
 
 
-def _is_phone(found: str, before: str, after: str) -> bool:
-    digits = re.sub(r"\D", "", found)
+def _is_phone(text: str, before: str, after: str) -> bool:
+    digits = re.sub(r"\D", "", text)
     code = CALLING_CODES.match(digits)
     if code is None or not 9 <= len(digits) <= 15 or _is_amount(before, after):
         return False
     if code[0] in {"1", "7"} and len(digits) != 11:
         return False
     # +200 000 000 is a figure: groups of three that end in zeros.
-    return not re.fullmatch(r"\+\d{1,3}(?: \d{3})* 000", found)
+    return not re.fullmatch(r"\+\d{1,3}(?: \d{3})* 000", text)
 
 
-def _is_ipv4(found: str, before: str, after: str) -> bool:
+def _is_ipv4(text: str, before: str, after: str) -> bool:
     try:
-        address = IPv4Address(found)
+        address = IPv4Address(text)
     except AddressValueError:
         return False
     is_public = address.is_global and not address.is_multicast  # not private, loopback, a netmask or for documentation
@@ -104,8 +104,8 @@ def _is_amount(before: str, after: str) -> bool:
     return bool(AMOUNT_BEFORE.search(before) or AMOUNT_AFTER.match(after))
 
 
-def _is_email(found: str, before: str, after: str) -> bool:
-    is_login = found.partition("@")[0].lower() in ACCOUNTS or SHELL_BEFORE.search(before) or after[:2] in {":/", ":~"}
+def _is_email(text: str, before: str, after: str) -> bool:
+    is_login = text.partition("@")[0].lower() in ACCOUNTS or SHELL_BEFORE.search(before) or after[:2] in {":/", ":~"}
     return not is_login and not after.startswith("(")  # x@w.transpose() is code
 
 
@@ -188,11 +188,11 @@ def _replace(identifier: Identifier, counts: Counter[str], match: re.Match[str])
     return f"[IBAN]{match[0][len(shorter) :]}"
 
 
-def _shorter_iban(found: str) -> str | None:
-    """The IBAN at the start of `found`, if letters or digits of the next word were taken as part of it."""
-    length = IBAN_LENGTHS.get(found[:2].upper(), 0)
-    for end in range(length, len(found)):
-        start = found[:end]
-        if found[end] == " " and len(start.replace(" ", "")) == length:
+def _shorter_iban(text: str) -> str | None:
+    """The IBAN at the start of `text`, if letters or digits of the next word were taken as part of it."""
+    length = IBAN_LENGTHS.get(text[:2].upper(), 0)
+    for end in range(length, len(text)):
+        start = text[:end]
+        if text[end] == " " and len(start.replace(" ", "")) == length:
             return start if _is_iban(start, "", "") else None
     return None

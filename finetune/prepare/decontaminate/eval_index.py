@@ -83,7 +83,7 @@ class EvalIndex:
         All fields of an item are searched for in both texts of a row, and no n-gram spans two texts.
         """
         texts = hash_texts([text for pair in zip(questions, answers, strict=True) for text in pair])
-        pairs = [self._expand(*found) for found in self._candidates(texts)]
+        pairs = [self._expand(*candidate) for candidate in self._candidates(texts)]
         if not pairs:
             return []
         rows, positions = (np.concatenate(part) for part in zip(*pairs, strict=True))
@@ -175,10 +175,10 @@ class EvalIndex:
 
     def _collect(self, rows: list[int], positions: Numbers) -> list[tuple[int, Match]]:
         owners = zip(rows, self.items[positions].tolist(), self.fields[positions].tolist(), strict=True)
-        found: dict[tuple[int, int, int], list[int]] = {}
+        shared: dict[tuple[int, int, int], list[int]] = {}
         for owner, key in zip(owners, self.keys[positions].tolist(), strict=True):
-            found.setdefault(owner, []).append(key)
-        return [(row, Match(item, FIELDS[field], tuple(keys))) for (row, item, field), keys in found.items()]
+            shared.setdefault(owner, []).append(key)
+        return [(row, Match(item, FIELDS[field], tuple(keys))) for (row, item, field), keys in shared.items()]
 
 
 def merge_indexes(indexes: Iterable[EvalIndex]) -> EvalIndex:

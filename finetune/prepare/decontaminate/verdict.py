@@ -44,19 +44,19 @@ class Verdict:
     boilerplate: int
 
 
-def find_hits(index: EvalIndex, found: Sequence[tuple[int, Match]], rows: int) -> Verdict:
-    """Separate hits from boilerplate; `found` are the matches of all rows, `rows` is the number of compared rows."""
+def find_hits(index: EvalIndex, matches: Sequence[tuple[int, Match]], rows: int) -> Verdict:
+    """Separate hits from boilerplate; `matches` are those of all rows, `rows` is the number of compared rows."""
     most_rows = max(MOST_ROWS, int(rows * MOST_SHARE))
     lengths_of = cache(index.keys_of)
-    copies = [_is_copy(match, lengths_of(match.item, match.field)) for _, match in found]
+    copies = [_is_copy(match, lengths_of(match.item, match.field)) for _, match in matches]
     holders: dict[int, set[int]] = defaultdict(set)
-    for (row, match), copy in zip(found, copies, strict=True):
+    for (row, match), copy in zip(matches, copies, strict=True):
         for key in () if copy else match.grams:
             holders[key].add(row)
     common = {key for key, where in holders.items() if len(where) > most_rows}
     hits: dict[tuple[int, int, int], Hit] = {}
     ignored: set[tuple[str, int]] = set()
-    for (row, match), copy in zip(found, copies, strict=True):
+    for (row, match), copy in zip(matches, copies, strict=True):
         name = index.set_of(match.item).name
         overlap = 1.0 if copy else _overlap(match, lengths_of(match.item, match.field), common)
         if overlap:

@@ -54,8 +54,8 @@ def question_digest(example: Example) -> bytes:
     digest covers the whole row: many conversations may legitimately begin alike. The system message does not count, so
     rewording an instruction does not move rows.
     """
-    asked = example.prompt if example.task in {"classification", "qa"} else example.messages
-    text = normalise("\n".join(message.content for message in asked if message.role != "system"))
+    turns = example.prompt if example.task in {"classification", "qa"} else example.messages
+    text = normalise("\n".join(message.content for message in turns if message.role != "system"))
     if example.task == "classification":
         text = _tokens(text.split()) or text
     return hashlib.sha256(text.encode()).digest()

@@ -155,12 +155,12 @@ class _KeptRows:
 
     def among(self, position: int) -> list[int]:
         """The kept rows that share a bucket with this one, in order."""
-        found = set(self._first[self._of(position)].tolist())
-        found.discard(-1)
-        for number in [number for number in found if number < 0]:
-            found.remove(number)
-            found.update(self._lists[-2 - number])
-        return sorted(found)
+        candidates = set(self._first[self._of(position)].tolist())
+        candidates.discard(-1)
+        for number in [number for number in candidates if number < 0]:
+            candidates.remove(number)
+            candidates.update(self._lists[-2 - number])
+        return sorted(candidates)
 
     def add(self, position: int) -> None:
         """Remember a kept row that comes after all others."""

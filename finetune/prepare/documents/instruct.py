@@ -131,9 +131,9 @@ def _pairs(document: Document, path: tuple[str, ...], heading: str | None, text:
     listed: list[tuple[str, str]] = []
     rest = []
     for block in blocks_of(text):
-        found = list(_definitions(block)) or list(_rows(block))
-        listed += found
-        if not found:
+        pairs = list(_definitions(block)) or list(_rows(block))
+        listed += pairs
+        if not pairs:
             rest.append(block)
     answer = "\n\n".join(rest)
     question = _question(document, path, heading)
@@ -199,9 +199,9 @@ def _rows(block: str) -> Iterator[tuple[str, str]]:
     pairs = [(row[1].replace("\\|", "|"), row[2].replace("\\|", "|")) for row in rows if row]
     if len(pairs) != len(rows) or not all("|" not in answer for _, answer in pairs):
         return
-    asked = [(question, answer) for question, answer in pairs if question.endswith("?") and _is_answer(answer)]
-    if len(asked) * 2 > max(len(pairs) - 2, 1):
-        yield from asked
+    questions = [(question, answer) for question, answer in pairs if question.endswith("?") and _is_answer(answer)]
+    if len(questions) * 2 > max(len(pairs) - 2, 1):
+        yield from questions
 
 
 def _is_answer(text: str) -> bool:

@@ -87,10 +87,10 @@ def _bodies(part: Message, unused: Counter[str]) -> list[Message]:
     if kind == "message/rfc822":
         unused["attached message"] += 1
     elif isinstance(inner, list):
-        found = [_bodies(each, unused) for each in inner if isinstance(each, Message)]
+        alternatives = [_bodies(each, unused) for each in inner if isinstance(each, Message)]
         if kind != "multipart/alternative":
-            return [each for bodies in found for each in bodies]
-        filled = [bodies for bodies in found if bodies]
+            return [each for bodies in alternatives for each in bodies]
+        filled = [bodies for bodies in alternatives if bodies]
         plain = [bodies for bodies in filled if bodies[0].get_content_type() == "text/plain" and _is_whole(bodies[0])]
         return (plain or filled[::-1] or [[]])[0]
     elif (

@@ -24,14 +24,14 @@ def cells_of(table: Element) -> list[list[Element]]:
     return [list(_inner(row, CELLS)) for row in _inner(table, ROWS)]
 
 
-def _inner(element: Element, wanted: Collection[str]) -> Iterator[Element]:
-    """The `wanted` elements, also those inside others such as <tbody> or <form>."""
+def _inner(element: Element, tags: Collection[str]) -> Iterator[Element]:
+    """The `tags` elements, also those inside others such as <tbody> or <form>."""
     for child in element:
         tag = tag_of(child)
-        if tag in wanted:
+        if tag in tags:
             yield child
         elif tag and tag not in CAPTIONS:
-            yield from _inner(child, wanted)
+            yield from _inner(child, tags)
 
 
 def has_stray_text(element: Element) -> bool:

@@ -51,12 +51,12 @@ class Outline:
             for block in blocks:
                 self.block(block)
 
-    def only(self, wanted: Callable[[str], bool], rest: str) -> Outline:
-        """The outline with only the `wanted` blocks and the headings above them; the others count as `rest`."""
+    def only(self, predicate: Callable[[str], bool], rest: str) -> Outline:
+        """The outline with only the `predicate` blocks and the headings above them; the others count as `rest`."""
         kept: list[tuple[str | None, int, list[str]]] = []
         above = 0  # headings of a smaller level than this lead to something kept
         for heading, level, blocks in reversed(self._sections):
-            good = [block for block in blocks if wanted(block)]
+            good = [block for block in blocks if predicate(block)]
             if good or level < above or level == 0:
                 kept.append((heading, level, good))
                 above = level

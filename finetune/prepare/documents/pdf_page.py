@@ -70,25 +70,25 @@ def read_page(page: pdfium.PdfPage, form: pdfium.PdfFormEnv | None) -> PageConte
         unused["picture" if pieces or fields else SCANNED] += drawing.pictures if pieces or fields else 1
     pieces = _with_tables(pieces, tables)
     for field in fields:
-        if not any(is_inside(field.box, found.box) for found in tables):
+        if not any(is_inside(field.box, each.box) for each in tables):
             _add_field(pieces, field)
     return PageContent(pieces, page.get_height(), unused)
 
 
 def _with_tables(lines: Sequence[Piece], ruled: Sequence[RuledTable]) -> list[Piece]:
-    tables = [Piece(table(found.rows), found.box, found.box[3], 0.0) for found in ruled]
+    tables = [Piece(table(each.rows), each.box, each.box[3], 0.0) for each in ruled]
     pieces: list[Piece] = []
     placed: set[int] = set()
     for line in lines:
-        position = next((number for number, found in enumerate(tables) if is_inside(line.box, found.box)), None)
+        position = next((number for number, each in enumerate(tables) if is_inside(line.box, each.box)), None)
         if position is None:
             pieces.append(line)
         elif position not in placed:
             placed.add(position)
             pieces.append(tables[position])
-    for position, found in enumerate(tables):
+    for position, each in enumerate(tables):
         if position not in placed:  # nothing is printed in it, but its fields have values
-            _insert(pieces, found)
+            _insert(pieces, each)
     return pieces
 
 

@@ -63,8 +63,8 @@ def ruled_tables(rules: Sequence[Box], textpage: pdfium.PdfTextPage, fields: Seq
     """The tables of a page that have at least two rows and two columns drawn, with the values of fields in them."""
     if not 4 <= len(rules) <= MAX_RULES:
         return []
-    found = (_table(textpage, group, fields) for group in _groups(rules))
-    return [table for table in found if table is not None]
+    candidates = (_table(textpage, group, fields) for group in _groups(rules))
+    return [table for table in candidates if table is not None]
 
 
 def _rules(item: pdfium.PdfObject) -> Iterator[Box]:

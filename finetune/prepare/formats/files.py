@@ -103,12 +103,12 @@ class Text:
 
 def _encoding(head: bytes, shown: str) -> str:
     """The encoding of a file of rows: UTF-8 with some broken rows is not mistaken for a legacy code page."""
-    found = detect_encoding(head, shown)
-    if found not in UTF8 and not found.startswith(("utf-16", "utf-32")):
+    encoding = detect_encoding(head, shown)
+    if encoding not in UTF8 and not encoding.startswith(("utf-16", "utf-32")):
         lines = [line for line in head.split(b"\n") if not line.isascii()]
         if sum(_is_utf8(line) for line in lines) * 2 >= len(lines):
             return "utf-8"
-    return found
+    return encoding
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -114,6 +114,6 @@ def squad_rows(article: Object) -> Iterator[dict[str, Any]]:
     for paragraph in article["paragraphs"]:
         if not isinstance(paragraph, Mapping):
             continue
-        for asked in paragraph.get("qas") or ():
-            if isinstance(asked, Mapping):
-                yield {"title": article.get("title"), "context": paragraph.get("context"), **asked}
+        for entry in paragraph.get("qas") or ():
+            if isinstance(entry, Mapping):
+                yield {"title": article.get("title"), "context": paragraph.get("context"), **entry}

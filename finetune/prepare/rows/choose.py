@@ -72,10 +72,10 @@ def choose_shape(columns: Collection[str], mapped: Collection[str] = (), ignored
     Raises:
         Unusable: none fits; names the columns and the closest shape.
     """
-    wanted = set(mapped) - NOT_OF_A_SHAPE
+    required = set(mapped) - NOT_OF_A_SHAPE
     shapes = known_shapes(ignored)
     for shape in shapes:
-        if set(shape.needs) <= named(columns) and wanted <= shape.columns:
+        if set(shape.needs) <= named(columns) and required <= shape.columns:
             return shape
     raise Unusable("unknown_columns", _preference(columns) or _nearest(columns, shapes))
 

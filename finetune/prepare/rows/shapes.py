@@ -102,10 +102,10 @@ def build_prompt(ignored: Collection[str], columns: Values) -> Draft:
 
 def build_alpaca(ignored: Collection[str], columns: Values) -> Draft:
     """Alpaca rows: `instruction`, `input` or both, and `output`; also Dolly's, with a `context`."""
-    asked = [optional_text(columns, name) for name in ("instruction", "context", "input")]
-    if not any(asked):
+    parts = [optional_text(columns, name) for name in ("instruction", "context", "input")]
+    if not any(parts):
         required_text(columns, "instruction")
-    return _answered(ignored, columns, asked, required_text(columns, "output"), "chat")
+    return _answered(ignored, columns, parts, required_text(columns, "output"), "chat")
 
 
 def build_qa(name: str, ignored: Collection[str], columns: Values) -> Draft:
@@ -115,8 +115,8 @@ def build_qa(name: str, ignored: Collection[str], columns: Values) -> Draft:
     """
     value, others = first_answer(columns[name], name)
     context = optional_text(columns, "context")
-    asked = context, required_text(columns, "question")
-    return _answered(ignored, columns, asked, required_text({"answer": value}, "answer"), "qa", context, others)
+    parts = context, required_text(columns, "question")
+    return _answered(ignored, columns, parts, required_text({"answer": value}, "answer"), "qa", context, others)
 
 
 def build_choice(first: int, ignored: Collection[str], columns: Values) -> Draft:
@@ -131,8 +131,8 @@ def build_choice(first: int, ignored: Collection[str], columns: Values) -> Draft
     answer = pick_choice(choices, columns["answer"], first)
     listed = "\n".join(f"{letter}. {text}" for letter, text in choices.listed)
     context = optional_text(columns, "context")
-    asked = context, required_text(columns, "question"), listed
-    return _answered(ignored, columns, asked, answer, "qa", context, choices.unread)
+    parts = context, required_text(columns, "question"), listed
+    return _answered(ignored, columns, parts, answer, "qa", context, choices.unread)
 
 
 def build_text(columns: Values) -> Draft:
@@ -143,7 +143,7 @@ def build_text(columns: Values) -> Draft:
 def _answered(
     ignored: Collection[str],
     columns: Values,
-    asked: Iterable[str],
+    parts: Iterable[str],
     answer: str,
     task: Task,
     context: str = "",
@@ -151,7 +151,7 @@ def _answered(
 ) -> Draft:
     """A question in several parts and its answer, after the row's system message and earlier exchanges."""
     turns = Turns(ignored)
-    messages = (*turns.opening(columns), *_exchange("\n\n".join(part for part in asked if part), answer))
+    messages = (*turns.opening(columns), *_exchange("\n\n".join(part for part in parts if part), answer))
     if len(messages) > 2:
         check_turns(messages, "history, question and answer")
     left: list[tuple[UnusedKind, str]] = [("key of a turn", key) for key in turns.unread]

@@ -84,17 +84,17 @@ def _chosen(
 ) -> dict[str, str | None]:
     """File -> split; a last part that is not a configuration but a split counts as a split."""
     try:
-        found = _configured(repo, names, card, config) or _by_layout(repo, names, config)
+        files = _configured(repo, names, card, config) or _by_layout(repo, names, config)
     except UnknownNameError:
         if config is None or split is not None or named_split(config) is None:
             raise
         split = config
-        found = _configured(repo, names, card, None) or _by_layout(repo, names, None)
+        files = _configured(repo, names, card, None) or _by_layout(repo, names, None)
     if split is None:
-        return found
-    chosen = {name: own for name, own in found.items() if own == split or named_split(own or "") == split}
+        return files
+    chosen = {name: own for name, own in files.items() if own == split or named_split(own or "") == split}
     if not chosen:
-        raise UnknownNameError(f"split of {repo} called", split, sorted({own for own in found.values() if own}))
+        raise UnknownNameError(f"split of {repo} called", split, sorted({own for own in files.values() if own}))
     return chosen
 
 
@@ -144,12 +144,12 @@ def _configured(repo: str, names: Sequence[str], card: dict[str, Any], config: s
         raise UnknownNameError(f"configuration of {repo} called", config, known)
     chosen: dict[str, str | None] = {}
     for split, pattern in _patterns(known[config]["data_files"]):
-        found = [name for name in names if fnmatchcase(name, pattern) and _is_data(name)]
-        if not found:
+        matches = [name for name in names if fnmatchcase(name, pattern) and _is_data(name)]
+        if not matches:
             raise _no_files(
                 repo, f"its card lists {pattern}, which is missing or in a format that slmtune does not read"
             )
-        chosen |= dict.fromkeys(found, split)
+        chosen |= dict.fromkeys(matches, split)
     return chosen
 
 

@@ -61,13 +61,13 @@ def open_sources(request: PrepareRequest, domain: Domain | None) -> list[Source]
         raise InputError("--sample uses the bundled rows, --source other ones. Use only one of them")
     if request.sources:
         known = {source.uri: source for source in domain.recipe.sources} if domain and not request.columns else {}
-        found = [_open(known.get(uri, uri), request, domain) for uri in request.sources]
+        opened = [_open(known.get(uri, uri), request, domain) for uri in request.sources]
     elif domain is None:
         raise InputError("There is nothing to prepare. Pass --domain NAME, or rows of your own with --source FILE")
     else:
-        found = [_open(recipe, request, domain) for recipe in _choose_recipes(request, domain)]
-    settled = iter(_settle_splits([source for source in found if source.recipe is None], request))
-    return _with_own_ids([next(settled) if source.recipe is None else source for source in found])
+        opened = [_open(recipe, request, domain) for recipe in _choose_recipes(request, domain)]
+    settled = iter(_settle_splits([source for source in opened if source.recipe is None], request))
+    return _with_own_ids([next(settled) if source.recipe is None else source for source in opened])
 
 
 def with_encoding(source: Source, encoding: str) -> Source:
@@ -124,19 +124,19 @@ def _nothing_listed(domain: Domain, tasks: Iterable[str], listed: Iterable[Sourc
     return f"The domain {domain.name} has no source for {', '.join(tasks)} that is on by default. {hint}"
 
 
-def _open(wanted: SourceRecipe | str, request: PrepareRequest, domain: Domain | None) -> Source:
-    if isinstance(wanted, str):
-        if wanted.startswith(HUB):
-            return _open_hub(wanted, request, None)
-        return _open_address(wanted, request) if is_address(wanted) else _open_local(wanted, request)
-    if wanted.noncommercial and not request.accept_noncommercial:
-        raise _license_error(wanted.id, wanted.license)
-    if wanted.is_remote:
-        return _open_hub(wanted.uri, request, wanted)
+def _open(entry: SourceRecipe | str, request: PrepareRequest, domain: Domain | None) -> Source:
+    if isinstance(entry, str):
+        if entry.startswith(HUB):
+            return _open_hub(entry, request, None)
+        return _open_address(entry, request) if is_address(entry) else _open_local(entry, request)
+    if entry.noncommercial and not request.accept_noncommercial:
+        raise _license_error(entry.id, entry.license)
+    if entry.is_remote:
+        return _open_hub(entry.uri, request, entry)
     assert domain is not None
-    listing = find_files(str(domain.folder / wanted.uri))
+    listing = find_files(str(domain.folder / entry.uri))
     files = _name_splits(listing.files)
-    return Source(wanted.id, wanted.uri, wanted.license, files, recipe=wanted, unread=listing.unread)
+    return Source(entry.id, entry.uri, entry.license, files, recipe=entry, unread=listing.unread)
 
 
 def _open_local(text: str, request: PrepareRequest) -> Source:
@@ -216,8 +216,8 @@ def _settle_splits(sources: Sequence[Source], request: PrepareRequest) -> list[S
     """
     files = [file for source in sources for file in source.files]
     with_documents = any(is_document(file) and file.split == "train" for file in files)
-    told = {file.split if with_documents or not is_document(file) else None for file in files}
-    if told == {"validation", "test"} and request.split_ratio is None:
+    splits = {file.split if with_documents or not is_document(file) else None for file in files}
+    if splits == {"validation", "test"} and request.split_ratio is None:
         raise InputError(
             f"All files name a held-out split ({', '.join(file.shown for file in files[:3])}): nothing is left to train on. "
             "Add rows for training with --source, or pass --split-ratio 0/0.5/0.5 for a corpus without them"
@@ -227,12 +227,12 @@ def _settle_splits(sources: Sequence[Source], request: PrepareRequest) -> list[S
         siblings[rest_of(_place(file))].add(file.split)
 
     def counts(source: Source, file: DataFile) -> bool:
-        if len(told) == 1 or (file.split == "train" and request.split_ratio is not None):
+        if len(splits) == 1 or (file.split == "train" and request.split_ratio is not None):
             return False
         if is_document(file):
             return with_documents
         place = _place(file)
-        is_clear = len(told - {None}) > 1 and " " not in posixpath.basename(place)
+        is_clear = len(splits - {None}) > 1 and " " not in posixpath.basename(place)
         return is_clear or source.uri.startswith(HUB) or is_only_split(place) or len(siblings[rest_of(place)]) > 1
 
     return [
