@@ -45,6 +45,7 @@ NUMBERS = {
     "guard": pa.uint64(),
     "signature": pa.binary(NUM_PERM * SIGNATURE_DTYPE().itemsize),
 }
+NOTHING = int.from_bytes(hashlib.sha256(b"").digest()[:8])  # the number of an empty text
 FULL = pa.schema([*SCHEMA, *NUMBERS.items()])
 
 
@@ -223,4 +224,4 @@ def _guards(rows: Sequence[Candidate], compared: Sequence[str]) -> list[int]:
 
 
 def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) if text else NOTHING

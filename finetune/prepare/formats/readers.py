@@ -10,7 +10,6 @@ from finetune.prepare.formats.arrow import read_arrow, read_parquet
 from finetune.prepare.formats.files import BadRow, DataFile, Lines, Row, Rows, Unread, check_content, open_file
 from finetune.prepare.formats.json import parse_lines, read_json
 from finetune.prepare.formats.separated import read_csv
-from finetune.prepare.formats.xlsx import read_xlsx
 
 
 class RowReader(Protocol):
@@ -24,6 +23,13 @@ class RowReader(Protocol):
         """
 
 
+def _read_xlsx(file: DataFile) -> Iterator[Lines | Rows]:
+    """Import the reader of workbooks when one is read: it loads a parser of XML."""
+    from finetune.prepare.formats.xlsx import read_xlsx
+
+    return read_xlsx(file)
+
+
 READERS: Mapping[str, RowReader] = {
     ".jsonl": read_json,
     ".ndjson": read_json,
@@ -33,7 +39,7 @@ READERS: Mapping[str, RowReader] = {
     ".parquet": read_parquet,
     ".arrow": read_arrow,
     ".feather": read_arrow,
-    ".xlsx": read_xlsx,
+    ".xlsx": _read_xlsx,
 }
 
 
