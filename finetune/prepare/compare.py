@@ -43,7 +43,7 @@ class ComparedRow:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CleaningComparison:
     """The rows to show, those that cleaning changed first, and how many of the rows that were read it changed."""
 
     corpus: Path
@@ -55,7 +55,7 @@ class Comparison:
 
 def compare_cleaning(
     corpus_path: Path, sources: Sequence[str] = (), *, domain: str | None = None, samples: int = ShowOptions.samples
-) -> Comparison:
+) -> CleaningComparison:
     """Compare rows before and after cleaning.
 
     Args:
@@ -82,7 +82,7 @@ def compare_cleaning(
                 row = ComparedRow(name, before.get(name, ()), turns)
                 (same if row.before == turns else changed).append(row)
     rows = (*changed, *same)
-    return Comparison(corpus.path, request.clean, len(rows), len(changed), rows[:samples])
+    return CleaningComparison(corpus.path, request.clean, len(rows), len(changed), rows[:samples])
 
 
 def _request(corpus: Corpus, sources: tuple[str, ...], domain: str | None) -> PrepareRequest:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from finetune.cli.console import console, facts
 
 if TYPE_CHECKING:
-    from finetune.prepare.compare import ComparedRow, Comparison
+    from finetune.prepare.compare import ComparedRow, CleaningComparison
 
 LINES, WIDTH, BEFORE = 12, 100, 30  # changed lines of a turn, characters of a line, and those before its first change
 TRAILING = re.compile(r" +$")
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(comparison: CleaningComparison) -> str:
     """The figures and the rows."""
     summary = {
         "corpus": comparison.corpus,

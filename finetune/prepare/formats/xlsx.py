@@ -41,7 +41,7 @@ PARTS = {  # parts of a workbook that have text or pictures but are no sheets, w
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SheetRow:
     """A row of a sheet: its number and its cells with text, by the numbers of their columns."""
 
     number: int
@@ -153,7 +153,7 @@ class _Workbook:
         """The number of rows of a sheet that have text."""
         return sum(1 for _ in self.lines(data, count=False))
 
-    def lines(self, data: bytes, *, count: bool = True) -> Iterator[Line]:
+    def lines(self, data: bytes, *, count: bool = True) -> Iterator[SheetRow]:
         """The rows of a sheet that have text and are not hidden; a cell is repeated in the rows that it covers."""
         unused = self.unused if count else Counter()
         covered = _covered(data)
@@ -168,7 +168,7 @@ class _Workbook:
                 unused["hidden row"] += bool(cells)
             elif cells:
                 above = {column: cell for column, cell in above.items() if cell[0] >= number}
-                yield Line(number, cells | {column: text for column, (_, text) in above.items() if text})
+                yield SheetRow(number, cells | {column: text for column, (_, text) in above.items() if text})
         for name, pattern in BESIDE.items():
             unused[name] += len(pattern.findall(data))
 
