@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from finetune.cli.console import console, facts
 
 if TYPE_CHECKING:
-    from finetune.prepare.compare import ComparedRow, CleaningComparison
+    from finetune.prepare.compare import CleaningComparison, ComparedRow
 
 LINES, WIDTH, BEFORE = 12, 100, 30  # changed lines of a turn, characters of a line, and those before its first change
 TRAILING = re.compile(r" +$")
