@@ -142,7 +142,8 @@ def _repair(text: str, changes: Changes, entities: bool) -> str:
 def _remove_controls(text: str, changes: Changes) -> str:
     if not (CONTROLS if text.isascii() else CONTROLS_OR_BREAKS).search(text):
         return text
-    text = _note("line ends unified", text, LINE_BREAKS.sub("\n", TERMINAL.sub("", text)), changes)
+    text = _note("control characters removed", text, TERMINAL.sub("", text), changes)
+    text = _note("line ends unified", text, LINE_BREAKS.sub("\n", text), changes)
     return _note("control characters removed", text, CONTROLS.sub("", text), changes)
 
 

@@ -115,6 +115,7 @@ def test_light_cleaning(dirty: str, light: str) -> None:
         ("plain", set()),
         ("R&amp;D  is", {"entities decoded", "blanks removed"}),
         ("CafÃ©\u200b", {"mojibake repaired", "invisible characters removed"}),
+        ("\x1b[31mred\x1b[0m", {"control characters removed"}),
         ("a\r\n\x07b \ufb01", {"line ends unified", "control characters removed", "Unicode normalised"}),
     ],
 )
