@@ -18,7 +18,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, BinaryIO, cast
@@ -56,9 +56,10 @@ def members(path: Path) -> tuple[str | None, ...]:
     """
     with _open_file(path) as raw:
         if path.suffix.lower() == MAILBOX:
-            return tuple(
-                f"{number:06d}.eml" for number in range(1, len(_messages(path, os.fstat(raw.fileno()).st_mtime_ns)) + 1)
-            )
+            messages = 1  # of a file that is no mailbox: opening it says why, and --on-error decides
+            with suppress(InputError):
+                messages = len(_messages(path, os.fstat(raw.fileno()).st_mtime_ns))
+            return tuple(f"{number:06d}.eml" for number in range(1, messages + 1))
         if path.suffix.lower() != ".zip":
             return (None,)
         with _name_damage(str(path)), zipfile.ZipFile(raw) as archive:

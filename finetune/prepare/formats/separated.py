@@ -30,6 +30,8 @@ from finetune.prepare.formats.files import (
 SEPARATORS = ",;\t|"
 SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?\s*', re.I)  # Excel's own first line
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+TOO_MANY = "Put cells that contain separators in double quotes"
+TOO_FEW = "Put cells that contain line breaks in double quotes, and write an empty cell for each missing value"
 MANY = 50  # lines that look like rows, after which an open quote is not going to close a cell
 csv.field_size_limit(MAX_LINE)  # a whole article in one cell is fine
 
@@ -56,8 +58,8 @@ def _rows(file: DataFile, records: _Records) -> Iterator[Row | BadRow | Unread]:
         elif records.damaged and SURROGATE.search("".join(cells)):
             yield BadRow(line, "not_utf8", not_utf8())
         elif len(cells) != width and (len(cells) < width or any(map(str.strip, cells[width:]))):
-            problem = f"the row has {len(cells)} cells, the header {width}. Put cells that contain separators in double quotes"
-            yield BadRow(line, "broken_csv", problem)
+            hint = TOO_MANY if len(cells) > width else TOO_FEW
+            yield BadRow(line, "broken_csv", f"the row has {len(cells)} cells, the header {width}. {hint}")
         else:
             row = dict(zip(names, cells, strict=False))
             for name in nameless:

@@ -117,7 +117,7 @@ def open_package(data: bytes, kind: str) -> Iterator[ZipPackage]:
 
 def damage_error(kind: str) -> Unusable:
     """The error for a file that is not what its extension says."""
-    return Unusable(f"damaged_{kind}", f"it is not a {kind} file, or is damaged. Save or copy it again")
+    return Unusable(f"damaged_{kind}", f"it is not in the format {kind}, or is damaged. Save or copy it again")
 
 
 def refuse_entities(data: bytes) -> None:

@@ -140,3 +140,8 @@ def test_file_that_is_no_mailbox_is_refused(prepared: Preparer, tmp_path: Path) 
     (tmp_path / "a.mbox").write_text("text\n\nFrom here on\n", "utf-8")
     with pytest.raises(InputError, match="is not a mailbox"):
         prepared(tmp_path / "a.mbox")
+
+    (tmp_path / "a.md").write_text("# Mill\n\nThe mill is open in May.\n", "utf-8")
+    corpus = prepared(tmp_path, on_error="skip", split_ratio="1/0/0")
+    assert len(corpus.rows) == 1
+    assert corpus.result.dropped == {"unreadable": 1}

@@ -215,7 +215,7 @@ def test_workbook_becomes_a_corpus_and_names_what_it_lacks(prepared: Preparer, t
 
 
 BROKEN = {
-    "text": (b"not a workbook", "not a xlsx file"),
+    "text": (b"not a workbook", "not in the format xlsx"),
     "password": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "password"),
     "cut": (workbook({"D": sheet(line(*HEADER), line("a", "b"))})[:700], "damaged"),
     "broken": (workbook({"D": sheet(line(*HEADER), line("a", "b")) + "</x>"}), "damaged"),
