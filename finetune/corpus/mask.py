@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Piece:
+class MaskedText:
     """The text of consecutive tokens that all carry loss, or all do not."""
 
     text: str
@@ -37,7 +37,7 @@ class MaskedRow:
 
     ids: tuple[int, ...]
     mask: tuple[bool, ...]
-    pieces: tuple[Piece, ...]
+    pieces: tuple[MaskedText, ...]
     cut: int
 
     @property
@@ -104,9 +104,9 @@ def mask_row(tokenizer: PreTrainedTokenizerBase, example: Example, max_length: i
     return MaskedRow(ids, mask, tuple(_pieces(tokenizer, ids, mask)), len(rendered.ids) - len(ids))
 
 
-def _pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], mask: Sequence[bool]) -> list[Piece]:
+def _pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], mask: Sequence[bool]) -> list[MaskedText]:
     runs = groupby(zip(ids, mask, strict=True), key=lambda token: token[1])
     return [
-        Piece(str(tokenizer.decode([token for token, _ in run], clean_up_tokenization_spaces=False)), supervised)
+        MaskedText(str(tokenizer.decode([token for token, _ in run], clean_up_tokenization_spaces=False)), supervised)
         for supervised, run in runs
     ]

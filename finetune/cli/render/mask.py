@@ -13,7 +13,7 @@ from finetune.cli.console import console, facts
 from finetune.cli.render.corpus import CONTROL
 
 if TYPE_CHECKING:
-    from finetune.corpus.mask import MaskedRow, MaskView, Piece
+    from finetune.corpus.mask import MaskedRow, MaskedText, MaskView
 
 OPEN, CLOSE = "⟦", "⟧"
 PLAIN = str.maketrans({OPEN: "[[", CLOSE: "]]"})  # where the terminal has no such brackets
@@ -52,7 +52,7 @@ def describe_row(row: MaskedRow) -> str:
     return carrying + (f", {row.cut:,} more are cut off" if row.cut else "")
 
 
-def mark(pieces: Iterable[Piece], indent: str = " " * 4) -> Iterator[str]:
+def mark(pieces: Iterable[MaskedText], indent: str = " " * 4) -> Iterator[str]:
     """The lines of a row, with its supervised pieces in brackets."""
     text = "".join(_bracketed(piece) for piece in pieces)
     width = max(shutil.get_terminal_size((110, 24)).columns, 60)
@@ -77,7 +77,7 @@ def has_colours() -> bool:
     return console.out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _bracketed(piece: Piece) -> str:
+def _bracketed(piece: MaskedText) -> str:
     more = len(piece.text) - HEAD - TAIL
     text = piece.text
     if more > 0:

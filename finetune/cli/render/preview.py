@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from finetune.cli.console import facts
 from finetune.cli.render.corpus import name_line
 from finetune.cli.render.mask import describe_mark, describe_row, mark, paint
-from finetune.corpus.mask import Piece
+from finetune.corpus.mask import MaskedText
 
 if TYPE_CHECKING:
     from finetune.prepare.preview import FilesPreview, Preview, RowPreview, SourcePreview
@@ -79,7 +79,7 @@ def _row(row: RowPreview) -> Iterator[str]:
         yield from mark(row.masked.pieces)
         return
     for turn in row.messages:
-        yield from mark([Piece(f"{turn.role}: ", False), Piece(turn.content, turn.role == "assistant")])
+        yield from mark([MaskedText(f"{turn.role}: ", False), MaskedText(turn.content, turn.role == "assistant")])
 
 
 def _unused(unused: Unused, read: int) -> str:
