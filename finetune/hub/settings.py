@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 HUB_DOMAINS = ("huggingface.co", "hf.co")
@@ -59,13 +60,14 @@ def importing_trainer(*, wandb: bool) -> Iterator[None]:
     `WANDB_MODE` is "offline".
     """
     mode = os.environ.pop("WANDB_MODE", None)
-    hidden = not wandb and "wandb" not in sys.modules
+    modules: dict[str, Any] = sys.modules
+    hidden = not wandb and "wandb" not in modules
     if hidden:
-        sys.modules["wandb"] = None  # type: ignore[assignment] # how Python blocks an import
+        modules["wandb"] = None  # how Python blocks an import
     try:
         yield
     finally:
         if hidden:
-            del sys.modules["wandb"]
+            del modules["wandb"]
         if mode is not None:
             os.environ["WANDB_MODE"] = mode

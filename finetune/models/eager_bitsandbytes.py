@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
+
+import torch
 
 
 def _leave_uncompiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     return (lambda decorated: decorated) if function is None else function
 
 
-with patch("torch.compile", _leave_uncompiled):
-    import bitsandbytes  # noqa: F401
+_torch: Any = torch
+_compile, _torch.compile = torch.compile, _leave_uncompiled
+try:
+    import bitsandbytes  # noqa: F401 # for the modules that import it later
+finally:
+    _torch.compile = _compile

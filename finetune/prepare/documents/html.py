@@ -40,7 +40,7 @@ READ_AS |= dict.fromkeys(("label", "legend", "time", "output"), "span")
 # Names by which trafilatura may tell what an element is.
 KNOWN_NAMES = SIDE_THINGS | frozenset(
     """content main article entry post body text story nav navbar navigation menu footer breadcrumb breadcrumbs banner
-    byline tags cookie comment""".split()  # noqa: SIM905
+    byline tags cookie comment""".split()
 )
 NO_LETTERS = re.compile(r"[\W_]+")
 KEPT_SHARE = 0.5  # of a list or table: trafilatura may leave out single lines

@@ -57,7 +57,7 @@ def read(data: bytes, shown: str) -> Document:
     if not message.keys():
         raise Unusable("damaged_mail", "it is not an e-mail message: it has no headers. Save it again, or rename it")
     unused: Counter[str] = Counter()
-    for name in message.keys():  # noqa: SIM118
+    for name in message:
         known = next((each for each in NAMED_HEADERS if each.lower() == name.lower()), "")
         unused[f"header {known}" if known else "other header"] += name.lower() != "subject"
     documents = list(_documents(message, shown, unused))

@@ -15,17 +15,17 @@ HEADINGS = {f"h{level}": level for level in range(1, 7)}
 LISTS = frozenset(("ul", "ol", "menu", "dir"))
 CONTAINERS = frozenset(
     """address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption figure footer
-    form header hgroup html li main nav p section summary tbody td tfoot th thead tr""".split()  # noqa: SIM905
+    form header hgroup html li main nav p section summary tbody td tfoot th thead tr""".split()
 )
 BLOCKS = CONTAINERS | LISTS | HEADINGS.keys() | {"table", "pre", "hr"}
 SILENT = frozenset(
     """head script style noscript template iframe object svg math canvas audio video button select textarea input map
-    datalist""".split()  # noqa: SIM905
+    datalist""".split()
 )
 INLINES = frozenset(
     """a abbr acronym b base basefont bdi bdo big br cite code data del dfn em embed font frame frameset i img ins kbd label
     legend link mark meta meter nobr noframes optgroup option output picture progress q rp rt ruby s samp slot small
-    source span strike strong sub sup time title track tt u var wbr body html col colgroup""".split()  # noqa: SIM905
+    source span strike strong sub sup time title track tt u var wbr body html col colgroup""".split()
 )
 RAISED_OR_LOWERED = frozenset(("sup", "sub"))
 LONGEST_EXPONENT = 40  # characters

@@ -11,7 +11,7 @@ from finetune.prepare.documents.markup_tables import tag_of
 ESCAPED = str.maketrans({"{": r"\{", "}": r"\}", "%": r"\%", "$": r"\$", "#": r"\#", "&": r"\&"})
 ACCENTS = {"\u0302": "hat", "\u0303": "tilde", "\u0304": "bar", "\u0305": "bar", "\u0307": "dot", "\u0308": "ddot"}
 ACCENTS |= {"\u030c": "check", "\u20d7": "vec", "¯": "bar", "^": "hat", "~": "tilde", "→": "vec"}
-NAMES = frozenset("arccos arcsin arctan cos cosh cot det exp lim ln log max min sin sinh tan tanh".split())  # noqa: SIM905
+NAMES = frozenset("arccos arcsin arctan cos cosh cot det exp lim ln log max min sin sinh tan tanh".split())
 
 
 def latex(equation: Element) -> str:

@@ -57,15 +57,15 @@ CONSENT = frozenset(("cookie", "cookies", "gdpr", "privacy", "cmp", "banner", "p
 ADVERTISEMENTS = frozenset(("advert", "adverts", "advertisement", "advertisements"))
 LINK_BARS = frozenset(("breadcrumb", "breadcrumbs", "skip", "skiplink", "sitenav", "share", "sharing", "social"))
 OVERLAYS = frozenset(
-    "modal dialog popup tooltip lightbox overlay toast cookie cookies menu dropdown nav honeypot".split()  # noqa: SIM905
+    "modal dialog popup tooltip lightbox overlay toast cookie cookies menu dropdown nav honeypot".split()
 )
-PANELS = frozenset("answer panel collapse collapsible accordion faq tab details spoiler expandable".split())  # noqa: SIM905
-TITLES = frozenset("title header heading question toggle trigger accordion summary".split())  # noqa: SIM905
+PANELS = frozenset("answer panel collapse collapsible accordion faq tab details spoiler expandable".split())
+TITLES = frozenset("title header heading question toggle trigger accordion summary".split())
 CALLOUTS = frozenset(
-    "warning note tip caution important info danger callout admonition footnote footnotes endnotes alert hint".split()  # noqa: SIM905
+    "warning note tip caution important info danger callout admonition footnote footnotes endnotes alert hint".split()
 )
 SIDE_THINGS = frozenset(
-    "sidebar related recommended widget promo share sharing social comments newsletter author ads ad".split()  # noqa: SIM905
+    "sidebar related recommended widget promo share sharing social comments newsletter author ads ad".split()
 )
 NOTES = re.compile(r"(?:doc-)?(?:foot|end)?notes?", re.I)
 

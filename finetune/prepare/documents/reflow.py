@@ -19,7 +19,7 @@ SMALL_SHARE = 0.4  # of these lines, which go on with a small letter: in verse, 
 SENTENCE_SHARE = 0.9  # of the line ends, which end a sentence, where each line is one
 QUESTION_WORDS = frozenset(
     """what who whom whose which when where why how is are was were do does did can could may might will would should
-    """.split()  # noqa: SIM905
+    """.split()
 )
 HEADING_WORDS = 20
 

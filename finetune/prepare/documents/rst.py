@@ -44,15 +44,15 @@ TARGET = re.compile(r"\A(.+?)\s*<[^<>]+>\Z", re.S)
 LEFT_OUT = frozenset(
     """autoclass autodata autoexception autofunction automethod automodule autosummary class contents currentmodule date
     default-domain default-role highlight include index literalinclude meta module raw role rst-class sectnum target-notes
-    testcleanup testsetup title toctree""".split()  # noqa: SIM905
+    testcleanup testsetup title toctree""".split()
 )
 CODE = frozenset(
     """code code-block code-cell command-output doctest ipython jupyter-execute productionlist program-output prompt
-    sourcecode testcode testoutput""".split()  # noqa: SIM905
+    sourcecode testcode testoutput""".split()
 )
 CODE_ROLES = frozenset(
     """attr class command const data envvar exc file func kbd macro member meth mod obj option program samp type var
-    """.split()  # noqa: SIM905
+    """.split()
 )
 
 

@@ -27,7 +27,7 @@ HEADINGS = frozenset(("title", "head", "heading", "header", "article-title", "su
 # Elements that are text however short they are.
 PARAGRAPHS = frozenset(
     """p para paragraph simpara formalpara abstract-text abstracttext abstract answer li item l quote description summary
-    content encoded text body note comment seg string message caption""".split()  # noqa: SIM905
+    content encoded text body note comment seg string message caption""".split()
 )
 ITEMS = frozenset(("li", "item", "list-item", "listitem"))
 LISTS = frozenset(("list", "ul", "ol", "itemizedlist", "orderedlist", "bulletlist"))

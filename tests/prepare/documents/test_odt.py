@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-
 import pytest
 
 from finetune.errors import Unusable
 from finetune.prepare.documents.readers import read_document
 from finetune.records import Document, Section
+
+from ..archives import zip_of
 
 NAMES = ("office", "text", "table", "style", "draw", "form")
 SPACES = " ".join(f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"' for name in NAMES)
@@ -34,11 +33,7 @@ def odt(body: str, margins: str = "", **parts: str) -> bytes:
         "</style:master-page></office:master-styles></office:document-styles>",
         **parts,
     }
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in contents.items():
-            archive.writestr(name, text)
-    return data.getvalue()
+    return zip_of(contents)
 
 
 def read(data: bytes) -> Document:

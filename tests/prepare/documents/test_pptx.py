@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -11,6 +9,8 @@ import pytest
 from finetune.errors import Unusable
 from finetune.prepare.documents.readers import read_document
 from finetune.records import Document, Section
+
+from ..archives import zip_of
 
 SPACES = (
     'xmlns:p="http://schemas.openxmlformats.org/presentationml/2006/main" '
@@ -79,11 +79,7 @@ def presentation(*slides: str, notes: str = "", comments: str = "") -> bytes:
         "ppt/comments/c.xml": f"<p:cmLst {SPACES}>{comments}</p:cmLst>",
         **{f"ppt/slides/x{n}.xml": xml for n, xml in enumerate(slides)},
     }  # fmt: skip
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in contents.items():
-            archive.writestr(name, text)
-    return data.getvalue()
+    return zip_of(contents)
 
 
 def read(data: bytes) -> Document:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -14,6 +12,8 @@ from finetune.errors import InputError
 from finetune.prepare.formats.files import DataFile, Row, Unread
 from finetune.prepare.formats.readers import read_blocks, rows_of
 from tests.prepare.conftest import Preparer
+
+from ..archives import zip_of
 
 MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
 OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
@@ -80,11 +80,7 @@ def workbook(sheets: Mapping[str, str], state: str = "", properties: str = "", *
         **{f"xl/s{place}.xml": xml for place, xml in enumerate(sheets.values())},
         **parts,
     }
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in contents.items():
-            archive.writestr(name, text)
-    return data.getvalue()
+    return zip_of(contents)
 
 
 def read(folder: Path, data: bytes) -> tuple[list[tuple[int, list[str]]], dict[str, int]]:
