@@ -22,7 +22,7 @@ from finetune.models.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "finetune").rglob("*.py"))
-MAY_PRINT = {"commands.py", "console.py", "entry.py"}
+MAY_PRINT = {"commands.py", "data_commands.py", "using_commands.py", "console.py", "entry.py"}
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "huggingface_hub", "pyarrow"}
 LATER_EXIT_CODES = {130, 143}  # SIGINT and SIGTERM
 

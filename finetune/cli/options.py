@@ -16,6 +16,7 @@ from finetune.cli.workspace import Workspace
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+Given = dict[str, Any]  # the options that the user set, by field name
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
 
@@ -81,6 +82,11 @@ class Command(click.Command):
             option for param in self.params for option in (param.build() if isinstance(param, Fields) else [param])
         ]
         return super().get_params(ctx)
+
+
+def command(name: str | None = None) -> Callable[[Callable[..., Any]], Command]:
+    """Turn a function into a `Command`, named after the function unless `name` is given."""
+    return click.command(name, cls=Command)
 
 
 class Fields(click.Option):

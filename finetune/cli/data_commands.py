@@ -1,0 +1,127 @@
+"""The commands for data: prepare, show and domains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from finetune.cli import arguments, options
+from finetune.cli.console import console
+from finetune.cli.options import Given
+from finetune.cli.render import results
+from finetune.cli.workspace import Workspace
+from finetune.errors import EXIT_INPUT
+
+
+@options.command()
+@options.workspace
+@options.fields(
+    "finetune.recipe.options:PrepareOptions",
+    after={
+        "columns": click.Option(
+            ["--group-by"],
+            metavar="COLUMN",
+            help="Keep rows with the same value in this column (a patient, a ticker) in one split.",
+        )
+    },
+)
+@click.option("--dry-run", is_flag=True, help="Show how the first rows and documents would be read, and write nothing.")
+@options.output_dir
+@options.overwrite
+@options.common
+def prepare_command(
+    workspace: Workspace,
+    group_by: str | None,
+    dry_run: bool,
+    output_dir: Path | None,
+    overwrite: bool,
+    given: Given,
+) -> None:
+    """Turn sources into a corpus: rows to train on and rows to hold out."""
+    from finetune.prepare import PrepareRequest, prepare
+
+    chosen = arguments.read_preparation(given, group_by)
+    request = PrepareRequest(output_dir or workspace.corpus, workspace.given, overwrite, **chosen)
+    if dry_run:
+        from finetune.cli.render.preview import render_preview
+        from finetune.prepare.preview import preview
+
+        first = preview(request)
+        console.result(first, lambda: render_preview(first))
+        if first.stops:
+            raise SystemExit(EXIT_INPUT)
+        return
+    with console.progress() as progress:
+        result = prepare(request, progress.work)
+    console.result(result, lambda: results.render_corpus(result, workspace))
+
+
+@options.command()
+@click.argument("corpus", required=False, type=options.PATH)
+@options.workspace
+@click.option("--model", help="Base model whose tokenizer counts the tokens, instead of the default model.")
+@options.fields("finetune.recipe.options:ShowOptions", ranges=True)
+@click.option("--mask", is_flag=True, help="Show rows as the model sees them, with the tokens that carry loss marked.")
+@click.option("--diff", is_flag=True, help="Show rows before and after cleaning, those that changed first.")
+@click.option(
+    "--source", "sources", multiple=True, help="With --diff: a file that the corpus was made of, to read again."
+)
+@options.common
+def show_command(
+    workspace: Workspace,
+    corpus: Path | None,
+    model: str | None,
+    mask: bool,
+    diff: bool,
+    sources: tuple[str, ...],
+    given: Given,
+) -> None:
+    """Show a corpus: counts, lengths in tokens and some of its rows."""
+    if mask and diff:
+        raise click.UsageError("Set either --mask or --diff: each shows the rows in its own way.")
+    if diff:
+        from finetune.cli.render.comparison import render_comparison
+        from finetune.prepare.compare import compare_cleaning
+
+        comparison = compare_cleaning(corpus or workspace.corpus, sources, domain=workspace.given, **given)
+        console.result(comparison, lambda: render_comparison(comparison))
+        return
+    if sources:
+        raise click.UsageError("--source is for --diff: it names a file to compare with the corpus.")
+    if mask:
+        from finetune.cli.render.mask import render_mask
+        from finetune.corpus.mask import show_mask
+
+        masked = show_mask(corpus or workspace.corpus, model=model, **given)
+        console.result(masked, lambda: render_mask(masked))
+        return
+    from finetune.cli.render.corpus import render_view
+    from finetune.corpus.view import show_corpus
+
+    view = show_corpus(corpus or workspace.corpus, model=model, **given)
+    console.result(view, lambda: render_view(view))
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+@options.common
+def domains_group(context: click.Context) -> None:
+    """List the bundled domains, or create one of your own."""
+    from finetune.recipe import domain_names, load_domain
+
+    if context.invoked_subcommand is None:
+        recipes = [load_domain(name).recipe for name in domain_names()]
+        console.result({"domains": recipes}, lambda: results.render_domains(recipes))
+
+
+@domains_group.command()
+@click.argument("name")
+@click.option("--output-dir", "--out", type=options.PATH, help="Folder to create.  [./NAME]")
+@options.common
+def new_command(name: str, output_dir: Path | None) -> None:
+    """Create the folder of a new domain: it works as it is and is meant to be edited."""
+    from finetune.cli.scaffold import new_domain
+
+    folder = new_domain(name, output_dir or Path(name))
+    console.result({"domain": folder}, lambda: results.render_new_domain(folder))

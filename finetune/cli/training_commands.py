@@ -1,0 +1,151 @@
+"""The commands from a corpus to a proven model: train, plan, eval and merge."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from finetune.cli import arguments, options
+from finetune.cli.console import console
+from finetune.cli.options import Given
+from finetune.cli.render import results
+from finetune.cli.workspace import Workspace
+from finetune.machine import importing_libraries
+
+
+@options.command()
+@options.workspace
+@click.option("--corpus", type=options.PATH, help="Corpus to train on, instead of the workspace's.")
+@click.option("--config", type=options.PATH, help="YAML file that sets any of the options below.")
+@click.option("--dry-run", is_flag=True, help="Show what would be trained, without training.")
+@click.option("--resume", is_flag=True, help="Resume a stopped or killed run from its newest checkpoint.")
+@options.output_dir
+@options.overwrite
+@options.fields("finetune.recipe.adapter:AdapterRecipe")
+@options.common
+def train_command(
+    workspace: Workspace,
+    corpus: Path | None,
+    config: Path | None,
+    dry_run: bool,
+    resume: bool,
+    output_dir: Path | None,
+    overwrite: bool,
+    given: Given,
+) -> None:
+    """Train an adapter on a corpus: QLoRA by default."""
+    from finetune.recipe import load_adapter_recipe
+
+    recipe = load_adapter_recipe(workspace.given, config, given)
+    from finetune.cli.render.plan import render_training_plan
+
+    with importing_libraries():
+        from finetune.train import TrainRequest, plan_training, train
+
+    request = TrainRequest(
+        corpus or workspace.corpus,
+        output_dir or workspace.adapter,
+        recipe,
+        overwrite=overwrite,
+        resume=resume,
+        resume_command=arguments.resume_command(sys.argv[1:]),
+        prepare_command=workspace.command("prepare"),
+    )
+    if dry_run:
+        plan = plan_training(request)
+        console.result(plan, lambda: render_training_plan(plan))
+        return
+    with console.progress() as progress:
+        result = train(request, progress.step)
+    console.result(result, lambda: results.render_adapter(result, workspace))
+
+
+@options.command()
+@options.workspace
+@options.fields("finetune.recipe.adapter:AdapterRecipe", options.MEMORY_FIELDS)
+@click.option("--gpu", help="Plan for a GPU with this much memory, such as 8GiB, instead of this machine.")
+@click.option("--memory", help="Plan for a CPU with this much memory, such as 16GiB, instead of what is free.")
+@options.common
+def plan_command(workspace: Workspace, gpu: str | None, memory: str | None, given: Given) -> None:
+    """Estimate how much memory training takes, and what would fit, from config.json alone."""
+    from finetune.cli.render.plan import render_plan
+    from finetune.plan import plan
+    from finetune.recipe import load_adapter_recipe
+
+    result = plan(load_adapter_recipe(workspace.given, None, given), device=arguments.read_device(gpu, memory))
+    console.result(result, lambda: render_plan(result))
+
+
+@options.command(name="eval")
+@click.argument("adapter", required=False, type=options.PATH)
+@options.workspace
+@click.option("--corpus", type=options.PATH, help="Corpus to evaluate on, instead of the workspace's.")
+@options.fields("finetune.recipe.options:EvalOptions", ranges=True)
+@options.base_model
+@options.output_dir
+@options.overwrite
+@options.common
+def evaluate_command(
+    workspace: Workspace,
+    adapter: Path | None,
+    corpus: Path | None,
+    model: str | None,
+    output_dir: Path | None,
+    overwrite: bool,
+    given: Given,
+) -> None:
+    """Score the base model and the adapter side by side on held-out rows."""
+    with importing_libraries():
+        from finetune.evaluate import EvalRequest, evaluate
+
+    request = EvalRequest(
+        adapter or workspace.adapter,
+        corpus or workspace.corpus,
+        output_dir or workspace.eval,
+        model,
+        overwrite,
+        train_command=workspace.command("train"),
+        prepare_command=workspace.command("prepare"),
+        **given,
+    )
+    with console.progress() as progress:
+        result = evaluate(request, progress.rows)
+    console.result(result, lambda: results.render_evaluation(result, workspace))
+
+
+@options.command()
+@click.argument("adapter", required=False, type=options.PATH)
+@options.workspace
+@click.option(
+    "--corpus",
+    type=options.PATH,
+    help="Corpus whose held-out rows are the prompts of the comparison, instead of the workspace's.",
+)
+@options.base_model
+@options.output_dir
+@options.overwrite
+@options.common
+def merge_command(
+    workspace: Workspace,
+    adapter: Path | None,
+    corpus: Path | None,
+    model: str | None,
+    output_dir: Path | None,
+    overwrite: bool,
+) -> None:
+    """Merge an adapter into its base model and verify the result."""
+    with importing_libraries():
+        from finetune.merge import MergeRequest, merge_adapter
+
+    request = MergeRequest(
+        adapter or workspace.adapter,
+        output_dir or workspace.model,
+        corpus or (workspace.corpus if adapter is None else None),
+        model,
+        overwrite,
+        train_command=workspace.command("train"),
+    )
+    result = merge_adapter(request, console.say)
+    console.result(result, lambda: results.render_merge(result, workspace))

@@ -1,0 +1,90 @@
+"""The commands that use and share a model: serve, chat, push and pull."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from finetune.cli import arguments, options
+from finetune.cli.console import console
+from finetune.cli.options import Given
+from finetune.cli.render import results
+from finetune.cli.workspace import Workspace, served_artifact
+from finetune.machine import importing_libraries
+
+
+@options.command()
+@click.argument("targets", nargs=-1, metavar="[NAME=ADAPTER]...")
+@options.workspace
+@options.fields("finetune.recipe.options:ServeOptions", ranges=True)
+@click.option("--api-key-file", type=options.PATH, help="File with the key that clients must send.")
+@options.base_model
+@options.common
+def serve_command(
+    workspace: Workspace, targets: tuple[str, ...], api_key_file: Path | None, model: str | None, given: Given
+) -> None:
+    """Serve adapters over HTTP, for clients of the OpenAI API."""
+    with importing_libraries():
+        from finetune.recipe.options import ServeOptions
+        from finetune.serve import ServeTarget, serve
+
+    named = [arguments.read_target(text) for text in targets] or [(workspace.name, served_artifact(workspace))]
+    number = serve(
+        [ServeTarget(name, path) for name, path in named],
+        ServeOptions(**given),
+        api_key=arguments.read_key(api_key_file) if api_key_file else None,
+        model=model,
+        on_ready=lambda url: console.result({"url": url}, lambda: f"Serving {', '.join(dict(named))} at {url}/v1"),
+    )
+    raise SystemExit(128 + number)
+
+
+@options.command()
+@click.argument("adapter", required=False)
+@options.workspace
+@click.option("--system", help="System message that opens the conversation.")
+@click.option("--prompt", help="Ask this one question and exit.")
+@options.fields("finetune.recipe.options:ChatOptions", ranges=True)
+@options.base_model
+@options.common
+def chat_command(
+    workspace: Workspace, adapter: str | None, system: str | None, prompt: str | None, model: str | None, given: Given
+) -> None:
+    """Chat with an adapter, a merged model or a base model in the terminal."""
+    with importing_libraries():
+        from finetune.recipe.options import ChatOptions
+        from finetune.serve.chat import open_conversation
+
+    name, path = arguments.read_target(adapter) if adapter else (workspace.name, served_artifact(workspace))
+    with open_conversation(name, path, ChatOptions(**given), system=system, model=model) as conversation:
+        console.converse(conversation, prompt)
+
+
+@options.command()
+@click.argument("path", type=options.PATH)
+@click.argument("repo_id")
+@click.option("--public", is_flag=True, help="Let anyone read a new repository; without this flag it is private.")
+@click.option("--message", help="Commit message.")
+@options.common
+def push_command(path: Path, repo_id: str, public: bool, message: str | None) -> None:
+    """Share an artifact through the Hugging Face Hub, privately by default."""
+    from finetune.hub.push import push
+
+    result = push(path, repo_id, public=public, message=message)
+    console.result(result, lambda: results.render_push(result))
+
+
+@options.command()
+@click.argument("repo_id")
+@click.option("--revision", help="Branch, tag or commit.")
+@options.output_dir
+@options.overwrite
+@options.common
+def pull_command(repo_id: str, revision: str | None, output_dir: Path | None, overwrite: bool) -> None:
+    """Fetch an artifact from the Hugging Face Hub and verify it."""
+    from finetune.hub.pull import pull
+
+    out = output_dir or Path(repo_id.split("/")[-1])
+    result = pull(repo_id, out, revision=revision, overwrite=overwrite)
+    console.result(result, lambda: results.render_pull(result))
