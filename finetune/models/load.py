@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import finetune.models.eager_bitsandbytes  # isort: skip # noqa: F401 # before PEFT, which imports bitsandbytes too
 import torch
+import transformers
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import ArtifactError, InputError
@@ -68,21 +70,18 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> Pr
 
     With `load_in_4bit`, the linear layers are quantised to NF4 and the other layers keep the compute precision. On a CPU,
     with `unpack`, quantised layers are unpacked once if memory allows; training unpacks them itself, one at a time.
+    transformers chooses the attention: its fused kernel, or its plain computation for architectures such as Gemma 2 that
+    bound their scores, which no fused kernel does.
 
     Raises:
         InputError: the folder does not contain a causal language model that transformers can load.
     """
+    require_causal(folder)
     dtype = compute_dtype(recipe)
-    options: dict[str, Any] = {"device_map": {"": device_name()}, "dtype": dtype, "attn_implementation": "sdpa"}
+    options: dict[str, Any] = {"device_map": {"": device_name()}, "dtype": dtype}
     if recipe.load_in_4bit:
         options["quantization_config"] = nf4(dtype)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if not any("CausalLM" in name or "LMHead" in name for name in config.architectures or []):
-            raise InputError(
-                f"{folder.name} is not a causal language model ({', '.join(config.architectures or ['no architecture'])}). "
-                f"{CAUSAL_ONLY}"
-            )
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
         )
@@ -95,6 +94,33 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> Pr
         keep_linear4bit_unpacked(model)
         unpack_scales(model)
     return model
+
+
+def require_causal(folder: Path) -> None:
+    """Refuse a folder whose config.json does not describe a causal language model that transformers itself can run.
+
+    Raises:
+        InputError: there is no config.json; the model is of another kind, or of a type that transformers does not know;
+            or it needs Python code of its own, which slmtune never executes.
+    """
+    try:
+        config = dict(json.loads((folder / "config.json").read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise InputError(
+            f"{folder} has no readable config.json. Give a preset, a Hub id or the folder of a model"
+        ) from None
+    kind, names = config.get("model_type"), config.get("architectures") or []
+    if kind not in CONFIG_MAPPING_NAMES:
+        problem = (
+            "needs Python code from its own repository, and slmtune does not execute such code"
+            if "auto_map" in config
+            else f"is not known to transformers {transformers.__version__}; a newer version may know it"
+        )
+        raise InputError(f"{folder.name} cannot be loaded: its model type {kind!r} {problem}. {CAUSAL_ONLY}")
+    if not any("CausalLM" in name or "LMHead" in name for name in names):
+        raise InputError(
+            f"{folder.name} is not a causal language model ({', '.join(names) or 'no architecture'}). {CAUSAL_ONLY}"
+        )
 
 
 def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str = "default") -> PeftModel:

@@ -21,7 +21,7 @@ from finetune.errors import InputError, SlmtuneError
 from finetune.hub.settings import importing_trainer
 from finetune.machine import explain_full_disk, peak_bytes, release_memory
 from finetune.models.find import BaseModel, find_base
-from finetune.models.load import load_base
+from finetune.models.load import load_base, require_causal
 from finetune.models.tokenizer import load_tokenizer
 from finetune.plan.run import require_fit
 from finetune.recipe import AdapterRecipe
@@ -122,6 +122,7 @@ def _open(request: TrainRequest) -> _Inputs:
     if not examples:
         raise InputError(f"The corpus at {request.corpus} has no training rows. Prepare it again with more data")
     base = find_base(request.recipe.model, request.recipe.revision)
+    require_causal(base.folder)
     return _Inputs(corpus, base, request.recipe.for_model(base.parameters), examples)
 
 

@@ -45,6 +45,7 @@ PRIVATE_NAMES = {
     "transformers.Trainer._globalstep_last_logged": "the step from which _tr_loss counts",
     "transformers.Trainer._initial_global_step": "set to 0 so that the mean loss covers the whole run",
     "transformers.PreTrainedModel._supports_attention_backend": "whether a model can use packed attention",
+    "transformers.PreTrainedConfig._attn_implementation": "the attention of padded batches, to return to it",
     "peft.LoraConfig._register_custom_module": "replaces PEFT's layer with FusedLinear",
 }
 

@@ -1,19 +1,89 @@
-"""Models in memory: what is refused before weights are read."""
+"""Models in memory: every architecture loads as it is, and what cannot be loaded is refused before weights are read."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import (
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    LlamaConfig,
+    PhiConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+)
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from finetune.errors import InputError
 from finetune.models.load import load_base
+from finetune.models.presets import PRESETS
 from finetune.recipe import AdapterRecipe
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 90,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+# The configuration class of the presets whose short names start so.
+CLASSES: dict[str, type[PreTrainedConfig]] = {
+    "smollm2": LlamaConfig,
+    "llama-3.2": LlamaConfig,
+    "qwen2.5": Qwen2Config,
+    "phi-2": PhiConfig,
+    "gemma-2b": GemmaConfig,
+    "gemma-2-": Gemma2Config,
+    "gemma-3-": Gemma3TextConfig,
+}
+
+
+def write_config(folder: Path, **config: Any) -> Path:
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    return folder
+
+
+def test_every_preset_has_its_class_below() -> None:
+    names = [preset.name for preset in PRESETS.values() if preset.trainable]
+    assert [name for name in names if not name.startswith(tuple(CLASSES))] == []
+
+
+@pytest.mark.parametrize("in_4bit", [True, False])
+@pytest.mark.parametrize("preset", CLASSES)
+def test_model_of_every_preset_loads(preset: str, in_4bit: bool, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_config(CLASSES[preset](**SHAPE))
+    model.save_pretrained(tmp_path)
+    loaded = load_base(tmp_path, AdapterRecipe(load_in_4bit=in_4bit))
+    assert type(loaded) is type(model)
 
 
 def test_folder_of_an_encoder_is_refused_with_what_can_be_trained(tmp_path: Path) -> None:
-    config = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
-    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    write_config(tmp_path, model_type="bert", architectures=["BertForMaskedLM"])
     with pytest.raises(InputError, match=r"not a causal language model \(BertForMaskedLM\).*smollm2-135m, "):
+        load_base(tmp_path, AdapterRecipe())
+
+
+def test_model_that_needs_code_of_its_own_is_refused(tmp_path: Path) -> None:
+    code = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+    write_config(tmp_path, model_type="own", architectures=["OwnForCausalLM"], auto_map=code)
+    with pytest.raises(InputError, match=r"'own' needs Python code from its own repository.*smollm2-135m, "):
+        load_base(tmp_path, AdapterRecipe())
+
+
+def test_unknown_type_of_model_is_refused(tmp_path: Path) -> None:
+    write_config(tmp_path, model_type="own", architectures=["OwnForCausalLM"])
+    with pytest.raises(InputError, match=r"'own' is not known to transformers \d.*smollm2-135m, "):
+        load_base(tmp_path, AdapterRecipe())
+
+
+@pytest.mark.parametrize("text", [None, "{", "[1]"])
+def test_folder_without_readable_config_is_refused(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "config.json").write_text(text, "utf-8")
+    with pytest.raises(InputError, match="has no readable config"):
         load_base(tmp_path, AdapterRecipe())

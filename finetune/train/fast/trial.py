@@ -14,7 +14,6 @@ from finetune.train.fast.loss import summed_loss
 
 log = logging.getLogger(__name__)
 
-PLAIN = "sdpa"  # attention over padded batches
 TRIED_ROWS = 3
 # Relative difference in loss. float32 sums in another order differ by 1e-7 to 1e-6, bfloat16 sums by up to 1e-2; if rows
 # see each other, the difference is larger.
@@ -35,7 +34,7 @@ def choose_batches(model: Any, padded: PaddedBatches, *, packing: bool, share: b
     prefix_attention.register()
     shortest = sorted(range(min(len(rows.training), 64)), key=lambda number: len(rows[number].tokens))[:TRIED_ROWS]
     items = [{"number": number} for number in shortest]
-    was_training = model.training
+    was_training, attention = model.training, model.config._attn_implementation
     model.eval()
     with torch.no_grad():
         expected = _loss(model, padded(items))
@@ -44,7 +43,7 @@ def choose_batches(model: Any, padded: PaddedBatches, *, packing: bool, share: b
     model.train(was_training)
     if bool((actual - expected).abs() <= TOLERANCE.get(model.dtype, 3e-2) * expected.abs()):
         return packed
-    model.set_attn_implementation(PLAIN)
+    model.set_attn_implementation(attention)
     log.warning("This model's loss differs for packed and single rows, so batches are padded: slower, but exact.")
     return padded
 
