@@ -166,6 +166,6 @@ def greedy_settings(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> 
 
 
 def compute_dtype(recipe: AdapterRecipe) -> torch.dtype:
-    """The precision of matrix products in the recipe; by default, bfloat16 if the GPU supports it, else float32."""
-    has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    """The precision of matrix products in the recipe; by default, bfloat16 if the GPU computes in it, else float32."""
+    has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if recipe.precision(has_bfloat16=has_bfloat16) == "bfloat16" else torch.float32

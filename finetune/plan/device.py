@@ -19,7 +19,7 @@ class Device:
 
     kind: Literal["cpu", "gpu"]
     free: int
-    has_bfloat16: bool = True  # for a GPU, like torch.cuda.is_bf16_supported(), which includes emulation
+    has_bfloat16: bool = True  # for a GPU: computes in bfloat16 without emulating it
 
 
 def this_device() -> Device:

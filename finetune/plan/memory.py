@@ -117,12 +117,12 @@ def activation_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, dev
     numbers = shape.activations + shape.count_targets(recipe.target_modules) * recipe.lora_r
     numbers += shape.repeated if device.kind == "gpu" else 0
     numbers -= 0 if recipe.gradient_checkpointing else shape.recomputed
-    block = batch.tokens * numbers * word
+    block = batch.tokens * (numbers * word + shape.in_float32 * (WORD - word))
     if is_shared:
         block += batch.repeated * shape.keys * word
         block += batch.longest**2 * word  # the mask of the rows' ends over what they share
-    if shape.whole_scores:  # before and after the softmax, for each pair of tokens in a row
-        block += 2 * shape.heads * batch.tokens * batch.longest * word
+    if shape.whole_scores:  # before and after the softmax, and its result in float32, for each pair of tokens in a row
+        block += (2 * word + (WORD if word != WORD else 0)) * shape.heads * batch.tokens * batch.longest
     if recipe.gradient_checkpointing:
         return block + shape.layers * batch.tokens * shape.hidden * word
     return block * shape.layers

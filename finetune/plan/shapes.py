@@ -66,10 +66,10 @@ class Linear:
 class ModelShape:
     """A decoder: widths, the linear layers of a block, and the numbers per token that a block keeps for its backward pass.
 
-    `activations` excludes LoRA's inner products, and attention scores if the softcap needs them whole; `repeated` is what
-    a GPU adds, because its attention needs as many key heads as query heads; `recomputed` is what train/fast/swiglu.py
-    computes again instead of keeping. `passing` counts the gradients that exist next to the activations when the backward
-    pass of the last block needs the most memory.
+    `activations` excludes LoRA's inner products, and attention scores if the softcap needs them whole; `in_float32` of
+    them are in float32 even if the products are in bfloat16; `repeated` is what a GPU adds, because its attention needs as
+    many key heads as query heads; `recomputed` is what train/fast/swiglu.py computes again instead of keeping. `passing`
+    counts the gradients that exist next to the activations when the backward pass of the last block needs the most memory.
     """
 
     hidden: int
@@ -79,6 +79,7 @@ class ModelShape:
     linears: tuple[Linear, ...]
     other_parameters: int  # embeddings, norms, biases, and the head if it has its own
     activations: int
+    in_float32: int
     repeated: int
     recomputed: int
     keys: int  # and values, per token
@@ -172,6 +173,7 @@ def make_shape(config: Mapping[str, Any]) -> ModelShape:
         linears=linears,
         other_parameters=vocabulary * hidden + layers * in_block + norm + head,
         activations=_count_activations(kind, hidden, inner, query, key, heads, groups, whole=whole),
+        in_float32=_count_float32(kind, norms, hidden, query, key, heads, groups, whole=whole),
         repeated=0 if whole else 2 * (query - key),
         recomputed=2 * inner if kind in ("llama", "mistral", "qwen2") else 0,
         keys=2 * key,
@@ -228,3 +230,15 @@ def _count_activations(
     if kind == "gemma3_text":
         attention += query + key + heads + groups  # inputs and scales of the norms over query and key
     return norms + attention + 4 * inner  # gate, its activation, up, and their product
+
+
+def _count_float32(
+    kind: str, norms: int, hidden: int, query: int, key: int, heads: int, groups: int, *, whole: bool
+) -> int:
+    """Those of these numbers that are in float32 in any precision: input and scale of RMS norms, normalisers of softmax."""
+    count = 0 if whole else heads
+    if kind == "phi":  # LayerNorm makes no copy in float32
+        return count
+    if kind == "gemma3_text":
+        count += query + key + heads + groups
+    return count + norms * (hidden + 1)

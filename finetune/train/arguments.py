@@ -9,7 +9,6 @@ from peft import LoraConfig
 from torch import nn
 from trl import SFTConfig
 
-from finetune.models.load import compute_dtype
 from finetune.recipe import AdapterRecipe
 from finetune.train.fast.lora_linear import FusedLinear
 
@@ -46,7 +45,7 @@ def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int |
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         optim="paged_adamw_8bit" if gpu and recipe.load_in_4bit else "adamw_torch_fused",
-        bf16=gpu and compute_dtype(recipe) == torch.bfloat16,
+        bf16=False,  # no autocast: the model has its compute dtype, and FusedLinear says which dtype LoRA has
         use_cpu=not gpu,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},

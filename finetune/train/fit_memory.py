@@ -36,7 +36,7 @@ def fit_memory(
     if device.kind == "gpu":
         from torch.cuda import is_bf16_supported  # slow to import, and run.py reports its first errors sooner
 
-        device = replace(device, has_bfloat16=is_bf16_supported())
+        device = replace(device, has_bfloat16=is_bf16_supported(including_emulation=False))
     if free is not None:
         device = replace(device, free=free)
     try:

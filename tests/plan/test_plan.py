@@ -74,26 +74,27 @@ def test_published_shapes_have_the_presets_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("rows", [1, 3])
-def test_planned_activations_are_those_that_autograd_keeps(kind: str, rows: int) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_planned_activations_are_those_that_autograd_keeps(kind: str, rows: int, dtype: Any) -> None:
     tokens = 64
-    actual = kept_by_autograd(kind, rows, tokens)
+    actual = kept_by_autograd(kind, rows, tokens, dtype)
     batch = Batch(rows * tokens, tokens, rows)
-    recipe = AdapterRecipe(lora_r=7, packing=False)  # rows without a common prefix
+    recipe = AdapterRecipe(lora_r=7, packing=False, compute_dtype=dtype)  # rows without a common prefix
     planned = activation_bytes(make_shape({"model_type": kind, **SIZES}), recipe, batch, Device("cpu", GIB))
     assert actual == pytest.approx(planned, rel=0.03)  # the plan leaves out what is kept once and not per block
 
 
-def kept_by_autograd(kind: str, rows: int, tokens: int) -> int:
+def kept_by_autograd(kind: str, rows: int, tokens: int, dtype: str) -> int:
     """Bytes that the forward pass of a LoRA model keeps, without parameters; shared memory counts once.
 
     The embeddings need no gradient, so the first block keeps less: the difference between two and three blocks is what
     a block keeps, and the result is that for all three.
     """
-    sizes = [_kept_by(kind, rows, tokens, layers) for layers in (2, 3)]
+    sizes = [_kept_by(kind, rows, tokens, dtype, layers) for layers in (2, 3)]
     return 3 * (sizes[1] - sizes[0])
 
 
-def _kept_by(kind: str, rows: int, tokens: int, layers: int) -> int:
+def _kept_by(kind: str, rows: int, tokens: int, dtype: str, layers: int) -> int:
     import numpy as np
     import torch
     from peft import LoraConfig, get_peft_model
@@ -108,7 +109,7 @@ def _kept_by(kind: str, rows: int, tokens: int, layers: int) -> int:
 
     prefix_attention.register()
     config = AutoConfig.for_model(kind, **SIZES | {"num_hidden_layers": layers})
-    base = AutoModelForCausalLM.from_config(config, attn_implementation=prefix_attention.PACKED)
+    base = AutoModelForCausalLM.from_config(config, attn_implementation=prefix_attention.PACKED, dtype=dtype)
     replace_swiglu_blocks(base)
     lora = LoraConfig(task_type="CAUSAL_LM", r=7, target_modules="all-linear")
     lora._register_custom_module({torch.nn.Linear: FusedLinear})
@@ -169,7 +170,7 @@ def test_more_never_needs_less(model: str, is_4bit: bool, device: Device, rows: 
 def test_activations_are_full_words_if_a_gpu_has_no_bfloat16() -> None:
     """Plan and training apply one rule to what torch reports about the GPU."""
     word, half = (plan(AdapterRecipe(), device=replace(GPU, has_bfloat16=has)).breakdown for has in (False, True))
-    assert word.activations == 2 * half.activations
+    assert word.activations > 1.7 * half.activations  # a norm keeps its input in float32 anyway
     explicit = AdapterRecipe(compute_dtype="float32")
     assert plan(explicit, device=GPU).breakdown == word
 
@@ -184,7 +185,9 @@ def test_plan_counts_the_bytes_of_the_precision_of_training(
     from finetune.models.load import compute_dtype
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported or including_emulation
+    )
     recipe = AdapterRecipe(compute_dtype=dtype)
     assert compute_bytes(recipe, replace(GPU, has_bfloat16=supported)) == compute_dtype(recipe).itemsize
 
@@ -311,11 +314,15 @@ def test_training_asks_torch_whether_the_gpu_has_bfloat16(
     monkeypatch.setattr(fit_memory, "this_device", lambda: GPU)
     activations = []
     for supported in (True, False):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda supported=supported: supported)
+        monkeypatch.setattr(
+            torch.cuda,
+            "is_bf16_supported",
+            lambda including_emulation=True, supported=supported: supported or including_emulation,
+        )
         planned = plan_training(request(tiny_model, tiny_corpus, tmp_path / "a", 64 * GIB)).memory
         assert planned is not None
         activations.append(planned.breakdown.activations)
-    assert activations[1] == 2 * activations[0]
+    assert activations[1] > 1.7 * activations[0]
 
 
 def test_batch_size_set_by_the_user_is_not_changed(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:

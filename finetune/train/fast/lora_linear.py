@@ -15,8 +15,12 @@ class FusedLinear(Linear):
     """PEFT's LoRA layer with its products fused in the plain case, and unchanged in every other case.
 
     PEFT computes the base and the update separately, and scales and adds the update in new tensors. Here the products
-    accumulate in one result. On a CPU, 4-bit weights are unpacked for one product at a time, to the values that
-    bitsandbytes itself computes with, so the base model stays in memory at half a byte per weight.
+    accumulate in one result. 4-bit weights are unpacked for one product at a time, to the values that bitsandbytes itself
+    computes with, so the base model stays in memory at half a byte per weight.
+
+    Precisions, on every device: x, W, the result and every product are in the compute dtype of the model, and products
+    sum in float32. The LoRA matrices, their gradients and the optimizer are in float32; the matrices are rounded to the
+    compute dtype for each product, so x needs no copy in float32. Nothing relies on autocast.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -26,39 +30,38 @@ class FusedLinear(Linear):
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
         base: Any = self.get_base_layer()
-        lora_a, lora_b = self.lora_A[name], self.lora_B[name]
-        state = getattr(base.weight, "quant_state", None)
         flat = x.reshape(-1, x.shape[-1])
+        dropout = self.lora_dropout[name]
+        dropped = None if isinstance(dropout, nn.Identity) or not self.training else dropout(flat)
+        state = getattr(base.weight, "quant_state", None)
+        lora_a, lora_b = self.lora_A[name].weight, self.lora_B[name].weight
         apply: Any = _LoraProduct.apply
-        out: Tensor = apply(flat, base.weight, state, base.bias, lora_a.weight, lora_b.weight, self.scaling[name])
+        out: Tensor = apply(flat, dropped, base.weight, state, base.bias, lora_a, lora_b, self.scaling[name])
         return out.view(*x.shape[:-1], out.shape[-1])
 
     def _plain_adapter(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        """The name of the adapter if the layer computes just `base(x) + scaling · B(A(x))` in one precision, else None."""
+        """The name of the adapter if the layer computes just `base(x) + scaling · B(A(dropout(x)))`, else None."""
         if args or kwargs or self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None
         name = self.active_adapters[0]
         if name not in self.lora_A or name in self.lora_variant or self.fan_in_fan_out:
             return None
-        if self.training and not isinstance(self.lora_dropout[name], nn.Identity):
-            return None
         base = self.get_base_layer()
-        packed = isinstance(base, Linear4bit)
-        if packed and base.weight.device.type != "cpu":
-            return None  # a GPU has a kernel for it
-        precision = base.compute_dtype if packed else base.weight.dtype
-        alike = {x.dtype, precision, self.lora_A[name].weight.dtype, self.lora_B[name].weight.dtype}
-        joined = len(alike) == 1 and self.lora_B[name].bias is None
-        return name if joined and not torch.is_autocast_enabled(x.device.type) else None
+        precision = base.compute_dtype if isinstance(base, Linear4bit) else base.weight.dtype
+        return name if x.dtype == precision and self.lora_B[name].bias is None else None
 
 
 class _LoraProduct(torch.autograd.Function):
-    """`x Wᵀ + bias + scaling · (x Aᵀ) Bᵀ`, where W and bias are frozen and W may be packed in 4 bit."""
+    """`x Wᵀ + bias + scaling · (dropped Aᵀ) Bᵀ`, where W and bias are frozen and W may be packed in 4 bit.
+
+    `dropped` is x after dropout, or None for x itself.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
+        dropped: Tensor | None,
         weight: Tensor,
         state: QuantState | None,
         bias: Tensor | None,
@@ -66,25 +69,28 @@ class _LoraProduct(torch.autograd.Function):
         lora_b: Tensor,
         scaling: float,
     ) -> Tensor:
-        inner = x @ lora_a.t()  # (tokens, rank)
+        entering = x if dropped is None else dropped
+        inner = entering @ lora_a.t().to(x.dtype)  # (tokens, rank)
         full = _unpack(weight, state, x.dtype)
         result = x @ full.t() if bias is None else torch.addmm(bias.to(x.dtype), x, full.t())
-        result.addmm_(inner, lora_b.t(), alpha=scaling)
-        ctx.save_for_backward(x, inner, weight, lora_a, lora_b)
+        result.addmm_(inner, lora_b.t().to(x.dtype), alpha=scaling)
+        ctx.save_for_backward(entering, inner, weight, lora_a, lora_b)
         ctx.state, ctx.scaling = state, scaling
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, inner, weight, lora_a, lora_b = ctx.saved_tensors
+        entering, inner, weight, lora_a, lora_b = ctx.saved_tensors
         (gradient,) = gradients
-        through = (gradient @ lora_b).mul_(ctx.scaling)  # (tokens, rank)
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            of_x = gradient @ _unpack(weight, ctx.state, x.dtype)
-            of_x.addmm_(through, lora_a)
-        of_b = (gradient.t() @ inner).mul_(ctx.scaling)
-        return of_x, None, None, None, through.t() @ x, of_b, None
+        dtype, (needs_x, needs_dropped) = gradient.dtype, ctx.needs_input_grad[:2]
+        through = (gradient @ lora_b.to(dtype)).mul_(ctx.scaling)  # (tokens, rank)
+        of_x = gradient @ _unpack(weight, ctx.state, dtype) if needs_x else None
+        of_dropped = through @ lora_a.to(dtype) if needs_dropped else None
+        if of_x is not None and not needs_dropped:
+            of_x.addmm_(through, lora_a.to(dtype))
+        of_a = (through.t() @ entering).to(lora_a.dtype)
+        of_b = (gradient.t() @ inner).to(lora_b.dtype).mul_(ctx.scaling)
+        return of_x, of_dropped, None, None, None, of_a, of_b, None
 
 
 def _unpack(weight: Tensor, state: QuantState | None, dtype: torch.dtype) -> Tensor:

@@ -29,7 +29,8 @@ def summed_loss(causal: Any, batch: dict[str, Any]) -> Tensor:
     if any(getattr(config, name, None) for name in SCALED_LOGITS) or (
         torch.is_grad_enabled() and head.weight.requires_grad
     ):
-        logits = causal(**inputs, use_cache=False).logits.float()
+        logits = causal(**inputs, use_cache=False).logits
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return nn.functional.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=UNSUPERVISED, reduction="sum"
         )
@@ -63,18 +64,19 @@ class _HeadLoss(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None
     ) -> Tensor:
-        total = hidden.new_zeros((), dtype=torch.float32)
+        precision = torch.promote_types(hidden.dtype, torch.float32)
+        total = hidden.new_zeros((), dtype=precision)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), CHUNK):
             part, goal = hidden[start : start + CHUNK], targets[start : start + CHUNK, None]
-            logits = nn.functional.linear(part.to(weight.dtype), weight, bias).float()
+            logits = nn.functional.linear(part.to(weight.dtype), weight, bias).to(precision)
             if softcap is not None:
                 logits = torch.tanh_(logits.div_(softcap)).mul_(softcap)
             normaliser = torch.logsumexp(logits, -1, keepdim=True)
             total += (normaliser - logits.gather(1, goal)).sum()
             if gradient is not None:
                 slope = None if softcap is None else 1 - (logits / softcap).square()
-                logits.sub_(normaliser).exp_().scatter_add_(1, goal, -torch.ones_like(goal, dtype=torch.float32))
+                logits.sub_(normaliser).exp_().scatter_add_(1, goal, -torch.ones_like(goal, dtype=precision))
                 if slope is not None:
                     logits.mul_(slope)
                 gradient[start : start + CHUNK] = logits.to(weight.dtype) @ weight
@@ -85,4 +87,5 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0].to(gradient.dtype), None, None, None, None
+        factor = gradients[0]  # 1 / tokens, which bfloat16 would round by up to 0.4 % for every weight alike
+        return (gradient.to(factor.dtype) * factor).to(gradient.dtype), None, None, None, None
