@@ -10,6 +10,7 @@ such as a full-width bar would not work: NFKC, which some tokenizers apply, turn
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 # Beside the pattern of ChatML, Llama 3, Phi and others: Llama 2 and Mistral, Gemma, BERT, and SmolLM2's code tokens.
 NAMES = (
@@ -40,6 +41,7 @@ RENDERED = re.compile(
 )
 ALPACA_QUESTION = re.compile(r"^### ?(?:Instruction|Human|User):", re.M)
 ALPACA_ANSWER = re.compile(r"^### ?(?:Response|Assistant|Output):", re.M)
+ALPACA_TURN = re.compile(r"### ?(?:(Instruction|Human|User)|Response|Assistant|Output):")
 
 
 def escape_control_tokens(text: str) -> tuple[str, int]:
@@ -60,7 +62,15 @@ def looks_rendered(text: str) -> bool:
     """
     if "<" not in text and "[" not in text and "###" not in text:
         return False
-    if RENDERED.search(text):
+    return RENDERED.search(text) is not None or ("###" in text and _has_alpaca_turns(text))
+
+
+def _has_alpaca_turns(text: str) -> bool:
+    """Whether a question and an answer begin with their marks, on lines of their own or, from the first mark on, in turn."""
+    question = ALPACA_QUESTION.search(text)
+    if question is None:
+        return False
+    if ALPACA_ANSWER.search(text, question.end()):
         return True
-    question = ALPACA_QUESTION.search(text) if "###" in text else None
-    return question is not None and bool(ALPACA_ANSWER.search(text, question.end()))
+    asked = [mark[1] is not None for mark in ALPACA_TURN.finditer(text)]
+    return question.start() == 0 and len(asked) > 1 and all(before != after for before, after in pairwise(asked))

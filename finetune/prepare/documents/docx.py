@@ -19,9 +19,9 @@ from lxml import etree
 
 from finetune.errors import Unusable
 from finetune.prepare.documents.docx_parts import bare_styles, hidden_styles, simplify
+from finetune.prepare.documents.elements import tag_of
 from finetune.prepare.documents.html import parse
 from finetune.prepare.documents.markup import outline_of
-from finetune.prepare.documents.markup_tables import tag_of
 from finetune.prepare.formats import zip_package
 from finetune.prepare.formats.safe_xml import parse_xml
 from finetune.records import Document

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lxml import etree
 from lxml.etree import _Element as Element
 
-from finetune.prepare.documents.markup_tables import tag_of
+from finetune.prepare.documents.elements import attribute, tag_of
 from finetune.prepare.documents.omml import latex
 
 TEXTS = frozenset(("document", "footnotes", "endnotes"))  # parts that mammoth turns into text
@@ -47,9 +47,8 @@ def simplify(root: Element, hidden_styles: frozenset[str], unused: Counter[str])
 def hidden_styles(styles: Element) -> frozenset[str]:
     """The ids of the styles of hidden text."""
     return frozenset(
-        value
+        attribute(style, "styleId")
         for style in styles.iter("{*}style")
-        for value in _values(style, "styleId")
         if any(map(_is_on, style.iterfind("{*}rPr/{*}vanish")))
     )
 
@@ -103,22 +102,22 @@ def _remove_hidden(root: Element, styles: frozenset[str]) -> int:
         paragraph = next(run.iterancestors("{*}p"), run)
         named = [*run.iterfind("{*}rPr/{*}rStyle"), *paragraph.iterfind("{*}pPr/{*}pStyle")]
         own = list(run.iterfind("{*}rPr/{*}vanish"))
-        if any(map(_is_on, own)) or (not own and any(not styles.isdisjoint(_values(each, "val")) for each in named)):
+        if any(map(_is_on, own)) or (not own and any(attribute(each, "val") in styles for each in named)):
             count += bool(_text_of(run).strip())
             _replace(run, [])
     return count
 
 
 def _is_on(switch: Element) -> bool:
-    return OFF.isdisjoint(_values(switch, "val"))
+    return attribute(switch, "val") not in OFF
 
 
 def _fill_fields(root: Element) -> int:
     """Write the choice of each drop-down field as text, and remove prompts such as "Click here"; the number of these."""
     for field in root.iter("{*}ddList"):
-        entries = [value for entry in field.iterchildren("{*}listEntry") for value in _values(entry, "val")]
-        chosen = [value for result in field.iterchildren("{*}result") for value in _values(result, "val")]
-        place = int(chosen[0]) if chosen and chosen[0].isdecimal() else 0
+        entries = [attribute(entry, "val") for entry in field.iterchildren("{*}listEntry")]
+        chosen = "".join(attribute(result, "val") for result in field.iterchildren("{*}result"))
+        place = int(chosen) if chosen.isdecimal() else 0
         run = next(field.iterancestors("{*}r"), None)
         if run is not None and place < len(entries):
             _add_text(run, entries[place])
@@ -175,11 +174,6 @@ def _replace(element: Element, others: list[Element]) -> None:
     if parent is not None:
         place = parent.index(element)
         parent[place : place + 1] = others
-
-
-def _values(element: Element, name: str) -> list[str]:
-    """The attribute of that name in any namespace, if there is one."""
-    return [str(value) for key, value in element.attrib.items() if str(key).rpartition("}")[2] == name]
 
 
 def _text_of(element: Element) -> str:

@@ -13,9 +13,9 @@ from urllib.parse import unquote
 from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
+from finetune.prepare.documents.elements import tag_of
 from finetune.prepare.documents.html import decode_markup, parse
 from finetune.prepare.documents.markup import outline_of
-from finetune.prepare.documents.markup_tables import tag_of
 from finetune.prepare.documents.outline import Outline
 from finetune.prepare.documents.prune import prune
 from finetune.prepare.formats import zip_package

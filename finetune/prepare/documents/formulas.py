@@ -5,7 +5,7 @@ from __future__ import annotations
 from lxml.etree import _Element as Element
 
 from finetune.prepare.clean.markup import raise_or_lower
-from finetune.prepare.documents.markup_tables import tag_of
+from finetune.prepare.documents.elements import tag_of
 from finetune.prepare.documents.outline import one_line
 
 

@@ -21,9 +21,9 @@ from lxml import html as lxml_html
 from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
-from finetune.prepare.documents.markup import all_text, inline_text, outline_of
-from finetune.prepare.documents.markup_tables import tag_of
-from finetune.prepare.documents.outline import Outline, one_line
+from finetune.prepare.documents.elements import line_of, tag_of
+from finetune.prepare.documents.markup import inline_text, outline_of
+from finetune.prepare.documents.outline import Outline
 from finetune.prepare.documents.prune import CALLOUTS, SIDE_THINGS, WAS_HIDDEN, is_content, names_of, prune
 from finetune.prepare.formats.encoding import decode
 from finetune.records import Document
@@ -103,7 +103,7 @@ def page_title(root: Element) -> str | None:
     element = next((element for element in root.iter() if tag_of(element) == "title"), None)
     if element is None:
         return None
-    full = one_line(all_text(element))
+    full = line_of(element)
     return SITE_NAME.sub("", full) or full or None
 
 

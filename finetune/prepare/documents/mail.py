@@ -18,7 +18,7 @@ from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
 from finetune.prepare.documents import html, text
-from finetune.prepare.documents.markup import all_text
+from finetune.prepare.documents.elements import all_text, replace_with_text
 from finetune.prepare.formats.encoding import decode
 from finetune.records import Document
 
@@ -185,10 +185,10 @@ def _read_page(body: str, unused: Counter[str]) -> Document:
             _remove_from(element)
         elif _is_quote(element):
             counts["earlier message"] += 1
-            _remove(element)
+            replace_with_text(element)
         elif _names(element) & SIGNATURES:
             counts["signature"] += 1
-            _remove(element)
+            replace_with_text(element)
     try:
         document = html.page_outline(root, whole=False).document()
     except Unusable:  # there is nothing else
@@ -207,20 +207,8 @@ def _is_quote(element: Element) -> bool:
     return not _names(element).isdisjoint(QUOTES) and not FORWARDED.match(all_text(element))
 
 
-def _remove(element: Element) -> None:
-    """Remove an element, but not the text behind it."""
-    parent = element.getparent()
-    if parent is not None:
-        tail, before = element.tail or "", element.getprevious()
-        parent.remove(element)
-        if before is not None:
-            before.tail = (before.tail or "") + tail
-        else:
-            parent.text = (parent.text or "") + tail
-
-
 def _remove_from(element: Element) -> None:
     """Remove an element and all that follows it in its parent."""
     for following in list(element.itersiblings()):
-        _remove(following)
-    _remove(element)
+        replace_with_text(following)
+    replace_with_text(element)

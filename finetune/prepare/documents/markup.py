@@ -8,7 +8,8 @@ from textwrap import indent
 from lxml.etree import _Element as Element
 
 from finetune.prepare.clean.markup import raise_or_lower
-from finetune.prepare.documents.markup_tables import CAPTIONS, MAX_COLUMNS, cells_of, grid_of, has_stray_text, tag_of
+from finetune.prepare.documents.elements import all_text, line_of, tag_of
+from finetune.prepare.documents.markup_tables import CAPTIONS, MAX_COLUMNS, cells_of, grid_of, has_stray_text
 from finetune.prepare.documents.outline import Outline, code, one_line, table
 
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
@@ -50,11 +51,6 @@ def block_of(element: Element) -> Outline:
     outline = Outline()
     _block(element, tag_of(element), outline)
     return outline
-
-
-def all_text(element: Element) -> str:
-    """The text below an element, unchanged."""
-    return "".join(str(piece) for piece in element.itertext())
 
 
 def inline_text(element: Element) -> str:
@@ -158,7 +154,7 @@ def _lines(element: Element) -> str:
 
 def _is_bold(paragraph: Element) -> bool:
     bold = [child for child in paragraph if tag_of(child) in {"b", "strong"}]
-    text = one_line(all_text(paragraph))
+    text = line_of(paragraph)
     inside = one_line(" ".join(all_text(child) for child in bold))
     return bool(text) and text == inside and len(text.split()) <= BOLD_HEADING_WORDS and text[-1] not in ".,;!"
 

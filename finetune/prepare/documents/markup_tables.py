@@ -6,17 +6,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from lxml.etree import _Element as Element
 
+from finetune.prepare.documents.elements import tag_of
+
 ROWS = frozenset(("tr", "row"))
 CELLS = frozenset(("td", "th", "entry", "cell"))
 CAPTIONS = frozenset(("caption", "title"))
 MAX_COLUMNS = 200  # of a table: more is a drawing made of cells
 MAX_ROWS_OF_A_CELL = 65_534  # as in browsers
-
-
-def tag_of(element: Element) -> str:
-    """The name of an element in lower case, without its namespace; "" for comments and processing instructions."""
-    tag = element.tag
-    return tag.rpartition("}")[2].lower() if isinstance(tag, str) else ""
 
 
 def cells_of(table: Element) -> list[list[Element]]:

@@ -7,16 +7,16 @@ HTML, so that they are read like those of a page.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
 from lxml import etree
 from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
 from finetune.prepare.clean.markup import raise_or_lower
+from finetune.prepare.documents.elements import all_text, attribute, line_of, replace_with_text, tag_of
 from finetune.prepare.documents.formulas import write_formula
-from finetune.prepare.documents.markup import all_text, outline_of
-from finetune.prepare.documents.markup_tables import MAX_COLUMNS, tag_of
+from finetune.prepare.documents.markup import outline_of
+from finetune.prepare.documents.markup_tables import MAX_COLUMNS
 from finetune.prepare.formats.zip_package import ZipPackage, damage_error, open_package
 from finetune.records import Document
 
@@ -84,7 +84,7 @@ class _Text:
 
     def __init__(self, styles: list[Element], unused: Counter[str]) -> None:
         self._unused = unused
-        self._styles = {_value(each, "name"): each for root in styles for each in root.iter("{*}style")}
+        self._styles = {attribute(each, "name"): each for root in styles for each in root.iter("{*}style")}
         self._notes: list[Element] = []
 
     def simplify(self, body: Element) -> None:
@@ -102,9 +102,9 @@ class _Text:
             elif tag == "note":
                 self._lift_note(element)
             elif tag == "s":
-                _put_text(element, " " * min(_number(element, "c", 1), MAX_BLANKS))
+                replace_with_text(element, " " * min(_number(element, "c", 1), MAX_BLANKS))
             elif tag == "tab":
-                _put_text(element, "\t")
+                replace_with_text(element, "\t")
             elif tag in TAGS:
                 self._rename(element, TAGS[tag])
         for note in self._notes:
@@ -115,78 +115,62 @@ class _Text:
             tag = tag_of(element)
             if "xmlns:svg" in str(element.tag):  # the name and the description of a drawing
                 self._unused["alternative text"] += 1
-                _put_text(element, "")
+                replace_with_text(element)
             elif tag in LEFT_OUT:
                 regions = sum(1 for _ in element.iter("{*}deletion")) if tag == "tracked-changes" else 1
                 self._unused[LEFT_OUT[tag]] += regions if LEFT_OUT[tag] else 0
-                _put_text(element, "")
+                replace_with_text(element)
             elif tag in {"p", "h", "span"} and self._property(element, "display") == "none":
                 self._unused["hidden text"] += bool(all_text(element).strip())
-                _put_text(element, "")
+                replace_with_text(element)
 
     def _is_title(self, paragraph: Element) -> bool:
-        name = _value(paragraph, "style-name")
+        name = attribute(paragraph, "style-name")
         style = self._styles.get(name)
-        return name in TITLES or (style is not None and _value(style, "parent-style-name") in TITLES)
+        return name in TITLES or (style is not None and attribute(style, "parent-style-name") in TITLES)
 
     def _property(self, element: Element, name: str) -> str:
         """A property of the text of an element's style."""
-        style = self._styles.get(_value(element, "style-name"))
+        style = self._styles.get(attribute(element, "style-name"))
         properties = None if style is None else style.find("{*}text-properties")
-        return "" if properties is None else _value(properties, name)
+        return "" if properties is None else attribute(properties, name)
 
     def _raise_or_lower(self, span: Element) -> None:
         place = self._property(span, "text-position").partition(" ")[0]
         if place == "super" or (place.endswith("%") and place.strip("-0%")) or place == "sub":
-            _put_text(span, raise_or_lower(all_text(span), raised=place != "sub" and not place.startswith("-")))
+            replace_with_text(span, raise_or_lower(all_text(span), raised=place != "sub" and not place.startswith("-")))
 
     def _lift_note(self, note: Element) -> None:
         mark = "".join(all_text(each) for each in note.iterfind("{*}note-citation")).strip()
         for body in note.iterfind("{*}note-body"):
             end = etree.Element("p")
-            end.text = f"[{mark}] {' '.join(all_text(body).split())}"
+            end.text = f"[{mark}] {line_of(body)}"
             self._notes.append(end)
-        _put_text(note, f"[{mark}]")
+        replace_with_text(note, f"[{mark}]")
 
-    def _rename(self, element: Element, tag: str) -> None:
-        attributes: Mapping[str, int] = {}
+    @staticmethod
+    def _rename(element: Element, tag: str) -> None:
         if tag == "td":
-            attributes = {
-                "colspan": _number(element, "number-columns-spanned", 1)
-                * _number(element, "number-columns-repeated", 1),
-                "rowspan": _number(element, "number-rows-spanned", 1),
-            }
+            columns = _number(element, "number-columns-spanned", 1) * _number(element, "number-columns-repeated", 1)
+            element.set("colspan", str(min(columns, MAX_COLUMNS)))
+            element.set("rowspan", str(min(_number(element, "number-rows-spanned", 1), MAX_COLUMNS)))
         element.tag = tag
-        for name, number in attributes.items():
-            element.set(name, str(min(number, MAX_COLUMNS)))
 
 
 def _write_formulas(body: Element, parts: ZipPackage, unused: Counter[str]) -> None:
     """Write the formulas among the embedded objects, and count the others."""
     for embedded in list(body.iter("{*}object")):
         for picture in list(embedded.itersiblings("{*}image")):  # what others show in its place
-            _put_text(picture, "")
-        name = f"{_value(embedded, 'href').removeprefix('./').rstrip('/')}/content.xml"
+            replace_with_text(picture)
+        name = f"{attribute(embedded, 'href').removeprefix('./').rstrip('/')}/content.xml"
         formula = parts.root(name) if name in parts.names else None
         if formula is not None and tag_of(formula) == "math":
-            _put_text(embedded, write_formula(formula))
+            replace_with_text(embedded, write_formula(formula))
         else:
             unused["embedded object"] += 1
-            _put_text(embedded, "")
-
-
-def _put_text(element: Element, text: str) -> None:
-    """Replace an element with text."""
-    tail = element.tail
-    element.clear()
-    element.tag, element.text, element.tail = "span", text, tail
-
-
-def _value(element: Element, name: str) -> str:
-    """The attribute of that name in any namespace; "" if there is none."""
-    return next((str(value) for key, value in element.attrib.items() if str(key).rpartition("}")[2] == name), "")
+            replace_with_text(embedded)
 
 
 def _number(element: Element, name: str, default: int) -> int:
-    value = _value(element, name)[:6]
+    value = attribute(element, name)[:6]
     return int(value) if value.isascii() and value.isdigit() else default

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from lxml.etree import _Element as Element
 
-from finetune.prepare.documents.markup_tables import tag_of
+from finetune.prepare.documents.elements import attribute, tag_of
 
 ESCAPED = str.maketrans({"{": r"\{", "}": r"\}", "%": r"\%", "$": r"\$", "#": r"\#", "&": r"\&"})
 ACCENTS = {"\u0302": "hat", "\u0303": "tilde", "\u0304": "bar", "\u0305": "bar", "\u0307": "dot", "\u0308": "ddot"}
@@ -35,7 +35,7 @@ def _write(element: Element) -> str:
 
 def _part(element: Element, name: str) -> str:
     """The contents of the first child of that name."""
-    return next((_children(child).strip() for child in element if tag_of(child) == name), "")
+    return next(_parts(element, name), "")
 
 
 def _parts(element: Element, name: str) -> Iterator[str]:
@@ -48,7 +48,7 @@ def _property(element: Element, name: str, default: str) -> str:
         if tag_of(child).endswith("pr"):
             for item in child:
                 if tag_of(item) == name:
-                    return next((str(value) for key, value in item.attrib.items() if str(key).endswith("val")), "")
+                    return attribute(item, "val")
     return default
 
 

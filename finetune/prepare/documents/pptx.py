@@ -12,7 +12,7 @@ from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
 from finetune.prepare.clean.markup import raise_or_lower
-from finetune.prepare.documents.markup_tables import tag_of
+from finetune.prepare.documents.elements import tag_of
 from finetune.prepare.documents.omml import latex
 from finetune.prepare.documents.outline import Outline, one_line, table
 from finetune.prepare.formats.zip_package import OLE2, ZipPackage, open_package

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 from lxml.etree import _Element as Element
 
+from finetune.prepare.documents.elements import all_text, line_of, replace_with_text, tag_of
 from finetune.prepare.documents.formulas import write_formula
-from finetune.prepare.documents.markup import BLOCKS, HEADINGS, SILENT, all_text
-from finetune.prepare.documents.markup_tables import tag_of
+from finetune.prepare.documents.markup import BLOCKS, HEADINGS, SILENT
 from finetune.prepare.documents.outline import one_line
 
 ELEMENTS = {
@@ -37,7 +37,6 @@ ROLES = {
     "contentinfo": "page footer",
 }
 HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
-NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 WORD_OF_NAME = re.compile(r"[a-z]+|[A-Z][a-z]*")
 TARGET_OF_CODE = re.compile(r"""['"]#?([\w-]+)['"]""")
 WAS_HIDDEN = "data-was-hidden"  # marks text that a click shows
@@ -106,7 +105,7 @@ class _Pruning:
                 name = self._reason(child)
                 if name:
                     self._unused[name] += 1
-                    _replace(child, "")
+                    replace_with_text(child)
                 else:
                     self._note_attributes(child)
                     open_elements.append(child)
@@ -128,7 +127,7 @@ class _Pruning:
         if tag in {"html", "body", "main", "article", "head", "title"}:
             return ""
         if tag == "math" or (tag == "script" and element.get("type", "").startswith("math/tex")):
-            _replace(element, write_formula(element) if tag == "math" else f"${one_line(element.text or '')}$")
+            replace_with_text(element, write_formula(element) if tag == "math" else f"${one_line(element.text or '')}$")
             return ""
         if tag == "button":
             return "" if self._keep_button(element) else "button"
@@ -180,7 +179,7 @@ class _Pruning:
 
     def _keep_button(self, button: Element) -> bool:
         """Whether a button is the title of text that it shows: then it becomes a paragraph, or part of its heading."""
-        if not one_line(all_text(button)) or _is_inside(button, {"nav", "form"}):
+        if not line_of(button) or _is_inside(button, {"nav", "form"}):
             return False
         titles = HEADINGS.keys() | {"summary", "dt", "legend"}
         if _is_inside(button, titles):
@@ -225,8 +224,8 @@ class _Pruning:
         topics = {name for name in names if TOPICS.fullmatch(name)}
         says_so = any(COMPOUNDS.fullmatch(name) for name in names) or ("consent" in names and bool(names & CONSENT))
         if says_so or (topics and (names & FORMS - topics or _has_control(element))):
-            return "banner" if len(one_line(all_text(element))) <= LONGEST_BANNER else ""
-        if names & ADVERTISEMENTS and len(one_line(all_text(element))) <= LONGEST_ADVERTISEMENT:
+            return "banner" if len(line_of(element)) <= LONGEST_BANNER else ""
+        if names & ADVERTISEMENTS and len(line_of(element)) <= LONGEST_ADVERTISEMENT:
             return "" if any(tag_of(inner) in HEADINGS for inner in element.iter()) else "advertisement"
         return ""
 
@@ -243,18 +242,6 @@ def _click_targets(root: Element) -> set[str]:
     return targets
 
 
-def _replace(element: Element, text: str) -> None:
-    """Replace an element with text, and keep the text that follows it."""
-    parent, before = element.getparent(), element.getprevious()
-    text += element.tail or ""
-    assert parent is not None
-    if before is not None:
-        before.tail = NOT_IN_XML.sub(" ", (before.tail or "") + text)
-    else:
-        parent.text = NOT_IN_XML.sub(" ", (parent.text or "") + text)
-    parent.remove(element)
-
-
 def _is_inside(element: Element, tags: set[str]) -> bool:
     return any(tag_of(ancestor) in tags for ancestor in element.iterancestors())
 
@@ -262,15 +249,15 @@ def _is_inside(element: Element, tags: set[str]) -> bool:
 def _beside(element: Element, *, forward: bool) -> Element | None:
     """The next element beside this one that has text."""
     siblings: Iterator[Element] = element.itersiblings(preceding=not forward)
-    return next((each for each in siblings if tag_of(each) and one_line(all_text(each))), None)
+    return next((each for each in siblings if tag_of(each) and line_of(each)), None)
 
 
 def _is_title(element: Element) -> bool:
     """Whether an element looks like what is clicked to show the text below it."""
-    text = one_line(all_text(element))
+    text = line_of(element)
     if len(text) > LONGEST_TITLE:
         return False
-    clicked = max((len(one_line(all_text(inner))) for inner in element.iter() if _is_clicked(inner)), default=0)
+    clicked = max((len(line_of(inner)) for inner in element.iter() if _is_clicked(inner)), default=0)
     return text.endswith("?") or bool(names_of(element) & TITLES) or clicked >= MOSTLY * len(text)
 
 
@@ -291,8 +278,8 @@ def _is_prose(element: Element) -> bool:
 
 
 def _link_share(element: Element) -> float:
-    total = len(one_line(all_text(element)))
-    linked = sum(len(one_line(all_text(link))) for link in element.iter() if tag_of(link) == "a")
+    total = len(line_of(element))
+    linked = sum(len(line_of(link)) for link in element.iter() if tag_of(link) == "a")
     return linked / total if total else 0.0
 
 

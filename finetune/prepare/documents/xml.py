@@ -13,10 +13,10 @@ from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
 from finetune.prepare.clean.markup import raise_or_lower
+from finetune.prepare.documents.elements import all_text, tag_of
 from finetune.prepare.documents.formulas import write_formula
 from finetune.prepare.documents.html import page_outline, page_title, parse
-from finetune.prepare.documents.markup import BLOCKS, all_text, block_of
-from finetune.prepare.documents.markup_tables import tag_of
+from finetune.prepare.documents.markup import BLOCKS, block_of
 from finetune.prepare.documents.outline import Outline, code, one_line
 from finetune.prepare.formats.safe_xml import parse_xml
 from finetune.prepare.formats.zip_package import damage_error

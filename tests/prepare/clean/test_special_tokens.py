@@ -110,6 +110,8 @@ def test_the_default_models_tokenizer_finds_no_control_token(real_model: Path) -
         "<bos><start_of_turn>user\nHi<end_of_turn>",
         "<|user|>\nHi\n<|assistant|>\nHello",
         "Below is an instruction.\n\n### Instruction:\nSay hi.\n\n### Response:\nHi.",
+        "### Human: Why does the kettle sing?### Assistant: Bubbles burst.### Human: Where?### Assistant: At the bottom.",
+        "### Instruction: Name a fish. ### Response: The pike.",
     ],
 )
 def test_rendered_conversation_is_seen(text: str) -> None:
@@ -123,6 +125,9 @@ def test_rendered_conversation_is_seen(text: str) -> None:
         "The tag [INST] opens a prompt.",
         "### Instruction for use\nTake one tablet.\n### Response rate\n40 %",
         "### Instruction:\nTake one tablet.",
+        "The mark ### Human: begins a question, and ### Assistant: begins its answer.",
+        "### Human: and ### User: mean the same, and ### Assistant: begins an answer.",
+        "### User: Press the lever.",
         "x < s > y",
         "Plain text.",
     ],
