@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Literal
 
@@ -19,13 +19,19 @@ class Device:
 
     kind: Literal["cpu", "gpu"]
     free: int
-    has_bfloat16: bool = True  # for a GPU, like torch.cuda.is_bf16_supported(), which includes emulation
+    has_bfloat16: bool = True  # of a GPU
+    is_given: bool = False  # the user set `free`, with --memory or --gpu
 
 
-def this_device() -> Device:
-    """The first GPU that the installed torch can use, else the memory of this machine."""
+def this_device(memory: int | None = None) -> Device:
+    """The first GPU that the installed torch can use, else the memory of this machine.
+
+    Args:
+        memory: bytes that training may use, whatever is free.
+    """
     free = _free_on_gpu()
-    return Device("cpu", free_memory()) if free is None else Device("gpu", free)
+    device = Device("cpu", free_memory()) if free is None else Device("gpu", free)
+    return device if memory is None else replace(device, free=memory, is_given=True)
 
 
 def _free_on_gpu() -> int | None:
