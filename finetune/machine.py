@@ -18,9 +18,9 @@ import platformdirs
 from finetune.errors import DiskFullError, InputError
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-# Files of a cgroup: limit and use in bytes, and the keys of memory.stat for the page cache, in version 2 and 1
-# (Linux, admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst).
-CGROUP_V2 = ("memory.max", "memory.current", ("inactive_file", "active_file"))
+# Files of a cgroup: limit and use in bytes, and the keys of memory.stat for what the kernel frees on demand, in version 2
+# and 1 (Linux, admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst).
+CGROUP_V2 = ("memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable"))
 CGROUP_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -62,11 +62,11 @@ def _own_cgroups(controller: str, root: Path) -> Iterator[Path]:
                 yield from (folder, *(parent for parent in folder.parents if parent.is_relative_to(root)))
 
 
-def _limit_and_use(folder: Path, files: tuple[str, str, tuple[str, str]]) -> tuple[int, int] | None:
-    """A cgroup's limit and use in bytes, the page cache not counted; None without a limit.
+def _limit_and_use(folder: Path, files: tuple[str, str, tuple[str, ...]]) -> tuple[int, int] | None:
+    """A cgroup's limit and use in bytes, without the kernel's caches; None without a limit.
 
-    The kernel's figure includes that cache, which a large download or data set fills up to the limit and which is freed on
-    demand: file pages on the LRU lists are reclaimed first (admin-guide/cgroup-v2.rst, memory.stat).
+    The kernel's figure includes the page cache, which a large download or data set fills up to the limit, and the caches of
+    file names. They are freed on demand (admin-guide/cgroup-v2.rst, memory.stat).
     """
     limit, current, cached = files
     with suppress(OSError, ValueError):  # the root has no limit, and "max" is not a number

@@ -49,6 +49,12 @@ def test_page_cache_is_not_used_memory(own_cgroups: Path) -> None:
     assert free_memory() == 44 * MIB
 
 
+def test_caches_of_file_names_are_not_used_memory(own_cgroups: Path) -> None:
+    stat = f"inactive_file {MIB}\nslab {9 * MIB}\nslab_reclaimable {6 * MIB}\nslab_unreclaimable {3 * MIB}"
+    write_cgroup(own_cgroups / "pod/container", memory__max=50 * MIB, memory__current=20 * MIB, memory__stat=stat)
+    assert free_memory() == 37 * MIB
+
+
 def test_the_first_version_of_cgroups_limits_too(own_cgroups: Path) -> None:
     stat = f"inactive_file {MIB}\ntotal_inactive_file {4 * MIB}\ntotal_active_file {2 * MIB}"
     values = {"memory__limit_in_bytes": 50 * MIB, "memory__usage_in_bytes": 20 * MIB, "memory__stat": stat}

@@ -65,20 +65,27 @@ def read_key(path: Path) -> str:
         ) from None
 
 
-def read_device(gpu: str | None, memory: str | None) -> Device | None:
-    """The machine that --gpu or --memory describes; None: this one.
+def read_device(gpu: str | None, memory: str | None) -> Device:
+    """The machine that --gpu describes, or this one with as much memory as --memory says; None: this one as it is.
 
     Raises:
         UsageError: both are set.
     """
     from finetune.machine import read_size
-    from finetune.plan.device import Device
+    from finetune.plan.device import Device, this_device
 
     if gpu and memory:
         raise click.UsageError("Set either --gpu or --memory: training runs on one of them.")
     if gpu:
-        return Device("gpu", read_size(gpu))
-    return Device("cpu", read_size(memory)) if memory else None
+        return Device("gpu", read_size(gpu), is_given=True)
+    return this_device(read_memory(memory))
+
+
+def read_memory(text: str | None) -> int | None:
+    """The bytes that --memory allows; None without it."""
+    from finetune.machine import read_size
+
+    return None if text is None else read_size(text)
 
 
 def resume_command(arguments: Sequence[str]) -> str:

@@ -30,6 +30,7 @@ MEMORY_FIELDS = (
 )
 
 output_dir = click.option("--output-dir", "--out", type=PATH, help="Folder for the result.")
+memory = click.option("--memory", help="Memory that training may use, such as 6GiB, instead of what is free.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing result.")
 base_model = click.option("--model", help="Base model of the adapter, if it is no longer where it was during training.")
 

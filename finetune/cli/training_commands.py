@@ -21,6 +21,7 @@ from finetune.machine import importing_libraries
 @click.option("--config", type=options.PATH, help="YAML file that sets any of the options below.")
 @click.option("--dry-run", is_flag=True, help="Show what would be trained, without training.")
 @click.option("--resume", is_flag=True, help="Resume a stopped or killed run from its newest checkpoint.")
+@options.memory
 @options.output_dir
 @options.overwrite
 @options.fields("finetune.recipe.adapter:AdapterRecipe")
@@ -31,6 +32,7 @@ def train_command(
     config: Path | None,
     dry_run: bool,
     resume: bool,
+    memory: str | None,
     output_dir: Path | None,
     overwrite: bool,
     given: Given,
@@ -50,6 +52,7 @@ def train_command(
         recipe,
         overwrite=overwrite,
         resume=resume,
+        memory=arguments.read_memory(memory),
         resume_command=arguments.resume_command(sys.argv[1:]),
         prepare_command=workspace.command("prepare"),
     )
@@ -65,10 +68,10 @@ def train_command(
 @options.command()
 @options.workspace
 @options.fields("finetune.recipe.adapter:AdapterRecipe", options.MEMORY_FIELDS)
+@options.memory
 @click.option("--gpu", help="Plan for a GPU with this much memory, such as 8GiB, instead of this machine.")
-@click.option("--memory", help="Plan for a CPU with this much memory, such as 16GiB, instead of what is free.")
 @options.common
-def plan_command(workspace: Workspace, gpu: str | None, memory: str | None, given: Given) -> None:
+def plan_command(workspace: Workspace, memory: str | None, gpu: str | None, given: Given) -> None:
     """Estimate how much memory training takes, and what would fit, from config.json alone."""
     from finetune.cli.render.plan import render_plan
     from finetune.plan import plan

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Literal
 
@@ -20,12 +20,18 @@ class Device:
     kind: Literal["cpu", "gpu"]
     free: int
     has_bfloat16: bool = True  # for a GPU: computes in bfloat16 without emulating it
+    is_given: bool = False  # the user set `free`, with --memory or --gpu
 
 
-def this_device() -> Device:
-    """The first GPU that the installed torch can use, else the memory of this machine."""
+def this_device(memory: int | None = None) -> Device:
+    """The first GPU that the installed torch can use, else the memory of this machine.
+
+    Args:
+        memory: bytes that training may use, whatever is free.
+    """
     free = _free_on_gpu()
-    return Device("cpu", free_memory()) if free is None else Device("gpu", free)
+    device = Device("cpu", free_memory()) if free is None else Device("gpu", free)
+    return device if memory is None else replace(device, free=memory, is_given=True)
 
 
 def _free_on_gpu() -> int | None:

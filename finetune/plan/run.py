@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from finetune.errors import InputError
 from finetune.machine import format_bytes
@@ -33,7 +33,8 @@ class Plan:
     model: str
     parameters: int
     device: str  # "cpu" or "gpu"
-    free_bytes: int
+    free_bytes: int  # on the device, or what the user allows
+    memory_source: Literal["free", "given"]  # of `free_bytes`: "free" if measured, "given" if --memory or --gpu sets it
     fits: bool
     peak_bytes: int
     breakdown: Breakdown
@@ -47,11 +48,16 @@ class Plan:
 
     def summary(self) -> str:
         """The plan in one line."""
-        where = "GPU" if self.device == "gpu" else "machine"
         return (
             f"Training takes about {format_bytes(self.peak_bytes)} at its peak ({self.batch_tokens} tokens per forward pass); "
-            f"this {where} has {format_bytes(self.free_bytes)} free."
+            f"{self.describe_limit(format_bytes(self.free_bytes))}."
         )
+
+    def describe_limit(self, size: str) -> str:
+        """A clause that says where the limit `size` comes from."""
+        if self.memory_source == "given":
+            return f"--memory allows {size}"
+        return f"this {'GPU' if self.device == 'gpu' else 'machine'} has {size} free"
 
 
 def plan(
@@ -81,6 +87,7 @@ def plan(
         parameters=shape.parameters,
         device=device.kind,
         free_bytes=device.free,
+        memory_source="given" if device.is_given else "free",
         fits=fits,
         peak_bytes=breakdown.total,
         breakdown=breakdown,
@@ -116,15 +123,15 @@ def require_fit(planned: Plan) -> None:
     """
     if planned.fits:
         return
-    where = "GPU" if planned.device == "gpu" else "machine"
     way_out = (
         f"Try: {planned.suggestion.options} (about {format_bytes(planned.suggestion.peak_bytes)})"
         if planned.suggestion
         else "No smaller settings that slmtune knows of fit either: free some memory, or use a larger machine"
     )
+    limit = planned.describe_limit(f"{format_bytes(planned.free_bytes)} ({planned.free_bytes} bytes)")
     raise InputError(
-        f"Training {planned.model} needs about {format_bytes(planned.peak_bytes)} ({planned.peak_bytes} bytes) and this "
-        f"{where} has {format_bytes(planned.free_bytes)} ({planned.free_bytes} bytes) free. {way_out}"
+        f"Training {planned.model} needs about {format_bytes(planned.peak_bytes)} ({planned.peak_bytes} bytes) and {limit}. "
+        f"{way_out}. If you know better, say with --memory how much training may use"
     )
 
 

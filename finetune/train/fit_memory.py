@@ -9,7 +9,7 @@ import numpy as np
 
 from finetune.errors import UnplannedModelError
 from finetune.models.find import BaseModel
-from finetune.plan.device import this_device
+from finetune.plan.device import Device, this_device
 from finetune.plan.memory import RowSizes
 from finetune.plan.run import Plan, plan, split_to_fit
 from finetune.plan.shapes import read_shape
@@ -32,13 +32,7 @@ def fit_memory(
     Args:
         free: bytes that training may use; None: the free memory of the device.
     """
-    device = this_device()
-    if device.kind == "gpu":
-        from torch.cuda import is_bf16_supported  # slow to import, and run.py reports its first errors sooner
-
-        device = replace(device, has_bfloat16=is_bf16_supported(including_emulation=False))
-    if free is not None:
-        device = replace(device, free=free)
+    device = _device(free)
     try:
         shape = read_shape(base.folder)
     except UnplannedModelError as error:
@@ -55,6 +49,18 @@ def fit_memory(
             fitted.gradient_accumulation_steps,
         )
     return fitted, planned
+
+
+def _device(memory: int | None) -> Device:
+    """The device that torch will use: one of another make than NVIDIA is a GPU too, which only torch knows."""
+    from torch import cuda  # slow to import, and run.py reports its first errors sooner
+
+    device = this_device(memory)
+    if not cuda.is_available():
+        return device
+    if device.kind == "cpu":
+        device = replace(device, kind="gpu", free=device.free if device.is_given else cuda.mem_get_info()[0])
+    return replace(device, has_bfloat16=cuda.is_bf16_supported(including_emulation=False))
 
 
 def row_sizes(rows: TokenRows, *, is_shared: bool) -> RowSizes:

@@ -22,7 +22,7 @@ class TrainRequest:
     resume: bool = False  # continue from the newest checkpoint, or start if there is none
     resume_command: str = Checkpoint.made_by  # suggested when the run is stopped
     prepare_command: str = Corpus.made_by  # suggested when the corpus is missing
-    free_memory: int | None = None  # bytes that training may use; None: the free memory of the device
+    memory: int | None = None  # bytes that training may use; None: what is free on the device
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         refuse_truncated(rows, recipe)
     except InputError as error:
         log.warning("Training would not start: %s.", error)
-    _, memory = fit_memory(recipe, base, rows, request.free_memory)
+    _, memory = fit_memory(recipe, base, rows, request.memory)
     return TrainPlan(
         recipe=recipe,
         model=base.name,
@@ -146,7 +146,7 @@ def _fit(
     checkpoint_folder = folder_of(request.output_dir)
     checkpoints = Checkpoints(checkpoint_folder, recipe.save_total_limit, whole, request.resume_command)
     start = find_start(checkpoints, resume=request.resume)
-    fitted, planned = fit_memory(recipe, base, rows, request.free_memory)
+    fitted, planned = fit_memory(recipe, base, rows, request.memory)
     if planned is not None:
         require_fit(planned)
         log.info("%s", planned.summary())

@@ -274,11 +274,11 @@ def test_invalid_sizes_are_refused(text: str) -> None:
         read_size(text)
 
 
-def request(tiny_model: Path, tiny_corpus: Path, out: Path, free: int, **changes: Any) -> Any:
+def request(tiny_model: Path, tiny_corpus: Path, out: Path, free: int | None, **changes: Any) -> Any:
     from finetune.train import TrainRequest
 
     recipe = AdapterRecipe(model=str(tiny_model), max_length=256, max_steps=2, save_steps=0, eval_steps=0, **changes)
-    return TrainRequest(tiny_corpus, out, recipe, free_memory=free)
+    return TrainRequest(tiny_corpus, out, recipe, memory=free)
 
 
 def test_train_refuses_what_cannot_fit_and_writes_nothing(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
@@ -311,7 +311,8 @@ def test_training_asks_torch_whether_the_gpu_has_bfloat16(
 
     from finetune.train import fit_memory, plan_training
 
-    monkeypatch.setattr(fit_memory, "this_device", lambda: GPU)
+    monkeypatch.setattr(fit_memory, "this_device", lambda memory: GPU)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     activations = []
     for supported in (True, False):
         monkeypatch.setattr(
@@ -323,6 +324,51 @@ def test_training_asks_torch_whether_the_gpu_has_bfloat16(
         assert planned is not None
         activations.append(planned.breakdown.activations)
     assert activations[1] > 1.7 * activations[0]
+
+
+def test_a_gpu_that_only_torch_knows_is_planned_for(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from finetune.train import plan_training
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (7 * GIB, 8 * GIB))
+    planned = plan_training(request(tiny_model, tiny_corpus, tmp_path / "a", None)).memory
+    assert planned is not None
+    assert (planned.device, planned.free_bytes, planned.memory_source) == ("gpu", 7 * GIB, "free")
+
+
+def test_a_containers_limit_refuses_a_run_and_memory_overrules_it(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetune import machine
+    from finetune.train import train
+
+    (tmp_path / "self").write_text("0::/\n", "utf-8")
+    for name, value in (("memory.max", 500 * 2**20), ("memory.current", 400 * 2**20)):
+        (tmp_path / name).write_text(str(value), "utf-8")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "self")
+    with pytest.raises(InputError, match=r"this machine has 100 MiB \(104857600 bytes\) free.*--memory"):
+        train(request(tiny_model, tiny_corpus, tmp_path / "adapter", None))
+    train(request(tiny_model, tiny_corpus, tmp_path / "adapter", 16 * GIB))
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_memory_bounds_the_command_and_is_named_in_its_answers(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    command = ["train", "--model", tiny_model, "--corpus", tiny_corpus, "--out", "adapter", "--memory", "64MiB"]
+    refused = run(*command, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--memory allows 64 MiB (67108864 bytes)" in refused.stderr
+    memory = json.loads(run(*command, "--dry-run", "--json", cwd=tmp_path).stdout)["memory"]
+    planned = json.loads(run("plan", "--model", tiny_model, "--memory", "64MiB", "--json", cwd=tmp_path).stdout)
+    for answer in (memory, planned):
+        assert (answer["free_bytes"], answer["memory_source"], answer["fits"]) == (64 * 2**20, "given", False)
 
 
 def test_batch_size_set_by_the_user_is_not_changed(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
@@ -354,7 +400,7 @@ def test_split_batch_stays_split_when_a_run_resumes_with_more_memory(
     train(short)
     with pytest.raises(StoppedError):
         train(replace(short, output_dir=tmp_path / "b"), stop)
-    train(replace(short, output_dir=tmp_path / "b", resume=True, free_memory=64 * GIB))
+    train(replace(short, output_dir=tmp_path / "b", resume=True, memory=64 * GIB))
     weights = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]
 

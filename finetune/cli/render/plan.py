@@ -25,7 +25,7 @@ def render_plan(plan: Plan) -> str:
     """Where the memory goes, whether there is enough of it, and what would fit."""
     rows = [[f"{name}: {text}", format_bytes(getattr(plan.breakdown, name))] for name, text in PARTS.items()]
     rows.append([f"peak, with {plan.batch_tokens} tokens per forward pass", format_bytes(plan.peak_bytes)])
-    memory = "GPU memory" if plan.device == "gpu" else "memory"
+    memory = ("GPU memory" if plan.device == "gpu" else "memory") + (" free" if plan.memory_source == "free" else "")
     rest = {
         "model": f"{plan.model} ({plan.parameters / 1e6:,.0f} M parameters, {_precision(plan)})",
         "batch": f"{plan.batch_size} rows of at most {plan.max_length} tokens",
@@ -60,7 +60,8 @@ def render_training_plan(plan: TrainPlan) -> str:
 def _memory(plan: TrainPlan) -> str:
     if plan.memory is None:
         return "unknown for this model family"
-    peak = f"{format_bytes(plan.memory.peak_bytes)} of {format_bytes(plan.memory.free_bytes)} free"
+    source = "free" if plan.memory.memory_source == "free" else "allowed"
+    peak = f"{format_bytes(plan.memory.peak_bytes)} of {format_bytes(plan.memory.free_bytes)} {source}"
     if plan.memory.fits:
         return peak
     return f"{peak}: does not fit" + (f"; try {plan.memory.suggestion.options}" if plan.memory.suggestion else "")
