@@ -18,9 +18,11 @@ import mammoth
 from lxml import etree
 
 from finetune.errors import Unusable
-from finetune.prepare.documents.docx_parts import bare_styles, hidden_styles, simplify
+from finetune.prepare.documents.docx_numbers import Numbering
+from finetune.prepare.documents.docx_parts import LABEL_END, bare_styles, hidden_styles, simplify
 from finetune.prepare.documents.elements import tag_of
 from finetune.prepare.documents.html import parse
+from finetune.prepare.documents.list_numbers import BULLET, LABEL
 from finetune.prepare.documents.markup import outline_of
 from finetune.prepare.formats import zip_package
 from finetune.prepare.formats.safe_xml import parse_xml
@@ -39,6 +41,8 @@ p[style-name^='Heading 6'] => h6:fresh
 TITLE = '<h1 class="title">'
 LOWERED = re.compile(r"<(/?)h([2-6])>")  # one level below the title, which is missing
 TICKED = re.compile(r"<input[^<>]*>")
+ITEM = re.compile(rf'<li>([^<>"]*){LABEL_END}')
+NO_LABEL = re.compile(rf"(?<=>){BULLET}{LABEL_END}")  # of a heading, say, in the style of a list
 BACK_LINK = re.compile(r'<a href="#(?:foot|end)note-ref-[^"]*">[^<]*</a>')
 
 
@@ -71,6 +75,7 @@ def read(data: bytes, shown: str) -> Document:
         raise Unusable("no_text", "the document has no text. Skip it with --on-error skip")
     unused["symbol"] += sum("w:sym" in message.message for message in result.messages)
     page = TICKED.sub(lambda box: "☒" if "checked=" in box[0] else "☐", BACK_LINK.sub("", page))
+    page = NO_LABEL.sub("", ITEM.sub(rf'<li {LABEL}="\1">', page)).replace(LABEL_END, " ")
     if TITLE not in page:
         page = LOWERED.sub(lambda match: f"<{match[1]}h{int(match[2]) - 1}>", page)
     outline = outline_of(parse(page))
@@ -85,11 +90,12 @@ def _needed_parts(parts: zip_package.ZipPackage, unused: Counter[str]) -> io.Byt
         zip_package.refuse_entities(part)
     trees = {name: root for name, part in data.items() if (root := parse_xml(part)) is not None}
     styles = [root for root in trees.values() if tag_of(root) == "styles"]
+    numbering = Numbering([root for root in trees.values() if tag_of(root) == "numbering"], styles)
     hidden = frozenset[str]().union(*map(hidden_styles, styles))
     for root in styles:
         bare_styles(root)
     for root in trees.values():
-        simplify(root, hidden, unused)
+        simplify(root, hidden, numbering, unused)
     package = io.BytesIO()
     with zipfile.ZipFile(package, "w") as archive:
         for name, part in data.items():

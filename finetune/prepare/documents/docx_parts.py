@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from lxml import etree
 from lxml.etree import _Element as Element
 
+from finetune.prepare.documents.docx_numbers import Numbering
 from finetune.prepare.documents.elements import attribute, tag_of
 from finetune.prepare.documents.omml import latex
 
@@ -22,11 +23,15 @@ UNREAD = {
     "object": "embedded object",
     "rt": "reading of a character",
 }
+LABEL_END = "\ufdd0"  # no character: it ends what stands before an item
 OFF = frozenset(("0", "false", "off"))
 
 
-def simplify(root: Element, hidden_styles: frozenset[str], unused: Counter[str]) -> None:
-    """Change a part of a document so that mammoth reads all of its text; count the rest."""
+def simplify(root: Element, hidden_styles: frozenset[str], numbering: Numbering, unused: Counter[str]) -> None:
+    """Change a part of a document so that mammoth reads all of its text; count the rest.
+
+    What stands before the item of a list becomes the beginning of its text, up to LABEL_END.
+    """
     kind = tag_of(root)
     if kind == "comments":
         unused["comment"] += sum(1 for _ in root.iter("{*}comment"))
@@ -41,6 +46,7 @@ def simplify(root: Element, hidden_styles: frozenset[str], unused: Counter[str])
         unused["form field"] += _fill_fields(root)
         _write_equations(root)
         _unwrap(root)
+        _add_labels(root, numbering)
         _lift_text_boxes(root)
 
 
@@ -156,6 +162,15 @@ def _unwrap(root: Element) -> None:
             _replace(element, [child for child in element if not tag_of(child).endswith("pr")])
         elif tag_of(element) == "cr":
             element.tag = _word_tag(root, "br")
+
+
+def _add_labels(root: Element, numbering: Numbering) -> None:
+    for paragraph in root.iter("{*}p"):
+        label = numbering.label(paragraph)
+        if label and _text_of(paragraph).strip():
+            run = etree.Element(_word_tag(paragraph, "r"))
+            _add_text(run, label + LABEL_END)
+            paragraph.insert(paragraph.find("{*}pPr") is not None, run)
 
 
 def _add_text(run: Element, text: str) -> None:

@@ -22,6 +22,12 @@ def attribute(element: Element, name: str, default: str = "") -> str:
     return next((str(value) for key, value in element.items() if str(key).rpartition("}")[2] == name), default)
 
 
+def whole_number(element: Element, name: str, default: int) -> int:
+    """The number in an attribute, cut after six digits; `default` if there is none."""
+    value = attribute(element, name)[:6]
+    return int(value) if value.isascii() and value.isdigit() else default
+
+
 def all_text(element: Element) -> str:
     """The text below an element, unchanged."""
     return "".join(str(piece) for piece in element.itertext())

@@ -43,6 +43,7 @@ KNOWN_NAMES = SIDE_THINGS | frozenset(
     byline tags cookie comment""".split()
 )
 NO_LETTERS = re.compile(r"[\W_]+")
+LABEL = re.compile(r"\s*-?(?:\d{1,9}|[a-z]{1,8}|[A-Z]{1,8})\.\s")  # of an item of a list, where trafilatura writes "-"
 KEPT_SHARE = 0.5  # of a list or table: trafilatura may leave out single lines
 MAX_SEARCHED = 2**20  # characters: on longer pages only whole lines are looked up, since searching each takes too long
 SITE_NAME = re.compile(r"\s+[|·»]\s+.*\Z|\s+::\s+.*\Z", re.S)
@@ -187,4 +188,5 @@ class _Lines:
 
 
 def _letters(text: str) -> str:
-    return NO_LETTERS.sub("", text)
+    label = LABEL.match(text)
+    return NO_LETTERS.sub("", text[label.end() :] if label else text)

@@ -9,6 +9,7 @@ from lxml.etree import _Element as Element
 
 from finetune.prepare.clean.markup import raise_or_lower
 from finetune.prepare.documents.elements import all_text, line_of, tag_of
+from finetune.prepare.documents.list_numbers import BULLET, labels_of
 from finetune.prepare.documents.markup_tables import CAPTIONS, MAX_COLUMNS, cells_of, grid_of, has_stray_text
 from finetune.prepare.documents.outline import Outline, code, one_line, table
 
@@ -70,6 +71,9 @@ def _inline(child: Element) -> Iterator[str]:
     tag = tag_of(child)
     if tag == "br":
         yield "\v"
+    elif tag == "ol":
+        for item, label in zip(child, labels_of(child), strict=True):
+            yield from _inline(item) if label == BULLET else ("\v", label, " ", *_strings(item), "\v", item.tail or "")
     elif tag in BLOCKS:
         yield "\v"
         yield from _strings(child)
@@ -163,27 +167,28 @@ def _is_bold(paragraph: Element) -> bool:
 
 
 def _loose_items(element: Element, outline: Outline) -> None:
-    """Add a list with code or tables in it: the blocks of each item are indented below its bullet."""
-    for child in element:
+    """Add a list with code or tables in it: the blocks of each item are indented below its bullet or number."""
+    for child, label in zip(element, labels_of(element), strict=True):
         item = Outline()
         _walk(child, item)
         item.block(child.tail or "")
-        outline.block(indent(item.text(), "  ").replace("  ", "- ", 1))
+        margin = " " * len(f"{label} ")
+        outline.block(indent(item.text(), margin).replace(margin, f"{label} ", 1))
 
 
 def _items(element: Element, margin: str) -> Iterator[str]:
     if (element.text or "").strip():
         yield f"{margin}- {one_line(element.text or '')}"
-    for child in element:
-        tag = tag_of(child)
+    for child, label in zip(element, labels_of(element), strict=True):
+        tag, below = tag_of(child), margin + " " * len(f"{label} ")
         if tag in LISTS:
-            yield from _items(child, margin + "  ")
+            yield from _items(child, below)
         elif tag and tag not in SILENT:
             text = "".join(_own_strings(child)).replace("\v", " ")
             if text.strip():
-                yield f"{margin}- {one_line(text)}"
+                yield f"{margin}{label} {one_line(text)}"
             for inner in _inner_lists(child):
-                yield from _items(inner, margin + "  ")
+                yield from _items(inner, below)
         if (child.tail or "").strip():
             yield f"{margin}- {one_line(child.tail or '')}"
 

@@ -13,10 +13,11 @@ from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
 from finetune.prepare.clean.markup import raise_or_lower
-from finetune.prepare.documents.elements import all_text, attribute, line_of, replace_with_text, tag_of
+from finetune.prepare.documents.elements import all_text, attribute, line_of, replace_with_text, tag_of, whole_number
 from finetune.prepare.documents.formulas import write_formula
 from finetune.prepare.documents.markup import outline_of
 from finetune.prepare.documents.markup_tables import MAX_COLUMNS
+from finetune.prepare.documents.odt_numbers import label_items
 from finetune.prepare.formats.zip_package import ZipPackage, damage_error, open_package
 from finetune.records import Document
 
@@ -44,6 +45,7 @@ LEFT_OUT = {  # elements whose text is not that of the document
     "hidden-paragraph": "hidden text",
     "image": "picture",
     "covered-table-cell": "",
+    "number": "",  # for programs that do not count
     "shapes": "drawing",
 }
 MARGINS = {"header": "header", "header-first": "header", "header-left": "header"}
@@ -83,26 +85,27 @@ class _Text:
     """Turns the elements of a text into those of HTML."""
 
     def __init__(self, styles: list[Element], unused: Counter[str]) -> None:
-        self._unused = unused
+        self._unused, self._roots = unused, styles
         self._styles = {attribute(each, "name"): each for root in styles for each in root.iter("{*}style")}
         self._notes: list[Element] = []
 
     def simplify(self, body: Element) -> None:
         """Change the text in place; footnotes are put at its end."""
         self._remove_rest(body)
+        label_items(body, self._roots)
         lowered = any(self._is_title(each) for each in body.iter("{*}p"))
         for element in list(body.iter()):
             tag = tag_of(element)
             if tag == "p" and self._is_title(element):
                 element.tag = "h1"
             elif tag == "h":
-                element.tag = f"h{min(_number(element, 'outline-level', 1) + lowered, 6)}"
+                element.tag = f"h{min(whole_number(element, 'outline-level', 1) + lowered, 6)}"
             elif tag == "span":
                 self._raise_or_lower(element)
             elif tag == "note":
                 self._lift_note(element)
             elif tag == "s":
-                replace_with_text(element, " " * min(_number(element, "c", 1), MAX_BLANKS))
+                replace_with_text(element, " " * min(whole_number(element, "c", 1), MAX_BLANKS))
             elif tag == "tab":
                 replace_with_text(element, "\t")
             elif tag in TAGS:
@@ -151,9 +154,11 @@ class _Text:
     @staticmethod
     def _rename(element: Element, tag: str) -> None:
         if tag == "td":
-            columns = _number(element, "number-columns-spanned", 1) * _number(element, "number-columns-repeated", 1)
+            columns = whole_number(element, "number-columns-spanned", 1) * whole_number(
+                element, "number-columns-repeated", 1
+            )
             element.set("colspan", str(min(columns, MAX_COLUMNS)))
-            element.set("rowspan", str(min(_number(element, "number-rows-spanned", 1), MAX_COLUMNS)))
+            element.set("rowspan", str(min(whole_number(element, "number-rows-spanned", 1), MAX_COLUMNS)))
         element.tag = tag
 
 
@@ -169,8 +174,3 @@ def _write_formulas(body: Element, parts: ZipPackage, unused: Counter[str]) -> N
         else:
             unused["embedded object"] += 1
             replace_with_text(embedded)
-
-
-def _number(element: Element, name: str, default: int) -> int:
-    value = attribute(element, name)[:6]
-    return int(value) if value.isascii() and value.isdigit() else default

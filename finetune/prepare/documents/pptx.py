@@ -12,7 +12,8 @@ from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
 from finetune.prepare.clean.markup import raise_or_lower
-from finetune.prepare.documents.elements import tag_of
+from finetune.prepare.documents.elements import tag_of, whole_number
+from finetune.prepare.documents.list_numbers import BULLET, Level, count_item, number_form
 from finetune.prepare.documents.omml import latex
 from finetune.prepare.documents.outline import Outline, one_line, table
 from finetune.prepare.formats.zip_package import OLE2, ZipPackage, open_package
@@ -20,6 +21,7 @@ from finetune.records import Document
 
 TITLES = {"ctrTitle": 1, "title": 2}  # kinds of placeholders, and the levels of their headings
 MARGINS = {"ftr": "footer", "hdr": "header", "dt": "date", "sldNum": "slide number"}
+MARKS = {"ParenBoth": "(%)", "ParenR": "%)", "Plain": "%"}  # around numbers, by the end of the name of their kind
 BULLETED = frozenset(("body", "obj"))
 GRAPHICS = {"chart": "chart", "chartex": "chart", "diagram": "diagram", "ole": "embedded object"}
 
@@ -96,24 +98,55 @@ class _Shapes:
         """Add paragraphs, those with bullets in a row as one list."""
         filled = [each for each in paragraphs if _text(each)]
         items: list[str] = []
+        numbers = _Numbers()
+        widths: dict[int, int] = {}  # of what stands before the items of each level
         for each in filled:
-            if (bulleted and len(filled) > 1 and each.find("{*}pPr/{*}buNone") is None) or _has_bullet(each):
-                items.append(f"{'  ' * _depth(each)}- {one_line(_text(each))}")
+            label, depth = numbers.label(each), _depth(each)
+            if not label and bulleted and len(filled) > 1 and each.find("{*}pPr/{*}buNone") is None:
+                label = BULLET
+            if label:
+                margin = sum(widths.get(above, 2) for above in range(depth))
+                items.append(f"{' ' * margin}{label} {one_line(_text(each))}")
+                widths[depth] = len(label) + 1
                 continue
             self._outline.block("\n".join(items))
             self._outline.block(_text(each))
-            items = []
+            items, widths = [], {}
         self._outline.block("\n".join(items))
+
+
+class _Numbers:
+    """Counts the numbered paragraphs of a shape: an item goes on from the last of its level and kind."""
+
+    def __init__(self) -> None:
+        self._levels: dict[int, Level] = {}
+        self._counts: dict[int, int] = {}
+
+    def label(self, paragraph: Element) -> str:
+        """The number or bullet of the next paragraph, "" if it has none of its own."""
+        depth, number = _depth(paragraph), paragraph.find("{*}pPr/{*}buAutoNum")
+        level = None if number is None else _level(number, depth)
+        self._levels = {place: each for place, each in self._levels.items() if place <= depth}
+        if self._levels.get(depth) != level:
+            self._levels.pop(depth, None)
+            self._counts.pop(depth, None)
+        if level is None:
+            return "" if paragraph.find("{*}pPr/{*}buChar") is None else BULLET
+        self._levels[depth] = level
+        return count_item(self._counts, self._levels, depth)
+
+
+def _level(number: Element, depth: int) -> Level:
+    kind = number.get("type", "")
+    mark = next((mark for ending, mark in MARKS.items() if kind.endswith(ending)), "%.")
+    text = mark.replace("%", f"%{depth + 1}")
+    return Level(number_form(kind) or "1", text, whole_number(number, "startAt", 1), reset=depth)
 
 
 def _placeholder(shape: Element) -> str:
     """The kind of a placeholder; "" for other shapes."""
     place = shape.find("{*}nvSpPr/{*}nvPr/{*}ph")
     return "" if place is None else place.get("type", "obj")
-
-
-def _has_bullet(paragraph: Element) -> bool:
-    return any(paragraph.find(f"{{*}}pPr/{{*}}{tag}") is not None for tag in ("buChar", "buAutoNum"))
 
 
 def _depth(paragraph: Element) -> int:

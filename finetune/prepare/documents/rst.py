@@ -83,7 +83,10 @@ def read(data: bytes, shown: str) -> Document:
         raise
     except Exception:  # docutils and its directives do not foresee all that a text may contain
         raise Unusable("damaged_rst", "docutils cannot read it. Check it with: docutils FILE") from None
-    outline = outline_of(parse(page.decode("utf-8")))
+    root = parse(page.decode("utf-8"))
+    for numbered in root.iter("ol"):
+        numbered.set("type", numbered.get("class", "").partition(" ")[0])  # loweralpha and the like
+    outline = outline_of(root)
     outline.unused.update(unused)
     return outline.document()
 

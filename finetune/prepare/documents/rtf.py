@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from finetune.errors import Unusable
 from finetune.prepare.clean.markup import raise_or_lower
+from finetune.prepare.documents.list_numbers import BULLET
 from finetune.prepare.documents.outline import Outline, one_line, table
 from finetune.records import Document
 
@@ -20,6 +21,10 @@ TOKEN = re.compile(
 )
 STYLE = re.compile(rb"\{[^{}]*?\\s(\d{1,5})\b[^{}]*?(?:\\outlinelevel(\d)\b[^{}]*?)?[ }]([^{}\\;]*);?\}")
 HEADING = re.compile(rb"\s*(?:heading|\\'dcberschrift|Titre) (\d)\s*\Z", re.I)
+NUMBER = re.compile(
+    r"[(\[]?\w{1,8}(?:\.\w{1,4})*[.)\]]|\d{1,4}(?:\.\d{1,4})*"
+)  # before an item, else a bullet of some font
+TYPED_ITEM = re.compile(r"- |\w{1,4}[.)] \S")
 MAX_DEPTH = 500  # of groups: programs write about 20
 BODY = 9  # the outline level of what is no heading
 SIGNS = {
@@ -82,6 +87,7 @@ class _Reader:
         self._to_skip = 0
         self._star = False
         self._title = ""
+        self._is_item = False
         self._items: list[str] = []
         self._cells: list[str] = []
         self._rows: list[Sequence[str]] = []
@@ -130,7 +136,8 @@ class _Reader:
         elif group.kind == "title":
             self._title = text
         elif group.kind in {"listtext", "pntext"}:
-            self._group.runs.append(f"{text if text[:-1].isalnum() else '-'} ")
+            self._group.runs.append(f"{text if NUMBER.fullmatch(text) else BULLET} ")
+            self._is_item = True
         elif group.kind == "fldinst":
             self._outline.unused["link address"] += text.upper().startswith("HYPERLINK")
         elif LEFT_OUT.get(group.kind):
@@ -243,13 +250,13 @@ class _Reader:
 
     def _end_paragraph(self) -> None:
         group = self._group
+        is_item, self._is_item = self._is_item, False
         if group.kind or group.in_table:
             group.runs.append(" ")
             return
         self._end_rows()
         text = self._take()
-        is_item = text.startswith("- ") or re.match(r"\w{1,4}[.)] \S", text)
-        if is_item and group.level == BODY:
+        if group.level == BODY and (is_item or TYPED_ITEM.match(text)):
             self._items.append(text.replace("\n", " "))
             return
         self._end_blocks()

@@ -13,9 +13,10 @@ from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
 from finetune.prepare.clean.markup import raise_or_lower
-from finetune.prepare.documents.elements import all_text, tag_of
+from finetune.prepare.documents.elements import all_text, replace_with_text, tag_of
 from finetune.prepare.documents.formulas import write_formula
 from finetune.prepare.documents.html import page_outline, page_title, parse
+from finetune.prepare.documents.list_numbers import BULLET, ITEMS, LABEL, labels_of
 from finetune.prepare.documents.markup import BLOCKS, block_of
 from finetune.prepare.documents.outline import Outline, code, one_line
 from finetune.prepare.formats.safe_xml import parse_xml
@@ -29,7 +30,6 @@ PARAGRAPHS = frozenset(
     """p para paragraph simpara formalpara abstract-text abstracttext abstract answer li item l quote description summary
     content encoded text body note comment seg string message caption""".split()
 )
-ITEMS = frozenset(("li", "item", "list-item", "listitem"))
 LISTS = frozenset(("list", "ul", "ol", "itemizedlist", "orderedlist", "bulletlist"))
 CODE = frozenset(("programlisting", "screen", "literallayout", "preformat", "codeblock", "pre"))
 PARTS = frozenset(("sec", "section", "chapter", "part", "div", "table")) | PARAGRAPHS | LISTS | CODE | BLOCKS
@@ -131,7 +131,12 @@ def _list(element: Element, outline: Outline, level: int) -> None:
     if _is_mixed(element) or not all(tag_of(child) in ITEMS for child in element):
         _walk(element, outline, level)
     else:
-        outline.block("\n".join(f"- {text}" for text in map(_text, element) if text))
+        for item in element:
+            for label in list(item.iterfind("{*}label")):
+                item.set(LABEL, _text(label) or BULLET)
+                replace_with_text(label)
+        items = zip(labels_of(element), map(_text, element), strict=True)
+        outline.block("\n".join(f"{label} {text}" for label, text in items if text))
 
 
 def _leaf(element: Element, tag: str, outline: Outline) -> None:

@@ -40,7 +40,7 @@ GOLDEN = {
     ),
     "code in a list": (
         "<ol><li>Write<pre>if a:\n    b</pre>and run it.<li>Stop.</ol>",
-        "- Write ¶   ```\n  if a:\n      b\n  ``` ¶   and run it. ¶ - Stop.",
+        "1. Write ¶    ```\n   if a:\n       b\n   ``` ¶    and run it. ¶ 2. Stop.",
     ),
     "lines of code": ("<pre>a = 1<br>  <b>b</b> = 2\nc</pre>", "```\na = 1\n  b = 2\nc\n```"),
     "text beside items": ("<ul>Bring<li>a lamp</li>and<li>a rope</ul>", "- Bring\n- a lamp\n- and\n- a rope"),

@@ -25,9 +25,9 @@ STYLES = "".join(
 )
 
 
-def odt(body: str, margins: str = "", **parts: str) -> bytes:
+def odt(body: str, margins: str = "", lists: str = "", **parts: str) -> bytes:
     contents = {
-        "content.xml": f"<office:document-content {SPACES}><office:automatic-styles>{STYLES}</office:automatic-styles>"
+        "content.xml": f"<office:document-content {SPACES}><office:automatic-styles>{STYLES}{lists}</office:automatic-styles>"
         f"<office:body><office:text>{body}</office:text></office:body></office:document-content>",
         "styles.xml": f"<office:document-styles {SPACES}><office:master-styles><style:master-page>{margins}"
         "</style:master-page></office:master-styles></office:document-styles>",
@@ -157,3 +157,66 @@ def test_damaged_or_hostile_text_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(Unusable) as caught:
         read(data)
     assert caught.value.reason == reason
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def level(number: int, form: str, more: str = "", of: str = "list-level-style-number") -> str:
+    return f'<text:{of} text:level="{number}" style:num-format="{form}" style:num-suffix="." {more}/>'
+
+
+LISTS = (
+    f'<text:list-style style:name="L1">{level(1, "1")}'
+    + level(2, "a", 'style:num-prefix="("')
+    + level(3, "1", 'text:display-levels="3"')
+    + '</text:list-style><text:list-style style:name="L2"><text:list-level-style-bullet text:level="1"/></text:list-style>'
+)
+
+
+def item(*contents: str, more: str = "") -> str:
+    inner = "".join(each if each[0] == "<" else paragraph(each) for each in contents)
+    return f"<text:list-item {more}>{inner}</text:list-item>"
+
+
+def items(*contents: str, style: str = "", more: str = "") -> str:
+    name = f'text:style-name="{style}"' if style else ""
+    return (
+        f"<text:list {name} {more}>{''.join(each if each[0] == '<' else item(each) for each in contents)}</text:list>"
+    )
+
+
+GOES_ON = 'text:continue-numbering="true"'
+WAIT = paragraph("Wait.")
+NUMBERED = {
+    "numbers": (items("a", "b", style="L1"), "1. a\n2. b"),
+    "bullets": (items("a", "b", style="L2"), "- a\n- b"),
+    "levels": (
+        items(item("a", items(item("b", items("c")), "d")), item("e", items("f")), style="L1"),
+        "1. a\n   (a. b\n       1.a.1. c\n   (b. d\n2. e\n   (a. f",
+    ),
+    "value": (items("a", item("b", more='text:start-value="7"'), "c", style="L1"), "1. a\n7. b\n8. c"),
+    "new list": (items("a", style="L1") + WAIT + items("b", style="L1"), "1. a\n\nWait.\n\n1. b"),
+    "same list": (items("a", style="L1") + WAIT + items("b", style="L1", more=GOES_ON), "1. a\n\nWait.\n\n2. b"),
+    "named list": (
+        items("a", style="L1", more='xml:id="x"')
+        + items("b", style="L1")
+        + items("c", style="L1", more='text:continue-list="x"'),
+        "1. a\n\n1. b\n\n2. c",
+    ),
+    "level that goes on": (
+        items(item("a", items("b")), style="L1") + WAIT + items(item(items("c")), "d", style="L1", more=GOES_ON),
+        "1. a\n   (a. b\n\nWait.\n\n  (b. c\n2. d",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), NUMBERED.values(), ids=NUMBERED)
+def test_list_has_the_numbers_of_its_style(body: str, expected: str) -> None:
+    assert read(odt(body, lists=LISTS)).sections[0].text == expected
+
+
+def test_headings_have_the_numbers_of_the_outline() -> None:
+    body = "".join(heading(name, 1) + paragraph("x") for name in ("Boats", "Buoys"))
+    outline = f"<text:outline-style>{level(1, 'I', of='outline-level-style')}</text:outline-style>"
+    assert [section.heading for section in read(odt(body, lists=outline)).sections] == ["I. Boats", "II. Buoys"]

@@ -30,6 +30,12 @@ def paragraph(*runs: str, properties: str = "") -> str:
     return f"<a:p>{properties}{''.join(runs)}</a:p>"
 
 
+def auto(text: str, *, level: int = 0, kind: str = "arabicPeriod", start: int = 1) -> str:
+    """A paragraph with a number."""
+    number = f'<a:buAutoNum type="{kind}" startAt="{start}"/>'
+    return paragraph(run(text), properties=f'<a:pPr lvl="{level}">{number}</a:pPr>')
+
+
 def shape(*paragraphs: str, place: str = "") -> str:
     holder = f"<p:ph {place}/>" if place else ""
     body = "".join(text if text.startswith("<") else paragraph(run(text)) for text in paragraphs)
@@ -129,6 +135,25 @@ BOTH = "<mc:AlternateContent><mc:Choice>{0}</mc:Choice><mc:Fallback>{0}</mc:Fall
 )  # fmt: skip
 def test_text_of_a_shape(contents: str, expected: str) -> None:
     assert read(presentation(slide(contents))).sections[0].text == expected
+
+
+@pytest.mark.parametrize(
+    ("paragraphs", "expected"),
+    [
+        ((auto("a"), auto("b", level=1), auto("c", level=1), auto("d")), "1. a\n   1. b\n   2. c\n2. d"),
+        ((auto("a", start=4), auto("b", start=4), "Wait.", auto("c")), "4. a\n5. b\n\nWait.\n\n1. c"),
+        (
+            (auto("a", kind="romanUcParenR"), auto("b", kind="arabicPlain"), auto("c", kind="arabicPlain")),
+            "I) a\n1 b\n2 c",
+        ),
+        (
+            (auto("a", kind="alphaLcParenBoth"), auto("b", level=1), "x", auto("c", level=1)),
+            "(a) a\n    1. b\n\nx\n\n  1. c",
+        ),
+    ],
+)
+def test_numbers_of_paragraphs_are_those_of_the_slide(paragraphs: Sequence[str], expected: str) -> None:
+    assert read(presentation(slide(shape(*paragraphs)))).sections[0].text == expected
 
 
 CANARIES = {  # by place: a slide, and what is counted where the canary is no text

@@ -47,6 +47,19 @@ def test_characters_of_a_paragraph(body: str, expected: str) -> None:
     assert read(body).sections[0].text == expected
 
 
+@pytest.mark.parametrize("label", ["1.", "12)", "(a)", "iv.", "2.1", "2.1.", "[3]"])
+def test_numbers_of_items_are_those_that_the_file_has(label: str) -> None:
+    items = rf"\pard{{\listtext {label}\tab}}Boats\par{{\pntext {label}\tab}}Buoys\par"
+    assert read(items).sections[0].text == f"{label} Boats\n{label} Buoys"
+
+
+@pytest.mark.parametrize("bullet", [r"\'b7", r"\bullet", "o", r"\u167\'a7", "-"])
+def test_bullets_of_items_are_dashes(bullet: str) -> None:
+    assert read(rf"\pard{{\listtext {bullet}\tab}}Boats\par{{\listtext {bullet}\tab}}Buoys\par").sections[0].text == (
+        "- Boats\n- Buoys"
+    )
+
+
 CANARIES = {  # by place: a group, and what is counted where the canary is no text
     "text": ("CANARY", ""),
     "bold": (r"{\b CANARY}", ""),

@@ -1,0 +1,119 @@
+"""The numbers of paragraphs in Word documents, counted as Word counts them: mammoth only tells numbers from bullets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from lxml.etree import _Element as Element
+
+from finetune.prepare.documents.elements import attribute
+from finetune.prepare.documents.list_numbers import Level, count_item, number_form
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedList:
+    """A list; those of one `kind` share their counts, but the `anew` levels of a list begin with it."""
+
+    kind: str
+    levels: Mapping[int, Level]
+    anew: frozenset[int]
+
+
+class Membership(NamedTuple):
+    """The list and the level that a paragraph or its style belongs to, "" where it does not say."""
+
+    name: str
+    level: str
+
+
+class Numbering:
+    """Counts the paragraphs of a document, given the parts with its lists and those with its styles."""
+
+    def __init__(self, numbering: Sequence[Element], styles: Sequence[Element]) -> None:
+        self._styles = {
+            attribute(style, "styleId"): (_membership(style), _value(style, "basedOn"))
+            for root in reversed(styles)  # the first part with a style decides
+            for style in root.iterfind("{*}style")
+        }
+        kinds = {
+            attribute(kind, "abstractNumId"): kind for root in numbering for kind in root.iterfind("{*}abstractNum")
+        }
+        nums = {attribute(num, "numId"): num for root in numbering for num in root.iterfind("{*}num")}
+        self._lists: dict[str, NumberedList] = {}
+        for name, num in nums.items():
+            kind = kinds.get(_value(num, "abstractNumId"))
+            style = "" if kind is None else _value(kind, "numStyleLink")
+            if style in self._styles:  # its levels are those of the style's list
+                num = nums.get(self._styles[style][0].name, num)
+                kind = kinds.get(_value(num, "abstractNumId"))
+            if kind is not None:
+                self._lists[name] = _list(num, kind)
+        self._counts: dict[str, dict[int, int]] = {}  # of each kind of list, by level
+        self._begun: set[str] = set()
+
+    def label(self, paragraph: Element) -> str:
+        """What stands before the next paragraph: its number, "-" if it is an item without one, "" if it is no item."""
+        style = _value(paragraph, "pPr/{*}pStyle")
+        memberships = [_membership(paragraph), *self._memberships_of(style)]
+        name = next((each.name for each in memberships if each.name), "")
+        found = self._lists.get(name)
+        if found is None or paragraph.find("{*}pPr/{*}rPr/{*}del") is not None:  # the paragraph is deleted
+            return ""
+        usual = next((place for place, level in found.levels.items() if level.style == style), 0)
+        place = next((int(each.level) for each in memberships if each.level.isdecimal()), usual)
+        if place not in found.levels:
+            return ""
+        counts = self._counts.setdefault(found.kind, {})
+        if name not in self._begun:
+            self._begun.add(name)
+            for anew in found.anew:
+                counts.pop(anew, None)
+        return count_item(counts, found.levels, place)
+
+    def _memberships_of(self, style: str) -> Iterator[Membership]:
+        """What a style and those that it is based on say."""
+        seen: set[str] = set()
+        while style in self._styles and style not in seen:
+            seen.add(style)
+            membership, style = self._styles[style]
+            yield membership
+
+
+def _list(num: Element, kind: Element) -> NumberedList:
+    levels = dict(map(_level, [*kind.iterfind("{*}lvl"), *num.iterfind("{*}lvlOverride/{*}lvl")]))
+    anew: set[int] = set()
+    for override in num.iterfind("{*}lvlOverride"):
+        place, start = _number(attribute(override, "ilvl"), 0), _value(override, "startOverride")
+        if start and place in levels:
+            levels[place] = replace(levels[place], start=_number(start, 1))
+            anew.add(place)
+    return NumberedList(attribute(kind, "abstractNumId"), levels, frozenset(anew))
+
+
+def _level(element: Element) -> tuple[int, Level]:
+    place, name = _number(attribute(element, "ilvl"), 0), _value(element, "numFmt")
+    form = number_form(name)
+    return place, Level(
+        form="1" if form is None else form,
+        text="" if name == "bullet" else _value(element, "lvlText"),
+        start=_number(_value(element, "start"), 1),
+        reset=_number(_value(element, "lvlRestart"), place),
+        style=_value(element, "pStyle"),
+        in_digits=element.find("{*}isLgl") is not None,
+    )
+
+
+def _membership(element: Element) -> Membership:
+    return Membership(_value(element, "pPr/{*}numPr/{*}numId"), _value(element, "pPr/{*}numPr/{*}ilvl"))
+
+
+def _value(element: Element, path: str) -> str:
+    """The value of the first element on a path, "" if there is none."""
+    return next((attribute(each, "val") for each in element.iterfind(f"{{*}}{path}")), "")
+
+
+def _number(text: str, default: int) -> int:
+    return int(text) if re.fullmatch(r"\d{1,9}", text, re.A) else default
