@@ -7,6 +7,7 @@
     ├── HubError                 1  the Hub refused a request or could not be reached
     ├── TrainingDivergedError    1  the loss or a gradient is not finite
     ├── DiskFullError            1  the disk has no space for the output
+    ├── MemoryFullError          1  training ran out of memory, even with one row per forward pass
     ├── StoppedError           130  a signal stopped the work in an orderly way; 143 if it was SIGTERM
     ├── InputError               2  an argument, file or setting cannot be used
     │   ├── ConfigError          2  all configuration problems at once
@@ -111,6 +112,15 @@ class DiskFullError(SlmtuneError):
 
     The last checkpoint is kept. Free some space, or raise the limit on file sizes (`ulimit -f`), then continue with
     `slmtune train --resume`.
+    """
+
+
+class MemoryFullError(SlmtuneError):
+    """Training ran out of memory, even with one row per forward pass.
+
+    The last checkpoint is kept. End other programs that use the memory, then continue with `slmtune train --resume`, to which
+    `--gradient-checkpointing` may be added. If there is no checkpoint yet, a smaller `--max-length` or a smaller base model
+    helps too; `slmtune plan` says what fits.
     """
 
 

@@ -85,12 +85,19 @@ class AdapterRecipe(Strict):
         None, ge=0, description="Measure held-out loss every N steps; 0: never; by default, at the end."
     )
     save_steps: int = Field(
-        100, ge=0, description="Write a checkpoint every N steps and at the end; 0: only when a signal stops the run."
+        100,
+        ge=0,
+        description="Write a checkpoint every N steps and at the end; 0: at the end and when a signal stops the run.",
     )
     save_total_limit: int = Field(2, ge=1, description="Number of checkpoints to keep during training.")
     logging_steps: int = Field(5, gt=0, description="Add a line to training.jsonl every N steps.")
     seed: int = Field(SEED, ge=0, description="Seed for LoRA initialisation, dropout and row order.")
     report_to: Literal["none", "wandb"] = Field("none", description="Experiment tracker.")
+
+    @property
+    def effective_batch(self) -> int:
+        """Rows per optimizer step."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
     @property
     def shares_prefixes(self) -> bool:

@@ -28,16 +28,18 @@ def lora_config(recipe: AdapterRecipe) -> LoraConfig:
 
 
 def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int | None) -> SFTConfig:
-    """Settings of the Trainer, which evaluates every `evaluate_every` steps; None or 0: not during training."""
+    """Settings of the Trainer, which evaluates every `evaluate_every` steps; None or 0: not during training.
+
+    The Trainer's batches are the rows of a whole optimizer step; `passes.ForwardPasses` divides them.
+    """
     assert recipe.learning_rate is not None  # AdapterRecipe.for_model filled it in
     gpu = torch.cuda.is_available()
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(folder / "trainer"),
         max_steps=recipe.max_steps or -1,
         num_train_epochs=recipe.num_train_epochs,
-        per_device_train_batch_size=recipe.per_device_train_batch_size,
+        per_device_train_batch_size=recipe.effective_batch,
         per_device_eval_batch_size=recipe.per_device_train_batch_size,
-        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
         activation_checkpointing=recipe.gradient_checkpointing,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler_type,
@@ -66,3 +68,5 @@ def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int |
         seed=recipe.seed,
         data_seed=recipe.seed,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # the first GPU; the Trainer would spread the model over all
+    return arguments

@@ -16,7 +16,7 @@ from finetune.recipe import AdapterRecipe
 from finetune.train import plot, tracker
 from finetune.train.batches.collate import NumberedRows
 from finetune.train.batches.rows import TokenRows
-from finetune.train.checkpoints.checkpoint import JOURNAL, Checkpoint, Checkpoints, list_checkpoints, step_of
+from finetune.train.checkpoints.checkpoint import JOURNAL, Checkpoint, Checkpoints
 from finetune.train.checkpoints.disk import require_room
 from finetune.train.journal import Journal
 from finetune.train.progress import Outcome, Step
@@ -54,13 +54,28 @@ def fit(
             journal=journal,
             checkpoints=checkpoints,
         )
-        count = recipe.save_total_limit + 1 if recipe.save_steps else 0
+        count = recipe.save_total_limit + 1 if recipe.save_steps else 1  # one of the last step, before its evaluation
         require_room(checkpoints.folder, trainer.trainable_weights, count)
         with trainer.interrupt.listen(), suppress(EvaluationStoppedError):
             output = trainer.train(resume_from_checkpoint=str(start.path) if start else None)
+            seconds = journal.training_seconds
+            eval_loss = trainer.evaluate_at_end()
         if trainer.interrupt.number is not None:
             raise _stop(trainer.interrupt.number, trainer)
-        outcome = _finish(trainer, recipe, output.training_loss, rows.truncated, start)
+        _require_finite(trainer.trainable)
+        plot.draw(journal.file, folder / "training.png")
+        outcome = Outcome(
+            model=trainer.model,
+            steps=trainer.state.global_step,
+            epochs=float(trainer.state.epoch or 0),
+            train_loss=float(output.training_loss),
+            eval_loss=eval_loss,
+            counts=journal.counts,
+            seconds=seconds,
+            seconds_before=journal.seconds_before,
+            truncated=rows.truncated,
+            resumed_from=start.path.name if start else None,
+        )
         track(outcome)
     return outcome
 
@@ -75,48 +90,13 @@ def save_adapter(outcome: Outcome, base: BaseModel, folder: Path) -> None:
 
 
 def _stop(number: int, trainer: SupervisedTrainer) -> StoppedError:
-    """The error that ends a run stopped by a signal, after making sure that its last step has a checkpoint."""
+    """The error that ends a run stopped by a signal, after which the trainer has written a checkpoint."""
     state, checkpoints = trainer.state, trainer.checkpoints
-    paths = list_checkpoints(checkpoints.folder)
-    if not paths or step_of(paths[0]) < state.global_step:  # the signal arrived after the last step
-        trainer.save_checkpoint()
     return StoppedError(
         number,
         f"Stopped by {signal.Signals(number).name} after step {state.global_step} of {state.max_steps}; the checkpoint is in "
         f"{checkpoints.folder}. Resume with: {checkpoints.resume_command}",
     )
-
-
-def _finish(
-    trainer: SupervisedTrainer, recipe: AdapterRecipe, train_loss: float, truncated: int, start: Checkpoint | None
-) -> Outcome:
-    """Check that the weights are finite, evaluate the model and draw the loss curve."""
-    journal = trainer.journal
-    seconds = journal.training_seconds
-    eval_loss = _evaluate(trainer, recipe)
-    _require_finite(trainer.trainable)
-    plot.draw(journal.file, journal.file.with_name("training.png"))
-    return Outcome(
-        model=trainer.model,
-        steps=trainer.state.global_step,
-        epochs=float(trainer.state.epoch or 0),
-        train_loss=float(train_loss),
-        eval_loss=eval_loss,
-        counts=journal.counts,
-        seconds=seconds,
-        seconds_before=journal.seconds_before,
-        truncated=truncated,
-        resumed_from=start.path.name if start else None,
-    )
-
-
-def _evaluate(trainer: SupervisedTrainer, recipe: AdapterRecipe) -> float | None:
-    if trainer.eval_dataset is None or recipe.eval_steps == 0:
-        return None
-    last = [line for line in trainer.state.log_history if "eval_loss" in line]
-    if last and last[-1]["step"] == trainer.state.global_step:  # --eval-steps has measured it already
-        return float(last[-1]["eval_loss"])
-    return float(trainer.evaluate()["eval_loss"])
 
 
 def _require_finite(trainable: Mapping[str, nn.Parameter]) -> None:

@@ -25,13 +25,14 @@ from finetune.models.load import load_base, require_causal
 from finetune.models.tokenizer import load_tokenizer
 from finetune.plan.run import require_fit
 from finetune.recipe import AdapterRecipe
-from finetune.records import Example
+from finetune.records import Split
 from finetune.train.batches.rows import TokenRows, render_rows
 from finetune.train.checkpoints.checkpoint import Checkpoints, folder_of, list_checkpoints, step_of
 from finetune.train.checkpoints.disk import THEN_RESUME
 from finetune.train.checkpoints.lock import lock_folder
 from finetune.train.checkpoints.resume import complete_lineage, find_finished, find_start, lineage_of, refuse_unfinished
 from finetune.train.fit_memory import fit_memory
+from finetune.train.out_of_memory import explain_full_memory
 from finetune.train.progress import Outcome, Step
 from finetune.train.request import TrainPlan, TrainRequest, TrainResult
 
@@ -49,6 +50,7 @@ def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) 
         TrainingDivergedError: a loss or gradient is not finite; no adapter is written.
         StoppedError: SIGINT or SIGTERM arrived during training; a checkpoint is written.
         DiskFullError: the disk is full; the last checkpoint is kept.
+        MemoryFullError: memory is full, even with one row per forward pass; the last checkpoint is kept.
     """
     started = time.monotonic()
     out, folder = request.output_dir, folder_of(request.output_dir)
@@ -67,6 +69,7 @@ def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) 
         with (
             writing(out, Adapter, overwrite=request.overwrite) as writer,
             explain_full_disk(folder.parent, THEN_RESUME),
+            explain_full_memory(folder, request.resume_command),
         ):
             outcome = _fit(request, inputs, lineage, writer.folder, on_step)
             result = _result(out, outcome, time.monotonic() - started + outcome.seconds_before)
@@ -80,7 +83,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     inputs = _open(request)
     base, recipe = inputs.base, inputs.recipe
-    rows = _render(recipe, load_tokenizer(base.folder, base), inputs.examples)
+    rows = _render(recipe, load_tokenizer(base.folder, base), inputs.corpus, "train")
     try:
         refuse_truncated(rows, recipe)
     except InputError as error:
@@ -101,8 +104,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
 
 def count_steps(rows: int, recipe: AdapterRecipe) -> int:
     """Number of optimizer steps in a complete run."""
-    batches = math.ceil(rows / recipe.per_device_train_batch_size)
-    per_epoch = math.ceil(batches / recipe.gradient_accumulation_steps)
+    per_epoch = math.ceil(rows / recipe.effective_batch)
     return recipe.max_steps or math.ceil(per_epoch * recipe.num_train_epochs)
 
 
@@ -113,17 +115,15 @@ class _Inputs:
     corpus: Corpus
     base: BaseModel
     recipe: AdapterRecipe  # with a value for every setting
-    examples: list[Example]
 
 
 def _open(request: TrainRequest) -> _Inputs:
     corpus = Corpus.open(request.corpus, command=request.prepare_command)
-    examples = read_split(corpus, "train")
-    if not examples:
+    if not corpus.counts["train"]:
         raise InputError(f"The corpus at {request.corpus} has no training rows. Prepare it again with more data")
     base = find_base(request.recipe.model, request.recipe.revision)
     require_causal(base.folder)
-    return _Inputs(corpus, base, request.recipe.for_model(base.parameters), examples)
+    return _Inputs(corpus, base, request.recipe.for_model(base.parameters))
 
 
 def _fit(
@@ -139,18 +139,18 @@ def _fit(
 
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
-    rows = _render(recipe, tokenizer, inputs.examples)
+    rows = _render(recipe, tokenizer, inputs.corpus, "train")
     refuse_truncated(rows, recipe)
-    held_out = render_rows(tokenizer, read_split(inputs.corpus, "validation"), recipe.max_length)
+    held_out = _render(recipe, tokenizer, inputs.corpus, "validation")
     whole = complete_lineage(lineage, rows.fingerprint)
     checkpoint_folder = folder_of(request.output_dir)
     checkpoints = Checkpoints(checkpoint_folder, recipe.save_total_limit, whole, request.resume_command)
     start = find_start(checkpoints, resume=request.resume)
-    fitted, planned = fit_memory(recipe, base, rows, request.memory)
+    divided = start.restore_batch(recipe) if start else recipe
+    fitted, planned = fit_memory(divided, base, rows, request.memory)
     if planned is not None:
         require_fit(planned)
         log.info("%s", planned.summary())
-    fitted = start.restore_batch(fitted) if start else fitted
     checkpoints.record_batch(fitted)
     model = load_base(base.folder, recipe, unpack=False)
     release_memory()
@@ -170,13 +170,15 @@ def _fit(
     return outcome
 
 
-def _render(recipe: AdapterRecipe, tokenizer: Any, examples: list[Example]) -> TokenRows:
-    rows = render_rows(tokenizer, examples, recipe.max_length)
+def _render(recipe: AdapterRecipe, tokenizer: Any, corpus: Corpus, split: Split) -> TokenRows:
+    """The rows of a split; their text is not kept."""
+    rows = render_rows(tokenizer, read_split(corpus, split), recipe.max_length)
     if rows.truncated:
         log.warning(
-            "%d of %d rows are longer than --max-length %d tokens and are truncated (the longest has %d).",
+            "%d of %d rows of the %s split are longer than --max-length %d tokens and are truncated (the longest has %d).",
             rows.truncated,
             len(rows),
+            split,
             recipe.max_length,
             rows.longest,
         )

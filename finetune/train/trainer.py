@@ -27,7 +27,8 @@ from finetune.train.fast.swiglu import replace_swiglu_blocks
 from finetune.train.fast.trial import choose_batches
 from finetune.train.interrupt import Interrupt
 from finetune.train.journal import Journal
-from finetune.train.progress import TrainProgress
+from finetune.train.passes import ForwardPasses
+from finetune.train.progress import Counts, TrainProgress
 
 NAMED_ROWS = 8  # row ids listed in an error
 # Private names of other libraries. A release that drops one fails tests/train/test_private_names.py, which also refuses
@@ -46,6 +47,7 @@ PRIVATE_NAMES = {
     "transformers.Trainer._initial_global_step": "set to 0 so that the mean loss covers the whole run",
     "transformers.PreTrainedModel._supports_attention_backend": "whether a model can use packed attention",
     "transformers.PreTrainedConfig._attn_implementation": "the attention of padded batches, to return to it",
+    "transformers.TrainingArguments._n_gpu": "the number of GPUs, of which a run uses one",
     "peft.LoraConfig._register_custom_module": "replaces PEFT's layer with FusedLinear",
 }
 
@@ -76,17 +78,18 @@ class SupervisedTrainer(SFTTrainer):
         self.rows, self.journal, self.checkpoints, self.interrupt = rows.training, journal, checkpoints, Interrupt()
         self.resumed_from: Path | None = None
         self.evaluation_due = False  # a signal arrived before the evaluation of the last step
-        self._step_rows: list[int] = []
-        self._step_losses: list[Tensor] = []
+        self.passes = ForwardPasses(recipe, checkpoints.record_batch)
+        self._losses: list[tuple[list[int], Tensor]] = []  # of the step's forward passes, with their rows
         if not recipe.gradient_checkpointing:  # which needs even less memory
             replace_swiglu_blocks(model)
         training, evaluation = rows.datasets()
+        self.evaluates = evaluation is not None and recipe.eval_steps != 0
         padded = PaddedBatches(rows, int(tokenizer.pad_token_id))
         try:
             super().__init__(
                 model=model,
                 args=trainer_arguments(recipe, journal.file.parent, recipe.eval_steps if evaluation else None),
-                data_collator=padded,
+                data_collator=lambda items: {"rows": [item["number"] for item in items]},
                 train_dataset=training,
                 eval_dataset=evaluation,
                 processing_class=tokenizer,
@@ -101,7 +104,7 @@ class SupervisedTrainer(SFTTrainer):
         restore_precision(self.trainable)
         adapted: Any = self.model
         base, packing, share = adapted.get_base_model(), recipe.packing, recipe.shares_prefixes
-        self.data_collator = choose_batches(base, padded, packing=packing, share=share)
+        self.batches = choose_batches(base, padded, packing=packing, share=share)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train like the Trainer, but let a resumed run continue its counters."""
@@ -126,13 +129,24 @@ class SupervisedTrainer(SFTTrainer):
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Like the Trainer's, but count tokens and remember losses and rows until the optimizer step."""
-        self.journal.counts += inputs["counts"]
-        self._step_rows += inputs["rows"]
+        """Pass the rows of an optimizer step through the model and back, in as many forward passes as memory needs.
+
+        Like the Trainer's, but count tokens, and remember the rows and the loss of each pass until the optimizer step.
+        """
         step: Any = super().training_step
-        loss: Tensor = step(model, inputs, *args, **kwargs)
-        self._step_losses.append(loss)
-        return loss
+
+        def compute(passes: list[list[int]]) -> tuple[Counts, list[tuple[list[int], Tensor]]]:
+            model.zero_grad()
+            batches = [self._collate(rows) for rows in passes]
+            counts = sum((batch["counts"] for batch in batches), Counts())
+            return counts, [(batch["rows"], step(model, batch, counts.supervised_tokens)) for batch in batches]
+
+        counts, self._losses = self.passes.run(compute, inputs["rows"])
+        self.journal.counts += counts
+        return torch.stack([loss for _, loss in self._losses]).sum()
+
+    def _collate(self, rows: list[int]) -> dict[str, Any]:
+        return self.batches([{"number": row} for row in rows])
 
     def compute_loss(
         self,
@@ -141,14 +155,15 @@ class SupervisedTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Mean negative log-likelihood per supervised token of the whole optimizer step, in nats."""
+        """Negative log-likelihood of a forward pass, in nats per supervised token of the whole optimizer step."""
         assert not return_outputs  # evaluation_loop does not ask for them
+        assert num_items_in_batch is not None  # from training_step
         adapted: Any = self.accelerator.unwrap_model(model)
-        total = summed_loss(adapted.get_base_model(), inputs)
-        if num_items_in_batch is None:
-            return total / max(inputs["counts"].supervised_tokens, 1)
-        # The Trainer divides the sum over all processes by their number.
-        return total * self.accelerator.num_processes / torch.as_tensor(num_items_in_batch).clamp(min=1)
+        return summed_loss(adapted.get_base_model(), inputs) / max(int(num_items_in_batch), 1)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """None: the Trainer would count them from batches in a form that it knows."""
+        return 0
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Clip, and refuse a step whose loss or gradient is not finite: the optimizer would spread it to all weights.
@@ -159,22 +174,42 @@ class SupervisedTrainer(SFTTrainer):
             TrainingDivergedError: names the step and the ids of its rows.
         """
         clip: Any = super()._clip_grad_norm
-        norm = clip(model)
-        loss = torch.stack(self._step_losses).sum()
-        rows, self._step_rows, self._step_losses = self._step_rows, [], []
-        if not bool(torch.isfinite(loss) & torch.isfinite(torch.as_tensor(norm))):
-            part = "loss" if not bool(torch.isfinite(loss)) else "gradient"
-            raise TrainingDivergedError(
-                f"Training diverged at step {self.state.global_step + 1}: its {part} is not finite{self._name_rows(rows)}. "
-                "No adapter was written. Lower --learning-rate (a tenth is a good next try), raise --warmup-ratio, or "
-                "check these rows"
-            )
+        norm = torch.as_tensor(clip(model))
+        loss = torch.stack([loss for _, loss in self._losses]).sum()
+        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+            raise self._diverge()
         return norm
+
+    def _diverge(self) -> TrainingDivergedError:
+        """The error of a step whose loss or gradient is not finite; names the rows of the passes where the loss is not."""
+        step = self.state.global_step + 1
+        bad = [row for rows, loss in self._losses if not bool(torch.isfinite(loss)) for row in rows]
+        rows = bad or [row for rows, _ in self._losses for row in rows]
+        cause = (
+            "Lower --learning-rate (a tenth is a good next try), raise --warmup-ratio, or check these rows"
+            if step > 1
+            else "No weight had been changed before, so check the base model (make or pull its files again, or try "
+            "--compute-dtype float32), or these rows"
+        )
+        return TrainingDivergedError(
+            f"Training diverged at step {step}: its {'loss' if bad else 'gradient'} is not finite{self._name_rows(rows)}. "
+            f"No adapter was written. {cause}"
+        )
 
     def _name_rows(self, rows: list[int]) -> str:
         ids = [self.rows.ids[row] for row in rows]
         more = f" and {len(ids) - NAMED_ROWS} more" if len(ids) > NAMED_ROWS else ""
         return f" (rows {', '.join(ids[:NAMED_ROWS])}{more})" if ids else ""
+
+    def evaluate_at_end(self) -> float | None:
+        """Held-out loss of the trained model; None if the run measures none or was stopped.
+
+        Raises:
+            EvaluationStoppedError: a signal arrived during the evaluation.
+        """
+        if not self.evaluates or self.interrupt.number is not None:
+            return None
+        return float(self.evaluate()["eval_loss"])
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Like the Trainer's, but leave the random state unchanged: its data loader draws a number from it."""
@@ -198,15 +233,23 @@ class SupervisedTrainer(SFTTrainer):
         total = torch.zeros(2, dtype=torch.float64)
         rows = 0
         for batch in dataloader:
-            inputs: dict[str, Any] = self._prepare_inputs(batch)
-            with torch.no_grad(), self.compute_loss_context_manager():
-                loss = summed_loss(adapted.get_base_model(), inputs)
-            total += torch.tensor([float(loss), inputs["counts"].supervised_tokens], dtype=torch.float64)
-            rows += len(inputs["rows"])
+            total += self.passes.run(self._measure, batch["rows"])
+            rows += len(batch["rows"])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         loss_sum, count = self.accelerator.reduce(total.to(self.args.device, torch.float32)).tolist()
         nothing: Any = None  # keep neither logits nor labels
         return EvalLoopOutput(nothing, nothing, {f"{metric_key_prefix}_loss": loss_sum / max(count, 1)}, rows)
+
+    def _measure(self, passes: list[list[int]]) -> Tensor:
+        """Summed loss and number of supervised tokens of rows, in float64."""
+        adapted: Any = self.model
+        total = torch.zeros(2, dtype=torch.float64)
+        for rows in passes:
+            inputs: dict[str, Any] = self._prepare_inputs(self._collate(rows))
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss = summed_loss(adapted.get_base_model(), inputs)
+            total += torch.tensor([float(loss), inputs["counts"].supervised_tokens], dtype=torch.float64)
+        return total
 
     def stop_with_checkpoint(self, *, evaluation_due: bool) -> None:
         """Stop training after this step with a checkpoint; a resumed run makes up for an evaluation that is due."""
@@ -285,6 +328,8 @@ class _Hooks(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.journal.end_step(state)
+        if state.global_step >= state.max_steps:
+            control.should_evaluate, control.should_save = False, True  # the last evaluation follows: evaluate_at_end
         if self.interrupt.number is not None:
             self.trainer.stop_with_checkpoint(evaluation_due=control.should_evaluate)
 
@@ -292,7 +337,7 @@ class _Hooks(TrainerCallback):
         self.journal.write(state, kwargs["logs"])
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.interrupt.number is not None and self.trainer.is_in_train:
+        if self.interrupt.number is not None:
             raise EvaluationStoppedError
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

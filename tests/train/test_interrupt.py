@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from finetune.errors import StoppedError
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe
 from finetune.train import Step, TrainRequest, train
+from finetune.train.trainer import SupervisedTrainer
 
 from ..command import Command
 from .kills import RECIPE, STEPS, Undisturbed, outcome, training
@@ -62,6 +65,39 @@ def test_nothing_is_lost_wherever_the_signal_arrives(
     result = train(TrainRequest(request.corpus, request.output_dir, recipe, resume=True))
     assert result.resumed_from == f"checkpoint-{step}"
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("save_steps", "eval_steps"), [(0, None), (2, 5)])
+def test_signal_in_the_last_evaluation_loses_nothing(
+    tiny_model: Path,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    save_steps: int,
+    eval_steps: int | None,
+) -> None:
+    last = 5
+    changes = {"model": str(tiny_model), "save_steps": save_steps, "eval_steps": eval_steps, "max_steps": last}
+    recipe = AdapterRecipe.model_validate(RECIPE | changes)
+    train(TrainRequest(tiny_corpus, tmp_path / "whole" / "adapter", recipe))
+    evaluate, present = SupervisedTrainer.evaluate, []
+
+    def interrupted(trainer: SupervisedTrainer, *args: Any, **kwargs: Any) -> dict[str, float]:
+        if trainer.state.global_step == last:
+            present.append([path.name for path in (tmp_path / "stopped").glob("adapter.checkpoints/checkpoint-*")])
+            signal.raise_signal(signal.SIGTERM)
+        return evaluate(trainer, *args, **kwargs)
+
+    request = TrainRequest(tiny_corpus, tmp_path / "stopped" / "adapter", recipe)
+    monkeypatch.setattr(SupervisedTrainer, "evaluate", interrupted)
+    with pytest.raises(StoppedError, match=f"SIGTERM after step {last} of {last}"):
+        train(request)
+    assert f"checkpoint-{last}" in present[0]  # a SIGKILL would have lost nothing either
+    monkeypatch.undo()
+    result = train(replace(request, resume=True))
+    assert result.resumed_from == f"checkpoint-{last}"
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+    assert [path.name for path in (tmp_path / "stopped").iterdir()] == ["adapter"]
 
 
 def test_second_signal_ends_the_run_at_once(tiny_model: Path, tmp_path: Path) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from finetune.errors import InputError, StoppedError
 from finetune.prepare import PrepareRequest, prepare
+from finetune.recipe import AdapterRecipe
+from finetune.train import TrainRequest, plan_training, train
 
 from ..command import Command
 from .kills import STEPS, Undisturbed, checkpoints, newest, outcome, run_with_kills, training
@@ -125,6 +130,44 @@ def test_settings_that_no_weight_depends_on_may_change(
     run = Command(*training(tiny_model, tiny_corpus, **changes), "--resume", cwd=killed)
     assert run.wait() == 0, run.stderr
     assert outcome(killed)["weights"] == undisturbed.outcome["weights"]
+
+
+def test_longer_run_is_refused_with_the_reason(tiny_model: Path, tiny_corpus: Path, killed: Path) -> None:
+    error = refused(killed, *training(tiny_model, tiny_corpus, max_steps=STEPS + 10), "--resume")
+    assert (
+        f"max_steps was {STEPS} and is now {STEPS + 10} (the learning rate follows the planned length of the run)"
+        in error
+    )
+
+
+def test_batch_may_be_divided_otherwise_but_not_be_another(
+    tiny_model: Path, tiny_corpus: Path, undisturbed: Undisturbed, killed: Path
+) -> None:
+    other = training(tiny_model, tiny_corpus, per_device_train_batch_size=2)
+    assert "an optimizer step had 12 rows and now has 6" in refused(killed, *other, "--resume")
+    smaller = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 6}
+    run = Command(*training(tiny_model, tiny_corpus, **smaller), "--gradient-checkpointing", "--resume", cwd=killed)
+    assert run.wait() == 0, run.stderr
+    assert "per_device_train_batch_size has changed from 4 to 2: the result may differ in the last bits" in run.stderr
+    assert run.result["tokens"] == undisturbed.outcome["result"]["tokens"]
+
+
+def test_resumed_run_needs_memory_for_the_batch_that_it_uses(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """With less memory a new run would divide the batch; a resumed one keeps its division, and must fit with that."""
+    recipe = AdapterRecipe(model=str(tiny_model), learning_rate=1e-2, max_steps=4)
+    request = TrainRequest(tiny_corpus, tmp_path / "adapter", recipe, memory=2**36)
+    planned = plan_training(request).memory
+    assert planned is not None
+    with pytest.raises(StoppedError):
+        train(request, lambda step: signal.raise_signal(signal.SIGTERM) if step.step == 2 else None)
+    less = replace(request, resume=True, memory=planned.peak_bytes - 1)
+    smaller = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    with pytest.raises(InputError, match="--per-device-train-batch-size 4 --gradient-accumulation-steps 2"):
+        train(less)
+    result = train(replace(less, recipe=recipe.model_copy(update=smaller)))
+    assert result.resumed_from == "checkpoint-2"
 
 
 def test_changed_corpus_is_refused(tiny_model: Path, undisturbed: Undisturbed, killed: Path, tmp_path: Path) -> None:

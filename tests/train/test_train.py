@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import importlib
 import json
 import struct
@@ -21,6 +23,7 @@ from finetune.models.find import find_base
 from finetune.models.load import load_adapter
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
+from finetune.records import Example
 from finetune.train import Step, TrainRequest, plan_training, train
 
 
@@ -116,6 +119,17 @@ def test_progress_is_reported_step_by_step(tiny_model: Path, tiny_corpus: Path, 
     assert steps[-1].remaining == 0
 
 
+def test_text_of_rows_is_released_before_training(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    def count_examples(step: Step | None = None) -> None:
+        gc.collect()
+        counts.append(sum(type(value) is Example for value in gc.get_objects()))
+
+    counts: list[int] = []
+    count_examples()
+    train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, max_steps=1)), count_examples)
+    assert counts[1] == counts[0]
+
+
 def test_dry_run_counts_without_training(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     plan = plan_training(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, max_steps=None)))
     assert plan.rows == Corpus.open(tiny_corpus).counts["train"]
@@ -138,7 +152,7 @@ def test_row_without_room_for_its_answer_is_refused(tiny_model: Path, tiny_corpu
 def test_diverging_run_stops_and_leaves_nothing(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken-model"
     copy_with_nan(tiny_model, broken)
-    with pytest.raises(TrainingDivergedError, match="Lower --learning-rate"):
+    with pytest.raises(TrainingDivergedError, match="No weight had been changed before, so check the base model"):
         train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(broken)))
     assert not (tmp_path / "out").exists()
 
@@ -164,6 +178,29 @@ def test_existing_output_is_kept(tiny_adapter: Path, tiny_model: Path, tiny_corp
 def test_unknown_target_module_is_named(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--target-modules"):
         train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, target_modules="no_such_proj,x_proj")))
+
+
+def test_run_uses_one_of_several_gpus(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL refuses to start if the Trainer sees two; here, what counts them says so."""
+    from transformers import TrainingArguments
+
+    count: Any = vars(TrainingArguments)["_setup_devices"]
+
+    def set_up(arguments: Any) -> Any:
+        device = count.func(arguments)
+        arguments._n_gpu = 2
+        return device
+
+    devices: Any = functools.cached_property(set_up)
+    devices.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", devices)
+    for name in ("one", "two"):
+        train(TrainRequest(tiny_corpus, tmp_path / name, recipe(tiny_model)))
+        monkeypatch.undo()
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_training_works_without_quantisation(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:

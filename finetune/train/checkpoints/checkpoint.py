@@ -23,6 +23,8 @@ WEIGHTS, OPTIMIZER, SCHEDULER, RANDOM = "weights.safetensors", "optimizer.pt", "
 STATE, PROGRESS, JOURNAL = "trainer_state.json", "progress.json", "training.jsonl"
 FILES = frozenset({WEIGHTS, OPTIMIZER, SCHEDULER, RANDOM, STATE, PROGRESS, JOURNAL})
 
+DIVISION = ("per_device_train_batch_size", "gradient_accumulation_steps")  # how an optimizer step is divided
+
 
 class Checkpoint(Artifact):
     """The state of a run after an optimizer step."""
@@ -39,7 +41,12 @@ class Checkpoint(Artifact):
         return checkpoint
 
     def restore_batch(self, recipe: AdapterRecipe) -> AdapterRecipe:
-        """The recipe with its batch divided as before; a new division, for other free memory, would round differently."""
+        """The recipe with its batch divided as before, unless its own division has changed since.
+
+        A new division, for other free memory, would round differently.
+        """
+        if any(self.manifest["config"][name] != getattr(recipe, name) for name in DIVISION):
+            return recipe
         return recipe.model_copy(update=self.manifest["machine"]["batch"])
 
 
@@ -53,8 +60,7 @@ class Checkpoints:
 
     def record_batch(self, recipe: AdapterRecipe) -> None:
         """Record in all further checkpoints how the batch is divided, for `Checkpoint.restore_batch`."""
-        names = ("per_device_train_batch_size", "gradient_accumulation_steps")
-        batch = {name: getattr(recipe, name) for name in names}
+        batch = {name: getattr(recipe, name) for name in DIVISION}
         self.lineage = self.lineage | {"machine": self.lineage["machine"] | {"batch": batch}}
 
     def newest(self) -> Checkpoint | None:

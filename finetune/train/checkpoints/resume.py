@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ from finetune.artifacts import Adapter, Corpus, library_versions
 from finetune.errors import InputError
 from finetune.models.find import BaseModel
 from finetune.recipe import AdapterRecipe
-from finetune.train.checkpoints.checkpoint import Checkpoint, Checkpoints, list_checkpoints, step_of
+from finetune.train.checkpoints.checkpoint import DIVISION, Checkpoint, Checkpoints, list_checkpoints, step_of
 
 log = logging.getLogger(__name__)
 
-# Settings that do not affect the weights; the base model is compared by its weights, wherever they are. All others count.
+# Settings that do not affect the weights; the base model is compared by its weights, wherever they are. Those of ROUNDING
+# affect only the last bits, as long as the rows per optimizer step are the same. All others count.
 FREE = {
     "model", "revision", "eval_steps", "logging_steps", "save_steps", "save_total_limit", "max_truncated", "report_to",
 }  # fmt: skip
+ROUNDING = (*DIVISION, "gradient_checkpointing")
+SCHEDULE = {"max_steps", "num_train_epochs"}
 Lineage = Mapping[str, Any]
 
 
@@ -101,9 +105,13 @@ def find_start(checkpoints: Checkpoints, *, resume: bool) -> Checkpoint | None:
 def _changes(before: Lineage, now: Lineage) -> Iterator[str]:
     """The changes that affect the result."""
     old, new = before["config"], now["config"]
-    for key in sorted((set(old) | set(new)) - FREE):
+    for key in sorted((set(old) | set(new)) - FREE - set(ROUNDING)):
         if old.get(key) != new.get(key):
-            yield f"{key} was {old.get(key)} and is now {new.get(key)}"
+            hint = " (the learning rate follows the planned length of the run)" if key in SCHEDULE else ""
+            yield f"{key} was {old.get(key)} and is now {new.get(key)}{hint}"
+    batches = [math.prod(int(config[name]) for name in DIVISION) for config in (old, new)]
+    if batches[0] != batches[1]:
+        yield f"an optimizer step had {batches[0]} rows and now has {batches[1]}"
     parts = {"base_model": "the base model's weights", "corpus": "the corpus", "rows": "the rendered rows"}
     for key, name in parts.items():
         ours, theirs = (manifest["parents"].get(key) for manifest in (now, before))
@@ -117,7 +125,9 @@ def _changes(before: Lineage, now: Lineage) -> Iterator[str]:
 
 def _machine_changes(before: Lineage, now: Lineage) -> Iterator[tuple[str, object, object]]:
     """The changes that may alter the order of floating-point sums."""
-    old, new = before["libraries"] | before["machine"], library_versions() | now["machine"]
-    for name in ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "device", "threads"):
+    old = before["config"] | before["libraries"] | before["machine"]
+    new = now["config"] | library_versions() | now["machine"]
+    libraries = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
+    for name in (*libraries, "device", "threads", *ROUNDING):
         if old.get(name) != new.get(name):
             yield name, old.get(name), new.get(name)

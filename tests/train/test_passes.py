@@ -1,0 +1,146 @@
+"""Full memory: the batch is divided, the optimizer step stays the same, and the run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finetune.errors import MemoryFullError
+from finetune.recipe import AdapterRecipe
+from finetune.train import Step, TrainRequest, train, trainer
+from finetune.train.fast.loss import summed_loss
+from finetune.train.passes import halve_batch
+
+from .kills import RECIPE, checkpoints, outcome
+
+
+def fill_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def fill_main_memory() -> None:
+    torch.empty(2**50)  # more than any machine has: torch's own error
+
+
+def fill_python() -> None:
+    raise MemoryError
+
+
+def recipe(model: Path, **changes: object) -> AdapterRecipe:
+    return AdapterRecipe.model_validate(RECIPE | {"model": str(model), "max_steps": 4} | changes)
+
+
+@pytest.fixture
+def limit_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let memory be full whenever more than `rows` rows pass through the model, after `passes` such passes."""
+
+    def limit(rows: int, passes: int = 0, fill: Callable[[], None] = fill_gpu, *, evaluating: bool = False) -> None:
+        left = [passes]
+
+        def loss_with_limit(causal: Any, batch: dict[str, Any]) -> torch.Tensor:
+            if len(batch["rows"]) > rows and causal.training is not evaluating:
+                left[0] -= 1
+                if left[0] < 0:
+                    fill()
+            return summed_loss(causal, batch)
+
+        monkeypatch.setattr(trainer, "summed_loss", loss_with_limit)
+
+    return limit
+
+
+@pytest.mark.parametrize("fill", [fill_gpu, fill_main_memory, fill_python])
+def test_step_is_repeated_in_smaller_passes_with_the_same_result(
+    tiny_model: Path,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    limit_memory: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    fill: Callable[[], None],
+) -> None:
+    """Memory fills up in the second pass of a step: the gradients and the dropout masks of the first must not count."""
+    smaller = recipe(tiny_model, per_device_train_batch_size=2, gradient_accumulation_steps=6)
+    train(TrainRequest(tiny_corpus, tmp_path / "small" / "adapter", smaller))
+    limit_memory(2, passes=1, fill=fill)
+    train(TrainRequest(tiny_corpus, tmp_path / "large" / "adapter", recipe(tiny_model)))
+    assert outcome(tmp_path / "large") == outcome(tmp_path / "small")
+    (line,) = [record.message for record in caplog.records if "Memory is full" in record.message]
+    assert "with 4 rows per forward pass: going on with 2, in 6 passes per optimizer step" in line
+
+
+def test_full_memory_in_an_evaluation_changes_no_weight(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, limit_memory: Callable[..., None]
+) -> None:
+    settings = recipe(tiny_model, eval_steps=None)
+    train(TrainRequest(tiny_corpus, tmp_path / "plain" / "adapter", settings))
+    limit_memory(1, evaluating=True)
+    train(TrainRequest(tiny_corpus, tmp_path / "full" / "adapter", settings))
+    plain, full = outcome(tmp_path / "plain"), outcome(tmp_path / "full")
+    assert full["weights"] == plain["weights"]
+    assert full["result"]["eval_loss"] == pytest.approx(plain["result"]["eval_loss"], rel=1e-6)
+
+
+def test_checkpoints_record_the_division(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, limit_memory: Callable[..., None]
+) -> None:
+    batches = []
+
+    def on_step(step: Step) -> None:
+        for checkpoint in checkpoints(tmp_path):
+            manifest = json.loads((checkpoint / "manifest.json").read_text("utf-8"))
+            batches.append(manifest["machine"]["batch"])
+
+    limit_memory(1)
+    train(TrainRequest(tiny_corpus, tmp_path / "adapter", recipe(tiny_model)), on_step)
+    assert batches[-1] == {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 12}
+
+
+def test_row_that_does_not_fit_ends_the_run_and_keeps_the_last_checkpoint(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, limit_memory: Callable[..., None]
+) -> None:
+    request = TrainRequest(
+        tiny_corpus, tmp_path / "adapter", recipe(tiny_model, per_device_train_batch_size=1), resume_command="again"
+    )
+    limit_memory(0, passes=7)  # two steps of three passes
+    with pytest.raises(MemoryFullError) as caught:
+        train(request)
+    assert caught.value.exit_code == 1
+    assert f"The last checkpoint is step 2 in {tmp_path / 'adapter.checkpoints'}. Resume with: again" in str(
+        caught.value
+    )
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2"]
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_first_row_that_does_not_fit_leaves_nothing(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, limit_memory: Callable[..., None]
+) -> None:
+    limit_memory(0)
+    with pytest.raises(MemoryFullError, match="Add --gradient-checkpointing, lower --max-length"):
+        train(TrainRequest(tiny_corpus, tmp_path / "adapter", recipe(tiny_model)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_are_not_taken_for_full_memory(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, limit_memory: Callable[..., None]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("shapes do not match")
+
+    limit_memory(0, fill=fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train(TrainRequest(tiny_corpus, tmp_path / "adapter", recipe(tiny_model)))
+
+
+@pytest.mark.parametrize(("batch", "half"), [((8, 1), (4, 2)), ((6, 2), (3, 4)), ((9, 1), (3, 3)), ((5, 2), (1, 10))])
+def test_half_a_batch_keeps_the_rows_per_step(batch: tuple[int, int], half: tuple[int, int]) -> None:
+    names = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    smaller = halve_batch(AdapterRecipe.model_validate(dict(zip(names, batch, strict=True))))
+    assert smaller is not None
+    assert tuple(getattr(smaller, name) for name in names) == half
+    assert halve_batch(AdapterRecipe(per_device_train_batch_size=1)) is None
