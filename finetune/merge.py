@@ -27,7 +27,7 @@ from finetune.cards.model_card import model_card
 from finetune.corpus.store import read_split
 from finetune.errors import CheckFailedError, MissingStageError
 from finetune.machine import explain_full_disk, peak_bytes
-from finetune.models.chat_template import end_of_turn_ids, render_messages, render_prompt
+from finetune.models.chat_template import end_of_turn_ids, render, render_prompt
 from finetune.models.find import base_of
 from finetune.models.load import LoadedModel, greedy_settings, load, load_base
 from finetune.models.tokenizer import load_tokenizer
@@ -192,13 +192,13 @@ def trace_prompts(loaded: LoadedModel, prompts: Sequence[Example]) -> Iterator[T
     """Trace a model on one prompt after the other; the first few are continued."""
     settings = greedy_settings(loaded.tokenizer, GREEDY_TOKENS)
     for number, example in enumerate(prompts):
-        row = render_messages(loaded.tokenizer, example.messages)
+        row = render(loaded.tokenizer, example)
         ids = torch.tensor([row.ids], device=loaded.model.device)
         at_answer = torch.tensor(row.supervised[1:], device=ids.device)
         logits = loaded.model(input_ids=ids).logits[0, :-1][at_answer].cpu()
         greedy = torch.empty(0, dtype=torch.long)
         if number < GREEDY_PROMPTS:
-            prompt = torch.tensor([render_prompt(loaded.tokenizer, example.prompt)], device=ids.device)
+            prompt = torch.tensor([render_prompt(loaded.tokenizer, example.prompt, example.tools)], device=ids.device)
             output = loaded.model.generate(
                 input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings
             )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-Role = Literal["system", "user", "assistant"]
-Task = Literal["chat", "classification", "qa", "summarization", "translation", "text"]
+Role = Literal["system", "user", "assistant", "tool"]
+Task = Literal["chat", "classification", "qa", "summarization", "translation", "text", "preference"]
+Rating = Literal["desirable", "undesirable"]
 Split = Literal["train", "validation", "test"]
 UnusedKind = Literal["column", "key of a turn", "key", "file", "sheet", "line", "element", "text"]
 Cleaning = Literal["full", "light", "none"]
@@ -25,22 +26,49 @@ Change = Literal[
 
 ROLES: tuple[str, ...] = get_args(Role)
 TASKS: tuple[str, ...] = get_args(Task)
+RATINGS: tuple[Rating, ...] = get_args(Rating)
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a function: its name, its arguments as a JSON object, and the id that its result refers to."""
+
+    name: str
+    arguments: str
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    A turn of the assistant may contain tool calls. A turn of the role `tool` is the result of one: `tool_call_id` refers to
+    the call, and `name` is that of the function.
+    """
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content and the tool calls, for readers and for comparisons."""
+        if not self.tool_calls:
+            return self.content
+        calls = [f"{call.name}({call.arguments})" for call in self.tool_calls]
+        return "\n".join([self.content, *calls] if self.content else calls)
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One row of a corpus: a conversation whose last turn is the assistant's, and its metadata.
 
-    A row of continued pretraining (`task == "text"`) is a single assistant message.
+    A row of continued pretraining (`task == "text"`) is a single assistant message. A row of preference tuning
+    (`task == "preference"`) has either a second conversation, `rejected`, which ends with a worse answer to the same prompt,
+    or a `Rating` as its label. `tools` is a JSON list of the functions that the assistant may call.
     """
 
     id: str
@@ -51,16 +79,39 @@ class Example:
     group: str | None = None
     source: str = ""
     license: str = ""
+    tools: str | None = None
+    rejected: tuple[Message, ...] = ()
 
     @property
     def prompt(self) -> tuple[Message, ...]:
-        """Everything before the answer."""
-        return self.messages[:-1]
+        """Everything before the answer: of a pair, what both conversations begin with."""
+        return self.messages[: count_alike(self.messages[:-1], self.rejected) if self.rejected else -1]
 
     @property
     def answer(self) -> str:
         """The assistant's last turn."""
         return self.messages[-1].content
+
+    @property
+    def conversations(self) -> tuple[tuple[Message, ...], ...]:
+        """The conversation and, of a pair, the one with the rejected answer."""
+        return (self.messages, self.rejected) if self.rejected else (self.messages,)
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """Every turn once: the conversation and, of a pair, the rejected answer."""
+        return (*self.messages, *self.rejected[len(self.prompt) :]) if self.rejected else self.messages
+
+    @property
+    def uses_tools(self) -> bool:
+        """Whether the row names tools, calls them or contains their results."""
+        return self.tools is not None or any(turn.tool_calls or turn.role == "tool" for turn in self.turns)
+
+
+def count_alike(one: Sequence[object], other: Sequence[object]) -> int:
+    """The number of items that two sequences begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((number for number, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 @dataclass(frozen=True, slots=True)

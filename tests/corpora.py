@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.artifacts import Corpus, write_jsonl
-from finetune.corpus.store import to_table, writing_corpus
+from finetune.corpus.store import schema_of, to_table, writing_corpus
 from finetune.records import SPLITS, Drop, Example, Split
 
 
@@ -23,7 +23,8 @@ def write_corpus(
     overwrite: bool = False,
 ) -> Corpus:
     """Write a corpus; `facts` are further keys of its manifest, `card` the text of its card without the metadata."""
-    with writing_corpus(out, overwrite=overwrite) as writer:
+    schema = schema_of(example for examples in splits.values() for example in examples)
+    with writing_corpus(out, overwrite=overwrite, schema=schema) as writer:
         for split in SPLITS:
             writer.write(split, to_table(splits.get(split, ())))
         write_jsonl(writer.folder / "drops.jsonl", map(asdict, drops))

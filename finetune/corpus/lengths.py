@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from finetune.models.chat_template import render
-from finetune.records import Example
+from finetune.models.chat_template import render_conversations
+from finetune.records import Example, Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,19 +54,27 @@ LengthFunction = Callable[[Example], tuple[int, int]]  # the length of a row, an
 
 
 def token_length(tokenizer: PreTrainedTokenizerBase) -> LengthFunction:
-    """Measure with the renderer of training, including the chat template and end-of-turn tokens."""
+    """Measure with the renderer of training, including the chat template and end-of-turn tokens.
+
+    A pair is as long as the longer of its conversations.
+    """
 
     def measure(example: Example) -> tuple[int, int]:
-        rendered = render(tokenizer, example)
-        return len(rendered.ids), sum(rendered.supervised)
+        return max((len(each.ids), sum(each.supervised)) for each in render_conversations(tokenizer, example))
 
     return measure
 
 
 def count_words(example: Example) -> tuple[int, int]:
-    """Words of a row and words of its answers, separated by white space."""
-    words = [(len(WORD.findall(turn.content)), turn.role == "assistant") for turn in example.messages]
-    return sum(count for count, _ in words), sum(count for count, is_answer in words if is_answer)
+    """Words of a row and words of its answers, separated by white space; see `token_length`."""
+    start = len(example.prompt) if example.task == "preference" else 0
+    return max(_count_words(messages, start) for messages in example.conversations)
+
+
+def _count_words(messages: Sequence[Message], start: int) -> tuple[int, int]:
+    counts = [len(WORD.findall(turn.text)) for turn in messages]
+    answers = [turn.role == "assistant" and number >= start for number, turn in enumerate(messages)]
+    return sum(counts), sum(count for count, is_answer in zip(counts, answers, strict=True) if is_answer)
 
 
 def measure_rows(

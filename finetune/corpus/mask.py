@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.artifacts import Corpus
 from finetune.corpus.view import draw_samples
-from finetune.models.chat_template import render
+from finetune.models.chat_template import Rendering, render_conversations
 from finetune.models.tokenizer import find_tokenizer
 from finetune.recipe import load_adapter_recipe
 from finetune.recipe.options import SEED, ShowOptions, check
@@ -32,13 +32,15 @@ class MaskedText:
 class MaskedRow:
     """A row in tokens: `mask` says which of the `ids` carry loss.
 
-    Tokens beyond the maximum length of training are not among them: `cut` is their number.
+    Tokens beyond the maximum length of training are not among them: `cut` is their number. `rejected` is the conversation
+    with the rejected answer, if the row is a pair.
     """
 
     ids: tuple[int, ...]
     mask: tuple[bool, ...]
     pieces: tuple[MaskedText, ...]
     cut: int
+    rejected: MaskedRow | None = None
 
     @property
     def supervised(self) -> int:
@@ -99,7 +101,11 @@ def mask_row(tokenizer: PreTrainedTokenizerBase, example: Example, max_length: i
     Raises:
         InputError: the chat template rejects the row.
     """
-    rendered = render(tokenizer, example)
+    row, *rejected = (_mask(tokenizer, each, max_length) for each in render_conversations(tokenizer, example))
+    return replace(row, rejected=rejected[0]) if rejected else row
+
+
+def _mask(tokenizer: PreTrainedTokenizerBase, rendered: Rendering, max_length: int) -> MaskedRow:
     ids, mask = rendered.ids[:max_length], rendered.supervised[:max_length]
     return MaskedRow(ids, mask, tuple(_pieces(tokenizer, ids, mask)), len(rendered.ids) - len(ids))
 

@@ -13,12 +13,16 @@ import yaml
 from pyarrow import parquet
 
 from finetune.artifacts import ArtifactWriter, Corpus, writing
-from finetune.records import SPLITS, Example, Message, Split
+from finetune.records import SPLITS, Example, Message, Split, ToolCall
 
-SCHEMA = pa.schema(
+TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
+FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.string())])
+CALL = pa.struct([("id", pa.string()), ("type", pa.string()), ("function", FUNCTION)])
+TOOL_TURN = pa.struct([*TURN, ("tool_calls", pa.list_(CALL)), ("tool_call_id", pa.string()), ("name", pa.string())])
+SCHEMA = pa.schema(  # of most corpora; `schema_of` adds columns that only tool calls and preference rows need
     [
         ("id", pa.string()),
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("messages", pa.list_(TURN)),
         ("task", pa.string()),
         ("label", pa.string()),
         ("choices", pa.list_(pa.string())),
@@ -39,15 +43,18 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 def read_split(corpus: Corpus, split: Split) -> list[Example]:
     """The rows of a split, in order; none if the split is empty."""
-    tables = (parquet.read_table(file, schema=SCHEMA) for file in corpus.files(split))
-    return [to_example(row) for table in tables for row in table.to_pylist()]
+    examples = []
+    for file in corpus.files(split):
+        with parquet.ParquetFile(file) as opened:
+            examples += [to_example(row) for row in opened.read().to_pylist()]
+    return examples
 
 
 class CorpusWriter:
     """Writes the rows of a corpus in batches; `folder` is for its other files, `manifest` for further facts."""
 
-    def __init__(self, writer: ArtifactWriter) -> None:
-        self.folder, self.manifest = writer.folder, writer.manifest
+    def __init__(self, writer: ArtifactWriter, schema: pa.Schema) -> None:
+        self.folder, self.manifest, self.schema = writer.folder, writer.manifest, schema
         self.counts: Counter[str] = Counter()
         self.by_task: Counter[str] = Counter()
         self.licenses: set[str] = set()
@@ -59,6 +66,8 @@ class CorpusWriter:
         """Add rows to a split; the size of row groups does not depend on the size of the batches."""
         if not table.num_rows:
             return
+        if table.schema != self.schema:
+            table = pa.concat_tables([self.schema.empty_table(), table], promote_options="permissive")
         self.counts[split] += table.num_rows
         self.by_task.update(table["task"].to_pylist())
         self.licenses |= {license or "unknown" for license in table["license"].unique().to_pylist()}
@@ -85,20 +94,20 @@ class CorpusWriter:
 
     def _file(self, split: Split) -> parquet.ParquetWriter:
         if split not in self._open:
-            self._open[split] = parquet.ParquetWriter(self.folder / file_name(split), SCHEMA)
+            self._open[split] = parquet.ParquetWriter(self.folder / file_name(split), self.schema)
         return self._open[split]
 
 
 @contextmanager
-def writing_corpus(out: Path, *, overwrite: bool) -> Iterator[CorpusWriter]:
-    """Write a corpus whole or not at all; the caller finally calls `finish`.
+def writing_corpus(out: Path, *, overwrite: bool, schema: pa.Schema = SCHEMA) -> Iterator[CorpusWriter]:
+    """Write a corpus whole or not at all, with the columns of `schema`; the caller finally calls `finish`.
 
     Raises:
         OutputExistsError: `out` is not empty and `overwrite` is false.
         InputError: `out` cannot be written.
     """
     with writing(out, Corpus, overwrite=overwrite) as writer:
-        yield CorpusWriter(writer)
+        yield CorpusWriter(writer, schema)
 
 
 def file_name(split: Split) -> str:
@@ -121,33 +130,74 @@ def _metadata(splits: Sequence[Split], total: int, by_task: Mapping[str, int], l
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
+def schema_of(examples: Iterable[Example]) -> pa.Schema:
+    """`SCHEMA`, with wider turns and the column `tools` if a row uses tools, and the column `rejected` if there are pairs."""
+    with_tools = with_pairs = False
+    for example in examples:
+        with_tools = with_tools or example.uses_tools
+        with_pairs = with_pairs or bool(example.rejected)
+    turns = pa.list_(TOOL_TURN if with_tools else TURN)
+    fields = [field.with_type(turns) if field.name == "messages" else field for field in SCHEMA]
+    tools, rejected = pa.field("tools", pa.string()), pa.field("rejected", turns)
+    return pa.schema([*fields, *([tools] if with_tools else []), *([rejected] if with_pairs else [])])
+
+
+def to_columns(examples: Sequence[Example]) -> dict[str, list[Any]]:
+    """The columns of examples, also those that only some corpora have."""
+    return {
+        "id": [example.id for example in examples],
+        "messages": [list(map(_to_row, example.messages)) for example in examples],
+        "task": [example.task for example in examples],
+        "label": [example.label for example in examples],
+        "choices": [list(example.choices) or None for example in examples],
+        "group": [example.group for example in examples],
+        "source": [example.source for example in examples],
+        "license": [example.license for example in examples],
+        "tools": [example.tools for example in examples],
+        "rejected": [list(map(_to_row, example.rejected)) or None for example in examples],
+    }
+
+
 def to_table(examples: Iterable[Example]) -> pa.Table:
     """Examples as rows of the Parquet files."""
-    rows = [
-        {
-            "id": example.id,
-            "messages": [{"role": message.role, "content": message.content} for message in example.messages],
-            "task": example.task,
-            "label": example.label,
-            "choices": list(example.choices) or None,
-            "group": example.group,
-            "source": example.source,
-            "license": example.license,
-        }
-        for example in examples
-    ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    rows = list(examples)
+    schema = schema_of(rows)
+    return pa.table({name: values for name, values in to_columns(rows).items() if name in schema.names}, schema=schema)
 
 
 def to_example(row: Mapping[str, Any]) -> Example:
-    """A row of the Parquet files as an example; columns that were not read count as empty."""
+    """A row of the Parquet files as an example; columns that it lacks count as empty."""
     return Example(
         id=row["id"],
-        messages=tuple(Message(turn["role"], turn["content"]) for turn in row["messages"]),
+        messages=tuple(map(_to_message, row["messages"])),
         task=row["task"],
         label=row.get("label"),
         choices=tuple(row.get("choices") or ()),
         group=row.get("group"),
         source=row.get("source") or "",
         license=row.get("license") or "",
+        tools=row.get("tools"),
+        rejected=tuple(map(_to_message, row.get("rejected") or ())),
     )
+
+
+def _to_row(turn: Message) -> dict[str, Any]:
+    row: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    if turn.tool_calls:
+        row["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in turn.tool_calls
+        ]
+    if turn.role == "tool":
+        row |= {"tool_call_id": turn.tool_call_id, "name": turn.name}
+    return row
+
+
+def _to_message(row: Mapping[str, Any]) -> Message:
+    if len(row) == 2:  # as nearly always
+        return Message(row["role"], row["content"])
+    calls = tuple(
+        ToolCall(call["function"]["name"], call["function"]["arguments"], call["id"])
+        for call in row.get("tool_calls") or ()
+    )
+    return Message(row["role"], row["content"], calls, row.get("tool_call_id"), row.get("name"))

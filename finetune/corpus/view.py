@@ -31,7 +31,7 @@ MEASURED = (
 )
 COUNTED_AT_ONCE, READ_AT_ONCE = 65_536, 1_024  # rows in memory, without and with their text
 COUNTED = ("task", "source", "license", "label")
-READ = ("id", "messages", "task", "label", "source")
+READ = ("id", "messages", "task", "label", "source", "tools", "rejected")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Sample:
     source: str
     label: str | None
     messages: tuple[Message, ...]
+    tools: str | None
+    rejected: tuple[Message, ...]
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,8 @@ def _read(corpus: Corpus, positions: list[int]) -> Iterator[tuple[Split, Example
             for group in range(opened.num_row_groups):
                 end = start + opened.metadata.row_group(group).num_rows
                 if ((rows >= start) & (rows < end)).any():
-                    for batch in opened.iter_batches(READ_AT_ONCE, row_groups=[group], columns=list(READ)):
+                    columns = [name for name in READ if name in opened.schema_arrow.names]
+                    for batch in opened.iter_batches(READ_AT_ONCE, row_groups=[group], columns=columns):
                         here = rows[(rows >= start) & (rows < start + len(batch))] - start
                         for row in batch.take(pa.array(here)).to_pylist():
                             yield split, to_example(row)
@@ -265,4 +268,13 @@ def _sum(counts: Mapping[Key, int], part: int) -> Counter[str]:
 
 
 def _to_sample(split: Split, example: Example) -> Sample:
-    return Sample(example.id, split, example.task, example.source, example.label, example.messages)
+    return Sample(
+        id=example.id,
+        split=split,
+        task=example.task,
+        source=example.source,
+        label=example.label,
+        messages=example.messages,
+        tools=example.tools,
+        rejected=example.rejected,
+    )

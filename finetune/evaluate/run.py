@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,10 @@ from finetune.evaluate import metrics, scoring, significance
 from finetune.evaluate.request import EvalRequest, EvalResult, ProgressCallback, TaskScore
 from finetune.evaluate.tasks import EvalTask, tasks_of
 from finetune.machine import peak_bytes
+from finetune.models.chat_template import require_tools
+from finetune.models.find import base_of
 from finetune.models.load import LoadedModel, load_adapter
+from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe.options import check
 from finetune.records import Message
 
@@ -48,7 +51,9 @@ def evaluate(request: EvalRequest, on_progress: ProgressCallback | None = None) 
     adapter = Adapter.open(request.adapter, command=request.train_command)
     corpus = Corpus.open(request.corpus, command=request.prepare_command)
     tasks = tasks_of(corpus, request.split, request.tasks, request.limit)
+    _require_tools(adapter, request, tasks)
     loaded = load_adapter(adapter, request.model)
+    tasks = [replace(task, examples=tuple(scoring.spell_calls(loaded, row) for row in task.examples)) for task in tasks]
     with writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer:
         scores: dict[str, TaskScore] = {}
         samples: list[dict[str, Any]] = []
@@ -62,6 +67,15 @@ def evaluate(request: EvalRequest, on_progress: ProgressCallback | None = None) 
         _write(writer, request, adapter, corpus, result, rows)
         write_jsonl(writer.folder / "samples.jsonl", samples)
     return result
+
+
+def _require_tools(adapter: Adapter, request: EvalRequest, tasks: Sequence[EvalTask]) -> None:
+    """Require, before weights are loaded, that the chat template renders the tools of all rows that use some."""
+    rows = [row for task in tasks for row in task.examples if row.uses_tools]
+    if rows:
+        tokenizer = load_tokenizer(adapter.path, base_of(adapter, request.model))
+        for row in rows:
+            require_tools(tokenizer, row)
 
 
 def _answer(
@@ -126,7 +140,7 @@ def _score_answer(task: EvalTask, answers: Answers, number: int, reference: str)
 def _turns(prompt: Sequence[Message]) -> str:
     """The turns of a conversation as text, each with its role if there are several."""
     turns = [message for message in prompt if message.role != "system"]
-    return "\n\n".join(turn.content if len(turns) == 1 else f"{turn.role}: {turn.content}" for turn in turns)
+    return "\n\n".join(turn.text if len(turns) == 1 else f"{turn.role}: {turn.text}" for turn in turns)
 
 
 def _score(task: EvalTask, rows: Sequence[ScoredRow]) -> TaskScore:

@@ -6,6 +6,7 @@ Base and adapter go through the same functions, prompts and batches, so any diff
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from finetune.models.chat_template import render_answer, render_prompt
 from finetune.models.load import LoadedModel, greedy_settings
-from finetune.records import Example
+from finetune.records import Example, Message
 
 RowsCallback = Callable[[int], None]  # called after each batch with the number of finished rows
 
@@ -29,7 +30,8 @@ def label_logprobs(
     scores: list[list[float]] = [[] for _ in examples]
     for choices in dict.fromkeys(example.choices for example in examples):
         members = [number for number, example in enumerate(examples) if example.choices == choices]
-        answers = [render_answer(loaded.tokenizer, examples[members[0]].prompt, choice) for choice in choices]
+        first = examples[members[0]]
+        answers = [render_answer(loaded.tokenizer, first.prompt, choice, first.tools) for choice in choices]
         for batch in _batches(loaded, examples, members, batch_size):
             rows = _score_batch(loaded, [prompt for _, prompt in batch], answers)
             for (number, _), row in zip(batch, rows.tolist(), strict=True):
@@ -62,11 +64,21 @@ def generate(
     return answers
 
 
+def spell_calls(loaded: LoadedModel, example: Example) -> Example:
+    """The row with the tool calls of its answer as text, as the chat template of the model writes them."""
+    *prompt, answer = example.messages
+    if not answer.tool_calls:
+        return example
+    ids = render_answer(loaded.tokenizer, prompt, answer, example.tools)
+    text = str(loaded.tokenizer.decode(ids, skip_special_tokens=True))
+    return replace(example, messages=(*prompt, Message("assistant", text.strip())))
+
+
 def _batches(
     loaded: LoadedModel, examples: Sequence[Example], members: Sequence[int], size: int
 ) -> Iterator[list[tuple[int, list[int]]]]:
     """Rows with the ids of their prompts, longest first: batches need little padding, and memory peaks at the start."""
-    prompts = [(number, render_prompt(loaded.tokenizer, examples[number].prompt)) for number in members]
+    prompts = [(n, render_prompt(loaded.tokenizer, examples[n].prompt, examples[n].tools)) for n in members]
     prompts.sort(key=lambda item: (-len(item[1]), item[0]))
     for start in range(0, len(prompts), size):
         yield prompts[start : start + size]

@@ -33,6 +33,11 @@ def tasks_of(corpus: Corpus, split: Split, names: Sequence[str] = (), limit: int
     """
     groups: dict[tuple[str, Metric], list[Example]] = {}
     for example in read_split(corpus, split):
+        if example.task == "preference":
+            raise InputError(
+                f"The {split} split of {corpus.path} has rows for preference tuning, which slmtune eval does not score yet. "
+                "Evaluate on a corpus of questions and answers; --ignore rejected prepares one from the preferred answers"
+            )
         if example.task == "text":
             continue  # rows of continued pretraining have no question
         metric: Metric = "weighted_f1" if example.choices else "token_f1"

@@ -2,25 +2,51 @@
 
 The conversation is rendered with the tokenizer's chat template and split where the assistant's turns begin and end. Each
 piece is tokenised separately, so the ids of a prompt are a prefix of the ids of the whole conversation: at inference, the
-model gets exactly what it saw in training. Answers carry loss, including their end-of-turn token.
+model gets exactly what it saw in training. Answers carry loss, including their tool calls and end-of-turn token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
 from finetune.errors import InputError
-from finetune.records import Example, Message
+from finetune.records import Example, Message, ToolCall
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Some templates (Llama 3.2) insert today's date, which would change the rendering from day to day.
 TEMPLATE_DATE = "26 Jul 2024"
+# A conversation with everything that has to do with tools, in words that no template contains.
+PROBE_TOOLS = json.dumps(
+    [
+        {
+            "type": "function",
+            "function": {
+                "name": "probed_tool",
+                "description": "A tool.",
+                "parameters": {"type": "object", "properties": {}},
+            },
+        }
+    ]
+)
+PROBE = (
+    Message("user", "-"),
+    Message("assistant", "", (ToolCall("probed_call", '{"probed_key": "probed_value"}', "probe0001"),)),
+    Message("tool", "probed_result", tool_call_id="probe0001", name="probed_call"),
+    Message("assistant", "-"),
+)
+PROBED = {
+    "the tools": ("probed_tool",),
+    "the tool calls": ("probed_call", "probed_key", "probed_value"),
+    "the results of tools": ("probed_result",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +63,40 @@ class Rendering:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rendering:
-    """Render a row for training.
+    """Render a row for training; of a pair, the conversation with the preferred answer.
 
     Raises:
-        InputError: the chat template rewrites earlier turns, so answers cannot be separated from prompts.
+        InputError: the chat template rewrites earlier turns, so answers cannot be separated from prompts, or it leaves out
+            tools that the row uses.
+    """
+    return render_conversations(tokenizer, example)[0]
+
+
+def render_conversations(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[Rendering, ...]:
+    """Render the conversation of a row and, of a pair, the one with the rejected answer.
+
+    In rows of preference tuning, only what follows the prompt carries loss.
+
+    Raises:
+        InputError: see `render`.
     """
     if example.task == "text":
-        return _render_text(tokenizer, example.answer)
-    return render_messages(tokenizer, example.messages)
+        return (_render_text(tokenizer, example.answer),)
+    if example.uses_tools:
+        require_tools(tokenizer, example)
+    start = len(example.prompt) if example.task == "preference" else 0
+    return tuple(
+        render_messages(tokenizer, messages, example.tools, learn_from=start) for messages in example.conversations
+    )
 
 
-def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Rendering:
-    """Render a conversation; every assistant turn carries loss."""
+def render_messages(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None = None, *, learn_from: int = 0
+) -> Rendering:
+    """Render a conversation; every assistant turn from number `learn_from` on carries loss."""
     ids: list[int] = []
     supervised: list[bool] = []
-    pieces = _pieces(tokenizer, messages)
+    pieces = _pieces(tokenizer, messages, tools, learn_from)
     encoded = tokenizer([text for text, _ in pieces], add_special_tokens=False)["input_ids"]  # one call: half the time
     for (_, is_answer), piece in zip(pieces, encoded, strict=True):
         ids += piece
@@ -59,17 +104,55 @@ def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
     return Rendering(tuple(ids), tuple(supervised))
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None = None
+) -> list[int]:
     """Token ids up to the start of the assistant's next turn: a prefix of `render_messages` with an answer added."""
-    *earlier, last = _pieces(tokenizer, (*messages, Message("assistant", "-")))
+    *earlier, last = _pieces(tokenizer, (*messages, Message("assistant", "-")), tools)
     assert last[1]
     return [token for text, _ in earlier for token in _encode(tokenizer, text)]
 
 
-def render_answer(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], answer: str) -> list[int]:
+def render_answer(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    answer: str | Message,
+    tools: str | None = None,
+) -> list[int]:
     """Token ids of an answer to `messages`, with its end-of-turn token: the continuation of `render_prompt`."""
-    *_, (text, _) = _pieces(tokenizer, (*messages, Message("assistant", answer)))
+    turn = Message("assistant", answer) if isinstance(answer, str) else answer
+    *_, (text, _) = _pieces(tokenizer, (*messages, turn), tools)
     return _encode(tokenizer, text)
+
+
+def require_tools(tokenizer: PreTrainedTokenizerBase, example: Example) -> None:
+    """Require that the chat template renders what a row uses: tools, tool calls or their results.
+
+    Raises:
+        InputError: it leaves one out, so the model would learn from an incomplete conversation; names the row by its id.
+    """
+    turns = example.turns
+    used = {
+        "the tools": example.tools is not None,
+        "the tool calls": any(turn.tool_calls for turn in turns),
+        "the results of tools": any(turn.role == "tool" for turn in turns),
+    }
+    missing = [part for part in _unrendered(tokenizer, str(tokenizer.chat_template)) if used[part]]
+    if missing:
+        raise InputError(
+            f"The chat template of this model leaves out {' and '.join(missing)}, which row {example.id} has. Choose a model "
+            "whose template has tools, such as qwen2.5-0.5b, or prepare the corpus without such rows"
+        )
+
+
+@lru_cache(maxsize=4)
+def _unrendered(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[str, ...]:
+    """What `template`, which is that of the tokenizer, leaves out of a conversation with tools."""
+    try:
+        text = _apply(tokenizer, PROBE, PROBE_TOOLS, open_turn=False)
+    except InputError:  # it has no such turns
+        return tuple(PROBED)
+    return tuple(part for part, words in PROBED.items() if not all(word in text for word in words))
 
 
 def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -80,42 +163,71 @@ def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted(token for token in ends if token is not None)
 
 
-def _pieces(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[tuple[str, bool]]:
-    """Split the rendered conversation into (text, is answer) pieces; the last piece is the last answer."""
-    whole = _apply(tokenizer, messages, open_turn=False)
+def _pieces(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None = None, learn_from: int = 0
+) -> list[tuple[str, bool]]:
+    """Split the rendered conversation into (text, carries loss) pieces; the last piece is the last answer."""
+    whole = _apply(tokenizer, messages, tools, open_turn=False)
     pieces: list[tuple[str, bool]] = []
     position = 0
     for number, message in enumerate(messages):
         if message.role != "assistant":
             continue
-        start = _prefix_length(_apply(tokenizer, messages[:number], open_turn=True), whole)
-        is_last = number + 1 == len(messages)
-        end = (
-            len(whole) if is_last else _prefix_length(_apply(tokenizer, messages[: number + 1], open_turn=False), whole)
-        )
+        start = _prefix_length(_apply(tokenizer, messages[:number], tools, open_turn=True), whole)
+        end = len(whole)
+        if number + 1 < len(messages):
+            end = _prefix_length(_apply(tokenizer, messages[: number + 1], tools, open_turn=False), whole)
         answer = whole[start:end].rstrip()  # templates put a line break after the end-of-turn token
         if not _ends_with_special(tokenizer, answer):
             answer += str(tokenizer.eos_token)
-        pieces += [(whole[position:start], False), (answer, True)]
+        pieces += [(whole[position:start], False), (answer, number >= learn_from)]
         position = start + len(whole[start:end].rstrip())
     return [(text, is_answer) for text, is_answer in pieces if text]
 
 
-def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, open_turn: bool) -> str:
-    conversation = [{"role": message.role, "content": message.content} for message in messages]
-    forms = [conversation]
-    if conversation[0]["role"] == "system" and len(conversation) > 1:
-        # Gemma has no system role: the system message opens the first user turn.
-        system, first, *rest = conversation
-        forms.append([{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest])
+def _apply(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None, *, open_turn: bool
+) -> str:
     options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": open_turn, "date_string": TEMPLATE_DATE}
+    if tools is not None:
+        options["tools"] = json.loads(tools)
     reason = ""
-    for form in forms:
+    for form in _forms(messages):
         try:
             return str(tokenizer.apply_chat_template(form, **options))
         except TemplateError as error:
             reason = error.message or type(error).__name__  # the template's own words, without the text of a message
+        except TypeError:
+            reason = "it joins texts with values of another type"
     raise InputError(f"The chat template of this model rejects a conversation: {reason}")
+
+
+def _forms(messages: Sequence[Message]) -> Iterator[list[dict[str, Any]]]:
+    """The conversation in the forms that templates take: with arguments as objects or as text, and without a system role."""
+    for as_text in (False, True):
+        conversation = [_to_turn(message, as_text) for message in messages]
+        yield conversation
+        if messages[0].role == "system" and len(messages) > 1:
+            # Gemma has no system role: the system message opens the first user turn.
+            system, first, *rest = conversation
+            yield [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+        if not any(message.tool_calls for message in messages):
+            return
+
+
+def _to_turn(message: Message, as_text: bool) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        turn["tool_calls"] = [_to_call(call, as_text) for call in message.tool_calls]
+    for key in ("tool_call_id", "name"):
+        if (value := getattr(message, key)) is not None:
+            turn[key] = value
+    return turn
+
+
+def _to_call(call: ToolCall, as_text: bool) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments if as_text else json.loads(call.arguments)}
+    return {**({} if call.id is None else {"id": call.id}), "type": "function", "function": function}
 
 
 def _prefix_length(part: str, whole: str) -> int:

@@ -127,4 +127,4 @@ def _turns(parts: Sequence[Part], request: PrepareRequest, clean: Cleaning, bloc
     if clean != request.clean:
         part = replace(part, cleaning=dict.fromkeys(part.cleaning, clean))
     job = Job(replace(request, clean=clean), (*parts[: block.part], part), Path(), frozenset())
-    return {row.origin.name: row.example.messages for row in make_rows(job, block, Drops("skip"))}
+    return {row.origin.name: row.example.turns for row in make_rows(job, block, Drops("skip"))}

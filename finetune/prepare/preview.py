@@ -49,6 +49,7 @@ class RowPreview:
     id: str
     task: Task
     messages: tuple[Message, ...]
+    rejected: tuple[Message, ...]
     masked: MaskedRow | None
 
 
@@ -245,7 +246,7 @@ def _columns(look: _Look) -> list[str]:
 def _group(looks: Sequence[_Look], mask: Masker) -> FilesPreview:
     first, drops = looks[0], [look.drops for look in looks]
     candidates = [candidate for look in looks for candidate in look.candidates]
-    labels = {choice for each in candidates if each.example.label for choice in each.example.choices}
+    labels = {name for each in candidates if (label := each.example.label) for name in each.example.choices or (label,)}
     problems = {key: error for each in reversed(drops) for key, error in each.problems.items()}
     return FilesPreview(
         files=tuple(look.part.file.name for look in looks),
@@ -266,7 +267,7 @@ def _group(looks: Sequence[_Look], mask: Masker) -> FilesPreview:
 
 
 def _row(example: Example, mask: Masker) -> RowPreview:
-    return RowPreview(example.id, example.task, example.messages, mask(example))
+    return RowPreview(example.id, example.task, example.messages, example.rejected, mask(example))
 
 
 def _count(drops: Iterable[Drop]) -> tuple[DropCount, ...]:

@@ -12,7 +12,7 @@ from finetune.records import SPLITS, TASKS
 
 Array = npt.NDArray[Any]
 
-CLASSIFICATION = TASKS.index("classification")
+CLASSIFICATION, PREFERENCE = TASKS.index("classification"), TASKS.index("preference")
 TRAIN, VALIDATION, TEST = (SPLITS.index(split) for split in ("train", "validation", "test"))
 KEPT = 0
 OPEN = -1  # the split of a row that has not been assigned yet
@@ -29,7 +29,7 @@ class RowTable:
     source: Array  # (rows,) int32: number of the source
     key: Array  # (rows, 2) uint64: digest of the question
     answer: Array  # (rows,) uint64
-    wording: Array  # (rows,) uint64: digest of the capitalised words and links of the question
+    wording: Array  # (rows,) uint64: digest of what different answers contradict each other about
     draw: Array  # (rows,) uint64: decides the split
     rank: Array  # (rows,) uint64: decides what --limit takes
     split: Array  # (rows,) int8: index into SPLITS, or OPEN

@@ -16,7 +16,7 @@ from finetune.prepare.dedup.near import clusters, near_duplicates
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE
 from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import Progress
-from finetune.prepare.row_table import KEPT, Array, RowTable
+from finetune.prepare.row_table import KEPT, PREFERENCE, Array, RowTable
 from finetune.prepare.shards import Shard, number_rows, read_columns
 from finetune.prepare.splits.assign import (
     assert_disjoint,
@@ -159,6 +159,7 @@ def _drop_near(table: RowTable, shards: Sequence[Shard], threshold: float, folde
     path = folder / "signatures.tmp"
     near = near_duplicates(_signatures(shards, rows, path), table.guard[rows], rank[rows], threshold)
     path.unlink(missing_ok=True)
+    near.keeper[_answer_the_same(table, rows, near.keeper)] = -1
     groups = []
     for keeper, repeats in clusters(near.keeper):
         kept, dropped = int(rows[keeper]), {}
@@ -173,6 +174,13 @@ def _drop_near(table: RowTable, shards: Sequence[Shard], threshold: float, folde
     return [
         Cluster(names[kept], tuple(names[row] for row in dropped), tuple(dropped.values())) for kept, dropped in groups
     ]
+
+
+def _answer_the_same(table: RowTable, rows: Array, keeper: Array) -> Array:
+    """(rows,) bool: rows of preference tuning that are like another one only because they answer the same prompt."""
+    repeats = (keeper >= 0) & (table.kind[rows] == PREFERENCE)
+    same: Array = repeats & (table.key[rows] == table.key[rows[keeper]]).all(axis=1)
+    return same
 
 
 def _near_reason(table: RowTable, kept: int, row: int) -> str:

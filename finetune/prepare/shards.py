@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finetune.artifacts import write_aside
-from finetune.corpus.store import SCHEMA
+from finetune.corpus.store import schema_of, to_columns
 from finetune.prepare.decontaminate.eval_index import Match
 from finetune.prepare.dedup.guard import guard
 from finetune.prepare.dedup.keys import answer_digest, asked_text, compared_text, question_digest, wording
@@ -46,14 +46,17 @@ NUMBERS = {
     "signature": pa.binary(NUM_PERM * SIGNATURE_DTYPE().itemsize),
 }
 NOTHING = int.from_bytes(hashlib.sha256(b"").digest()[:8])  # the number of an empty text
-FULL = pa.schema([*SCHEMA, *NUMBERS.items()])
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file and the counts of its block (see `Drops`); `matches` are rows that share words with an eval set."""
+    """One file and the counts of its block (see `Drops`); `matches` are rows that share words with an eval set.
+
+    `schema` is that of its rows in a corpus.
+    """
 
     path: Path
+    schema: pa.Schema
     rows: int
     part: int
     read: int
@@ -104,9 +107,11 @@ def open_shard(path: Path) -> Shard:
     with pa.OSFile(str(path), "rb") as source:
         file = pa.ipc.open_file(source)
         counts = json.loads(file.schema.metadata[b"slmtune"])
+        schema = pa.schema([field for field in file.schema if field.name not in NUMBERS])
         rows = sum(file.get_batch(number).num_rows for number in range(file.num_record_batches))
     return Shard(
         path,
+        schema,
         rows,
         counts["part"],
         counts["read"],
@@ -121,7 +126,8 @@ def open_shard(path: Path) -> Shard:
 
 def read_columns(shard: Shard, names: Sequence[str]) -> pa.Table:
     """The given columns of a shard; the others are not read."""
-    options = pa.ipc.IpcReadOptions(included_fields=[FULL.get_field_index(name) for name in names])
+    order = [*shard.schema.names, *NUMBERS]
+    options = pa.ipc.IpcReadOptions(included_fields=[order.index(name) for name in names])
     with pa.OSFile(str(shard.path), "rb") as source:
         return pa.ipc.open_file(source, options=options).read_all().select(list(names))
 
@@ -180,17 +186,9 @@ def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
     signed = (
         sign(compared) if job.request.near_duplicates < 1 and rows else np.zeros((len(rows), NUM_PERM), SIGNATURE_DTYPE)
     )
+    schema = pa.schema([*schema_of(examples), *NUMBERS.items()])
     data: dict[str, Any] = {
-        "id": [example.id for example in examples],
-        "messages": [
-            [{"role": turn.role, "content": turn.content} for turn in example.messages] for example in examples
-        ],
-        "task": [example.task for example in examples],
-        "label": [example.label for example in examples],
-        "choices": [list(example.choices) or None for example in examples],
-        "group": [example.group for example in examples],
-        "source": [example.source for example in examples],
-        "license": [example.license for example in examples],
+        **to_columns(examples),
         "key": [key[:16] for key in keys],
         "answer": [answer_digest(row.compared, key) for row, key in zip(rows, keys, strict=True)],
         "wording": [_number(wording(row.compared)) for row in rows],
@@ -199,15 +197,15 @@ def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
         "split": [OPEN if row.origin.split is None else SPLITS.index(row.origin.split) for row in rows],
         "official": [row.origin.official for row in rows],
         "kind": [TASKS.index(example.task) for example in examples],
-        "words": [sum(turn.content.count(" ") + 1 for turn in example.messages) for example in examples],
-        "length": [sum(len(turn.content) for turn in example.messages) for example in examples],
+        "words": [sum(turn.text.count(" ") + 1 for turn in example.turns) for example in examples],
+        "length": [sum(len(turn.text) for turn in example.turns) for example in examples],
         "timestamp": [row.origin.timestamp for row in rows],
         "guard": _guards(rows, compared),
     }
-    columns = {name: pa.array(values, FULL.field(name).type) for name, values in data.items()}
+    columns = {name: pa.array(data[name], schema.field(name).type) for name in schema.names if name in data}
     packed = pa.py_buffer(np.ascontiguousarray(signed))
     columns["signature"] = pa.Array.from_buffers(NUMBERS["signature"], len(rows), [None, packed])
-    return pa.table([columns[name] for name in FULL.names], schema=FULL)
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 def _guards(rows: Sequence[Candidate], compared: Sequence[str]) -> list[int]:

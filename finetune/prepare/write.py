@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from finetune.artifacts import write_jsonl
 from finetune.cards.corpus_facts import CorpusFacts, SourceFacts, describe_encodings
@@ -42,7 +43,9 @@ def write_corpus(
 ) -> CorpusFacts:
     """Write the corpus with its card, its page and the lists of dropped rows; returns the facts in these."""
     request = inputs.request
-    with writing_corpus(request.output_dir, overwrite=request.overwrite) as writer:
+    schemas = [SCHEMA, *(shard.schema for shard in shards if not parts[shard.part].source.earlier)]
+    schema = pa.unify_schemas(schemas, promote_options="permissive")
+    with writing_corpus(request.output_dir, overwrite=request.overwrite, schema=schema) as writer:
         dropped: Counter[tuple[str, str]] = Counter()
         write_jsonl(writer.folder / "drops.jsonl", _count(_all_drops(drops, shards, table), dropped))
         counts = _write_rows(writer, shards, table, on_progress)
@@ -88,7 +91,7 @@ def _write_rows(writer: CorpusWriter, shards: Sequence[Shard], table: RowTable, 
     for number, (shard, rows) in enumerate(number_rows(shards), 1):
         if table.earlier[rows].any():
             continue
-        block = read_columns(shard, SCHEMA.names)
+        block = read_columns(shard, shard.schema.names)
         for index, split in enumerate(SPLITS):
             chosen = block.take(np.flatnonzero(kept[rows] & (table.split[rows] == index)))
             writer.write(split, chosen)

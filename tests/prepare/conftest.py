@@ -34,7 +34,7 @@ class Prepared:
 
     @property
     def texts(self) -> list[str]:
-        return [message.content for example in self.rows for message in example.messages]
+        return [turn.text for example in self.rows for turn in example.turns]
 
 
 Preparer = Callable[..., Prepared]

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from finetune.cli.console import console, facts
+from finetune.records import count_alike
 
 if TYPE_CHECKING:
     from finetune.corpus.lengths import Lengths
@@ -111,11 +112,13 @@ def _sample(sample: Sample) -> Iterator[str]:
     label = "" if sample.label is None else f", label {name_line(sample.label)}"
     yield from ("", f"  {name_line(sample.id, 200)}  ({sample.split}{label})")
     width = max(shutil.get_terminal_size((110, 24)).columns, 60)
-    for turn in sample.messages:
-        text = turn.content[:TEXT]
-        more = len(turn.content) - len(text)
+    turns = [(turn.role, turn.text) for turn in sample.messages]
+    rejected = sample.rejected[count_alike(sample.messages, sample.rejected) :]
+    for name, whole in [*turns, *(("rejected", turn.text) for turn in rejected)]:
+        text = whole[:TEXT]
+        more = len(whole) - len(text)
         text += f" … ({more:,} more characters)" if more else ""
-        first = f"    {turn.role + ':':<11}"
+        first = f"    {name + ':':<11}"
         for line in CONTROL.sub(_escape, text).split("\n"):
             yield textwrap.fill(line, width, initial_indent=first, subsequent_indent=" " * 15) or first.rstrip()
             first = " " * 15

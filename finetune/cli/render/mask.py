@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from finetune.cli.console import console, facts
 from finetune.cli.render.corpus import CONTROL
+from finetune.records import count_alike
 
 if TYPE_CHECKING:
     from finetune.corpus.mask import MaskedRow, MaskedText, MaskView
@@ -37,7 +38,7 @@ def render_mask(view: MaskView) -> str:
             "",
             f"  {ESCAPED.sub(_escape, sample.id)}  ({sample.split}, {sample.task}, {describe_row(sample.row)})",
         ]
-        lines += mark(sample.row.pieces)
+        lines += mark_row(sample.row)
     return paint("\n".join(lines))
 
 
@@ -50,6 +51,14 @@ def describe_row(row: MaskedRow) -> str:
     """The size of a row: "52 tokens, 3 carry loss"."""
     carrying = f"{len(row.ids):,} tokens, {row.supervised:,} carry loss" if row.supervised else "no token carries loss"
     return carrying + (f", {row.cut:,} more are cut off" if row.cut else "")
+
+
+def mark_row(row: MaskedRow) -> Iterator[str]:
+    """The lines of a row and, of a pair, those in which the conversation with the rejected answer differs."""
+    yield from mark(row.pieces)
+    if row.rejected is not None:
+        yield f"    rejected ({describe_row(row.rejected)}):"
+        yield from mark(row.rejected.pieces[count_alike(row.pieces, row.rejected.pieces) :])
 
 
 def mark(pieces: Iterable[MaskedText], indent: str = " " * 4) -> Iterator[str]:

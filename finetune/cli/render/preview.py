@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from finetune.cli.console import facts
 from finetune.cli.render.corpus import name_line
-from finetune.cli.render.mask import describe_mark, describe_row, mark, paint
+from finetune.cli.render.mask import describe_mark, describe_row, mark, mark_row, paint
 from finetune.corpus.mask import MaskedText
+from finetune.records import count_alike
 
 if TYPE_CHECKING:
     from finetune.prepare.preview import FilesPreview, Preview, RowPreview, SourcePreview
@@ -76,10 +77,12 @@ def _row(row: RowPreview) -> Iterator[str]:
     size = "" if row.masked is None else f"  ({describe_row(row.masked)})"
     yield from ("", f"  {name_line(row.id, 200)}{size}")
     if row.masked is not None:
-        yield from mark(row.masked.pieces)
+        yield from mark_row(row.masked)
         return
-    for turn in row.messages:
-        yield from mark([MaskedText(f"{turn.role}: ", False), MaskedText(turn.content, turn.role == "assistant")])
+    turns = [(turn.role, turn) for turn in row.messages]
+    rejected = [("rejected", turn) for turn in row.rejected[count_alike(row.messages, row.rejected) :]]
+    for name, turn in [*turns, *rejected]:
+        yield from mark([MaskedText(f"{name}: ", False), MaskedText(turn.text, turn.role == "assistant")])
 
 
 def _unused(unused: Unused, read: int) -> str:

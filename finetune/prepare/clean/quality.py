@@ -62,8 +62,10 @@ def filter_example(example: Example) -> str | None:
     if example.task == "text":
         return _filter_document(example.answer)
     question = next((turn.content for turn in reversed(example.prompt) if turn.role == "user"), "")
-    if any(_is_broken(turn.content) for turn in example.messages):
+    if any(_is_broken(turn.content) for turn in example.turns):
         return "broken_text"
+    if example.messages[-1].tool_calls or (example.task == "preference" and example.label == "undesirable"):
+        return None  # a call says it all, and a rejected answer may well be bad
     if example.task == "classification":
         return None if LETTER.search(question) or EMOJI.search(question) else "no_letters"
     return _filter_answer(question, example.answer)

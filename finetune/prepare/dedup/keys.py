@@ -9,6 +9,9 @@ from collections.abc import Iterable
 
 from finetune.records import Example
 
+ASKING = frozenset(
+    {"classification", "qa", "preference"}
+)  # tasks whose rows may ask the same and be answered differently
 URL = re.compile(r"(?:https?://|www\.)\S+")
 EMOTICON = r"[:;=][-o'^]?[)(\[\]{}|]|(?<!\w)[:;=][-o'^]?[/\\dpox3*@$](?!\w)|<[/\\]?3(?!\w)|\^_*\^"
 # Punctuation, marks of emphasis, and variants of emoji: what two copies of a text may differ in.
@@ -27,12 +30,12 @@ def normalise(text: str) -> str:
 
 
 def compared_text(example: Example, context: str = "") -> str:
-    """The text compared for near-duplicates: the question of a classification, else all turns, without instructions.
+    """The text compared for near-duplicates: the question of a classification, else every turn, without instructions.
 
     A `context` that several questions share does not count: questions about it are not duplicates of each other.
     """
-    turns = example.prompt if example.task == "classification" else example.messages
-    text = "\n".join(turn.content for turn in turns if turn.role != "system")
+    turns = example.prompt if example.task == "classification" else example.turns
+    text = "\n".join(turn.text for turn in turns if turn.role != "system")
     return text.replace(context, " ", 1) if context else text
 
 
@@ -54,18 +57,21 @@ def question_digest(example: Example) -> bytes:
     digest covers the whole row: many conversations may legitimately begin alike. The system message does not count, so
     rewording an instruction does not move rows.
     """
-    turns = example.prompt if example.task in {"classification", "qa"} else example.messages
-    text = normalise("\n".join(message.content for message in turns if message.role != "system"))
+    turns = example.prompt if example.task in ASKING else example.messages
+    text = normalise("\n".join(message.text for message in turns if message.role != "system"))
     if example.task == "classification":
         text = _tokens(text.split()) or text
     return hashlib.sha256(text.encode()).digest()
 
 
 def wording(example: Example) -> str:
-    """The capitalised words and the links of a classification's question, which its digest ignores; "" for other tasks.
+    """What rows with one question must share for their different labels, or preferences, to be a conflict; "" if none are.
 
-    A question with two labels is a conflict, unless its copies differ in these.
+    For classification, the capitalised words and the links of the question, which its digest ignores; in preference tuning,
+    the answers in any order.
     """
+    if example.task == "preference":
+        return "\n".join(sorted(_answers(example)))
     if example.task != "classification":
         return ""
     text = " ".join([turn.content for turn in example.prompt if turn.role != "system"])
@@ -87,6 +93,15 @@ def _tokens(words: Iterable[str]) -> str:
 
 def answer_digest(example: Example, question: bytes) -> bytes:
     """Eight bytes of SHA-256 of the answer; if the digest of the question covers it, the first eight bytes of that."""
-    if example.task not in {"classification", "qa"}:
+    if example.task not in ASKING:
         return question[:8]
-    return hashlib.sha256(normalise(example.answer).encode()).digest()[:8]
+    text = normalise(example.answer)
+    if example.task == "preference":
+        text = "\n".join([example.label or "", *_answers(example)])
+    return hashlib.sha256(text.encode()).digest()[:8]
+
+
+def _answers(example: Example) -> list[str]:
+    """What follows the prompt: the answer or, of a pair, the chosen and the rejected one."""
+    start = len(example.prompt)
+    return [normalise("\n".join(turn.text for turn in messages[start:])) for messages in example.conversations]

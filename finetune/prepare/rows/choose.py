@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
 from finetune.errors import Unusable
 from finetune.prepare.rows.columns import list_names
 from finetune.prepare.rows.meaning import LABELS, PAIRS, RATINGS, TEXTS
+from finetune.prepare.rows.preference import ASKED, RATED, build_pair, build_rated
 from finetune.prepare.rows.shapes import (
     ALIASES,
     Shape,
@@ -40,14 +41,22 @@ NOT_OF_A_SHAPE = frozenset({"group", "split"})  # columns that say where a row g
 
 
 def known_shapes(ignored: Collection[str] = ()) -> tuple[Shape, ...]:
-    """The shapes in the order in which they are tried; `ignored` are keys of turns to do without."""
+    """The shapes in the order in which they are tried; `ignored` are columns and keys of turns to do without."""
     earlier = ("system", "history")
-    return (
-        Shape("corpus", ("messages", "task", "label", "choices"), partial(build_corpus_row, ignored)),
-        Shape("messages", ("messages",), partial(build_messages, "messages", ignored), ("system", "task")),
-        Shape("sharegpt", ("conversations",), partial(build_messages, "conversations", ignored), ("system",)),
-        Shape("prompt-completion", ("prompt", "completion"), partial(build_prompt, ignored), earlier, RATINGS),
+    chats = (
+        Shape("messages", ("messages",), partial(build_messages, "messages", ignored), ("system", "task", "tools")),
+        Shape("sharegpt", ("conversations",), partial(build_messages, "conversations", ignored), ("system", "tools")),
+        Shape(
+            "prompt-completion", ("prompt", "completion"), partial(build_prompt, ignored), (*earlier, "tools"), RATINGS
+        ),
         Shape("alpaca", ("instruction", "output"), partial(build_alpaca, ignored), ("input", "context", *earlier)),
+    )
+    corpus = ("messages", "task", "label", "choices")
+    return (
+        Shape("corpus", corpus, partial(build_corpus_row, ignored), ("tools", "rejected")),
+        *_preferences(ignored),
+        *(_with_ratings(chat, ignored) for chat in chats),
+        *chats,
         Shape(
             MULTIPLE_CHOICE, ("question", "choices", "answer"), partial(build_choice, 0, ignored), ("context", *earlier)
         ),
@@ -61,6 +70,20 @@ def known_shapes(ignored: Collection[str] = ()) -> tuple[Shape, ...]:
         TEXT_AND_LABEL,
         Shape("text", ("text",), build_text, forbids=TEXTS | frozenset(LABELS)),
     )
+
+
+def _preferences(ignored: Collection[str]) -> Iterator[Shape]:
+    """Pairs of answers; without the rejected ones, the chosen ones are ordinary answers."""
+    if "rejected" in ignored:
+        yield Shape("chosen answers", ("chosen",), partial(build_pair, "chosen", ignored), ASKED)
+    else:
+        yield Shape("preference pairs", ("chosen", "rejected"), partial(build_pair, "chosen", ignored), ASKED)
+        yield Shape("preference pairs", ("messages", "rejected"), partial(build_pair, "messages", ignored), ASKED)
+
+
+def _with_ratings(shape: Shape, ignored: Collection[str]) -> Shape:
+    build = partial(build_rated, shape.build, ignored)
+    return Shape(f"{shape.name} with ratings", (*shape.needs, RATED), build, shape.optional, shape.forbids)
 
 
 NAMES = frozenset(name for shape in known_shapes() for name in shape.columns) | NOT_OF_A_SHAPE
@@ -90,9 +113,9 @@ def _preference(columns: Collection[str]) -> str | None:
     if not pair:
         return None
     return (
-        f"the columns {', '.join(pair)} make the rows preference pairs, which slmtune cannot train on. To learn the "
-        "preferred answers only: --map completion=chosen --ignore rejected, or --map messages=chosen --ignore rejected "
-        "if they are whole conversations"
+        f"the columns {list_names(columns)} look like one half of preference pairs, which have the columns chosen and "
+        "rejected. Map the other half with --map chosen=COLUMN or --map rejected=COLUMN; to learn only the answers in chosen, "
+        "pass --ignore rejected"
     )
 
 

@@ -14,7 +14,10 @@ from finetune.records import Cleaning
 
 Degree = Cleaning | Literal["mended"]  # mended: lightly, after mojibake is decoded again
 PROSE = frozenset({"text"})  # all other columns become turns of a chat, where characters are content
-CODE_ENDS = frozenset({"messages", "conversations", "prompt", "completion", "output"})  # may end with a line break
+DATA = frozenset({"tools", "arguments", "input"})  # columns and keys of turns with JSON, whose characters are data
+CODE_ENDS = frozenset(  # may end with a line break
+    {"messages", "conversations", "prompt", "completion", "output", "chosen", "rejected"}
+)
 SPOKEN = frozenset({"content", "value", "text"})  # keys of a turn
 DEPTH = 6  # of lists and objects inside a column
 
@@ -39,7 +42,7 @@ MOST_ABOUT_MARKUP = 0.25  # a larger share of such rows makes markup the subject
 def choose_degrees(columns: Iterable[str], clean: Cleaning) -> dict[str, Degree]:
     """The degree to which each column is cleaned; names such as labels and ids are cleaned when they are read."""
     turn: Cleaning = "light" if clean == "full" else clean
-    return {name: clean if name in PROSE else turn for name in sorted({*columns} - NAMES)}
+    return {name: clean if name in PROSE else turn for name in sorted({*columns} - NAMES - {"tools"})}
 
 
 def clean_columns(columns: Values, degrees: Mapping[str, Degree], changes: Changes) -> dict[str, Any]:
@@ -87,7 +90,10 @@ def _clean(value: Any, degree: Degree, code_ends: bool, changes: Changes, depth:
     if depth and isinstance(value, list):
         return [_clean(part, degree, code_ends, changes, depth - 1) for part in value]
     if depth and isinstance(value, dict):
-        return {key: _clean(part, degree, code_ends, changes, depth - 1) for key, part in value.items()}
+        return {
+            key: part if key in DATA else _clean(part, degree, code_ends, changes, depth - 1)
+            for key, part in value.items()
+        }
     return value
 
 

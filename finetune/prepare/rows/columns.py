@@ -105,6 +105,13 @@ def parse_json(value: object) -> object:
     return value
 
 
+def drop_nulls(value: Any) -> Any:
+    """A list or object without the keys whose values are null, in objects at any depth."""
+    if isinstance(value, Mapping):
+        return {key: drop_nulls(each) for key, each in value.items() if each is not None}
+    return [drop_nulls(each) for each in value] if isinstance(value, list) else value
+
+
 def list_names(columns: Iterable[str]) -> str:
     """Column names for a message, shortened: in a file without a header they are the text of a row."""
     names = [str(name)[:SHOWN_CHARACTERS] for name in columns]

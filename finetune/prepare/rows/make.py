@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from finetune.errors import Unusable
@@ -25,10 +25,11 @@ from finetune.prepare.drops import Drops, file_id, row_id
 from finetune.prepare.formats.files import BadRow, Lines, Row, Rows, Unread
 from finetune.prepare.formats.readers import rows_of
 from finetune.prepare.request import PrepareRequest
+from finetune.prepare.rows.change import change_tools, change_turns
 from finetune.prepare.rows.cleaning import clean_to
 from finetune.prepare.rows.columns import map_columns, optional_text
+from finetune.prepare.rows.draft import Draft
 from finetune.prepare.rows.part import Part, Reading, read_row
-from finetune.prepare.rows.shapes import Draft
 from finetune.prepare.splits.timestamps import parse_time_rule, parse_timestamp
 from finetune.records import Document, Drop, Example, Message, Section, Split
 
@@ -240,7 +241,7 @@ def _clean_piece(job: Job, part: Part, text: str, changes: Changes) -> str:
 
 
 def _check_rendered(draft: Draft) -> None:
-    if any(looks_rendered(turn.content) for turn in draft.messages):
+    if any(looks_rendered(turn.content) for turn in (*draft.messages, *draft.rejected)):
         raise Unusable(
             "rendered_template",
             "the text is a conversation that already contains a model's control tokens, which training would add again. "
@@ -250,6 +251,8 @@ def _check_rendered(draft: Draft) -> None:
 
 def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: Drops) -> Candidate | Drop:
     """Make an example from a draft, or a `Drop` if a filter rejects it."""
+    if draft.label == "undesirable" and draft.task == "preference" and "rejected" in part.ignored:
+        return Drop(origin.name, "read", "rejected_answer")
     example = Example(
         id=origin.name,
         messages=draft.messages,
@@ -259,16 +262,21 @@ def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: D
         group=origin.group or (context_group(draft.context) if draft.context else None),
         source=part.source.id,
         license=part.source.license,
+        tools=draft.tools,
+        rejected=draft.rejected,
     )
     example = _escape_example(example, drops)
     compared = example if part.is_clean else _clean_example(example)
+    if compared.messages == compared.rejected:
+        return Drop(origin.name, "read", "equal_answers")
     reason = None if origin.official else _filter(job, compared)
     if reason is not None:
         return Drop(origin.name, *reason)
     question = answer = ""
     if job.evals is not None and not origin.official:
-        question = strip_markup("\n".join(turn.content for turn in compared.prompt if turn.role != "system"))
-        answer = strip_markup(compared.answer)
+        prompt = compared.prompt
+        question = strip_markup("\n".join(turn.content for turn in prompt if turn.role != "system"))
+        answer = strip_markup("\n".join(turn.text for turn in compared.turns[len(prompt) :]))
     context = draft.context if compared is example or not draft.context else clean_text(draft.context)
     if job.request.scrub:
         same = compared is example
@@ -280,11 +288,7 @@ def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: D
 
 def _clean_example(example: Example) -> Example:
     """The example with the clean text that filters and keys compare."""
-    texts = [clean_text(turn.content) for turn in example.messages]
-    if texts == [turn.content for turn in example.messages]:
-        return example
-    turns = [replace(turn, content=text) for turn, text in zip(example.messages, texts, strict=True)]
-    return replace(example, messages=tuple(turns))
+    return change_turns(example, clean_text)
 
 
 def _filter(job: Job, example: Example) -> tuple[str, str] | None:
@@ -293,27 +297,23 @@ def _filter(job: Job, example: Example) -> tuple[str, str] | None:
     if reason is not None:
         return "quality", reason
     if job.languages and example.task != "translation":
-        text = "\n".join(turn.content for turn in example.messages if turn.role != "system")
+        text = "\n".join(turn.content for turn in example.turns if turn.role in {"user", "assistant"})
         if is_foreign(text, job.languages):
             return "language", "foreign_language"
     return None
 
 
 def _escape_example(example: Example, drops: Drops) -> Example:
-    escaped = [escape_control_tokens(turn.content) for turn in example.messages]
-    if not any(count for _, count in escaped):
-        return example
-    drops.cleaned["control tokens broken up"] += 1
-    turns = [replace(turn, content=text) for turn, (text, _) in zip(example.messages, escaped, strict=True)]
-    return replace(example, messages=tuple(turns))
+    def escape(text: str) -> str:
+        return escape_control_tokens(text)[0]
+
+    escaped = change_tools(change_turns(example, escape), escape)
+    if escaped is not example:
+        drops.cleaned["control tokens broken up"] += 1
+    return escaped
 
 
 def _scrub_example(example: Example, counts: Counter[str]) -> Example:
     """The example without identifiers; a label is never changed."""
-    kept = 1 if example.task == "classification" else 0
-    cut = len(example.messages) - kept
-    texts = [scrub(turn.content, counts) for turn in example.messages[:cut]]
-    if all(text is turn.content for text, turn in zip(texts, example.messages, strict=False)):
-        return example
-    turns = [replace(turn, content=text) for turn, text in zip(example.messages, texts, strict=False)]
-    return replace(example, messages=(*turns, *example.messages[cut:]))
+    change = partial(scrub, counts=counts)
+    return change_tools(change_turns(example, change, kept=1 if example.task == "classification" else 0), change)

@@ -12,14 +12,16 @@ LABELS = ("sentiment", "category", "class", "target", "labels")  # other names f
 LEARN = frozenset({"weight", "weights", "train", "training", "trainable", "loss", "loss_mask", "loss_weight"})
 TOOLS = frozenset({"tools", "functions", "tool_calls", "function_call"})
 MEDIA = frozenset({"image", "images", "video", "videos", "audio", "audios"})
-PAIRS = frozenset({"chosen", "rejected", "chosen_response", "rejected_response"})
+PAIRS = frozenset(
+    {"chosen", "rejected", "chosen_response", "rejected_response", "preferred_output", "non_preferred_output"}
+)
 KEYS = LEARN | TOOLS | MEDIA  # keys of a turn that change what it means
 
 WHY: Mapping[str, str] = {
     **dict.fromkeys(LEARN, "says that the row is not to be learnt as it stands"),
-    **dict.fromkeys(TOOLS, "belongs to tool calls, which slmtune cannot train on"),
+    **dict.fromkeys(TOOLS, "belongs to tool calls"),
     **dict.fromkeys(MEDIA, "holds what the text is about, and slmtune reads text only"),
-    **dict.fromkeys(PAIRS, "belongs to a pair of a preferred and a rejected answer, which slmtune cannot train on"),
+    **dict.fromkeys(PAIRS, "belongs to a pair of a preferred and a rejected answer"),
     **dict.fromkeys(LABELS, "looks like the label of the text"),
     **dict.fromkeys(("label", "kto_tag", "score"), "may mark the answer as a bad one"),
     **dict.fromkeys(("context", "passage"), "may be what the question is about"),
@@ -62,7 +64,9 @@ def _hint(name: str) -> str:
     if name in LABELS:
         return f"To read it as the label: --map label={name}. To do without it: --ignore {name}"
     if name in PAIRS:
-        return f"To learn the preferred answers only: --map completion=chosen --ignore {name}"
+        return f"Map the columns to prompt, chosen and rejected with --map. To do without it: --ignore {name}"
+    if name in TOOLS:
+        return f"Write the rows as messages, with 'tool_calls' in turns and 'tools' in rows. To do without it: --ignore {name}"
     if name in RATED:
         return f"Drop such rows with --on-error skip. To learn them like the others: --ignore {name}"
     if name in {"context", "passage"}:

@@ -14,15 +14,25 @@ from finetune.prepare.documents.readers import TEXTS
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import DataFile, Row
 from finetune.prepare.rows.cleaning import PROSE, Degree, clean_columns
-from finetune.prepare.rows.columns import has_value, is_null, list_names, list_siblings, map_columns, plain_columns
+from finetune.prepare.rows.columns import (
+    drop_nulls,
+    has_value,
+    is_null,
+    list_names,
+    list_siblings,
+    map_columns,
+    plain_columns,
+)
+from finetune.prepare.rows.draft import Draft
 from finetune.prepare.rows.meaning import check_unread
-from finetune.prepare.rows.shapes import ALIASES, Draft, Shape
+from finetune.prepare.rows.shapes import ALIASES, Shape
 from finetune.prepare.sources.source import Source
 from finetune.prepare.splits.shares import WORDS
 from finetune.records import Split, UnusedKind
 
 DOCUMENT = "document"
 SPLIT = "split"  # the column that may name the split of each row
+TYPED = frozenset({".parquet", ".arrow", ".feather"})  # formats in which an object has the keys of all others
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,8 @@ class Part:
 
     `mapping` is name -> column, `ignored` names columns to do without, `extra` further columns that are read. `has_splits`
     says that the column `split` names the split of each row; `label_kind` is the usual kind of the labels, `test_ids` the
-    ids of a test set inside another split. `cleaning` is the degree to which each column is cleaned.
+    ids of a test set inside another split. `cleaning` is the degree to which each column is cleaned. `is_preference` says
+    that its rows are for preference tuning.
     """
 
     source: Source
@@ -44,6 +55,7 @@ class Part:
     label_kind: str | None = None
     test_ids: frozenset[str] = frozenset()
     cleaning: Mapping[str, Degree] = field(default_factory=dict)
+    is_preference: bool = False
 
     @cached_property
     def is_clean(self) -> bool:
@@ -95,6 +107,8 @@ class Part:
         columns = map_columns(row.values, self.mapping, plain)
         for name in self.ignored & columns.keys() - self.mapping.keys():
             del columns[name]
+        if self.file.suffix in TYPED and self.shape is not None and "tools" in self.shape.columns:
+            columns = {name: drop_nulls(value) for name, value in columns.items()}
         return columns
 
     @cached_property

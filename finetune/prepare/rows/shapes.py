@@ -9,19 +9,25 @@ from functools import partial
 from finetune.errors import Unusable
 from finetune.prepare.rows.answers import first_answer, pick_choice, read_choices
 from finetune.prepare.rows.columns import Values, has_value, optional_text, required_text
+from finetune.prepare.rows.draft import Draft
 from finetune.prepare.rows.meaning import CHATS, TEXTS
+from finetune.prepare.rows.preference import RATED, build_pair, build_rated
 from finetune.prepare.rows.prompts import Prompt
 from finetune.prepare.rows.turns import Turns, check_turns
 from finetune.recipe import TaskRecipe
 from finetune.records import TASKS, Message, Role, Task, UnusedKind
 
 PROMPT_ROLES: Mapping[str, Role] = {"prompt": "user", "completion": "assistant"}
+MARKED = frozenset({"classification", "text", "preference"})  # tasks of rows that have more than messages
 DEFAULT_INSTRUCTION = "Which label fits this text?"
 # Other names that are read as these columns. Names that only an error suggests are in rows/choose.py.
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "system": ("system_prompt", "system_message"),
     "context": ("passage", "paragraph", "article"),
     "choices": ("options",),
+    "tools": ("functions",),
+    "chosen": ("chosen_response", "preferred_output"),
+    "rejected": ("rejected_response", "non_preferred_output"),
 }
 
 
@@ -29,18 +35,6 @@ def with_aliases(names: Iterable[str]) -> frozenset[str]:
     """The names in lower case, and the other names that are read as these."""
     plain = {name.strip().lower() for name in names}
     return frozenset(plain).union(*(ALIASES.get(name, ()) for name in plain))
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """The result of applying a shape to a row; `unread` are the keys and values that it leaves out, by kind."""
-
-    messages: tuple[Message, ...]
-    task: Task
-    label: str | None = None
-    choices: tuple[str, ...] = ()
-    context: str = ""  # the text that the question is about; other questions may share it
-    unread: frozenset[tuple[UnusedKind, str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -66,20 +60,25 @@ class Shape:
 
 
 def build_messages(name: str, ignored: Collection[str], columns: Values) -> Draft:
-    """Rows whose column `name` is a list of turns, and optionally a `system` message."""
+    """Rows whose column `name` is a list of turns, and optionally a `system` message and `tools`."""
     turns = Turns(ignored)
     messages = turns.opening(columns) + turns.read(columns[name], name)
     task = columns.get("task")
     if task == "text" and [message.role for message in messages] == ["assistant"]:
         return _draft(messages, "text", turns)
     check_turns(messages, name)
-    return _draft(messages, task if task in TASKS and task not in {"classification", "text"} else "chat", turns)
+    return _draft(messages, task if task in TASKS and task not in MARKED else "chat", turns, turns.tools(columns))
 
 
 def build_corpus_row(ignored: Collection[str], columns: Values) -> Draft:
-    """Rows of a corpus, which keep their task, label and choices."""
-    draft = build_messages("messages", ignored, columns)
+    """Rows of a corpus, which keep their task, label and choices, and the rejected answers of pairs."""
     label, choices = optional_text(columns, "label") or None, columns["choices"]
+    if columns["task"] == "preference":
+        pair = {name: columns[name] for name in ("messages", "rejected", "tools") if name in columns}
+        if label is None:
+            return build_pair("messages", ignored, pair)
+        return build_rated(partial(build_messages, "messages", ignored), ignored, {**pair, RATED: label})
+    draft = build_messages("messages", ignored, columns)
     if not label and not choices:
         return draft
     if columns["task"] != "classification" or not isinstance(choices, list) or label not in choices:
@@ -97,7 +96,7 @@ def build_prompt(ignored: Collection[str], columns: Values) -> Draft:
         else:
             messages.append(Message(role, required_text(columns, name)))
     check_turns(messages, "prompt and completion")
-    return _draft(messages, "chat", turns)
+    return _draft(messages, "chat", turns, turns.tools(columns))
 
 
 def build_alpaca(ignored: Collection[str], columns: Values) -> Draft:
@@ -159,8 +158,8 @@ def _answered(
     return Draft(messages, task, context=context, unread=frozenset(left))
 
 
-def _draft(messages: Sequence[Message], task: Task, turns: Turns) -> Draft:
-    return Draft(tuple(messages), task, unread=frozenset(("key of a turn", key) for key in turns.unread))
+def _draft(messages: Sequence[Message], task: Task, turns: Turns, tools: str | None = None) -> Draft:
+    return Draft(tuple(messages), task, unread=frozenset(("key of a turn", key) for key in turns.unread), tools=tools)
 
 
 def _exchange(question: str, answer: str, system: str | None = None) -> tuple[Message, ...]:

@@ -18,10 +18,12 @@ from finetune.prepare.rows.answers import count_from
 from finetune.prepare.rows.choose import MULTIPLE_CHOICE, choose_shape, named
 from finetune.prepare.rows.cleaning import PROSE, choose_degrees, survey_texts
 from finetune.prepare.rows.columns import Values, has_value, plain_columns, required_text
+from finetune.prepare.rows.draft import Draft
 from finetune.prepare.rows.labels import add_choices, read_labels
 from finetune.prepare.rows.part import SPLIT, Part, kind_of
+from finetune.prepare.rows.preference import RATABLE, RATED, find_ratings
 from finetune.prepare.rows.prompts import Prompt, load_prompt
-from finetune.prepare.rows.shapes import Draft, Shape, build_choice, build_text, domain_shape, with_aliases
+from finetune.prepare.rows.shapes import Shape, build_choice, build_text, domain_shape, with_aliases
 from finetune.prepare.sources.local import is_document
 from finetune.prepare.sources.source import Source
 from finetune.prepare.splits.shares import WORDS
@@ -48,7 +50,18 @@ def survey(sources: Sequence[Source], request: PrepareRequest, domain: Domain | 
             except InputError as error:
                 reason = "unknown_columns" if isinstance(error, RecordError) else "unreadable"
                 drops.refuse_file(source, file, reason, error)
+    _refuse_mixture([part for part in parts if not part.source.earlier])
     return list(add_choices(parts, request, drops))
+
+
+def _refuse_mixture(parts: Sequence[Part]) -> None:
+    preference = [part.file.shown for part in parts if part.is_preference]
+    others = [part.file.shown for part in parts if not part.is_preference]
+    if preference and others:
+        raise InputError(
+            f"The sources have rows for preference tuning ({preference[0]}) and other rows ({others[0]}), which no training "
+            "takes together. Prepare a corpus of each. To learn the preferred answers like other answers: --ignore rejected"
+        )
 
 
 def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domain | None, drops: Drops) -> Part:
@@ -63,11 +76,15 @@ def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domai
     rows = [row for row in first if isinstance(row, Row)]
     rule = parse_time_rule(request.split_by_time)
     ids = _official_ids(source, domain)
+    mapping = dict(source.recipe.map if source.recipe else request.columns)
+    shape = _shape_of(source, file, rows, request, domain)
+    if RATED in shape.needs and RATED not in mapping:
+        mapping[RATED] = _ratings(rows, request) or RATED
     part = Part(
         source,
         file,
-        _shape_of(source, file, rows, request, domain),
-        mapping=dict(source.recipe.map if source.recipe else request.columns),
+        shape,
+        mapping=mapping,
         ignored=with_aliases(request.ignored),
         extra=frozenset({rule.column.strip().lower()} if rule else ()) | ({"id"} if ids else set()),
         test_ids=ids,
@@ -95,7 +112,19 @@ def _know_values(part: Part, rows: Sequence[Row], request: PrepareRequest) -> Pa
         shape=shape,
         label_kind=kinds.most_common(1)[0][0] if kinds else None,
         cleaning=degrees,
+        is_preference=_are_preferences(part, columns),
     )
+
+
+def _are_preferences(part: Part, rows: Sequence[Values]) -> bool:
+    """Whether the first usable row is for preference tuning; a file does not mix such rows with others."""
+    assert part.shape is not None
+    if "rejected" in part.ignored or part.shape.columns.isdisjoint({"rejected", RATED}):
+        return False
+    for row in rows:
+        with suppress(Unusable):
+            return part.shape.build(row).task == "preference"
+    return False
 
 
 def _has_splits(part: Part, rows: Sequence[Row]) -> bool:
@@ -123,12 +152,18 @@ def _shape_of(
     ignored = with_aliases(request.ignored)
     names = [name for name in names if name not in ignored]
     names += [name for name in request.columns if name not in names]
+    names += [RATED] if RATED not in names and not RATABLE.isdisjoint(names) and _ratings(rows, request) else []
     if domain is not None and (shape := _fitting_task(domain, names, Part(source, file, None), request)) is not None:
         return shape
     try:
         return choose_shape(names, request.columns, ignored)
     except Unusable as error:
         raise RecordError(f"{file.shown}:{rows[0].line}", str(error)) from None
+
+
+def _ratings(rows: Sequence[Row], request: PrepareRequest) -> str | None:
+    """The column that rates the answers, if there is one."""
+    return find_ratings([plain_columns(row.values) for row in rows], with_aliases(request.ignored))
 
 
 def _fitting_task(domain: Domain, names: Sequence[str], part: Part, request: PrepareRequest) -> Shape | None:

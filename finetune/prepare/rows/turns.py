@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from finetune.errors import Unusable
 from finetune.prepare.rows.columns import Values, has_value, optional_text, parse_json, required_text
-from finetune.prepare.rows.meaning import WHY, check_key
-from finetune.records import Message, Role
+from finetune.prepare.rows.meaning import check_key
+from finetune.prepare.rows.tool_calls import link_results, read_calls, read_tools, write_result
+from finetune.records import Message, Role, ToolCall
 
 SPEAKERS: Mapping[str, Role] = {
-    **{"system": "system", "user": "user", "assistant": "assistant"},
+    **{"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"},
     **{"developer": "system", "human": "user", "gpt": "assistant", "model": "assistant"},
+    **dict.fromkeys(("function", "observation", "ipython"), "tool"),
+    **dict.fromkeys(("function_call", "tool_call"), "assistant"),
 }
-TOOL_SPEAKERS = frozenset({"tool", "function", "function_call", "tool_call", "observation", "ipython"})
+CALLERS = frozenset({"function_call", "tool_call"})  # speakers in ShareGPT whose text is a call
+CALLS = ("tool_calls", "function_call")  # keys of a turn
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 NAME = re.compile(r"[\w-]{1,24}")  # what may be repeated in a message: a word, not the text of a row
+ORDER = re.compile(r"s?ua(?:(?:t+u?|u)a)*")  # the first letters of the roles of all turns
 
 
 class Turns:
@@ -39,8 +45,19 @@ class Turns:
         turns = parse_json(value)
         if not isinstance(turns, list) or not turns:
             raise Unusable("no_messages", f"the column {column!r} is not a list of turns, or is empty")
-        messages = (self._read_turn(turn, f"turn {number} of {column!r}") for number, turn in enumerate(turns, 1))
-        return [message for message in messages if message is not None]
+        read = (self._read_turn(turn, f"turn {number} of {column!r}") for number, turn in enumerate(turns, 1))
+        messages = [message for each in read for message in each]
+        return (
+            link_results(messages, f"{column!r}") if any(message.role == "tool" for message in messages) else messages
+        )
+
+    def tools(self, columns: Values) -> str | None:
+        """The functions in the column `tools`, as JSON.
+
+        Raises:
+            Unusable: it is no list of functions.
+        """
+        return read_tools(columns.get("tools"), self.unread)
 
     def opening(self, columns: Values) -> list[Message]:
         """The system message and the earlier exchanges in the columns `system` and `history`.
@@ -50,7 +67,12 @@ class Turns:
         """
         if "system" not in columns and "history" not in columns:
             return []
-        system = optional_text(columns, "system")
+        system = columns.get("system")
+        if isinstance(system, list) and any(
+            isinstance(part, Mapping) for part in system
+        ):  # blocks, as Anthropic has them
+            system = self._join_parts(system, "the column 'system'")
+        system = optional_text({"system": system}, "system")
         messages = [Message("system", system)] if system else []
         history = parse_json(columns.get("history"))
         if not has_value(history):
@@ -65,21 +87,65 @@ class Turns:
             ]
         return messages + self.read(history, "history")
 
-    def _read_turn(self, turn: object, where: str) -> Message | None:
+    def _read_turn(self, turn: object, where: str) -> list[Message]:
+        """The messages of a turn: one, none for an empty system message, or several for results of tools."""
         if not isinstance(turn, Mapping):
             raise Unusable("bad_turn", f"{where} is not an object with 'role' and 'content', or 'from' and 'value'")
         if not (("role" in turn or "from" in turn) and ("content" in turn or "value" in turn)):
             turn = {str(key).strip().lower(): value for key, value in turn.items()}
         speaker, text = ("role" if "role" in turn else "from"), ("content" if "content" in turn else "value")
-        if len(turn) > 2:
-            self._note_keys({key: value for key, value in turn.items() if key not in (speaker, text)}, where)
         role = _role(turn.get(speaker), speaker, where)
         content = turn.get(text)
+        others = {}
+        if len(turn) > 2 or text not in turn:
+            others = {str(key).strip().lower(): turn[key] for key in turn if key not in (speaker, text)}
+        if role == "tool":
+            return [self._read_result(content, others, where)]
+        calls: tuple[ToolCall, ...] = ()
+        results: list[Message] = []
+        if str(turn.get(speaker)).strip().lower() in CALLERS:
+            calls, content = read_calls(content, where, self.unread), None
         if isinstance(content, list):
+            calls, results, content = self._read_blocks(role, content, where)
+        for key in CALLS if others and role == "assistant" else ():
+            if has_value(others.get(key)) and key not in self._ignored:
+                calls += read_calls(others.pop(key), where, self.unread)
+        self._note_keys(others, where)
+        if not has_value(content) and (calls or results or role == "system"):
+            return [*results, *([Message(role, "", calls)] if calls else [])]
+        message = _message(role, content, f"{where}: {text!r}")
+        return [*results, replace(message, tool_calls=calls) if calls else message]
+
+    def _read_blocks(
+        self, role: Role, blocks: Sequence[object], where: str
+    ) -> tuple[tuple[ToolCall, ...], list[Message], str | None]:
+        """The tool calls, the results of tools and the text in a content that is a list of parts, as Anthropic writes it."""
+        calls = [block for block in blocks if role == "assistant" and _is_block(block, "tool_use")]
+        results = [block for block in blocks if role == "user" and _is_block(block, "tool_result")]
+        parts = [block for block in blocks if block not in calls and block not in results]
+        return (
+            tuple(call for block in calls for call in read_calls(block, where, self.unread)),
+            [
+                self._read_result(
+                    block.get("content"), {key: block[key] for key in block.keys() - {"type", "content"}}, where
+                )
+                for block in results
+                if isinstance(block, Mapping)
+            ],
+            self._join_parts(parts, where) if parts or not (calls or results) else None,
+        )
+
+    def _read_result(self, content: object, keys: dict[str, Any], where: str) -> Message:
+        number, name = keys.pop("tool_call_id", None) or keys.pop("tool_use_id", None), keys.pop("name", None)
+        self._note_keys(keys, where)
+        if isinstance(content, list) and all(isinstance(part, Mapping) and "type" in part for part in content):
             content = self._join_parts(content, where)
-        if role == "system" and not has_value(content):
-            return None
-        return _message(role, content, f"{where}: {text!r}")
+        return Message(
+            "tool",
+            write_result(content),
+            tool_call_id=str(number) if has_value(number) else None,
+            name=name if isinstance(name, str) and has_value(name) else None,
+        )
 
     def _note_keys(self, keys: Mapping[Any, object], where: str) -> None:
         for key, value in keys.items():
@@ -88,7 +154,7 @@ class Turns:
                 self.unread.add(str(key))
 
     def _join_parts(self, parts: Sequence[object], where: str) -> str:
-        """The texts of a content that is a list of parts, which pictures and tool calls are no part of."""
+        """The texts of a content that is a list of parts, which pictures are no part of."""
         texts = []
         for part in parts:
             kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
@@ -105,17 +171,17 @@ class Turns:
 def check_turns(messages: Sequence[Message], name: str) -> None:
     """Require an optional system message, then alternating user and assistant turns, as all chat templates render.
 
+    Results of tools follow an assistant turn; the assistant, or the user and the assistant, go on after them.
+
     Raises:
         Unusable: the turns are in another order.
     """
     roles = [message.role for message in messages]
-    spoken = roles[1:] if roles[:1] == ["system"] else roles
-    expected = ["user", "assistant"] * (len(spoken) // 2)
-    if not spoken or spoken != expected:
+    if not ORDER.fullmatch("".join(role[0] for role in roles)):
         raise Unusable(
             "bad_turns",
-            f"the turns of {name} are {', '.join(roles)}. They must alternate between user and assistant, after "
-            "at most one system message",
+            f"the turns of {name} are {', '.join(roles)}. They must alternate between user and assistant, after at most one "
+            "system message; results of tools follow a turn of the assistant, who speaks last",
         )
 
 
@@ -123,12 +189,12 @@ def _role(value: object, key: str, where: str) -> Role:
     name = str(value).strip().lower()
     if name in SPEAKERS:
         return SPEAKERS[name]
-    if name in TOOL_SPEAKERS:
-        raise Unusable(
-            "tool_call", f"{where} has the {key} {name!r}, which {WHY['tools']}. Drop such rows with --on-error skip"
-        )
     shown = f" {name!r}" if NAME.fullmatch(name) else ""
     raise Unusable("bad_role", f"{where} has an unknown {key!r}{shown}. Known: {', '.join(SPEAKERS)}")
+
+
+def _is_block(value: object, kind: str) -> bool:
+    return isinstance(value, Mapping) and value.get("type") == kind
 
 
 def _message(role: Role, text: object, where: str) -> Message:

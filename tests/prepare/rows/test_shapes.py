@@ -20,11 +20,17 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 def test_row_becomes_what_the_golden_file_says(file: Path, prepared: Preparer, tmp_path: Path) -> None:
     golden = json.loads(file.read_text("utf-8"))
     source = write_jsonl(tmp_path / "rows.jsonl", [golden["row"]])
-    made = prepared(source, columns=golden.get("map", {}))
+    made = prepared(source, columns=golden.get("map", {}), ignored=tuple(golden.get("ignore", ())))
     (row,) = made.rows
-    found: dict[str, Any] = {"task": row.task, "messages": [[turn.role, turn.content] for turn in row.messages]}
-    if row.task == "classification":
-        found |= {"label": row.label, "choices": list(row.choices)}
+    found: dict[str, Any] = {"task": row.task, "messages": [[turn.role, turn.text] for turn in row.messages]}
+    if row.label is not None:
+        found["label"] = row.label
+    if row.choices:
+        found["choices"] = list(row.choices)
+    if row.rejected:
+        found["rejected"] = [[turn.role, turn.text] for turn in row.rejected]
+    if row.tools is not None:
+        found["tools"] = json.loads(row.tools)
     assert found == golden["becomes"]
     assert [[each.kind, each.name] for each in made.result.unused] == golden.get("unused", [])
 

@@ -15,8 +15,42 @@ from ..conftest import Preparer, questions, write_jsonl
 
 TURNS = [{"role": "user", "content": "Name a tool."}, {"role": "assistant", "content": "An adze for wood."}]
 SHAREGPT = [{"from": "human", "value": "Name a tool."}, {"from": "gpt", "value": "An adze for wood."}]
+CALL = {"id": "c1", "type": "function", "function": {"name": "shop", "arguments": {"item": "adze"}}}
+FUNCTION = {"name": "shop", "description": "Sells tools.", "parameters": {"type": "object", "properties": {"item": {}}}}
+CALLING = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": "9 shillings"}
+BLOCKS = [
+    {"type": "text", "text": "Let me see."},
+    {"type": "tool_use", "id": "t1", "name": "shop", "input": {"item": "adze"}},
+]
+RETURNED = [{"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "9 shillings"}]}]
 FORMATS: dict[str, dict[str, Any]] = {
     "messages": {"messages": TURNS},
+    "tool calls": {
+        "messages": [TURNS[0], CALLING, RESULT, TURNS[1]],
+        "tools": [{"type": "function", "function": FUNCTION}],
+    },
+    "tool blocks": {
+        "messages": [
+            TURNS[0],
+            {"role": "assistant", "content": BLOCKS},
+            {"role": "user", "content": RETURNED},
+            TURNS[1],
+        ],
+        "tools": [{"name": "shop", "input_schema": {"type": "object"}}],
+    },
+    "preference": {"prompt": "Name a tool.", "chosen": "An adze.", "rejected": "A pear."},
+    "preference of messages": {
+        "prompt": TURNS[:1],
+        "chosen": TURNS[1:],
+        "rejected": [{"role": "assistant", "content": "A pear."}],
+    },
+    "preference of conversations": {
+        "chosen": TURNS,
+        "rejected": [TURNS[0], {"role": "assistant", "content": "A pear."}],
+    },
+    "preference beside messages": {"messages": TURNS, "rejected_response": "A pear."},
+    "ratings": {"prompt": "Name a tool.", "completion": "A pear.", "label": False},
     "sharegpt": {"conversations": SHAREGPT},
     "prompt-completion": {"prompt": "Name a tool.", "completion": "An adze for wood."},
     "prompt-completion of messages": {"prompt": TURNS[:1], "completion": TURNS[1:]},
@@ -90,11 +124,12 @@ def test_canary_comes_out_or_is_told_or_its_row_is_refused(
     row: dict[str, Any], prepared: Preparer, tmp_path: Path
 ) -> None:
     canaries = list(rows_with_canaries(row))
-    others = [{"text": "The adze is blunt", "label": "bad"}] if "label" in row else []
+    others = [{"text": "The adze is blunt", "label": "bad"}] if "text" in row and "label" in row else []
     source = write_jsonl(tmp_path / "rows.jsonl", [*(changed for changed, _, _ in canaries), *others])
     made = prepared(source, on_error="skip", quality=False, dedup=False)
     refused = {drop["id"] for drop in made.drops}
-    told, text = " ".join(each.name for each in made.result.unused), "\n".join(made.texts)
+    told = " ".join(each.name for each in made.result.unused)
+    text = "\n".join([*made.texts, *(row.tools or "" for row in made.rows)])
     for line, (_, name, canary) in enumerate(canaries, 1):
         assert name in told or canary in text or f"rows/rows.jsonl:{line}" in refused, name
     assert "canary" not in told.lower()
@@ -133,18 +168,36 @@ def test_mapping_over_a_column_leaves_that_column_out(prepared: Preparer, tmp_pa
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "tools": (FORMATS["messages"] | {"tools": [{"name": "saw"}]}, "'tools' belongs to tool calls"),
-    "tool calls beside text": (
+    "tools of a format that does not read them": (
+        FORMATS["alpaca"] | {"tools": [{"name": "saw"}]},
+        "'tools' belongs to tool calls, and the format alpaca does not read it",
+    ),
+    "tools that are no list": (FORMATS["messages"] | {"tools": "a saw"}, "'tools' is not a list of functions"),
+    "tool without a name": (FORMATS["messages"] | {"tools": [{"type": "saw"}]}, "tool 1 of the column 'tools'"),
+    "tool calls of the user": (
+        {"messages": [TURNS[0] | {"tool_calls": [CALL]}, TURNS[1]]},
+        "turn 1 of 'messages': 'tool_calls' belongs to tool calls",
+    ),
+    "tool call without a name": (
         {"messages": [TURNS[0], TURNS[1] | {"tool_calls": [{"id": 1}]}]},
-        "turn 2 of 'messages': 'tool_calls' belongs to tool calls",
+        "turn 2 of 'messages' has a tool call without the name",
     ),
-    "tool calls without text": (
-        {"messages": [TURNS[0], {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]},
-        "'tool_calls' belongs to tool calls",
+    "arguments that are no object": (
+        {"messages": [TURNS[0], TURNS[1] | {"tool_calls": [{"name": "saw", "arguments": "wood"}]}]},
+        "turn 2 of 'messages' has a tool call whose arguments are not an object",
     ),
-    "role of a tool": (
+    "result of no call": (
+        {"messages": [TURNS[0], CALLING, RESULT | {"tool_call_id": "c2"}, TURNS[1]]},
+        "turn 3 of 'messages' is the result of a tool call that no earlier turn makes",
+    ),
+    "result at the end": ({"messages": [TURNS[0], CALLING, RESULT]}, "the assistant, who speaks last"),
+    "result without a call": (
         {"messages": [TURNS[0], {"role": "tool", "content": "ok"}]},
-        "the role 'tool', which belongs to",
+        "results of tools follow a turn of the assistant",
+    ),
+    "picture as the result of a tool": (
+        {"messages": [TURNS[0], CALLING, RESULT | {"content": [{"type": "image", "source": "x"}]}, TURNS[1]]},
+        "a part of type image",
     ),
     "picture": (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, TURNS[1]]},
@@ -153,10 +206,35 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "turn of weight 0": ({"messages": [TURNS[0], TURNS[1] | {"weight": 0}]}, "--ignore weight"),
     "row not to be trained": (FORMATS["alpaca"] | {"train": False}, "--ignore train"),
     "mask": (FORMATS["messages"] | {"loss_mask": [1, 0]}, "--ignore loss_mask"),
-    "bad completion": (FORMATS["prompt-completion"] | {"label": False}, "'label' may mark the answer as a bad one"),
+    "label of a completion": (
+        FORMATS["prompt-completion"] | {"label": "odd"},
+        "'label' may mark the answer as a bad one",
+    ),
+    "rating that is none": (
+        FORMATS["prompt-completion"] | {"desirable": "odd"},
+        "'desirable' is neither true nor false",
+    ),
     "score of a completion": (FORMATS["prompt-completion"] | {"score": 0.1}, "--ignore score"),
-    "preference pair": ({"prompt": "P", "chosen": "C", "rejected": "R"}, "--map completion=chosen --ignore rejected"),
-    "preference pair beside turns": (FORMATS["messages"] | {"rejected": "R"}, "--ignore rejected"),
+    "pair without a rejected answer": (FORMATS["preference"] | {"rejected": " "}, "'rejected' is empty"),
+    "pair without a chosen answer": (FORMATS["preference"] | {"chosen": None}, "'chosen' is empty"),
+    "pair without a prompt": ({"chosen": "An adze", "rejected": "A pear"}, "Map that one: --map prompt=COLUMN"),
+    "pair of different prompts": (
+        {"chosen": TURNS, "rejected": [{"role": "user", "content": "Name a fruit."}, TURNS[1]]},
+        "do not follow the same prompt",
+    ),
+    "pair of which one goes on": (
+        {"chosen": TURNS, "rejected": [*TURNS, {"role": "user", "content": "Why?"}, TURNS[1]]},
+        "do not follow the same prompt",
+    ),
+    "half of a pair": ({"prompt": "Name a tool.", "chosen": "An adze."}, "--ignore rejected"),
+    "rejected answer beside a completion": (
+        FORMATS["prompt-completion"] | {"rejected": "A pear."},
+        "Map the columns to prompt, chosen and rejected",
+    ),
+    "empty turn of a transcript": (
+        {"chosen": "Human: \n\nAssistant: An adze.", "rejected": "Human: \n\nAssistant: A pear."},
+        "a turn of the conversation is empty",
+    ),
     "preference pair as a list": ({"instruction": "I", "output": ["Good", "Bad"]}, "'output' is a list of 2 values"),
     "context of a completion": (FORMATS["prompt-completion"] | {"context": "C"}, "Map the columns to question, answer"),
     "label under another name": ({"text": "A tool for wood", "Sentiment": "good"}, "--map label=sentiment"),
@@ -201,8 +279,8 @@ def test_ignore_leaves_it_out_and_tells(
 
 def test_rows_marked_as_bad_can_be_skipped(prepared: Preparer, tmp_path: Path) -> None:
     rows = [
-        FORMATS["prompt-completion"] | {"label": True},
-        {"prompt": "Name a fish.", "completion": "Owl", "label": False},
+        FORMATS["prompt-completion"] | {"train": True},
+        {"prompt": "Name a fish.", "completion": "Owl", "train": False},
     ]
     made = prepared(write_jsonl(tmp_path / "rows.jsonl", rows), on_error="skip")
     assert [row.answer for row in made.rows] == ["An adze for wood."]
