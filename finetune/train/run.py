@@ -121,7 +121,7 @@ def _open(request: TrainRequest) -> _Inputs:
     corpus = Corpus.open(request.corpus, command=request.prepare_command)
     if not corpus.counts["train"]:
         raise InputError(f"The corpus at {request.corpus} has no training rows. Prepare it again with more data")
-    if any(example.task == "preference" for example in examples):
+    if "preference" in corpus.manifest.get("by_task", {}):
         raise InputError(
             f"The corpus at {request.corpus} has rows for preference tuning (chosen and rejected, or rated answers), which "
             "slmtune train does not do yet: it would learn the rejected answers like the others. To train on the preferred "
