@@ -12,6 +12,7 @@ import pypdfium2 as pdfium
 import pypdfium2.raw as raw
 
 from finetune.prepare.documents.pdf_fields import Box, Field, is_inside
+from finetune.prepare.documents.reflow import join_lines
 
 NEAR = 3.0  # points: rules that meet are drawn as far apart as this
 MIN_RULE = 8.0  # points: shorter ones are parts of signs and pictures
@@ -19,7 +20,7 @@ MAX_RULES = 1500  # on a page: more are a drawing, and comparing each with each 
 MAX_GRID = 300  # rows or columns of a table
 SCANNED_SHARE = 0.5  # of a page that its pictures cover: text on it that is invisible was recognised in them
 FILLED = 0.5  # of the cells: the grid of a chart is nearly empty
-BROKEN = re.compile("(?<=\\w)[-\x02\xad\ufffe]\\s*[\r\n]+(?=[a-z])|[\x02\xad\ufffe]")
+BROKEN = re.compile("[\x02\xad\ufffe]\\s*")  # what PDFium writes for a hyphen and the line end after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,5 +152,6 @@ def _places(values: Iterator[float]) -> list[float]:
 
 
 def _cell(textpage: pdfium.PdfTextPage, box: Box, fields: Sequence[Field]) -> str:
+    lines = map(str.strip, BROKEN.sub("-\n", textpage.get_text_bounded(*box)).splitlines())
     values = [field.text for field in fields if is_inside(field.box, box)]
-    return " ".join([*BROKEN.sub("", textpage.get_text_bounded(*box)).split(), *values])
+    return " ".join([join_lines(list(filter(None, lines))), *values]).strip()

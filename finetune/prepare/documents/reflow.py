@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 
+from finetune.prepare.documents.hyphens import count_words, is_broken, is_suspended, without_break
 from finetune.prepare.documents.outline import CJK, Outline
 
 WRAP_SLACK = 14  # characters that a wrapped line may fall short of the width before its end is meant
@@ -26,14 +27,10 @@ HEADING_WORDS = 20
 BULLET = re.compile(r"\s*(?:[-*+•‣◦▪●○■□–—·]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
 BULLET_SIGN = re.compile(r"^(\s*)[*•‣◦▪●○■□–—·]\s+")
 COLUMNS = re.compile(r"\S(?:\t|\s{3,})\S")
-LONGEST_WORD = 60  # letters before a hyphen that are looked at
-WORD_START = re.compile(r"[^\W\d_]+")
-BROKEN_WORD = re.compile(r"([^\W\d_]+)-$")
-WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 NO_HEADING = re.compile(r"[=_{};<>]")  # signs of code
 SENTENCE_END = re.compile(r"[.!?…。！？؟।][\"'”’»)\]]*\s*$")
 UNSPACED = CJK + "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # and Thai, Lao, Burmese and Khmer
-JOINED = re.compile(rf".?[{UNSPACED}] [{UNSPACED}]|\d- \d")  # the signs around a line end that no blank replaces
+JOINED = re.compile(rf".?[{UNSPACED}] [{UNSPACED}]|\w[-‐] \w")  # the signs around a line end that no blank replaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +91,7 @@ def outline_from(pages: Sequence[Page], *, wrapped: bool) -> Outline:
     """
     groups = paragraphs(pages)
     # Only texts with words broken over lines need to know which words there are.
-    words = cache(
-        lambda: Counter(word.casefold() for group in groups for line in group for word in WORD.findall(line.text))
-    )
+    words = cache(lambda: count_words([line.text for line in group] for group in groups))
     margin = 0 if wrapped else _margin(groups)
     outline = Outline()
     bullets: list[str] = []
@@ -160,12 +155,12 @@ def _margin(groups: Iterable[Sequence[Line]]) -> float:
     if not lengths:
         return math.inf
     width = lengths[int(len(lengths) * 0.95)]
-    broken = any(_is_broken(*end) for group in ends for end in group)
+    broken = any(is_broken(*end) for group in ends for end in group)
     if width > LONGEST_WRAP or (width < SHORTEST_WRAP and not broken):
         return math.inf
     # A paragraph of lines that are all short is none of those that tell whether the text is wrapped.
     full = [end for group in ends if any(len(before) >= width - _slack(width) for before, _ in group) for end in group]
-    filled = [end for end in full if _is_broken(*end) or _is_filled(*end, width)]
+    filled = [end for end in full if is_broken(*end) or _is_filled(*end, width)]
     small = sum(1 for _, after in filled if _goes_on(after))
     sentences = sum(1 for before, _ in full if SENTENCE_END.search(before))
     wrapped = len(filled) >= FILLED_SHARE * len(full) and small >= SMALL_SHARE * len(filled)
@@ -189,11 +184,6 @@ def _is_filled(before: str, after: str, margin: float) -> bool:
     return len(before.rstrip()) + word >= margin - _slack(margin)
 
 
-def _is_broken(before: str, after: str) -> bool:
-    """Whether a word is broken over the line end."""
-    return before.endswith("-") and BROKEN_WORD.search(before[-LONGEST_WORD:]) is not None and after[:1].islower()
-
-
 def _goes_on(after: str) -> bool:
     """Whether a line begins within a sentence: with a small letter, or one of a script without capitals."""
     return after[:1].isalpha() and not after[:1].isupper()
@@ -206,6 +196,11 @@ def _is_laid_out(lines: Sequence[str]) -> bool:
     return len({len(line) - len(line.lstrip()) for line in lines[1:]}) > 1
 
 
+def join_lines(lines: Sequence[str]) -> str:
+    """The text of lines that were wrapped, without regard to the rest of the document."""
+    return _join(lines, Counter, 0) if lines else ""
+
+
 def _join(lines: Sequence[str], words: Words, margin: float, *, item: bool = False) -> str:
     """Join lines into one text; those that end well before the margin keep their line break.
 
@@ -214,29 +209,16 @@ def _join(lines: Sequence[str], words: Words, margin: float, *, item: bool = Fal
     parts = [lines[0].rstrip() if item else lines[0].strip()]
     for before, line in pairwise(lines):
         piece = line.strip()
-        if margin != math.inf and _is_broken(parts[-1], piece):
-            broken = BROKEN_WORD.search(parts[-1][-LONGEST_WORD:])
-            assert broken is not None
-            if not _keeps_hyphen(broken[1], piece, words()):
-                parts[-1] = parts[-1][:-1]
+        if margin != math.inf and is_broken(parts[-1], piece):
+            parts[-1] = without_break(parts[-1], piece, words())
         elif _is_filled(before, piece, margin) or (item and line[:1].isspace() and _goes_on(piece)):
-            parts.append("" if JOINED.fullmatch(f"{parts[-1][-2:]} {piece[:1]}") else " ")
+            joined = JOINED.fullmatch(f"{parts[-1][-2:]} {piece[:1]}") and not is_suspended(piece)
+            parts.append("" if joined else " ")
         else:
             parts.append("\n")
             piece = line.rstrip() if item else piece
         parts.append(piece)
     return "".join(parts)
-
-
-def _keeps_hyphen(head: str, piece: str, words: Counter[str]) -> bool:
-    """Whether a word split at a line end keeps its hyphen: because it has one elsewhere, or consists of two words."""
-    match = WORD_START.match(piece)
-    tail = match[0] if match else ""
-    whole, hyphened = words[f"{head}{tail}".casefold()], words[f"{head}-{tail}".casefold()]
-    if whole or hyphened:
-        return hyphened > whole
-    both = words[head.casefold()] > 0 and words[tail.casefold()] > 1
-    return both and min(len(head), len(tail)) > 2
 
 
 def mark_underlined(page: Page) -> tuple[list[Line], int]:

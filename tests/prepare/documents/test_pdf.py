@@ -359,6 +359,12 @@ def test_ruled_table_becomes_a_table(drawn: object) -> None:
     )
 
 
+def test_words_that_are_broken_in_a_cell_are_mended() -> None:
+    drawn = [*boxes((50, 150, 250), (710, 670, 630)), *lines(60, 700, "A GPS-", "guided har-", "bour boat")]
+    drawn += [*lines(160, 700, "by e-", "mail"), text(60, 650, "Raft"), text(160, 650, "free")]
+    assert body(read(file(drawn))) == ("| A GPS-guided harbour boat | by e-mail |\n| --- | --- |\n| Raft | free |")
+
+
 def test_table_that_goes_on_over_the_page_is_one() -> None:
     pages = [
         [
