@@ -7,20 +7,30 @@ from pathlib import Path
 import torch
 from peft import LoraConfig
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig
 
 from finetune.recipe import AdapterRecipe
 from finetune.train.fast.lora_linear import FusedLinear
 
 
-def lora_config(recipe: AdapterRecipe) -> LoraConfig:
-    """The LoRA settings for PEFT, with this package's fused LoRA layer."""
+def lora_config(recipe: AdapterRecipe, model: PreTrainedModel) -> LoraConfig:
+    """The LoRA settings for PEFT and a base model, with this package's fused LoRA layer.
+
+    The output projections of state space layers have none: their kernels read the weight, so the matrices would never
+    be trained (PEFT refuses them).
+    """
+    names = [name for name, _ in model.named_modules() if name.endswith(".out_proj")]
+    excludes = names and model._is_stateful and recipe.target_modules == "all-linear"
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=recipe.lora_r,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
         target_modules=recipe.target_modules if isinstance(recipe.target_modules, str) else list(recipe.target_modules),
+        exclude_modules=["out_proj"] if excludes else None,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # its weights are transposed
         bias="none",
     )
     config._register_custom_module({nn.Linear: FusedLinear})

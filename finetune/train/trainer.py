@@ -22,9 +22,8 @@ from finetune.train.arguments import lora_config, trainer_arguments
 from finetune.train.batches.collate import NumberedRows, PaddedBatches
 from finetune.train.checkpoints.checkpoint import JOURNAL, PROGRESS, STATE, WEIGHTS, Checkpoints
 from finetune.train.checkpoints.disk import THEN_RESUME, make_room
+from finetune.train.fast.fast_path import FastPath
 from finetune.train.fast.loss import summed_loss
-from finetune.train.fast.swiglu import replace_swiglu_blocks
-from finetune.train.fast.trial import choose_batches
 from finetune.train.interrupt import Interrupt
 from finetune.train.journal import Journal
 from finetune.train.passes import ForwardPasses
@@ -46,6 +45,7 @@ PRIVATE_NAMES = {
     "transformers.Trainer._globalstep_last_logged": "the step from which _tr_loss counts",
     "transformers.Trainer._initial_global_step": "set to 0 so that the mean loss covers the whole run",
     "transformers.PreTrainedModel._supports_attention_backend": "whether a model can use packed attention",
+    "transformers.PreTrainedModel._is_stateful": "whether packed rows would see each other's state",
     "transformers.PreTrainedConfig._attn_implementation": "the attention of padded batches, to return to it",
     "transformers.TrainingArguments._n_gpu": "the number of GPUs, of which a run uses one",
     "peft.LoraConfig._register_custom_module": "replaces PEFT's layer with FusedLinear",
@@ -80,11 +80,10 @@ class SupervisedTrainer(SFTTrainer):
         self.evaluation_due = False  # a signal arrived before the evaluation of the last step
         self.passes = ForwardPasses(recipe, checkpoints.record_batch)
         self._losses: list[tuple[list[int], Tensor]] = []  # of the step's forward passes, with their rows
-        if not recipe.gradient_checkpointing:  # which needs even less memory
-            replace_swiglu_blocks(model)
         training, evaluation = rows.datasets()
         self.evaluates = evaluation is not None and recipe.eval_steps != 0
         padded = PaddedBatches(rows, int(tokenizer.pad_token_id))
+        fast_path = FastPath(model, padded, replace_blocks=not recipe.gradient_checkpointing)  # which saves more
         try:
             super().__init__(
                 model=model,
@@ -93,7 +92,7 @@ class SupervisedTrainer(SFTTrainer):
                 train_dataset=training,
                 eval_dataset=evaluation,
                 processing_class=tokenizer,
-                peft_config=lora_config(recipe),
+                peft_config=lora_config(recipe, model),
             )
         except ValueError as error:
             if "target" not in str(error).lower():
@@ -103,8 +102,8 @@ class SupervisedTrainer(SFTTrainer):
         self.add_callback(_Hooks(self))
         restore_precision(self.trainable)
         adapted: Any = self.model
-        base, packing, share = adapted.get_base_model(), recipe.packing, recipe.shares_prefixes
-        self.batches = choose_batches(base, padded, packing=packing, share=share)
+        packing, share = recipe.packing, recipe.shares_prefixes
+        self.batches = fast_path.choose_batches(adapted.get_base_model(), packing=packing, share=share)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train like the Trainer, but let a resumed run continue its counters."""

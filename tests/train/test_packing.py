@@ -34,7 +34,6 @@ from finetune.train.fast import prefix_attention
 from finetune.train.fast.lora_linear import FusedLinear
 from finetune.train.fast.loss import summed_loss
 from finetune.train.fast.swiglu import SwiGLU, replace_swiglu_blocks
-from finetune.train.fast.trial import choose_batches
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 90,
@@ -197,21 +196,3 @@ def test_every_supervised_token_is_predicted_once_at_its_own_position(shapes: li
     marked = targets != UNSUPERVISED
     assert sorted(zip(positions[marked].tolist(), targets[marked].tolist(), strict=True)) == expected
     assert packed.input_ids.numel() <= sum(len(row.tokens) for row in rows)
-
-
-class Forgetful(Qwen2ForCausalLM):
-    """A model in which every token sees its neighbour in the sequence, as with a convolution."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.model.embed_tokens.register_forward_hook(lambda module, inputs, out: out + torch.roll(out, 1, 1))
-
-
-def test_a_model_that_mixes_packed_rows_is_trained_on_padded_ones(caplog: pytest.LogCaptureFixture) -> None:
-    torch.manual_seed(0)
-    numbered = NumberedRows(prompts(), rows_of([[1, 2, 3]]))
-    padded = PaddedBatches(numbered, 0)
-    kind = choose_batches(Qwen2ForCausalLM(Qwen2Config(**SHAPE)), padded, packing=True, share=True)
-    assert isinstance(kind, PackedBatches)
-    assert choose_batches(Forgetful(Qwen2Config(**SHAPE)), padded, packing=True, share=True) is padded
-    assert "padded" in caplog.text

@@ -59,10 +59,11 @@ class PackedBatches:
 
 @dataclass(frozen=True)
 class PaddedBatches:
-    """Collates rows into a rectangle."""
+    """Collates rows into a rectangle; with `own_logits`, the loss is computed from the logits of the model itself."""
 
     rows: NumberedRows
     pad_token: int
+    own_logits: bool = False
 
     def __call__(self, items: Sequence[Mapping[str, int]]) -> dict[str, Any]:
         """A batch for any causal language model; tensors are (rows, tokens)."""
@@ -76,6 +77,7 @@ class PaddedBatches:
             "input_ids": input_ids,
             "attention_mask": pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True),
             "labels": pad_sequence(labels, batch_first=True, padding_value=UNSUPERVISED),
+            "own_logits": self.own_logits,
             "rows": numbers,
             "counts": _count(rows, input_ids),
         }

@@ -8,7 +8,7 @@ Juravsky et al., Hydragen, arXiv 2402.05099.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -56,6 +56,13 @@ class Layout:
     def to(self, device: Any) -> Layout:
         """This layout on `device`; accelerate calls this on every batch."""
         return Layout(tuple(tuple(suffixes.to(device) for suffixes in group) for group in self.groups))
+
+    def rows(self) -> Iterator[NDArray[np.int64]]:
+        """The positions of each row's tokens in the packed sequence, those of its prefix first."""
+        for suffixes in (suffixes for group in self.groups for suffixes in group):
+            ends = suffixes.start + np.cumsum(suffixes.lengths)
+            for end, length in zip(ends, suffixes.lengths, strict=True):
+                yield np.concatenate([np.arange(*suffixes.prefix), np.arange(end - length, end)])
 
 
 @dataclass(frozen=True)

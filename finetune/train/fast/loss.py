@@ -10,8 +10,15 @@ from torch import Tensor, nn
 from finetune.plan.memory import CHUNK
 from finetune.train.batches.packing import UNSUPERVISED
 
-# Configuration keys with which some architectures scale their logits; these compute their loss themselves.
-SCALED_LOGITS = ("logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
+# Configuration keys with which some architectures scale or bound their logits; their own logits are used.
+SCALED_LOGITS = (
+    "logit_scale",
+    "output_multiplier",
+    "lm_head_multiplier",
+    "logits_scaling",
+    "logits_soft_cap",
+    "output_logit_soft_cap",
+)
 
 
 def summed_loss(causal: Any, batch: dict[str, Any]) -> Tensor:
@@ -26,9 +33,8 @@ def summed_loss(causal: Any, batch: dict[str, Any]) -> Tensor:
     inputs = {name: batch[name] for name in names}
     targets = batch["labels"] if packed else nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=UNSUPERVISED)
     config, head = causal.config.get_text_config(), causal.get_output_embeddings()
-    if any(getattr(config, name, None) for name in SCALED_LOGITS) or (
-        torch.is_grad_enabled() and head.weight.requires_grad
-    ):
+    own = batch.get("own_logits") or any(getattr(config, name, None) for name in SCALED_LOGITS)
+    if own or (torch.is_grad_enabled() and head.weight.requires_grad):
         logits = causal(**inputs, use_cache=False).logits
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return nn.functional.cross_entropy(

@@ -33,6 +33,7 @@ def packed_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attend within each row of a packed sequence.
@@ -42,10 +43,12 @@ def packed_attention(
         layout: the batch's, passed through the model's keyword arguments.
         sliding_window: number of tokens that a token sees, including itself.
         softcap: bound of the attention scores, applied with tanh (Gemma 2).
+        dropout: 0, because rows would need masks of their own; `FastPath` packs no rows for models that ask for more.
 
     Returns:
         (1, tokens, heads, width), and no weights.
     """
+    assert dropout == 0
     if key.shape[1] != query.shape[1] and (query.device.type != "cpu" or softcap is not None):
         # Only the CPU kernel shares key heads with any mask; on a GPU, sharing would select the slow kernel.
         repeats = query.shape[1] // key.shape[1]
