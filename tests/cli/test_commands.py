@@ -64,7 +64,7 @@ CONTRACT = {
     "prepare": {"corpus", "splits", "dropped", "scrubbed", "sources", "fingerprint", "seconds"},
     "train": {
         *("adapter", "steps", "epochs", "train_loss", "eval_loss", "tokens", "supervised_tokens"),
-        *("tokens_per_second", "peak_memory_bytes", "truncated", "seconds", "resumed_from"),
+        *("tokens_per_second", "peak_memory_bytes", "truncated", "held_out_truncated", "seconds", "resumed_from"),
     },
     "eval": {"report", "tasks"},
     "merge": {
