@@ -54,7 +54,7 @@ def prepare_command(
         return
     with console.progress() as progress:
         result = prepare(request, progress.work)
-    console.result(result, lambda: results.render_corpus(result, workspace))
+    console.result(result, lambda: results.render_corpus(result, workspace.command("train", corpus=result.corpus)))
 
 
 @options.command()

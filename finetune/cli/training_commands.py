@@ -62,7 +62,8 @@ def train_command(
         return
     with console.progress() as progress:
         result = train(request, progress.step)
-    console.result(result, lambda: results.render_adapter(result, workspace))
+    following = workspace.command("eval", result.adapter, corpus=request.corpus)
+    console.result(result, lambda: results.render_adapter(result, following))
 
 
 @options.command()
@@ -115,7 +116,8 @@ def evaluate_command(
     )
     with console.progress() as progress:
         result = evaluate(request, progress.rows)
-    console.result(result, lambda: results.render_evaluation(result, workspace))
+    following = workspace.command("merge", request.adapter, corpus=request.corpus)
+    console.result(result, lambda: results.render_evaluation(result, following))
 
 
 @options.command()
@@ -151,4 +153,4 @@ def merge_command(
         train_command=workspace.command("train"),
     )
     result = merge_adapter(request, console.say)
-    console.result(result, lambda: results.render_merge(result, workspace))
+    console.result(result, lambda: results.render_merge(result, workspace.command("serve", result.model)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,13 +61,21 @@ class Workspace:
         """The folder of the merged model."""
         return self.root / "model"
 
-    def command(self, stage: str) -> str:
-        """The command that runs a stage in this workspace, for hints to the user."""
+    def command(self, stage: str, artifact: Path | None = None, *, corpus: Path | None = None) -> str:
+        """The command that runs a stage in this workspace, for hints to the user.
+
+        Args:
+            artifact: the adapter or model that it takes, named if it is not in this workspace.
+            corpus: the corpus that it reads, named if it is not in this workspace.
+        """
         if self.given is None and stage == "prepare":
             return "slmtune prepare --source FILE"
-        domain = f" --domain {self.given}" if self.given else ""
-        run_dir = f" --run-dir {self.root.parent}" if self.root.parent != RUNS else ""
-        return f"slmtune {stage}{domain}{run_dir}"
+        words = ["slmtune", stage]
+        words += [str(artifact)] if artifact not in (None, self.adapter, self.model) else []
+        words += ["--domain", self.given] if self.given else []
+        words += ["--run-dir", str(self.root.parent)] if self.root.parent != RUNS else []
+        words += ["--corpus", str(corpus)] if corpus not in (None, self.corpus) else []
+        return shlex.join(words)
 
 
 def served_artifact(workspace: Workspace) -> Path:

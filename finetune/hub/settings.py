@@ -53,15 +53,15 @@ def is_offline() -> bool:
 
 
 @contextmanager
-def importing_trainer(*, wandb: bool) -> Iterator[None]:
-    """Keep wandb out of what is imported in the block, unless the run uses it.
+def importing_trainer() -> Iterator[None]:
+    """Keep wandb out of what is imported in the block; only `finetune.train.tracker` uses it.
 
     Transformers and TRL import it wherever it is installed, which takes half a second, and Transformers prints a line if
     `WANDB_MODE` is "offline".
     """
     mode = os.environ.pop("WANDB_MODE", None)
     modules: dict[str, Any] = sys.modules
-    hidden = not wandb and "wandb" not in modules
+    hidden = "wandb" not in modules
     if hidden:
         modules["wandb"] = None  # how Python blocks an import
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -98,6 +99,10 @@ class AdapterRecipe(Strict):
     def effective_batch(self) -> int:
         """Rows per optimizer step."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    def count_steps(self, rows: int) -> int:
+        """Number of optimizer steps in a complete run over `rows` training rows."""
+        return self.max_steps or math.ceil(math.ceil(rows / self.effective_batch) * self.num_train_epochs)
 
     @property
     def shares_prefixes(self) -> bool:

@@ -44,8 +44,9 @@ def fit(
         DiskFullError: the disk is full.
     """
     set_seed(recipe.seed)
-    journal = Journal(folder / JOURNAL, on_step)
-    with tracker.open_run(recipe, folder) as track:
+    with tracker.open_run(checkpoints.lineage["config"], folder, start.tracked_run if start else None) as run:
+        checkpoints.record(tracked_run=run.id)
+        journal = Journal(folder / JOURNAL, on_step, run.log)
         trainer = SupervisedTrainer(
             model=model,
             tokenizer=tokenizer,
@@ -55,7 +56,7 @@ def fit(
             checkpoints=checkpoints,
         )
         count = recipe.save_total_limit + 1 if recipe.save_steps else 1  # one of the last step, before its evaluation
-        require_room(checkpoints.folder, trainer.trainable_weights, count)
+        require_room(checkpoints.folder, count, trainer.checkpoint_bytes, trainer.trainable_weights)
         with trainer.interrupt.listen(), suppress(EvaluationStoppedError):
             output = trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             seconds = journal.training_seconds
@@ -74,9 +75,10 @@ def fit(
             seconds=seconds,
             seconds_before=journal.seconds_before,
             truncated=rows.truncated,
+            held_out_truncated=held_out.truncated,
             resumed_from=start.path.name if start else None,
         )
-        track(outcome)
+        run.finish(outcome)
     return outcome
 
 

@@ -14,10 +14,17 @@ from finetune.train.progress import Counts, Step
 
 
 class Journal:
-    """Writes `training.jsonl`, reports progress and stops a run whose loss is not finite."""
+    """Writes `training.jsonl`, reports progress and stops a run whose loss is not finite.
 
-    def __init__(self, file: Path, on_step: Callable[[Step], None] | None) -> None:
-        self.file, self.on_step = file, on_step
+    Args:
+        on_step: called after each optimizer step.
+        on_line: called with each line of the file.
+    """
+
+    def __init__(
+        self, file: Path, on_step: Callable[[Step], None] | None, on_line: Callable[[dict[str, float]], None]
+    ) -> None:
+        self.file, self.on_step, self.on_line = file, on_step, on_line
         self.counts = Counts()
         self.loss = math.nan
         self.evaluating = 0.0  # seconds
@@ -81,3 +88,4 @@ class Journal:
         line |= {"tokens": self.counts.tokens, "seconds": round(self.elapsed, 3)}
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        self.on_line(line)

@@ -70,7 +70,8 @@ class Outcome:
     counts: Counts
     seconds: float
     seconds_before: float  # of which before the run was resumed
-    truncated: int  # number of truncated rows
+    truncated: int  # number of truncated training rows
+    held_out_truncated: int
     resumed_from: str | None  # name of a checkpoint
 
     @property

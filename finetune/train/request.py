@@ -39,7 +39,8 @@ class TrainResult:
     supervised_tokens: int
     tokens_per_second: float
     peak_memory_bytes: int
-    truncated: int
+    truncated: int  # training rows
+    held_out_truncated: int
     seconds: float
     resumed_from: str | None = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import shutil
 import time
@@ -93,19 +92,13 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         recipe=recipe,
         model=base.name,
         rows=len(rows),
-        steps=count_steps(len(rows), recipe),
+        steps=recipe.count_steps(len(rows)),
         tokens_per_epoch=rows.tokens,
         supervised_tokens_per_epoch=rows.supervised_tokens,
         truncated=rows.truncated,
         longest=rows.longest,
         memory=memory,
     )
-
-
-def count_steps(rows: int, recipe: AdapterRecipe) -> int:
-    """Number of optimizer steps in a complete run."""
-    per_epoch = math.ceil(rows / recipe.effective_batch)
-    return recipe.max_steps or math.ceil(per_epoch * recipe.num_train_epochs)
 
 
 @dataclass(frozen=True)
@@ -140,7 +133,7 @@ def _fit(
     on_step: Callable[[Step], None] | None,
 ) -> Outcome:
     """Train, and write the adapter and the tokenizer to `folder`."""
-    with importing_trainer(wandb=inputs.recipe.report_to == "wandb"):
+    with importing_trainer():
         from finetune.train.fit import fit, save_adapter  # here: importing TRL takes a second; most errors come sooner
 
     base, recipe = inputs.base, inputs.recipe
@@ -235,6 +228,7 @@ def _result(adapter: Path, outcome: Outcome, seconds: float) -> TrainResult:
         tokens_per_second=outcome.tokens_per_second,
         peak_memory_bytes=peak_bytes(),
         truncated=outcome.truncated,
+        held_out_truncated=outcome.held_out_truncated,
         seconds=seconds,
         resumed_from=outcome.resumed_from,
     )

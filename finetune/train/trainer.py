@@ -21,7 +21,7 @@ from finetune.recipe import AdapterRecipe
 from finetune.train.arguments import lora_config, trainer_arguments
 from finetune.train.batches.collate import NumberedRows, PaddedBatches
 from finetune.train.checkpoints.checkpoint import JOURNAL, PROGRESS, STATE, WEIGHTS, Checkpoints
-from finetune.train.checkpoints.disk import THEN_RESUME, make_room
+from finetune.train.checkpoints.disk import THEN_RESUME, checkpoint_bytes, make_room
 from finetune.train.fast.fast_path import FastPath
 from finetune.train.fast.loss import summed_loss
 from finetune.train.interrupt import Interrupt
@@ -78,7 +78,7 @@ class SupervisedTrainer(SFTTrainer):
         self.rows, self.journal, self.checkpoints, self.interrupt = rows.training, journal, checkpoints, Interrupt()
         self.resumed_from: Path | None = None
         self.evaluation_due = False  # a signal arrived before the evaluation of the last step
-        self.passes = ForwardPasses(recipe, checkpoints.record_batch)
+        self.recipe, self.passes = recipe, ForwardPasses(recipe, checkpoints.record_batch)
         self._losses: list[tuple[list[int], Tensor]] = []  # of the step's forward passes, with their rows
         training, evaluation = rows.datasets()
         self.evaluates = evaluation is not None and recipe.eval_steps != 0
@@ -120,6 +120,15 @@ class SupervisedTrainer(SFTTrainer):
     def trainable_weights(self) -> int:
         """The number of weights that training changes."""
         return sum(parameter.numel() for parameter in self.trainable.values())
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Upper bound for the size of each checkpoint of the run."""
+        steps = self.recipe.count_steps(len(self.rows))
+        lines = (
+            steps // self.recipe.logging_steps + steps // (self.recipe.eval_steps or steps) + 2
+        )  # first step, last evaluation
+        return checkpoint_bytes(self.trainable_weights, lines)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """Like the Trainer's, without the extra step that it takes when a run is resumed after its last step."""
@@ -259,7 +268,7 @@ class SupervisedTrainer(SFTTrainer):
     def save_checkpoint(self) -> None:
         """Write a checkpoint of the last step."""
         step = self.state.global_step
-        make_room(self.checkpoints, step, self.trainable_weights)
+        make_room(self.checkpoints, step, self.checkpoint_bytes)
         with explain_full_disk(self.checkpoints.folder, THEN_RESUME):
             self.checkpoints.write(step, self._write_state)
 
@@ -334,6 +343,7 @@ class _Hooks(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.journal.write(state, kwargs["logs"])
+        state.log_history.clear()  # the journal has it, and each checkpoint would repeat it
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.interrupt.number is not None:

@@ -64,7 +64,7 @@ CONTRACT = {
     "prepare": {"corpus", "splits", "dropped", "scrubbed", "sources", "fingerprint", "seconds"},
     "train": {
         *("adapter", "steps", "epochs", "train_loss", "eval_loss", "tokens", "supervised_tokens"),
-        *("tokens_per_second", "peak_memory_bytes", "truncated", "seconds", "resumed_from"),
+        *("tokens_per_second", "peak_memory_bytes", "truncated", "held_out_truncated", "seconds", "resumed_from"),
     },
     "eval": {"report", "tasks"},
     "merge": {
@@ -123,6 +123,15 @@ def test_own_csv_needs_no_domain(tiny_model: Path, tmp_path: Path) -> None:
     trained = slmtune("train", "--model", tiny_model, "--max-steps", 1, cwd=tmp_path)
     assert "next         slmtune eval" in trained.stdout, trained.stderr
     assert left_in(tmp_path / "runs" / "custom", "corpus", "adapter")
+
+
+def test_the_next_command_finds_artifacts_outside_the_workspace(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("question,answer\n" + "".join(f"does pump {n} run,yes {n}\n" for n in range(9)))
+    corpus = slmtune("prepare", "--source", "r.csv", "--output-dir", "my corpus", cwd=tmp_path)
+    assert corpus.stdout.splitlines()[-1].split(maxsplit=1) == ["next", "slmtune train --corpus 'my corpus'"]
+    options = ("--corpus", "my corpus", "--output-dir", "mine", "--model", tiny_model, "--max-steps", 1)
+    adapter = slmtune("train", *options, cwd=tmp_path)
+    assert adapter.stdout.splitlines()[-1].split(maxsplit=1) == ["next", "slmtune eval mine --corpus 'my corpus'"]
 
 
 def test_one_name_for_two_columns_is_refused(tmp_path: Path) -> None:

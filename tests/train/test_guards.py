@@ -7,6 +7,7 @@ import json
 import resource
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,9 @@ from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe, load_adapter_recipe
 from finetune.train import TrainRequest, plan_training, train
 from finetune.train.checkpoints.checkpoint import Checkpoints
-from finetune.train.checkpoints.disk import CHECKPOINT_REST, checkpoint_bytes, make_room
+from finetune.train.checkpoints.disk import CHECKPOINT_REST, LINE_BYTES, checkpoint_bytes, make_room
+from finetune.train.journal import Journal
+from finetune.train.progress import Counts
 
 from ..command import Command
 from .kills import Undisturbed, outcome, training
@@ -55,7 +58,7 @@ def test_older_checkpoints_but_one_are_dropped_if_space_is_short(tmp_path: Path)
     for step in (2, 4, 6):
         (tmp_path / f"checkpoint-{step}").mkdir()
     with pytest.raises(DiskFullError, match=r"step 8: [\d.]+ \w+ are free .* [\d.]+ [GM]iB are needed"):
-        make_room(Checkpoints(tmp_path, 3, {}), 8, trainable=10**15)
+        make_room(Checkpoints(tmp_path, 3, {}), 8, 10**16)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-6"]
 
 
@@ -64,7 +67,31 @@ def test_estimate_is_at_least_the_size_of_a_checkpoint(undisturbed: Undisturbed,
     trainable = sum(tensor.numel() for tensor in weights.values())
     for checkpoint in killed.glob("adapter.checkpoints/checkpoint-*"):
         size = sum(file.stat().st_size for file in checkpoint.iterdir())
-        assert checkpoint_bytes(trainable) - CHECKPOINT_REST < size <= checkpoint_bytes(trainable)
+        lines = len((checkpoint / "training.jsonl").read_text("utf-8").splitlines())
+        bound = checkpoint_bytes(trainable, lines)
+        assert bound - CHECKPOINT_REST - lines * LINE_BYTES < size <= bound
+        assert json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["log_history"] == []
+
+
+def test_no_line_of_the_journal_is_longer_than_estimated(tmp_path: Path) -> None:
+    """A long run that logs every step has megabytes of them in each checkpoint."""
+    journal = Journal(tmp_path / "training.jsonl", None, lambda line: None)
+    journal.counts = Counts(tokens=10**13, computed_tokens=10**13, supervised_tokens=10**13)
+    state = SimpleNamespace(global_step=10**9, epoch=1e5 / 3)
+    journal.write(state, {"loss": 1e-5 / 3, "grad_norm": 1e-5 / 3, "learning_rate": 1e-5 / 3})
+    journal.write(state, {"eval_loss": 1e-5 / 3})
+    assert all(len(line) < LINE_BYTES for line in journal.file.read_text("utf-8").splitlines())
+
+
+def test_truncated_held_out_rows_are_counted(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = load_tokenizer(tiny_model, find_base(str(tiny_model)))
+    longest = max(len(render(tokenizer, row).ids) for row in read_split(Corpus.open(tiny_corpus), "validation"))
+    recipe = AdapterRecipe(model=str(tiny_model), max_steps=1, max_length=longest - 1, max_truncated=1)
+    result = train(TrainRequest(tiny_corpus, tmp_path / "out", recipe))
+    assert result.held_out_truncated > 0
+    assert "rows of the validation split are longer than --max-length" in caplog.text
 
 
 def limit_files(size: int) -> None:

@@ -7,16 +7,20 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers.training_args import OptimizerNames
 
 from finetune.errors import InputError, StoppedError
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe
-from finetune.train import TrainRequest, plan_training, train
+from finetune.train import TrainRequest, plan_training, train, trainer
+from finetune.train.arguments import trainer_arguments
 
 from ..command import Command
-from .kills import STEPS, Undisturbed, checkpoints, newest, outcome, run_with_kills, training
+from .kills import RECIPE, STEPS, Undisturbed, checkpoints, newest, outcome, run_with_kills, training
 
 SEED = 4
 KILLS_AT_RANDOM = 3
@@ -150,6 +154,41 @@ def test_batch_may_be_divided_otherwise_but_not_be_another(
     assert run.wait() == 0, run.stderr
     assert "per_device_train_batch_size has changed from 4 to 2: the result may differ in the last bits" in run.stderr
     assert run.result["tokens"] == undisturbed.outcome["result"]["tokens"]
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+def test_moments_in_8_bits_resume_to_the_same_bytes(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The optimizer of QLoRA on a GPU; a CPU runs it too, without paging."""
+
+    def with_paged_moments(*arguments: Any) -> Any:
+        settings = trainer_arguments(*arguments)
+        settings.optim = OptimizerNames.PAGED_ADAMW_8BIT
+        return settings
+
+    monkeypatch.setattr(trainer, "trainer_arguments", with_paged_moments)
+    changes = {
+        "model": str(tiny_model),
+        "max_steps": 6,
+        "lora_r": 64,
+    }  # matrices of 4,096 weights, the least for 8 bits
+    recipe = AdapterRecipe.model_validate(RECIPE | changes)
+    train(TrainRequest(tiny_corpus, tmp_path / "whole" / "adapter", recipe))
+    request = TrainRequest(tiny_corpus, tmp_path / "stopped" / "adapter", recipe)
+    with pytest.raises(StoppedError):
+        train(request, lambda step: signal.raise_signal(signal.SIGTERM) if step.step == 3 else None)
+    moments = torch.load(checkpoints(tmp_path / "stopped")[-1] / "optimizer.pt", weights_only=True)
+    assert torch.uint8 in {value.dtype for value in tensors_of(moments["state"])}
+    train(replace(request, resume=True))
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+
+
+def tensors_of(state: Any) -> list[torch.Tensor]:
+    """The tensors in nested dictionaries."""
+    if isinstance(state, dict):
+        return [tensor for value in state.values() for tensor in tensors_of(value)]
+    return [state] if isinstance(state, torch.Tensor) else []
 
 
 def test_resumed_run_needs_memory_for_the_batch_that_it_uses(

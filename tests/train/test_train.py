@@ -6,8 +6,12 @@ import functools
 import gc
 import importlib
 import json
+import signal
+import socket
 import struct
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from safetensors.torch import load_file
 
 from finetune.artifacts import Adapter, Corpus
 from finetune.corpus.store import read_split
-from finetune.errors import InputError, OutputExistsError, TrainingDivergedError
+from finetune.errors import InputError, OutputExistsError, StoppedError, TrainingDivergedError
 from finetune.models.chat_template import render
 from finetune.models.find import find_base
 from finetune.models.load import load_adapter
@@ -223,6 +227,25 @@ def test_wandb_offline_run_has_config_and_losses(
     assert [row for row in history if "eval/loss" in row]
     assert config["lora_r"] == 4
     assert float(summary["eval_loss"]) == pytest.approx(result.eval_loss or 0)
+
+
+def test_resumed_wandb_run_is_the_same_run_and_names_no_path(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "tracked"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    request = TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, report_to="wandb"))
+    with pytest.raises(StoppedError):
+        train(request, lambda step: signal.raise_signal(signal.SIGTERM) if step.step == 2 else None)
+    train(replace(request, resume=True))
+    runs = sorted((tmp_path / "tracked" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len({run.name for run in runs}) == 1
+    assert [[row["_step"] for row in read_wandb(run)[0]] for run in runs] == [[1, 2], [3]]
+    for run in runs:
+        assert read_wandb(run)[1]["model"] == "tiny-llama"
+        data = run.read_bytes()
+        for private in (tiny_model.parent, tiny_corpus.parent, tmp_path, socket.gethostname() + "\n", sys.executable):
+            assert str(private).encode() not in data
 
 
 def read_wandb(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:

@@ -31,7 +31,7 @@ With your own data: slmtune prepare --source FILE.csv && slmtune train && slmtun
 UNUSED = 8  # columns, elements and files named after preparation
 
 
-def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
+def render_corpus(result: PrepareResult, next_command: str) -> str:
     """The corpus and where its rows came from."""
     rows = [[one.id, one.shape, one.read, one.kept, one.license] for one in result.sources]
     dropped = f"{result.contaminated} rows dropped that contain items (contamination.jsonl)"
@@ -49,7 +49,7 @@ def render_corpus(result: PrepareResult, workspace: Workspace) -> str:
             "scrubbed": _counts(result.scrubbed) or "none",
             "licence": result.license,
             "fingerprint": result.fingerprint[:16],
-            "next": workspace.command("train"),
+            "next": next_command,
         }
     )
     return f"{table(['source', 'read as', 'read', 'kept', 'licence'], rows)}\n\n{summary}"
@@ -73,7 +73,7 @@ def _encodings(result: PrepareResult) -> dict[str, str]:
     return {"decoded as": f"{encodings} (--encoding)"} if encodings else {}
 
 
-def render_adapter(result: TrainResult, workspace: Workspace) -> str:
+def render_adapter(result: TrainResult, next_command: str) -> str:
     """The adapter and what training took."""
     resumed = f", resumed from {result.resumed_from}" if result.resumed_from else ""
     held_out = "not measured" if result.eval_loss is None else f"{result.eval_loss:.4f}"
@@ -86,19 +86,19 @@ def render_adapter(result: TrainResult, workspace: Workspace) -> str:
             f"{result.supervised_tokens} supervised)",
             "peak memory": format_bytes(result.peak_memory_bytes),
             "time": duration(result.seconds),
-            "next": workspace.command("eval"),
+            "next": next_command,
         }
     )
 
 
-def render_evaluation(result: EvalResult, workspace: Workspace) -> str:
+def render_evaluation(result: EvalResult, next_command: str) -> str:
     """Base and adapter side by side."""
     summary = facts(
         {
             "report": result.report,
             "peak memory": format_bytes(result.peak_memory_bytes),
             "time": duration(result.seconds),
-            "next": workspace.command("merge"),
+            "next": next_command,
         }
     )
     return f"{render_scores(result.tasks)}\n\n{summary}"
@@ -120,7 +120,7 @@ def render_scores(tasks: Mapping[str, TaskScore]) -> str:
     return table([columns[number] for number in filled], [[row[number] for number in filled] for row in rows])
 
 
-def render_merge(result: MergeResult, workspace: Workspace) -> str:
+def render_merge(result: MergeResult, next_command: str) -> str:
     """The merged model and how close it is to the adapter."""
     rows = [
         [name, far.prompts, f"{far.max_abs_logit_diff:.4f}", f"{far.mean_kl:.5f}", f"{far.greedy_agreement:.1%}"]
@@ -136,7 +136,7 @@ def render_merge(result: MergeResult, workspace: Workspace) -> str:
             f"{'verified' if result.verified else 'unverified'})",
             "peak memory": format_bytes(result.peak_memory_bytes),
             "time": duration(result.seconds),
-            "next": workspace.command("serve"),
+            "next": next_command,
         }
     )
     return f"{table(columns, rows)}\n\n{summary}"

@@ -49,6 +49,12 @@ class Checkpoint(Artifact):
             return recipe
         return recipe.model_copy(update=self.manifest["machine"]["batch"])
 
+    @property
+    def tracked_run(self) -> str | None:
+        """Id of the run at Weights & Biases; None if it was not tracked."""
+        run: str | None = self.manifest["machine"].get("tracked_run")
+        return run
+
 
 class Checkpoints:
     """The checkpoints of one run. The owner of this object holds the lock of the folder."""
@@ -60,8 +66,11 @@ class Checkpoints:
 
     def record_batch(self, recipe: AdapterRecipe) -> None:
         """Record in all further checkpoints how the batch is divided, for `Checkpoint.restore_batch`."""
-        batch = {name: getattr(recipe, name) for name in DIVISION}
-        self.lineage = self.lineage | {"machine": self.lineage["machine"] | {"batch": batch}}
+        self.record(batch={name: getattr(recipe, name) for name in DIVISION})
+
+    def record(self, **facts: Any) -> None:
+        """Record facts about this machine's run in all further checkpoints."""
+        self.lineage = self.lineage | {"machine": self.lineage["machine"] | facts}
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint with valid checksums, or None; newer, damaged ones are reported and removed.
