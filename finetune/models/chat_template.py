@@ -7,8 +7,9 @@ model gets exactly what it saw in training. Answers carry loss, including their 
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -38,13 +39,14 @@ PROBE_TOOLS = json.dumps(
 )
 PROBE = (
     Message("user", "-"),
-    Message("assistant", "", (ToolCall("probed_call", '{"probed_key": "probed_value"}', "probe0001"),)),
+    Message("assistant", "probed_text", (ToolCall("probed_call", '{"probed_key": "probed_value"}', "probe0001"),)),
     Message("tool", "probed_result", tool_call_id="probe0001", name="probed_call"),
     Message("assistant", "-"),
 )
 PROBED = {
     "the tools": ("probed_tool",),
     "the tool calls": ("probed_call", "probed_key", "probed_value"),
+    "the text beside tool calls": ("probed_text",),
     "the results of tools": ("probed_result",),
 }
 
@@ -135,14 +137,20 @@ def require_tools(tokenizer: PreTrainedTokenizerBase, example: Example) -> None:
     used = {
         "the tools": example.tools is not None,
         "the tool calls": any(turn.tool_calls for turn in turns),
+        "the text beside tool calls": any(turn.tool_calls and turn.content for turn in turns),
         "the results of tools": any(turn.role == "tool" for turn in turns),
     }
     missing = [part for part in _unrendered(tokenizer, str(tokenizer.chat_template)) if used[part]]
     if missing:
         raise InputError(
-            f"The chat template of this model leaves out {' and '.join(missing)}, which row {example.id} has. Choose a model "
+            f"The chat template of this model leaves out {_join(missing)}, which row {example.id} has. Choose a model "
             "whose template has tools, such as qwen2.5-0.5b, or prepare the corpus without such rows"
         )
+
+
+def _join(parts: Sequence[str]) -> str:
+    """The parts as in a sentence: one, another and a third."""
+    return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
 
 
 @lru_cache(maxsize=4)
@@ -198,36 +206,49 @@ def _apply(
         except TemplateError as error:
             reason = error.message or type(error).__name__  # the template's own words, without the text of a message
         except TypeError:
-            reason = "it joins texts with values of another type"
+            reason = reason or "it takes values of other types"
     raise InputError(f"The chat template of this model rejects a conversation: {reason}")
 
 
 def _forms(messages: Sequence[Message]) -> Iterator[list[dict[str, Any]]]:
-    """The conversation in the forms that templates take: with arguments as objects or as text, and without a system role."""
-    for as_text in (False, True):
-        conversation = [_to_turn(message, as_text) for message in messages]
+    """The conversation in the forms that templates take: with tool calls in several ways, and without a system role."""
+    with_calls = any(message.tool_calls for message in messages)
+    for write_id, write_arguments in CALL_FORMS if with_calls else CALL_FORMS[:1]:
+        conversation = [_to_turn(message, write_id, write_arguments) for message in messages]
         yield conversation
         if messages[0].role == "system" and len(messages) > 1:
             # Gemma has no system role: the system message opens the first user turn.
             system, first, *rest = conversation
             yield [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
-        if not any(message.tool_calls for message in messages):
-            return
 
 
-def _to_turn(message: Message, as_text: bool) -> dict[str, Any]:
+def _to_turn(message: Message, write_id: Callable[[str], str], write_arguments: Callable[[str], Any]) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
-        turn["tool_calls"] = [_to_call(call, as_text) for call in message.tool_calls]
-    for key in ("tool_call_id", "name"):
-        if (value := getattr(message, key)) is not None:
-            turn[key] = value
-    return turn
+        turn["tool_calls"] = [
+            {
+                **({} if call.id is None else {"id": write_id(call.id)}),
+                "type": "function",
+                "function": {"name": call.name, "arguments": write_arguments(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        turn["tool_call_id"] = write_id(message.tool_call_id)
+    return turn if message.name is None else {**turn, "name": message.name}
 
 
-def _to_call(call: ToolCall, as_text: bool) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": call.arguments if as_text else json.loads(call.arguments)}
-    return {**({} if call.id is None else {"id": call.id}), "type": "function", "function": function}
+def _shorten(number: str) -> str:
+    """An id of nine letters and digits, for an id of any length."""
+    return hashlib.sha256(number.encode()).hexdigest()[:9]
+
+
+# Most templates take arguments as objects, DeepSeek's as text; those of Mistral take ids of nine letters and digits only.
+CALL_FORMS: tuple[tuple[Callable[[str], str], Callable[[str], Any]], ...] = (
+    (str, json.loads),
+    (_shorten, json.loads),
+    (str, str),
+)
 
 
 def _prefix_length(part: str, whole: str) -> int:

@@ -38,6 +38,12 @@ WITH_TOOLS = (
 )
 OBJECTS = WITH_TOOLS.replace("ARGUMENTS", "call.function.arguments | tojson")
 TEXTS = WITH_TOOLS.replace("ARGUMENTS", "'' + call.function.arguments")  # takes arguments as text only
+CHECKED = "{% if IDS | length != 9 %}{{ raise_exception('An id has nine characters') }}{% endif %}"
+SHORT_IDS = OBJECTS.replace("<call>", CHECKED.replace("IDS", "call.id") + "<call>").replace(
+    "<|im_start|>{{ m.role }}",
+    "{% if m.role == 'tool' %}" + CHECKED.replace("IDS", "m.tool_call_id") + "{% endif %}<|im_start|>{{ m.role }}",
+)
+WITHOUT_TEXT = OBJECTS.replace("{{ m.content }}", "{% if not m.tool_calls %}{{ m.content }}{% endif %}")  # as Llama 3.2
 WITHOUT_RESULTS = OBJECTS.replace("{{ m.content }}", "{% if m.role != 'tool' %}{{ m.content }}{% endif %}")
 TOOLS = json.dumps([{"type": "function", "function": {"name": "tide", "description": "High tide.", "parameters": {}}}])
 CALL = ToolCall("tide", '{"town": "Brest"}', "c1")
@@ -71,7 +77,7 @@ def give_template(model: Path, template: str, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("template", [OBJECTS, TEXTS])
+@pytest.mark.parametrize("template", [OBJECTS, TEXTS, SHORT_IDS])
 def test_calls_carry_loss_and_results_do_not(tokenizer: Any, template: str) -> None:
     tokenizer.chat_template = template
     row = render(tokenizer, ROW)
@@ -96,7 +102,11 @@ def test_prompt_and_calling_answer_join_to_the_training_row(tokenizer: Any) -> N
         (PLAIN_TEMPLATE, "the tools and the tool calls"),
         (PHI2_TEMPLATE, "the tools and the tool calls"),
         (WITHOUT_RESULTS, "the results of tools"),
-        ("{{ raise_exception('No tools') }}", "the tools and the tool calls and the results of tools"),
+        (WITHOUT_TEXT, "the text beside tool calls"),
+        (
+            "{{ raise_exception('No tools') }}",
+            "the tools, the tool calls, the text beside tool calls and the results of tools",
+        ),
     ],
 )
 def test_template_that_leaves_something_out_is_refused(tokenizer: Any, template: str | None, missing: str) -> None:
@@ -107,6 +117,12 @@ def test_template_that_leaves_something_out_is_refused(tokenizer: Any, template:
         render(tokenizer, ROW)
     with pytest.raises(InputError, match="leaves out"):
         token_length(tokenizer)(ROW)
+
+
+def test_calls_without_text_need_no_text_beside_them(tokenizer: Any) -> None:
+    tokenizer.chat_template = WITHOUT_TEXT
+    silent = replace(TURNS[1], content="")
+    assert render(tokenizer, replace(ROW, messages=(TURNS[0], silent, *TURNS[2:]))).ids
 
 
 def test_template_without_tools_renders_rows_without_them(tokenizer: Any) -> None:
