@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from finetune.errors import SlmtuneError
@@ -33,7 +34,8 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
         SlmtuneError: raised by the function, or because a worker died.
     """
     if workers == 1:
-        yield from map(function, items)
+        with _rare_searches():
+            yield from map(function, items)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(function,))
@@ -49,6 +51,17 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
         raise SlmtuneError("A worker process died, possibly for lack of memory. Try again with --workers 1") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _rare_searches() -> Iterator[None]:
+    """Search for garbage as rarely in this process as in a worker."""
+    usual = gc.get_threshold()
+    gc.set_threshold(GARBAGE)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 _function: list[Callable[[Any], Any]] = []  # of this worker process: sent once, not with every item

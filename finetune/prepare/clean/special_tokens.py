@@ -44,14 +44,12 @@ ALPACA_ANSWER = re.compile(r"^### ?(?:Response|Assistant|Output):", re.M)
 ALPACA_TURN = re.compile(r"### ?(?:(Instruction|Human|User)|Response|Assistant|Output):")
 
 
-def escape_control_tokens(text: str) -> tuple[str, int]:
-    """Escape control tokens: return the text with `<|im_end|>` as `< |im_end|>`, and the number of tokens.
+def escape_control_tokens(text: str) -> str:
+    """The text with its control tokens escaped: `<|im_end|>` as `< |im_end|>`.
 
     Must run last, after any step that could produce a token: `clean_text` removes characters and decodes entities.
     """
-    if "<" not in text and "[" not in text:
-        return text, 0
-    return CONTROL.subn(r"\1 \2", text)
+    return CONTROL.sub(r"\1 \2", text) if "<" in text or "[" in text else text
 
 
 def looks_rendered(text: str) -> bool:

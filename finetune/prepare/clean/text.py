@@ -79,7 +79,7 @@ def clean_text(text: str, changes: Changes | None = None, *, entities: bool = Tr
     Raises:
         UnicodeEncodeError: the text contains half of a surrogate pair and cannot be written as UTF-8.
     """
-    if _is_plain(text) and "&" not in text and "  " not in text and " \n" not in text and "\n\n\n\n" not in text:
+    if is_plain(text) and "&" not in text and not _has_blanks(text):
         return text
     if not text.isascii():
         text.encode()
@@ -99,12 +99,17 @@ def clean_lightly(text: str, changes: Changes | None = None) -> str:
     Raises:
         UnicodeEncodeError: see `clean_text`.
     """
-    if _is_plain(text):
+    if is_plain(text):
         return text
     if not text.isascii():
         text.encode()
     changes = set() if changes is None else changes
     return _trim(_compose(_remove_controls(text, changes), changes), changes)
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text is ASCII without control characters, tabs and blanks around it, as most are."""
+    return text.isascii() and text.replace("\n", "").isprintable() and text == text.strip()
 
 
 def mend_mojibake(text: str, changes: Changes) -> str:
@@ -115,9 +120,11 @@ def mend_mojibake(text: str, changes: Changes) -> str:
     return _note("mojibake repaired", text, again, changes)
 
 
-def _is_plain(text: str) -> bool:
-    """Whether a text is ASCII without control characters, tabs and blanks around it, as most are."""
-    return text.isascii() and text.replace("\n", "").isprintable() and text == text.strip()
+def _has_blanks(text: str) -> bool:
+    """Whether there are blanks to remove inside a text."""
+    if "  " in text or "\t" in text:
+        return True
+    return "\n" in text and (" \n" in text or "\n\n\n\n" in text or "\u3000\n" in text)
 
 
 def _is_odd(text: str, entities: bool) -> bool:
@@ -169,7 +176,7 @@ def _compose(text: str, changes: Changes) -> str:
 
 def _tidy(text: str, changes: Changes) -> str:
     tidy = text
-    if "  " in text or "\t" in text or " \n" in text or "\u3000\n" in text or "\n\n\n\n" in text:
+    if _has_blanks(text):
         tidy = change_outside(KEPT, text, _tidy_blanks)
     stripped = tidy.strip()
     if stripped is not tidy and ("\n  " in stripped or "\n\t" in stripped):
@@ -178,8 +185,9 @@ def _tidy(text: str, changes: Changes) -> str:
 
 
 def _tidy_blanks(text: str) -> str:
-    text = BLANKS_INSIDE.sub(_one_blank, BLANKS_AT_END.sub("", text))
-    return BLANK_LINES.sub("\n\n", text)
+    if "\n" in text:
+        text = BLANK_LINES.sub("\n\n", BLANKS_AT_END.sub("", text))
+    return BLANKS_INSIDE.sub(_one_blank, text) if "  " in text or "\t" in text else text
 
 
 def _trim(text: str, changes: Changes) -> str:

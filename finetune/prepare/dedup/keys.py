@@ -81,11 +81,13 @@ def wording(example: Example) -> str:
 
 
 def _tokens(words: Iterable[str]) -> str:
-    """The tokens of the words: most words consist of letters, and are one."""
+    """The tokens of the words: most words consist of letters, and are one, also before a punctuation mark."""
     tokens: list[str] = []
     for word in words:
         if word.isalpha():
             tokens.append(word)
+        elif word[-1] in ".,!" and word[:-1].isalpha():
+            tokens.append(word[:-1])
         else:
             tokens += TOKEN.findall(word)
     return " ".join(tokens)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from finetune.errors import Unusable
 from finetune.prepare.clean.markup import strip_markup
-from finetune.prepare.clean.text import Changes, clean_lightly, clean_text, mend_mojibake
+from finetune.prepare.clean.text import Changes, clean_lightly, clean_text, is_plain, mend_mojibake
 from finetune.prepare.rows.columns import NAMES, Values
 from finetune.records import Cleaning
 
@@ -19,6 +19,7 @@ CODE_ENDS = frozenset(  # may end with a line break
     {"messages", "conversations", "prompt", "completion", "output", "chosen", "rejected"}
 )
 SPOKEN = frozenset({"content", "value", "text"})  # keys of a turn
+UNCHANGED = DATA | {"role", "from"}
 DEPTH = 6  # of lists and objects inside a column
 
 # Texts of forums and web pages: paragraphs around everything, or breaks inside, but no tag of a page or an application.
@@ -85,13 +86,15 @@ def clean_to(degree: Degree, text: str, changes: Changes) -> str:
 
 def _clean(value: Any, degree: Degree, code_ends: bool, changes: Changes, depth: int = DEPTH) -> Any:
     if isinstance(value, str):
+        if degree != "full" and is_plain(value):
+            return value
         text = clean_to(degree, value, changes)
         return text if code_ends or degree == "none" else text.rstrip("\n")
     if depth and isinstance(value, list):
         return [_clean(part, degree, code_ends, changes, depth - 1) for part in value]
     if depth and isinstance(value, dict):
         return {
-            key: part if key in DATA else _clean(part, degree, code_ends, changes, depth - 1)
+            key: part if key in UNCHANGED else _clean(part, degree, code_ends, changes, depth - 1)
             for key, part in value.items()
         }
     return value

@@ -132,6 +132,19 @@ def has_value(value: object) -> bool:
 
 
 def _as_text(value: object, name: str) -> str:
+    text = value if isinstance(value, str) else _write_out(value, name)
+    if name not in NAMES:
+        return text
+    try:
+        return clean_text(strip_markup(text))
+    except UnicodeEncodeError:
+        raise Unusable(
+            "broken_unicode", f"the column {name!r} contains half of a surrogate pair. Save the file again as UTF-8"
+        ) from None
+
+
+def _write_out(value: object, name: str) -> str:
+    """A value that is no text as text."""
     if isinstance(value, list) and name in SINGLE:
         value = _only(value, name)
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
@@ -145,14 +158,7 @@ def _as_text(value: object, name: str) -> str:
         )
     if not isinstance(value, str | int | float):
         raise Unusable("not_text", f"the column {name!r} is a {type(value).__name__}, not text. Write it as text")
-    if name not in NAMES:
-        return str(value)
-    try:
-        return clean_text(strip_markup(str(value)))
-    except UnicodeEncodeError:
-        raise Unusable(
-            "broken_unicode", f"the column {name!r} contains half of a surrogate pair. Save the file again as UTF-8"
-        ) from None
+    return str(value)
 
 
 def _only(values: list[Any], name: str) -> Any:

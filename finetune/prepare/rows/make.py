@@ -304,10 +304,7 @@ def _filter(job: Job, example: Example) -> tuple[str, str] | None:
 
 
 def _escape_example(example: Example, drops: Drops) -> Example:
-    def escape(text: str) -> str:
-        return escape_control_tokens(text)[0]
-
-    escaped = change_tools(change_turns(example, escape), escape)
+    escaped = change_tools(change_turns(example, escape_control_tokens), escape_control_tokens)
     if escaped is not example:
         drops.cleaned["control tokens broken up"] += 1
     return escaped

@@ -105,11 +105,15 @@ class Part:
         """
         plain = plain_columns(row.values, self.aliases) if plain is None else plain
         columns = map_columns(row.values, self.mapping, plain)
-        for name in self.ignored & columns.keys() - self.mapping.keys():
-            del columns[name]
+        for name in self._left_out:
+            columns.pop(name, None)
         if self.file.suffix in TYPED and self.shape is not None and "tools" in self.shape.columns:
             columns = {name: drop_nulls(value) for name, value in columns.items()}
         return columns
+
+    @cached_property
+    def _left_out(self) -> frozenset[str]:
+        return self.ignored - self.mapping.keys()
 
     @cached_property
     def _mapped(self) -> frozenset[str]:
@@ -206,4 +210,4 @@ def _named_unread(
             seen.add(key)
     for column in part.nested:
         names.update(name for name in list_siblings(row.values, column) if name not in part.nested)
-    return frozenset([("column", name) for name in names])
+    return frozenset([("column", name) for name in names]) if names else frozenset()
