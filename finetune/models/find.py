@@ -16,6 +16,7 @@ from finetune.hub.settings import is_offline
 from finetune.hub.snapshots import Need, cached_snapshot, download_snapshot
 from finetune.machine import cache_folder
 from finetune.models import pypi_wheel
+from finetune.models.config import config_fingerprint, read_config
 from finetune.models.presets import CAUSAL_ONLY, PRESETS, find_preset
 
 SAMPLED_BLOCKS, BLOCK = 64, 65_536  # blocks per weight file in the fingerprint, and their size in bytes
@@ -30,6 +31,7 @@ class BaseModel:
     source: str  # "hub", "local" or the package index requirement
     fingerprint: str  # of the weights; empty if only the configuration or the tokenizer was requested
     revision: str | None = None
+    config_fingerprint: str = ""  # of the settings that determine what the model computes; empty as above
 
     @property
     def license(self) -> str:
@@ -41,7 +43,7 @@ class BaseModel:
     def parameters(self) -> int:
         """Number of weights, counted from the headers of its files (format: huggingface/safetensors, README)."""
         count = 0
-        for path in self.folder.glob("*.safetensors"):
+        for path in weight_files(self.folder):
             with path.open("rb") as file:
                 header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
             count += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
@@ -54,6 +56,7 @@ class BaseModel:
             "source": self.source,
             "revision": self.revision,
             "fingerprint": self.fingerprint,
+            "config_fingerprint": self.config_fingerprint,
             "license": self.license,
         }
 
@@ -144,11 +147,38 @@ def base_of(adapter: Adapter, model: str | None = None) -> BaseModel:
             f"{base.name} has weights {base.fingerprint[:12]}. An adapter works only on its own base model: pass that one "
             "with --model, or train again"
         )
+    if parent.get("config_fingerprint", base.config_fingerprint) != base.config_fingerprint:
+        raise BaseModelError(
+            f"The config.json of {base.name} has changed since the adapter at {adapter.path} was trained on it, so the model "
+            "computes something else. Restore that file, pass the original model with --model, or train again"
+        )
     return base
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights that transformers loads: a repository may contain the same weights in another form as well.
+
+    Raises:
+        InputError: there are none, or the index names one that is missing.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        raise InputError(f"{folder} has no .safetensors weights. slmtune does not load pickled weights")
+    try:
+        shards = sorted(
+            {folder / Path(name).name for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{index} is damaged. Download the model again") from None
+    if missing := [path.name for path in shards if not path.is_file()]:
+        raise InputError(f"{folder} is incomplete: {missing[0]} is missing. Download the model again")
+    return shards
+
+
 def weights_fingerprint(folder: Path) -> str:
-    """SHA-256 over the size, the header and 64 evenly spaced blocks of every safetensors file, hexadecimal.
+    """SHA-256 over the size, the header and 64 evenly spaced blocks of every file of weights, hexadecimal.
 
     Two trainings of one architecture differ in every block, so samples are enough to distinguish them without reading
     gigabytes.
@@ -156,11 +186,8 @@ def weights_fingerprint(folder: Path) -> str:
     Raises:
         InputError: there are no safetensors files.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise InputError(f"{folder} has no .safetensors weights. slmtune does not load pickled weights")
     digest = hashlib.sha256()
-    for path in files:
+    for path in weight_files(folder):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as file:
@@ -171,7 +198,10 @@ def weights_fingerprint(folder: Path) -> str:
 
 
 def _base(name: str, folder: Path, source: str, need: Need, revision: str | None = None) -> BaseModel:
-    return BaseModel(name, folder, source, weights_fingerprint(folder) if need is Need.WEIGHTS else "", revision)
+    if need is not Need.WEIGHTS:
+        return BaseModel(name, folder, source, "", revision)
+    config = config_fingerprint(read_config(folder))
+    return BaseModel(name, folder, source, weights_fingerprint(folder), revision, config)
 
 
 def _local_base(folder: Path, need: Need) -> BaseModel:

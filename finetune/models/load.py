@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from finetune.artifacts import Adapter, Model
 from finetune.errors import ArtifactError, InputError
 from finetune.machine import device_name
 from finetune.models.chat_template import end_of_turn_ids
+from finetune.models.config import read_config
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
 from finetune.models.presets import CAUSAL_ONLY
 from finetune.models.quantize import keep_linear4bit_unpacked, nf4, unpack_on_cpu, unpack_scales
@@ -103,12 +103,7 @@ def require_causal(folder: Path) -> None:
         InputError: there is no config.json; the model is of another kind, or of a type that transformers does not know;
             or it needs Python code of its own, which slmtune never executes.
     """
-    try:
-        config = dict(json.loads((folder / "config.json").read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        raise InputError(
-            f"{folder} has no readable config.json. Give a preset, a Hub id or the folder of a model"
-        ) from None
+    config = read_config(folder)
     kind, names = config.get("model_type"), config.get("architectures") or []
     if kind not in CONFIG_MAPPING_NAMES:
         problem = (

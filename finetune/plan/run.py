@@ -9,12 +9,14 @@ from typing import Any, Literal
 from finetune.errors import InputError
 from finetune.machine import format_bytes
 from finetune.models.presets import PRESETS
+from finetune.models.targets import require_targets
 from finetune.plan.device import Device, this_device
 from finetune.plan.memory import Batch, Breakdown, RowSizes, estimate, full_batch
 from finetune.plan.published import PUBLISHED
-from finetune.plan.shapes import ModelShape, make_shape, shape_of
+from finetune.plan.shapes import ModelShape, preset_shape, shape_of
 from finetune.recipe import AdapterRecipe
 
+OUTSIDE = ("lm_head", "embed_tokens")  # layers that are not in a block
 SHORTEST = 128  # tokens; suggesting even shorter rows would not help
 
 
@@ -74,11 +76,14 @@ def plan(
         shape: the shape of the model, if known; None: its config.json is read or downloaded.
 
     Raises:
-        InputError: the model belongs to an unknown family.
+        InputError: the model belongs to an unknown family, has none of the target modules, or cannot read rows of
+            `max_length` tokens.
         OfflineError, HubError, UnknownNameError: its config.json is not available.
     """
     device = device or this_device()
     shape = shape or shape_of(recipe.model, recipe.revision)
+    recipe = recipe.within_context(shape.context)
+    _require_targets(shape, recipe)
     batch = _batch(recipe, rows)
     breakdown = estimate(shape, recipe, batch, device)
     fits = breakdown.total <= device.free
@@ -135,6 +140,13 @@ def require_fit(planned: Plan) -> None:
     )
 
 
+def _require_targets(shape: ModelShape, recipe: AdapterRecipe) -> None:
+    """Refuse names of modules that the blocks do not have; what a regular expression matches shows when training starts."""
+    if isinstance(recipe.target_modules, tuple):
+        names = tuple(name.rpartition(".")[2] for name in recipe.target_modules)
+        require_targets(names, [*(linear.path for linear in shape.linears), *OUTSIDE])
+
+
 def _batch(recipe: AdapterRecipe, rows: RowSizes | None) -> Batch:
     return full_batch(recipe) if rows is None else rows.largest(recipe.per_device_train_batch_size, recipe.max_length)
 
@@ -171,11 +183,13 @@ def _candidates(shape: ModelShape, recipe: AdapterRecipe) -> Iterator[tuple[Adap
         yield _with(single, max_length=length), shape
         length //= 2
     smaller = [
-        preset for preset in PRESETS.values() if preset.name in PUBLISHED and preset.parameters < shape.parameters
+        preset
+        for preset in PRESETS.values()
+        if preset.name in PUBLISHED and preset.parameters < shape.parameters and preset.context >= recipe.max_length
     ]
     for preset in sorted(smaller, key=lambda preset: -preset.parameters):
         other = _with(recipe, model=preset.name, revision=None)
-        its_shape = make_shape(PUBLISHED[preset.name])
+        its_shape = preset_shape(preset)
         for candidate in (other, *_splits(other), _with(single, model=preset.name, revision=None)):
             yield candidate, its_shape
 

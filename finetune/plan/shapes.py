@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import InputError, UnplannedModelError
+from finetune.errors import UnplannedModelError
 from finetune.hub.snapshots import Need
+from finetune.models.config import context_of, read_config
 from finetune.models.find import find_base, local_folder
-from finetune.models.presets import find_preset
+from finetune.models.presets import Preset, find_preset
+from finetune.models.targets import is_target
 from finetune.plan.published import PUBLISHED
 
 # The defaults of transformers for keys missing in config.json. num_key_value_heads: None means as many as heads.
@@ -53,13 +53,8 @@ class Linear:
         return self.inputs * self.outputs
 
     def is_target(self, targets: str | tuple[str, ...]) -> bool:
-        """Whether PEFT adds LoRA matrices: `targets` is all-linear, a regular expression for the path, or path suffixes."""
-        if targets == "all-linear":
-            return True
-        path = f"model.layers.0.{self.path}"
-        if isinstance(targets, str):
-            return re.fullmatch(targets, path) is not None
-        return any(path == target or path.endswith(f".{target}") for target in targets)
+        """Whether PEFT adds LoRA matrices."""
+        return is_target(targets, f"model.layers.0.{self.path}")
 
 
 @dataclass(frozen=True)
@@ -86,6 +81,7 @@ class ModelShape:
     passing: int
     whole_scores: bool
     softcapped_logits: bool
+    context: int | None  # tokens
 
     @property
     def linear_parameters(self) -> int:
@@ -116,8 +112,13 @@ def shape_of(name: str, revision: str | None = None) -> ModelShape:
     """
     preset = find_preset(name) if local_folder(name) is None else None
     if preset and preset.name in PUBLISHED and revision is None:
-        return make_shape(PUBLISHED[preset.name])
+        return preset_shape(preset)
     return read_shape(find_base(name, revision, need=Need.CONFIG).folder)
+
+
+def preset_shape(preset: Preset) -> ModelShape:
+    """The shape of a preset, from its published configuration."""
+    return replace(make_shape(PUBLISHED[preset.name]), context=preset.context)
 
 
 def read_shape(folder: Path) -> ModelShape:
@@ -127,13 +128,7 @@ def read_shape(folder: Path) -> ModelShape:
         InputError: there is no config.json.
         UnplannedModelError: the model belongs to an unknown family.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        raise InputError(
-            f"{folder} has no readable config.json. Give a preset, a Hub id or the folder of a model"
-        ) from None
-    return make_shape(config)
+    return make_shape(read_config(folder))
 
 
 def make_shape(config: Mapping[str, Any]) -> ModelShape:
@@ -180,6 +175,7 @@ def make_shape(config: Mapping[str, Any]) -> ModelShape:
         passing=2 * inner + 3 * hidden,
         whole_scores=whole,
         softcapped_logits=bool(values["final_logit_softcapping"]),
+        context=context_of(config),
     )
 
 

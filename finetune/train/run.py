@@ -19,6 +19,7 @@ from finetune.corpus.store import read_split
 from finetune.errors import InputError, SlmtuneError
 from finetune.hub.settings import importing_trainer
 from finetune.machine import explain_full_disk, peak_bytes, release_memory
+from finetune.models.config import context_of, read_config
 from finetune.models.find import BaseModel, find_base
 from finetune.models.load import load_base, require_causal
 from finetune.models.tokenizer import load_tokenizer
@@ -31,6 +32,7 @@ from finetune.train.checkpoints.disk import THEN_RESUME
 from finetune.train.checkpoints.lock import lock_folder
 from finetune.train.checkpoints.resume import complete_lineage, find_finished, find_start, lineage_of, refuse_unfinished
 from finetune.train.fit_memory import fit_memory
+from finetune.train.model_checks import check_model
 from finetune.train.out_of_memory import explain_full_memory
 from finetune.train.progress import Outcome, Step
 from finetune.train.request import TrainPlan, TrainRequest, TrainResult
@@ -83,6 +85,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     inputs = _open(request)
     base, recipe = inputs.base, inputs.recipe
     rows = _render(recipe, load_tokenizer(base.folder, base), inputs.corpus, "train")
+    check_model(base, recipe, rows)
     try:
         refuse_truncated(rows, recipe)
     except InputError as error:
@@ -122,7 +125,8 @@ def _open(request: TrainRequest) -> _Inputs:
         )
     base = find_base(request.recipe.model, request.recipe.revision)
     require_causal(base.folder)
-    return _Inputs(corpus, base, request.recipe.for_model(base.parameters))
+    recipe = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
+    return _Inputs(corpus, base, recipe)
 
 
 def _fit(
@@ -139,6 +143,7 @@ def _fit(
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
     rows = _render(recipe, tokenizer, inputs.corpus, "train")
+    check_model(base, recipe, rows)
     refuse_truncated(rows, recipe)
     held_out = _render(recipe, tokenizer, inputs.corpus, "validation")
     whole = complete_lineage(lineage, rows.fingerprint)

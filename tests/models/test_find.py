@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -44,6 +45,25 @@ def test_a_folder_needs_only_the_requested_files(tiny_model: Path, tmp_path: Pat
     shutil.copy(tiny_model / "config.json", tmp_path)
     with pytest.raises(InputError, match=r"no \.safetensors weights"):
         find_base(str(tmp_path))
+
+
+def test_only_the_files_that_transformers_loads_are_counted(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    before = find_base(str(folder))
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
+    after = find_base(str(folder))
+    assert (after.parameters, after.fingerprint) == (before.parameters, before.fingerprint)
+
+
+def test_an_incomplete_set_of_shards_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}), "utf-8")
+    with pytest.raises(InputError, match=r"is incomplete: model-00002-of-00002\.safetensors is missing"):
+        find_base(str(folder))
 
 
 def test_nothing_is_downloaded_without_fetch() -> None:

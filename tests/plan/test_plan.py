@@ -150,7 +150,7 @@ def peak(device: Device, **changes: Any) -> int:
     st.booleans(),
     st.sampled_from([CPU, GPU]),
     st.integers(1, 16),
-    st.integers(16, 2048),
+    st.integers(16, 2047),  # the shortest context is 2,048
     st.integers(1, 64),
 )
 def test_more_never_needs_less(model: str, is_4bit: bool, device: Device, rows: int, length: int, rank: int) -> None:
@@ -193,7 +193,7 @@ def test_plan_counts_the_bytes_of_the_precision_of_training(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from([*PUBLISHED]), st.integers(1, 32), st.integers(64, 4096), st.integers(1, 64))
+@given(st.sampled_from([*PUBLISHED]), st.integers(1, 32), st.integers(64, 2048), st.integers(1, 64))
 def test_suggestion_fits(model: str, rows: int, length: int, gibibytes: int) -> None:
     device = Device("cpu", gibibytes * GIB)
     recipe = AdapterRecipe(model=model, per_device_train_batch_size=rows, max_length=length)
@@ -255,6 +255,16 @@ def test_folder_is_planned_from_its_config_alone(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2", **SIZES}), "utf-8")
     result = plan(AdapterRecipe(model=str(tmp_path)), device=CPU)
     assert result.parameters == make_shape({"model_type": "qwen2", **SIZES}).parameters
+
+
+def test_rows_longer_than_the_context_are_refused() -> None:
+    with pytest.raises(InputError, match=r"--max-length 2049 is beyond the context of phi-2, which is 2048 tokens"):
+        plan(AdapterRecipe(model="phi-2", max_length=2049), device=CPU)
+
+
+def test_target_modules_that_no_block_has_are_named() -> None:
+    with pytest.raises(InputError, match=r"called q_prj, nothing_like_it\. Did you mean q_proj\? Its layers are q_"):
+        plan(AdapterRecipe(target_modules="q_prj, v_proj, nothing_like_it"), device=CPU)
 
 
 def test_unknown_family_is_named(tmp_path: Path) -> None:

@@ -179,11 +179,6 @@ def test_existing_output_is_kept(tiny_adapter: Path, tiny_model: Path, tiny_corp
     assert (tiny_adapter / "manifest.json").read_bytes() == before
 
 
-def test_unknown_target_module_is_named(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--target-modules"):
-        train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, target_modules="no_such_proj,x_proj")))
-
-
 def test_run_uses_one_of_several_gpus(
     tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

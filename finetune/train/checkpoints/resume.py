@@ -118,6 +118,9 @@ def _changes(before: Lineage, now: Lineage) -> Iterator[str]:
         if ours and theirs and ours["fingerprint"] != theirs["fingerprint"]:
             hint = " (another tokenizer or chat template)" if key == "rows" else ""
             yield f"the fingerprint of {name} was {theirs['fingerprint'][:12]} and is now {ours['fingerprint'][:12]}{hint}"
+    configs = [manifest["parents"]["base_model"].get("config_fingerprint") for manifest in (before, now)]
+    if None not in configs and configs[0] != configs[1]:
+        yield "the base model's config.json has changed, so it computes something else"
     devices = [manifest.get("machine", {}).get("device") for manifest in (before, now)]
     if None not in devices and (devices[0] == "cpu") != (devices[1] == "cpu"):
         yield f"it ran on {devices[0]} and would now run on {devices[1]}, with a different optimizer"

@@ -1,0 +1,27 @@
+"""Checks, before weights are loaded, that a base model can be trained on these rows with these settings."""
+
+from __future__ import annotations
+
+from finetune.errors import InputError
+from finetune.models.config import read_config, vocabulary_of
+from finetune.models.find import BaseModel
+from finetune.models.targets import ALL, list_layers, require_targets
+from finetune.recipe import AdapterRecipe
+from finetune.train.batches.rows import TokenRows
+
+
+def check_model(base: BaseModel, recipe: AdapterRecipe, rows: TokenRows) -> None:
+    """Refuse target modules that the model does not have, and tokens that it has no embedding for.
+
+    Raises:
+        InputError: names the modules, or the largest token id.
+    """
+    if recipe.target_modules != ALL and (layers := list_layers(base.folder)):
+        require_targets(recipe.target_modules, layers)
+    size, largest = vocabulary_of(read_config(base.folder)), int(rows.flat_tokens.max())
+    if size is not None and largest >= size:
+        raise InputError(
+            f"The tokenizer of {base.name} makes token ids up to {largest}, but the model has embeddings for {size} tokens "
+            "only (vocab_size in its config.json). Use the tokenizer that belongs to the model, or a model whose embeddings "
+            "were extended together with its tokenizer"
+        )
