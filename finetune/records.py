@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -106,6 +107,11 @@ class Example:
     def uses_tools(self) -> bool:
         """Whether the row names tools, calls them or contains their results."""
         return self.tools is not None or any(turn.tool_calls or turn.role == "tool" for turn in self.turns)
+
+
+def name_tools(tools: str) -> list[str]:
+    """The names of the functions in a JSON list of tools."""
+    return [tool["function"]["name"] for tool in json.loads(tools)]
 
 
 def count_alike(one: Sequence[object], other: Sequence[object]) -> int:

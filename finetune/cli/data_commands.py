@@ -54,7 +54,10 @@ def prepare_command(
         return
     with console.progress() as progress:
         result = prepare(request, progress.work)
-    console.result(result, lambda: results.render_corpus(result, workspace.command("train", corpus=result.corpus)))
+    following = workspace.command("train", corpus=result.corpus)
+    if "preference" in result.by_task:  # which no command trains on yet
+        following = workspace.command("show", result.corpus)
+    console.result(result, lambda: results.render_corpus(result, following))
 
 
 @options.command()

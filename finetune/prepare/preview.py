@@ -49,6 +49,7 @@ class RowPreview:
     id: str
     task: Task
     messages: tuple[Message, ...]
+    tools: str | None
     rejected: tuple[Message, ...]
     masked: MaskedRow | None
 
@@ -267,7 +268,7 @@ def _group(looks: Sequence[_Look], mask: Masker) -> FilesPreview:
 
 
 def _row(example: Example, mask: Masker) -> RowPreview:
-    return RowPreview(example.id, example.task, example.messages, example.rejected, mask(example))
+    return RowPreview(example.id, example.task, example.messages, example.tools, example.rejected, mask(example))
 
 
 def _count(drops: Iterable[Drop]) -> tuple[DropCount, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from finetune.artifacts import Corpus
+from finetune.cli.render.corpus import render_view
 from finetune.cli.render.mask import render_mask
 from finetune.corpus.lengths import token_length
 from finetune.corpus.mask import show_mask
@@ -145,10 +146,13 @@ def test_train_refuses_before_it_loads_weights(tiny_model: Path, corpus: Path, t
 
 
 def test_show_counts_words_if_the_template_has_no_tools(tiny_model: Path, corpus: Path) -> None:
-    view = show_corpus(corpus, model=str(tiny_model))
+    view = show_corpus(corpus, model=str(tiny_model), samples=4)
     assert view.lengths is not None
     assert view.lengths.unit == "words"
     assert "leaves out the tools" in view.notes[0]
+    told = "    tools:     tide\n    user:      When is high tide?\n    assistant: I look.\n"
+    told += '               tide({"town": "Brest"})'
+    assert f"{told}\n    tool:      17:40" in render_view(view)
 
 
 def test_mask_shows_calls_and_results(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:

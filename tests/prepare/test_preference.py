@@ -178,7 +178,9 @@ def test_manifest_card_and_page_count_them(prepare_rows: Any) -> None:
     made = prepare_rows([rated("Name a tool.", "An adze.", True), rated("Name a fish.", "Owl.", False)])
     assert made.corpus.manifest["by_task"] == {"preference": 2}
     assert made.result.labels == {"rows": {"desirable": 1, "undesirable": 1}}
-    assert "preference (2 rows)" in (made.corpus.path / "README.md").read_text("utf-8")
+    card = (made.corpus.path / "README.md").read_text("utf-8")
+    assert "preference (2 rows)" in card
+    assert "any trainer that takes `messages`" not in card
     assert "undesirable" in (made.corpus.path / "corpus.html").read_text("utf-8")
 
 
@@ -236,3 +238,12 @@ def test_json_has_the_pair(prepare_rows: Any, tmp_path: Path) -> None:
     done = run("show", prepare_rows(pairs(1)).corpus.path, "--json", cwd=tmp_path)
     (sample,) = json.loads(done.stdout)["samples"]
     assert [turn["content"] for turn in sample["rejected"]] == ["What is number 0?", "No idea about 0."]
+
+
+def test_prepare_does_not_suggest_to_train_on_pairs(tmp_path: Path) -> None:
+    from ..command import run
+
+    done = run("prepare", "--source", write_jsonl(tmp_path / "rows.jsonl", pairs(3)), cwd=tmp_path)
+    assert "next             slmtune show" in done.stdout, done.stderr
+    refused = run("train", cwd=tmp_path)
+    assert (refused.returncode, "preference tuning" in refused.stderr) == (2, True)

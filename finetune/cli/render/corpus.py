@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from finetune.cli.console import console, facts
-from finetune.records import count_alike
+from finetune.records import count_alike, name_tools
 
 if TYPE_CHECKING:
     from finetune.corpus.lengths import Lengths
@@ -112,7 +112,8 @@ def _sample(sample: Sample) -> Iterator[str]:
     label = "" if sample.label is None else f", label {name_line(sample.label)}"
     yield from ("", f"  {name_line(sample.id, 200)}  ({sample.split}{label})")
     width = max(shutil.get_terminal_size((110, 24)).columns, 60)
-    turns = [(turn.role, turn.text) for turn in sample.messages]
+    tools = [("tools", ", ".join(name_tools(sample.tools)))] if sample.tools else []
+    turns = [*tools, *((turn.role, turn.text) for turn in sample.messages)]
     rejected = sample.rejected[count_alike(sample.messages, sample.rejected) :]
     for name, whole in [*turns, *(("rejected", turn.text) for turn in rejected)]:
         text = whole[:TEXT]

@@ -9,7 +9,7 @@ from finetune.cli.console import facts
 from finetune.cli.render.corpus import name_line
 from finetune.cli.render.mask import describe_mark, describe_row, mark, mark_row, paint
 from finetune.corpus.mask import MaskedText
-from finetune.records import count_alike
+from finetune.records import count_alike, name_tools
 
 if TYPE_CHECKING:
     from finetune.prepare.preview import FilesPreview, Preview, RowPreview, SourcePreview
@@ -79,6 +79,8 @@ def _row(row: RowPreview) -> Iterator[str]:
     if row.masked is not None:
         yield from mark_row(row.masked)
         return
+    if row.tools:
+        yield from mark([MaskedText(f"tools: {', '.join(name_tools(row.tools))}", False)])
     turns = [(turn.role, turn) for turn in row.messages]
     rejected = [("rejected", turn) for turn in row.rejected[count_alike(row.messages, row.rejected) :]]
     for name, turn in [*turns, *rejected]:
