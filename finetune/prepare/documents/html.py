@@ -63,9 +63,7 @@ def read(data: bytes, shown: str) -> Document:
 
 def page_outline(root: Element, *, whole: bool) -> Outline:
     """The headings and blocks of a `whole` page's main part, or of all of a fragment."""
-    unused = prune(root, page=whole)
-    outline = outline_of(root)
-    outline.unused.update(unused)
+    outline = outline_of(root, prune(root, page=whole))
     return _main_part(root, outline) if whole else outline
 
 
@@ -86,17 +84,13 @@ def decode_markup(data: bytes, shown: str) -> str:
 
 
 def parse(text: str) -> Element:
-    """The tree of a page or fragment; open tags are closed as in browsers.
-
-    Raises:
-        Unusable: it contains no element.
-    """
+    """The tree of a page or fragment; open tags are closed as in browsers."""
     text = DECLARATION.sub("", text).replace("\0", "")
     parser = lxml_html.HTMLParser(no_network=True)
     try:
         return lxml_html.document_fromstring(text, parser=parser)
-    except (etree.ParserError, etree.XMLSyntaxError, ValueError):
-        raise Unusable("no_text", "the page has no text. Skip it with --on-error skip") from None
+    except (etree.ParserError, etree.XMLSyntaxError, ValueError):  # there is no element
+        return etree.Element("html")
 
 
 def page_title(root: Element) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from textwrap import indent
 
@@ -35,9 +36,9 @@ BOLD_HEADING_WORDS = 15  # a whole paragraph in bold type, if it is as short as 
 LINED = frozenset(("pre", "table"))  # what keeps its lines, and so needs blocks of its own
 
 
-def outline_of(root: Element) -> Outline:
-    """The headings and blocks below an element, in order, for HTML and XHTML."""
-    outline = Outline()
+def outline_of(root: Element, unused: Counter[str] | None = None) -> Outline:
+    """The headings and blocks below an element, in order, for HTML and XHTML; `unused` is what is left out of it."""
+    outline = Outline(unused)
     _walk(root, outline)
     return outline
 

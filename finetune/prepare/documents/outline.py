@@ -19,9 +19,9 @@ CJK_BREAK = re.compile(rf"(?<=[{CJK}])[ \t]*[\n\r]\s*(?=[{CJK}])")
 class Outline:
     """Collects a document in reading order, and counts what is left out of it in `unused`."""
 
-    def __init__(self) -> None:
+    def __init__(self, unused: Counter[str] | None = None) -> None:
         self._sections: list[tuple[str | None, int, list[str]]] = [(None, 0, [])]
-        self.unused: Counter[str] = Counter()
+        self.unused: Counter[str] = Counter(unused or ())
 
     @property
     def level(self) -> int:
@@ -60,9 +60,9 @@ class Outline:
             if good or level < above or level == 0:
                 kept.append((heading, level, good))
                 above = level
-        outline = Outline()
+        outline = Outline(self.unused)
         outline._sections = kept[::-1]
-        outline.unused = self.unused + Counter({rest: self._size() - outline._size()})
+        outline.unused[rest] += self._size() - outline._size()
         return outline
 
     def _size(self) -> int:
