@@ -27,16 +27,13 @@ from finetune.prepare.formats import zip_package
 from finetune.prepare.formats.safe_xml import parse_xml
 from finetune.records import Document
 
-STYLES = """
-p[style-name='Title'] => h1.title:fresh
-p[style-name='Subtitle'] => p:fresh
-p[style-name^='Heading 1'] => h2:fresh
-p[style-name^='Heading 2'] => h3:fresh
-p[style-name^='Heading 3'] => h4:fresh
-p[style-name^='Heading 4'] => h5:fresh
-p[style-name^='Heading 5'] => h6:fresh
-p[style-name^='Heading 6'] => h6:fresh
-"""
+STYLES = "\n".join(
+    [
+        "p[style-name='Title'] => h1.title:fresh",
+        "p[style-name='Subtitle'] => p:fresh",
+        *(f"p[style-name^='Heading {level}'] => h{min(level + 1, 6)}:fresh" for level in range(1, 7)),
+    ]
+)
 TITLE = '<h1 class="title">'
 LOWERED = re.compile(r"<(/?)h([2-6])>")  # one level below the title, which is missing
 TICKED = re.compile(r"<input[^<>]*>")

@@ -38,19 +38,11 @@ class Numbering:
             for root in reversed(styles)  # the first part with a style decides
             for style in root.iterfind("{*}style")
         }
-        kinds = {
+        self._kinds = {
             attribute(kind, "abstractNumId"): kind for root in numbering for kind in root.iterfind("{*}abstractNum")
         }
-        nums = {attribute(num, "numId"): num for root in numbering for num in root.iterfind("{*}num")}
-        self._lists: dict[str, NumberedList] = {}
-        for name, num in nums.items():
-            kind = kinds.get(_value(num, "abstractNumId"))
-            style = "" if kind is None else _value(kind, "numStyleLink")
-            if style in self._styles:  # its levels are those of the style's list
-                num = nums.get(self._styles[style][0].name, num)
-                kind = kinds.get(_value(num, "abstractNumId"))
-            if kind is not None:
-                self._lists[name] = _list(num, kind)
+        self._nums = {attribute(num, "numId"): num for root in numbering for num in root.iterfind("{*}num")}
+        self._lists: dict[str, NumberedList | None] = {}  # those that were asked for: some files have thousands
         self._counts: dict[str, dict[int, int]] = {}  # of each kind of list, by level
         self._begun: set[str] = set()
 
@@ -59,7 +51,9 @@ class Numbering:
         style = _value(paragraph, "pPr/{*}pStyle")
         memberships = [_membership(paragraph), *self._memberships_of(style)]
         name = next((each.name for each in memberships if each.name), "")
-        found = self._lists.get(name)
+        if name not in self._lists:
+            self._lists[name] = self._read(name)
+        found = self._lists[name]
         if found is None or paragraph.find("{*}pPr/{*}rPr/{*}del") is not None:  # the paragraph is deleted
             return ""
         usual = next((place for place, level in found.levels.items() if level.style == style), 0)
@@ -72,6 +66,15 @@ class Numbering:
             for anew in found.anew:
                 counts.pop(anew, None)
         return count_item(counts, found.levels, place)
+
+    def _read(self, name: str) -> NumberedList | None:
+        num = self._nums.get(name)
+        kind = None if num is None else self._kinds.get(_value(num, "abstractNumId"))
+        style = "" if kind is None else _value(kind, "numStyleLink")
+        if style in self._styles:  # the levels are those of the style's list
+            num = self._nums.get(self._styles[style][0].name)
+            kind = None if num is None else self._kinds.get(_value(num, "abstractNumId"))
+        return None if num is None or kind is None else _list(num, kind)
 
     def _memberships_of(self, style: str) -> Iterator[Membership]:
         """What a style and those that it is based on say."""

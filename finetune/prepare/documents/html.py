@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
 
@@ -118,10 +118,12 @@ def _main_part(root: Element, outline: Outline) -> Outline:
     if not main.letters:
         return outline
     content = cache(lambda: _Lines("\n".join(_content_texts(root))))  # most pages need neither
-    links = cache(lambda: _Lines("\n".join(map(inline_text, _outer_links(root)))))
+    # Links to another part of the page are often titles of parts that a click shows.
+    outer = (link for link in root.iter("{*}a") if not link.get("href", "#").startswith("#"))
+    links = cache(lambda: _Lines("\n".join(map(inline_text, outer))))
     return outline.only(
         lambda block: (
-            main.share(block) >= KEPT_SHARE or content().share(block) >= KEPT_SHARE > links().whole_share(block)
+            main.share(block) >= KEPT_SHARE or content().share(block) >= KEPT_SHARE > links().share(block, whole=True)
         ),
         "block outside the main text",
     )
@@ -154,11 +156,6 @@ def _content_texts(root: Element) -> Iterator[str]:
             elements += element
 
 
-def _outer_links(root: Element) -> Iterator[Element]:
-    """The links that leave the page: those to another part of it are often titles of parts that a click shows."""
-    return (link for link in root.iter("{*}a") if not link.get("href", "#").startswith("#"))
-
-
 class _Lines:
     """The lines of a text, to look up those of blocks by their letters."""
 
@@ -167,18 +164,12 @@ class _Lines:
         self.letters = "".join(lines)
         self._lines = frozenset(lines)
 
-    def share(self, block: str) -> float:
-        """The share of a block that is in this text."""
-        search = len(self.letters) <= MAX_SEARCHED
-        return self._share(block, lambda line: line in self._lines or (search and line in self.letters))
-
-    def whole_share(self, block: str) -> float:
-        """The share of a block in lines that are lines of this text."""
-        return self._share(block, lambda line: line in self._lines)
-
-    def _share(self, block: str, is_known: Callable[[str], bool]) -> float:
+    def share(self, block: str, *, whole: bool = False) -> float:
+        """The share of a block that is in this text, or in `whole` lines of it."""
+        search = not whole and len(self.letters) <= MAX_SEARCHED
         lines = [_letters(line) for line in block.split("\n")]
-        return sum(len(line) for line in lines if is_known(line)) / max(sum(map(len, lines)), 1)
+        known = sum(len(line) for line in lines if line in self._lines or (search and line in self.letters))
+        return known / max(sum(map(len, lines)), 1)
 
 
 def _letters(text: str) -> str:

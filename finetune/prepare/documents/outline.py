@@ -110,6 +110,11 @@ def one_line(text: str) -> str:
     return " ".join((text if text.isascii() else CJK_BREAK.sub("", text)).split())
 
 
+def in_lines(text: str, end: str = "\v") -> str:
+    """The text with each of its lines in one line, and without blank ones."""
+    return "\n".join(filter(None, map(one_line, text.split(end))))
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first row is its header, short rows are padded."""
     width = max(len(row) for row in rows)

@@ -14,7 +14,7 @@ from finetune.prepare.clean.markup import raise_or_lower
 from finetune.prepare.documents.elements import tag_of, whole_number
 from finetune.prepare.documents.list_numbers import BULLET, Level, count_item, number_form
 from finetune.prepare.documents.omml import latex
-from finetune.prepare.documents.outline import Outline, one_line, table
+from finetune.prepare.documents.outline import Outline, in_lines, one_line, table
 from finetune.prepare.formats.zip_package import ZipPackage, open_package
 from finetune.records import Document
 
@@ -167,7 +167,7 @@ def _cell_text(cell: Element) -> str:
 
 
 def _text(paragraph: Element) -> str:
-    return "\n".join(filter(None, map(one_line, "".join(_pieces(paragraph)).split("\v"))))
+    return in_lines("".join(_pieces(paragraph)))
 
 
 def _pieces(element: Element) -> Iterator[str]:
