@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lxml.etree import _Element as Element
 
-from finetune.prepare.documents.elements import attribute
+from finetune.prepare.documents.elements import attribute, whole_number
 from finetune.prepare.documents.list_numbers import Level, count_item, number_form
 
 
@@ -89,21 +88,21 @@ def _list(num: Element, kind: Element) -> NumberedList:
     levels = dict(map(_level, [*kind.iterfind("{*}lvl"), *num.iterfind("{*}lvlOverride/{*}lvl")]))
     anew: set[int] = set()
     for override in num.iterfind("{*}lvlOverride"):
-        place, start = _number(attribute(override, "ilvl"), 0), _value(override, "startOverride")
-        if start and place in levels:
-            levels[place] = replace(levels[place], start=_number(start, 1))
+        place, start = whole_number(override, "ilvl", 0), _number(override, "startOverride", -1)
+        if start >= 0 and place in levels:
+            levels[place] = replace(levels[place], start=start)
             anew.add(place)
     return NumberedList(attribute(kind, "abstractNumId"), levels, frozenset(anew))
 
 
 def _level(element: Element) -> tuple[int, Level]:
-    place, name = _number(attribute(element, "ilvl"), 0), _value(element, "numFmt")
+    place, name = whole_number(element, "ilvl", 0), _value(element, "numFmt")
     form = number_form(name)
     return place, Level(
         form="1" if form is None else form,
         text="" if name == "bullet" else _value(element, "lvlText"),
-        start=_number(_value(element, "start"), 1),
-        reset=_number(_value(element, "lvlRestart"), place),
+        start=_number(element, "start", 1),
+        reset=_number(element, "lvlRestart", place),
         style=_value(element, "pStyle"),
         in_digits=element.find("{*}isLgl") is not None,
     )
@@ -118,5 +117,5 @@ def _value(element: Element, path: str) -> str:
     return next((attribute(each, "val") for each in element.iterfind(f"{{*}}{path}")), "")
 
 
-def _number(text: str, default: int) -> int:
-    return int(text) if re.fullmatch(r"\d{1,9}", text, re.A) else default
+def _number(element: Element, path: str, default: int) -> int:
+    return next((whole_number(each, "val", default) for each in element.iterfind(f"{{*}}{path}")), default)

@@ -67,7 +67,11 @@ SKIPPED = re.compile(
     r"|for more information|learn more|share this.*|print this.*)\W*",
     re.I,
 )
-NUMBER = re.compile(r"^(?:(?:chapter|section|part|article)\s+)?(?:\d+(?:\.\d+)*|[IVXLC]+)[.):]?\s+(?=\S)", re.I)
+NUMBER = re.compile(
+    r"^(?:(?:chapter|section|part|article|appendix)\s+(?:\d+(?:\.\d+)*|[IVXLC]+|[A-Z])[.):]?|\(?\d+(?:\.\d+)*[.):]?"
+    r"|\(?[a-z]{1,4}\)|(?-i:[IVXLC]+|[A-Z])\.(?=\s+(?-i:[A-Z])))\s+(?=\S)",
+    re.I,
+)
 LINK = re.compile(r"https?://|www\.|\bdoi:|@\w+\.|\b(?:tel|phone|fax)\b", re.I)
 CITATION = re.compile(r"^\s*(?:[-*]|\[?\d+[\].)])?\s*\S.*\b(?:19|20)\d\d\b.*\b(?:\d+\s*\(\d+\)|pp?\.\s*\d|\d+[-–]\d+)")
 SPEAKER = re.compile(r"^(?:Q|Question|A|Answer)\s*[:.]\s*", re.I)
