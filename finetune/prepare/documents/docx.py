@@ -17,7 +17,6 @@ from collections import Counter
 import mammoth
 from lxml import etree
 
-from finetune.errors import Unusable
 from finetune.prepare.documents.docx_numbers import Numbering
 from finetune.prepare.documents.docx_parts import LABEL_END, bare_styles, hidden_styles, simplify
 from finetune.prepare.documents.elements import tag_of
@@ -28,16 +27,13 @@ from finetune.prepare.formats import zip_package
 from finetune.prepare.formats.safe_xml import parse_xml
 from finetune.records import Document
 
-STYLES = """
-p[style-name='Title'] => h1.title:fresh
-p[style-name='Subtitle'] => p:fresh
-p[style-name^='Heading 1'] => h2:fresh
-p[style-name^='Heading 2'] => h3:fresh
-p[style-name^='Heading 3'] => h4:fresh
-p[style-name^='Heading 4'] => h5:fresh
-p[style-name^='Heading 5'] => h6:fresh
-p[style-name^='Heading 6'] => h6:fresh
-"""
+STYLES = "\n".join(
+    [
+        "p[style-name='Title'] => h1.title:fresh",
+        "p[style-name='Subtitle'] => p:fresh",
+        *(f"p[style-name^='Heading {level}'] => h{min(level + 1, 6)}:fresh" for level in range(1, 7)),
+    ]
+)
 TITLE = '<h1 class="title">'
 LOWERED = re.compile(r"<(/?)h([2-6])>")  # one level below the title, which is missing
 TICKED = re.compile(r"<input[^<>]*>")
@@ -52,8 +48,6 @@ def read(data: bytes, shown: str) -> Document:
     Raises:
         Unusable: it is damaged, is protected by a password, or has no text.
     """
-    if data.startswith(zip_package.OLE2):
-        raise Unusable("encrypted_docx", "it has a password or is a .doc file. Save it as .docx without a password")
     with zip_package.open_package(data, "docx") as parts:
         if not any(name.startswith("word/") for name in parts.names):
             raise zip_package.damage_error("docx")
@@ -70,17 +64,12 @@ def read(data: bytes, shown: str) -> Document:
         )
     except Exception:  # mammoth does not validate its XML and raises all kinds of errors
         raise zip_package.damage_error("docx") from None
-    page = result.value
-    if not page.strip():
-        raise Unusable("no_text", "the document has no text. Skip it with --on-error skip")
     unused["symbol"] += sum("w:sym" in message.message for message in result.messages)
-    page = TICKED.sub(lambda box: "☒" if "checked=" in box[0] else "☐", BACK_LINK.sub("", page))
+    page = TICKED.sub(lambda box: "☒" if "checked=" in box[0] else "☐", BACK_LINK.sub("", result.value))
     page = NO_LABEL.sub("", ITEM.sub(rf'<li {LABEL}="\1">', page)).replace(LABEL_END, " ")
     if TITLE not in page:
         page = LOWERED.sub(lambda match: f"<{match[1]}h{int(match[2]) - 1}>", page)
-    outline = outline_of(parse(page))
-    outline.unused.update(unused)
-    return outline.document()
+    return outline_of(parse(page), unused).document()
 
 
 def _needed_parts(parts: zip_package.ZipPackage, unused: Counter[str]) -> io.BytesIO:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lxml.etree import _Element as Element
 
-from finetune.prepare.documents.elements import attribute
+from finetune.prepare.documents.elements import attribute, whole_number
 from finetune.prepare.documents.list_numbers import Level, count_item, number_form
 
 
@@ -38,19 +37,11 @@ class Numbering:
             for root in reversed(styles)  # the first part with a style decides
             for style in root.iterfind("{*}style")
         }
-        kinds = {
+        self._kinds = {
             attribute(kind, "abstractNumId"): kind for root in numbering for kind in root.iterfind("{*}abstractNum")
         }
-        nums = {attribute(num, "numId"): num for root in numbering for num in root.iterfind("{*}num")}
-        self._lists: dict[str, NumberedList] = {}
-        for name, num in nums.items():
-            kind = kinds.get(_value(num, "abstractNumId"))
-            style = "" if kind is None else _value(kind, "numStyleLink")
-            if style in self._styles:  # its levels are those of the style's list
-                num = nums.get(self._styles[style][0].name, num)
-                kind = kinds.get(_value(num, "abstractNumId"))
-            if kind is not None:
-                self._lists[name] = _list(num, kind)
+        self._nums = {attribute(num, "numId"): num for root in numbering for num in root.iterfind("{*}num")}
+        self._lists: dict[str, NumberedList | None] = {}  # those that were asked for: some files have thousands
         self._counts: dict[str, dict[int, int]] = {}  # of each kind of list, by level
         self._begun: set[str] = set()
 
@@ -59,7 +50,9 @@ class Numbering:
         style = _value(paragraph, "pPr/{*}pStyle")
         memberships = [_membership(paragraph), *self._memberships_of(style)]
         name = next((each.name for each in memberships if each.name), "")
-        found = self._lists.get(name)
+        if name not in self._lists:
+            self._lists[name] = self._read(name)
+        found = self._lists[name]
         if found is None or paragraph.find("{*}pPr/{*}rPr/{*}del") is not None:  # the paragraph is deleted
             return ""
         usual = next((place for place, level in found.levels.items() if level.style == style), 0)
@@ -72,6 +65,15 @@ class Numbering:
             for anew in found.anew:
                 counts.pop(anew, None)
         return count_item(counts, found.levels, place)
+
+    def _read(self, name: str) -> NumberedList | None:
+        num = self._nums.get(name)
+        kind = None if num is None else self._kinds.get(_value(num, "abstractNumId"))
+        style = "" if kind is None else _value(kind, "numStyleLink")
+        if style in self._styles:  # the levels are those of the style's list
+            num = self._nums.get(self._styles[style][0].name)
+            kind = None if num is None else self._kinds.get(_value(num, "abstractNumId"))
+        return None if num is None or kind is None else _list(num, kind)
 
     def _memberships_of(self, style: str) -> Iterator[Membership]:
         """What a style and those that it is based on say."""
@@ -86,21 +88,21 @@ def _list(num: Element, kind: Element) -> NumberedList:
     levels = dict(map(_level, [*kind.iterfind("{*}lvl"), *num.iterfind("{*}lvlOverride/{*}lvl")]))
     anew: set[int] = set()
     for override in num.iterfind("{*}lvlOverride"):
-        place, start = _number(attribute(override, "ilvl"), 0), _value(override, "startOverride")
-        if start and place in levels:
-            levels[place] = replace(levels[place], start=_number(start, 1))
+        place, start = whole_number(override, "ilvl", 0), _number(override, "startOverride", -1)
+        if start >= 0 and place in levels:
+            levels[place] = replace(levels[place], start=start)
             anew.add(place)
     return NumberedList(attribute(kind, "abstractNumId"), levels, frozenset(anew))
 
 
 def _level(element: Element) -> tuple[int, Level]:
-    place, name = _number(attribute(element, "ilvl"), 0), _value(element, "numFmt")
+    place, name = whole_number(element, "ilvl", 0), _value(element, "numFmt")
     form = number_form(name)
     return place, Level(
         form="1" if form is None else form,
         text="" if name == "bullet" else _value(element, "lvlText"),
-        start=_number(_value(element, "start"), 1),
-        reset=_number(_value(element, "lvlRestart"), place),
+        start=_number(element, "start", 1),
+        reset=_number(element, "lvlRestart", place),
         style=_value(element, "pStyle"),
         in_digits=element.find("{*}isLgl") is not None,
     )
@@ -115,5 +117,5 @@ def _value(element: Element, path: str) -> str:
     return next((attribute(each, "val") for each in element.iterfind(f"{{*}}{path}")), "")
 
 
-def _number(text: str, default: int) -> int:
-    return int(text) if re.fullmatch(r"\d{1,9}", text, re.A) else default
+def _number(element: Element, path: str, default: int) -> int:
+    return next((whole_number(each, "val", default) for each in element.iterfind(f"{{*}}{path}")), default)

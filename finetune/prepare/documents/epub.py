@@ -13,13 +13,9 @@ from urllib.parse import unquote
 from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
-from finetune.prepare.documents.elements import tag_of
-from finetune.prepare.documents.html import decode_markup, parse
-from finetune.prepare.documents.markup import outline_of
+from finetune.prepare.documents.html import decode_markup, page_outline, parse
 from finetune.prepare.documents.outline import Outline
-from finetune.prepare.documents.prune import prune
-from finetune.prepare.formats import zip_package
-from finetune.prepare.formats.safe_xml import parse_xml
+from finetune.prepare.formats.zip_package import ZipPackage, open_package
 from finetune.records import Document
 
 CONTAINER, ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
@@ -35,57 +31,32 @@ def read(data: bytes, shown: str) -> Document:
     Raises:
         Unusable: it is damaged or protected, or has no text.
     """
-    with zip_package.open_package(data, "epub") as parts:
+    with open_package(data, "epub") as parts:
         _check_protection(parts)
-        path, book = _package_document(parts)
+        path = next((file.get("full-path", "") for file in parts.root(CONTAINER).iter("{*}rootfile")), "")
+        book = parts.root(path)
         outline = Outline()
         for name in _chapters(book, posixpath.dirname(path), outline.unused):
             chapter = parts.part(name)
             if chapter is None:
                 outline.unused[f"missing chapter {posixpath.basename(name)}"] += 1
             else:
-                outline.extend(_read_chapter(chapter, shown))
-    return outline.document(_title(book))
+                outline.extend(page_outline(parse(decode_markup(chapter, shown)), whole=False))
+    return outline.document(next((title.text for title in book.iter("{*}title", "{*}Title") if title.text), None))
 
 
-def _read_chapter(data: bytes, shown: str) -> Outline:
-    """The outline of a chapter, empty if the chapter has no text."""
-    try:
-        root = parse(decode_markup(data, shown))
-    except Unusable as problem:
-        if problem.reason == "no_text":
-            return Outline()
-        raise
-    left_out = prune(root)
-    outline = outline_of(root)
-    outline.unused.update(left_out)
-    return outline
-
-
-def _check_protection(parts: zip_package.ZipPackage) -> None:
-    data = parts.part(ENCRYPTION)
-    if data is None:
+def _check_protection(parts: ZipPackage) -> None:
+    if ENCRYPTION not in parts.names:
         return
-    methods = [element.get("Algorithm", "") for element in _xml(data).iter() if tag_of(element) == "encryptionmethod"]
+    methods = [method.get("Algorithm", "") for method in parts.root(ENCRYPTION).iter("{*}EncryptionMethod")]
     if any(method not in FONTS for method in methods):
         raise Unusable("encrypted_epub", "the book is copy-protected. Use one without protection")
 
 
-def _package_document(parts: zip_package.ZipPackage) -> tuple[str, Element]:
-    container = parts.part(CONTAINER)
-    if container is None:
-        raise zip_package.damage_error("epub")
-    path = next((item.get("full-path", "") for item in _xml(container).iter() if tag_of(item) == "rootfile"), "")
-    book = parts.part(path)
-    if book is None:
-        raise zip_package.damage_error("epub")
-    return path, _xml(book)
-
-
 def _chapters(book: Element, folder: str, unused: Counter[str]) -> Iterator[str]:
     """The names of the pages in reading order; counts what else the book has."""
-    items = {item.get("id", ""): item for item in book.iter() if tag_of(item) == "item"}
-    spine = [ref.get("idref", "") for ref in book.iter() if tag_of(ref) == "itemref"]
+    items = {item.get("id", ""): item for item in book.iter("{*}item")}
+    spine = [ref.get("idref", "") for ref in book.iter("{*}itemref")]
     if len(spine) > MAX_CHAPTERS:
         raise Unusable("too_large", f"the book has more than {MAX_CHAPTERS:,} chapters. Split it")
     read = {name: _part_name(items[name], folder) for name in spine if name in items and _kind(items[name]) == "page"}
@@ -106,15 +77,3 @@ def _kind(item: Element) -> str:
 
 def _part_name(item: Element, folder: str) -> str:
     return posixpath.normpath(posixpath.join(folder, unquote(item.get("href", "").partition("#")[0])))
-
-
-def _title(book: Element) -> str | None:
-    return next((item.text for item in book.iter() if tag_of(item) == "title" and item.text), None)
-
-
-def _xml(data: bytes) -> Element:
-    zip_package.refuse_entities(data)
-    root = parse_xml(data)
-    if root is None:
-        raise zip_package.damage_error("epub")
-    return root

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
 
@@ -63,9 +63,7 @@ def read(data: bytes, shown: str) -> Document:
 
 def page_outline(root: Element, *, whole: bool) -> Outline:
     """The headings and blocks of a `whole` page's main part, or of all of a fragment."""
-    unused = prune(root, page=whole)
-    outline = outline_of(root)
-    outline.unused.update(unused)
+    outline = outline_of(root, prune(root, page=whole))
     return _main_part(root, outline) if whole else outline
 
 
@@ -86,17 +84,13 @@ def decode_markup(data: bytes, shown: str) -> str:
 
 
 def parse(text: str) -> Element:
-    """The tree of a page or fragment; open tags are closed as in browsers.
-
-    Raises:
-        Unusable: it contains no element.
-    """
+    """The tree of a page or fragment; open tags are closed as in browsers."""
     text = DECLARATION.sub("", text).replace("\0", "")
     parser = lxml_html.HTMLParser(no_network=True)
     try:
         return lxml_html.document_fromstring(text, parser=parser)
-    except (etree.ParserError, etree.XMLSyntaxError, ValueError):
-        raise Unusable("no_text", "the page has no text. Skip it with --on-error skip") from None
+    except (etree.ParserError, etree.XMLSyntaxError, ValueError):  # there is no element
+        return etree.Element("html")
 
 
 def page_title(root: Element) -> str | None:
@@ -124,10 +118,12 @@ def _main_part(root: Element, outline: Outline) -> Outline:
     if not main.letters:
         return outline
     content = cache(lambda: _Lines("\n".join(_content_texts(root))))  # most pages need neither
-    links = cache(lambda: _Lines("\n".join(map(inline_text, _outer_links(root)))))
+    # Links to another part of the page are often titles of parts that a click shows.
+    outer = (link for link in root.iter("{*}a") if not link.get("href", "#").startswith("#"))
+    links = cache(lambda: _Lines("\n".join(map(inline_text, outer))))
     return outline.only(
         lambda block: (
-            main.share(block) >= KEPT_SHARE or content().share(block) >= KEPT_SHARE > links().whole_share(block)
+            main.share(block) >= KEPT_SHARE or content().share(block) >= KEPT_SHARE > links().share(block, whole=True)
         ),
         "block outside the main text",
     )
@@ -160,11 +156,6 @@ def _content_texts(root: Element) -> Iterator[str]:
             elements += element
 
 
-def _outer_links(root: Element) -> Iterator[Element]:
-    """The links that leave the page: those to another part of it are often titles of parts that a click shows."""
-    return (link for link in root.iter("{*}a") if not link.get("href", "#").startswith("#"))
-
-
 class _Lines:
     """The lines of a text, to look up those of blocks by their letters."""
 
@@ -173,18 +164,12 @@ class _Lines:
         self.letters = "".join(lines)
         self._lines = frozenset(lines)
 
-    def share(self, block: str) -> float:
-        """The share of a block that is in this text."""
-        search = len(self.letters) <= MAX_SEARCHED
-        return self._share(block, lambda line: line in self._lines or (search and line in self.letters))
-
-    def whole_share(self, block: str) -> float:
-        """The share of a block in lines that are lines of this text."""
-        return self._share(block, lambda line: line in self._lines)
-
-    def _share(self, block: str, is_known: Callable[[str], bool]) -> float:
+    def share(self, block: str, *, whole: bool = False) -> float:
+        """The share of a block that is in this text, or in `whole` lines of it."""
+        search = not whole and len(self.letters) <= MAX_SEARCHED
         lines = [_letters(line) for line in block.split("\n")]
-        return sum(len(line) for line in lines if is_known(line)) / max(sum(map(len, lines)), 1)
+        known = sum(len(line) for line in lines if line in self._lines or (search and line in self.letters))
+        return known / max(sum(map(len, lines)), 1)
 
 
 def _letters(text: str) -> str:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from finetune.errors import Unusable
-from finetune.prepare.documents.html import parse
+from finetune.prepare.documents.html import page_outline, parse
 from finetune.prepare.documents.markdown_inline import COMMENT, Inline
-from finetune.prepare.documents.markup import is_known_tag, outline_of
+from finetune.prepare.documents.markup import is_known_tag
 from finetune.prepare.documents.outline import Outline
-from finetune.prepare.documents.prune import prune
 from finetune.prepare.formats.encoding import decode
 from finetune.records import Document
 
@@ -43,8 +43,6 @@ def read(data: bytes, shown: str) -> Document:
     text = decode(data, shown).replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
     outline = Outline()
     title, text = _front_matter(text, outline)
-    if not text.strip():
-        raise Unusable("no_text", "the file is empty or blank. Skip it with --on-error skip")
     add_markdown(text, outline)
     return outline.document(title)
 
@@ -75,7 +73,7 @@ def _front_matter(text: str, outline: Outline) -> tuple[str | None, str]:
 def _top_blocks(tokens: Sequence[Token]) -> Iterator[tuple[Token, Sequence[Token]]]:
     """Tokens that open a top-level block, each with the tokens inside it."""
     starts = [number for number, token in enumerate(tokens) if token.level == 0 and token.map and token.nesting >= 0]
-    for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True):
+    for start, end in pairwise([*starts, len(tokens)]):
         yield tokens[start], tokens[start + 1 : end]
 
 
@@ -125,5 +123,4 @@ def _add_html(source: str, outline: Outline) -> None:
         outline.unused["declaration"] += 1
     elif source:
         root = parse(f"<div>{source}")  # so that there is an element: many blocks only close one
-        outline.unused.update(prune(root))
-        outline.extend(outline_of(root))
+        outline.extend(page_outline(root, whole=False))

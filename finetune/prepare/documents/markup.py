@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from textwrap import indent
 
@@ -11,7 +12,7 @@ from finetune.prepare.clean.markup import raise_or_lower
 from finetune.prepare.documents.elements import all_text, line_of, tag_of
 from finetune.prepare.documents.list_numbers import BULLET, labels_of
 from finetune.prepare.documents.markup_tables import CAPTIONS, MAX_COLUMNS, cells_of, grid_of, has_stray_text
-from finetune.prepare.documents.outline import Outline, code, one_line, table
+from finetune.prepare.documents.outline import Outline, code, in_lines, one_line, table
 
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
 LISTS = frozenset(("ul", "ol", "menu", "dir"))
@@ -30,14 +31,14 @@ INLINES = frozenset(
     source span strike strong sub sup time title track tt u var wbr body html col colgroup""".split()
 )
 RAISED_OR_LOWERED = frozenset(("sup", "sub"))
-LONGEST_EXPONENT = 40  # characters
+LONGEST_EXPONENT = 40  # characters: longer ones are small print
 BOLD_HEADING_WORDS = 15  # a whole paragraph in bold type, if it is as short as that, stands for a heading
 LINED = frozenset(("pre", "table"))  # what keeps its lines, and so needs blocks of its own
 
 
-def outline_of(root: Element) -> Outline:
-    """The headings and blocks below an element, in order, for HTML and XHTML."""
-    outline = Outline()
+def outline_of(root: Element, unused: Counter[str] | None = None) -> Outline:
+    """The headings and blocks below an element, in order, for HTML and XHTML; `unused` is what is left out of it."""
+    outline = Outline(unused)
     _walk(root, outline)
     return outline
 
@@ -56,38 +57,34 @@ def block_of(element: Element) -> Outline:
 
 def inline_text(element: Element) -> str:
     """The text below an element, with white space as in a browser and <br> as a line break."""
-    lines = "".join(_strings(element)).split("\v")
-    return "\n".join(line for line in map(one_line, lines) if line)
+    return in_lines("".join(_strings(element)))
 
 
-def _strings(element: Element) -> Iterator[str]:
-    """Pieces of text; "\\v" marks an intended line break."""
+def _strings(element: Element, without: Collection[str] = ()) -> Iterator[str]:
+    """Pieces of text, `without` some elements; "\\v" marks an intended line break."""
     yield (element.text or "").replace("\v", " ")
     for child in element:
-        yield from _inline(child)
+        yield from _inline(child, without)
 
 
-def _inline(child: Element) -> Iterator[str]:
+def _inline(child: Element, without: Collection[str] = ()) -> Iterator[str]:
     tag = tag_of(child)
-    if tag == "br":
+    if tag in without:
+        pass
+    elif tag == "br":
         yield "\v"
     elif tag == "ol":
         for item, label in zip(child, labels_of(child), strict=True):
             yield from _inline(item) if label == BULLET else ("\v", label, " ", *_strings(item), "\v", item.tail or "")
     elif tag in BLOCKS:
-        yield "\v"
-        yield from _strings(child)
-        yield "\v"
+        yield from ("\v", *_strings(child, without), "\v")
     elif tag in RAISED_OR_LOWERED:
-        yield _raise_or_lower(child, "".join(_strings(child)))
+        text = "".join(_strings(child, without))
+        is_exponent = len(text.strip()) <= LONGEST_EXPONENT
+        yield raise_or_lower(text, raised=tag == "sup") if is_exponent else text
     elif tag and tag not in SILENT:
-        yield from _strings(child)
+        yield from _strings(child, without)
     yield (child.tail or "").replace("\v", " ")
-
-
-def _raise_or_lower(element: Element, text: str) -> str:
-    """The text of <sup> or <sub> in plain characters; long ones are small print rather than exponents."""
-    return raise_or_lower(text, raised=tag_of(element) == "sup") if len(text.strip()) <= LONGEST_EXPONENT else text
 
 
 def _heading(element: Element, level: int, outline: Outline) -> None:
@@ -122,8 +119,7 @@ def _walk_children(children: Iterable[Element], run: list[str], outline: Outline
 
 
 def _flush(run: list[str], outline: Outline) -> None:
-    lines = "".join(run).split("\v")
-    outline.block("\n".join(line for line in map(one_line, lines) if line))
+    outline.block(in_lines("".join(run)))
 
 
 def _holds(element: Element, tags: Collection[str]) -> bool:
@@ -184,27 +180,13 @@ def _items(element: Element, margin: str) -> Iterator[str]:
         if tag in LISTS:
             yield from _items(child, below)
         elif tag and tag not in SILENT:
-            text = "".join(_own_strings(child)).replace("\v", " ")
-            if text.strip():
-                yield f"{margin}{label} {one_line(text)}"
+            text = one_line("".join(_strings(child, without=LISTS)))
+            if text:
+                yield f"{margin}{label} {text}"
             for inner in _inner_lists(child):
                 yield from _items(inner, below)
         if (child.tail or "").strip():
             yield f"{margin}- {one_line(child.tail or '')}"
-
-
-def _own_strings(item: Element) -> Iterator[str]:
-    """The text of a list item without that of nested lists."""
-    yield item.text or ""
-    for child in item:
-        tag = tag_of(child)
-        if tag in RAISED_OR_LOWERED:
-            yield _raise_or_lower(child, "".join(_own_strings(child)))
-        elif tag not in LISTS and tag and tag not in SILENT:
-            yield " " if tag in BLOCKS else ""
-            yield from _own_strings(child)
-            yield " " if tag in BLOCKS or tag == "br" else ""
-        yield child.tail or ""
 
 
 def _inner_lists(item: Element) -> Iterator[Element]:

@@ -76,9 +76,7 @@ def read(data: bytes, shown: str) -> Document:
                     unused[MARGINS[tag_of(child)]] += bool(all_text(child).strip())
         _write_formulas(body, parts, unused)
         _Text(styles, unused).simplify(body)
-    outline = outline_of(body)
-    outline.unused.update(unused)
-    return outline.document()
+    return outline_of(body, unused).document()
 
 
 class _Text:

@@ -19,9 +19,9 @@ CJK_BREAK = re.compile(rf"(?<=[{CJK}])[ \t]*[\n\r]\s*(?=[{CJK}])")
 class Outline:
     """Collects a document in reading order, and counts what is left out of it in `unused`."""
 
-    def __init__(self) -> None:
+    def __init__(self, unused: Counter[str] | None = None) -> None:
         self._sections: list[tuple[str | None, int, list[str]]] = [(None, 0, [])]
-        self.unused: Counter[str] = Counter()
+        self.unused: Counter[str] = Counter(unused or ())
 
     @property
     def level(self) -> int:
@@ -60,9 +60,9 @@ class Outline:
             if good or level < above or level == 0:
                 kept.append((heading, level, good))
                 above = level
-        outline = Outline()
+        outline = Outline(self.unused)
         outline._sections = kept[::-1]
-        outline.unused = self.unused + Counter({rest: self._size() - outline._size()})
+        outline.unused[rest] += self._size() - outline._size()
         return outline
 
     def _size(self) -> int:
@@ -108,6 +108,11 @@ def _empty_headings(sections: Sequence[Section]) -> int:
 def one_line(text: str) -> str:
     """The text with every run of white space replaced with one blank, or with none at a line end between CJK letters."""
     return " ".join((text if text.isascii() else CJK_BREAK.sub("", text)).split())
+
+
+def in_lines(text: str, end: str = "\v") -> str:
+    """The text with each of its lines in one line, and without blank ones."""
+    return "\n".join(filter(None, map(one_line, text.split(end))))
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

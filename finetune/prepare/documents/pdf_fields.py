@@ -59,16 +59,12 @@ def _field(note: Any, form: pdfium.PdfFormEnv) -> Field | None:
     if kind not in TEXTS or raw.FPDFAnnot_GetFormFieldFlags(form, note) & PASSWORD:
         return None
     if kind == raw.FPDF_FORMFIELD_LISTBOX:
-        chosen = [place for place in range(_options(note, form)) if raw.FPDFAnnot_IsOptionSelected(form, note, place)]
+        places = range(raw.FPDFAnnot_GetOptionCount(form, note))
+        chosen = (place for place in places if raw.FPDFAnnot_IsOptionSelected(form, note, place))
         text = ", ".join(_text(raw.FPDFAnnot_GetOptionLabel, form, note, place) for place in chosen)
     else:
         text = _text(raw.FPDFAnnot_GetFormFieldValue, form, note)
     return Field(text, _box(note)) if text else None
-
-
-def _options(note: Any, form: pdfium.PdfFormEnv) -> int:
-    count: int = raw.FPDFAnnot_GetOptionCount(form, note)
-    return max(count, 0)
 
 
 def _contents(note: Any) -> str:

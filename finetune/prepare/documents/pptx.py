@@ -10,13 +10,12 @@ from collections.abc import Iterator
 
 from lxml.etree import _Element as Element
 
-from finetune.errors import Unusable
 from finetune.prepare.clean.markup import raise_or_lower
 from finetune.prepare.documents.elements import tag_of, whole_number
 from finetune.prepare.documents.list_numbers import BULLET, Level, count_item, number_form
 from finetune.prepare.documents.omml import latex
-from finetune.prepare.documents.outline import Outline, one_line, table
-from finetune.prepare.formats.zip_package import OLE2, ZipPackage, open_package
+from finetune.prepare.documents.outline import Outline, in_lines, one_line, table
+from finetune.prepare.formats.zip_package import ZipPackage, open_package
 from finetune.records import Document
 
 TITLES = {"ctrTitle": 1, "title": 2}  # kinds of placeholders, and the levels of their headings
@@ -32,8 +31,6 @@ def read(data: bytes, shown: str) -> Document:
     Raises:
         Unusable: it is damaged, is protected by a password, or has no text.
     """
-    if data.startswith(OLE2):
-        raise Unusable("encrypted_pptx", "it has a password or is a .ppt file. Save it as .pptx without a password")
     outline = Outline()
     with open_package(data, "pptx") as parts:
         main = parts.main_part()
@@ -170,7 +167,7 @@ def _cell_text(cell: Element) -> str:
 
 
 def _text(paragraph: Element) -> str:
-    return "\n".join(filter(None, map(one_line, "".join(_pieces(paragraph)).split("\v"))))
+    return in_lines("".join(_pieces(paragraph)))
 
 
 def _pieces(element: Element) -> Iterator[str]:

@@ -39,6 +39,7 @@ ROLES = {
 HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 WORD_OF_NAME = re.compile(r"[a-z]+|[A-Z][a-z]*")
 TARGET_OF_CODE = re.compile(r"""['"]#?([\w-]+)['"]""")
+EXPANDING = frozenset(("aria-expanded", "aria-controls", "data-bs-target"))  # attributes of a button that shows text
 WAS_HIDDEN = "data-was-hidden"  # marks text that a click shows
 LONGEST_TITLE = 200  # characters of what is clicked to show hidden text
 LONGEST_BANNER = 1000
@@ -189,18 +190,12 @@ class _Pruning:
         parent = button.getparent()
         if shown is None and parent is not None and len(parent) == 1:
             shown = _beside(parent, forward=True)
-        expands = (
-            "aria-expanded" in button.attrib or "aria-controls" in button.attrib or "data-bs-target" in button.attrib
-        )
-        if (
-            shown is not None
-            and (expands or self._is_hidden(shown))
-            and _is_prose(shown)
-            and not names_of(shown) & OVERLAYS
-        ):
-            button.tag = "p"
-            return True
-        return False
+        if shown is None or not _is_prose(shown) or names_of(shown) & OVERLAYS:
+            return False
+        if EXPANDING.isdisjoint(button.attrib) and not self._is_hidden(shown):
+            return False
+        button.tag = "p"
+        return True
 
     # --- parts beside the subject -------------------------------------------------------------------------------------
 

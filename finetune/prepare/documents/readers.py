@@ -7,7 +7,7 @@ it, with figures from benchmarks/parts/document_readers.py.
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import PurePosixPath
@@ -19,37 +19,14 @@ from finetune.records import Document
 
 MAX_BYTES = 100 * 2**20  # of one document: the largest scanned books are that big, text never is
 
-DocumentReader = Callable[[bytes, str], Document]
-
-
-def _reader(module: str) -> DocumentReader:
-    def read(data: bytes, shown: str) -> Document:
-        document: Document = import_module(f"finetune.prepare.documents.{module}").read(data, shown)
-        return document
-
-    return read
-
-
-DOCUMENTS: Mapping[str, DocumentReader] = {
-    ".txt": _reader("text"),
-    ".text": _reader("text"),
-    ".md": _reader("markdown"),
-    ".markdown": _reader("markdown"),
-    ".rst": _reader("rst"),
-    ".html": _reader("html"),
-    ".htm": _reader("html"),
-    ".xhtml": _reader("html"),
-    ".pdf": _reader("pdf"),
-    ".docx": _reader("docx"),
-    ".epub": _reader("epub"),
-    ".xml": _reader("xml"),
-    ".rtf": _reader("rtf"),
-    ".odt": _reader("odt"),
-    ".pptx": _reader("pptx"),
-    ".eml": _reader("mail"),
-    ".srt": _reader("subtitles"),
-    ".vtt": _reader("subtitles"),
-    ".ipynb": _reader("notebook"),
+DOCUMENTS: Mapping[str, str] = {  # the module that reads files with the extension
+    **dict.fromkeys((".txt", ".text"), "text"),
+    **dict.fromkeys((".md", ".markdown"), "markdown"),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
+    **dict.fromkeys((".srt", ".vtt"), "subtitles"),
+    **{f".{name}": name for name in ("rst", "pdf", "docx", "epub", "xml", "rtf", "odt", "pptx")},
+    ".eml": "mail",
+    ".ipynb": "notebook",
 }
 # Plain texts, in which HTML entities are decoded when they are cleaned; the parsers of all other documents do so.
 TEXTS = frozenset({".txt", ".text", ".md", ".markdown", ".srt", ".vtt", ".rst"})
@@ -73,7 +50,7 @@ def read_document(data: bytes, name: str, shown: str, encoding: str | None = Non
     elif suffix in TEXTS:
         encoding = detect_encoding(data, shown)
     try:
-        document = DOCUMENTS[suffix](data, shown)
+        document: Document = import_module(f"finetune.prepare.documents.{DOCUMENTS[suffix]}").read(data, shown)
     except RecursionError:
         raise Unusable("too_deep", "its parts are nested too deeply. Save it again in a simpler form") from None
     except MemoryError:

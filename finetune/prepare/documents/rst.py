@@ -86,9 +86,7 @@ def read(data: bytes, shown: str) -> Document:
     root = parse(page.decode("utf-8"))
     for numbered in root.iter("ol"):
         numbered.set("type", numbered.get("class", "").partition(" ")[0])  # loweralpha and the like
-    outline = outline_of(root)
-    outline.unused.update(unused)
-    return outline.document()
+    return outline_of(root, unused).document()
 
 
 class _LeftOut(Directive):  # type: ignore[misc]  # docutils has no types

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from finetune.errors import Unusable
 from finetune.prepare.clean.markup import raise_or_lower
 from finetune.prepare.documents.list_numbers import BULLET
-from finetune.prepare.documents.outline import Outline, one_line, table
+from finetune.prepare.documents.outline import Outline, in_lines, one_line, table
 from finetune.records import Document
 
 TOKEN = re.compile(
@@ -246,7 +246,7 @@ class _Reader:
         """The text since the last block."""
         text = "".join(self._group.runs).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         self._group.runs.clear()
-        return "\n".join(filter(None, map(one_line, text.split("\n"))))
+        return in_lines(text, "\n")
 
     def _end_paragraph(self) -> None:
         group = self._group

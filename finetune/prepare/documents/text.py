@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from itertools import pairwise
 
-from finetune.errors import Unusable
 from finetune.prepare.documents.reflow import Line, Page, mark_underlined, outline_from
 from finetune.prepare.documents.running import is_page_number, without_running
 from finetune.prepare.formats.encoding import decode
@@ -26,8 +25,6 @@ def read(data: bytes, shown: str) -> Document:
         InputError: it is binary.
     """
     text = LINE_END.sub("\n", decode(data, shown)).replace("\u2029", "\n\n")
-    if not text.strip():
-        raise Unusable("no_text", "the file is empty or blank. Skip it with --on-error skip")
     pages: list[Page] = [[Line(line) for line in _space_lines(page)] for page in text.split(FEED)]
     if len(pages) > 1:
         pages, unused = without_running(pages)

@@ -21,7 +21,7 @@ from finetune.errors import InputError, Unusable
 from finetune.prepare.formats.cell_values import Styles, plain_text, value_of
 from finetune.prepare.formats.files import DataFile, Row, Rows, Unread, in_blocks, open_file
 from finetune.prepare.formats.separated import header_names
-from finetune.prepare.formats.zip_package import OLE2, ZipPackage, damage_error, open_package, refuse_entities
+from finetune.prepare.formats.zip_package import ZipPackage, damage_error, open_package, refuse_entities
 
 MAX_BYTES = 100 * 2**20  # of a workbook: as many as of a document
 LOOKED_AT = 50  # rows among which the header is searched
@@ -64,8 +64,6 @@ def read_xlsx(file: DataFile) -> Iterator[Rows]:
         data = raw.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise InputError(f"{file.shown} has more than {MAX_BYTES // 2**20} MiB. Save its sheets as CSV files")
-    if data.startswith(OLE2):
-        raise InputError(f"{file.shown} has a password or is an .xls file. Save it as .xlsx without a password")
     try:
         with open_package(data, "xlsx") as parts:
             yield from in_blocks(_rows(file, _Workbook(parts)))

@@ -103,6 +103,10 @@ def open_package(data: bytes, kind: str) -> Iterator[ZipPackage]:
     Raises:
         Unusable: it is damaged or encrypted, or unpacks to more than any real document.
     """
+    if data.startswith(OLE2):
+        raise Unusable(
+            f"encrypted_{kind}", f"it has a password or an older format. Save it as .{kind} without a password"
+        )
     with _name_damage(kind):
         archive = zipfile.ZipFile(io.BytesIO(data))
     with archive:

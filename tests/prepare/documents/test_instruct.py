@@ -25,6 +25,14 @@ def test_heading_that_is_a_question_asks_it() -> None:
     assert pairs("Fever", ("What is fever?", 2, ANSWER)) == [("What is fever?", ANSWER)]
 
 
+@pytest.mark.parametrize(
+    "question",
+    ["I sneeze: is it bad?", "C or vitamin D: which is better?", "V. cholerae: what is it?", "Civil: what is that?"],
+)
+def test_word_like_a_number_stays_in_a_question(question: str) -> None:
+    assert questions("Fever", (question, 2, ANSWER)) == [question]
+
+
 def test_question_needs_no_title() -> None:
     assert questions(None, ("Is it bad??", 2, ANSWER)) == ["Is it bad?"]
 
@@ -34,6 +42,11 @@ def test_question_needs_no_title() -> None:
     [
         ("Symptoms", "What are the symptoms of hay fever?"),
         ("2.1 Causes", "What causes hay fever?"),
+        ("IV. Causes", "What causes hay fever?"),
+        ("B. Causes", "What causes hay fever?"),
+        ("(2) Causes", "What causes hay fever?"),
+        ("(b) Causes", "What causes hay fever?"),
+        ("Appendix A: Causes", "What causes hay fever?"),
         ("Diagnosis:", "How is hay fever diagnosed?"),
         ("TREATMENT", "How is hay fever treated?"),
         ("Outlook", "What is the outlook for hay fever?"),
