@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,39 @@ def test_fused_layers_over_four_bits_have_the_gradients_of_peft(tiny_model: Path
     replace_swiglu_blocks(base)
     assert any(isinstance(module, SwiGLU) for module in base.modules())
     assert_alike(plain, adapted(base, fused=True), prompts())
+
+
+def long_rows() -> TokenRows:
+    """Three rows with a common beginning of twelve tokens; attention over the first two needs no mask."""
+    generator = np.random.default_rng(4)
+    start = generator.integers(3, 90, 12).tolist()
+    return rows_of([start + generator.integers(3, 90, size).tolist() for size in (540, 530, 20)])
+
+
+def test_long_rows_that_share_their_beginning_have_the_gradients_of_padded_ones() -> None:
+    model = Qwen2ForCausalLM(Qwen2Config(**SHAPE | {"max_position_embeddings": 1024})).double().eval()
+    twin = copy.deepcopy(model)
+    rows = long_rows()
+    packed = pack([rows[number] for number in range(len(rows))])
+    assert packed.input_ids.numel() == rows.tokens - 2 * 12
+    assert_alike(adapted(model, fused=False), adapted(twin, fused=True), rows)
+
+
+def test_all_layers_share_one_mask() -> None:
+    model = Qwen2ForCausalLM(Qwen2Config(**SHAPE)).eval()
+    prefix_attention.register()
+    model.set_attn_implementation(prefix_attention.PACKED)
+    batch = batch_of(prompts(), PackedBatches(NumberedRows(prompts(), rows_of([[1, 2, 3]])), share=True))
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        summed_loss(model, batch)
+    masks = [tensor for tensor in kept if tensor.dim() == 2 and bool(torch.isinf(tensor).any())]
+    assert len(masks) > len({mask.data_ptr() for mask in masks}) == len(batch["layout"].masks) > 0
 
 
 def test_shared_prefixes_are_computed_once() -> None:

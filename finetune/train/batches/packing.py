@@ -9,7 +9,7 @@ Juravsky et al., Hydragen, arXiv 2402.05099.)
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from finetune.train.batches.rows import SHORTEST_PREFIX, TokenRow
 
 UNSUPERVISED = -100  # the label that torch.nn.functional.cross_entropy ignores
+Masks = dict[tuple[int, int, int | None], Tensor]  # by the numbers of queries and keys, and the sliding window
 LONGEST_TO_SHORTEST = 1.5  # rows whose lengths differ more are attended to separately, which limits padding
 
 
@@ -52,6 +53,7 @@ class Layout:
     """Which tokens of a packed sequence see which: its prefixes and their suffixes, in order."""
 
     groups: tuple[tuple[Suffixes, ...], ...]  # each the suffixes of one prefix, which precedes them
+    masks: Masks = field(default_factory=dict, compare=False)  # of attention, made by the first layer for all others
 
     def to(self, device: Any) -> Layout:
         """This layout on `device`; accelerate calls this on every batch."""
