@@ -26,7 +26,7 @@ from finetune.models.chat_template import end_of_turn_ids
 from finetune.models.config import read_config
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
 from finetune.models.presets import CAUSAL_ONLY
-from finetune.models.quantize import keep_linear4bit_unpacked, nf4, unpack_on_cpu, unpack_scales
+from finetune.models.quantize import keep_linear4bit_unpacked, nf4, release_file, unpack_on_cpu, unpack_scales
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 
@@ -90,6 +90,8 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> Pr
         raise InputError(
             f"The model in {folder} cannot be loaded: {reason}. slmtune needs config.json and safetensors"
         ) from None
+    if recipe.load_in_4bit:
+        release_file(model)
     if not (unpack and unpack_on_cpu(model)):
         keep_linear4bit_unpacked(model)
         unpack_scales(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,15 @@ def test_model_of_every_preset_loads(preset: str, in_4bit: bool, tmp_path: Path)
     model.save_pretrained(tmp_path)
     loaded = load_base(tmp_path, AdapterRecipe(load_in_4bit=in_4bit))
     assert type(loaded) is type(model)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the mapped files are listed on Linux only")
+@pytest.mark.parametrize("unpack", [True, False])
+def test_file_of_weights_leaves_memory_after_quantisation(tiny_model: Path, unpack: bool, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")  # another test may have mapped the original
+    model = load_base(folder, AdapterRecipe(), unpack=unpack)
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert str(folder) not in Path("/proc/self/maps").read_text("utf-8")
 
 
 def test_folder_of_an_encoder_is_refused_with_what_can_be_trained(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from finetune.recipe import AdapterRecipe
 from finetune.train import TrainRequest, train
 from finetune.train.batches.collate import NumberedRows, PackedBatches, PaddedBatches
 from finetune.train.fast import prefix_attention
+from finetune.train.fast.cpu_attention import dot_product_attention
 from finetune.train.fast.lora_linear import FusedLinear
 from finetune.train.fast.loss import summed_loss
 from finetune.train.fast.swiglu import replace_swiglu_blocks
@@ -73,6 +74,34 @@ def test_bfloat16_is_as_near_to_float32_as_the_layers_of_peft(name: str) -> None
         errors += torch.stack(distances).square()
     of_peft, of_fused = errors.sqrt().tolist()
     assert of_fused < TIMES_PEFT * of_peft
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_in_bfloat16_has_the_value_of_torch_and_more_exact_gradients(masked: bool) -> None:
+    draw = torch.Generator().manual_seed(1)
+    mask = torch.ones(20, 33, dtype=torch.bool).tril(13) if masked else None
+    shapes = {
+        "query": (3, 6, 20, 16),
+        "key": (3, 2, 33 if masked else 20, 16),
+        "value": (3, 2, 33 if masked else 20, 16),
+    }
+    inputs = {name: torch.randn(shape, generator=draw).bfloat16() for name, shape in shapes.items()}
+    toward = torch.randn(shapes["query"], generator=draw)
+
+    def attend(function: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        tensors = {name: tensor.to(dtype).requires_grad_() for name, tensor in inputs.items()}
+        result = function(**tensors, attn_mask=mask, is_causal=not masked, scale=0.3, enable_gqa=True)
+        derived = torch.autograd.grad(result, list(tensors.values()), toward.to(dtype))
+        return result, torch.cat([gradient.flatten() for gradient in derived]).double()
+
+    plain = nn.functional.scaled_dot_product_attention
+    (_, exact), (expected, of_torch), (actual, own) = (
+        attend(plain, torch.float32),
+        attend(plain, torch.bfloat16),
+        attend(dot_product_attention, torch.bfloat16),
+    )
+    assert torch.equal(actual, expected)
+    assert 0 < (own - exact).norm() < (of_torch - exact).norm() < 0.02 * exact.norm()
 
 
 def layer(base: nn.Module, fused: bool, **options: Any) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from finetune.train.batches.packing import Layout, Masks, Suffixes
+from finetune.train.fast.cpu_attention import dot_product_attention
 
 PACKED = "slmtune_packed"
 # Rows of at least LONG_ROW + LONG_PREFIX · prefix tokens after their prefix attend without a mask; measured on a CPU with
@@ -126,14 +127,10 @@ def _attend(
     bounded = window if window is not None and window < keys else None
     shared = query.shape[1] != key.shape[1]
     if softcap is None and not seen and bounded is None:
-        return nn.functional.scaled_dot_product_attention(
-            query, key, value, is_causal=tokens > 1, scale=scaling, enable_gqa=shared
-        )
+        return dot_product_attention(query, key, value, is_causal=tokens > 1, scale=scaling, enable_gqa=shared)
     mask = _find_mask(masks, query, keys, bounded)
     if softcap is None:
-        return nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=shared
-        )
+        return dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=shared)
     scores = query @ key.transpose(2, 3) * (query.shape[3] ** -0.5 if scaling is None else scaling)
     scores = torch.tanh(scores / softcap) * softcap + mask
     return torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype) @ value
