@@ -13,7 +13,7 @@ COMPILE := $(BIN)/python -m compileall -qq -j $(JOBS) $(VENV)/lib || true
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast lint format docs pictures bench clean
+.PHONY: help quickstart test test-fast lint format docs pictures bench gpu clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,6 +54,11 @@ pictures: $(VENV)/.dev ## Take the README's pictures from a new quickstart; need
 # A benchmark exits with 2 if the machine lacks what it needs, such as a GPU.
 bench: $(VENV)/.dev ## Run every benchmark; each prints a ratio measured in one run
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || [ $$? -eq 2 ]; done
+
+# UNSLOTH: the interpreter of an environment with Unsloth, to be compared with.
+gpu: $(VENV)/.dev ## On a machine with a GPU: run its tests, then measure QLoRA; the table is in gpu.md
+	@$(BIN)/python -m pytest --quiet -m gpu $(ARGS)
+	@$(BIN)/python benchmarks/gpu_qlora.py --table gpu.md $(if $(UNSLOTH),--unsloth $(UNSLOTH))
 
 clean: ## Remove the files left by builds and checks; keeps .venv and runs/
 	@rm -rf build dist site wandb .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
-from finetune.artifacts import Adapter, Corpus, Model
+from finetune.artifacts import Corpus, Model
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.evaluate.metrics import classification_scores
 from finetune.evaluate.run import pick_labels
@@ -15,9 +14,9 @@ from finetune.evaluate.scoring import label_logprobs
 from finetune.evaluate.tasks import tasks_of
 from finetune.merge import MergeRequest, merge_adapter
 from finetune.models.find import find_base
-from finetune.models.load import load_adapter, load_merged
+from finetune.models.load import load_merged
 from finetune.prepare import PrepareRequest, prepare
-from finetune.recipe import AdapterRecipe, load_adapter_recipe
+from finetune.recipe import load_adapter_recipe
 from finetune.train import TrainRequest, train
 
 
@@ -45,12 +44,3 @@ def test_finance_sample_makes_a_real_model_better(real_model: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_real_model_counts_its_parameters(real_model: Path) -> None:
     assert find_base(str(real_model)).parameters == 134_515_008  # as in the preset
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_same_code_trains_on_a_gpu(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
-    recipe = AdapterRecipe(model=str(tiny_model), max_steps=3)
-    result = train(TrainRequest(tiny_corpus, tmp_path / "adapter", recipe))
-    assert result.train_loss > 0
-    assert next(load_adapter(Adapter.open(result.adapter)).model.parameters()).is_cuda

@@ -1,9 +1,11 @@
 """Write a corpus whose training rows all have the same length in tokens of a model, and begin with different words.
 
     python benchmarks/parts/exact_rows.py MODEL CORPUS --rows N --length TOKENS [--supervised 0.5] [--seed N]
+        [--tokens FILE]
 
 Words are drawn from those that are one token after a blank; --supervised is the share of a row that is the answer.
-Prints, as JSON, the number of rows and of supervised tokens per row.
+--tokens also writes the rows as JSON lines of token ids and labels, for trainers that know no corpus. Prints, as JSON, the
+number of rows and of supervised tokens per row.
 """
 
 from __future__ import annotations
@@ -52,8 +54,10 @@ def make_row(
     return draw_turns(length - frame - answer, answer)
 
 
-def write_rows(model: str, corpus: Path, *, rows: int, length: int, supervised: float, seed: int) -> dict[str, int]:
-    """Write the corpus, and return the number of rows and of supervised tokens per row."""
+def write_rows(
+    model: str, corpus: Path, *, rows: int, length: int, supervised: float, seed: int, tokens: Path | None
+) -> dict[str, int]:
+    """Write the corpus and, if asked for, the tokens; return the number of rows and of supervised tokens per row."""
     base = find_base(model)
     tokenizer = load_tokenizer(base.folder, base)
     words, draw = single_words(tokenizer), random.Random(seed)
@@ -63,6 +67,9 @@ def write_rows(model: str, corpus: Path, *, rows: int, length: int, supervised: 
     with writing_corpus(corpus, overwrite=False) as writer:
         writer.write("train", to_table(examples))
         writer.finish("# Rows of one length\n", None)
+    if tokens is not None:
+        lines = (json.dumps({"input_ids": list(row.ids), "labels": row.labels}) + "\n" for row in rendered)
+        tokens.write_text("".join(lines), "utf-8")
     return {"rows": rows, "supervised": sum(rendered[0].supervised)}
 
 
@@ -75,6 +82,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, required=True)
     parser.add_argument("--supervised", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tokens", type=Path)
     print(json.dumps(write_rows(**vars(parser.parse_args()))))
 
 

@@ -1,10 +1,11 @@
 """QLoRA by SFTTrainer, plain or under Unsloth, on the first GPU: one point of benchmarks/gpu_qlora.py, as a JSON object.
 
-    python benchmarks/parts/gpu_sft.py CORPUS MODEL OUT --steps N --batch N --warm-up N [--checkpointing] [--unsloth]
+    python benchmarks/parts/gpu_sft.py TOKENS MODEL OUT --steps N --batch N --warm-up N [--checkpointing] [--unsloth]
 
 NF4 with double quantisation, LoRA r=16 alpha=32 on all linear layers, bfloat16, paged 8-bit AdamW: slmtune's settings on
-a GPU. The rows are tokenised beforehand, with slmtune's labels. The --warm-up steps are trained but not timed. Without a
-GPU, everything runs on the CPU with AdamW, to try the script out.
+a GPU. TOKENS has the rows as slmtune renders them (exact_rows.py --tokens), so this script needs no slmtune and runs in the
+environment of Unsloth too. The --warm-up steps are trained but not timed. Without a GPU, everything runs on the CPU with
+AdamW, to try the script out.
 """
 
 from __future__ import annotations
@@ -17,18 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from finetune.hub.settings import configure_libraries
-
-configure_libraries()
-
 import torch
-from datasets import Dataset
-
-from finetune.artifacts import Corpus
-from finetune.corpus.store import read_split
-from finetune.models.chat_template import render
-from finetune.models.find import find_base
-from finetune.models.tokenizer import load_tokenizer
 
 RANK, ALPHA = 16, 32
 LLAMA_LAYERS = [
@@ -45,8 +35,8 @@ LLAMA_LAYERS = [
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("model")
+    parser.add_argument("tokens", type=Path)
+    parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
@@ -54,12 +44,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--unsloth", action="store_true")
     return parser.parse_args()
-
-
-def tokenise_rows(corpus: Path, tokenizer: Any) -> Dataset:
-    """The training rows as slmtune renders them."""
-    rows = [render(tokenizer, example) for example in read_split(Corpus.open(corpus), "train")]
-    return Dataset.from_dict({"input_ids": [list(row.ids) for row in rows], "labels": [row.labels for row in rows]})
 
 
 def unsloth_model(arguments: argparse.Namespace, folder: Path, length: int) -> Any:
@@ -91,9 +75,7 @@ def plain_model(folder: Path) -> Any:
         bnb_4bit_compute_dtype=dtype,
     )
     where = {"": "cuda:0" if gpu else "cpu"}
-    return AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=quantised, dtype=dtype, attn_implementation="sdpa", device_map=where
-    )
+    return AutoModelForCausalLM.from_pretrained(folder, quantization_config=quantised, dtype=dtype, device_map=where)
 
 
 def training_arguments(arguments: argparse.Namespace) -> Any:
@@ -144,14 +126,15 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.unsloth:
         importlib.import_module("unsloth")  # before transformers and trl, which it patches
+    from datasets import Dataset
     from peft import LoraConfig
+    from transformers import AutoTokenizer
     from trl import SFTTrainer
 
-    base = find_base(arguments.model)
-    tokenizer = load_tokenizer(base.folder, base)
-    rows = tokenise_rows(arguments.corpus, tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    rows = Dataset.from_list([json.loads(line) for line in arguments.tokens.read_text("utf-8").splitlines()])
     length = len(rows[0]["input_ids"])
-    model = unsloth_model(arguments, base.folder, length) if arguments.unsloth else plain_model(base.folder)
+    model = unsloth_model(arguments, arguments.model, length) if arguments.unsloth else plain_model(arguments.model)
     lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
     watch = stopwatch(arguments.warm_up)
     trainer = SFTTrainer(

@@ -33,12 +33,21 @@ TEMPLATE = (
 
 
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-LLAMA_2 = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+MISTRAL = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
 SHAPES: dict[str, dict[str, Any]] = {
     **PUBLISHED,
-    "tiny": {"model_type": "llama", **TINY, "num_key_value_heads": 2, "vocab_size": 256},
-    "llama-2-7b": {"model_type": "llama", **LLAMA_2, "num_key_value_heads": 32, "vocab_size": 32000},
+    "tiny": {"model_type": "gemma2", **TINY, "num_key_value_heads": 2, "vocab_size": 256, "head_dim": 16},
+    "mistral-7b": {
+        "model_type": "mistral",
+        **MISTRAL,
+        "num_key_value_heads": 8,
+        "vocab_size": 32768,
+        "sliding_window": None,
+    },
 }
+PARAMETERS = {name: preset.parameters for name, preset in PRESETS.items()} | {
+    "mistral-7b": 7_248_023_552
+}  # version 0.3
 CONTEXT: dict[str, Any] = {"max_position_embeddings": 8192, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
@@ -53,10 +62,8 @@ def write_model(shape: str, folder: Path) -> dict[str, Any]:
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    if shape in PRESETS and PRESETS[shape].parameters != parameters:
-        raise SystemExit(
-            f"{shape} has {PRESETS[shape].parameters:,} parameters, but this configuration has {parameters:,}"
-        )
+    if PARAMETERS.get(shape, parameters) != parameters:
+        raise SystemExit(f"{shape} has {PARAMETERS[shape]:,} parameters, but this configuration has {parameters:,}")
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return {"shape": shape, "parameters": parameters}

@@ -125,9 +125,8 @@ class SupervisedTrainer(SFTTrainer):
     def checkpoint_bytes(self) -> int:
         """Upper bound for the size of each checkpoint of the run."""
         steps = self.recipe.count_steps(len(self.rows))
-        lines = (
-            steps // self.recipe.logging_steps + steps // (self.recipe.eval_steps or steps) + 2
-        )  # first step, last evaluation
+        lines = steps // self.recipe.logging_steps + steps // (self.recipe.eval_steps or steps)
+        lines += 2  # the first step and the last evaluation
         return checkpoint_bytes(self.trainable_weights, lines)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
