@@ -79,7 +79,7 @@ def test_bfloat16_is_as_near_to_float32_as_the_layers_of_peft(name: str) -> None
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_in_bfloat16_has_the_value_of_torch_and_more_exact_gradients(masked: bool) -> None:
     draw = torch.Generator().manual_seed(1)
-    mask = torch.ones(20, 33, dtype=torch.bool).tril(13) if masked else None
+    hidden = torch.ones(20, 33, dtype=torch.bool).triu(14)
     shapes = {
         "query": (3, 6, 20, 16),
         "key": (3, 2, 33 if masked else 20, 16),
@@ -90,6 +90,7 @@ def test_attention_in_bfloat16_has_the_value_of_torch_and_more_exact_gradients(m
 
     def attend(function: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         tensors = {name: tensor.to(dtype).requires_grad_() for name, tensor in inputs.items()}
+        mask = torch.zeros(20, 33, dtype=dtype).masked_fill(hidden, float("-inf")) if masked else None
         result = function(**tensors, attn_mask=mask, is_causal=not masked, scale=0.3, enable_gqa=True)
         derived = torch.autograd.grad(result, list(tensors.values()), toward.to(dtype))
         return result, torch.cat([gradient.flatten() for gradient in derived]).double()
