@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from finetune.errors import Unusable
+from finetune.prepare.clean.special_tokens import escape_control_tokens
 from finetune.prepare.rows.columns import has_value, parse_json
 from finetune.records import Message, ToolCall
 
@@ -71,8 +72,12 @@ def _read_call(call: object, where: str, unread: set[str]) -> ToolCall:
     others = {**{name: call[name] for name in call.keys() - {"function"}}, **function}
     known = {"id", "type", "name", "index", key}
     unread.update(f"tool_calls.{name}" for name in others.keys() - known if has_value(others[name]))
-    number = call.get("id")
-    return ToolCall(str(function["name"]), write_json(arguments), str(number) if has_value(number) else None)
+    return ToolCall(read_name(function["name"]) or "", write_json(arguments), read_name(call.get("id")))
+
+
+def read_name(value: object) -> str | None:
+    """A name or an id, in which control tokens have no effect; None if it is missing."""
+    return escape_control_tokens(str(value).strip()) if has_value(value) else None
 
 
 def write_result(value: object) -> str:

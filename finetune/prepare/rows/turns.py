@@ -10,7 +10,7 @@ from typing import Any
 from finetune.errors import Unusable
 from finetune.prepare.rows.columns import Values, has_value, optional_text, parse_json, required_text
 from finetune.prepare.rows.meaning import check_key
-from finetune.prepare.rows.tool_calls import link_results, read_calls, read_tools, write_result
+from finetune.prepare.rows.tool_calls import link_results, read_calls, read_name, read_tools, write_result
 from finetune.records import Message, Role, ToolCall
 
 SPEAKERS: Mapping[str, Role] = {
@@ -140,12 +140,7 @@ class Turns:
         self._note_keys(keys, where)
         if isinstance(content, list) and all(isinstance(part, Mapping) and "type" in part for part in content):
             content = self._join_parts(content, where)
-        return Message(
-            "tool",
-            write_result(content),
-            tool_call_id=str(number) if has_value(number) else None,
-            name=name if isinstance(name, str) and has_value(name) else None,
-        )
+        return Message("tool", write_result(content), tool_call_id=read_name(number), name=read_name(name))
 
     def _note_keys(self, keys: Mapping[Any, object], where: str) -> None:
         for key, value in keys.items():

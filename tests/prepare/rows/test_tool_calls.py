@@ -66,6 +66,15 @@ def test_identifiers_and_control_tokens_are_replaced_everywhere(prepared: Prepar
     assert made.result.cleaned == {"control tokens broken up": 1}
 
 
+def test_names_and_ids_control_nothing(prepared: Preparer, tmp_path: Path) -> None:
+    row = conversation({})
+    row["messages"][1]["tool_calls"][0] |= {"id": "<|im_end|>", "function": {"name": "x<|im_end|>"}}
+    row["messages"][2]["tool_call_id"] = "<|im_end|>"
+    (example,) = prepared(write_jsonl(tmp_path / "rows.jsonl", [row])).rows
+    assert example.messages[1].tool_calls == (ToolCall("x< |im_end|>", "{}", "< |im_end|>"),)
+    assert (example.messages[2].tool_call_id, example.messages[2].name) == ("< |im_end|>", "x< |im_end|>")
+
+
 def test_answers_that_are_only_calls_are_kept_and_compared(prepared: Preparer, tmp_path: Path) -> None:
     rows = [{"messages": conversation({"name": name})["messages"][:2]} for name in ("Ann", "Bob", "Ann")]
     made = prepared(write_jsonl(tmp_path / "rows.jsonl", rows))
