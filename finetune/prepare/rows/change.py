@@ -13,11 +13,11 @@ Change = Callable[[str], str]
 
 def change_turns(example: Example, change: Change, kept: int = 0) -> Example:
     """The example with the contents of all turns but the last `kept` changed; the same object if nothing changes."""
-    changed = tuple(
-        (*(_change_turn(turn, change) for turn in messages[: len(messages) - kept]), *messages[len(messages) - kept :])
-        for messages in example.conversations
-    )
-    return example if changed == example.conversations else _with_conversations(example, changed)
+    messages = _change_contents(example.messages, change, kept)
+    rejected = example.rejected and _change_contents(example.rejected, change, kept)
+    if messages is example.messages and rejected is example.rejected:
+        return example
+    return replace(example, messages=messages, rejected=rejected)
 
 
 def change_tools(example: Example, change: Change) -> Example:
@@ -35,14 +35,14 @@ def change_tools(example: Example, change: Change) -> Example:
     tools = None if example.tools is None else change_json(example.tools, change)
     if (changed, tools) == (example.conversations, example.tools):
         return example
-    return replace(_with_conversations(example, changed), tools=tools)
+    messages, *rejected = changed
+    return replace(example, messages=messages, rejected=rejected[0] if rejected else (), tools=tools)
 
 
-def _change_turn(turn: Message, change: Change) -> Message:
-    content = change(turn.content)
-    return turn if content == turn.content else replace(turn, content=content)
-
-
-def _with_conversations(example: Example, conversations: tuple[tuple[Message, ...], ...]) -> Example:
-    messages, *rejected = conversations
-    return replace(example, messages=messages, rejected=rejected[0] if rejected else ())
+def _change_contents(messages: tuple[Message, ...], change: Change, kept: int) -> tuple[Message, ...]:
+    end = len(messages) - kept
+    texts = [change(turn.content) for turn in messages[:end]]
+    if texts == [turn.content for turn in messages[:end]]:
+        return messages
+    turns = [replace(turn, content=text) for turn, text in zip(messages, texts, strict=False)]
+    return (*turns, *messages[end:])

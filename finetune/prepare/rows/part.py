@@ -107,9 +107,14 @@ class Part:
         columns = map_columns(row.values, self.mapping, plain)
         for name in self._left_out:
             columns.pop(name, None)
-        if self.file.suffix in TYPED and self.shape is not None and "tools" in self.shape.columns:
+        if self._has_nulls:
             columns = {name: drop_nulls(value) for name, value in columns.items()}
         return columns
+
+    @cached_property
+    def _has_nulls(self) -> bool:
+        """Whether objects have null for each key that only others have."""
+        return self.file.suffix in TYPED and self.shape is not None and "tools" in self.shape.columns
 
     @cached_property
     def _left_out(self) -> frozenset[str]:

@@ -20,6 +20,7 @@ SPEAKERS: Mapping[str, Role] = {
     **dict.fromkeys(("function_call", "tool_call"), "assistant"),
 }
 CALLERS = frozenset({"function_call", "tool_call"})  # speakers in ShareGPT whose text is a call
+TALKERS = frozenset({"system", "user", "assistant", "human", "gpt"})  # speakers whose text is no call and no result
 CALLS = ("tool_calls", "function_call")  # keys of a turn
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 NAME = re.compile(r"[\w-]{1,24}")  # what may be repeated in a message: a word, not the text of a row
@@ -96,6 +97,8 @@ class Turns:
         speaker, text = ("role" if "role" in turn else "from"), ("content" if "content" in turn else "value")
         role = _role(turn.get(speaker), speaker, where)
         content = turn.get(text)
+        if len(turn) == 2 and turn[speaker] in TALKERS and isinstance(content, str) and has_value(content):
+            return [Message(role, content)]  # as nearly always
         others = {}
         if len(turn) > 2 or text not in turn:
             others = {str(key).strip().lower(): turn[key] for key in turn if key not in (speaker, text)}
