@@ -144,7 +144,8 @@ def require_tools(tokenizer: PreTrainedTokenizerBase, example: Example) -> None:
     if missing:
         raise InputError(
             f"The chat template of this model leaves out {_join(missing)}, which row {example.id} has. Choose a model "
-            "whose template has tools, such as qwen2.5-0.5b, or prepare the corpus without such rows"
+            "whose template has tools, such as qwen2.5-0.5b, or prepare the corpus without such rows: --ignore tools "
+            "--ignore tool_calls --on-error skip"
         )
 
 

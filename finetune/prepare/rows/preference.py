@@ -13,12 +13,7 @@ from finetune.prepare.rows.draft import Draft
 from finetune.prepare.rows.turns import Turns, check_turns
 from finetune.records import Message, Task, UnusedKind, count_alike
 
-PROMPTS = (
-    "instruction",
-    "question",
-    "input",
-    "prompt",
-)  # columns of what is asked, in the order in which they are joined
+PROMPTS = ("instruction", "question", "input", "prompt")  # columns of what is asked, joined in this order
 ASKED = (*PROMPTS, "conversations", "system", "history", "tools")  # what a pair may have beside its answers
 RATED = "desirable"  # the column of ratings, and the other names that it has
 RATING_NAMES = (RATED, "label", "kto_tag")
@@ -55,7 +50,7 @@ def build_rated(build: Callable[[Values], Draft], ignored: Collection[str], colu
     if rating is None:
         raise Unusable(
             "bad_rating",
-            f"the column {RATED!r} is neither true nor false. Correct it, or do without the ratings: --ignore label",
+            "the rating of the answer is neither true nor false. Correct it, or do without the column: --ignore COLUMN",
         )
     draft = build(columns)
     if rating and "rejected" in ignored:

@@ -23,6 +23,7 @@ CALLERS = frozenset({"function_call", "tool_call"})  # speakers in ShareGPT whos
 TALKERS = frozenset({"system", "user", "assistant", "human", "gpt"})  # speakers whose text is no call and no result
 CALLS = ("tool_calls", "function_call")  # keys of a turn
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+SKIP = "Drop such rows with --on-error skip"
 NAME = re.compile(r"[\w-]{1,24}")  # what may be repeated in a message: a word, not the text of a row
 ORDER = re.compile(r"s?ua(?:(?:t+u?|u)a)*")  # the first letters of the roles of all turns
 
@@ -30,12 +31,13 @@ ORDER = re.compile(r"s?ua(?:(?:t+u?|u)a)*")  # the first letters of the roles of
 class Turns:
     """Reads turns, and collects in `unread` the keys that they have and messages lack.
 
-    `ignored` are the keys to do without although they change what a turn means.
+    `ignored` are the keys to do without although they change what a turn means: without `tool_calls`, no turn calls tools.
     """
 
     def __init__(self, ignored: Collection[str] = ()) -> None:
         self.unread: set[str] = set()
         self._ignored = ignored
+        self._with_calls = "tool_calls" not in ignored
 
     def read(self, value: object, column: str) -> list[Message]:
         """A list of turns as messages, without empty system messages; the list may also be written as JSON.
@@ -102,16 +104,19 @@ class Turns:
         others = {}
         if len(turn) > 2 or text not in turn:
             others = {str(key).strip().lower(): turn[key] for key in turn if key not in (speaker, text)}
+        is_call = str(turn.get(speaker)).strip().lower() in CALLERS
+        if (role == "tool" or is_call) and not self._with_calls:
+            raise Unusable("tool_call", f"{where} belongs to tool calls, which --ignore leaves out. {SKIP}")
         if role == "tool":
             return [self._read_result(content, others, where)]
         calls: tuple[ToolCall, ...] = ()
         results: list[Message] = []
-        if str(turn.get(speaker)).strip().lower() in CALLERS:
+        if is_call:
             calls, content = read_calls(content, where, self.unread), None
         if isinstance(content, list):
             calls, results, content = self._read_blocks(role, content, where)
         for key in CALLS if others and role == "assistant" else ():
-            if has_value(others.get(key)) and key not in self._ignored:
+            if has_value(others.get(key)) and self._with_calls:
                 calls += read_calls(others.pop(key), where, self.unread)
         self._note_keys(others, where)
         if not has_value(content) and (calls or results or role == "system"):
@@ -123,9 +128,10 @@ class Turns:
         self, role: Role, blocks: Sequence[object], where: str
     ) -> tuple[tuple[ToolCall, ...], list[Message], str | None]:
         """The tool calls, the results of tools and the text in a content that is a list of parts, as Anthropic writes it."""
-        calls = [block for block in blocks if role == "assistant" and _is_block(block, "tool_use")]
-        results = [block for block in blocks if role == "user" and _is_block(block, "tool_result")]
-        parts = [block for block in blocks if block not in calls and block not in results]
+        kind = "tool_use" if role == "assistant" else "tool_result" if role == "user" else "none"
+        tools = [block for block in blocks if self._with_calls and _is_block(block, kind)]
+        calls, results = (tools, []) if role == "assistant" else ([], tools)
+        parts = [block for block in blocks if block not in tools]
         return (
             tuple(call for block in calls for call in read_calls(block, where, self.unread)),
             [
@@ -135,7 +141,7 @@ class Turns:
                 for block in results
                 if isinstance(block, Mapping)
             ],
-            self._join_parts(parts, where) if parts or not (calls or results) else None,
+            self._join_parts(parts, where) if parts or not tools else None,
         )
 
     def _read_result(self, content: object, keys: dict[str, Any], where: str) -> Message:

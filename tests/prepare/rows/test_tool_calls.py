@@ -82,12 +82,34 @@ def test_answers_that_are_only_calls_are_kept_and_compared(prepared: Preparer, t
     assert made.result.dropped == {"duplicate": 1}
 
 
+def test_rows_that_call_tools_can_be_left_out(prepared: Preparer, tmp_path: Path) -> None:
+    named = {"messages": [ASKED, TOLD], "tools": conversation({})["tools"]}
+    blocks = [{"type": "tool_use", "id": "t1", "name": "look_up", "input": {}}]
+    calls = [
+        conversation({"name": "Ann"}),
+        {"messages": [ASKED, {"role": "assistant", "content": blocks}]},
+        {"messages": [ASKED, {"role": "function_call", "content": '{"name": "look_up"}'}]},
+    ]
+    made = prepared(
+        write_jsonl(tmp_path / "rows.jsonl", [named, *calls]), ignored=("tools", "tool_calls"), on_error="skip"
+    )
+    assert [(row.id, row.uses_tools) for row in made.rows] == [("rows/rows.jsonl:1", False)]
+    assert sum(made.result.dropped.values()) == 3
+    assert {(each.name, each.count) for each in made.result.unused} == {("tools", 1)}
+
+
 def test_two_calls_and_two_results_in_one_turn(prepared: Preparer, tmp_path: Path) -> None:
     calls = [{"type": "tool_use", "id": f"t{n}", "name": f"tool_{n}", "input": {}} for n in (1, 2)]
     results = [{"type": "tool_result", "tool_use_id": f"t{n}", "content": f"result {n}"} for n in (2, 1)]
     turns = [ASKED, {"role": "assistant", "content": calls}, {"role": "user", "content": results}, TOLD]
     (row,) = prepared(write_jsonl(tmp_path / "rows.jsonl", [{"messages": turns}])).rows
     assert [(turn.name, turn.content) for turn in row.messages[2:4]] == [("tool_2", "result 2"), ("tool_1", "result 1")]
+
+
+def test_parts_without_a_type_are_texts(prepared: Preparer, tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": [{"text": "Be brief."}]}, {"role": "user", "content": ["Whose?"]}, TOLD]
+    (row,) = prepared(write_jsonl(tmp_path / "rows.jsonl", [{"messages": turns}])).rows
+    assert [turn.content for turn in row.messages] == ["Be brief.", "Whose?", "It is hers."]
 
 
 def test_pairs_may_call_tools(prepared: Preparer, tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "rating that is none": (
         FORMATS["prompt-completion"] | {"desirable": "odd"},
-        "'desirable' is neither true nor false",
+        "the rating of the answer is neither true nor false",
     ),
     "score of a completion": (FORMATS["prompt-completion"] | {"score": 0.1}, "--ignore score"),
     "pair without a rejected answer": (FORMATS["preference"] | {"rejected": " "}, "'rejected' is empty"),
