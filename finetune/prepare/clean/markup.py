@@ -26,6 +26,10 @@ LOWERED = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊
 PLAINLY_RAISED = {"st", "nd", "rd", "th", "®", "©", "™", "tm", "*", "†", "‡"}  # 5th, not 5^th
 MARK = re.compile(r"\[.*\]|[^\w+\-−=()]+", re.S)  # the number of a note, "[2]", or a sign
 BLOCK_NAME = re.compile(BLOCKS, re.I)
+START = re.compile(r"""\bstart\s*=\s*["']?\s*(-?\d{1,9})""", re.I)
+OTHER_TYPE = re.compile(
+    r"""\btype\s*=\s*["']?\s*[^"'\s1]|\breversed\b""", re.I
+)  # of a list with letters, or counted down
 BREAKS = re.compile(r"\n[ \t]*\n\s*")
 
 
@@ -59,26 +63,51 @@ def _is_markup(text: str) -> bool:
 
 def _strip(text: str) -> str:
     kept = CODE if text.lstrip().startswith("<") else KEPT  # the indented lines of a page are not code
-    return change_outside(kept, text, _strip_prose).strip()
+    tags = _Tags()
+    return change_outside(kept, text, lambda prose: _strip_prose(prose, tags)).strip()
 
 
-def _strip_prose(text: str) -> str:
+def _strip_prose(text: str, tags: _Tags) -> str:
     text = UNSEEN.sub("", COMMENT.sub("", text))
     text = SCRIPTS.sub(lambda match: raise_or_lower(unescape(match[2]), raised=match[1].lower() == "sup"), text)
-    return BREAKS.sub("\n\n", unescape(TAG.sub(_plain, text)))
+    return BREAKS.sub("\n\n", unescape(TAG.sub(tags.plain, text)))
 
 
-def _plain(match: re.Match[str]) -> str:
-    end, name = match[1], match[2].lower()
-    if name == "br":
-        return "\n"
-    if name == "li":
-        return "" if end else "\n- "
-    if name in {"td", "th"}:
-        return "\t" if end else ""
-    if name == "tr":
-        return "\n" if end else ""
-    return "\n\n" if name == "hr" or BLOCK_NAME.fullmatch(name) else ""
+class _Tags:
+    """Turns the tags of a text into plain text, and counts the items of its lists."""
+
+    def __init__(self) -> None:
+        self._lists: list[int | None] = []  # the number of the next item of each open list; None: it has bullets
+
+    def plain(self, match: re.Match[str]) -> str:
+        """What stands in place of a tag."""
+        end, name, attributes = match[1], match[2].lower(), match[3]
+        if name == "br":
+            return "\n"
+        if name == "li":
+            return "" if end else f"\n{self._label()} "
+        if name in {"td", "th"}:
+            return "\t" if end else ""
+        if name == "tr":
+            return "\n" if end else ""
+        if name in {"ol", "ul"}:
+            self._open_or_close(name, attributes, is_end=bool(end))
+        return "\n\n" if name == "hr" or BLOCK_NAME.fullmatch(name) else ""
+
+    def _open_or_close(self, name: str, attributes: str, *, is_end: bool) -> None:
+        if is_end:
+            self._lists = self._lists[:-1]
+        else:
+            start = START.search(attributes)
+            has_numbers = name == "ol" and not OTHER_TYPE.search(attributes)
+            self._lists.append((int(start[1]) if start else 1) if has_numbers else None)
+
+    def _label(self) -> str:
+        number = self._lists[-1] if self._lists else None
+        if number is None:
+            return "-"
+        self._lists[-1] = number + 1
+        return f"{number}."
 
 
 def raise_or_lower(text: str, *, raised: bool) -> str:
