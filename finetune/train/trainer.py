@@ -361,7 +361,7 @@ def restore_precision(trainable: Mapping[str, nn.Parameter]) -> None:
     """Return LoRA matrices to float32.
 
     SFTTrainer casts them to bfloat16 on a quantised base (trl 1.16, sft_trainer.py, citing arXiv 2305.14314); AdamW
-    updates below its 8 bits of precision are then lost, and CPUs multiply bfloat16 slowly. Remove when
+    updates below its 8 bits of precision are then lost. FusedLinear rounds them for each product. Remove when
     https://github.com/huggingface/peft/issues/2889 makes this optional.
     """
     for parameter in trainable.values():

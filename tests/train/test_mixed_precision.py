@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finetune.models.load import load_base
+from finetune.models.quantize import keep_linear4bit_unpacked
 from finetune.recipe import AdapterRecipe
 from finetune.train import TrainRequest, train
 from finetune.train.batches.collate import NumberedRows, PackedBatches, PaddedBatches
@@ -25,6 +26,7 @@ from finetune.train.fast.swiglu import replace_swiglu_blocks
 
 from ..command import Command
 from .kills import checkpoints, newest, outcome, training
+from .test_eval_neutral import packed_model
 from .test_packing import ARCHITECTURES, adapted, batch_of, gradients, prompts, rows_of
 
 SEEDS = 3
@@ -119,7 +121,8 @@ def layer(base: nn.Module, fused: bool, **options: Any) -> Any:
 
 
 def output_and_gradients(model: Any, dtype: torch.dtype) -> list[Tensor]:
-    x = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+    width = model.base_model.model[0].in_features
+    x = torch.randn(2, 9, width, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
     torch.manual_seed(3)  # for the masks of dropout
     result = model(x)
     result.float().square().sum().backward()
@@ -164,6 +167,19 @@ def test_a_layer_keeps_no_copy_in_float32_and_gives_gradients_in_float32(
     assert sum(tensor.numel() for tensor in activations) == 9 * (64 + 4 + (64 if dropout else 0))  # and a mask
     result.sum().backward()
     assert {gradient.dtype for gradient in gradients(model).values()} == {torch.float32}
+
+
+def test_weights_with_quantised_scales_give_the_gradients_of_peft(tiny_model: Path) -> None:
+    """As on a GPU; on a CPU, slmtune stores the scales as plain numbers."""
+    model = packed_model(tiny_model)
+    keep_linear4bit_unpacked(model)
+    base = model.get_submodule("model.layers.0.mlp.down_proj")
+    assert base.weight.quant_state.nested
+    expected = output_and_gradients(layer(base, False), torch.float32)
+    actual = output_and_gradients(layer(base, True), torch.float32)
+    assert len(expected) == 4
+    for left, right in zip(actual, expected, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

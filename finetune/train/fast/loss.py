@@ -25,7 +25,8 @@ def summed_loss(causal: Any, batch: dict[str, Any]) -> Tensor:
     """Summed negative log-likelihood of a batch's supervised tokens, in nats.
 
     Args:
-        causal: a transformers causal language model, with or without LoRA layers.
+        causal: a transformers causal language model, with or without LoRA layers; not the wrapper around it, which
+            accelerate may run in autocast.
         batch: from `batches.PackedBatches` or `batches.PaddedBatches`.
     """
     packed = "layout" in batch
