@@ -22,6 +22,7 @@ CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 # and 1 (Linux, admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst).
 CGROUP_V2 = ("memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable"))
 CGROUP_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+GPU_CONTEXT = 600 * 2**20  # a CUDA context with torch's kernels and cuBLAS's workspace, which torch does not count
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -115,10 +116,10 @@ def device_name() -> str:
 
 
 def peak_bytes() -> int:
-    """Peak memory so far, in bytes: on the GPU if there is one, else the resident memory of this process."""
+    """Peak memory so far, in bytes: on the GPU with its context, if there is one; else the resident memory of this process."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+        return int(torch.cuda.max_memory_reserved()) + GPU_CONTEXT
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux: man 2 getrusage
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune import machine
-from finetune.machine import format_bytes, free_memory, read_size, total_memory
+from finetune.machine import GPU_CONTEXT, format_bytes, free_memory, peak_bytes, read_size, total_memory
 
 MIB = 2**20
 
@@ -81,6 +81,13 @@ def test_total_memory_is_that_of_the_tightest_container(own_cgroups: Path) -> No
 def test_without_a_limit_total_memory_is_that_of_the_machine(own_cgroups: Path) -> None:
     write_cgroup(own_cgroups / "pod/container", memory__max="max", memory__current=20 * MIB)
     assert total_memory() >= free_memory() > 60 * MIB
+
+
+def test_peak_on_a_gpu_is_what_its_driver_would_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 5 * MIB)
+    assert peak_bytes() == 5 * MIB + GPU_CONTEXT
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,6 @@
 
 from finetune.plan.device import Device, this_device
 from finetune.plan.memory import RowSizes
-from finetune.plan.run import Plan, plan, require_fit, split_to_fit
+from finetune.plan.run import Plan, divide_to_fit, plan, require_fit
 
-__all__ = ["Device", "Plan", "RowSizes", "plan", "require_fit", "split_to_fit", "this_device"]
+__all__ = ["Device", "Plan", "RowSizes", "divide_to_fit", "plan", "require_fit", "this_device"]

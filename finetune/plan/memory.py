@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from finetune.machine import GPU_CONTEXT
 from finetune.plan.device import Device
 from finetune.plan.shapes import ModelShape
 from finetune.recipe import AdapterRecipe
@@ -24,8 +25,6 @@ CHUNK = 256  # positions whose logits train/fast/loss.py has in memory at once: 
 # A process that has imported torch, transformers, peft and trl, loaded a tokenizer and built a trainer, without weights:
 # torch 2.13, transformers 5.23, trl 1.16 on Linux, x86-64; fitted to benchmarks/plan_accuracy.py with SmolLM2-135M.
 PROCESS = 830 * MIB
-# A CUDA context with torch's kernels and cuBLAS's workspace, which the driver counts and torch does not.
-CONTEXT = 600 * MIB
 # glibc's allocator reuses freed blocks for tensors of other sizes, and the gaps that remain are too small for the next
 # ones: resident memory beyond the sum of what autograd keeps, fitted in the same way.
 FRAGMENTED = 0.45
@@ -49,11 +48,16 @@ class RowSizes:
     supervised: Sequence[int]
     prefix: int = 0  # length of the prefix that all rows share and a batch computes once
 
-    def largest(self, rows: int, max_length: int) -> Batch:
-        """The `rows` longest rows, each truncated to `max_length`: no shuffled batch is larger."""
+    def largest(self, rows: int, max_length: int, *, padded: bool = False) -> Batch:
+        """The `rows` longest rows, each truncated to `max_length`: no shuffled batch is larger.
+
+        Padded to the longest, they are a rectangle, and no row shares its prefix.
+        """
         prefix = min(self.prefix, max_length)
         lengths = sorted((min(length, max_length) for length in self.lengths), reverse=True)[:rows]
         supervised = sorted((min(count, max_length) for count in self.supervised), reverse=True)[:rows]
+        if padded:
+            return Batch(len(lengths) * lengths[0], lengths[0], sum(supervised))
         tokens = sum(lengths) - prefix * (len(lengths) - 1)
         return Batch(tokens, lengths[0], sum(supervised), prefix * len(lengths) if len(lengths) > 1 else 0)
 
@@ -99,7 +103,7 @@ def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Dev
         backward += max(linear.weights for linear in shape.linears) * word
     # The head runs between the forward and the backward pass: only the larger of the two counts.
     logits = max(0, head_bytes(shape, batch, word) - backward)
-    overhead = CONTEXT if device.kind == "gpu" else PROCESS + int(FRAGMENTED * activations)
+    overhead = GPU_CONTEXT if device.kind == "gpu" else PROCESS + int(FRAGMENTED * activations)
     return Breakdown(
         weights=weights,
         adapter=adapter * (WORD + GRADIENT),
@@ -113,9 +117,12 @@ def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Dev
 def activation_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Device) -> int:
     """What autograd keeps at the end of the forward pass; with checkpointing, each block's input and one whole block."""
     word = compute_bytes(recipe, device)
-    is_shared = recipe.shares_prefixes and batch.tokens > batch.longest
+    padded = is_padded(shape, recipe)
+    is_shared = recipe.shares_prefixes and not padded and batch.tokens > batch.longest
     numbers = shape.activations + shape.count_targets(recipe.target_modules) * recipe.lora_r
-    numbers += shape.repeated if device.kind == "gpu" else 0
+    numbers += shape.repeated if device.kind == "gpu" or padded else 0
+    if padded and not shape.whole_scores:  # the attended values once less; for each row and block, a mask of numbers
+        numbers += batch.longest - shape.queries
     numbers -= 0 if recipe.gradient_checkpointing else shape.recomputed
     block = batch.tokens * (numbers * word + shape.in_float32 * (WORD - word))
     if is_shared:
@@ -128,8 +135,18 @@ def activation_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, dev
     return block * shape.layers
 
 
+def is_padded(shape: ModelShape, recipe: AdapterRecipe) -> bool:
+    """Whether the rows of a batch are padded to the longest, not packed."""
+    return not (recipe.packing and shape.packs)
+
+
 def head_bytes(shape: ModelShape, batch: Batch, word: int) -> int:
-    """The logits of a chunk and their exponentials in float32, plus hidden states and gradients of supervised tokens."""
+    """The logits of a chunk and their exponentials in float32, plus hidden states and gradients of supervised tokens.
+
+    Full logits exist three times in the backward pass: their normalised logarithms, the gradient of these, and their own.
+    """
+    if shape.full_logits:
+        return batch.tokens * shape.vocabulary * (3 * WORD + (2 * word if word != WORD else 0))
     positions = min(CHUNK, batch.supervised)
     copies = 3 if shape.softcapped_logits else 2
     logits = positions * shape.vocabulary * (copies * WORD + (word if word != WORD else 0))

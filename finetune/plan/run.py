@@ -11,11 +11,12 @@ from finetune.machine import format_bytes
 from finetune.models.presets import PRESETS
 from finetune.models.targets import require_targets
 from finetune.plan.device import Device, this_device
-from finetune.plan.memory import Batch, Breakdown, RowSizes, estimate, full_batch
+from finetune.plan.memory import Batch, Breakdown, RowSizes, estimate, full_batch, is_padded
 from finetune.plan.published import PUBLISHED
 from finetune.plan.shapes import ModelShape, preset_shape, shape_of
 from finetune.recipe import AdapterRecipe
 
+GROWTH_SHARE = 0.5  # of the free memory, for larger forward passes than the user asked for
 OUTSIDE = ("lm_head", "embed_tokens")  # layers that are not in a block
 SHORTEST = 128  # tokens; suggesting even shorter rows would not help
 
@@ -84,7 +85,7 @@ def plan(
     shape = shape or shape_of(recipe.model, recipe.revision)
     recipe = recipe.within_context(shape.context)
     _require_targets(shape, recipe)
-    batch = _batch(recipe, rows)
+    batch = _batch(shape, recipe, rows)
     breakdown = estimate(shape, recipe, batch, device)
     fits = breakdown.total <= device.free
     return Plan(
@@ -106,14 +107,19 @@ def plan(
     )
 
 
-def split_to_fit(
+def divide_to_fit(
     recipe: AdapterRecipe, *, device: Device, rows: RowSizes | None = None, shape: ModelShape | None = None
 ) -> AdapterRecipe:
-    """The recipe with the largest batch size that fits, and accumulation; unchanged if it fits or if none does.
+    """The recipe with its effective batch divided into as few forward passes as memory allows.
 
-    The effective batch, and so the result up to rounding, stays the same.
+    The effective batch, and so the result up to rounding, stays the same. If no division fits, the recipe is unchanged.
+    Passes grow only where that is faster and keeps the result: with packed rows and without dropout.
     """
     shape = shape or shape_of(recipe.model, recipe.revision)
+    if not is_padded(shape, recipe) and recipe.lora_dropout == 0 and shape.shares:
+        for candidate in _merges(recipe):
+            if _peak(shape, candidate, device, rows) <= GROWTH_SHARE * device.free:
+                return candidate
     for candidate in (recipe, *_splits(recipe)):
         if _peak(shape, candidate, device, rows) <= device.free:
             return candidate
@@ -147,12 +153,14 @@ def _require_targets(shape: ModelShape, recipe: AdapterRecipe) -> None:
         require_targets(names, [*(linear.path for linear in shape.linears), *OUTSIDE])
 
 
-def _batch(recipe: AdapterRecipe, rows: RowSizes | None) -> Batch:
-    return full_batch(recipe) if rows is None else rows.largest(recipe.per_device_train_batch_size, recipe.max_length)
+def _batch(shape: ModelShape, recipe: AdapterRecipe, rows: RowSizes | None) -> Batch:
+    if rows is None:
+        return full_batch(recipe)
+    return rows.largest(recipe.per_device_train_batch_size, recipe.max_length, padded=is_padded(shape, recipe))
 
 
 def _peak(shape: ModelShape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> int:
-    return estimate(shape, recipe, _batch(recipe, rows), device).total
+    return estimate(shape, recipe, _batch(shape, recipe, rows), device).total
 
 
 def _splits(recipe: AdapterRecipe) -> Iterator[AdapterRecipe]:
@@ -164,6 +172,14 @@ def _splits(recipe: AdapterRecipe) -> Iterator[AdapterRecipe]:
             per_device_train_batch_size=smaller,
             gradient_accumulation_steps=recipe.gradient_accumulation_steps * size // smaller,
         )
+
+
+def _merges(recipe: AdapterRecipe) -> Iterator[AdapterRecipe]:
+    """Larger batches with less accumulation and the same effective batch, largest first."""
+    size = recipe.per_device_train_batch_size
+    effective = size * recipe.gradient_accumulation_steps
+    for larger in (number for number in range(effective, size, -1) if effective % number == 0):
+        yield _with(recipe, per_device_train_batch_size=larger, gradient_accumulation_steps=effective // larger)
 
 
 def _suggest(shape: ModelShape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> Suggestion | None:

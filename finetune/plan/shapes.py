@@ -35,7 +35,31 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma2": _GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     "gemma3_text": _GEMMA,
     "phi": _COMMON,
+    "phi3": _COMMON,
+    "qwen3": _COMMON | {"num_key_value_heads": 32, "head_dim": 128},
+    "smollm3": _COMMON | {"num_key_value_heads": 4, "tie_word_embeddings": True},
+    "granite": _COMMON | {"logits_scaling": 1.0},
+    "olmo2": _COMMON,
 }
+SWIGLU = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "granite",
+    "olmo2",
+)  # blocks that train/fast/swiglu.py replaces
+HEAD_NORMS = ("gemma3_text", "qwen3")  # norms over the width of a head, of queries and of keys
+# Keys with which some architectures scale or bound their logits; train/fast/loss.py then uses the model's own logits.
+SCALED_LOGITS = (
+    "logit_scale",
+    "output_multiplier",
+    "lm_head_multiplier",
+    "logits_scaling",
+    "logits_soft_cap",
+    "output_logit_soft_cap",
+)
 
 
 @dataclass(frozen=True)
@@ -62,9 +86,10 @@ class ModelShape:
     """A decoder: widths, the linear layers of a block, and the numbers per token that a block keeps for its backward pass.
 
     `activations` excludes LoRA's inner products, and attention scores if the softcap needs them whole; `in_float32` of
-    them are in float32 even if the products are in bfloat16; `repeated` is what a GPU adds, because its attention needs as
-    many key heads as query heads; `recomputed` is what train/fast/swiglu.py computes again instead of keeping. `passing`
-    counts the gradients that exist next to the activations when the backward pass of the last block needs the most memory.
+    them are in float32 even if the products are in bfloat16; `repeated` is what attention adds that needs as many key heads
+    as query heads, on a GPU and over padded rows; `recomputed` is what train/fast/swiglu.py computes again instead of
+    keeping. `passing` counts the gradients that exist next to the activations when the backward pass of the last block needs
+    the most memory.
     """
 
     hidden: int
@@ -77,10 +102,14 @@ class ModelShape:
     in_float32: int
     repeated: int
     recomputed: int
+    queries: int  # per token
     keys: int  # and values, per token
     passing: int
     whole_scores: bool
     softcapped_logits: bool
+    full_logits: bool  # for all tokens, not only supervised ones
+    packs: bool  # whether rows can be packed; else they are padded, and so they are if recipe.packing is off
+    shares: bool  # whether packed rows can share their prefix
     context: int | None  # tokens
 
     @property
@@ -140,7 +169,7 @@ def make_shape(config: Mapping[str, Any]) -> ModelShape:
     kind = str(config.get("model_type"))
     if kind not in FAMILIES:
         raise UnplannedModelError(
-            f"Memory use is unknown for {kind!r} models; supported families: {', '.join(sorted(FAMILIES))}"
+            f"The memory that {kind!r} models take in training is not planned, only that of: {', '.join(sorted(FAMILIES))}"
         )
     values = FAMILIES[kind] | {key: value for key, value in config.items() if value is not None}
     try:
@@ -154,7 +183,7 @@ def make_shape(config: Mapping[str, Any]) -> ModelShape:
     groups, width = int(values["num_key_value_heads"] or heads), int(values["head_dim"] or hidden // heads)
     query, key = heads * width, groups * width
     linears = _linears(kind, values, hidden, inner, query, key)
-    norms, head_norms = _norms(kind, values)
+    norms, head_norms = _norms(kind, values, heads, groups)
     norm = 2 * hidden if kind == "phi" else hidden  # LayerNorm has a bias
     in_block = norms * norm + head_norms * width + sum(linear.outputs for linear in linears if linear.bias)
     head = 0 if values["tie_word_embeddings"] else vocabulary * hidden
@@ -170,16 +199,27 @@ def make_shape(config: Mapping[str, Any]) -> ModelShape:
         activations=_count_activations(kind, hidden, inner, query, key, heads, groups, whole=whole),
         in_float32=_count_float32(kind, norms, hidden, query, key, heads, groups, whole=whole),
         repeated=0 if whole else 2 * (query - key),
-        recomputed=2 * inner if kind in ("llama", "mistral", "qwen2") else 0,
+        recomputed=2 * inner if kind in SWIGLU else 0,
+        queries=query,
         keys=2 * key,
         passing=2 * inner + 3 * hidden,
         whole_scores=whole,
         softcapped_logits=bool(values["final_logit_softcapping"]),
+        full_logits=any(values.get(key) for key in SCALED_LOGITS),
+        packs=not values.get("attention_dropout"),
+        shares=not any("drop" in key and value for key, value in values.items()),
         context=context_of(config),
     )
 
 
 def _linears(kind: str, values: Mapping[str, Any], hidden: int, inner: int, query: int, key: int) -> tuple[Linear, ...]:
+    if kind == "phi3":  # three layers in one, and two
+        return (
+            Linear("self_attn.qkv_proj", hidden, query + 2 * key, False),
+            Linear("self_attn.o_proj", query, hidden, False),
+            Linear("mlp.gate_up_proj", hidden, 2 * inner, False),
+            Linear("mlp.down_proj", inner, hidden, False),
+        )
     inward = outward = bool(values["attention_bias"]) and kind != "mistral"
     if kind in ("qwen2", "phi"):
         inward, outward = True, kind == "phi"
@@ -191,7 +231,7 @@ def _linears(kind: str, values: Mapping[str, Any], hidden: int, inner: int, quer
     )
     if kind == "phi":
         return (*attention, Linear("mlp.fc1", hidden, inner, True), Linear("mlp.fc2", inner, hidden, True))
-    biased = bool(values["mlp_bias"]) and kind == "llama"
+    biased = bool(values["mlp_bias"]) and kind in ("llama", "smollm3", "granite")
     return (
         *attention,
         Linear("mlp.gate_proj", hidden, inner, biased),
@@ -200,11 +240,13 @@ def _linears(kind: str, values: Mapping[str, Any], hidden: int, inner: int, quer
     )
 
 
-def _norms(kind: str, values: Mapping[str, Any]) -> tuple[int, int]:
-    """Number of norms per block over the hidden width, and parameters of norms over the width of a head."""
+def _norms(kind: str, values: Mapping[str, Any], heads: int, groups: int) -> tuple[int, int]:
+    """Number of norms per block over the hidden width, and parameters of other norms, in widths of a head."""
     if kind == "phi":
         return 1, 4 if values["qk_layernorm"] else 0
-    return (4 if kind in ("gemma2", "gemma3_text") else 2), (2 if kind == "gemma3_text" else 0)
+    if kind == "olmo2":  # norms over all queries and over all keys
+        return 2, heads + groups
+    return (4 if kind in ("gemma2", "gemma3_text") else 2), (2 if kind in HEAD_NORMS else 0)
 
 
 def _count_activations(
@@ -223,8 +265,7 @@ def _count_activations(
     # Query, key, value, the attended values, and these in the order in which o_proj reads them; without the fused kernel
     # keys and values have repeated heads, and the attended values are kept once.
     attention = 4 * query if whole else 3 * query + 2 * key + heads
-    if kind == "gemma3_text":
-        attention += query + key + heads + groups  # inputs and scales of the norms over query and key
+    attention += _count_key_norms(kind, query, key, heads, groups)
     return norms + attention + 4 * inner  # gate, its activation, up, and their product
 
 
@@ -235,6 +276,11 @@ def _count_float32(
     count = 0 if whole else heads
     if kind == "phi":  # LayerNorm makes no copy in float32
         return count
-    if kind == "gemma3_text":
-        count += query + key + heads + groups
-    return count + norms * (hidden + 1)
+    return count + _count_key_norms(kind, query, key, heads, groups) + norms * (hidden + 1)
+
+
+def _count_key_norms(kind: str, query: int, key: int, heads: int, groups: int) -> int:
+    """Inputs and scales of the norms over query and key."""
+    if kind == "olmo2":
+        return query + key + 2
+    return query + key + heads + groups if kind in HEAD_NORMS else 0

@@ -1,4 +1,4 @@
-"""Checks, before weights are loaded, that training fits in memory, and splits batches that do not."""
+"""Checks, before weights are loaded, that training fits in memory, and divides its batches accordingly."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from finetune.errors import UnplannedModelError
 from finetune.models.find import BaseModel
 from finetune.plan.device import Device, this_device
-from finetune.plan.memory import RowSizes
-from finetune.plan.run import Plan, plan, split_to_fit
+from finetune.plan.memory import RowSizes, is_padded
+from finetune.plan.run import Plan, divide_to_fit, plan
 from finetune.plan.shapes import read_shape
 from finetune.recipe import AdapterRecipe
 from finetune.train.batches.rows import TokenRows
@@ -26,8 +26,9 @@ def fit_memory(
 ) -> tuple[AdapterRecipe, Plan | None]:
     """The recipe, adjusted to fit in memory, and its plan; the plan is None if the model's family is unknown.
 
-    A batch size set by the user is kept. Otherwise a batch that does not fit is split, with gradient accumulation: the
-    effective batch and the order of rows stay the same, and so does the result up to rounding.
+    A batch size set by the user is kept. Otherwise the effective batch is divided into forward passes that fit: into more
+    than the recipe asks for, or into fewer. It stays the same, with the order of the rows, and so does the result up to
+    rounding.
 
     Args:
         free: bytes that training may use; None: the free memory of the device.
@@ -36,16 +37,18 @@ def fit_memory(
     try:
         shape = read_shape(base.folder)
     except UnplannedModelError as error:
-        log.info("%s.", error)
+        log.info("%s. Training starts without a plan.", error)
         return recipe, None
-    sizes = row_sizes(rows, is_shared=recipe.shares_prefixes)
-    fitted = recipe if SIZE in recipe.model_fields_set else split_to_fit(recipe, device=device, rows=sizes, shape=shape)
+    sizes = row_sizes(rows, is_shared=recipe.shares_prefixes and shape.shares and not is_padded(shape, recipe))
+    fitted = (
+        recipe if SIZE in recipe.model_fields_set else divide_to_fit(recipe, device=device, rows=sizes, shape=shape)
+    )
     planned = replace(plan(fitted, device=device, rows=sizes, shape=shape), model=base.name)
     if fitted is not recipe:
         log.info(
-            "%d rows per forward pass would not fit: using %d, with %d passes per optimizer step, for the same batch.",
-            recipe.per_device_train_batch_size,
+            "Memory allows %d rows per forward pass instead of %d: passes per optimizer step are %d, for the same batch.",
             fitted.per_device_train_batch_size,
+            recipe.per_device_train_batch_size,
             fitted.gradient_accumulation_steps,
         )
     return fitted, planned

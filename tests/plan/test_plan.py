@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -14,8 +16,8 @@ from hypothesis import strategies as st
 from finetune.errors import InputError
 from finetune.machine import read_size
 from finetune.models.presets import PRESETS
-from finetune.plan import Device, RowSizes, plan, split_to_fit
-from finetune.plan.memory import Batch, activation_bytes, compute_bytes
+from finetune.plan import Device, RowSizes, divide_to_fit, plan, require_fit
+from finetune.plan.memory import Batch, activation_bytes, compute_bytes, estimate
 from finetune.plan.published import PUBLISHED
 from finetune.plan.shapes import FAMILIES, make_shape
 from finetune.recipe import AdapterRecipe
@@ -60,7 +62,7 @@ def test_parameters_are_those_of_the_real_class(kind: str, more: dict[str, Any])
 def test_adapter_has_as_many_weights_as_that_of_peft(kind: str) -> None:
     from peft import LoraConfig, get_peft_model
 
-    for targets in ("all-linear", ("q_proj", "v_proj")):
+    for targets in ("all-linear", ("qkv_proj",) if kind == "phi3" else ("q_proj", "v_proj")):
         names = targets if isinstance(targets, str) else list(targets)
         model = get_peft_model(real(kind), LoraConfig(task_type="CAUSAL_LM", r=5, target_modules=names))
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -79,29 +81,67 @@ def test_planned_activations_are_those_that_autograd_keeps(kind: str, rows: int,
     tokens = 64
     actual = kept_by_autograd(kind, rows, tokens, dtype)
     batch = Batch(rows * tokens, tokens, rows)
-    recipe = AdapterRecipe(lora_r=7, packing=False, compute_dtype=dtype)  # rows without a common prefix
+    recipe = AdapterRecipe(lora_r=7, lora_dropout=0.1, compute_dtype=dtype)  # rows that share no prefix
     planned = activation_bytes(make_shape({"model_type": kind, **SIZES}), recipe, batch, Device("cpu", GIB))
     assert actual == pytest.approx(planned, rel=0.03)  # the plan leaves out what is kept once and not per block
 
 
-def kept_by_autograd(kind: str, rows: int, tokens: int, dtype: str) -> int:
+@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_planned_activations_of_padded_rows_are_those_that_autograd_keeps(kind: str, dtype: Any) -> None:
+    actual = kept_by_autograd(kind, 3, 64, dtype, padded=True)
+    recipe = AdapterRecipe(lora_r=7, packing=False, compute_dtype=dtype)
+    planned = activation_bytes(
+        make_shape({"model_type": kind, **SIZES}), recipe, Batch(3 * 64, 64, 3), Device("cpu", GIB)
+    )
+    assert actual == pytest.approx(planned, rel=0.07)
+
+
+def kept_by_autograd(kind: str, rows: int, tokens: int, dtype: str, *, padded: bool = False) -> int:
     """Bytes that the forward pass of a LoRA model keeps, without parameters; shared memory counts once.
 
     The embeddings need no gradient, so the first block keeps less: the difference between two and three blocks is what
     a block keeps, and the result is that for all three.
     """
-    sizes = [_kept_by(kind, rows, tokens, dtype, layers) for layers in (2, 3)]
+    inputs, attention = (_pad, None) if padded else (_pack, "slmtune_packed")
+    sizes = [_kept_by(kind, inputs(rows, tokens), attention, dtype, layers) for layers in (2, 3)]
     return 3 * (sizes[1] - sizes[0])
 
 
-def _kept_by(kind: str, rows: int, tokens: int, dtype: str, layers: int) -> int:
+def _pad(rows: int, tokens: int) -> dict[str, Any]:
+    """Rows of different lengths, padded to `tokens`."""
+    import torch
+
+    ids, places = torch.randint(3, 331, (rows, tokens)), torch.arange(tokens)
+    real = places < tokens - 5 * torch.arange(rows)[:, None]
+    return {"input_ids": ids, "attention_mask": real.long(), "labels": torch.where(places == 9, ids, -100)}
+
+
+def _pack(rows: int, tokens: int) -> dict[str, Any]:
+    """Rows of `tokens` tokens without a common prefix, packed."""
     import numpy as np
+
+    from finetune.train.batches.packing import pack
+    from finetune.train.batches.rows import TokenRow
+
+    draw = np.random.default_rng(0)
+    supervised = np.arange(tokens) == tokens - 1
+    batch = pack(
+        [TokenRow(draw.integers(3, 331, tokens).astype(np.int32), supervised) for _ in range(rows)], share=False
+    )
+    return {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "labels": batch.targets,
+        "layout": batch.layout,
+    }
+
+
+def _kept_by(kind: str, inputs: dict[str, Any], attention: str | None, dtype: str, layers: int) -> int:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from finetune.train.batches.packing import pack
-    from finetune.train.batches.rows import TokenRow
     from finetune.train.fast import prefix_attention
     from finetune.train.fast.lora_linear import FusedLinear
     from finetune.train.fast.loss import summed_loss
@@ -109,16 +149,11 @@ def _kept_by(kind: str, rows: int, tokens: int, dtype: str, layers: int) -> int:
 
     prefix_attention.register()
     config = AutoConfig.for_model(kind, **SIZES | {"num_hidden_layers": layers})
-    base = AutoModelForCausalLM.from_config(config, attn_implementation=prefix_attention.PACKED, dtype=dtype)
+    base = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
     replace_swiglu_blocks(base)
     lora = LoraConfig(task_type="CAUSAL_LM", r=7, target_modules="all-linear")
     lora._register_custom_module({torch.nn.Linear: FusedLinear})
     model = get_peft_model(base, lora).train()
-    draw = np.random.default_rng(0)
-    supervised = np.arange(tokens) == tokens - 1
-    batch = pack(
-        [TokenRow(draw.integers(3, 331, tokens).astype(np.int32), supervised) for _ in range(rows)], share=False
-    )
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     tensors: dict[int, torch.Tensor] = {}
 
@@ -126,12 +161,6 @@ def _kept_by(kind: str, rows: int, tokens: int, dtype: str, layers: int) -> int:
         tensors.setdefault(tensor.untyped_storage().data_ptr(), tensor)
         return tensor
 
-    inputs = {
-        "input_ids": batch.input_ids,
-        "position_ids": batch.position_ids,
-        "labels": batch.targets,
-        "layout": batch.layout,
-    }
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         summed_loss(model.get_base_model(), inputs)
     return sum(tensor.untyped_storage().nbytes() for place, tensor in tensors.items() if place not in own)
@@ -216,15 +245,31 @@ def test_suggestion_fits(model: str, rows: int, length: int, gibibytes: int) -> 
 def test_batch_is_split_without_changing_the_effective_batch() -> None:
     recipe = AdapterRecipe(gradient_accumulation_steps=3)
     whole = plan(recipe, device=CPU).peak_bytes
-    split = split_to_fit(recipe, device=replace(CPU, free=whole - 1))
+    split = divide_to_fit(recipe, device=replace(CPU, free=whole - 1))
     assert split.per_device_train_batch_size < recipe.per_device_train_batch_size
     assert split.per_device_train_batch_size * split.gradient_accumulation_steps == 8 * 3
-    assert split_to_fit(recipe, device=replace(CPU, free=whole)) is recipe
+    assert divide_to_fit(recipe, device=replace(CPU, free=whole)) is recipe
+
+
+def test_batch_grows_without_changing_the_effective_batch() -> None:
+    recipe = AdapterRecipe(gradient_accumulation_steps=6)
+    peaks = {rows: peak(CPU, per_device_train_batch_size=rows) for rows in (24, 48)}
+    grown = divide_to_fit(recipe, device=replace(CPU, free=2 * peaks[48]))
+    assert (grown.per_device_train_batch_size, grown.gradient_accumulation_steps) == (48, 1)
+    partly = divide_to_fit(recipe, device=replace(CPU, free=2 * peaks[48] - 1))  # half of the memory is left to others
+    assert (partly.per_device_train_batch_size, partly.gradient_accumulation_steps) == (24, 2)
+
+
+@pytest.mark.parametrize("changes", [{"lora_dropout": 0.1}, {"packing": False}])
+def test_batch_does_not_grow_where_that_would_change_the_result_or_add_padding(changes: dict[str, Any]) -> None:
+    recipe = AdapterRecipe(gradient_accumulation_steps=6, **changes)
+    assert divide_to_fit(recipe, device=replace(CPU, free=2**50)) is recipe
 
 
 def test_rows_of_a_corpus_bound_the_largest_batch() -> None:
-    rows = RowSizes([10, 400, 30, 2000], [1, 2, 3, 4])
-    assert rows.largest(2, 1024) == Batch(tokens=1424, longest=1024, supervised=7)
+    rows = RowSizes([10, 400, 30, 2000], [1, 2, 3, 4], prefix=8)
+    assert rows.largest(2, 1024) == Batch(tokens=1416, longest=1024, supervised=7, repeated=16)
+    assert rows.largest(3, 1024, padded=True) == Batch(tokens=3072, longest=1024, supervised=9)
     assert plan(AdapterRecipe(), device=CPU, rows=rows).peak_bytes < plan(AdapterRecipe(), device=CPU).peak_bytes
 
 
@@ -257,6 +302,35 @@ def test_folder_is_planned_from_its_config_alone(tmp_path: Path) -> None:
     assert result.parameters == make_shape({"model_type": "qwen2", **SIZES}).parameters
 
 
+def test_gpu_that_is_too_small_is_refused_with_the_largest_batch_that_fits() -> None:
+    recipe = AdapterRecipe(model="smollm2-1.7b", max_length=512)
+    fits = {rows: peak(GPU, model="smollm2-1.7b", max_length=512, per_device_train_batch_size=rows) for rows in (8, 4)}
+    planned = plan(recipe, device=replace(GPU, free=fits[8] - 1))
+    with pytest.raises(InputError, match=r"this GPU has .* free\. Try: (.*) \(about") as refusal:
+        require_fit(planned)
+    assert "Try: --per-device-train-batch-size 4 --gradient-accumulation-steps 2 (about" in str(refusal.value)
+    assert fits[4] < fits[8]
+
+
+def test_family_without_a_plan_trains_with_one_line_about_it(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import OPTConfig, OPTForCausalLM
+
+    from finetune.train import train
+
+    shutil.copytree(tiny_model, tmp_path / "opt")
+    config = OPTConfig(
+        vocab_size=400, hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=1, num_attention_heads=2
+    )
+    OPTForCausalLM(config).save_pretrained(tmp_path / "opt")
+    with caplog.at_level("INFO", "finetune"):
+        train(request(tmp_path / "opt", tiny_corpus, tmp_path / "adapter", None))
+    lines = [record.getMessage() for record in caplog.records if "plan" in record.getMessage()]
+    assert len(lines) == 1
+    assert lines[0].startswith("The memory that 'opt' models take in training is not planned")
+
+
 def test_rows_longer_than_the_context_are_refused() -> None:
     with pytest.raises(InputError, match=r"--max-length 2049 is beyond the context of phi-2, which is 2048 tokens"):
         plan(AdapterRecipe(model="phi-2", max_length=2049), device=CPU)
@@ -265,6 +339,27 @@ def test_rows_longer_than_the_context_are_refused() -> None:
 def test_target_modules_that_no_block_has_are_named() -> None:
     with pytest.raises(InputError, match=r"called q_prj, nothing_like_it\. Did you mean q_proj\? Its layers are q_"):
         plan(AdapterRecipe(target_modules="q_prj, v_proj, nothing_like_it"), device=CPU)
+
+
+@pytest.mark.parametrize("unpacked", [{"attention_dropout": 0.1}, {}])
+def test_padding_is_planned_for(unpacked: dict[str, Any], tmp_path: Path) -> None:
+    """One long row among short ones: a rectangle is several times as large as the sum of its rows."""
+    rows = RowSizes([1024] + [60] * 99, [30] * 100)
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED["smollm2-135m"] | unpacked), "utf-8")
+    packed = plan(AdapterRecipe(), device=CPU, rows=rows)
+    padded = plan(AdapterRecipe(model=str(tmp_path), packing=bool(unpacked)), device=CPU, rows=rows)
+    assert (packed.batch_tokens, padded.batch_tokens) == (1024 + 7 * 60, 8 * 1024)
+    assert padded.breakdown.activations > 5 * packed.breakdown.activations
+
+
+def test_logits_of_all_tokens_are_planned_for_where_the_model_scales_them() -> None:
+    config = {"model_type": "llama", **SIZES, "vocab_size": 100_000}
+    batch = Batch(tokens=900, longest=900, supervised=10)
+    chunked, full = (
+        estimate(make_shape(config | {"model_type": kind}), AdapterRecipe(), batch, CPU).logits
+        for kind in ("llama", "granite")
+    )
+    assert full > 900 * 100_000 * 3 * 4 * 0.95 > 10 * chunked
 
 
 def test_unknown_family_is_named(tmp_path: Path) -> None:
@@ -308,7 +403,7 @@ def test_train_splits_a_batch_whose_size_the_user_did_not_set(
     assert whole is not None
     with caplog.at_level("INFO", "finetune"):
         result = train(request(tiny_model, tiny_corpus, tmp_path / "a", whole.peak_bytes - 1))
-    assert "for the same batch" in caplog.text
+    assert re.search(r"Memory allows [1-4] rows per forward pass instead of 8: .*for the same batch", caplog.text)
     plain = train(request(tiny_model, tiny_corpus, tmp_path / "b", 64 * GIB))
     assert result.tokens == plain.tokens
     assert result.train_loss == pytest.approx(plain.train_loss, rel=1e-4)

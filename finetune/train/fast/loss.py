@@ -8,17 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from finetune.plan.memory import CHUNK
+from finetune.plan.shapes import SCALED_LOGITS
 from finetune.train.batches.packing import UNSUPERVISED
-
-# Configuration keys with which some architectures scale or bound their logits; their own logits are used.
-SCALED_LOGITS = (
-    "logit_scale",
-    "output_multiplier",
-    "lm_head_multiplier",
-    "logits_scaling",
-    "logits_soft_cap",
-    "output_logit_soft_cap",
-)
 
 
 def summed_loss(causal: Any, batch: dict[str, Any]) -> Tensor:
