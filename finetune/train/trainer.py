@@ -219,8 +219,8 @@ class SupervisedTrainer(SFTTrainer):
         return float(self.evaluate()["eval_loss"])
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Like the Trainer's, but leave the random state unchanged: its data loader draws a number from it."""
-        with torch.random.fork_rng():
+        """Like the Trainer's, but leave the CPU's random state unchanged: its data loader draws a number from it."""
+        with torch.random.fork_rng(devices=[]):
             return super().evaluate(*args, **kwargs)
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> Any:
