@@ -63,7 +63,7 @@ def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int |
         dataset_kwargs={"skip_prepare_dataset": True},
         train_sampling_strategy="random",
         remove_unused_columns=False,
-        dataloader_pin_memory=gpu,
+        dataloader_pin_memory=False,  # its batches are the numbers of rows
         eval_strategy="steps" if evaluate_every else "no",
         eval_steps=evaluate_every,
         prediction_loss_only=True,

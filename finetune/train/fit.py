@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from finetune.errors import EvaluationStoppedError, StoppedError, TrainingDivergedError
+from finetune.errors import EvaluationStoppedError, StoppedError
 from finetune.models.find import BaseModel
 from finetune.recipe import AdapterRecipe
 from finetune.train import plot, tracker
@@ -38,7 +37,7 @@ def fit(
     """Train LoRA matrices, from `start` if given, and write `training.jsonl` and `training.png` to `folder`.
 
     Raises:
-        TrainingDivergedError: a loss, a gradient or a final weight is not finite.
+        TrainingDivergedError: a loss, a gradient or a weight is not finite.
         StoppedError: SIGINT or SIGTERM arrived; a checkpoint was written.
         InputError: checkpoints and adapter do not fit on the disk.
         DiskFullError: the disk is full.
@@ -63,7 +62,6 @@ def fit(
             eval_loss = trainer.evaluate_at_end()
         if trainer.interrupt.number is not None:
             raise _stop(trainer.interrupt.number, trainer)
-        _require_finite(trainer.trainable)
         plot.draw(journal.file, folder / "training.png")
         outcome = Outcome(
             model=trainer.model,
@@ -99,11 +97,3 @@ def _stop(number: int, trainer: SupervisedTrainer) -> StoppedError:
         f"Stopped by {signal.Signals(number).name} after step {state.global_step} of {state.max_steps}; the checkpoint is in "
         f"{checkpoints.folder}. Resume with: {checkpoints.resume_command}",
     )
-
-
-def _require_finite(trainable: Mapping[str, nn.Parameter]) -> None:
-    for name, parameter in trainable.items():
-        if not bool(parameter.isfinite().all()):
-            raise TrainingDivergedError(
-                f"Training diverged: {name} is not finite. No adapter was written. Lower --learning-rate"
-            )

@@ -219,8 +219,8 @@ class SupervisedTrainer(SFTTrainer):
         return float(self.evaluate()["eval_loss"])
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Like the Trainer's, but leave the random state unchanged: its data loader draws a number from it."""
-        with torch.random.fork_rng():
+        """Like the Trainer's, but leave the CPU's random state unchanged: its data loader draws a number from it."""
+        with torch.random.fork_rng(devices=[]):
             return super().evaluate(*args, **kwargs)
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> Any:
@@ -265,8 +265,17 @@ class SupervisedTrainer(SFTTrainer):
         self.control.should_save = self.control.should_training_stop = True
 
     def save_checkpoint(self) -> None:
-        """Write a checkpoint of the last step."""
+        """Write a checkpoint of the last step.
+
+        Raises:
+            TrainingDivergedError: a weight is not finite; no run must resume from it.
+        """
         step = self.state.global_step
+        for name, parameter in self.trainable.items():
+            if not bool(parameter.isfinite().all()):
+                raise TrainingDivergedError(
+                    f"Training diverged at step {step}: {name} is not finite. No adapter was written. Lower --learning-rate"
+                )
         make_room(self.checkpoints, step, self.checkpoint_bytes)
         with explain_full_disk(self.checkpoints.folder, THEN_RESUME):
             self.checkpoints.write(step, self._write_state)

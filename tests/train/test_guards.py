@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from finetune.artifacts import Corpus
 from finetune.corpus.store import read_split
@@ -139,6 +140,25 @@ def test_non_finite_values_are_traced_to_step_and_rows(tiny_model: Path, tiny_co
     for checkpoint in tmp_path.glob("adapter.checkpoints/checkpoint-*"):
         assert int(checkpoint.name.split("-")[1]) < step
         assert all(bool(tensor.isfinite().all()) for tensor in load_file(checkpoint / "weights.safetensors").values())
+
+
+def test_weights_that_are_not_finite_reach_no_checkpoint(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    """A finite gradient may still make a weight overflow; here, the optimizer's second step does."""
+    steps = []
+
+    def overflow(optimizer: torch.optim.Optimizer, *arguments: object) -> None:
+        steps.append(optimizer)
+        if len(steps) == 2:
+            optimizer.param_groups[0]["params"][0].data[0] = torch.inf
+
+    recipe = AdapterRecipe(model=str(tiny_model), max_steps=3, save_steps=1, eval_steps=0)
+    hook = register_optimizer_step_post_hook(overflow)
+    try:
+        with pytest.raises(TrainingDivergedError, match=r"at step 2: .*lora_A.* is not finite"):
+            train(TrainRequest(tiny_corpus, tmp_path / "adapter", recipe))
+    finally:
+        hook.remove()
+    assert [path.name for path in tmp_path.glob("adapter.checkpoints/checkpoint-*")] == ["checkpoint-1"]
 
 
 def test_more_truncated_rows_than_allowed_are_refused(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
