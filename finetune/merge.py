@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from finetune.artifacts import Adapter, ArtifactWriter, Corpus, Model, ensure_replaceable, writing
 from finetune.cards.model_card import model_card
 from finetune.corpus.store import read_split
 from finetune.errors import CheckFailedError, MissingStageError
 from finetune.machine import explain_full_disk, peak_bytes
-from finetune.models.chat_template import end_of_turn_ids, render, render_prompt
+from finetune.models.chat_template import end_of_turn_ids, render, render_prompt, unrendered_parts
 from finetune.models.find import base_of
 from finetune.models.load import LoadedModel, greedy_settings, load, load_base
 from finetune.models.tokenizer import load_tokenizer
@@ -152,7 +152,7 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
     adapter = Adapter.open(request.adapter, command=request.train_command)
     base = base_of(adapter, request.model)
     recipe = AdapterRecipe.model_validate(adapter.config)
-    prompts = _choose_prompts(request.corpus)
+    prompts = _choose_prompts(request.corpus, load_tokenizer(adapter.path, base))
     plain = recipe.model_copy(update={"load_in_4bit": False})
     with (
         writing(request.output_dir, Model, overwrite=request.overwrite) as writer,
@@ -239,8 +239,11 @@ def _save_merged(loaded: LoadedModel, base_folder: Path, adapter_folder: Path, o
     load_tokenizer(adapter_folder, loaded.base).save_pretrained(out)
 
 
-def _choose_prompts(corpus: Path | None) -> list[Example]:
-    """Held-out conversations of the corpus, spread over its tasks; bundled ones if there is no corpus."""
+def _choose_prompts(corpus: Path | None, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """Held-out conversations of the corpus, spread over its tasks; bundled ones if there is no corpus.
+
+    Rows that use tools are left out if the chat template leaves the tools out.
+    """
     if corpus is not None:
         try:
             opened = Corpus.open(corpus)
@@ -248,7 +251,7 @@ def _choose_prompts(corpus: Path | None) -> list[Example]:
             opened = None
         if opened is not None:
             rows = read_split(opened, "test") or read_split(opened, "validation")
-            rows = [row for row in rows if row.task != "text"]
+            rows = [row for row in rows if row.task != "text" and not unrendered_parts(tokenizer, row)]
             if rows:
                 step = max(1, len(rows) // PROMPTS)
                 return rows[::step][:PROMPTS]

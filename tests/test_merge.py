@@ -20,7 +20,7 @@ from finetune.artifacts import Adapter, Model
 from finetune.errors import CheckFailedError
 from finetune.merge import Distance, MergeRequest, MergeResult, RunningDistance, Trace, merge_adapter
 from finetune.models.load import load_merged
-from finetune.records import Example
+from finetune.records import Example, Message, ToolCall
 
 from .command import Command
 from .conftest import chat
@@ -57,6 +57,14 @@ def test_merged_folder_needs_no_other_files(result: MergeResult, tiny_adapter: P
     loaded = load_merged(model)
     assert loaded.tokenizer.chat_template
     assert loaded.tokenizer.eos_token_id in loaded.model.generation_config.eos_token_id
+
+
+def test_any_row_that_the_template_renders_is_a_prompt(tiny_adapter: Path, tmp_path: Path) -> None:
+    call = Message("assistant", "", (ToolCall("add", '{"a": 1}'),))
+    pair = Example("pair", chat("Up?", "Yes."), "preference", rejected=chat("Up?", "No."))
+    rows = [pair, Example("tools", (*chat("1 + 1?"), call), "chat"), Example("text", chat("Up?", "Yes.")[1:], "text")]
+    corpus = write_corpus(tmp_path / "corpus", {"test": rows}).path
+    assert merge_adapter(MergeRequest(tiny_adapter, tmp_path / "model", corpus)).exact.prompts == 1
 
 
 def test_wrong_merge_is_not_written(

@@ -133,6 +133,17 @@ def require_tools(tokenizer: PreTrainedTokenizerBase, example: Example) -> None:
     Raises:
         InputError: it leaves one out, so the model would learn from an incomplete conversation; names the row by its id.
     """
+    missing = unrendered_parts(tokenizer, example)
+    if missing:
+        raise InputError(
+            f"The chat template of this model leaves out {_join(missing)}, which row {example.id} has. Choose a model "
+            "whose template has tools, such as qwen2.5-0.5b, or prepare the corpus without such rows: --ignore tools "
+            "--ignore tool_calls --on-error skip"
+        )
+
+
+def unrendered_parts(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[str]:
+    """What a row uses of tools and the chat template leaves out."""
     turns = example.turns
     used = {
         "the tools": example.tools is not None,
@@ -140,13 +151,7 @@ def require_tools(tokenizer: PreTrainedTokenizerBase, example: Example) -> None:
         "the text beside tool calls": any(turn.tool_calls and turn.content for turn in turns),
         "the results of tools": any(turn.role == "tool" for turn in turns),
     }
-    missing = [part for part in _unrendered(tokenizer, str(tokenizer.chat_template)) if used[part]]
-    if missing:
-        raise InputError(
-            f"The chat template of this model leaves out {_join(missing)}, which row {example.id} has. Choose a model "
-            "whose template has tools, such as qwen2.5-0.5b, or prepare the corpus without such rows: --ignore tools "
-            "--ignore tool_calls --on-error skip"
-        )
+    return [part for part in _unrendered(tokenizer, str(tokenizer.chat_template)) if used[part]]
 
 
 def _join(parts: Sequence[str]) -> str:
