@@ -137,13 +137,14 @@ class Document:
     """The contents of a file that is not a table of rows: a page, a leaflet, a book.
 
     `unused` counts the elements that the file has and the sections lack, by their name: "navigation", "form field".
-    `encoding` is that of its text, if it is a plain text and not UTF-8.
+    `encoding` is that of its text, if it is a plain text and not UTF-8. Documents with the same `group` share a split.
     """
 
     title: str | None
     sections: tuple[Section, ...]
     unused: Mapping[str, int] = field(default_factory=dict)
     encoding: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

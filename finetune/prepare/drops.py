@@ -60,6 +60,11 @@ class Drops:
         """Count something that was read and does not reach the corpus."""
         self.unused[source.id, kind, name] += count
 
+    def note_unread(self, source: Source) -> None:
+        """Count the files of a source that are not read."""
+        for name, count in source.unread.items():
+            self.note_unused(source, "file", name, count)
+
     def note_encoding(self, source: Source, encoding: str | None) -> None:
         """Count a file whose text is not UTF-8, or has been read in the encoding that the user gave."""
         if encoding is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from finetune.errors import InputError, Unusable
 from finetune.prepare.decontaminate.build import build_index
@@ -20,8 +21,8 @@ from finetune.prepare.sources.source import Source, open_source
 from finetune.recipe import Domain
 
 
-def load_evals(request: PrepareRequest, domain: Domain | None) -> EvalIndex | None:
-    """One index of all eval sets; None if there are none.
+def load_evals(request: PrepareRequest, domain: Domain | None, drops: Drops) -> EvalIndex | None:
+    """One index of all eval sets, None if there are none; `drops` counts their files that are not read.
 
     Raises:
         InputError: an eval set is missing or cannot be read; none is skipped silently.
@@ -30,6 +31,7 @@ def load_evals(request: PrepareRequest, domain: Domain | None) -> EvalIndex | No
     indexes = [bundled] if bundled is not None else []
     for uri in request.decontaminate:
         source = open_source(uri, request, domain)
+        drops.note_unread(replace(source, id=f"eval set {source.id}"))
         indexes.append(build_index(source.id, eval_items(source, request, domain)))
     return merge_indexes(indexes) if indexes else None
 

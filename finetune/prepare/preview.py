@@ -20,7 +20,7 @@ from finetune.prepare.documents.document_file import load_document
 from finetune.prepare.documents.readers import TEXTS
 from finetune.prepare.drops import Drops, sum_unused
 from finetune.prepare.extract import extract
-from finetune.prepare.formats.files import BINARY, DataFile, Row, Rows, encoding_of
+from finetune.prepare.formats.files import BINARY, DataFile, Row, Rows, Unread, encoding_of
 from finetune.prepare.formats.readers import read_blocks, rows_of
 from finetune.prepare.inputs import Inputs, open_inputs
 from finetune.prepare.read import allowed_languages
@@ -59,7 +59,8 @@ class FilesPreview:
     """Files of a source that are read alike, and what became of their first rows or documents.
 
     `columns` are those that are used, as NAME=COLUMN where the names differ. `read` counts the rows or documents that were
-    looked at, `kept` the rows of a corpus that they give. `problems` are the first errors, one per reason.
+    looked at, `kept` the rows of a corpus that they give; `has_more` says that the files have more rows. `problems` are the
+    first errors, one per reason.
     """
 
     files: tuple[str, ...]
@@ -69,6 +70,7 @@ class FilesPreview:
     labels: tuple[str, ...] = ()
     read: int = 0
     kept: int = 0
+    has_more: bool = False
     splits: Mapping[str, int] = field(default_factory=dict)
     dropped: tuple[DropCount, ...] = ()
     unused: tuple[Unused, ...] = ()
@@ -183,6 +185,7 @@ class _Look:
     part: Part
     encoding: str | None = None
     rows: tuple[Row, ...] = ()
+    has_more: bool = False
     candidates: list[Candidate] = field(default_factory=list)
     drops: Drops = field(default_factory=lambda: Drops("skip"))
 
@@ -227,9 +230,11 @@ def _rows(job: Job, look: _Look) -> Iterator[Rows]:
     file = look.part.file
     look.encoding = None if file.suffix in BINARY else encoding_of(file) or UTF8
     most = max(LOOKED_AT // len(job.parts), FEWEST_ROWS)
-    first = tuple(islice(chain.from_iterable(map(rows_of, read_blocks(file))), most))
+    rows = chain.from_iterable(map(rows_of, read_blocks(file)))
+    first = tuple(islice(rows, most))
     look.rows = tuple(row for row in first if isinstance(row, Row))
     yield first
+    look.has_more = any(not isinstance(row, Unread) for row in rows)
 
 
 def _columns(look: _Look) -> list[str]:
@@ -257,6 +262,7 @@ def _group(looks: Sequence[_Look], mask: Masker) -> FilesPreview:
         labels=tuple(sorted(labels)),
         read=sum(each.read for each in drops) + sum(first.part.shape is None and not look.drops.read for look in looks),
         kept=len(candidates),
+        has_more=any(look.has_more for look in looks),
         splits=_sum({each.origin.split: 1} for each in candidates if each.origin.split),
         dropped=_count(drop for each in drops for drop in each.items),
         unused=tuple(sum_unused(each.unused for each in drops)),

@@ -43,10 +43,9 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
     inputs = open_inputs(request)
     sources, domain, drops = inputs.all_sources, inputs.domain, Drops(request.on_error)
     for source in sources:
-        for name, number in source.unread.items():
-            drops.note_unused(source, "file", name, number)
+        drops.note_unread(source)
     parts = survey(sources, request, domain, drops)
-    evals = load_evals(request, domain)
+    evals = load_evals(request, domain, drops)
     with open_work_folder(request, sources, evals) as folder:
         shards = read_shards(inputs, parts, evals, folder, drops, on_progress)
         _check_rows_left(drops, shards)

@@ -129,3 +129,13 @@ def test_only_the_first_rows_of_a_large_file_are_read(tmp_path: Path, monkeypatc
     source = write_jsonl(tmp_path / "rows.jsonl", [*rows, {"text": "The shelf broke.", "label": "bad"}])
     ((group,),) = [each.groups for each in look(tmp_path, source).sources]
     assert (group.read, group.labels, group.problems) == (LOOKED_AT, ("good",), ())
+
+
+def test_rows_that_were_not_looked_at_are_told(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", questions(LOOKED_AT + 5))
+    with source.open("a") as file:
+        file.write("{broken")
+    shown = render_preview(look(tmp_path, source))
+    assert f"looked at  the first {LOOKED_AT:,} rows, kept {LOOKED_AT:,} rows" in shown
+    assert "Rows further down were not looked at" in shown
+    assert "further down" not in render_preview(look(tmp_path, write_jsonl(tmp_path / "few.jsonl", questions(5))))

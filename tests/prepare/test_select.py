@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import InputError
+from finetune.records import Unused
 
 from .conftest import Preparer, questions, write_jsonl
 
@@ -91,6 +92,15 @@ def test_a_missing_eval_set_is_an_error(prepared: Preparer, tmp_path: Path) -> N
     source = write_jsonl(tmp_path / "rows.jsonl", questions(5))
     with pytest.raises(InputError, match=r"no file or folder .*gone\.jsonl"):
         prepared(source, decontaminate=(str(tmp_path / "gone.jsonl"),))
+
+
+def test_files_of_an_eval_set_that_are_not_read_are_told(prepared: Preparer, tmp_path: Path) -> None:
+    evals = write_jsonl(
+        tmp_path / "bench" / "items.jsonl", [{"question": "Which river is the widest?", "answer": "This."}]
+    )
+    (evals.parent / "items.sav").write_bytes(b"items")
+    made = prepared(write_jsonl(tmp_path / "rows.jsonl", questions(5)), decontaminate=(str(evals.parent),))
+    assert made.result.unused == [Unused("eval set bench", "file", "items.sav", 1)]
 
 
 def test_scrubbing_does_not_hide_an_eval_set(prepared: Preparer, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ def render_preview(preview: Preview) -> str:
     for source in preview.sources:
         lines += _source(source)
     lines += ["", "Nothing was written, and no rows were compared with others or with eval sets."]
+    if any(group.has_more for source in preview.sources for group in source.groups):
+        lines.append("Rows further down were not looked at: prepare may still stop at one, or drop it.")
     if preview.stops:
         lines.append("prepare stops at the first of these problems; --on-error skip drops and counts them.")
     return paint("\n".join(lines))
@@ -60,6 +62,8 @@ def _group(group: FilesPreview, recipe: str) -> Iterator[str]:
         "scrubbed": (_counts(group.scrubbed), "--no-scrub"),
     }
     read = _number(group.read, "document" if group.shape == "document" else "row")
+    if group.has_more:
+        read = f"the first {read}" if len(group.files) == 1 else f"{read}, the first of each file"
     shown = {
         "files": _listed(group.files),
         "read as": group.shape,

@@ -7,6 +7,7 @@ each reply, and the message that they are from usually is in the mailbox, too.
 from __future__ import annotations
 
 import email
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from finetune.prepare.formats.encoding import decode
 from finetune.records import Document
 
 NAMED_HEADERS = ("From", "To", "Cc", "Date")
+ID = re.compile(r"<[^<>\s]+>")
 PREFIX = re.compile(r"\s*(?:(?:re|fwd?|aw|wg|sv|vs|tr|rv|antw|odp|res|enc)(?:\[\d+\])?\s*:\s*)+", re.I)
 LINE_END = re.compile(r"\r\n?")
 FLOWED = re.compile(r"(?<!^--) \n(?!-- \n)", re.M)  # RFC 3676: the paragraph goes on, except at a signature
@@ -66,7 +68,14 @@ def read(data: bytes, shown: str) -> Document:
     for document in documents:
         unused.update(document.unused)
     title = documents[0].title if not _subject(message) else _subject(message)
-    return Document(title, tuple(section for document in documents for section in document.sections), +unused)
+    sections = tuple(section for document in documents for section in document.sections)
+    return Document(title, sections, +unused, group=_thread(message))
+
+
+def _thread(message: Message) -> str | None:
+    """A digest of the id of the message that a thread begins with, as far as the headers tell; ids name hosts."""
+    first = ID.search(" ".join(str(message.get(name, "")) for name in ("References", "In-Reply-To", "Message-ID")))
+    return f"thread-{hashlib.sha256(first[0].encode('utf-8', 'replace')).hexdigest()[:16]}" if first else None
 
 
 def _documents(message: Message, shown: str, unused: Counter[str]) -> Iterator[Document]:

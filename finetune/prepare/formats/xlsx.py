@@ -20,6 +20,7 @@ from lxml.etree import _Element as Element
 from finetune.errors import InputError, Unusable
 from finetune.prepare.formats.cell_values import Styles, plain_text, value_of
 from finetune.prepare.formats.files import DataFile, Row, Rows, Unread, in_blocks, open_file
+from finetune.prepare.formats.json_objects import SPLITS
 from finetune.prepare.formats.separated import header_names
 from finetune.prepare.formats.zip_package import ZipPackage, damage_error, open_package, refuse_entities
 
@@ -76,16 +77,19 @@ def _rows(file: DataFile, book: _Workbook) -> Iterator[Row | Unread]:
     if not tables:
         return
     wide = next((table for table in tables if len(table.names) > 1), tables[0])
+    alike = [table for table in tables if _columns(table) == _columns(wide)]
+    splits = {table.sheet.lower() for table in alike}.intersection(SPLITS)
     before = 0  # lines of earlier sheets, so that each row has a number of its own
     for table in tables:
-        if _columns(table) != _columns(wide):
+        if table not in alike:
             yield Unread("sheet", table.sheet, book.size(table.data))
             continue
+        named = {"split": table.sheet} if len(splits) > 1 and table.sheet.lower() in splits else {}
         number = 0
         for line in book.lines(table.data):
             number = line.number
             if number > table.header:
-                yield Row(before + number, _values(table.names, line.cells))
+                yield Row(before + number, named | _values(table.names, line.cells))
             elif number < table.header:
                 yield Unread("line", "line above the header")
         before += number

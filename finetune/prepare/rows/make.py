@@ -197,7 +197,7 @@ def _document_drafts(job: Job, part: Part, path: Path, drops: Drops) -> Iterator
         except Unusable as error:
             drops.refuse(part.source, part.file, error)
         else:
-            yield draft, Origin(f"{name}#{number}", name, part.file.split)
+            yield draft, Origin(f"{name}#{number}", document.group or name, part.file.split)
 
 
 def _drop_repeated(job: Job, part: Part, document: Document, drops: Drops) -> Document:

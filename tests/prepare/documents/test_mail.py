@@ -136,6 +136,23 @@ def test_mailbox_is_an_archive_of_messages(prepared: Preparer, tmp_path: Path) -
     assert len(corpus.rows) == 3
 
 
+def test_messages_of_a_thread_share_a_split(prepared: Preparer, tmp_path: Path) -> None:
+    path = tmp_path / "list.mbox"
+    with path.open("wb") as file:
+        for number in range(40):
+            ids = [f"<{number}.{place}@example.org>" for place in range(3)]
+            for place, own in enumerate(ids):
+                text = f"Berth {number} has room for {place} of the {number + place} ships that wait on the outer road."
+                answered = {"References": " ".join(ids[:place]), "In_Reply_To": ids[place - 1]} if place else {}
+                mail = message(text, subject=f"Berth {number}", Message_ID=own, **answered)
+                file.write(b"From a@example.org Mon Jun  3 10:00:00 2024\n" + mail.as_bytes() + b"\n")
+    made = prepared(path, near_duplicates=1.0)
+    assert len(made.rows) == 120
+    assert len({row.group for row in made.rows}) == 40
+    assert made.result.splits["test"] % 3 == made.result.splits["validation"] % 3 == 0
+    assert not any("example" in str(row.group) for row in made.rows)
+
+
 def test_file_that_is_no_mailbox_is_refused(prepared: Preparer, tmp_path: Path) -> None:
     (tmp_path / "a.mbox").write_text("text\n\nFrom here on\n", "utf-8")
     with pytest.raises(InputError, match="is not a mailbox"):

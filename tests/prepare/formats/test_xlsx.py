@@ -210,6 +210,26 @@ def test_workbook_becomes_a_corpus_and_names_what_it_lacks(prepared: Preparer, t
     assert {each.name: each.count for each in result.unused} == {"checked by": 6, "hidden row": 1}
 
 
+def test_sheets_that_name_splits_are_those_splits(prepared: Preparer, tmp_path: Path) -> None:
+    def rows(first: int, count: int) -> list[str]:
+        return [line(f"What is berth {n} for?", f"It takes ships of {n} metres.") for n in range(first, first + count)]
+
+    path = tmp_path / "port.xlsx"
+    sheets = {
+        name: sheet(line(*HEADER), *rows(*part))
+        for name, part in {"Train": (10, 7), "dev": (20, 3), "Test": (30, 2)}.items()
+    }
+    path.write_bytes(workbook(sheets))
+    result = prepared(path).result
+    assert (result.splits, result.unused) == ({"train": 7, "validation": 3, "test": 2}, [])
+
+
+def test_one_sheet_that_names_a_split_names_none(tmp_path: Path) -> None:
+    sheets = {"Test": sheet(line(*HEADER), line("a", "b")), "More": sheet(line(*HEADER), line("c", "d"))}
+    rows, _ = read(tmp_path, workbook(sheets))
+    assert [row for _, row in rows] == [["a", "b"], ["c", "d"]]
+
+
 BROKEN = {
     "text": (b"not a workbook", "not in the format xlsx"),
     "password": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "password"),
