@@ -25,7 +25,7 @@ MARK = "\n\n"
 
 FENCE = re.compile(r"\s*(```+|~~~+)")
 SENTENCE_END = re.compile(r"[.!?।؟][\"'”’)\]]*\s+(?=\S)|[。！？]\s*(?=\S)")
-LINE_START = re.compile(r"\s*(?:[-*+]|\d{1,4}[.)])\s|\s*\||: ")
+LINE_START = re.compile(r"\s*(?:[-*+]|\(?(?:\d{1,4}|[A-Za-z]|[ivx]{2,6})[.)])\s|\s*\||: ")
 
 Count = Callable[[str], int]
 Trail = tuple[str, ...]

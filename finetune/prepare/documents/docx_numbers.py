@@ -28,12 +28,15 @@ class Membership(NamedTuple):
     level: str
 
 
+NOWHERE = Membership("", "")
+
+
 class Numbering:
     """Counts the paragraphs of a document, given the parts with its lists and those with its styles."""
 
     def __init__(self, numbering: Sequence[Element], styles: Sequence[Element]) -> None:
         self._styles = {
-            attribute(style, "styleId"): (_membership(style), _value(style, "basedOn"))
+            attribute(style, "styleId"): (_membership(style.find("{*}pPr")), _value(style, "basedOn"))
             for root in reversed(styles)  # the first part with a style decides
             for style in root.iterfind("{*}style")
         }
@@ -47,13 +50,16 @@ class Numbering:
 
     def label(self, paragraph: Element) -> str:
         """What stands before the next paragraph: its number, "-" if it is an item without one, "" if it is no item."""
-        style = _value(paragraph, "pPr/{*}pStyle")
-        memberships = [_membership(paragraph), *self._memberships_of(style)]
+        properties = paragraph.find("{*}pPr")
+        if properties is None or properties.find("{*}rPr/{*}del") is not None:  # the paragraph is deleted
+            return ""
+        style = _value(properties, "pStyle")
+        memberships = [_membership(properties), *self._memberships_of(style)]
         name = next((each.name for each in memberships if each.name), "")
         if name not in self._lists:
             self._lists[name] = self._read(name)
         found = self._lists[name]
-        if found is None or paragraph.find("{*}pPr/{*}rPr/{*}del") is not None:  # the paragraph is deleted
+        if found is None:
             return ""
         usual = next((place for place, level in found.levels.items() if level.style == style), 0)
         place = next((int(each.level) for each in memberships if each.level.isdecimal()), usual)
@@ -108,8 +114,10 @@ def _level(element: Element) -> tuple[int, Level]:
     )
 
 
-def _membership(element: Element) -> Membership:
-    return Membership(_value(element, "pPr/{*}numPr/{*}numId"), _value(element, "pPr/{*}numPr/{*}ilvl"))
+def _membership(properties: Element | None) -> Membership:
+    """What the properties of a paragraph or style say."""
+    own = None if properties is None else properties.find("{*}numPr")
+    return NOWHERE if own is None else Membership(_value(own, "numId"), _value(own, "ilvl"))
 
 
 def _value(element: Element, path: str) -> str:

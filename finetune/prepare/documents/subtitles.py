@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from finetune.errors import Unusable
 from finetune.prepare.documents.outline import Outline, one_line
+from finetune.prepare.documents.reflow import SENTENCE_END
 from finetune.prepare.formats.encoding import decode
 from finetune.records import Document
 
@@ -25,7 +26,6 @@ ASIDE = re.compile(r"(?:NOTE|STYLE|REGION)\b.*?(?:\n[ \t]*\n|\Z)", re.S)
 VOICE = re.compile(r"<v(?:\.[\w.-]+)?[ \t]+([^<>]+)>")
 MARKUP = re.compile(r"</?(?:[biuscv]|font|lang|ruby|rt)\b[^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}", re.I)
 SPEAKER = re.compile(r"^[ \t]*[-–—][ \t]*(?=\S)")
-SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]]*\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,11 +82,13 @@ def test_list_items_and_table_rows_stay_whole() -> None:
         assert "\n".join(parts).split("\n") == text.split("\n")
 
 
-def test_line_that_leads_to_a_list_goes_with_it() -> None:
-    text = "one two three four five\n\nSymptoms are\n\n- one\n- two\n- three four"
+@pytest.mark.parametrize("label", ["-", "1.", "12)", "c.", "(b)", "(2)", "iv."])
+def test_line_that_leads_to_a_list_goes_with_it(label: str) -> None:
+    items = f"{label} one\n{label} two\n{label} three four"
+    text = f"one two three four five\n\nSymptoms are\n\n{items}"
     assert list(chunk(leaflet(A=text), 14, words_counted)) == [
         "# Fever\n## A\n\none two three four five",
-        "# Fever\n## A\n\nSymptoms are\n\n- one\n- two\n- three four",
+        f"# Fever\n## A\n\nSymptoms are\n\n{items}",
     ]
 
 
