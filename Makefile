@@ -35,6 +35,7 @@ lint: $(VENV)/.dev ## Check style, types, layers and the generated pages
 	@$(BIN)/python docs/generate_commands.py --check
 	@$(BIN)/python docs/generate_errors.py --check
 	@$(BIN)/python docs/generate_architecture.py --check
+	@$(BIN)/python -m docs.generate_families --check
 
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff check --quiet --fix .
@@ -44,6 +45,7 @@ docs: $(VENV)/.dev ## Generate the pages that come from the code and build the g
 	@$(BIN)/python docs/generate_commands.py
 	@$(BIN)/python docs/generate_errors.py
 	@$(BIN)/python docs/generate_architecture.py
+	@$(BIN)/python -m docs.generate_families
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'The guide is in site/index.html'
 

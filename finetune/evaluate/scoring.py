@@ -14,6 +14,7 @@ from torch import Tensor
 
 from finetune.models.chat_template import render_answer, render_prompt
 from finetune.models.load import LoadedModel, greedy_settings
+from finetune.models.structure import find_state
 from finetune.records import Example, Message
 
 RowsCallback = Callable[[int], None]  # called after each batch with the number of finished rows
@@ -87,14 +88,16 @@ def _batches(
 def _score_batch(loaded: LoadedModel, prompts: list[list[int]], answers: list[list[int]]) -> Tensor:
     """Log-probabilities of `answers` after each of `prompts`: (prompts, answers), in nats."""
     ids, mask = _left_pad(loaded, prompts)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    longest = max(len(answer) for answer in answers)
     with torch.inference_mode():
+        if find_state(loaded.model):
+            return _score_whole(loaded, ids, mask, answers, longest).cpu()
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
         first = loaded.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
         )
         logprobs = first.logits[:, -1].float().log_softmax(-1)
         scores = logprobs[:, [answer[0] for answer in answers]]
-        longest = max(len(answer) for answer in answers)
         if longest > 1:
             scores = scores + _score_rest(loaded, first.past_key_values, mask, answers, longest)
     result: Tensor = scores.cpu()
@@ -103,15 +106,12 @@ def _score_batch(loaded: LoadedModel, prompts: list[list[int]], answers: list[li
 
 def _score_rest(loaded: LoadedModel, cache: Any, mask: Tensor, answers: list[list[int]], longest: int) -> Tensor:
     """Log-probabilities of each answer's second and later tokens, given the cached prompts: (prompts, answers)."""
-    rows, device = mask.shape[0], mask.device
-    pad = loaded.tokenizer.pad_token_id
-    inputs = torch.tensor([answer[:-1] + [pad] * (longest - len(answer)) for answer in answers], device=device)
-    targets = torch.tensor([answer[1:] + [pad] * (longest - len(answer)) for answer in answers], device=device)
-    real = torch.tensor([[1] * (len(answer) - 1) + [0] * (longest - len(answer)) for answer in answers], device=device)
+    rows = mask.shape[0]
+    inputs, targets, real = _pad_answers(loaded, answers, longest)
     cache.batch_repeat_interleave(len(answers))
-    whole_mask = torch.cat([mask.repeat_interleave(len(answers), 0), real.repeat(rows, 1)], dim=1)
+    whole_mask = torch.cat([mask.repeat_interleave(len(answers), 0), real[:, 1:].repeat(rows, 1)], dim=1)
     lengths = mask.sum(-1).repeat_interleave(len(answers), 0)
-    positions = lengths[:, None] + torch.arange(longest - 1, device=device)
+    positions = lengths[:, None] + torch.arange(longest - 1, device=mask.device)
     output = loaded.model(
         input_ids=inputs.repeat(rows, 1),
         attention_mask=whole_mask,
@@ -119,10 +119,37 @@ def _score_rest(loaded: LoadedModel, cache: Any, mask: Tensor, answers: list[lis
         past_key_values=cache,
         use_cache=True,
     )
-    logprobs = output.logits.float().log_softmax(-1)
+    return _sum_logprobs(output.logits, targets[:, 1:], real[:, 1:], rows)
+
+
+def _score_whole(loaded: LoadedModel, ids: Tensor, mask: Tensor, answers: list[list[int]], longest: int) -> Tensor:
+    """Log-probabilities of `answers`, each with its prompt in one pass and without a cache: (prompts, answers)."""
+    inputs, targets, real = _pad_answers(loaded, answers, longest)
+    whole = torch.cat([ids.repeat_interleave(len(answers), 0), inputs.repeat(len(ids), 1)], dim=1)
+    seen = torch.cat([mask.repeat_interleave(len(answers), 0), real[:, 1:].repeat(len(ids), 1)], dim=1)
+    output = loaded.model(
+        input_ids=whole,
+        attention_mask=seen,
+        position_ids=(seen.cumsum(-1) - 1).clamp(min=0),
+        use_cache=False,
+        logits_to_keep=longest,
+    )
+    return _sum_logprobs(output.logits, targets, real, len(ids))
+
+
+def _pad_answers(loaded: LoadedModel, answers: list[list[int]], longest: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What the model reads (all but the last token), what it predicts, and which of that is no padding: (answers, tokens)."""
+    pad, device = loaded.tokenizer.pad_token_id, loaded.model.device
+    targets = torch.tensor([answer + [pad] * (longest - len(answer)) for answer in answers], device=device)
+    real = torch.tensor([[1] * len(answer) + [0] * (longest - len(answer)) for answer in answers], device=device)
+    return targets[:, :-1], targets, real
+
+
+def _sum_logprobs(logits: Tensor, targets: Tensor, real: Tensor, rows: int) -> Tensor:
+    """Log-probabilities of the answers from the logits at their tokens: (prompts, answers)."""
+    logprobs = logits.float().log_softmax(-1)
     picked = logprobs.gather(-1, targets.repeat(rows, 1)[..., None])[..., 0] * real.repeat(rows, 1)
-    scores: Tensor = picked.sum(-1).view(rows, len(answers))
-    return scores
+    return picked.sum(-1).view(rows, -1)
 
 
 def _left_pad(loaded: LoadedModel, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:

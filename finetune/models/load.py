@@ -27,6 +27,7 @@ from finetune.models.config import read_config
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
 from finetune.models.presets import CAUSAL_ONLY
 from finetune.models.quantize import keep_linear4bit_unpacked, nf4, release_file, unpack_on_cpu, unpack_scales
+from finetune.models.structure import has_transposed_weights
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 
@@ -130,6 +131,7 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str =
     try:
         config = PeftConfig.from_pretrained(str(folder), inference_mode=True)
         base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        config.fan_in_fan_out = has_transposed_weights(base)  # in 4 bits no layer has
         config.base_model_name_or_path = base.name_or_path  # a local folder: PEFT would look up a name on the Hub
         if isinstance(model, PeftModel):
             peft_model = model

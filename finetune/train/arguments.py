@@ -8,9 +8,9 @@ import torch
 from peft import LoraConfig
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig
 
+from finetune.models.structure import has_transposed_weights
 from finetune.recipe import AdapterRecipe
 from finetune.train.fast.lora_linear import FusedLinear
 
@@ -30,7 +30,7 @@ def lora_config(recipe: AdapterRecipe, model: PreTrainedModel) -> LoraConfig:
         lora_dropout=recipe.lora_dropout,
         target_modules=recipe.target_modules if isinstance(recipe.target_modules, str) else list(recipe.target_modules),
         exclude_modules=["out_proj"] if excludes else None,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # its weights are transposed
+        fan_in_fan_out=has_transposed_weights(model),
         bias="none",
     )
     config._register_custom_module({nn.Linear: FusedLinear})

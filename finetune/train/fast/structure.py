@@ -7,23 +7,16 @@ from typing import Any
 
 from torch import nn
 
-PACKABLE = {"full_attention", "sliding_attention"}  # layer types in which a token sees others through attention alone
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from finetune.models.structure import find_state
+
 ATTENTION_DROPOUT = ("attention_dropout", "attn_dropout", "attn_pdrop")  # names of attributes, by their beginning
 
 
 def find_obstacle(model: Any) -> str | None:
     """Why a model trains with padded batches and its own layers only, as part of a sentence; None if nothing is known."""
-    config = model.config.get_text_config()
-    if model._is_stateful:
-        return "the model carries a state from token to token, and so from one packed row to the next"
-    if any(isinstance(module, CONVOLUTIONS) for module in model.modules()):
-        return "the model has convolutions, which would reach from one packed row into the next"
-    if other := set(getattr(config, "layer_types", None) or ()) - PACKABLE:
-        return f"the model has layers of a type that slmtune does not know ({', '.join(sorted(map(str, other)))})"
-    if not model._supports_attention_backend:
-        return "the attention of the model cannot be replaced"
-    return None
+    if state := find_state(model):
+        return f"the model {state}, and so from one packed row to the next"
+    return None if model._supports_attention_backend else "the attention of the model cannot be replaced"
 
 
 def has_dropout(model: nn.Module) -> bool:

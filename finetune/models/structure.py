@@ -1,0 +1,31 @@
+"""What the modules of a loaded model tell about how it computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+ATTENTION = {"full_attention", "sliding_attention"}  # layer types in which a token sees others through attention alone
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def find_state(model: Any) -> str | None:
+    """What passes from token to token other than by attention, as the end of a sentence about the model; None if nothing.
+
+    The rows of a packed batch would see it of each other, and a cached prompt cannot be continued by several tokens at once.
+    """
+    if model._is_stateful:
+        return "carries a state from token to token"
+    if any(isinstance(module, CONVOLUTIONS) for module in model.modules()):
+        return "has convolutions, which reach from token to token"
+    types = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    if other := sorted(map(str, types - ATTENTION)):
+        return f"has layers of a type that slmtune does not know ({', '.join(other)})"
+    return None
+
+
+def has_transposed_weights(model: nn.Module) -> bool:
+    """Whether linear layers store their weights as (in features, out features), as in GPT-2."""
+    return any(isinstance(module, Conv1D) for module in model.modules())

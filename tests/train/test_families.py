@@ -1,0 +1,160 @@
+"""Every family trains through the product's own loader, exactly, from corpus to merged model.
+
+The fast computation is compared with the model's own in double precision throughout, so that any difference beyond the
+order of sums is an error.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from finetune import merge
+from finetune.artifacts import Adapter
+from finetune.errors import UnplannedModelError
+from finetune.evaluate import EvalRequest, evaluate
+from finetune.evaluate.scoring import label_logprobs
+from finetune.merge import MergeRequest, merge_adapter
+from finetune.models.load import load_adapter, load_base
+from finetune.plan.shapes import FAMILIES as PLANNED
+from finetune.plan.shapes import read_shape
+from finetune.recipe import AdapterRecipe
+from finetune.train import TrainRequest, train
+from finetune.train.arguments import lora_config
+from finetune.train.batches.collate import NumberedRows, PaddedBatches
+from finetune.train.batches.rows import TokenRows
+from finetune.train.fast.fast_path import FastPath
+from finetune.train.fast.loss import summed_loss
+
+from ..evaluate.test_scoring import CHOICES, examples, plain_logprob
+from .families import FAMILIES, SHAPE, Family
+from .test_packing import prompts, rows_of
+
+every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+
+
+@pytest.fixture(scope="session")
+def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The folder of a family's tiny random model, made once."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+
+    @functools.cache
+    def make(family: Family) -> Path:
+        folder = tmp_path_factory.mktemp("families") / family.kind
+        tokens = {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+        shape = {} if family.kind == "gpt2" else SHAPE
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family.kind, **tokens | shape | family.config))
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+class DoublePrecision(TorchFunctionMode):
+    """Computes in float64 where a model asks for float32, as norms and softmax do."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def double(value: Any) -> Any:
+            return torch.float64 if value is torch.float32 else value
+
+        func = Tensor.double if func is Tensor.float else func
+        return func(*map(double, args), **{name: double(value) for name, value in (kwargs or {}).items()})
+
+
+def own_loss(model: Any, rows: TokenRows) -> Tensor:
+    """The summed loss that the model's own forward pass returns for its rows, one by one."""
+    losses = []
+    for number in range(len(rows)):
+        row = rows[number]
+        ids = torch.from_numpy(row.tokens.astype("int64"))
+        labels = torch.where(torch.from_numpy(row.supervised.copy()), ids, -100)
+        loss = model(input_ids=ids[None], labels=labels[None], use_cache=False).loss
+        losses.append(loss * int(row.supervised[1:].sum()))
+    return torch.stack(losses).sum()
+
+
+def give_lora_an_effect(model: nn.Module) -> None:
+    torch.manual_seed(7)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.randn_like(parameter, dtype=torch.float64) * 0.1
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: one.grad for name, one in model.named_parameters() if "lora_" in name and one.grad is not None}
+
+
+@every_family
+def test_fast_loss_and_gradients_equal_the_models_own(family: Family, models: Any) -> None:
+    rows = prompts()
+    with DoublePrecision():
+        plain: Any = load_base(models(family), AdapterRecipe(load_in_4bit=False)).double()
+        fast = copy.deepcopy(plain)
+        padded = PaddedBatches(NumberedRows(rows, rows_of([[1, 2, 3]])), 0)
+        fast_path = FastPath(fast, padded, replace_blocks=True)
+        config = lora_config(AdapterRecipe(lora_r=4), fast)
+        adapted: Any = get_peft_model(fast, config)
+        batches = fast_path.choose_batches(adapted.get_base_model(), packing=True, share=True)
+        assert isinstance(batches, PaddedBatches) == (family.batches == "padded")
+        assert getattr(batches, "share", False) == ("shared" in family.batches)
+        own = LoraConfig(**{name: value for name, value in config.to_dict().items() if name in OWN})
+        wrapped: Any = get_peft_model(plain, own)
+        for model in (adapted, wrapped):
+            give_lora_an_effect(model.eval())  # without the dropout of the base model
+        expected = own_loss(wrapped, rows)
+        expected.backward()
+        actual = summed_loss(adapted.get_base_model(), batches([{"number": number} for number in range(len(rows))]))
+        actual.backward()
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=0)
+    assert gradients(adapted).keys() == gradients(wrapped).keys()
+    for name, gradient in gradients(wrapped).items():
+        size = float(gradient.norm())
+        assert size > 0
+        assert float((gradients(adapted)[name] - gradient).norm()) <= 1e-9 * size, name
+
+
+OWN = ("task_type", "r", "lora_alpha", "target_modules", "exclude_modules", "fan_in_fan_out", "bias")
+
+
+@every_family
+def test_family_goes_from_corpus_to_merged_model(
+    family: Family, models: Any, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = AdapterRecipe(model=str(models(family)), max_steps=3, logging_steps=1, learning_rate=1e-2, lora_r=4)
+    result = train(TrainRequest(tiny_corpus, tmp_path / "adapter", recipe))
+    assert math.isfinite(result.train_loss)
+    assert (result.computed_tokens < result.tokens) == ("shared" in family.batches)
+    assert (result.computed_tokens > result.tokens) == (family.batches == "padded")
+    adapter = Adapter.open(result.adapter)
+    loaded = load_adapter(adapter)
+    assert all(bool(one.any()) for name, one in loaded.model.named_parameters() if "lora_B" in name)
+    for example, row in zip(examples(), label_logprobs(loaded, examples(), batch_size=2), strict=True):
+        assert row == pytest.approx([plain_logprob(loaded, example, choice) for choice in CHOICES], abs=1e-3)
+    report = evaluate(EvalRequest(result.adapter, tiny_corpus, tmp_path / "eval", limit=2))
+    assert report.tasks
+    for constant, value in (("PROMPTS", 4), ("GREEDY_PROMPTS", 1), ("GREEDY_TOKENS", 2)):
+        monkeypatch.setattr(merge, constant, value)
+    assert merge_adapter(MergeRequest(result.adapter, tmp_path / "model", tiny_corpus)).verified
+
+
+@every_family
+def test_plan_counts_the_parameters_or_says_that_it_cannot(family: Family, models: Any) -> None:
+    folder = models(family)
+    if family.kind in PLANNED:
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        assert read_shape(folder).parameters == sum(one.numel() for one in model.parameters())
+    else:
+        with pytest.raises(UnplannedModelError, match=f"unknown for '{family.kind}' models"):
+            read_shape(folder)
