@@ -50,6 +50,21 @@ def test_blocks_of_the_llama_family_are_replaced_and_restored(dtype: torch.dtype
     assert torch.equal(logits(model), before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradient_is_that_of_the_block_in_every_bit(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    block = LlamaMLP(LlamaConfig(**SHAPE)).to(dtype).requires_grad_(False)
+    x = torch.randn(40, 32).to(dtype)
+    gradients = []
+    for module in (block, SwiGLU(block)):
+        leaf = x.clone().requires_grad_()
+        module(leaf).square().sum().backward()
+        gradients.append(leaf.grad)
+    assert gradients[0] is not None
+    assert gradients[1] is not None
+    assert torch.equal(gradients[0], gradients[1])
+
+
 def test_block_that_scales_its_products_is_left_alone() -> None:
     model = FalconH1ForCausalLM(FalconH1Config(**SHAPE, **MAMBA, mlp_multipliers=[0.7, 0.9]))
     before = logits(model)

@@ -116,12 +116,8 @@ class _Gate(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         (gradient,) = gradients
-        share = torch.sigmoid(gate)
-        active = gate * share
-        of_up = gradient * active
-        # silu' = σ + silu · (1 − σ)
-        slope = torch.addcmul(share, active, 1 - share)
-        return slope.mul_(gradient).mul_(up), of_up
+        of_gate: Tensor = torch.ops.aten.silu_backward(gradient * up, gate)
+        return of_gate, _multiply(gate, gradient)
 
 
 def _multiply(gate: Tensor, up: Tensor) -> Tensor:
