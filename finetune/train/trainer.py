@@ -15,13 +15,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
-from finetune.errors import EvaluationStoppedError, InputError, TrainingDivergedError
+from finetune.errors import EvaluationStoppedError, InputError
 from finetune.machine import explain_full_disk
 from finetune.recipe import AdapterRecipe
 from finetune.train.arguments import lora_config, trainer_arguments
 from finetune.train.batches.collate import NumberedRows, PaddedBatches
 from finetune.train.checkpoints.checkpoint import JOURNAL, PROGRESS, STATE, WEIGHTS, Checkpoints
 from finetune.train.checkpoints.disk import THEN_RESUME, checkpoint_bytes, make_room
+from finetune.train.divergence import explain_divergence, require_finite
 from finetune.train.fast.fast_path import FastPath
 from finetune.train.fast.loss import summed_loss
 from finetune.train.interrupt import Interrupt
@@ -29,7 +30,6 @@ from finetune.train.journal import Journal
 from finetune.train.passes import ForwardPasses
 from finetune.train.progress import Counts, TrainProgress
 
-NAMED_ROWS = 8  # row ids listed in an error
 # Private names of other libraries. A release that drops one fails tests/train/test_private_names.py, which also refuses
 # any that finetune/train uses without giving a reason here.
 PRIVATE_NAMES = {
@@ -184,29 +184,8 @@ class SupervisedTrainer(SFTTrainer):
         norm = torch.as_tensor(clip(model))
         loss = torch.stack([loss for _, loss in self._losses]).sum()
         if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-            raise self._diverge()
+            raise explain_divergence(self.state.global_step + 1, self._losses, self.rows.ids)
         return norm
-
-    def _diverge(self) -> TrainingDivergedError:
-        """The error of a step whose loss or gradient is not finite; names the rows of the passes where the loss is not."""
-        step = self.state.global_step + 1
-        bad = [row for rows, loss in self._losses if not bool(torch.isfinite(loss)) for row in rows]
-        rows = bad or [row for rows, _ in self._losses for row in rows]
-        cause = (
-            "Lower --learning-rate (a tenth is a good next try), raise --warmup-ratio, or check these rows"
-            if step > 1
-            else "No weight had been changed before, so check the base model (make or pull its files again, or try "
-            "--compute-dtype float32), or these rows"
-        )
-        return TrainingDivergedError(
-            f"Training diverged at step {step}: its {'loss' if bad else 'gradient'} is not finite{self._name_rows(rows)}. "
-            f"No adapter was written. {cause}"
-        )
-
-    def _name_rows(self, rows: list[int]) -> str:
-        ids = [self.rows.ids[row] for row in rows]
-        more = f" and {len(ids) - NAMED_ROWS} more" if len(ids) > NAMED_ROWS else ""
-        return f" (rows {', '.join(ids[:NAMED_ROWS])}{more})" if ids else ""
 
     def evaluate_at_end(self) -> float | None:
         """Held-out loss of the trained model; None if the run measures none or was stopped.
@@ -264,24 +243,17 @@ class SupervisedTrainer(SFTTrainer):
         self.control.should_evaluate = False
         self.control.should_save = self.control.should_training_stop = True
 
-    def save_checkpoint(self) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint of the last step.
 
         Raises:
             TrainingDivergedError: a weight is not finite; no run must resume from it.
         """
         step = self.state.global_step
-        for name, parameter in self.trainable.items():
-            if not bool(parameter.isfinite().all()):
-                raise TrainingDivergedError(
-                    f"Training diverged at step {step}: {name} is not finite. No adapter was written. Lower --learning-rate"
-                )
+        require_finite(step, self.trainable)
         make_room(self.checkpoints, step, self.checkpoint_bytes)
         with explain_full_disk(self.checkpoints.folder, THEN_RESUME):
             self.checkpoints.write(step, self._write_state)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.save_checkpoint()
 
     def _write_state(self, folder: Path) -> None:
         weights = {name: parameter.detach().cpu().contiguous() for name, parameter in self.trainable.items()}
