@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Role = Literal["system", "user", "assistant", "tool"]
-Task = Literal["chat", "classification", "qa", "summarization", "translation", "text", "preference"]
+RecipeTask = Literal["chat", "classification", "qa", "summarization", "translation", "text"]  # what a domain may ask
+Task = Literal[RecipeTask, "preference"]
 Rating = Literal["desirable", "undesirable"]
 Split = Literal["train", "validation", "test"]
 UnusedKind = Literal["column", "key of a turn", "key", "file", "sheet", "line", "element", "text"]

@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from finetune.artifacts import Corpus
 from finetune.corpus.store import read_split
@@ -150,6 +151,11 @@ def test_a_system_turn_names_the_choices_where_it_says_so() -> None:
     assert task.system == "One of a, b c?"
     for name in DOMAINS:
         assert not any("{choices}" in (task.system or "") for task in load_domain(name).recipe.tasks.values())
+
+
+def test_a_domain_has_no_task_of_preferences() -> None:
+    with pytest.raises(ValidationError, match="'classification', 'qa'"):
+        TaskRecipe.model_validate({"task": "preference", "prompt": "ask.jinja"})
 
 
 def test_a_list_of_labels_counts_from_zero() -> None:

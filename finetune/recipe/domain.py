@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from finetune.errors import UnknownNameError, did_you_mean
 from finetune.recipe.strict import Strict, read_yaml, validate
-from finetune.records import Split, Task
+from finetune.records import RecipeTask, Split
 
 CUSTOM_DOMAIN = "custom"  # the workspace of a corpus without a recipe
 
@@ -18,7 +18,7 @@ CUSTOM_DOMAIN = "custom"  # the workspace of a corpus without a recipe
 class TaskRecipe(Strict):
     """How a row becomes a question: the type of task, its prompt and, for classification, its choices."""
 
-    task: Task
+    task: RecipeTask
     prompt: str = Field(
         description="Jinja file, relative to the recipe; it sees the row's mapped columns and `choices`."
     )

@@ -64,6 +64,12 @@ def build_messages(name: str, ignored: Collection[str], columns: Values) -> Draf
     turns = Turns(ignored)
     messages = turns.opening(columns) + turns.read(columns[name], name)
     task = columns.get("task")
+    if task == "preference":
+        raise Unusable(
+            "no_rejected",
+            "the task of the row is preference, but it has neither a rejected answer nor a label that rates its own. Add one, "
+            "or do without the column: --ignore task",
+        )
     if task == "text" and [message.role for message in messages] == ["assistant"]:
         return _draft(messages, "text", turns)
     check_turns(messages, name)

@@ -226,6 +226,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"chosen": TURNS, "rejected": [*TURNS, {"role": "user", "content": "Why?"}, TURNS[1]]},
         "do not follow the same prompt",
     ),
+    "preference of nothing": (FORMATS["messages"] | {"task": "preference"}, "neither a rejected answer nor a label"),
     "half of a pair": ({"prompt": "Name a tool.", "chosen": "An adze."}, "--ignore rejected"),
     "rejected answer beside a completion": (
         FORMATS["prompt-completion"] | {"rejected": "A pear."},
