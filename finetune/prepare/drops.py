@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal
+from typing import Literal, TypeVar
 
 from finetune.errors import InputError, RecordError, Unusable
 from finetune.prepare.formats.files import DataFile
 from finetune.prepare.sources.source import Source
 from finetune.records import Drop, Unused, UnusedKind
 
+K = TypeVar("K", str, tuple[str, UnusedKind, str])
 MOST_NAMES, NAME_LENGTH = 200, 80  # names of unused things that are listed per source and kind, and their characters
 
 
@@ -71,16 +72,21 @@ class Drops:
             self.encodings[source.id, encoding] += 1
 
 
+def sum_counts(counts: Iterable[Mapping[K, int]]) -> dict[K, int]:
+    """The sum of several counts, in the order of their keys."""
+    total: Counter[K] = Counter()
+    for each in counts:
+        total.update(each)
+    return {key: total[key] for key in sorted(total)}
+
+
 def sum_unused(counters: Iterable[Mapping[tuple[str, UnusedKind, str], int]]) -> list[Unused]:
     """The sum of what several passes did not use, in the order of source, kind and name.
 
     Of a source and kind, the most frequent names are listed, and the others with the count of the most frequent of them:
     rows whose keys are ids have as many names as there are rows.
     """
-    total: Counter[tuple[str, UnusedKind, str]] = Counter()
-    for counter in counters:
-        total.update(counter)
-    ordered = sorted(total.items(), key=lambda item: (*item[0][:2], -item[1], item[0][2]))
+    ordered = sorted(sum_counts(counters).items(), key=lambda item: (*item[0][:2], -item[1], item[0][2]))
     unused: list[Unused] = []
     for (source, kind), group in groupby(ordered, key=lambda item: item[0][:2]):
         each = [Unused(source, kind, name[:NAME_LENGTH], count) for (_, _, name), count in group]

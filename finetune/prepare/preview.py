@@ -18,7 +18,7 @@ from finetune.errors import HubError, InputError, OfflineError
 from finetune.models.tokenizer import find_tokenizer
 from finetune.prepare.documents.document_file import load_document
 from finetune.prepare.documents.readers import TEXTS
-from finetune.prepare.drops import Drops, sum_unused
+from finetune.prepare.drops import Drops, sum_counts, sum_unused
 from finetune.prepare.extract import extract
 from finetune.prepare.formats.files import BINARY, DataFile, Row, Rows, Unread, encoding_of
 from finetune.prepare.formats.readers import read_blocks, rows_of
@@ -263,11 +263,11 @@ def _group(looks: Sequence[_Look], mask: Masker) -> FilesPreview:
         read=sum(each.read for each in drops) + sum(first.part.shape is None and not look.drops.read for look in looks),
         kept=len(candidates),
         has_more=any(look.has_more for look in looks),
-        splits=_sum({each.origin.split: 1} for each in candidates if each.origin.split),
+        splits=sum_counts({each.origin.split: 1} for each in candidates if each.origin.split),
         dropped=_count(drop for each in drops for drop in each.items),
         unused=tuple(sum_unused(each.unused for each in drops)),
-        cleaned=_sum(each.cleaned for each in drops),
-        scrubbed=_sum(each.scrubbed for each in drops),
+        cleaned=sum_counts(each.cleaned for each in drops),
+        scrubbed=sum_counts(each.scrubbed for each in drops),
         problems=tuple(problems.values()),
         rows=tuple(_row(each.example, mask) for each in candidates[:SHOWN_ROWS]),
     )
@@ -280,10 +280,3 @@ def _row(example: Example, mask: Masker) -> RowPreview:
 def _count(drops: Iterable[Drop]) -> tuple[DropCount, ...]:
     counts = Counter((drop.step, drop.reason) for drop in drops)
     return tuple(DropCount(step, reason, rows) for (step, reason), rows in sorted(counts.items()))
-
-
-def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for each in counts:
-        total.update(each)
-    return dict(sorted(total.items()))

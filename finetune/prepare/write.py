@@ -16,7 +16,7 @@ from finetune.cards.corpus_facts import CorpusFacts, SourceFacts, describe_encod
 from finetune.cards.corpus_page import corpus_page
 from finetune.cards.dataset_card import card_text
 from finetune.corpus.store import SCHEMA, CorpusWriter, writing_corpus
-from finetune.prepare.drops import Drops, sum_unused
+from finetune.prepare.drops import Drops, sum_counts, sum_unused
 from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import PrepareRequest, Progress
 from finetune.prepare.row_table import RowTable
@@ -134,8 +134,8 @@ def _facts(
         split_rule=selection.rule,
         disjoint=selection.disjoint,
         eval_sets=selection.evals,
-        cleaned=_sum(shard.cleaned for shard in shards),
-        scrubbed=_sum(shard.scrubbed for shard in shards) if inputs.request.scrub else None,
+        cleaned=sum_counts(shard.cleaned for shard in shards),
+        scrubbed=sum_counts(shard.scrubbed for shard in shards) if inputs.request.scrub else None,
         boilerplate=selection.boilerplate,
     )
 
@@ -176,13 +176,6 @@ def _cluster_sizes(selection: Selection) -> dict[int, int] | None:
     if selection.clusters is None:
         return None
     return dict(sorted(Counter(len(cluster.dropped) + 1 for cluster in selection.clusters).items()))
-
-
-def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for each in counts:
-        total.update(each)
-    return dict(sorted(total.items()))
 
 
 def _notes(parts: Sequence[Part], sources: Sequence[SourceFacts]) -> list[str]:

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from finetune.records import Example
+from finetune.records import Example, Message
 
 ASKING = frozenset(
     {"classification", "qa", "preference"}
@@ -34,14 +34,13 @@ def compared_text(example: Example, context: str = "") -> str:
 
     A `context` that several questions share does not count: questions about it are not duplicates of each other.
     """
-    turns = example.prompt if example.task == "classification" else example.turns
-    text = "\n".join(turn.text for turn in turns if turn.role != "system")
+    text = _spoken(example.prompt if example.task == "classification" else example.turns)
     return text.replace(context, " ", 1) if context else text
 
 
 def asked_text(example: Example, context: str = "") -> str:
     """The text of a question in which a changed figure means a different row, however long its answer is."""
-    text = "\n".join(turn.content for turn in example.prompt if turn.role != "system")
+    text = _spoken(example.prompt)
     return text.replace(context, " ", 1) if context else text
 
 
@@ -57,8 +56,7 @@ def question_digest(example: Example) -> bytes:
     digest covers the whole row: many conversations may legitimately begin alike. The system message does not count, so
     rewording an instruction does not move rows.
     """
-    turns = example.prompt if example.task in ASKING else example.messages
-    text = normalise("\n".join(message.text for message in turns if message.role != "system"))
+    text = normalise(_spoken(example.prompt if example.task in ASKING else example.messages))
     if example.task == "classification":
         text = _tokens(text.split()) or text
     return hashlib.sha256(text.encode()).digest()
@@ -74,10 +72,15 @@ def wording(example: Example) -> str:
         return "\n".join(sorted(_answers(example)))
     if example.task != "classification":
         return ""
-    text = " ".join([turn.content for turn in example.prompt if turn.role != "system"])
+    text = _spoken(example.prompt)
     if "/" in text or "www." in text:
         return _tokens([word for word in text.split() if word != word.lower() or "/" in word or "www." in word])
     return _tokens([word for word in text.split() if word != word.lower()])
+
+
+def _spoken(turns: Iterable[Message]) -> str:
+    """The turns without instructions."""
+    return "\n".join([turn.text if turn.tool_calls else turn.content for turn in turns if turn.role != "system"])
 
 
 def _tokens(words: Iterable[str]) -> str:

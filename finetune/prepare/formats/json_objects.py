@@ -43,7 +43,8 @@ def _find_rows(value: Object, unread: list[Unread]) -> Iterator[Any]:
             for row in value[name]:
                 yield {"split": name.lower(), **row} if isinstance(row, Mapping) else row
     elif _are_columns(value):
-        yield from _rows_of_columns(value)
+        for cells in zip(*value.values(), strict=True):
+            yield dict(zip(value, cells, strict=True))
     elif _are_objects(list(value.values())):
         yield from _rows_of_objects(value)
     elif isinstance(value.get("paragraphs"), list):
@@ -84,11 +85,6 @@ def _are_columns(value: Object) -> bool:
     if not all(isinstance(column[0], list) for column in turns) or all(isinstance(c[0], Mapping) for c in columns):
         return False
     return len({len(column) for column in columns}) == 1
-
-
-def _rows_of_columns(value: Object) -> Iterator[dict[str, Any]]:
-    for cells in zip(*value.values(), strict=True):
-        yield dict(zip(value, cells, strict=True))
 
 
 def _are_objects(values: Sequence[Any]) -> bool:

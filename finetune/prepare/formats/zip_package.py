@@ -13,6 +13,7 @@ from typing import NamedTuple
 from lxml.etree import _Element as Element
 
 from finetune.errors import Unusable
+from finetune.prepare.formats.containers import ZIP_ENCRYPTED
 from finetune.prepare.formats.safe_xml import parse_xml
 
 MAX_PARTS = 10_000  # a book of one file per page has fewer
@@ -20,7 +21,6 @@ MAX_UNPACKED = 512 * 2**20  # bytes of all parts together, pictures included
 MAX_RATIO = 250  # unpacked to packed, as for other archives: XML is about 10
 MAX_PART = 64 * 2**20  # bytes of one part that is read: XML, of which the tree takes about ten times as much
 ENTITIES = tuple("<!ENTITY".encode(encoding) for encoding in ("ascii", "utf-16-le", "utf-16-be"))
-ZIP_ENCRYPTED = 0x1
 OLE2 = (
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # how Office wraps a file with a password, and .doc, .ppt and .xls files begin
 )

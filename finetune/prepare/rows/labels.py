@@ -11,7 +11,7 @@ from typing import Any
 
 from finetune.errors import InputError, RecordError, Unusable
 from finetune.prepare.clean.quality import filter_example
-from finetune.prepare.drops import Drops
+from finetune.prepare.drops import Drops, sum_counts
 from finetune.prepare.formats.files import Row
 from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
@@ -123,11 +123,8 @@ def _pools(labels: Mapping[int, tuple[str, Labels]]) -> dict[int, list[Labels]]:
 
 def _choose_spellings(counts: Iterable[Mapping[str, int]]) -> dict[str, str]:
     """Each label by its name in lower case; of spellings that differ in case only, the most frequent one."""
-    total: Counter[str] = Counter()
-    for each in counts:
-        total.update(each)
     spellings: dict[str, str] = {}
-    for label, _ in sorted(total.items(), key=lambda item: (-item[1], item[0])):
+    for label, _ in sorted(sum_counts(counts).items(), key=lambda item: -item[1]):
         spellings.setdefault(label.casefold(), label)
     return spellings
 
