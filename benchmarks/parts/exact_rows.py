@@ -1,11 +1,11 @@
-"""Write a corpus whose training rows all have the same length in tokens of a model, and begin with different words.
+"""Write a corpus whose training rows have exact lengths in tokens of a model, and begin with different words.
 
-    python benchmarks/parts/exact_rows.py MODEL CORPUS --rows N --length TOKENS [--supervised 0.5] [--seed N]
-        [--tokens FILE]
+    python benchmarks/parts/exact_rows.py MODEL CORPUS --rows N --length TOKENS [TOKENS …]
+        [--supervised 0.5] [--seed N] [--tokens FILE]
 
-Words are drawn from those that are one token after a blank; --supervised is the share of a row that is the answer.
---tokens also writes the rows as JSON lines of token ids and labels, for trainers that know no corpus. Prints, as JSON, the
-number of rows and of supervised tokens per row.
+With several lengths, rows have them in turn. Words are drawn from those that are one token after a blank; --supervised is
+the share of a row that is the answer. --tokens also writes the rows as JSON lines of token ids and labels, for trainers that
+know no corpus. Prints, as JSON, the number of rows and of supervised tokens in the first.
 """
 
 from __future__ import annotations
@@ -55,18 +55,19 @@ def make_row(
 
 
 def write_rows(
-    model: str, corpus: Path, *, rows: int, length: int, supervised: float, seed: int, tokens: Path | None
+    model: str, corpus: Path, *, rows: int, length: list[int], supervised: float, seed: int, tokens: Path | None
 ) -> dict[str, int]:
-    """Write the corpus and, if asked for, the tokens; return the number of rows and of supervised tokens per row."""
+    """Write the corpus and, if asked for, the tokens; return the number of rows and of supervised tokens in the first."""
     base = find_base(model)
     tokenizer = load_tokenizer(base.folder, base)
     words, draw = single_words(tokenizer), random.Random(seed)
-    examples = [make_row(number, tokenizer, words, draw, length, supervised) for number in range(rows)]
+    lengths = [length[number % len(length)] for number in range(rows)]
+    examples = [make_row(number, tokenizer, words, draw, lengths[number], supervised) for number in range(rows)]
     rendered = [render(tokenizer, example) for example in examples]
-    assert all(len(row.ids) == length for row in rendered), "a row has another length"
+    assert [len(row.ids) for row in rendered] == lengths, "a row has another length"
     with writing_corpus(corpus, overwrite=False) as writer:
         writer.write("train", to_table(examples))
-        writer.finish("# Rows of one length\n", None)
+        writer.finish("# Rows of exact lengths\n", None)
     if tokens is not None:
         lines = (json.dumps({"input_ids": list(row.ids), "labels": row.labels}) + "\n" for row in rendered)
         tokens.write_text("".join(lines), "utf-8")
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--rows", type=int, required=True)
-    parser.add_argument("--length", type=int, required=True)
+    parser.add_argument("--length", type=int, nargs="+", required=True)
     parser.add_argument("--supervised", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokens", type=Path)

@@ -3,7 +3,8 @@
     python benchmarks/parts/random_model.py SHAPE FOLDER
 
 Weights are in bfloat16, and every word is one token of the tokenizer (exact_rows.py writes rows for it). Shapes are those
-of the published config.json files; shorter contexts are raised to 8,192 tokens, which costs nothing.
+of the published config.json files, or smaller ones of the same families; shorter contexts are raised to 8,192 tokens, which
+costs nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ TEMPLATE = (
 
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 MISTRAL = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
+QWEN_2 = {"hidden_size": 512, "intermediate_size": 2816, "num_hidden_layers": 16, "num_attention_heads": 8}
+PHI = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 SHAPES: dict[str, dict[str, Any]] = {
     **PUBLISHED,
     "tiny": {"model_type": "gemma2", **TINY, "num_key_value_heads": 2, "vocab_size": 256, "head_dim": 16},
@@ -44,6 +47,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 32768,
         "sliding_window": None,
     },
+    "qwen2-narrow": {
+        "model_type": "qwen2",
+        **QWEN_2,
+        "num_key_value_heads": 2,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
+    "phi-small": {"model_type": "phi", **PHI, "vocab_size": 51200, "partial_rotary_factor": 0.5},
 }
 PARAMETERS = {name: preset.parameters for name, preset in PRESETS.items()} | {
     "mistral-7b": 7_248_023_552

@@ -21,13 +21,17 @@ NF4 = (
 NF4_CPU = 0.5 + WORD / 64  # the scales as plain numbers: models.quantize.unpack_scales
 GRADIENT, MOMENTS = WORD, 2 * WORD  # bytes per weight of an adapter: float32, and AdamW's two moments
 MOMENTS_8BIT = 2
+LONG_ROW = 512  # tokens from which train/fast/prefix_attention.py attends without a mask
 CHUNK = 256  # positions whose logits train/fast/loss.py has in memory at once: 50 MB at a vocabulary of 49,152
-# A process that has imported torch, transformers, peft and trl, loaded a tokenizer and built a trainer, without weights:
-# torch 2.13, transformers 5.23, trl 1.16 on Linux, x86-64; fitted to benchmarks/plan_accuracy.py with SmolLM2-135M.
-PROCESS = 830 * MIB
-# glibc's allocator reuses freed blocks for tensors of other sizes, and the gaps that remain are too small for the next
-# ones: resident memory beyond the sum of what autograd keeps, fitted in the same way.
-FRAGMENTED = 0.45
+# A process that has imported torch, transformers, peft and trl and built a trainer, without weights and tokenizer: torch
+# 2.13, transformers 5.23, trl 1.16 on Linux, x86-64; measured before and after weights were loaded.
+PROCESS = 600 * MIB
+TOKENIZER = 1800  # bytes per token: those of SmolLM2 take 2,580, those of Gemma 3 take 1,440
+# glibc's allocator puts small tensors into the gaps that freed larger ones leave, and the next larger ones find none: what
+# train/fast/swiglu.py does not keep is not given back, and resident memory grows by this share as well. Fitted to
+# three runs of SmolLM2-135M with packed rows, by least squares; benchmarks/plan_accuracy.py compares other models and settings.
+FRAGMENTED = 0.34
+MAPPED = 32 * MIB  # tensors of this size never leave gaps: mallopt(3), DEFAULT_MMAP_THRESHOLD_MAX
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,10 @@ def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Dev
         backward += max(linear.weights for linear in shape.linears) * word
     # The head runs between the forward and the backward pass: only the larger of the two counts.
     logits = max(0, head_bytes(shape, batch, word) - backward)
-    overhead = GPU_CONTEXT if device.kind == "gpu" else PROCESS + int(FRAGMENTED * activations)
+    overhead = GPU_CONTEXT
+    if device.kind == "cpu":
+        overhead = PROCESS + TOKENIZER * shape.tokenizer
+        overhead += gap_bytes(shape, recipe, batch, word, activations + backward)
     return Breakdown(
         weights=weights,
         adapter=adapter * (WORD + GRADIENT),
@@ -112,6 +119,14 @@ def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Dev
         logits=logits,
         overhead=overhead,
     )
+
+
+def gap_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, word: int, kept: int) -> int:
+    """The gaps between the `kept` bytes of activations, in the memory of a process."""
+    freed = 0 if recipe.gradient_checkpointing else shape.layers * batch.tokens * shape.recomputed * word
+    widest = max(linear.outputs for linear in shape.linears)
+    share = min(1.0, MAPPED / (batch.tokens * widest * word))
+    return int(share * (freed + FRAGMENTED * (kept + freed)))
 
 
 def activation_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Device) -> int:
@@ -125,14 +140,18 @@ def activation_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, dev
         numbers += batch.longest - shape.queries
     numbers -= 0 if recipe.gradient_checkpointing else shape.recomputed
     block = batch.tokens * (numbers * word + shape.in_float32 * (WORD - word))
+    once = 0
     if is_shared:
         block += batch.repeated * shape.keys * word
-        block += batch.longest**2 * word  # the mask of the rows' ends over what they share
+        if batch.longest < LONG_ROW:
+            once = batch.longest**2 * word  # the mask of the rows' ends over what they share, the same for all blocks
+        else:  # the queries of the prefix, and what they attend to
+            block += batch.repeated * 2 * shape.queries * word
     if shape.whole_scores:  # before and after the softmax, and its result in float32, for each pair of tokens in a row
         block += (2 * word + (WORD if word != WORD else 0)) * shape.heads * batch.tokens * batch.longest
     if recipe.gradient_checkpointing:
-        return block + shape.layers * batch.tokens * shape.hidden * word
-    return block * shape.layers
+        return block + shape.layers * batch.tokens * shape.hidden * word + once
+    return block * shape.layers + once
 
 
 def is_padded(shape: ModelShape, recipe: AdapterRecipe) -> bool:

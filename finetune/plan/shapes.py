@@ -96,6 +96,7 @@ class ModelShape:
     layers: int
     heads: int
     vocabulary: int
+    tokenizer: int  # entries of its tokenizer, which may be fewer
     linears: tuple[Linear, ...]
     other_parameters: int  # embeddings, norms, biases, and the head if it has its own
     activations: int
@@ -194,6 +195,7 @@ def make_shape(config: Mapping[str, Any]) -> ModelShape:
         layers=layers,
         heads=heads,
         vocabulary=vocabulary,
+        tokenizer=vocabulary,
         linears=linears,
         other_parameters=vocabulary * hidden + layers * in_block + norm + head,
         activations=_count_activations(kind, hidden, inner, query, key, heads, groups, whole=whole),

@@ -22,7 +22,7 @@ SIZE = "per_device_train_batch_size"
 
 
 def fit_memory(
-    recipe: AdapterRecipe, base: BaseModel, rows: TokenRows, free: int | None = None
+    recipe: AdapterRecipe, base: BaseModel, rows: TokenRows, tokenizer: int, free: int | None = None
 ) -> tuple[AdapterRecipe, Plan | None]:
     """The recipe, adjusted to fit in memory, and its plan; the plan is None if the model's family is unknown.
 
@@ -31,11 +31,12 @@ def fit_memory(
     rounding.
 
     Args:
+        tokenizer: the number of entries of its tokenizer.
         free: bytes that training may use; None: the free memory of the device.
     """
     device = _device(free)
     try:
-        shape = read_shape(base.folder)
+        shape = replace(read_shape(base.folder), tokenizer=tokenizer)
     except UnplannedModelError as error:
         log.info("%s. Training starts without a plan.", error)
         return recipe, None

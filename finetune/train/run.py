@@ -84,13 +84,14 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     inputs = _open(request)
     base, recipe = inputs.base, inputs.recipe
-    rows = _render(recipe, load_tokenizer(base.folder, base), inputs.corpus, "train")
+    tokenizer = load_tokenizer(base.folder, base)
+    rows = _render(recipe, tokenizer, inputs.corpus, "train")
     check_model(base, recipe, rows)
     try:
         refuse_truncated(rows, recipe)
     except InputError as error:
         log.warning("Training would not start: %s.", error)
-    _, memory = fit_memory(recipe, base, rows, request.memory)
+    _, memory = fit_memory(recipe, base, rows, len(tokenizer), request.memory)
     return TrainPlan(
         recipe=recipe,
         model=base.name,
@@ -151,7 +152,7 @@ def _fit(
     checkpoints = Checkpoints(checkpoint_folder, recipe.save_total_limit, whole, request.resume_command)
     start = find_start(checkpoints, resume=request.resume)
     divided = start.restore_batch(recipe) if start else recipe
-    fitted, planned = fit_memory(divided, base, rows, request.memory)
+    fitted, planned = fit_memory(divided, base, rows, len(tokenizer), request.memory)
     if planned is not None:
         require_fit(planned)
         log.info("%s", planned.summary())

@@ -208,7 +208,7 @@ def _ask_untouched(model: Any, batches: PaddedBatches, numbers: Sequence[int] | 
 def _watching(model: Any) -> Iterator[list[Tensor]]:
     """Collect the final hidden states of forward passes without gradient and dropout."""
     states: list[Tensor] = []
-    hook = model.base_model.register_forward_hook(lambda module, inputs, output: states.append(output[0].detach()))
+    hook = model.get_decoder().register_forward_hook(lambda module, inputs, output: states.append(output[0].detach()))
     was_training = model.training
     model.eval()
     try:

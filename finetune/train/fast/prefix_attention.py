@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from finetune.plan.memory import LONG_ROW
 from finetune.train.batches.packing import Layout, Masks, Suffixes
 from finetune.train.fast.cpu_attention import dot_product_attention
 
 PACKED = "slmtune_packed"
 # Rows of at least LONG_ROW + LONG_PREFIX · prefix tokens after their prefix attend without a mask; measured on a CPU with
 # one thread, forward and backward: the mask costs 1.8 times as much for rows of 2048 tokens, and half as much for short ones.
-LONG_ROW, LONG_PREFIX = 512, 0.5
+LONG_PREFIX = 0.5
 
 
 def register() -> None:
