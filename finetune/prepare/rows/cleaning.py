@@ -19,7 +19,7 @@ CODE_ENDS = frozenset(  # may end with a line break
     {"messages", "conversations", "prompt", "completion", "output", "chosen", "rejected"}
 )
 SPOKEN = frozenset({"content", "value", "text"})  # keys of a turn
-UNCHANGED = DATA | {"role", "from"}
+UNCHANGED = DATA | {"role", "from"}  # keys whose values are not cleaned
 DEPTH = 6  # of lists and objects inside a column
 
 # Texts of forums and web pages: paragraphs around everything, or breaks inside, but no tag of a page or an application.
