@@ -30,6 +30,12 @@ ROLES: tuple[str, ...] = get_args(Role)
 TASKS: tuple[str, ...] = get_args(Task)
 RATINGS: tuple[Rating, ...] = get_args(Rating)
 SPLITS: tuple[Split, ...] = get_args(Split)
+# The words that Hugging Face `datasets` recognises in names of files and folders.
+SPLIT_WORDS: Mapping[str, Split] = {
+    **dict.fromkeys(["train", "training"], "train"),
+    **dict.fromkeys(["validation", "valid", "val", "dev"], "validation"),
+    **dict.fromkeys(["test", "testing", "eval", "evaluation"], "test"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.prepare.formats.files import BadRow, Row, Unread
+from finetune.records import SPLIT_WORDS
 
 Object = Mapping[str, Any]
 
 WRAPPERS = ("data", "rows", "items", "examples", "records", "instances", "samples", "entries", "results", "dataset")
-SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing")
 TURNS = frozenset({"messages", "conversations"})  # a list of lists in a column
 ROW = frozenset(
     {"text", "question", "prompt", "instruction", "messages", "conversations"}
@@ -33,7 +33,7 @@ def rows_inside(value: Object, line: int) -> Iterator[Row | BadRow | Unread]:
 def _find_rows(value: Object, unread: list[Unread]) -> Iterator[Any]:
     wraps = ROW.isdisjoint(name.lower() for name in value)
     names = [name for name in value if wraps and name.lower() in WRAPPERS and _has_rows(value[name])]
-    splits = [name for name in value if wraps and name.lower() in SPLITS and _has_rows(value[name])]
+    splits = [name for name in value if wraps and name.lower() in SPLIT_WORDS and _has_rows(value[name])]
     if names:
         unread += [Unread("key", name, _size(other)) for name, other in value.items() if name != names[0]]
         yield from _rows_of_list(value, names[0], unread)

@@ -20,9 +20,9 @@ from lxml.etree import _Element as Element
 from finetune.errors import InputError, Unusable
 from finetune.prepare.formats.cell_values import Styles, plain_text, value_of
 from finetune.prepare.formats.files import DataFile, Row, Rows, Unread, in_blocks, open_file
-from finetune.prepare.formats.json_objects import SPLITS
 from finetune.prepare.formats.separated import header_names
 from finetune.prepare.formats.zip_package import ZipPackage, damage_error, open_package, refuse_entities
+from finetune.records import SPLIT_WORDS
 
 MAX_BYTES = 100 * 2**20  # of a workbook: as many as of a document
 LOOKED_AT = 50  # rows among which the header is searched
@@ -78,13 +78,13 @@ def _rows(file: DataFile, book: _Workbook) -> Iterator[Row | Unread]:
         return
     wide = next((table for table in tables if len(table.names) > 1), tables[0])
     alike = [table for table in tables if _columns(table) == _columns(wide)]
-    splits = {table.sheet.lower() for table in alike}.intersection(SPLITS)
+    splits = {SPLIT_WORDS.get(table.sheet.lower()) for table in alike} - {None}
     before = 0  # lines of earlier sheets, so that each row has a number of its own
     for table in tables:
         if table not in alike:
             yield Unread("sheet", table.sheet, book.size(table.data))
             continue
-        named = {"split": table.sheet} if len(splits) > 1 and table.sheet.lower() in splits else {}
+        named = {"split": table.sheet} if len(splits) > 1 and table.sheet.lower() in SPLIT_WORDS else {}
         number = 0
         for line in book.lines(table.data):
             number = line.number

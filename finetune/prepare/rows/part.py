@@ -27,8 +27,7 @@ from finetune.prepare.rows.draft import Draft
 from finetune.prepare.rows.meaning import check_unread
 from finetune.prepare.rows.shapes import ALIASES, Shape
 from finetune.prepare.sources.source import Source
-from finetune.prepare.splits.shares import WORDS
-from finetune.records import Split, UnusedKind
+from finetune.records import SPLIT_WORDS, Split, UnusedKind
 
 DOCUMENT = "document"
 SPLIT = "split"  # the column that may name the split of each row
@@ -191,7 +190,7 @@ def _split(part: Part, columns: Mapping[str, Any]) -> Split | None:
     value = columns.get(SPLIT)
     if not part.has_splits or not has_value(value):
         return None
-    split = WORDS.get(str(value).strip().lower())
+    split = SPLIT_WORDS.get(str(value).strip().lower())
     if split is None:
         raise Unusable(
             "unknown_split",

@@ -26,10 +26,9 @@ from finetune.prepare.rows.prompts import Prompt, load_prompt
 from finetune.prepare.rows.shapes import Shape, build_choice, build_text, domain_shape, with_aliases
 from finetune.prepare.sources.local import is_document
 from finetune.prepare.sources.source import Source
-from finetune.prepare.splits.shares import WORDS
 from finetune.prepare.splits.timestamps import parse_time_rule
 from finetune.recipe import Domain
-from finetune.records import Message
+from finetune.records import SPLIT_WORDS, Message
 
 LOOKED_AT = 1000  # rows that decide the shape of a file; the others must fit it
 # Columns that the prompt of a domain must not ignore.
@@ -136,7 +135,7 @@ def _has_splits(part: Part, rows: Sequence[Row]) -> bool:
     if SPLIT in part.reads | part.ignored:
         return False
     values = [value for row in rows if has_value(value := plain_columns(row.values).get(SPLIT))]
-    return bool(values) and all(str(value).strip().lower() in WORDS for value in values)
+    return bool(values) and all(str(value).strip().lower() in SPLIT_WORDS for value in values)
 
 
 def _shape_of(

@@ -20,9 +20,9 @@ from finetune.prepare.request import PrepareRequest
 from finetune.prepare.sources.download import download, is_address, public_address
 from finetune.prepare.sources.local import NO_ENDING, count_names, find_files, is_document
 from finetune.prepare.sources.remote import fetch
-from finetune.prepare.splits.shares import WORDS, is_only_split, named_folder, named_split, rest_of
+from finetune.prepare.splits.shares import is_only_split, named_folder, named_split, rest_of
 from finetune.recipe import Domain, SourceRecipe
-from finetune.records import SPLITS, Split
+from finetune.records import SPLIT_WORDS, SPLITS, Split
 
 HUB = "hf://"
 UNKNOWN_LICENSE = "unknown"
@@ -203,7 +203,7 @@ def _place(file: DataFile) -> str:
     on_disk = file.name if file.member is None else file.name.removesuffix(f"/{file.member}")
     root = file.path.absolute().parents[len(PurePosixPath(on_disk).parts) - 1].name
     name = inner_name(Path(), file.name)
-    return f"{root}/{name}" if root.lower() in WORDS else name
+    return f"{root}/{name}" if root.lower() in SPLIT_WORDS else name
 
 
 def _settle_splits(sources: Sequence[Source], request: PrepareRequest) -> list[Source]:

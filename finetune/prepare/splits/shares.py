@@ -8,14 +8,8 @@ from collections.abc import Collection, Mapping
 
 from finetune.errors import InputError
 from finetune.recipe.options import DEFAULT_RATIO
-from finetune.records import SPLITS, Split
+from finetune.records import SPLIT_WORDS, SPLITS, Split
 
-# The words that Hugging Face `datasets` recognises in file and folder names.
-WORDS: Mapping[str, Split] = {
-    **dict.fromkeys(["train", "training"], "train"),
-    **dict.fromkeys(["validation", "valid", "val", "dev"], "validation"),
-    **dict.fromkeys(["test", "testing", "eval", "evaluation"], "test"),
-}
 SHARD = re.compile(r"[-_.]\d+(?:[-_.]of[-_.]\d+)?$")
 DRAW_ORDER: tuple[Split, ...] = ("test", "validation", "train")
 
@@ -52,7 +46,7 @@ def named_split(name: str) -> Split | None:
     splits: set[Split] = set()
     for part in _parts(name):
         words = _words(part)
-        named = {WORDS[word] for word in words[:1] + words[-1:] if word in WORDS}
+        named = {SPLIT_WORDS[word] for word in words[:1] + words[-1:] if word in SPLIT_WORDS}
         splits |= named if len(named) == 1 else set()
     return _only(splits, name)
 
@@ -63,7 +57,7 @@ def named_folder(name: str) -> Split | None:
     Raises:
         InputError: the folders name two splits.
     """
-    return _only({WORDS[part.lower()] for part in _parts(name)[:-1] if part.lower() in WORDS}, name)
+    return _only({SPLIT_WORDS[part.lower()] for part in _parts(name)[:-1] if part.lower() in SPLIT_WORDS}, name)
 
 
 def _only(splits: Collection[Split], name: str) -> Split | None:
@@ -74,12 +68,12 @@ def _only(splits: Collection[Split], name: str) -> Split | None:
 
 def is_only_split(name: str) -> bool:
     """Whether a part of a relative path says nothing but the split: `test.csv`, `test/a.csv`, but not `crash-test.csv`."""
-    return any(part.lower() in WORDS for part in _parts(name))
+    return any(part.lower() in SPLIT_WORDS for part in _parts(name))
 
 
 def rest_of(name: str) -> str:
     """A relative path without the words of splits: files that differ in these alone belong together."""
-    return "/".join("-".join(word for word in _words(part) if word not in WORDS) for part in _parts(name))
+    return "/".join("-".join(word for word in _words(part) if word not in SPLIT_WORDS) for part in _parts(name))
 
 
 def _parts(name: str) -> list[str]:

@@ -51,6 +51,7 @@ OBJECTS: dict[str, tuple[Any, Read]] = {
         [*BOTH, key("version"), key("by"), key("tags", 2)],
     ),
     "two lists": ({"data": BOTH, "more": [MAST, ROPE, MAST]}, [*BOTH, key("more", 3)]),
+    "list by eval": ({"train": [MAST], "eval": [ROPE]}, [SPLIT[0], {"split": "eval", **ROPE}]),
     "list by split": ({"train": [MAST], "test": [ROPE], "by": "yard"}, [*SPLIT, key("by")]),
     "element that is no row": ({"rows": [MAST, "A rope"]}, [MAST, 2]),
     "columns": ({"text": ["A mast", "A rope"], "label": ["up", "down"]}, BOTH),
