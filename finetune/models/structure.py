@@ -12,9 +12,10 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def find_state(model: Any) -> str | None:
-    """What passes from token to token other than by attention, as the end of a sentence about the model; None if nothing.
+    """What may pass from token to token other than by attention, as the end of a sentence about the model; None if nothing.
 
-    The rows of a packed batch would see it of each other, and a cached prompt cannot be continued by several tokens at once.
+    It would pass from one row of a packed batch to the next, and a cached prompt cannot be continued by several tokens at
+    once.
     """
     if model._is_stateful:
         return "carries a state from token to token"

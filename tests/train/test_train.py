@@ -6,6 +6,7 @@ import functools
 import gc
 import importlib
 import json
+import shutil
 import signal
 import socket
 import struct
@@ -29,6 +30,8 @@ from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example
 from finetune.train import Step, TrainRequest, plan_training, train
+
+from .. import command
 
 
 def recipe(model: Path, **changes: Any) -> AdapterRecipe:
@@ -162,8 +165,6 @@ def test_diverging_run_stops_and_leaves_nothing(tiny_model: Path, tiny_corpus: P
 
 
 def copy_with_nan(source: Path, target: Path) -> None:
-    import shutil
-
     from safetensors.torch import save_file
 
     shutil.copytree(source, target)
@@ -200,6 +201,21 @@ def test_run_uses_one_of_several_gpus(
         monkeypatch.undo()
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_model_that_needs_code_of_its_own_is_refused_in_one_line(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "own")
+    config = json.loads((tiny_model / "config.json").read_text("utf-8"))
+    config |= {"model_type": "own", "auto_map": {"AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}}
+    (tmp_path / "own" / "config.json").write_text(json.dumps(config), "utf-8")
+    done = command.run("train", "--corpus", tiny_corpus, "--model", "own", "--output-dir", "adapter", cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "Error: own cannot be loaded: its model type 'own' needs Python code from its own repository"
+    )
 
 
 def test_training_works_without_quantisation(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
