@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,14 @@ import pytest
 import torch
 
 from finetune.errors import MemoryFullError
+from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe
 from finetune.train import Step, TrainRequest, train, trainer
 from finetune.train.fast.loss import summed_loss
 from finetune.train.passes import halve_batch
 
-from .kills import RECIPE, checkpoints, outcome
+from ..command import Command
+from .kills import RECIPE, checkpoints, outcome, training
 
 
 def fill_gpu() -> None:
@@ -71,6 +75,28 @@ def test_step_is_repeated_in_smaller_passes_with_the_same_result(
     assert outcome(tmp_path / "large") == outcome(tmp_path / "small")
     (line,) = [record.message for record in caplog.records if "Memory is full" in record.message]
     assert "with 4 rows per forward pass: going on with 2, in 6 passes per optimizer step" in line
+
+
+def limit_address_space() -> None:
+    """350 MB more than the process has: not enough for the activations of 64 rows of 400 tokens, plenty for a few rows."""
+    torch.set_num_threads(1)  # each thread reserves address space of its own
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    size = pages * resource.getpagesize() + 350 * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits on the address space are Linux's")
+def test_run_under_a_limit_of_the_system_ends_with_an_adapter(tiny_model: Path, tmp_path: Path) -> None:
+    rows = "".join(json.dumps({"question": f"What is {n}? " * 38, "answer": f"It is {n}."}) + "\n" for n in range(64))
+    (tmp_path / "rows.jsonl").write_text(rows, "utf-8")
+    source = str(tmp_path / "rows.jsonl")
+    prepare(PrepareRequest(tmp_path / "corpus", sources=(source,), license="cc0-1.0", dedup=False, split_ratio="1/0/0"))
+    batch = {"per_device_train_batch_size": 64, "gradient_accumulation_steps": 1, "max_steps": 1}
+    arguments = training(tiny_model, tmp_path / "corpus", **batch)
+    run = Command(*arguments, "--no-packing", cwd=tmp_path, before=limit_address_space)
+    assert run.wait() == 0, run.stderr
+    assert "Memory is full with 64 rows per forward pass" in run.stderr
+    assert run.result["steps"] == 1
 
 
 def test_full_memory_in_an_evaluation_changes_no_weight(
