@@ -15,7 +15,7 @@ ATTENTION_DROPOUT = ("attention_dropout", "attn_dropout", "attn_pdrop")  # names
 def find_obstacle(model: Any) -> str | None:
     """Why a model trains with padded batches and its own layers only, as part of a sentence; None if nothing is known."""
     if state := find_state(model):
-        return f"the model {state}, and so from one packed row to the next"
+        return f"the model {state}"
     return None if model._supports_attention_backend else "the attention of the model cannot be replaced"
 
 
