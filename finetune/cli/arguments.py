@@ -66,7 +66,7 @@ def read_key(path: Path) -> str:
 
 
 def read_device(gpu: str | None, memory: str | None) -> Device:
-    """The machine that --gpu describes, or this one with as much memory as --memory says; None: this one as it is.
+    """A GPU with the memory that --gpu gives, or this machine's device, with the memory that --memory gives or what is free.
 
     Raises:
         UsageError: both are set.
@@ -75,7 +75,7 @@ def read_device(gpu: str | None, memory: str | None) -> Device:
     from finetune.plan.device import Device, this_device
 
     if gpu and memory:
-        raise click.UsageError("Set either --gpu or --memory: training runs on one of them.")
+        raise click.UsageError("Set either --gpu or --memory: each says how much memory there is.")
     if gpu:
         return Device("gpu", read_size(gpu), is_given=True)
     return this_device(read_memory(memory))

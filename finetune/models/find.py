@@ -205,10 +205,6 @@ def _base(name: str, folder: Path, source: str, need: Need, revision: str | None
 
 
 def _local_base(folder: Path, need: Need) -> BaseModel:
-    if need is Need.WEIGHTS and not (folder / "config.json").is_file():
-        raise InputError(
-            f"{folder} is not a model: it has no config.json. Give a preset, a Hub id or a transformers folder"
-        )
     base = _base(folder.name, folder, "local", need)
     if base.fingerprint:
         _remember(base)

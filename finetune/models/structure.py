@@ -1,4 +1,4 @@
-"""What the modules of a loaded model tell about how it computes."""
+"""How a loaded model computes, as far as its modules tell."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def find_state(model: Any) -> str | None:
     """What may pass from token to token other than by attention, as the end of a sentence about the model; None if nothing.
 
-    It would pass from one row of a packed batch to the next, and a cached prompt cannot be continued by several tokens at
-    once.
+    Through it, packed rows would see each other; and several tokens at once cannot continue a cached prompt.
     """
     if model._is_stateful:
         return "carries a state from token to token"

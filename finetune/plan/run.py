@@ -120,7 +120,7 @@ def divide_to_fit(
         for candidate in _merges(recipe):
             if _peak(shape, candidate, device, rows) <= GROWTH_SHARE * device.free:
                 return candidate
-    for candidate in (recipe, *_splits(recipe)):
+    for candidate in (recipe, *recipe.smaller_passes()):
         if _peak(shape, candidate, device, rows) <= device.free:
             return candidate
     return recipe
@@ -142,7 +142,7 @@ def require_fit(planned: Plan) -> None:
     limit = planned.describe_limit(f"{format_bytes(planned.free_bytes)} ({planned.free_bytes} bytes)")
     raise InputError(
         f"Training {planned.model} needs about {format_bytes(planned.peak_bytes)} ({planned.peak_bytes} bytes) and {limit}. "
-        f"{way_out}. If you know better, say with --memory how much training may use"
+        f"{way_out}. To set how much memory training may use, whatever is free, add --memory"
     )
 
 
@@ -163,23 +163,10 @@ def _peak(shape: ModelShape, recipe: AdapterRecipe, device: Device, rows: RowSiz
     return estimate(shape, recipe, _batch(shape, recipe, rows), device).total
 
 
-def _splits(recipe: AdapterRecipe) -> Iterator[AdapterRecipe]:
-    """Smaller batches with more accumulation and the same effective batch, largest first."""
-    size = recipe.per_device_train_batch_size
-    for smaller in (number for number in range(size - 1, 0, -1) if size % number == 0):
-        yield _with(
-            recipe,
-            per_device_train_batch_size=smaller,
-            gradient_accumulation_steps=recipe.gradient_accumulation_steps * size // smaller,
-        )
-
-
 def _merges(recipe: AdapterRecipe) -> Iterator[AdapterRecipe]:
-    """Larger batches with less accumulation and the same effective batch, largest first."""
-    size = recipe.per_device_train_batch_size
-    effective = size * recipe.gradient_accumulation_steps
-    for larger in (number for number in range(effective, size, -1) if effective % number == 0):
-        yield _with(recipe, per_device_train_batch_size=larger, gradient_accumulation_steps=effective // larger)
+    """The recipe with more rows per forward pass and the same effective batch; the largest passes first."""
+    rows, effective = recipe.per_device_train_batch_size, recipe.effective_batch
+    return (recipe.divide(more) for more in range(effective, rows, -1) if effective % more == 0)
 
 
 def _suggest(shape: ModelShape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> Suggestion | None:
@@ -192,8 +179,9 @@ def _suggest(shape: ModelShape, recipe: AdapterRecipe, device: Device, rows: Row
 
 def _candidates(shape: ModelShape, recipe: AdapterRecipe) -> Iterator[tuple[AdapterRecipe, ModelShape]]:
     frugal = _with(recipe, gradient_checkpointing=True)
-    single = [frugal, *_splits(frugal)][-1]
-    yield from ((candidate, shape) for candidate in (*_splits(recipe), frugal, *_splits(frugal)))
+    single = [frugal, *frugal.smaller_passes()][-1]
+    candidates = (*recipe.smaller_passes(), frugal, *frugal.smaller_passes())
+    yield from ((candidate, shape) for candidate in candidates)
     length = recipe.max_length // 2
     while length >= SHORTEST:
         yield _with(single, max_length=length), shape
@@ -206,7 +194,7 @@ def _candidates(shape: ModelShape, recipe: AdapterRecipe) -> Iterator[tuple[Adap
     for preset in sorted(smaller, key=lambda preset: -preset.parameters):
         other = _with(recipe, model=preset.name, revision=None)
         its_shape = preset_shape(preset)
-        for candidate in (other, *_splits(other), _with(single, model=preset.name, revision=None)):
+        for candidate in (other, *other.smaller_passes(), _with(single, model=preset.name, revision=None)):
             yield candidate, its_shape
 
 

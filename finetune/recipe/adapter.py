@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,9 +17,9 @@ from finetune.recipe.options import SEED
 from finetune.recipe.strict import Strict, read_yaml, validate
 
 DEFAULT_MODEL = "smollm2-135m"
+NAME = re.compile(r"\s*[A-Za-z_][\w.]*\s*")  # of a module; a regular expression has other characters
 # LoRA needs about ten times the rate of full fine-tuning (Schulman et al., LoRA Without Regret, 2025), and the smallest
 # models even more: two epochs of the finance sample at 1e-3 took SmolLM2-135M from weighted F1 0.20 to 0.81 (n = 180).
-NAME = re.compile(r"\s*[A-Za-z_][\w.]*\s*")  # of a module; a regular expression has other characters
 SMALL_MODEL, SMALL_MODEL_RATE, LARGER_MODEL_RATE = 200_000_000, 1e-3, 2e-4
 
 
@@ -47,7 +47,8 @@ class AdapterRecipe(Strict):
     lora_alpha: int = Field(32, gt=0, description="LoRA scale; the update is multiplied by alpha / r.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA matrices.")
     target_modules: str | tuple[str, ...] = Field(
-        "all-linear", description="Modules that get LoRA matrices: all-linear, or names separated by commas."
+        "all-linear",
+        description="Modules that get LoRA matrices: all-linear, names separated by commas, or a regular expression.",
     )
     learning_rate: float | None = Field(
         None,
@@ -102,6 +103,16 @@ class AdapterRecipe(Strict):
     def effective_batch(self) -> int:
         """Rows per optimizer step."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    def divide(self, rows: int) -> AdapterRecipe:
+        """The recipe with `rows` rows per forward pass, a divisor of the effective batch, which stays the same."""
+        passes = self.effective_batch // rows
+        return self.model_copy(update={"per_device_train_batch_size": rows, "gradient_accumulation_steps": passes})
+
+    def smaller_passes(self) -> Iterator[AdapterRecipe]:
+        """The recipe with fewer rows per forward pass and the same effective batch; the largest passes first."""
+        size = self.per_device_train_batch_size
+        return (self.divide(rows) for rows in range(size - 1, 0, -1) if size % rows == 0)
 
     def count_steps(self, rows: int) -> int:
         """Number of optimizer steps in a complete run over `rows` training rows."""

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from trl import SFTConfig
 
 from finetune.models.structure import has_transposed_weights
+from finetune.models.targets import ALL
 from finetune.recipe import AdapterRecipe
 from finetune.train.fast.lora_linear import FusedLinear
 
@@ -22,7 +23,7 @@ def lora_config(recipe: AdapterRecipe, model: PreTrainedModel) -> LoraConfig:
     be trained (PEFT refuses them).
     """
     names = [name for name, _ in model.named_modules() if name.endswith(".out_proj")]
-    excludes = names and model._is_stateful and recipe.target_modules == "all-linear"
+    excludes = names and model._is_stateful and recipe.target_modules == ALL
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=recipe.lora_r,

@@ -41,7 +41,7 @@ class ForwardPasses:
                 result = compute([rows[start : start + size] for start in range(0, len(rows), size)])
                 break
             except Exception as error:
-                smaller = halve_batch(self.recipe)
+                smaller = next(self.recipe.smaller_passes(), None)
                 if smaller is None or not is_out_of_memory(error):
                     raise
             self.recipe = smaller
@@ -61,16 +61,6 @@ class ForwardPasses:
             self.recipe.gradient_accumulation_steps,
         )
         self.on_change(self.recipe)
-
-
-def halve_batch(recipe: AdapterRecipe) -> AdapterRecipe | None:
-    """The recipe with at most half as many rows per forward pass and as many per optimizer step; None if it is one row."""
-    size = recipe.per_device_train_batch_size
-    smaller = next((number for number in range(size // 2, 0, -1) if size % number == 0), None)
-    if smaller is None:
-        return None
-    passes = recipe.gradient_accumulation_steps * size // smaller
-    return recipe.model_copy(update={"per_device_train_batch_size": smaller, "gradient_accumulation_steps": passes})
 
 
 def _read_random_state() -> tuple[torch.Tensor, torch.Tensor | None]:

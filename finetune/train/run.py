@@ -121,8 +121,8 @@ def _open(request: TrainRequest) -> _Inputs:
     if "preference" in corpus.manifest.get("by_task", {}):
         raise InputError(
             f"The corpus at {request.corpus} has rows for preference tuning (chosen and rejected, or rated answers), which "
-            "slmtune train does not do yet: it would learn the rejected answers like the others. To train on the preferred "
-            "answers only, prepare the corpus again with --ignore rejected"
+            "slmtune train does not support yet. To train on the preferred answers only, prepare the corpus again with "
+            "--ignore rejected"
         )
     base = find_base(request.recipe.model, request.recipe.revision)
     require_causal(base.folder)

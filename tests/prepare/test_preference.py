@@ -221,7 +221,7 @@ def test_dry_run_shows_both_answers(tmp_path: Path) -> None:
 def test_train_learns_no_preference_row(rows: list[Row], prepare_rows: Any, tiny_model: Path, tmp_path: Path) -> None:
     request = TrainRequest(prepare_rows(rows).corpus.path, tmp_path / "adapter", AdapterRecipe(model=str(tiny_model)))
     for run in (train, plan_training):
-        with pytest.raises(InputError, match=r"preference tuning .* does not do yet.*--ignore rejected"):
+        with pytest.raises(InputError, match=r"preference tuning .* does not support yet.*--ignore rejected"):
             run(request)
     assert not (tmp_path / "adapter").exists()
 

@@ -17,7 +17,6 @@ from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe
 from finetune.train import Step, TrainRequest, train, trainer
 from finetune.train.fast.loss import summed_loss
-from finetune.train.passes import halve_batch
 
 from ..command import Command
 from .kills import RECIPE, checkpoints, outcome, training
@@ -166,7 +165,6 @@ def test_other_errors_are_not_taken_for_full_memory(
 @pytest.mark.parametrize(("batch", "half"), [((8, 1), (4, 2)), ((6, 2), (3, 4)), ((9, 1), (3, 3)), ((5, 2), (1, 10))])
 def test_half_a_batch_keeps_the_rows_per_step(batch: tuple[int, int], half: tuple[int, int]) -> None:
     names = ("per_device_train_batch_size", "gradient_accumulation_steps")
-    smaller = halve_batch(AdapterRecipe.model_validate(dict(zip(names, batch, strict=True))))
-    assert smaller is not None
+    smaller = next(AdapterRecipe.model_validate(dict(zip(names, batch, strict=True))).smaller_passes())
     assert tuple(getattr(smaller, name) for name in names) == half
-    assert halve_batch(AdapterRecipe(per_device_train_batch_size=1)) is None
+    assert not list(AdapterRecipe(per_device_train_batch_size=1).smaller_passes())

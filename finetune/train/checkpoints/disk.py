@@ -40,7 +40,7 @@ def require_room(folder: Path, count: int, size: int, trainable: int) -> None:
             f"{folder.parent} has {format_bytes(free)} free, but {count} checkpoints of "
             f"{format_bytes(size)} and the adapter need {format_bytes(needed)}. Free some space, "
             "choose another --output-dir, lower --save-total-limit (one more exists while it is being written), or "
-            "turn checkpoints off with --save-steps 0"
+            "write only one checkpoint, at the end, with --save-steps 0"
         )
 
 

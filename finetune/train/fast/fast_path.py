@@ -22,7 +22,7 @@ from finetune.train.batches.rows import TokenRows
 from finetune.train.fast import prefix_attention
 from finetune.train.fast.lora_linear import FusedLinear
 from finetune.train.fast.loss import summed_loss
-from finetune.train.fast.structure import find_obstacle, has_attention_dropout, has_dropout
+from finetune.train.fast.obstacles import find_obstacle, has_attention_dropout, has_dropout
 from finetune.train.fast.swiglu import SwiGLU, replace_swiglu_blocks, restore_swiglu_blocks
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Answers:
 
 
 class FastPath:
-    """Makes a model fast where it then still answers as it did untouched.
+    """Makes a model fast as far as it still computes the same.
 
     Args:
         model: the base model, still untouched.
@@ -82,7 +82,7 @@ class FastPath:
                 replace_swiglu_blocks(model)
 
     def choose_batches(self, model: Any, *, packing: bool, share: bool) -> Batches:
-        """The fastest kind of batches for which the model answers as it did untouched; sets the model up for them.
+        """The fastest kind of batches for which the model computes the same; sets the model up for them.
 
         Args:
             model: the base model, now with LoRA layers that have no effect yet.
@@ -94,7 +94,10 @@ class FastPath:
             log.warning("Batches are padded and layers are not fused, which is slower: %s.", self._obstacle)
             return self._padded
         if not self._expected.finite:
-            log.warning("The base model's answers are not finite, even before the first step.")
+            log.warning(
+                "The base model computes values that are not finite, even before the first step: check its files, or try "
+                "--compute-dtype float32."
+            )
             return self._padded
         batches = self._prepare(model, packing=packing, share=share)
         limit, loss_limit = self._limits
@@ -120,7 +123,7 @@ class FastPath:
                 log.warning("Training does without %s, which is slower: with them, %s.", part, problem)
                 return fewer, loss
         log.warning(
-            "Batches are padded and layers are not fused, which is slower: %s, even then by %.2g.", problem, rest
+            "Batches are padded and layers are not fused, which is slower: %s, and even so by %.2g.", problem, rest
         )
         return self._padded, loss
 
