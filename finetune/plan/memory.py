@@ -27,9 +27,10 @@ CHUNK = 256  # positions whose logits train/fast/loss.py has in memory at once: 
 # 2.13, transformers 5.23, trl 1.16 on Linux, x86-64; measured before and after weights were loaded.
 PROCESS = 600 * MIB
 TOKENIZER = 1800  # bytes per token: those of SmolLM2 take 2,580, those of Gemma 3 take 1,440
-# glibc's allocator puts small tensors into the gaps that freed larger ones leave, and the next larger ones find none: what
-# train/fast/swiglu.py does not keep is not given back, and resident memory grows by this share as well. Fitted to
-# three runs of SmolLM2-135M with packed rows, by least squares; benchmarks/plan_accuracy.py compares other models and settings.
+# glibc's allocator puts small tensors into the gaps that freed larger ones leave, and the next larger ones find none. So
+# large tensors of each feed-forward block stay in memory although train/fast/swiglu.py or checkpointing does not keep them,
+# and resident memory grows by this share as well. Fitted to three runs of SmolLM2-135M with packed rows, by least squares;
+# benchmarks/plan_accuracy.py compares other models and settings.
 FRAGMENTED = 0.34
 MAPPED = 32 * MIB  # tensors of this size never leave gaps: mallopt(3), DEFAULT_MMAP_THRESHOLD_MAX
 
@@ -102,7 +103,7 @@ def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Dev
     adapter = shape.lora_parameters(recipe.lora_r, recipe.target_modules)
     moments = MOMENTS_8BIT if device.kind == "gpu" and recipe.load_in_4bit else MOMENTS
     activations = activation_bytes(shape, recipe, batch, device)
-    backward = batch.tokens * shape.passing * word
+    backward = batch.tokens * (2 * shape.inner + 3 * shape.hidden) * word  # gradients in the last block
     if recipe.load_in_4bit:  # the widest layer's weights, unpacked for a product
         backward += max(linear.weights for linear in shape.linears) * word
     # The head runs between the forward and the backward pass: only the larger of the two counts.
@@ -123,7 +124,8 @@ def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Dev
 
 def gap_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, word: int, kept: int) -> int:
     """The gaps between the `kept` bytes of activations, in the memory of a process."""
-    freed = 0 if recipe.gradient_checkpointing else shape.layers * batch.tokens * shape.recomputed * word
+    freed = shape.layers * batch.tokens * word
+    freed *= shape.passing if recipe.gradient_checkpointing else shape.recomputed
     widest = max(linear.outputs for linear in shape.linears)
     share = min(1.0, MAPPED / (batch.tokens * widest * word))
     return int(share * (freed + FRAGMENTED * (kept + freed)))

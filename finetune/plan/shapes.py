@@ -88,11 +88,11 @@ class ModelShape:
     `activations` excludes LoRA's inner products, and attention scores if the softcap needs them whole; `in_float32` of
     them are in float32 even if the products are in bfloat16; `repeated` is what attention adds that needs as many key heads
     as query heads, on a GPU and over padded rows; `recomputed` is what train/fast/swiglu.py computes again instead of
-    keeping. `passing` counts the gradients that exist next to the activations when the backward pass of the last block needs
-    the most memory.
+    keeping, and `passing` are large numbers that a block with checkpointing makes and frees.
     """
 
     hidden: int
+    inner: int  # width of the feed-forward block
     layers: int
     heads: int
     vocabulary: int
@@ -103,9 +103,9 @@ class ModelShape:
     in_float32: int
     repeated: int
     recomputed: int
+    passing: int
     queries: int  # per token
     keys: int  # and values, per token
-    passing: int
     whole_scores: bool
     softcapped_logits: bool
     full_logits: bool  # for all tokens, not only supervised ones
@@ -192,6 +192,7 @@ def make_shape(config: Mapping[str, Any]) -> ModelShape:
     whole = bool(values["attn_logit_softcapping"])
     return ModelShape(
         hidden=hidden,
+        inner=inner,
         layers=layers,
         heads=heads,
         vocabulary=vocabulary,
@@ -202,9 +203,9 @@ def make_shape(config: Mapping[str, Any]) -> ModelShape:
         in_float32=_count_float32(kind, norms, hidden, query, key, heads, groups, whole=whole),
         repeated=0 if whole else 2 * (query - key),
         recomputed=2 * inner if kind in SWIGLU else 0,
+        passing=(4 if kind == "phi" else 2) * inner,  # gelu_new is computed in four steps
         queries=query,
         keys=2 * key,
-        passing=2 * inner + 3 * hidden,
         whole_scores=whole,
         softcapped_logits=bool(values["final_logit_softcapping"]),
         full_logits=any(values.get(key) for key in SCALED_LOGITS),
