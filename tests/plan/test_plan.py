@@ -97,14 +97,26 @@ def test_planned_activations_of_padded_rows_are_those_that_autograd_keeps(kind: 
     assert actual == pytest.approx(planned, rel=0.07)
 
 
-def kept_by_autograd(kind: str, rows: int, tokens: int, dtype: str, *, padded: bool = False) -> int:
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "phi"])
+def test_planned_activations_of_a_shared_prefix_are_those_that_autograd_keeps(kind: str) -> None:
+    rows, tokens, prefix = 4, 64, 40
+    actual = kept_by_autograd(kind, rows, tokens, "float32", prefix=prefix)
+    batch = RowSizes([tokens] * rows, [1] * rows, prefix).largest(rows, tokens)
+    planned = activation_bytes(
+        make_shape({"model_type": kind, **SIZES}), AdapterRecipe(lora_r=7), batch, Device("cpu", GIB)
+    )
+    assert actual == pytest.approx(planned, rel=0.07)
+
+
+def kept_by_autograd(kind: str, rows: int, tokens: int, dtype: str, *, padded: bool = False, prefix: int = 0) -> int:
     """Bytes that the forward pass of a LoRA model keeps, without parameters; shared memory counts once.
 
     The embeddings need no gradient, so the first block keeps less: the difference between two and three blocks is what
     a block keeps, and the result is that for all three.
     """
-    inputs, attention = (_pad, None) if padded else (_pack, "slmtune_packed")
-    sizes = [_kept_by(kind, inputs(rows, tokens), attention, dtype, layers) for layers in (2, 3)]
+    attention = None if padded else "slmtune_packed"
+    batches = [_pad(rows, tokens) if padded else _pack(rows, tokens, prefix) for _ in range(2)]
+    sizes = [_kept_by(kind, batch, attention, dtype, layers) for batch, layers in zip(batches, (2, 3), strict=True)]
     return 3 * (sizes[1] - sizes[0])
 
 
@@ -117,8 +129,8 @@ def _pad(rows: int, tokens: int) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": real.long(), "labels": torch.where(places == 9, ids, -100)}
 
 
-def _pack(rows: int, tokens: int) -> dict[str, Any]:
-    """Rows of `tokens` tokens without a common prefix, packed."""
+def _pack(rows: int, tokens: int, prefix: int) -> dict[str, Any]:
+    """Rows of `tokens` tokens, of which they share the first `prefix`, packed."""
     import numpy as np
 
     from finetune.train.batches.packing import pack
@@ -126,9 +138,9 @@ def _pack(rows: int, tokens: int) -> dict[str, Any]:
 
     draw = np.random.default_rng(0)
     supervised = np.arange(tokens) == tokens - 1
-    batch = pack(
-        [TokenRow(draw.integers(3, 331, tokens).astype(np.int32), supervised) for _ in range(rows)], share=False
-    )
+    ids = draw.integers(3, 331, (rows, tokens)).astype(np.int32)
+    ids[:, :prefix] = ids[0, :prefix]
+    batch = pack([TokenRow(row, supervised) for row in ids], share=prefix > 0)
     return {
         "input_ids": batch.input_ids,
         "position_ids": batch.position_ids,
@@ -407,6 +419,22 @@ def test_train_splits_a_batch_whose_size_the_user_did_not_set(
     plain = train(request(tiny_model, tiny_corpus, tmp_path / "b", 64 * GIB))
     assert result.tokens == plain.tokens
     assert result.train_loss == pytest.approx(plain.train_loss, rel=1e-4)
+
+
+def test_train_takes_larger_passes_with_the_same_result_where_memory_allows(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    from finetune.train import plan_training, train
+
+    accumulated = request(tiny_model, tiny_corpus, tmp_path / "a", 64 * GIB, gradient_accumulation_steps=2)
+    planned = plan_training(accumulated).memory
+    assert planned is not None
+    assert planned.batch_size == 16
+    fixed = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 8}
+    results = [train(accumulated), train(request(tiny_model, tiny_corpus, tmp_path / "b", 64 * GIB, **fixed))]
+    assert results[0].tokens == results[1].tokens
+    assert results[0].computed_tokens < results[1].computed_tokens
+    assert results[0].train_loss == pytest.approx(results[1].train_loss, rel=1e-5)
 
 
 def test_training_asks_torch_whether_the_gpu_has_bfloat16(
