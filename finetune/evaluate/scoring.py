@@ -138,7 +138,7 @@ def _score_whole(loaded: LoadedModel, ids: Tensor, mask: Tensor, answers: list[l
 
 
 def _pad_answers(loaded: LoadedModel, answers: list[list[int]], longest: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What the model reads (all but the last token), what it predicts, and which of that is no padding: (answers, tokens)."""
+    """What the model reads (all but the last token), what it predicts, and which of that is not padding: (answers, tokens)."""
     pad, device = loaded.tokenizer.pad_token_id, loaded.model.device
     targets = torch.tensor([answer + [pad] * (longest - len(answer)) for answer in answers], device=device)
     real = torch.tensor([[1] * len(answer) + [0] * (longest - len(answer)) for answer in answers], device=device)

@@ -30,6 +30,7 @@ from finetune.errors import (
     UnknownNameError,
 )
 from finetune.models.chat_template import end_of_turn_ids, render_prompt
+from finetune.models.config import context_of
 from finetune.models.load import LoadedModel
 from finetune.recipe.options import ANSWER_TOKENS
 from finetune.records import Message
@@ -240,9 +241,8 @@ def _end_ids(loaded: LoadedModel) -> frozenset[int]:
 
 
 def _context_of(loaded: LoadedModel) -> int:
-    """The length of the context in tokens, from the model's positions or else from its tokenizer."""
-    positions = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    return int(positions or loaded.tokenizer.model_max_length)
+    """The length of the context in tokens: the model's, or else its tokenizer's."""
+    return int(context_of(loaded.model.config.to_dict()) or loaded.tokenizer.model_max_length)
 
 
 def _stop_error() -> EngineStoppedError:

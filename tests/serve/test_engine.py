@@ -148,6 +148,16 @@ def test_without_a_limit_an_answer_gets_the_rest_of_the_context(engine: Engine) 
     assert generation.result.completion_tokens <= room
 
 
+def test_the_context_is_that_of_training(
+    loaded: LoadedModel, make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positions scaled by YaRN reach further than config.json's max_position_embeddings says."""
+    config = loaded.model.config
+    scaled = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": config.max_position_embeddings}
+    monkeypatch.setattr(config, "rope_parameters", config.rope_parameters | scaled)
+    assert make_engine().context == 4 * config.max_position_embeddings
+
+
 def test_more_than_the_context_is_refused_with_the_counts(engine: Engine) -> None:
     prompt = len(engine.encode_chat(QUESTION))
     with pytest.raises(ContextLengthError, match=rf"{prompt} tokens.* {engine.context} .*{engine.context}"):

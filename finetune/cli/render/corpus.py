@@ -120,16 +120,17 @@ def _sample(sample: Sample) -> Iterator[str]:
         more = len(whole) - len(text)
         text += f" … ({more:,} more characters)" if more else ""
         first = f"    {name + ':':<11}"
-        for line in CONTROL.sub(_escape, text).split("\n"):
+        for line in CONTROL.sub(escape, text).split("\n"):
             yield textwrap.fill(line, width, initial_indent=first, subsequent_indent=" " * 15) or first.rstrip()
             first = " " * 15
 
 
 def name_line(text: object, most: int = NAME) -> str:
     """A name on one line, with control characters escaped, shortened if it is long."""
-    line = CONTROL.sub(_escape, " ".join(str(text).split()))
+    line = CONTROL.sub(escape, " ".join(str(text).split()))
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
-def _escape(match: re.Match[str]) -> str:
+def escape(match: re.Match[str]) -> str:
+    """A character as an escape sequence of Python."""
     return match[0].encode("unicode_escape").decode()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from finetune.cli.console import console, facts
-from finetune.cli.render.corpus import CONTROL
+from finetune.cli.render.corpus import CONTROL, escape
 from finetune.records import count_alike
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def render_mask(view: MaskView) -> str:
     for sample in view.samples:
         lines += [
             "",
-            f"  {ESCAPED.sub(_escape, sample.id)}  ({sample.split}, {sample.task}, {describe_row(sample.row)})",
+            f"  {ESCAPED.sub(escape, sample.id)}  ({sample.split}, {sample.task}, {describe_row(sample.row)})",
         ]
         lines += mark_row(sample.row)
     return paint("\n".join(lines))
@@ -91,7 +91,7 @@ def _bracketed(piece: MaskedText) -> str:
     text = piece.text
     if more > 0:
         text = f"{text[:HEAD]} … ({more:,} more characters) … {text[-TAIL:]}"
-    text = ESCAPED.sub(_escape, text)
+    text = ESCAPED.sub(escape, text)
     return f"{OPEN}{text}{CLOSE}" if piece.supervised else text
 
 
@@ -102,7 +102,3 @@ def _coloured(lines: Iterable[str]) -> Iterator[str]:
         start, is_open = is_open, line.rfind(OPEN) > line.rfind(CLOSE) or (is_open and CLOSE not in line)
         body = line.replace(OPEN, COLOUR).replace(CLOSE, RESET)
         yield (COLOUR if start else "") + body + (RESET if is_open else "")
-
-
-def _escape(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode()

@@ -144,7 +144,7 @@ def _as_text(value: object, name: str) -> str:
 
 
 def _write_out(value: object, name: str) -> str:
-    """A value that is no text as text."""
+    """A value that is not text, written as text."""
     if isinstance(value, list) and name in SINGLE:
         value = _only(value, name)
     if isinstance(value, list) and all(isinstance(part, str) for part in value):

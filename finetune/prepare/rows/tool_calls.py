@@ -22,7 +22,7 @@ def read_tools(value: object, unread: set[str]) -> str | None:
     `unread` receives the names of keys that stand beside a function.
 
     Raises:
-        Unusable: it is no list of functions with names.
+        Unusable: it is not a list of functions with names.
     """
     if not has_value(value):
         return None
@@ -38,7 +38,7 @@ def _read_tool(tool: object, number: int, unread: set[str]) -> dict[str, Any]:
     """A tool as {"type", "function"}, or only its function; Anthropic's has an `input_schema`."""
     function = parse_json(tool.get("function", tool)) if isinstance(tool, Mapping) else None
     if not isinstance(tool, Mapping) or not isinstance(function, Mapping) or not _is_name(function.get("name")):
-        raise Unusable("bad_tools", f"tool {number} of the column 'tools' is no function with a name. Give it one")
+        raise Unusable("bad_tools", f"tool {number} of the column 'tools' is not a function with a name. Name it")
     if "function" in tool:
         unread.update(f"tools.{key}" for key in tool.keys() - {"type", "function"} if has_value(tool[key]))
     schema = function.get("parameters") or function.get("input_schema") or NO_PARAMETERS
@@ -52,7 +52,7 @@ def read_calls(value: object, where: str, unread: set[str]) -> tuple[ToolCall, .
     `unread` receives the names of keys that calls have and `ToolCall` lacks.
 
     Raises:
-        Unusable: one of them has no name, or arguments that are no JSON object.
+        Unusable: one of them has no name, or arguments that are not a JSON object.
     """
     calls = parse_json(value)
     return tuple(_read_call(call, where, unread) for call in (calls if isinstance(calls, list) else [calls]))

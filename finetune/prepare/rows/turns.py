@@ -20,10 +20,12 @@ SPEAKERS: Mapping[str, Role] = {
     **dict.fromkeys(("function_call", "tool_call"), "assistant"),
 }
 CALLERS = frozenset({"function_call", "tool_call"})  # speakers in ShareGPT whose text is a call
-TALKERS = frozenset({"system", "user", "assistant", "human", "gpt"})  # speakers whose text is no call and no result
+TALKERS = frozenset(
+    {"system", "user", "assistant", "human", "gpt"}
+)  # speakers whose text is neither a call nor a result
 CALLS = ("tool_calls", "function_call")  # keys of a turn
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
-SKIP = "Drop such rows with --on-error skip"
+SKIP = "Correct the row, or drop such rows with --on-error skip"
 NAME = re.compile(r"[\w-]{1,24}")  # what may be repeated in a message: a word, not the text of a row
 ORDER = re.compile(r"s?ua(?:(?:t+u?|u)a)*")  # the first letters of the roles of all turns
 
@@ -43,11 +45,11 @@ class Turns:
         """A list of turns as messages, without empty system messages; the list may also be written as JSON.
 
         Raises:
-            Unusable: it is no list, or a turn cannot be used.
+            Unusable: it is not a list, or a turn cannot be used.
         """
         turns = parse_json(value)
         if not isinstance(turns, list) or not turns:
-            raise Unusable("no_messages", f"the column {column!r} is not a list of turns, or is empty")
+            raise Unusable("no_messages", f"the column {column!r} is not a list of turns, or is empty. {SKIP}")
         read = (self._read_turn(turn, f"turn {number} of {column!r}") for number, turn in enumerate(turns, 1))
         messages = [message for each in read for message in each]
         return (
@@ -58,7 +60,7 @@ class Turns:
         """The functions in the column `tools`, as JSON.
 
         Raises:
-            Unusable: it is no list of functions.
+            Unusable: it is not a list of functions.
         """
         return read_tools(columns.get("tools"), self.unread)
 
@@ -93,7 +95,9 @@ class Turns:
     def _read_turn(self, turn: object, where: str) -> list[Message]:
         """The messages of a turn: one, none for an empty system message, or several for results of tools."""
         if not isinstance(turn, Mapping):
-            raise Unusable("bad_turn", f"{where} is not an object with 'role' and 'content', or 'from' and 'value'")
+            raise Unusable(
+                "bad_turn", f"{where} is not an object with 'role' and 'content', or 'from' and 'value'. {SKIP}"
+            )
         if not (("role" in turn or "from" in turn) and ("content" in turn or "value" in turn)):
             turn = {str(key).strip().lower(): value for key, value in turn.items()}
         speaker, text = ("role" if "role" in turn else "from"), ("content" if "content" in turn else "value")
@@ -158,14 +162,16 @@ class Turns:
                 self.unread.add(str(key))
 
     def _join_parts(self, parts: Sequence[object], where: str) -> str:
-        """The texts of a content that is a list of parts, which pictures are no part of."""
+        """The texts in a content that is a list of parts; pictures and other types are refused."""
         texts = []
         for part in parts:
             kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
             text = part.get("text") if isinstance(part, Mapping) else part
             if kind not in TEXT_PARTS or not isinstance(text, str):
                 named = kind if isinstance(kind, str) and NAME.fullmatch(kind) else "another type"
-                raise Unusable("no_text_part", f"{where} has a part of type {named}, and slmtune reads text only")
+                raise Unusable(
+                    "no_text_part", f"{where} has a part of type {named}, and slmtune reads text only. {SKIP}"
+                )
             if isinstance(part, Mapping):
                 self._note_keys({f"content.{key}": part[key] for key in part.keys() - {"type", "text"}}, where)
             texts.append(text)
@@ -208,4 +214,4 @@ def _message(role: Role, text: object, where: str) -> Message:
     try:
         return Message(role, required_text({name: text}, name))
     except Unusable as error:
-        raise Unusable(error.reason, f"{where} is {'not text' if has_value(text) else 'empty'}") from None
+        raise Unusable(error.reason, f"{where} is {'not text' if has_value(text) else 'empty'}. {SKIP}") from None

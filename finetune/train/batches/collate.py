@@ -50,7 +50,6 @@ class PackedBatches:
             "input_ids": packed.input_ids,
             "position_ids": packed.position_ids,
             "labels": packed.targets,
-            "shift_labels": packed.targets,  # under this name, the Trainer does not shift them
             "layout": packed.layout,
             "rows": numbers,
             "counts": _count(rows, packed.input_ids),
