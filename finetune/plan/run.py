@@ -139,10 +139,15 @@ def require_fit(planned: Plan) -> None:
         if planned.suggestion
         else "No smaller settings that slmtune knows of fit either: free some memory, or use a larger machine"
     )
+    overrule = (
+        "Raise --memory if training may use more"
+        if planned.memory_source == "given"
+        else "To set how much memory training may use, whatever is free, add --memory"
+    )
     limit = planned.describe_limit(f"{format_bytes(planned.free_bytes)} ({planned.free_bytes} bytes)")
     raise InputError(
         f"Training {planned.model} needs about {format_bytes(planned.peak_bytes)} ({planned.peak_bytes} bytes) and {limit}. "
-        f"{way_out}. To set how much memory training may use, whatever is free, add --memory"
+        f"{way_out}. {overrule}"
     )
 
 
