@@ -13,7 +13,7 @@ is measured if it is installed here, or in the environment whose interpreter --u
 
 Prints a Markdown table, and writes it to --table: tokens per second; MFU, the useful operations per second
 (benchmarks/parts/model_work.py, attention included) as a share of the bfloat16 rate that torch.mm reaches in the same run;
-peak memory allocated on the GPU; mean training loss; tokens per second divided by SFTTrainer's.
+peak memory that torch reserved on the GPU, with its context; mean training loss; tokens per second divided by SFTTrainer's.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 RANK, ALPHA = 16, 32
+CONTEXT = 600 * 2**20  # bytes of the CUDA context, as finetune.machine.GPU_CONTEXT counts it
 LLAMA_LAYERS = [
     "q_proj",
     "k_proj",
@@ -149,7 +150,7 @@ def main() -> None:
     steps, seconds = len(watch.times) - 1, watch.times[-1] - watch.times[0]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated()
+        peak = torch.cuda.max_memory_reserved() + CONTEXT
     rate = steps * arguments.batch * length / seconds
     print(json.dumps({"tokens_per_second": rate, "peak_memory_bytes": peak, "train_loss": output.training_loss}))
 
