@@ -4,7 +4,7 @@
 
 A point is a model with random weights in a real shape, the lengths of the rows of a batch, and options. Every forward pass
 has all of these lengths. Points run one after another, each in a process of its own; the exit code is 1 if an error is above
-10 %. Constants of the prediction were fitted to, or learnt from, the points marked "fitted".
+10 %. Constants of the prediction were fitted to, or derived from, the points marked "fitted".
 """
 
 from __future__ import annotations
