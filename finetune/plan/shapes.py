@@ -170,7 +170,8 @@ def make_shape(config: Mapping[str, Any]) -> ModelShape:
     kind = str(config.get("model_type"))
     if kind not in FAMILIES:
         raise UnplannedModelError(
-            f"The memory that {kind!r} models take in training is not planned, only that of: {', '.join(sorted(FAMILIES))}"
+            f"Memory use cannot be planned for {kind!r} models, which slmtune train trains without a plan; it can for: "
+            f"{', '.join(sorted(FAMILIES))}"
         )
     values = FAMILIES[kind] | {key: value for key, value in config.items() if value is not None}
     try:
@@ -179,7 +180,7 @@ def make_shape(config: Mapping[str, Any]) -> ModelShape:
         vocabulary = int(values["vocab_size"])
     except KeyError as error:
         raise UnplannedModelError(
-            f"The model's config.json has no {error}, so its memory use cannot be planned"
+            f"The model's config.json has no {error}, so its memory use cannot be planned; slmtune train needs no plan"
         ) from None
     groups, width = int(values["num_key_value_heads"] or heads), int(values["head_dim"] or hidden // heads)
     query, key = heads * width, groups * width

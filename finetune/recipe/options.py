@@ -56,7 +56,7 @@ class PrepareOptions:
     )
     ignored: tuple[str, ...] = option(
         (),
-        "Do without this column or key of turns, also where that changes what the rows mean.",
+        "Do without this column or key of turns, even if that changes what the rows mean.",
         flag="--ignore",
         metavar="NAME",
     )

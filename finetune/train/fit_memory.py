@@ -38,7 +38,7 @@ def fit_memory(
     try:
         shape = replace(read_shape(base.folder), tokenizer=tokenizer)
     except UnplannedModelError as error:
-        log.info("%s. Training starts without a plan.", error)
+        log.info("%s.", error)
         return recipe, None
     sizes = row_sizes(rows, is_shared=recipe.shares_prefixes and shape.shares and not is_padded(shape, recipe))
     fitted = (
@@ -47,7 +47,7 @@ def fit_memory(
     planned = replace(plan(fitted, device=device, rows=sizes, shape=shape), model=base.name)
     if fitted is not recipe:
         log.info(
-            "Memory allows %d rows per forward pass instead of %d: passes per optimizer step are %d, for the same batch.",
+            "Memory allows %d rows per forward pass instead of %d (passes per optimizer step: %d, for the same batch).",
             fitted.per_device_train_batch_size,
             recipe.per_device_train_batch_size,
             fitted.gradient_accumulation_steps,

@@ -340,7 +340,9 @@ def test_family_without_a_plan_trains_with_one_line_about_it(
         train(request(tmp_path / "opt", tiny_corpus, tmp_path / "adapter", None))
     lines = [record.getMessage() for record in caplog.records if "plan" in record.getMessage()]
     assert len(lines) == 1
-    assert lines[0].startswith("The memory that 'opt' models take in training is not planned")
+    assert lines[0].startswith(
+        "Memory use cannot be planned for 'opt' models, which slmtune train trains without a plan"
+    )
 
 
 def test_rows_longer_than_the_context_are_refused() -> None:
@@ -415,7 +417,7 @@ def test_train_splits_a_batch_whose_size_the_user_did_not_set(
     assert whole is not None
     with caplog.at_level("INFO", "finetune"):
         result = train(request(tiny_model, tiny_corpus, tmp_path / "a", whole.peak_bytes - 1))
-    assert re.search(r"Memory allows [1-4] rows per forward pass instead of 8: .*for the same batch", caplog.text)
+    assert re.search(r"Memory allows [1-4] rows per forward pass instead of 8 .*for the same batch", caplog.text)
     plain = train(request(tiny_model, tiny_corpus, tmp_path / "b", 64 * GIB))
     assert result.tokens == plain.tokens
     assert result.train_loss == pytest.approx(plain.train_loss, rel=1e-4)

@@ -49,7 +49,7 @@ class Numbering:
         self._begun: set[str] = set()
 
     def label(self, paragraph: Element) -> str:
-        """What stands before the next paragraph: its number, "-" if it is an item without one, "" if it is no item."""
+        """What stands before the next paragraph: its number, "-" if it is an item without one, "" if it is not an item."""
         properties = paragraph.find("{*}pPr")
         if properties is None or properties.find("{*}rPr/{*}del") is not None:  # the paragraph is deleted
             return ""

@@ -1,6 +1,6 @@
 """The running text of Markdown in plain form: without the marks of links, images, bold type and HTML, but nothing else.
 
-What is no such mark stays as written: code, escaped signs, footnotes, `x[i][j]`, `2**10`, `__init__`, `<your name>`.
+Whatever is not such a mark stays as written: code, escaped signs, footnotes, `x[i][j]`, `2**10`, `__init__`, `<your name>`.
 """
 
 from __future__ import annotations

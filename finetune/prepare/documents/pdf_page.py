@@ -239,7 +239,7 @@ def _is_letter_of(textpage: pdfium.PdfTextPage, index: int, box: Box) -> bool:
 
 
 def _reason_to_omit(textpage: pdfium.PdfTextPage, letter: int, *, scanned: bool) -> str:
-    """Why a run is no text of the page, "" if it is."""
+    """Why a run is not text of the page; "" if it is."""
     if abs(math.sin(2 * raw.FPDFText_GetCharAngle(textpage, letter))) > SLANT:
         return "watermark"
     if scanned:

@@ -1,4 +1,4 @@
-"""Removes what is no text of a page, and counts it by kind: menus, banners, scripts, hidden parts, form fields.
+"""Removes what is not text of a page, and counts it by kind: menus, banners, scripts, hidden parts, form fields.
 
 Hidden text stays where a click shows it: the answer below a question, a panel, the rest of a paragraph. A name such as
 "cookie" or "consent" in an id or class decides only together with the looks of a banner: it has a button or says that it
@@ -71,7 +71,7 @@ NOTES = re.compile(r"(?:doc-)?(?:foot|end)?notes?", re.I)
 
 
 def prune(root: Element, *, page: bool = False) -> Counter[str]:
-    """Remove what is no text of the page; returns how many there were of each kind.
+    """Remove what is not text of the page; returns how many there were of each kind.
 
     Args:
         root: changed in place; text that a click shows is no longer marked as hidden, formulas are text.
@@ -121,7 +121,7 @@ class _Pruning:
         self._unused["tooltip"] += bool(element.get("title", "").strip())
 
     def _reason(self, element: Element) -> str:
-        """What an element is that is no text of the page; "" for text."""
+        """What an element is if it is not text of the page; "" for text."""
         if not isinstance(element.tag, str):
             return "comment" if "comment" in str(element.tag).lower() else "processing instruction"
         tag, role = tag_of(element), element.get("role", "").lower()

@@ -26,7 +26,7 @@ NUMBER = re.compile(
 )  # before an item, else a bullet of some font
 TYPED_ITEM = re.compile(r"- |\w{1,4}[.)] \S")
 MAX_DEPTH = 500  # of groups: programs write about 20
-BODY = 9  # the outline level of what is no heading
+BODY = 9  # the outline level of what is not a heading
 SIGNS = {
     "tab": "\t", "line": "\n", "emdash": "—", "endash": "–", "lquote": "‘", "rquote": "’", "ldblquote": "“", "rdblquote": "”",
     "bullet": "•", "emspace": " ", "enspace": " ", "qmspace": " ", "~": "\u00a0", "_": "\u2011", "\\": "\\", "{": "{", "}": "}",
