@@ -309,8 +309,9 @@ def write_json(path: Path, data: object) -> None:
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON Lines: one UTF-8 object per line."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would build one for each record
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        file.writelines(f"{encode(record)}\n" for record in records)
 
 
 def sha256_of(path: Path) -> str:

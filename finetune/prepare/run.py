@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from finetune.artifacts import Corpus
 from finetune.cards.corpus_facts import CorpusFacts
+from finetune.corpus.skip_pandas import skip_pandas
 from finetune.errors import InputError
 from finetune.prepare.drops import Drops
 from finetune.prepare.evals import load_evals
@@ -40,6 +41,7 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
         SlmtuneError: the request, a source or a row cannot be used; names it and says how to fix it.
     """
     started = time.perf_counter()
+    skip_pandas()
     inputs = open_inputs(request)
     sources, domain, drops = inputs.all_sources, inputs.domain, Drops(request.on_error)
     for source in sources:

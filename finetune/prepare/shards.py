@@ -186,6 +186,7 @@ def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
     signed = (
         sign(compared) if job.request.near_duplicates < 1 and rows else np.zeros((len(rows), NUM_PERM), SIGNATURE_DTYPE)
     )
+    texts = [[turn.text for turn in example.turns] for example in examples]
     schema = pa.schema([*schema_of(examples), *NUMBERS.items()])
     data: dict[str, Any] = {
         **to_columns(examples),
@@ -197,8 +198,8 @@ def _table(job: Job, rows: Sequence[Candidate]) -> pa.Table:
         "split": [OPEN if row.origin.split is None else SPLITS.index(row.origin.split) for row in rows],
         "official": [row.origin.official for row in rows],
         "kind": [TASKS.index(example.task) for example in examples],
-        "words": [sum(turn.text.count(" ") + 1 for turn in example.turns) for example in examples],
-        "length": [sum(len(turn.text) for turn in example.turns) for example in examples],
+        "words": [sum(text.count(" ") + 1 for text in turns) for turns in texts],
+        "length": [sum(map(len, turns)) for turns in texts],
         "timestamp": [row.origin.timestamp for row in rows],
         "guard": _guards(rows, compared),
     }

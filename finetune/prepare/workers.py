@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from finetune.corpus.skip_pandas import skip_pandas
 from finetune.errors import SlmtuneError
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ _function: list[Callable[[Any], Any]] = []  # of this worker process: sent once,
 
 
 def _start(function: Callable[[Any], Any]) -> None:
+    skip_pandas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops the workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     gc.freeze()

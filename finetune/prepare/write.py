@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from finetune.artifacts import write_jsonl
-from finetune.cards.corpus_facts import CorpusFacts, SourceFacts, describe_encodings
+from finetune.cards.corpus_facts import CorpusFacts, NamedHit, SourceFacts, describe_encodings
 from finetune.cards.corpus_page import corpus_page
 from finetune.cards.dataset_card import card_text
 from finetune.corpus.store import SCHEMA, CorpusWriter, writing_corpus
@@ -21,7 +21,7 @@ from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import PrepareRequest, Progress
 from finetune.prepare.row_table import RowTable
 from finetune.prepare.rows.part import Part
-from finetune.prepare.select import Selection
+from finetune.prepare.select import Cluster, Selection
 from finetune.prepare.shards import Shard, number_rows, read_columns
 from finetune.recipe import CUSTOM_DOMAIN, Domain
 from finetune.recipe.options import DEFAULT_RATIO, PrepareOptions
@@ -52,8 +52,8 @@ def write_corpus(
         unused = sum_unused([drops.unused, *(shard.unused for shard in shards if not parts[shard.part].source.earlier)])
         sources = _describe_sources(inputs, parts, shards, counts, drops)
         facts = _facts(inputs, parts, sources, shards, table, selection, writer, counts, dropped, unused)
-        write_jsonl(writer.folder / "clusters.jsonl", map(asdict, selection.clusters or ()))
-        write_jsonl(writer.folder / "contamination.jsonl", map(asdict, facts.hits))
+        write_jsonl(writer.folder / "clusters.jsonl", map(_fields_of, selection.clusters or ()))
+        write_jsonl(writer.folder / "contamination.jsonl", map(_fields_of, facts.hits))
         (writer.folder / "corpus.html").write_text(corpus_page(facts), "utf-8")
         writer.manifest["config"] = describe_request(request, [source.uri for source in inputs.sources], inputs.domain)
         writer.manifest["parents"] = {source.id: source.revision for source in inputs.earlier}
@@ -81,7 +81,12 @@ def _all_drops(drops: Drops, shards: Sequence[Shard], table: RowTable) -> Iterat
 def _count(drops: Iterable[Drop], counts: Counter[tuple[str, str]]) -> Iterator[dict[str, str]]:
     for drop in drops:
         counts[drop.step, drop.reason] += 1
-        yield asdict(drop)
+        yield _fields_of(drop)
+
+
+def _fields_of(record: Drop | Cluster | NamedHit) -> dict[str, Any]:
+    """The fields by name; `asdict` would copy what they contain, too."""
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def _write_rows(writer: CorpusWriter, shards: Sequence[Shard], table: RowTable, on_progress: Progress) -> LabelCounts:

@@ -2,47 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from finetune.prepare.rows.tool_calls import change_json
 from finetune.records import Example, Message, ToolCall
 
 Change = Callable[[str], str]
+Turns = tuple[Message, ...]
 
 
-def change_turns(example: Example, change: Change, kept: int = 0) -> Example:
-    """The example with the contents of all turns but the last `kept` changed; the same object if nothing changes."""
-    messages = _change_contents(example.messages, change, kept)
-    rejected = example.rejected and _change_contents(example.rejected, change, kept)
-    if messages is example.messages and rejected is example.rejected:
-        return example
-    return replace(example, messages=messages, rejected=rejected)
+def change_turns(example: Example, change: Change) -> Example:
+    """The example with the contents of all turns changed; the same object if nothing changes."""
+    return _with_turns(example, [_change_messages(messages, change) for messages in example.conversations])
 
 
-def change_tools(example: Example, change: Change) -> Example:
-    """The example with the texts in its tools and in the arguments of its calls changed; the same object if none changes."""
-    if not example.uses_tools:
-        return example
+def change_texts(example: Example, change: Change, kept: int = 0) -> Example:
+    """The example with its tools and all turns but the last `kept` changed, in contents and in calls of tools.
 
-    def change_call(call: ToolCall) -> ToolCall:
-        return replace(call, arguments=change_json(call.arguments, change))
-
-    changed = tuple(
-        tuple(replace(turn, tool_calls=tuple(map(change_call, turn.tool_calls))) for turn in messages)
-        for messages in example.conversations
-    )
+    It is the same object if nothing changes.
+    """
+    turns = [_change_messages(messages, change, kept, calls=True) for messages in example.conversations]
+    example = _with_turns(example, turns)
     tools = None if example.tools is None else change_json(example.tools, change)
-    if (changed, tools) == (example.conversations, example.tools):
+    return example if tools == example.tools else replace(example, tools=tools)
+
+
+def _with_turns(example: Example, conversations: Sequence[Turns]) -> Example:
+    if all(map(operator.is_, conversations, example.conversations)):
         return example
-    messages, *rejected = changed
-    return replace(example, messages=messages, rejected=rejected[0] if rejected else (), tools=tools)
+    messages, *rejected = conversations
+    return replace(example, messages=messages, rejected=rejected[0] if rejected else ())
 
 
-def _change_contents(messages: tuple[Message, ...], change: Change, kept: int) -> tuple[Message, ...]:
-    end = len(messages) - kept
-    texts = [change(turn.content) for turn in messages[:end]]
-    if texts == [turn.content for turn in messages[:end]]:
-        return messages
-    turns = [replace(turn, content=text) for turn, text in zip(messages, texts, strict=False)]
-    return (*turns, *messages[end:])
+def _change_messages(messages: Turns, change: Change, kept: int = 0, *, calls: bool = False) -> Turns:
+    """The turns, changed; the same object if nothing changes."""
+    changed: list[Message] = []
+    for number in range(len(messages) - kept):
+        turn = messages[number]
+        text = change(turn.content)
+        called = tuple(_change_call(call, change) for call in turn.tool_calls) if calls and turn.tool_calls else None
+        if text != turn.content or called not in (None, turn.tool_calls):
+            changed = changed or list(messages)
+            changed[number] = replace(turn, content=text, tool_calls=called or turn.tool_calls)
+    return tuple(changed) if changed else messages
+
+
+def _change_call(call: ToolCall, change: Change) -> ToolCall:
+    return replace(call, arguments=change_json(call.arguments, change))

@@ -25,7 +25,7 @@ from finetune.prepare.drops import Drops, file_id, row_id
 from finetune.prepare.formats.files import BadRow, Lines, Row, Rows, Unread
 from finetune.prepare.formats.readers import rows_of
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.change import change_tools, change_turns
+from finetune.prepare.rows.change import change_texts, change_turns
 from finetune.prepare.rows.cleaning import clean_to
 from finetune.prepare.rows.columns import map_columns, optional_text
 from finetune.prepare.rows.draft import Draft
@@ -304,7 +304,7 @@ def _filter(job: Job, example: Example) -> tuple[str, str] | None:
 
 
 def _escape_example(example: Example, drops: Drops) -> Example:
-    escaped = change_tools(change_turns(example, escape_control_tokens), escape_control_tokens)
+    escaped = change_texts(example, escape_control_tokens)
     if escaped is not example:
         drops.cleaned["control tokens broken up"] += 1
     return escaped
@@ -312,5 +312,4 @@ def _escape_example(example: Example, drops: Drops) -> Example:
 
 def _scrub_example(example: Example, counts: Counter[str]) -> Example:
     """The example without identifiers; a label is never changed."""
-    change = partial(scrub, counts=counts)
-    return change_tools(change_turns(example, change, kept=1 if example.task == "classification" else 0), change)
+    return change_texts(example, partial(scrub, counts=counts), kept=1 if example.task == "classification" else 0)
