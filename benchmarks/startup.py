@@ -33,7 +33,7 @@ def mark(stage):
 from finetune.hub.settings import configure_libraries, importing_trainer
 from finetune.machine import importing_libraries
 configure_libraries(offline=True)
-with importing_libraries(), importing_trainer(wandb=False):
+with importing_libraries(), importing_trainer():
     import finetune.train.run as run
     import finetune.train.fit as fit
 mark("imports")
@@ -61,7 +61,7 @@ def mark(stage):
 from finetune.hub.settings import configure_libraries, importing_trainer
 configure_libraries(offline=True)
 gc.disable()
-with importing_trainer(wandb=False):
+with importing_trainer():
     import bitsandbytes, peft, torch, transformers, trl
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     trl.SFTTrainer
