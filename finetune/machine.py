@@ -115,6 +115,13 @@ def device_name() -> str:
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
+def has_bfloat16() -> bool:
+    """Whether there is a GPU that computes in bfloat16 without emulating it."""
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def peak_bytes() -> int:
     """Peak memory so far, in bytes: on the GPU with its context, if there is one; else the resident memory of this process."""
     torch = sys.modules.get("torch")

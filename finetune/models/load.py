@@ -21,7 +21,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import ArtifactError, InputError
-from finetune.machine import device_name
+from finetune.machine import device_name, has_bfloat16
 from finetune.models.chat_template import end_of_turn_ids
 from finetune.models.config import read_config
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
@@ -166,5 +166,4 @@ def greedy_settings(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> 
 
 def compute_dtype(recipe: AdapterRecipe) -> torch.dtype:
     """The precision of matrix products in the recipe; by default, bfloat16 if the GPU computes in it, else float32."""
-    has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if recipe.precision(has_bfloat16=has_bfloat16) == "bfloat16" else torch.float32
+    return torch.bfloat16 if recipe.precision(has_bfloat16=has_bfloat16()) == "bfloat16" else torch.float32

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from finetune.errors import UnplannedModelError
+from finetune.machine import has_bfloat16
 from finetune.models.find import BaseModel
 from finetune.plan.device import Device, this_device
 from finetune.plan.memory import RowSizes, is_padded
@@ -64,7 +65,7 @@ def _device(memory: int | None) -> Device:
         return device
     if device.kind == "cpu":
         device = replace(device, kind="gpu", free=device.free if device.is_given else cuda.mem_get_info()[0])
-    return replace(device, has_bfloat16=cuda.is_bf16_supported(including_emulation=False))
+    return replace(device, has_bfloat16=has_bfloat16())
 
 
 def row_sizes(rows: TokenRows, *, is_shared: bool) -> RowSizes:

@@ -24,14 +24,9 @@ from finetune.models.load import load_base
 from finetune.models.presets import PRESETS
 from finetune.recipe import AdapterRecipe
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 90,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
+from ..tiny_shape import WIDTHS
+
+SHAPE: dict[str, Any] = WIDTHS | {"vocab_size": 90}
 # The configuration class of the presets whose short names start so.
 CLASSES: dict[str, type[PreTrainedConfig]] = {
     "smollm2": LlamaConfig,

@@ -29,7 +29,7 @@ from .conftest import Prepared, Preparer, questions, write_jsonl
 Row = dict[str, Any]
 
 
-def pair(prompt: str, chosen: str, rejected: str) -> Row:
+def pair(prompt: str, chosen: str, rejected: str | None) -> Row:
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
@@ -59,7 +59,7 @@ def prepare_rows(prepared: Preparer, tmp_path: Path) -> Any:
 def test_empty_and_equal_answers_are_dropped_and_counted(prepare_rows: Any) -> None:
     rows = [
         pair("Name a tool.", "An adze.", ""),
-        pair("Name a fruit.", "A pear.", None),  # type: ignore[arg-type]
+        pair("Name a fruit.", "A pear.", None),
         pair("Name a fish.", "A pike.", "A \u200b pike. "),
         *pairs(1),
     ]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..tiny_shape import WIDTHS
+
 Batches = Literal["packed, with shared prefixes", "packed", "padded"]
 
 
@@ -31,15 +33,7 @@ class Family:
 
 
 # Two layers, so that a layer follows another one, and windows that the rows of the tests exceed.
-SHAPE: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.1,
-}
+SHAPE: dict[str, Any] = WIDTHS | {"max_position_embeddings": 512, "initializer_range": 0.1}
 HEADS = {"head_dim": 8}
 GEMMA = HEADS | {
     "query_pre_attn_scalar": 8,

@@ -36,16 +36,9 @@ from finetune.train.fast.fast_path import FastPath
 from finetune.train.fast.lora_linear import FusedLinear
 from finetune.train.fast.swiglu import SwiGLU
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 90,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.2,
-    "pad_token_id": 0,
-}
+from ..tiny_shape import WIDTHS
+
+SHAPE: dict[str, Any] = WIDTHS | {"vocab_size": 90, "initializer_range": 0.2, "pad_token_id": 0}
 
 
 def rows_of_length(*lengths: int) -> TokenRows:

@@ -36,16 +36,9 @@ from finetune.train.fast.lora_linear import FusedLinear
 from finetune.train.fast.loss import summed_loss
 from finetune.train.fast.swiglu import SwiGLU, replace_swiglu_blocks
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 90,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.2,
-}
+from ..tiny_shape import WIDTHS
+
+SHAPE: dict[str, Any] = WIDTHS | {"vocab_size": 90, "max_position_embeddings": 128, "initializer_range": 0.2}
 ARCHITECTURES: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
     "phi": lambda: PhiForCausalLM(PhiConfig(**SHAPE | {"partial_rotary_factor": 0.5})),

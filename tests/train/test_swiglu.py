@@ -12,15 +12,9 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from finetune.train.fast.swiglu import SwiGLU, replace_swiglu_blocks, restore_swiglu_blocks
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 90,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.2,
-}
+from ..tiny_shape import WIDTHS
+
+SHAPE: dict[str, Any] = WIDTHS | {"vocab_size": 90, "initializer_range": 0.2}
 MAMBA: dict[str, Any] = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8}
 TOKENS = torch.arange(3, 20)[None]
 

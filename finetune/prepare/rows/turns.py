@@ -83,12 +83,10 @@ class Turns:
         if not has_value(history):
             return messages
         if isinstance(history, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in history):
-            texts = [
-                (pair, role) for exchange in history for pair, role in zip(exchange, ("user", "assistant"), strict=True)
-            ]
+            roles: tuple[Role, Role] = ("user", "assistant")
+            said = [turn for exchange in history for turn in zip(roles, exchange, strict=True)]
             return messages + [
-                _message(role, text, f"turn {number} of 'history'")  # type: ignore[arg-type]
-                for number, (text, role) in enumerate(texts, 1)
+                _message(role, text, f"turn {number} of 'history'") for number, (role, text) in enumerate(said, 1)
             ]
         return messages + self.read(history, "history")
 
