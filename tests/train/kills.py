@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -42,9 +43,13 @@ def training(model: Path, corpus: Path, **changes: object) -> list[object]:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Oldest first."""
-    folders = (folder / "adapter.checkpoints").glob("checkpoint-*")
-    return sorted(folders, key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    """Oldest first; none if a run that ends has just removed their folder."""
+    parent = folder / "adapter.checkpoints"
+    try:
+        names = [name for name in os.listdir(parent) if name.startswith("checkpoint-")]
+    except FileNotFoundError:
+        return []
+    return sorted((parent / name for name in names), key=lambda path: int(path.name.rsplit("-", 1)[1]))
 
 
 def newest(folder: Path) -> int:
