@@ -77,6 +77,9 @@ class Example:
     A row of continued pretraining (`task == "text"`) is a single assistant message. A row of preference tuning
     (`task == "preference"`) has either a second conversation, `rejected`, which ends with a worse answer to the same prompt,
     or a `Rating` as its label. `tools` is a JSON list of the functions that the assistant may call.
+
+    A row with several labels has them in `labels`, in the order of `choices`, and no `label`; there may be none. `context` is
+    the passage that the last question contains and asks about: the text of a question and answer, the second of two texts.
     """
 
     id: str
@@ -89,6 +92,8 @@ class Example:
     license: str = ""
     tools: str | None = None
     rejected: tuple[Message, ...] = ()
+    labels: tuple[str, ...] | None = None
+    context: str | None = None
 
     @property
     def prompt(self) -> tuple[Message, ...]:

@@ -8,15 +8,15 @@ import pytest
 
 from finetune.artifacts import Corpus, Model
 from finetune.evaluate import EvalRequest, evaluate
-from finetune.evaluate.metrics import classification_scores
 from finetune.evaluate.run import pick_labels
-from finetune.evaluate.scoring import label_logprobs
-from finetune.evaluate.tasks import tasks_of
 from finetune.merge import MergeRequest, merge_adapter
 from finetune.models.find import find_base
 from finetune.models.load import load_merged
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import load_adapter_recipe
+from finetune.scoring.answers import label_logprobs
+from finetune.scoring.metrics import classification_scores
+from finetune.scoring.tasks import tasks_of
 from finetune.train import TrainRequest, train
 
 

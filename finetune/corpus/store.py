@@ -19,7 +19,7 @@ TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
 FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.string())])
 CALL = pa.struct([("id", pa.string()), ("type", pa.string()), ("function", FUNCTION)])
 TOOL_TURN = pa.struct([*TURN, ("tool_calls", pa.list_(CALL)), ("tool_call_id", pa.string()), ("name", pa.string())])
-SCHEMA = pa.schema(  # of most corpora; `schema_of` adds columns that only tool calls and preference rows need
+SCHEMA = pa.schema(  # of most corpora; `schema_of` adds the columns of RARE that some rows need
     [
         ("id", pa.string()),
         ("messages", pa.list_(TURN)),
@@ -31,6 +31,7 @@ SCHEMA = pa.schema(  # of most corpora; `schema_of` adds columns that only tool 
         ("license", pa.string()),
     ]
 )
+RARE = {"tools": pa.string(), "labels": pa.list_(pa.string()), "context": pa.string()}
 ROW_GROUP = 10_000  # rows: a few megabytes, so readers do not have to load a whole split
 HUB_TASKS = {  # our tasks -> the Hub's task categories
     "classification": "text-classification",
@@ -131,15 +132,17 @@ def _metadata(splits: Sequence[Split], total: int, by_task: Mapping[str, int], l
 
 
 def schema_of(examples: Iterable[Example]) -> pa.Schema:
-    """`SCHEMA`, with wider turns and the column `tools` if a row uses tools, and the column `rejected` if there are pairs."""
-    with_tools = with_pairs = False
+    """`SCHEMA` with the columns that some row needs: those of `RARE`, `rejected`, and wider turns if a row uses tools."""
+    needed: set[str] = set()
     for example in examples:
-        with_tools = with_tools or example.uses_tools
-        with_pairs = with_pairs or bool(example.rejected)
-    turns = pa.list_(TOOL_TURN if with_tools else TURN)
+        needed |= {"tools"} if example.uses_tools else set()
+        needed |= {"labels"} if example.labels is not None else set()
+        needed |= {"context"} if example.context is not None else set()
+        needed |= {"rejected"} if example.rejected else set()
+    turns = pa.list_(TOOL_TURN if "tools" in needed else TURN)
     fields = [field.with_type(turns) if field.name == "messages" else field for field in SCHEMA]
-    tools, rejected = pa.field("tools", pa.string()), pa.field("rejected", turns)
-    return pa.schema([*fields, *([tools] if with_tools else []), *([rejected] if with_pairs else [])])
+    rare = {**RARE, "rejected": turns}
+    return pa.schema([*fields, *(pa.field(name, kind) for name, kind in rare.items() if name in needed)])
 
 
 def to_columns(examples: Sequence[Example]) -> dict[str, list[Any]]:
@@ -155,6 +158,8 @@ def to_columns(examples: Sequence[Example]) -> dict[str, list[Any]]:
         "license": [example.license for example in examples],
         "tools": [example.tools for example in examples],
         "rejected": [list(map(_to_row, example.rejected)) or None for example in examples],
+        "labels": [None if example.labels is None else list(example.labels) for example in examples],
+        "context": [example.context for example in examples],
     }
 
 
@@ -178,6 +183,8 @@ def to_example(row: Mapping[str, Any]) -> Example:
         license=row.get("license") or "",
         tools=row.get("tools"),
         rejected=tuple(map(_to_message, row.get("rejected") or ())),
+        labels=None if row.get("labels") is None else tuple(row["labels"]),
+        context=row.get("context"),
     )
 
 

@@ -23,9 +23,8 @@ from finetune.artifacts import (
 from finetune.cards.eval_page import Answer, ScoredRow, eval_page
 from finetune.cards.eval_report import eval_report
 from finetune.cards.loss_curve import read_loss_curve
-from finetune.evaluate import metrics, scoring, significance
+from finetune.evaluate import significance
 from finetune.evaluate.request import EvalRequest, EvalResult, ProgressCallback, TaskScore
-from finetune.evaluate.tasks import EvalTask, tasks_of
 from finetune.machine import peak_bytes
 from finetune.models.chat_template import require_tools
 from finetune.models.find import base_of
@@ -33,6 +32,9 @@ from finetune.models.load import LoadedModel, load_adapter
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe.options import check
 from finetune.records import Message
+from finetune.scoring import answers as answering
+from finetune.scoring import metrics
+from finetune.scoring.tasks import EvalTask, tasks_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def evaluate(request: EvalRequest, on_progress: ProgressCallback | None = None) 
     tasks = tasks_of(corpus, request.split, request.tasks, request.limit)
     _require_tools(adapter, request, tasks)
     loaded = load_adapter(adapter, request.model)
-    tasks = [replace(task, examples=tuple(scoring.spell_calls(loaded, row) for row in task.examples)) for task in tasks]
+    tasks = [
+        replace(task, examples=tuple(answering.spell_calls(loaded, row) for row in task.examples)) for task in tasks
+    ]
     with writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer:
         scores: dict[str, TaskScore] = {}
         samples: list[dict[str, Any]] = []
@@ -91,7 +95,7 @@ def _answer(
 
     with loaded.model.disable_adapter() if name == "base" else contextlib.nullcontext():
         if task.metric == "token_f1":
-            texts = scoring.generate(
+            texts = answering.generate(
                 loaded,
                 task.examples,
                 batch_size=request.batch_size,
@@ -99,7 +103,7 @@ def _answer(
                 on_rows=on_rows,
             )
             return Answers(texts, [])
-        rows = scoring.label_logprobs(loaded, task.examples, batch_size=request.batch_size, on_rows=on_rows)
+        rows = answering.label_logprobs(loaded, task.examples, batch_size=request.batch_size, on_rows=on_rows)
     return pick_labels(task, rows)
 
 

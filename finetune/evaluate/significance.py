@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.evaluate.metrics import weighted_f1
+from finetune.scoring.metrics import weighted_f1
 
 Scorer = Callable[[NDArray[np.intp], NDArray[np.intp]], float]  # (model of each row, row) -> score
 

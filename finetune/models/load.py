@@ -25,6 +25,7 @@ from finetune.machine import device_name, has_bfloat16
 from finetune.models.chat_template import end_of_turn_ids
 from finetune.models.config import read_config
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
+from finetune.models.heads import Head
 from finetune.models.presets import CAUSAL_ONLY
 from finetune.models.quantize import keep_linear4bit_unpacked, nf4, release_file, unpack_on_cpu, unpack_scales
 from finetune.models.structure import has_transposed_weights
@@ -39,35 +40,37 @@ class LoadedModel:
     model: Any  # a PreTrainedModel, or a PeftModel over one
     tokenizer: PreTrainedTokenizerBase
     base: BaseModel
+    head: Head | None = None  # of an encoder
 
 
-def load(base: BaseModel, recipe: AdapterRecipe, adapter: Path | None = None) -> LoadedModel:
+def load(base: BaseModel, recipe: AdapterRecipe, adapter: Path | None = None, head: Head | None = None) -> LoadedModel:
     """Load a base model in the precision of `recipe` (4 bits or plain), optionally with an adapter, for inference.
 
     Raises:
         ArtifactError: the adapter's tensors do not fit the model.
     """
-    model: PreTrainedModel | PeftModel = load_base(base.folder, recipe)
+    model: PreTrainedModel | PeftModel = load_base(base.folder, recipe, head=head)
     tokenizer = load_tokenizer(adapter or base.folder, base)
     if adapter is not None:
         model = attach_adapter(model, adapter)
     model.eval()
-    return LoadedModel(model, tokenizer, base)
+    return LoadedModel(model, tokenizer, base, head)
 
 
 def load_adapter(adapter: Adapter, model: str | None = None) -> LoadedModel:
     """Load an adapter on its base model, quantised as in training."""
-    return load(base_of(adapter, model), AdapterRecipe.model_validate(adapter.config), adapter.path)
+    recipe, head = AdapterRecipe.model_validate(adapter.config), Head.of_manifest(adapter.manifest)
+    return load(base_of(adapter, model), recipe, adapter.path, head)
 
 
 def load_merged(model: Model) -> LoadedModel:
     """Load a merged model, unquantised."""
     base = BaseModel(model.path.name, model.path, "local", weights_fingerprint(model.path))
-    return load(base, AdapterRecipe(load_in_4bit=False))
+    return load(base, AdapterRecipe(load_in_4bit=False), head=Head.of_manifest(model.manifest))
 
 
-def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> PreTrainedModel:
-    """Load causal language model weights onto the first GPU or the CPU.
+def load_base(folder: Path, recipe: AdapterRecipe, *, head: Head | None = None, unpack: bool = True) -> PreTrainedModel:
+    """Load the weights of a causal language model, or of an encoder with a head, onto the first GPU or the CPU.
 
     With `load_in_4bit`, the linear layers are quantised to NF4 and the other layers keep the compute precision. On a CPU,
     with `unpack`, quantised layers are unpacked once if memory allows; training unpacks them itself, one at a time.
@@ -77,13 +80,16 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, unpack: bool = True) -> Pr
     Raises:
         InputError: the folder does not contain a causal language model that transformers can load.
     """
-    require_causal(folder)
+    if head is None:
+        require_causal(folder)
     dtype = compute_dtype(recipe)
     options: dict[str, Any] = {"device_map": {"": device_name()}, "dtype": dtype}
     if recipe.load_in_4bit:
         options["quantization_config"] = nf4(dtype)
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        auto_class: Any = AutoModelForCausalLM if head is None else head.auto_class
+        options |= {} if head is None else head.config
+        model: PreTrainedModel = auto_class.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
         )
     except (OSError, ValueError) as error:

@@ -16,7 +16,7 @@ from finetune.recipe import AdapterRecipe
 from finetune.train.fast.lora_linear import FusedLinear
 
 
-def lora_config(recipe: AdapterRecipe, model: PreTrainedModel) -> LoraConfig:
+def lora_config(recipe: AdapterRecipe, model: PreTrainedModel, task_type: str = "CAUSAL_LM") -> LoraConfig:
     """The LoRA settings for PEFT and a base model, with this package's fused LoRA layer.
 
     The output projections of state space layers have none: their kernels read the weight, so the matrices would never
@@ -25,7 +25,7 @@ def lora_config(recipe: AdapterRecipe, model: PreTrainedModel) -> LoraConfig:
     names = [name for name, _ in model.named_modules() if name.endswith(".out_proj")]
     excludes = names and model._is_stateful and recipe.target_modules == ALL
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=task_type,
         r=recipe.lora_r,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,

@@ -18,6 +18,7 @@ from finetune.train.batches.rows import TokenRows
 from finetune.train.checkpoints.checkpoint import JOURNAL, Checkpoint, Checkpoints
 from finetune.train.checkpoints.disk import require_room
 from finetune.train.journal import Journal
+from finetune.train.objectives.generation import Generation
 from finetune.train.progress import Outcome, Step
 from finetune.train.trainer import SupervisedTrainer
 
@@ -49,7 +50,7 @@ def fit(
         trainer = SupervisedTrainer(
             model=model,
             tokenizer=tokenizer,
-            rows=NumberedRows(rows, held_out),
+            objective=Generation(model, NumberedRows(rows, held_out), recipe, int(tokenizer.pad_token_id)),
             recipe=recipe,
             journal=journal,
             checkpoints=checkpoints,

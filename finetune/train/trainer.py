@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
@@ -19,14 +19,13 @@ from finetune.errors import EvaluationStoppedError, InputError
 from finetune.machine import explain_full_disk
 from finetune.recipe import AdapterRecipe
 from finetune.train.arguments import lora_config, trainer_arguments
-from finetune.train.batches.collate import NumberedRows, PaddedBatches
 from finetune.train.checkpoints.checkpoint import JOURNAL, PROGRESS, STATE, WEIGHTS, Checkpoints
 from finetune.train.checkpoints.disk import THEN_RESUME, checkpoint_bytes, make_room
 from finetune.train.divergence import explain_divergence, require_finite
-from finetune.train.fast.fast_path import FastPath
-from finetune.train.fast.loss import summed_loss
+from finetune.train.hooks import Hooks
 from finetune.train.interrupt import Interrupt
 from finetune.train.journal import Journal
+from finetune.train.objectives.objective import Objective
 from finetune.train.passes import ForwardPasses
 from finetune.train.progress import Counts, TrainProgress
 
@@ -58,6 +57,7 @@ class SupervisedTrainer(SFTTrainer):
     TRL itself does not tokenise, truncate or drop any rows.
 
     Args:
+        objective: what the run learns, from which rows.
         journal: counts tokens and writes the Trainer's log to the folder of the adapter.
         checkpoints: the checkpoints of this run.
 
@@ -65,25 +65,26 @@ class SupervisedTrainer(SFTTrainer):
         InputError: the model has no modules that match `target_modules`.
     """
 
+    objective: Objective
+
     def __init__(
         self,
         *,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        rows: NumberedRows,
+        objective: Objective,
         recipe: AdapterRecipe,
         journal: Journal,
         checkpoints: Checkpoints,
     ) -> None:
-        self.rows, self.journal, self.checkpoints, self.interrupt = rows.training, journal, checkpoints, Interrupt()
+        self.objective, self.journal, self.checkpoints, self.interrupt = objective, journal, checkpoints, Interrupt()
+        self.rows = objective.rows.training
         self.resumed_from: Path | None = None
         self.evaluation_due = False  # a signal arrived before the evaluation of the last step
         self.recipe, self.passes = recipe, ForwardPasses(recipe, checkpoints.record_batch)
         self._losses: list[tuple[list[int], Tensor]] = []  # of the step's forward passes, with their rows
-        training, evaluation = rows.datasets()
+        training, evaluation = objective.rows.datasets()
         self.evaluates = evaluation is not None and recipe.eval_steps != 0
-        padded = PaddedBatches(rows, int(tokenizer.pad_token_id))
-        fast_path = FastPath(model, padded, replace_blocks=not recipe.gradient_checkpointing)  # which saves more
         try:
             super().__init__(
                 model=model,
@@ -92,18 +93,16 @@ class SupervisedTrainer(SFTTrainer):
                 train_dataset=training,
                 eval_dataset=evaluation,
                 processing_class=tokenizer,
-                peft_config=lora_config(recipe, model),
+                peft_config=lora_config(recipe, model, objective.task_type),
             )
         except ValueError as error:
             if "target" not in str(error).lower():
                 raise
             raise InputError(f"--target-modules: {str(error).splitlines()[0]}") from None
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Hooks(self))
+        self.add_callback(Hooks(self))
         restore_precision(self.trainable)
-        adapted: Any = self.model
-        packing, share = recipe.packing, recipe.shares_prefixes
-        self.batches = fast_path.choose_batches(adapted.get_base_model(), packing=packing, share=share)
+        objective.begin(self.model)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train like the Trainer, but let a resumed run continue its counters."""
@@ -153,7 +152,7 @@ class SupervisedTrainer(SFTTrainer):
         return torch.stack([loss for _, loss in self._losses]).sum()
 
     def _collate(self, rows: list[int]) -> dict[str, Any]:
-        return self.batches([{"number": row} for row in rows])
+        return self.objective.collate([{"number": row} for row in rows])
 
     def compute_loss(
         self,
@@ -165,8 +164,7 @@ class SupervisedTrainer(SFTTrainer):
         """Negative log-likelihood of a forward pass, in nats per supervised token of the whole optimizer step."""
         assert not return_outputs  # evaluation_loop does not ask for them
         assert num_items_in_batch is not None  # from training_step
-        adapted: Any = self.accelerator.unwrap_model(model)
-        return summed_loss(adapted.get_base_model(), inputs) / max(int(num_items_in_batch), 1)
+        return self.objective.loss(self.accelerator.unwrap_model(model), inputs) / max(int(num_items_in_batch), 1)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """None: the Trainer would count them from batches in a form that it knows."""
@@ -228,12 +226,11 @@ class SupervisedTrainer(SFTTrainer):
 
     def _measure(self, passes: list[list[int]]) -> Tensor:
         """Summed loss and number of supervised tokens of rows, in float64."""
-        adapted: Any = self.model
         total = torch.zeros(2, dtype=torch.float64)
         for rows in passes:
             inputs: dict[str, Any] = self._prepare_inputs(self._collate(rows))
             with torch.no_grad(), self.compute_loss_context_manager():
-                loss = summed_loss(adapted.get_base_model(), inputs)
+                loss = self.objective.loss(self.model, inputs)
             total += torch.tensor([float(loss), inputs["counts"].supervised_tokens], dtype=torch.float64)
         return total
 
@@ -298,44 +295,6 @@ class SupervisedTrainer(SFTTrainer):
         self.state.compute_steps(self.args, self.state.max_steps)  # save, evaluate and log by the current settings
         if progress.evaluation_due:
             self.evaluate()
-
-
-class _Hooks(TrainerCallback):
-    """Handles the Trainer's events: writes the journal, and stops the run if a signal arrived."""
-
-    def __init__(self, trainer: SupervisedTrainer) -> None:
-        self.trainer, self.journal, self.interrupt = trainer, trainer.journal, trainer.interrupt
-
-    def on_train_begin(
-        self, args: Any, state: Any, control: Any, **kwargs: Any
-    ) -> None:  # the Trainer has reset its counters to zero
-        if self.trainer.resumed_from is None:
-            self.journal.start()
-        else:
-            self.trainer.restore_progress(self.trainer.resumed_from)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.journal.end_step(state)
-        if state.global_step >= state.max_steps:
-            control.should_evaluate, control.should_save = False, True  # the last evaluation follows: evaluate_at_end
-        if self.interrupt.number is not None:
-            self.trainer.stop_with_checkpoint(evaluation_due=control.should_evaluate)
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.journal.write(state, kwargs["logs"])
-        state.log_history.clear()  # the journal has it, and each checkpoint would repeat it
-
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.interrupt.number is not None:
-            raise EvaluationStoppedError
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.trainer.is_in_train:
-            self.journal.end_evaluation()
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.interrupt.number is not None:
-            control.should_training_stop = True
 
 
 def restore_precision(trainable: Mapping[str, nn.Parameter]) -> None:

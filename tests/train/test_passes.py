@@ -15,8 +15,9 @@ import torch
 from finetune.errors import MemoryFullError
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe
-from finetune.train import Step, TrainRequest, train, trainer
+from finetune.train import Step, TrainRequest, train
 from finetune.train.fast.loss import summed_loss
+from finetune.train.objectives import generation
 
 from ..command import Command
 from .kills import RECIPE, checkpoints, outcome, training
@@ -52,7 +53,7 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                     fill()
             return summed_loss(causal, batch)
 
-        monkeypatch.setattr(trainer, "summed_loss", loss_with_limit)
+        monkeypatch.setattr(generation, "summed_loss", loss_with_limit)
 
     return limit
 

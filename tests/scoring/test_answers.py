@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from finetune.artifacts import Adapter
-from finetune.evaluate.scoring import generate, label_logprobs
 from finetune.models.chat_template import render_answer, render_prompt
 from finetune.models.load import LoadedModel, load_adapter
 from finetune.records import Example, Message
+from finetune.scoring.answers import generate, label_logprobs
 
 CHOICES = ("bearish", "neutral", "bullish", "no")
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from finetune.evaluate.metrics import classification_scores, majority, token_f1, weighted_f1
 from finetune.evaluate.significance import compare_labels, compare_means
+from finetune.scoring.metrics import classification_scores, majority, token_f1, weighted_f1
 
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
 

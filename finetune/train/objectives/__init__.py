@@ -1,0 +1,1 @@
+"""What a run learns: one objective per kind of rows, each with its batches and its loss."""

@@ -1,0 +1,32 @@
+"""The interface between the trainer and what a run learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from finetune.train.batches.collate import NumberedRows
+
+
+class Objective(Protocol):
+    """Makes batches of rows, and computes the loss of a batch.
+
+    It is created with the untouched base model; `begin` then gets the model with its LoRA layers, before the first step.
+    """
+
+    task_type: str  # of PEFT: CAUSAL_LM, SEQ_CLS …
+    rows: NumberedRows
+
+    def begin(self, model: Any) -> None:
+        """Choose the kind of batches, and set up the model for them."""
+
+    def collate(self, items: Sequence[Mapping[str, int]]) -> dict[str, Any]:
+        """A batch of numbered rows: its `rows`, its `counts`, and whatever `loss` needs."""
+
+    def loss(self, model: Any, batch: dict[str, Any]) -> Tensor:
+        """The loss of a batch, summed over its `counts.supervised_tokens`, in nats.
+
+        `model` is the PeftModel itself, not a wrapper around it that accelerate may run in autocast.
+        """
