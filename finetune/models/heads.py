@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 HeadKind = Literal["classification", "multi-label", "extraction"]
 TASK_TYPES: Mapping[HeadKind, str] = {  # of PEFT
@@ -51,3 +59,31 @@ class Head:
         """The head of an adapter or a model; None if it is a causal language model."""
         described = manifest.get("head")
         return None if described is None else cls(described["kind"], tuple(described["labels"]))
+
+
+def build_skeleton(folder: Path, head: Head) -> PreTrainedModel:
+    """The encoder in a folder with a head, as modules without memory for their weights.
+
+    Raises:
+        OSError, ValueError, ImportError: transformers cannot build it.
+    """
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **head.config)
+    with torch.device("meta"):
+        model: PreTrainedModel = head.auto_class.from_config(config, trust_remote_code=False)
+    return model
+
+
+def head_modules(model: nn.Module) -> tuple[str, ...]:
+    """The modules of an encoder that are trained whole: all above the encoder itself, and its pooler.
+
+    Published encoders lack some of them, which are then initialised at random, and an adapter must contain those.
+    """
+    prefix = str(model.base_model_prefix)
+    encoder: Any = getattr(model, prefix)
+    names = [name for name, child in model.named_children() if child is not encoder and _has_weights(child)]
+    pooler = getattr(encoder, "pooler", None)
+    return (*names, f"{prefix}.pooler") if pooler is not None and _has_weights(pooler) else tuple(names)
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None

@@ -8,7 +8,6 @@ from typing import Any
 
 import finetune.models.eager_bitsandbytes  # isort: skip # noqa: F401 # before PEFT, which imports bitsandbytes too
 import torch
-import transformers
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from transformers import (
@@ -17,16 +16,14 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import ArtifactError, InputError
 from finetune.machine import device_name, has_bfloat16
 from finetune.models.chat_template import end_of_turn_ids
-from finetune.models.config import read_config
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
-from finetune.models.heads import Head
-from finetune.models.presets import CAUSAL_ONLY
+from finetune.models.heads import Head, build_skeleton, head_modules
+from finetune.models.kind import require_kind
 from finetune.models.quantize import keep_linear4bit_unpacked, nf4, release_file, unpack_on_cpu, unpack_scales
 from finetune.models.structure import has_transposed_weights
 from finetune.models.tokenizer import load_tokenizer
@@ -75,20 +72,22 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, head: Head | None = None, 
     With `load_in_4bit`, the linear layers are quantised to NF4 and the other layers keep the compute precision. On a CPU,
     with `unpack`, quantised layers are unpacked once if memory allows; training unpacks them itself, one at a time.
     transformers chooses the attention: its fused kernel, or its plain computation for architectures such as Gemma 2 that
-    bound their scores, which no fused kernel does.
+    bound their scores, which no fused kernel does. A head is never quantised; weights of it that the folder lacks are drawn
+    from torch's random numbers.
 
     Raises:
-        InputError: the folder does not contain a causal language model that transformers can load.
+        InputError: the folder does not contain such a model, or transformers cannot load it.
     """
-    if head is None:
-        require_causal(folder)
+    require_kind(folder, "causal" if head is None else "encoder")
     dtype = compute_dtype(recipe)
     options: dict[str, Any] = {"device_map": {"": device_name()}, "dtype": dtype}
-    if recipe.load_in_4bit:
-        options["quantization_config"] = nf4(dtype)
+    auto_class: Any = AutoModelForCausalLM if head is None else head.auto_class
+    if head is not None:
+        options |= {"ignore_mismatched_sizes": True, **head.config}  # a head for other classes is replaced
     try:
-        auto_class: Any = AutoModelForCausalLM if head is None else head.auto_class
-        options |= {} if head is None else head.config
+        if recipe.load_in_4bit:
+            plain = None if head is None else head_modules(build_skeleton(folder, head))
+            options["quantization_config"] = nf4(dtype, plain)
         model: PreTrainedModel = auto_class.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
         )
@@ -103,28 +102,6 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, head: Head | None = None, 
         keep_linear4bit_unpacked(model)
         unpack_scales(model)
     return model
-
-
-def require_causal(folder: Path) -> None:
-    """Refuse a folder whose config.json does not describe a causal language model that transformers itself can run.
-
-    Raises:
-        InputError: there is no config.json; the model is of another kind, or of a type that transformers does not know;
-            or it needs Python code of its own, which slmtune never executes.
-    """
-    config = read_config(folder)
-    kind, names = config.get("model_type"), config.get("architectures") or []
-    if kind not in CONFIG_MAPPING_NAMES:
-        problem = (
-            "needs Python code from its own repository, and slmtune does not execute such code"
-            if "auto_map" in config
-            else f"is not known to transformers {transformers.__version__}; a newer version may know it"
-        )
-        raise InputError(f"{folder.name} cannot be loaded: its model type {kind!r} {problem}. {CAUSAL_ONLY}")
-    if not any("CausalLM" in name or "LMHead" in name for name in names):
-        raise InputError(
-            f"{folder.name} is not a causal language model ({', '.join(names) or 'no architecture'}). {CAUSAL_ONLY}"
-        )
 
 
 def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str = "default") -> PeftModel:

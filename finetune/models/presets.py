@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Kind = Literal["causal", "encoder"]
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -14,8 +16,8 @@ class Preset:
         name: what `--model` takes.
         hub_id: its repository on the Hugging Face Hub.
         license: its licence, by the Hub's identifier.
-        parameters: number of weights; tied embeddings count once. For every trainable model, tests/plan/test_plan.py
-            compares it with the shape in plan/published.py.
+        parameters: number of weights; tied embeddings count once, and an encoder's without its head.
+            tests/plan/test_plan.py compares it with the shape in plan/published.py.
         context: maximum number of tokens that it can read.
         gated: whether the Hub requires consent to the licence before a download.
         kind: a causal language model continues text; an encoder only reads it.
@@ -29,7 +31,7 @@ class Preset:
     parameters: int
     context: int
     gated: bool = False
-    kind: Literal["causal", "encoder"] = "causal"
+    kind: Kind = "causal"
     trainable: bool = True
     chat_template: str | None = None
 
@@ -91,10 +93,18 @@ _ALL = (
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
-# The end of the message that refuses any other model.
-CAUSAL_ONLY = (
-    "slmtune trains and serves causal language models only. Choose one of these, or another of their kind: "
-    f"{', '.join(preset.name for preset in _ALL if preset.trainable)}"
+
+
+def list_presets(kind: Kind) -> str:
+    """The names of the presets of a kind, for messages."""
+    return ", ".join(preset.name for preset in _ALL if preset.kind == kind)
+
+
+# The end of messages that refuse a model.
+CAUSAL_ONLY = f"slmtune trains and serves causal language models only. Choose one of these: {list_presets('causal')}"
+KNOWN = (
+    f"slmtune trains causal language models ({list_presets('causal')}, or another) and encoders "
+    f"({list_presets('encoder')}, or another)"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import finetune.models.eager_bitsandbytes  # isort: skip # noqa: F401
@@ -19,10 +20,13 @@ MEMORY_SHARE = 0.5  # of the free memory, for unpacked weights
 log = logging.getLogger(__name__)
 
 
-def nf4(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+def nf4(compute_dtype: torch.dtype, plain: Sequence[str] | None = None) -> BitsAndBytesConfig:
     """NF4 with double quantisation (Dettmers et al., QLoRA, 2023, section 3).
 
     Every setting is explicit, because `load_in_4bit=True` alone means FP4 without double quantisation.
+
+    Args:
+        plain: modules that keep the compute precision; None: those that transformers leaves out, such as the output head.
     """
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -30,6 +34,7 @@ def nf4(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype,
         bnb_4bit_quant_storage=torch.uint8,
+        llm_int8_skip_modules=None if plain is None else list(plain),
     )
 
 

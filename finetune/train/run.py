@@ -21,7 +21,8 @@ from finetune.hub.settings import importing_trainer
 from finetune.machine import explain_full_disk, peak_bytes, release_memory
 from finetune.models.config import context_of, read_config
 from finetune.models.find import BaseModel, find_base
-from finetune.models.load import load_base, require_causal
+from finetune.models.kind import require_kind
+from finetune.models.load import load_base
 from finetune.models.tokenizer import load_tokenizer
 from finetune.plan.run import require_fit
 from finetune.recipe import AdapterRecipe
@@ -125,7 +126,7 @@ def _open(request: TrainRequest) -> _Inputs:
             "--ignore rejected"
         )
     base = find_base(request.recipe.model, request.recipe.revision)
-    require_causal(base.folder)
+    require_kind(base.folder, "causal")
     recipe = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
     return _Inputs(corpus, base, recipe)
 

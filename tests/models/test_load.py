@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+from torch import nn
 from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
@@ -20,10 +25,13 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from finetune.errors import InputError
+from finetune.models.heads import Head, head_modules
+from finetune.models.kind import find_kind
 from finetune.models.load import load_base
 from finetune.models.presets import PRESETS
 from finetune.recipe import AdapterRecipe
 
+from ..encoders import encoder_config
 from ..tiny_shape import WIDTHS
 
 SHAPE: dict[str, Any] = WIDTHS | {"vocab_size": 90}
@@ -36,6 +44,14 @@ CLASSES: dict[str, type[PreTrainedConfig]] = {
     "gemma-2b": GemmaConfig,
     "gemma-2-": Gemma2Config,
     "gemma-3-": Gemma3TextConfig,
+}
+HEAD = Head("classification", ("bad", "good", "so so"))
+# Families of encoders, and the modules that are trained whole.
+ENCODERS = {
+    "bert": {"classifier", "bert.pooler"},
+    "distilbert": {"pre_classifier", "classifier"},
+    "mobilebert": {"classifier"},
+    "modernbert": {"head", "classifier"},
 }
 
 
@@ -69,8 +85,43 @@ def test_file_of_weights_leaves_memory_after_quantisation(tiny_model: Path, unpa
 
 def test_folder_of_an_encoder_is_refused_with_what_can_be_trained(tmp_path: Path) -> None:
     write_config(tmp_path, model_type="bert", architectures=["BertForMaskedLM"])
-    with pytest.raises(InputError, match=r"not a causal language model \(BertForMaskedLM\).*smollm2-135m, "):
+    with pytest.raises(InputError, match=r"is an encoder, .*: smollm2-135m, "):
         load_base(tmp_path, AdapterRecipe())
+    with pytest.raises(InputError, match=r"is a causal language model.*: distilbert, "):
+        load_base(
+            write_config(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"]), AdapterRecipe(), head=HEAD
+        )
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name"), [("vit", "ViTForImageClassification"), ("bart", "BartModel"), ("llama", "LlamaModel")]
+)
+def test_model_that_is_neither_is_refused(model_type: str, name: str, tmp_path: Path) -> None:
+    write_config(tmp_path, model_type=model_type, architectures=[name], is_encoder_decoder=model_type == "bart")
+    with pytest.raises(InputError, match=rf"neither a causal language model nor an encoder \({name}\)"):
+        find_kind(tmp_path)
+
+
+@pytest.mark.parametrize("in_4bit", [True, False])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoder_gets_a_head_that_is_named_drawn_from_the_seed_and_not_quantised(
+    name: str, in_4bit: bool, tmp_path: Path
+) -> None:
+    trained_whole = ENCODERS[name]
+    kind: Any = AutoModelForSequenceClassification if name == "bert" else AutoModelForMaskedLM
+    kind.from_config(encoder_config(name, num_labels=7)).save_pretrained(tmp_path)  # for bert, a head of other classes
+    loaded = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        loaded.append(load_base(tmp_path, AdapterRecipe(load_in_4bit=in_4bit), head=HEAD, unpack=False))
+    assert loaded[0].config.id2label == {0: "bad", 1: "good", 2: "so so"}
+    assert set(head_modules(loaded[0])) == trained_whole
+    one, two = (model.state_dict() for model in loaded)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    for path, module in loaded[0].named_modules():
+        if isinstance(module, nn.Linear):
+            in_head = path.startswith(tuple(trained_whole))
+            assert isinstance(module, Linear4bit) == (in_4bit and not in_head), path
 
 
 def test_model_that_needs_code_of_its_own_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""Tiny random encoders of the real classes, with a real tokenizer of their kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .conftest import WORDS
+
+ENCODERS = ("bert", "distilbert", "mobilebert", "modernbert")
+COMMON = {"vocab_size": 300, "pad_token_id": 0, "max_position_embeddings": 128, "initializer_range": 0.15}
+SHAPE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "bert": SHAPE,
+    "distilbert": {"dim": 32, "hidden_dim": 48, "n_layers": 3, "n_heads": 4},
+    "mobilebert": {
+        **SHAPE,
+        "intermediate_size": 32,
+        "embedding_size": 16,
+        "intra_bottleneck_size": 16,
+        "num_feedforward_networks": 2,
+        "classifier_activation": False,
+    },
+    "modernbert": SHAPE | {"local_attention": 8, "global_attn_every_n_layers": 3},
+}
+
+
+def encoder_config(kind: str, **more: Any) -> Any:
+    """A tiny configuration of the real class."""
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(kind, **COMMON | SHAPES[kind] | more)
+
+
+def encoder_tokenizer(*, pairs: bool = True) -> Any:
+    """A WordPiece tokenizer as BERT's; `pairs`: with token types, which DistilBERT and ModernBERT do not have."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([WORDS + ", ? " + " ".join((letters, letters[::-1], *letters))] * 20, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = ["input_ids", "token_type_ids", "attention_mask"] if pairs else ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_input_names=names,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def write_encoder(folder: Path, kind: str, **more: Any) -> Path:
+    """A folder with a tiny random encoder, as published ones are: pretrained on masked text, without a head."""
+    import torch
+    from transformers import AutoModelForMaskedLM
+
+    torch.manual_seed(0)
+    AutoModelForMaskedLM.from_config(encoder_config(kind, **more)).save_pretrained(folder)
+    encoder_tokenizer(pairs=kind in ("bert", "mobilebert")).save_pretrained(folder)
+    return folder
