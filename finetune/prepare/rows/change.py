@@ -1,4 +1,4 @@
-"""Changes the texts of examples: in their turns, and in their tools and tool calls."""
+"""Changes the texts of examples: in their turns, in their tools and tool calls, and of the context that a turn contains."""
 
 from __future__ import annotations
 
@@ -27,6 +27,23 @@ def change_texts(example: Example, change: Change, kept: int = 0) -> Example:
     example = _with_turns(example, turns)
     tools = None if example.tools is None else change_json(example.tools, change)
     return example if tools == example.tools else replace(example, tools=tools)
+
+
+def follow_context(context: str, question: str, changed: str, change: Change) -> str | None:
+    """The context of a question after `change` made `changed` of it: always a part of that, word for word.
+
+    None if the question does not contain the context, or no longer does. What stands around the context decides where it
+    is, because a change may treat the beginning of a text differently from its middle.
+    """
+    context = context if context in question else context.strip()
+    if not context.strip() or context not in question:
+        return None
+    before, _, after = question.partition(context)
+    between = ""
+    if len(changed) > len(before) + len(after) and changed.startswith(before) and changed.endswith(after):
+        between = changed[len(before) : len(changed) - len(after)]
+    part = between or change(context)
+    return part if part.strip() and part in changed else None
 
 
 def _with_turns(example: Example, conversations: Sequence[Turns]) -> Example:

@@ -12,15 +12,16 @@ from finetune.prepare.rows.meaning import LABELS, PAIRS, RATINGS, TEXTS
 from finetune.prepare.rows.preference import ASKED, RATED, build_pair, build_rated
 from finetune.prepare.rows.shapes import (
     ALIASES,
+    SECOND,
     Shape,
     build_alpaca,
     build_choice,
     build_corpus_row,
-    build_labelled,
     build_messages,
     build_prompt,
     build_qa,
     build_text,
+    labelled,
 )
 
 # Other common names of columns, so that an error can suggest what to map.
@@ -35,7 +36,14 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "messages": ("conversation", "chat", "dialogue"),
 }
 # Placeholders until the labels, and the number of the first choice, are known.
-TEXT_AND_LABEL = Shape("classification", ("text", "label"), build_labelled, forbids=TEXTS)
+TEXT_PAIRS = (
+    ("text", SECOND),
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+)
+LABELLED = (*map(labelled, TEXT_PAIRS), labelled(("text",)))
 MULTIPLE_CHOICE = "multiple choice"
 NOT_OF_A_SHAPE = frozenset({"group", "split"})  # columns that say where a row goes
 
@@ -53,7 +61,7 @@ def known_shapes(ignored: Collection[str] = ()) -> tuple[Shape, ...]:
     )
     corpus = ("messages", "task", "label", "choices")
     return (
-        Shape("corpus", corpus, partial(build_corpus_row, ignored), ("tools", "rejected")),
+        Shape("corpus", corpus, partial(build_corpus_row, ignored), ("tools", "rejected", "context")),
         *_preferences(ignored),
         *(_with_ratings(chat, ignored) for chat in chats),
         *chats,
@@ -67,7 +75,7 @@ def known_shapes(ignored: Collection[str] = ()) -> tuple[Shape, ...]:
             partial(build_qa, "answers", ignored),
             ("context", *earlier),
         ),
-        TEXT_AND_LABEL,
+        *LABELLED,
         Shape("text", ("text",), build_text, forbids=TEXTS | frozenset(LABELS)),
     )
 

@@ -13,7 +13,10 @@ from finetune.prepare.rows.columns import NAMES, Values
 from finetune.records import Cleaning
 
 Degree = Cleaning | Literal["mended"]  # mended: lightly, after mojibake is decoded again
-PROSE = frozenset({"text"})  # all other columns become turns of a chat, where characters are content
+# All other columns become turns of a chat, where characters are content.
+PROSE = frozenset(
+    {"text", "text_pair", "sentence1", "sentence2", "premise", "hypothesis", "question1", "question2", "sentence"}
+)
 DATA = frozenset({"tools", "arguments", "input"})  # columns and keys of turns with JSON, whose characters are data
 CODE_ENDS = frozenset(  # may end with a line break
     {"messages", "conversations", "prompt", "completion", "output", "chosen", "rejected"}

@@ -16,6 +16,7 @@ class Draft:
     label: str | None = None
     choices: tuple[str, ...] = ()
     context: str = ""  # the text that the question is about; other questions may share it
+    second: str = ""  # the second of two texts that are labelled together
     unread: frozenset[tuple[UnusedKind, str]] = frozenset()
     tools: str | None = None  # a JSON list
     rejected: tuple[Message, ...] = ()  # the conversation with the rejected answer, of a pair

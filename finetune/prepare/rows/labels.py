@@ -15,7 +15,7 @@ from finetune.prepare.drops import Drops, sum_counts
 from finetune.prepare.formats.files import Row
 from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.choose import TEXT_AND_LABEL
+from finetune.prepare.rows.choose import LABELLED
 from finetune.prepare.rows.part import Part, read_row
 from finetune.prepare.rows.shapes import classification
 from finetune.records import Example
@@ -87,7 +87,7 @@ def add_choices(parts: Sequence[Part], request: PrepareRequest, drops: Drops) ->
     Raises:
         InputError: there are too few or too many labels, and `--on-error` is `fail`.
     """
-    labels = {number: read_labels(part, request) for number, part in enumerate(parts) if part.shape is TEXT_AND_LABEL}
+    labels = {number: read_labels(part, request) for number, part in enumerate(parts) if part.shape in LABELLED}
     if request.instruction is not None and not labels:
         raise InputError(
             "--instruction sets the question for rows of text and label, but no source has such rows. Drop the option"
@@ -95,7 +95,7 @@ def add_choices(parts: Sequence[Part], request: PrepareRequest, drops: Drops) ->
     pools = _pools({number: (parts[number].source.id, each) for number, each in labels.items()})
     spellings = {number: _choose_spellings(each.counts for each in pools[number]) for number in labels}
     for number, part in enumerate(parts):
-        if part.shape is not TEXT_AND_LABEL:
+        if part.shape not in LABELLED:
             yield part
             continue
         try:
@@ -103,7 +103,7 @@ def add_choices(parts: Sequence[Part], request: PrepareRequest, drops: Drops) ->
         except InputError as error:
             drops.refuse_file(part.source, part.file, "no_classes", error)
             continue
-        yield replace(part, shape=classification(spellings[number], request.instruction))
+        yield replace(part, shape=classification(part.shape, spellings[number], request.instruction))
 
 
 def _pools(labels: Mapping[int, tuple[str, Labels]]) -> dict[int, list[Labels]]:

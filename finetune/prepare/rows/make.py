@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from finetune.prepare.drops import Drops, file_id, row_id
 from finetune.prepare.formats.files import BadRow, Lines, Row, Rows, Unread
 from finetune.prepare.formats.readers import rows_of
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.change import change_texts, change_turns
+from finetune.prepare.rows.change import Change, change_texts, change_turns, follow_context
 from finetune.prepare.rows.cleaning import clean_to
 from finetune.prepare.rows.columns import map_columns, optional_text
 from finetune.prepare.rows.draft import Draft
@@ -277,13 +277,29 @@ def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: D
         prompt = compared.prompt
         question = strip_markup("\n".join(turn.content for turn in prompt if turn.role != "system"))
         answer = strip_markup("\n".join(turn.text for turn in compared.turns[len(prompt) :]))
-    context = draft.context if compared is example or not draft.context else clean_text(draft.context)
+    same = compared is example
     if job.request.scrub:
-        same = compared is example
         example = _scrub_example(example, drops.scrubbed)
         compared = example if same else _scrub_example(compared, Counter())
-        context = scrub(context, Counter()) if context else context
-    return Candidate(example, compared, origin, question, answer, context)
+    if draft.context or draft.second:
+        example = _with_context(job, draft, example)
+        compared = example if same else _with_context(job, draft, compared, clean_text)
+    return Candidate(example, compared, origin, question, answer, (draft.context and compared.context) or "")
+
+
+def _with_context(job: Job, draft: Draft, example: Example, change: Change = str) -> Example:
+    """The example with the context of its question, or its second text, changed as the question was."""
+
+    def change_all(text: str) -> str:
+        text = change(escape_control_tokens(text))
+        return scrub(text, Counter()) if job.request.scrub else text
+
+    question, changed = (_last_question(turns) for turns in (draft.messages, example.messages))
+    return replace(example, context=follow_context(draft.context or draft.second, question, changed, change_all))
+
+
+def _last_question(turns: Sequence[Message]) -> str:
+    return next(turn.content for turn in reversed(turns) if turn.role == "user")
 
 
 def _clean_example(example: Example) -> Example:

@@ -25,6 +25,7 @@ WHY: Mapping[str, str] = {
     **dict.fromkeys(LABELS, "looks like the label of the text"),
     **dict.fromkeys(("label", "kto_tag", "score"), "may mark the answer as a bad one"),
     **dict.fromkeys(("context", "passage"), "may be what the question is about"),
+    "text_pair": "is the second of two texts",
     **dict.fromkeys(("choices", "options"), "holds the choices of the question"),
     "system": "holds the system message",
     "history": "holds the earlier turns",
@@ -32,7 +33,7 @@ WHY: Mapping[str, str] = {
 RATED = LEARN | {"label", "kto_tag"}  # of these, 1 and true do no harm
 
 # What the formats must not leave out, each beside the columns that it reads.
-TEXTS = LEARN | PAIRS | {"context", "passage"}
+TEXTS = LEARN | PAIRS | {"context", "passage", "text_pair"}
 CHATS = TEXTS | TOOLS | MEDIA | {"label", "kto_tag", "choices", "options", "system", "history"}
 RATINGS = CHATS | {"score"}  # beside prompt and completion, as in data for KTO
 

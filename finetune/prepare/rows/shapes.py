@@ -18,8 +18,9 @@ from finetune.recipe import TaskRecipe
 from finetune.records import TASKS, Message, Role, Task, UnusedKind
 
 PROMPT_ROLES: Mapping[str, Role] = {"prompt": "user", "completion": "assistant"}
+SECOND = "text_pair"  # the column of the second of two texts, also in the prompts of a domain
 MARKED = frozenset({"classification", "text", "preference"})  # tasks of rows that have more than messages
-DEFAULT_INSTRUCTION = "Which label fits this text?"
+DEFAULT_INSTRUCTIONS = {1: "Which label fits this text?", 2: "Which label fits these two texts?"}  # by number of texts
 # Other names that are read as these columns. Names that only an error suggests are in rows/choose.py.
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "system": ("system_prompt", "system_message"),
@@ -77,19 +78,22 @@ def build_messages(name: str, ignored: Collection[str], columns: Values) -> Draf
 
 
 def build_corpus_row(ignored: Collection[str], columns: Values) -> Draft:
-    """Rows of a corpus, which keep their task, label and choices, and the rejected answers of pairs."""
+    """Rows of a corpus, which keep their task, label and choices, their context, and the rejected answers of pairs.
+
+    The context of a labelled row counts as the second of two texts: a corpus does not say whether other rows share it.
+    """
     label, choices = optional_text(columns, "label") or None, columns["choices"]
     if columns["task"] == "preference":
         pair = {name: columns[name] for name in ("messages", "rejected", "tools") if name in columns}
         if label is None:
             return build_pair("messages", ignored, pair)
         return build_rated(partial(build_messages, "messages", ignored), ignored, {**pair, RATED: label})
-    draft = build_messages("messages", ignored, columns)
+    draft, context = build_messages("messages", ignored, columns), optional_text(columns, "context")
     if not label and not choices:
-        return draft
+        return replace(draft, context=context)
     if columns["task"] != "classification" or not isinstance(choices, list) or label not in choices:
         raise Unusable("bad_label", "the columns task, label and choices are not those of a corpus. Correct the row")
-    return replace(draft, task="classification", label=label, choices=tuple(map(str, choices)))
+    return replace(draft, task="classification", label=label, choices=tuple(map(str, choices)), second=context)
 
 
 def build_prompt(ignored: Collection[str], columns: Values) -> Draft:
@@ -107,10 +111,11 @@ def build_prompt(ignored: Collection[str], columns: Values) -> Draft:
 
 def build_alpaca(ignored: Collection[str], columns: Values) -> Draft:
     """Alpaca rows: `instruction`, `input` or both, and `output`; also Dolly's, with a `context`."""
-    parts = [optional_text(columns, name) for name in ("instruction", "context", "input")]
-    if not any(parts):
+    instruction, context, further = (optional_text(columns, name) for name in ("instruction", "context", "input"))
+    if not (instruction or context or further):
         required_text(columns, "instruction")
-    return _answered(ignored, columns, parts, required_text(columns, "output"), "chat")
+    parts = instruction, context, further
+    return _answered(ignored, columns, parts, required_text(columns, "output"), "chat", context)
 
 
 def build_qa(name: str, ignored: Collection[str], columns: Values) -> Draft:
@@ -176,22 +181,35 @@ def _exchange(question: str, answer: str, system: str | None = None) -> tuple[Me
 # --- classification and the prompts of a domain -----------------------------------------------------------------------
 
 
-def classification(spellings: Mapping[str, str], instruction: str | None) -> Shape:
-    """`text` and `label` with a plain question; `spellings` are the choices by their names in lower case."""
+def labelled(texts: tuple[str, ...]) -> Shape:
+    """One text or a pair of texts and their `label`; the choices are not known yet."""
+    name = "classification" if len(texts) == 1 else "classification of pairs"
+    return Shape(name, (*texts, "label"), partial(build_labelled, texts), forbids=TEXTS - {*texts})
+
+
+def classification(shape: Shape, spellings: Mapping[str, str], instruction: str | None) -> Shape:
+    """A shape of `labelled` with a plain question; `spellings` are the choices by their names in lower case."""
     choices = tuple(sorted(spellings.values()))
     listed = ("; " if any("," in choice for choice in choices) else ", ").join(choices)
-    question = f"{instruction or DEFAULT_INSTRUCTION}\nAnswer with one of: {listed}."
-    build = partial(build_labelled, choices=choices, question=question, spellings=dict(spellings))
-    return Shape("classification", ("text", "label"), build, forbids=TEXTS)
+    texts = shape.needs[:-1]
+    question = f"{instruction or DEFAULT_INSTRUCTIONS[len(texts)]}\nAnswer with one of: {listed}."
+    build = partial(build_labelled, texts, choices=choices, question=question, spellings=dict(spellings))
+    return replace(shape, build=build)
 
 
 def build_labelled(
-    columns: Values, choices: tuple[str, ...] = (), question: str = "", spellings: Mapping[str, str] | None = None
+    texts: Sequence[str],
+    columns: Values,
+    choices: tuple[str, ...] = (),
+    question: str = "",
+    spellings: Mapping[str, str] | None = None,
 ) -> Draft:
-    """`text` and `label`; `spellings` are the names of the labels by their names in lower case."""
+    """One or two `texts` and a `label`; `spellings` are the names of the labels by their names in lower case."""
     label = required_text(columns, "label")
     label = (spellings or {}).get(label.casefold(), label)
-    return Draft(_exchange(required_text(columns, "text"), label, question), "classification", label, choices)
+    first, *second = (required_text(columns, name) for name in texts)
+    messages = _exchange("\n\n".join((first, *second)), label, question)
+    return Draft(messages, "classification", label, choices, second="".join(second))
 
 
 def domain_shape(
@@ -222,7 +240,13 @@ def _build_task(
             raise Unusable("unknown_label", f"the label is not one of {', '.join(choices)}. Correct the row")
         answer = known[answer.casefold()]
     question = prompt.render({column: required_text(columns, column) for column in prompt.columns}, choices)
-    context = optional_text(columns, "context") if "context" in prompt.columns else ""
-    label = answer if choices else None
-    unread: frozenset[tuple[UnusedKind, str]] = frozenset(("column", other) for other in others)
-    return Draft(_exchange(question, answer, recipe.system), recipe.task, label, choices, context, unread)
+    context, second = (optional_text(columns, name) if name in prompt.columns else "" for name in ("context", SECOND))
+    return Draft(
+        _exchange(question, answer, recipe.system),
+        recipe.task,
+        answer if choices else None,
+        choices,
+        context,
+        "" if context else second,
+        frozenset(("column", other) for other in others),
+    )

@@ -23,7 +23,7 @@ from finetune.prepare.rows.labels import add_choices, read_labels
 from finetune.prepare.rows.part import SPLIT, Part, kind_of
 from finetune.prepare.rows.preference import RATABLE, RATED, find_ratings
 from finetune.prepare.rows.prompts import Prompt, load_prompt
-from finetune.prepare.rows.shapes import Shape, build_choice, build_text, domain_shape, with_aliases
+from finetune.prepare.rows.shapes import SECOND, Shape, build_choice, build_text, domain_shape, with_aliases
 from finetune.prepare.sources.local import is_document
 from finetune.prepare.sources.source import Source
 from finetune.prepare.splits.timestamps import parse_time_rule
@@ -32,7 +32,7 @@ from finetune.records import SPLIT_WORDS, Message
 
 LOOKED_AT = 1000  # rows that decide the shape of a file; the others must fit it
 # Columns that the prompt of a domain must not ignore.
-INPUTS = frozenset({"text", "question", "context", "choices", "system", "history"})
+INPUTS = frozenset({"text", SECOND, "question", "context", "choices", "system", "history"})
 
 
 def survey(sources: Sequence[Source], request: PrepareRequest, domain: Domain | None, drops: Drops) -> list[Part]:

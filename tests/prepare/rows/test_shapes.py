@@ -27,6 +27,8 @@ def test_row_becomes_what_the_golden_file_says(file: Path, prepared: Preparer, t
         found["label"] = row.label
     if row.choices:
         found["choices"] = list(row.choices)
+    if row.context is not None:
+        found["context"] = row.context
     if row.rejected:
         found["rejected"] = [[turn.role, turn.text] for turn in row.rejected]
     if row.tools is not None:
