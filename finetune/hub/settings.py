@@ -29,6 +29,7 @@ def configure_libraries(*, offline: bool = False) -> None:
         "DATASETS_VERBOSITY": "error",
         "BITSANDBYTES_NOWELCOME": "1",
         "WANDB_SILENT": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         # Compiled products in bfloat16 on a CPU, one for each shape. A step needs about 30, and batches have many shapes:
         # the default of 1,024 took 6 MiB more with every batch, and 128 are as fast.
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
@@ -57,7 +58,7 @@ def is_offline() -> bool:
 
 @contextmanager
 def importing_trainer() -> Iterator[None]:
-    """Keep wandb out of what is imported in the block; only `finetune.train.tracker` uses it.
+    """Keep wandb out of what is imported in the block; only `finetune.train.trackers` uses it.
 
     Transformers and TRL import it wherever it is installed, which takes half a second, and Transformers prints a line if
     `WANDB_MODE` is "offline".

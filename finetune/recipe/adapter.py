@@ -97,7 +97,9 @@ class AdapterRecipe(Strict):
     save_total_limit: int = Field(2, ge=1, description="Number of checkpoints to keep during training.")
     logging_steps: int = Field(5, gt=0, description="Add a line to training.jsonl every N steps.")
     seed: int = Field(SEED, ge=0, description="Seed for LoRA initialisation, dropout and row order.")
-    report_to: Literal["none", "wandb"] = Field("none", description="Experiment tracker.")
+    report_to: Literal["none", "wandb", "tensorboard", "trackio", "mlflow"] = Field(
+        "none", description="Experiment tracker."
+    )
 
     @property
     def effective_batch(self) -> int:

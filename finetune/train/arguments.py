@@ -75,7 +75,7 @@ def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int |
         logging_first_step=True,
         logging_nan_inf_filter=False,  # it would log NaN as 0.0
         disable_tqdm=True,
-        report_to="none",  # tracker.py logs what the journal has
+        report_to="none",  # trackers/ logs what the journal has
         seed=recipe.seed,
         data_seed=recipe.seed,
     )

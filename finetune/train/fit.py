@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from finetune.errors import EvaluationStoppedError, StoppedError
 from finetune.models.find import BaseModel
 from finetune.recipe import AdapterRecipe
-from finetune.train import plot, tracker
+from finetune.train import plot
 from finetune.train.batches.collate import NumberedRows
 from finetune.train.batches.rows import TokenRows
 from finetune.train.checkpoints.checkpoint import JOURNAL, Checkpoint, Checkpoints
@@ -20,6 +20,7 @@ from finetune.train.checkpoints.disk import require_room
 from finetune.train.journal import Journal
 from finetune.train.objectives.generation import Generation
 from finetune.train.progress import Outcome, Step
+from finetune.train.trackers.tracked_run import open_run
 from finetune.train.trainer import SupervisedTrainer
 
 
@@ -44,7 +45,8 @@ def fit(
         DiskFullError: the disk is full.
     """
     set_seed(recipe.seed)
-    with tracker.open_run(checkpoints.lineage["config"], folder, start.tracked_run if start else None) as run:
+    resumed = start.tracked_run(recipe.report_to) if start else None
+    with open_run(checkpoints.lineage["config"], checkpoints.folder.parent, resumed) as run:
         checkpoints.record(tracked_run=run.id)
         journal = Journal(folder / JOURNAL, on_step, run.log)
         trainer = SupervisedTrainer(

@@ -37,6 +37,7 @@ from finetune.train.model_checks import check_model
 from finetune.train.out_of_memory import explain_full_memory
 from finetune.train.progress import Outcome, Step
 from finetune.train.request import TrainPlan, TrainRequest, TrainResult
+from finetune.train.trackers.tracked_run import require_tracker
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class _Inputs:
 
 
 def _open(request: TrainRequest) -> _Inputs:
+    require_tracker(request.recipe.report_to)
     corpus = Corpus.open(request.corpus, command=request.prepare_command)
     if not corpus.counts["train"]:
         raise InputError(f"The corpus at {request.corpus} has no training rows. Prepare it again with more data")

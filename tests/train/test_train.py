@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import functools
 import gc
-import importlib
 import json
 import shutil
-import signal
-import socket
-import struct
-import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +15,7 @@ from safetensors.torch import load_file
 
 from finetune.artifacts import Adapter, Corpus
 from finetune.corpus.store import read_split
-from finetune.errors import InputError, OutputExistsError, StoppedError, TrainingDivergedError
+from finetune.errors import InputError, OutputExistsError, TrainingDivergedError
 from finetune.models.chat_template import render
 from finetune.models.find import find_base
 from finetune.models.load import load_adapter
@@ -222,71 +215,3 @@ def test_training_works_without_quantisation(tiny_model: Path, tiny_corpus: Path
     result = train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, load_in_4bit=False)))
     loaded = load_adapter(Adapter.open(result.adapter))
     assert not getattr(loaded.model, "is_loaded_in_4bit", False)
-
-
-def test_wandb_offline_run_has_config_and_losses(
-    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "tracked"))
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    settings = recipe(tiny_model, report_to="wandb", eval_steps=2, lora_r=4)
-    result = train(TrainRequest(tiny_corpus, tmp_path / "out", settings))
-    (run,) = (tmp_path / "tracked" / "wandb").glob("offline-run-*/run-*.wandb")
-    history, config, summary = read_wandb(run)
-    losses = [float(row["train/loss"]) for row in history if "train/loss" in row]
-    assert len(losses) >= 3
-    assert [row for row in history if "eval/loss" in row]
-    assert config["lora_r"] == 4
-    assert float(summary["eval_loss"]) == pytest.approx(result.eval_loss or 0)
-
-
-def test_resumed_wandb_run_is_the_same_run_and_names_no_path(
-    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "tracked"))
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    request = TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, report_to="wandb"))
-    with pytest.raises(StoppedError):
-        train(request, lambda step: signal.raise_signal(signal.SIGTERM) if step.step == 2 else None)
-    train(replace(request, resume=True))
-    runs = sorted((tmp_path / "tracked" / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert len({run.name for run in runs}) == 1
-    assert [[row["_step"] for row in read_wandb(run)[0]] for run in runs] == [[1, 2], [3]]
-    for run in runs:
-        assert read_wandb(run)[1]["model"] == "tiny-llama"
-        data = run.read_bytes()
-        for private in (tiny_model.parent, tiny_corpus.parent, tmp_path, socket.gethostname() + "\n", sys.executable):
-            assert str(private).encode() not in data
-
-
-def read_wandb(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """History rows, configuration and summary of an offline run's log."""
-    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")  # it has no types
-
-    history, config, summary = [], {}, {}
-    for data in leveldb_records(file.read_bytes()):
-        record = messages.Record()
-        record.ParseFromString(data)
-        if record.HasField("history"):
-            items = record.history.item
-            history.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
-        for update in (*record.run.config.update, *record.config.update):
-            config[update.key or "/".join(update.nested_key)] = json.loads(update.value_json)
-        for update in record.summary.update:
-            summary[update.key or "/".join(update.nested_key)] = json.loads(update.value_json)
-    return history, config, summary
-
-
-def leveldb_records(data: bytes, header: int = 7, block: int = 32768) -> Iterator[bytes]:
-    """Records of a log in LevelDB's format (leveldb/doc/log_format.md), after wandb's own 7-byte header."""
-    position, whole = header, b""
-    while position + 7 <= len(data):
-        if block - position % block < 7:
-            position += block - position % block  # a block's last bytes are too few for a record
-            continue
-        length, kind = struct.unpack_from("<HB", data, position + 4)
-        whole += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # full, last
-            yield whole
-            whole = b""

@@ -49,11 +49,10 @@ class Checkpoint(Artifact):
             return recipe
         return recipe.model_copy(update=self.manifest["machine"]["batch"])
 
-    @property
-    def tracked_run(self) -> str | None:
-        """Id of the run at Weights & Biases; None if it was not tracked."""
+    def tracked_run(self, tracker: str) -> str | None:
+        """Id of the run at a tracker; None if it was logged to another one or to none."""
         run: str | None = self.manifest["machine"].get("tracked_run")
-        return run
+        return run if self.manifest["config"]["report_to"] == tracker else None
 
 
 class Checkpoints:

@@ -1,0 +1,1 @@
+"""Experiment trackers: the configuration and the figures of a run, and nothing about the machine."""

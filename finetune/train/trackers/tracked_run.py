@@ -1,0 +1,115 @@
+"""Logs a run to the experiment tracker that the recipe names."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from finetune.errors import InputError
+from finetune.hub.settings import is_offline
+from finetune.train.progress import Outcome
+from finetune.train.trackers.tracker import Tracker
+
+# What must be installed; `wandb` always is, and the others are extras of the same name.
+PACKAGES = {"tensorboard": ("tensorboard",), "trackio": ("trackio",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run that a tracker logs; without a tracker, a run that is not logged."""
+
+    tracker: Tracker | None = None
+
+    @property
+    def id(self) -> str | None:
+        """By which a resumed run continues this one; None if it is not logged."""
+        return self.tracker.id if self.tracker else None
+
+    def log(self, line: Mapping[str, float]) -> None:
+        """Log a line of `training.jsonl`."""
+        if self.tracker:
+            self.tracker.log({_name(key): value for key, value in line.items()}, int(line["step"]))
+
+    def finish(self, outcome: Outcome) -> None:
+        """Log the final figures."""
+        if self.tracker:
+            figures = {
+                "steps": outcome.steps,
+                "train_loss": outcome.train_loss,
+                "eval_loss": outcome.eval_loss,
+                **asdict(outcome.counts),
+                "tokens_per_second": outcome.tokens_per_second,
+            }
+            self.tracker.finish({name: value for name, value in figures.items() if value is not None})
+
+
+@contextmanager
+def open_run(config: Mapping[str, Any], folder: Path, resumed: str | None) -> Iterator[TrackedRun]:
+    """Open a run, or continue the one with the id `resumed`.
+
+    Only the configuration and the figures are logged: no paths, names, command lines or output of this machine.
+
+    Args:
+        folder: where trackers that write files put them, unless their own variables say otherwise.
+    """
+    if config["report_to"] == "none":
+        yield TrackedRun()
+        return
+    tracker = _start(config, folder, resumed)
+    try:
+        yield TrackedRun(tracker)
+    except BaseException:
+        tracker.close(failed=True)
+        raise
+    tracker.close(failed=False)
+
+
+def require_tracker(name: str) -> None:
+    """Refuse a tracker whose packages are not installed, or whose server may not be used.
+
+    Raises:
+        InputError: names the packages and the command that installs them, or the variable that names the server.
+    """
+    server = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")).scheme in ("http", "https", "databricks")
+    if name == "mlflow" and server and is_offline():
+        raise InputError(
+            "MLFLOW_TRACKING_URI names a server, which --offline forbids. Unset it to log to a file next to the adapter, "
+            "or leave out --offline"
+        )
+    missing = [package for package in PACKAGES.get(name, ()) if importlib.util.find_spec(package) is None]
+    if missing:
+        raise InputError(
+            f"--report-to {name} needs {' and '.join(missing)}, which cannot be imported. Install with: pip install "
+            f"'slmtune[{name}]'; or train without --report-to"
+        )
+
+
+def _start(config: Mapping[str, Any], folder: Path, resumed: str | None) -> Tracker:
+    """The tracker of the recipe; only its library is imported, which takes up to two seconds."""
+    match config["report_to"]:
+        case "tensorboard":
+            from finetune.train.trackers.tensorboard import TensorBoard
+
+            return TensorBoard(config, folder, resumed)
+        case "trackio":
+            from finetune.train.trackers.trackio import Trackio
+
+            return Trackio(config, folder, resumed)
+        case "mlflow":
+            from finetune.train.trackers.mlflow import MLflow
+
+            return MLflow(config, folder, resumed)
+        case _:
+            from finetune.train.trackers.weights_and_biases import WeightsAndBiases
+
+            return WeightsAndBiases(config, folder, resumed)
+
+
+def _name(key: str) -> str:
+    return f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
