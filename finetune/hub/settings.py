@@ -42,7 +42,8 @@ def configure_libraries(*, offline: bool = False) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # only the real Hub has xet, and hf_xet does not fall back
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-        os.environ.setdefault("WANDB_MODE", "offline")
+        if os.environ.get("WANDB_MODE", "online") == "online":
+            os.environ["WANDB_MODE"] = "offline"
 
 
 def is_real_hub(endpoint: str) -> bool:

@@ -35,3 +35,13 @@ def test_library_set_up_without_a_console_is_quiet(capfd: pytest.CaptureFixture[
     logging.getLogger("bitsandbytes.backends.cpu.ops").warning("Failed to load CPU gemm_4bit_forward")
 
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("mode", "then"), [("online", "offline"), ("disabled", "disabled")])
+def test_offline_takes_precedence_over_a_tracker_that_is_online(
+    monkeypatch: pytest.MonkeyPatch, mode: str, then: str
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # to be restored
+    configure_libraries(offline=True)
+    assert os.environ["WANDB_MODE"] == then
