@@ -20,7 +20,6 @@ from transformers import GenerationConfig, StoppingCriteriaList
 
 from finetune.errors import ContextLengthError, InputError, UnknownNameError
 from finetune.models.chat_template import end_of_turn_ids, render_prompt
-from finetune.models.config import context_of
 from finetune.models.load import LoadedModel
 from finetune.recipe.options import ANSWER_TOKENS
 from finetune.records import Message
@@ -43,7 +42,7 @@ class Engine:
         self._decoder = copy.deepcopy(loaded.tokenizer)
         self._ends = _end_ids(loaded)
         self.served = {entry.id: entry for entry in served}
-        self.context = _context_of(loaded)
+        self.context = loaded.context
         self.created = int(time.time())
         self._worker = Worker(self._generate, queue_size, "Shorten the prompt or lower max_tokens")
 
@@ -164,8 +163,3 @@ def _end_ids(loaded: LoadedModel) -> frozenset[int]:
     stated = getattr(settings, "eos_token_id", None)
     stated = stated if isinstance(stated, list) else [stated]
     return frozenset(int(token) for token in (*end_of_turn_ids(loaded.tokenizer), *stated) if token is not None)
-
-
-def _context_of(loaded: LoadedModel) -> int:
-    """The length of the context in tokens: the model's, or else its tokenizer's."""
-    return int(context_of(loaded.model.config.to_dict()) or loaded.tokenizer.model_max_length)
