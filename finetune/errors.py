@@ -243,14 +243,16 @@ class BaseModelError(InputError):
 
 
 class ContextLengthError(InputError):
-    """Prompt and answer do not fit in the model's context.
+    """Prompt and answer do not fit in the model's context, or a text is longer than an encoder can read.
 
-    Shorten the prompt, or ask for fewer tokens (`max_tokens`).
+    Shorten the prompt, or ask for fewer tokens (`max_tokens`). Classify the parts of a long text one by one.
     """
 
     def __init__(self, prompt: int, answer: int, context: int) -> None:
         super().__init__(
-            f"The prompt has {prompt} tokens and the answer may have up to {answer} tokens, but the context is limited to "
+            f"The text has {prompt} tokens, but the model reads at most {context}. Shorten it, or send its parts"
+            if not answer
+            else f"The prompt has {prompt} tokens and the answer may have up to {answer} tokens, but the context is limited to "
             f"{context}. Shorten the prompt or lower max_tokens"
         )
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from finetune.artifacts import Adapter, writing
+from finetune.models.find import find_base
+from finetune.models.heads import TASK_TYPES, Head, head_modules
+from finetune.models.tokenizer import load_tokenizer
+from finetune.recipe import AdapterRecipe
+
 from .conftest import WORDS
+
+NEWS = Head("classification", ("bearish", "neutral", "bullish"))
+TOPICS = Head("multi-label", ("rates", "stocks", "bonds"))
+ANSWERS = Head("extraction")
 
 ENCODERS = ("bert", "distilbert", "mobilebert", "modernbert")
 COMMON = {"vocab_size": 300, "pad_token_id": 0, "max_position_embeddings": 128, "initializer_range": 0.15}
@@ -73,4 +83,37 @@ def write_encoder(folder: Path, kind: str, **more: Any) -> Path:
     torch.manual_seed(0)
     AutoModelForMaskedLM.from_config(encoder_config(kind, **more)).save_pretrained(folder)
     encoder_tokenizer(pairs=kind in ("bert", "mobilebert")).save_pretrained(folder)
+    return folder
+
+
+def write_encoder_adapter(folder: Path, base_folder: Path, head: Head, seed: int = 0, **settings: Any) -> Path:
+    """An adapter artifact with random LoRA matrices and a random head, which is stored whole."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    base = find_base(str(base_folder))
+    torch.manual_seed(seed)
+    model = head.auto_class.from_pretrained(base_folder, **head.config)
+    own = list(head_modules(model))
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules="all-linear",
+        exclude_modules=own,
+        modules_to_save=own,
+        task_type=TASK_TYPES[head.kind],
+    )
+    model = get_peft_model(model, config)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name or "modules_to_save" in name:
+            torch.nn.init.normal_(
+                parameter, std=0.02 if model.config.model_type == "mobilebert" else 0.3
+            )  # no layer norms
+    with writing(folder, Adapter, overwrite=False) as writer:
+        model.save_pretrained(str(writer.folder))
+        load_tokenizer(base_folder, base).save_pretrained(writer.folder)
+        recipe = AdapterRecipe(model=str(base_folder), **{"load_in_4bit": False, "max_length": 64, **settings})
+        writer.manifest["config"] = recipe.model_dump(mode="json") | {"model": base.name}
+        writer.manifest["parents"] = {"base_model": base.describe()}
+        writer.manifest["head"] = head.describe()
     return folder

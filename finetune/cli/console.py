@@ -16,10 +16,11 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from finetune.errors import InputError
 from finetune.machine import format_bytes
 
 if TYPE_CHECKING:
-    from finetune.serve.chat import Conversation
+    from finetune.serve.chat import Conversation, Reading
     from finetune.train import Step
 
 REPORT_EVERY = 0.1  # of the work, if there is no terminal for a progress bar
@@ -103,19 +104,27 @@ class Console:
 
                 yield Progress(update, lambda text: terminal.print(text, markup=False))
 
-    def converse(self, conversation: Conversation, prompt: str | None) -> None:
+    def converse(self, conversation: Conversation | Reading, prompt: str | None) -> None:
         """Send `prompt`, or everything that the user types until the end of input, to the model."""
         if prompt is not None:
-            answer = conversation.reply(prompt)
             if self.as_json:
-                print(json.dumps({"answer": "".join(answer)}, ensure_ascii=False), file=self.out)
+                print(json.dumps(conversation.answer(prompt), ensure_ascii=False), file=self.out)
             else:
-                self._stream(answer)
+                self._stream(conversation.reply(prompt))
             return
         self.say("Ctrl-D ends the conversation.")
         while (question := self._ask()) is not None:
             if question:
-                self._stream(conversation.reply(question))
+                self._talk(conversation, question)
+
+    def _talk(self, conversation: Conversation | Reading, question: str) -> None:
+        """Stream a reply; in a terminal, a question that cannot be answered does not end the conversation."""
+        try:
+            self._stream(conversation.reply(question))
+        except InputError as error:
+            if not sys.stdin.isatty():
+                raise
+            self.error(str(error))
 
     def _ask(self) -> str | None:
         try:

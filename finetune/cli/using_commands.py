@@ -45,19 +45,30 @@ def serve_command(
 @options.workspace
 @click.option("--system", help="System message that opens the conversation.")
 @click.option("--prompt", help="Ask this one question and exit.")
+@click.option(
+    "--context", type=options.PATH, help="Text file in which an encoder finds answers, or the second of two texts."
+)
 @options.fields("finetune.recipe.options:ChatOptions", ranges=True)
 @options.base_model
 @options.common
 def chat_command(
-    workspace: Workspace, adapter: str | None, system: str | None, prompt: str | None, model: str | None, given: Given
+    workspace: Workspace,
+    adapter: str | None,
+    system: str | None,
+    prompt: str | None,
+    context: Path | None,
+    model: str | None,
+    given: Given,
 ) -> None:
-    """Chat with an adapter, a merged model or a base model in the terminal."""
+    """Chat with an adapter, a merged model or a base model in the terminal; an encoder labels each line, or answers it."""
     with importing_libraries():
         from finetune.recipe.options import ChatOptions
         from finetune.serve.chat import open_conversation
 
     name, path = arguments.read_target(adapter) if adapter else (workspace.name, served_artifact(workspace))
-    with open_conversation(name, path, ChatOptions(**given), system=system, model=model) as conversation:
+    with open_conversation(
+        name, path, ChatOptions(**given), system=system, context=context, model=model
+    ) as conversation:
         console.converse(conversation, prompt)
 
 

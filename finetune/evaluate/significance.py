@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.scoring.metrics import weighted_f1
+from finetune.scoring.metrics import count_f1, label_counts, weighted_f1
 
 Scorer = Callable[[NDArray[np.intp], NDArray[np.intp]], float]  # (model of each row, row) -> score
 
@@ -34,6 +34,22 @@ def compare_labels(labels: Sequence[str], base: Sequence[str], adapter: Sequence
         return weighted_f1(truth[rows], answers[model, rows], len(names))
 
     return _compare(score, len(labels), seed)
+
+
+def compare_label_sets(
+    truth: Sequence[Collection[str]],
+    base: Sequence[Collection[str]],
+    adapter: Sequence[Collection[str]],
+    seed: int = 0,
+) -> Comparison:
+    """Compare micro F1 of rows with any number of labels."""
+    names = sorted({name for row in (*truth, *base, *adapter) for name in row})
+    counts = np.array([label_counts(names, truth, base), label_counts(names, truth, adapter)])
+
+    def score(model: NDArray[np.intp], rows: NDArray[np.intp]) -> float:
+        return count_f1(counts[model, rows].sum(0))
+
+    return _compare(score, len(truth), seed)
 
 
 def compare_means(base: Sequence[float], adapter: Sequence[float], seed: int = 0) -> Comparison:

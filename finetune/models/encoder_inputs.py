@@ -41,7 +41,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, example: Example, max_length: int
 
     If they are longer than `max_length` tokens, the longer of the two texts is cut.
     """
-    first, second = split_texts(example)
+    return encode_texts(tokenizer, *split_texts(example), max_length)
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, first: str, second: str | None, max_length: int) -> EncoderInput:
+    """Tokenise one text, or two, as `encode` does; the second is the context."""
     whole = tokenizer(first, second, verbose=False)
     length = len(whole["input_ids"])
     encoding = tokenizer(
@@ -61,5 +65,5 @@ def split_texts(example: Example) -> tuple[str, str | None]:
     turns = [turn.content for turn in example.messages[:-1] if turn.role != "system"]
     if example.context is None:
         return BLANK_LINE.join(turns), None
-    before, _, after = turns.pop().partition(example.context)
+    before, _, after = turns.pop().rpartition(example.context)  # of two texts, the first may contain the second
     return BLANK_LINE.join(part for part in (*turns, before.strip(), after.strip()) if part), example.context

@@ -21,6 +21,7 @@ from finetune.artifacts import Adapter, Model
 from finetune.errors import ArtifactError, InputError
 from finetune.machine import device_name, has_bfloat16
 from finetune.models.chat_template import end_of_turn_ids
+from finetune.models.config import context_of
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
 from finetune.models.heads import Head, build_skeleton, head_modules
 from finetune.models.kind import require_kind
@@ -38,6 +39,11 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     base: BaseModel
     head: Head | None = None  # of an encoder
+
+    @property
+    def context(self) -> int:
+        """The length of the context in tokens: the model's, or else its tokenizer's."""
+        return int(context_of(self.model.config.to_dict()) or self.tokenizer.model_max_length)
 
 
 def load(base: BaseModel, recipe: AdapterRecipe, adapter: Path | None = None, head: Head | None = None) -> LoadedModel:

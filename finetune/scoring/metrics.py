@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+ARTICLES = frozenset({"a", "an", "the"})
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,56 @@ def majority(labels: Sequence[str]) -> Majority:
     """The score of a model that always gives the most frequent label."""
     label = min(Counter(labels).most_common(), key=lambda item: (-item[1], item[0]))[0]
     return Majority(label, classification_scores(labels, [label] * len(labels)))
+
+
+def label_set_scores(truth: Sequence[Collection[str]], predictions: Sequence[Collection[str]]) -> dict[str, float]:
+    """F1 over all pairs of a row and a label (micro), the mean of F1 per label (macro), and the share of equal sets.
+
+    Rows without labels count: a label given to one is a mistake. F1 is 0 if no label occurs at all.
+    """
+    names = sorted({name for row in (*truth, *predictions) for name in row})
+    counts = {name: label_counts([name], truth, predictions) for name in names}
+    expected = sorted({name for row in truth for name in row})
+    return {
+        "micro_f1": count_f1(label_counts(names, truth, predictions).sum(0)),
+        "macro_f1": float(np.mean([count_f1(counts[name].sum(0)) for name in expected] or [0.0])),
+        "exact_match": float(np.mean([set(one) == set(other) for one, other in zip(truth, predictions, strict=True)])),
+    }
+
+
+def label_counts(
+    names: Sequence[str], truth: Sequence[Collection[str]], predictions: Sequence[Collection[str]]
+) -> NDArray[np.intp]:
+    """Right, expected and given labels among `names`, per row: (rows, 3)."""
+    known = set(names)
+    rows = [(known & set(one), known & set(other)) for one, other in zip(truth, predictions, strict=True)]
+    return np.array([[len(one & other), len(one), len(other)] for one, other in rows], np.intp)
+
+
+def count_f1(counts: NDArray[np.intp]) -> float:
+    """F1 from the numbers of right, expected and given labels."""
+    right, expected, given = counts
+    return float(2 * right / (expected + given)) if expected + given else 0.0
+
+
+def answer_match(reference: str, answer: str) -> float:
+    """1 if an extracted answer is the reference, else 0; case, punctuation, articles and blanks do not count.
+
+    The exact match of extractive question answering (Rajpurkar et al., SQuAD, 2016, section 6.1).
+    """
+    return float(_answer_words(reference) == _answer_words(answer))
+
+
+def answer_f1(reference: str, answer: str) -> float:
+    """Word overlap of an extracted answer and the reference, compared as for `answer_match`, from the same paper."""
+    ours, theirs = _answer_words(reference), _answer_words(answer)
+    common = (Counter(ours) & Counter(theirs)).total()
+    return 2 * common / (len(ours) + len(theirs)) if common else float(ours == theirs)
+
+
+def _answer_words(text: str) -> list[str]:
+    kept = "".join(character for character in text.lower() if character not in string.punctuation)
+    return [word for word in kept.split() if word not in ARTICLES]
 
 
 def token_f1(reference: str, answer: str) -> float:

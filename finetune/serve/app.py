@@ -19,16 +19,26 @@ from finetune.errors import SlmtuneError
 from finetune.recipe.options import ServeOptions
 from finetune.serve.auth import Gate
 from finetune.serve.body import read_body
+from finetune.serve.classifier import Classifier, describe
 from finetune.serve.engine import Engine
 from finetune.serve.job import Result, ServedModel
 from finetune.serve.problem import ApiError, api_error
-from finetune.serve.reply import EventStream, Reply
-from finetune.serve.schema import ChatRequest, CompletionRequest, GenerationRequest, ModelCard, Usage, parse_request
+from finetune.serve.reply import ClassificationReply, EventStream, Reply
+from finetune.serve.schema import (
+    ChatRequest,
+    ClassifyRequest,
+    CompletionRequest,
+    GenerationRequest,
+    ModelCard,
+    Usage,
+    parse_request,
+)
+from finetune.serve.targets import AnyEngine
 
 DONE = "data: [DONE]\n\n"
 
 
-def create_app(engine: Engine, *, api_key: str | None = None, host: str = ServeOptions.host) -> FastAPI:
+def create_app(engine: AnyEngine, *, api_key: str | None = None, host: str = ServeOptions.host) -> FastAPI:
     """The ASGI application for an engine; `host` is the name under which clients reach it."""
     app = FastAPI(
         title="slmtune",
@@ -52,13 +62,21 @@ def create_app(engine: Engine, *, api_key: str | None = None, host: str = ServeO
         """Answer a conversation."""
         body = parse_request(ChatRequest, await read_body(request))
         messages = [message.to_message() for message in body.messages]
-        return await _answer(engine, request, body, CHAT, lambda: engine.encode_chat(messages))
+        generator = _generator(engine, body.model)
+        return await _answer(generator, request, body, CHAT, lambda: generator.encode_chat(messages))
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         """Continue a text."""
         body = parse_request(CompletionRequest, await read_body(request))
-        return await _answer(engine, request, body, COMPLETION, lambda: engine.encode_text(body.prompt))
+        generator = _generator(engine, body.model)
+        return await _answer(generator, request, body, COMPLETION, lambda: generator.encode_text(body.prompt))
+
+    @app.post("/v1/classify")
+    async def classify(request: Request) -> Response:
+        """Label texts, or find answers in contexts."""
+        body = parse_request(ClassifyRequest, await read_body(request))
+        return await _classify(_classifier(engine, body.model), request, body)
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -116,7 +134,6 @@ COMPLETION = Form(
 async def _answer(
     engine: Engine, request: Request, body: GenerationRequest, form: Form, encode: Callable[[], list[int]]
 ) -> Response:
-    _find(engine, body.model)
     try:
         prompt = await run_in_threadpool(encode)
         reply = Reply(engine, prompt, body.params(), body.model)
@@ -129,6 +146,17 @@ async def _answer(
     choice = {"index": 0, **form.whole(text), "logprobs": None, "finish_reason": reply.result.finish_reason}
     head = _head(form.id_prefix, form.object, body.model)
     return JSONResponse({**head, "choices": [choice], "usage": _usage(reply.result)})
+
+
+async def _classify(classifier: Classifier, request: Request, body: ClassifyRequest) -> Response:
+    try:
+        texts = await run_in_threadpool(classifier.encode, body.input)
+        result = await ClassificationReply(classifier, texts, body.model).result(request)
+    except SlmtuneError as error:
+        raise api_error(error, "input") from None
+    data = [{"index": number, **describe(row, classifier.head)} for number, row in enumerate(result.rows)]
+    usage = Usage(prompt_tokens=result.tokens, completion_tokens=0, total_tokens=result.tokens).model_dump()
+    return JSONResponse({**_head("classify-", "list", body.model), "data": data, "usage": usage})
 
 
 async def _events(reply: Reply, form: Form, *, with_usage: bool) -> AsyncIterator[str]:
@@ -167,7 +195,25 @@ def _usage(result: Result) -> dict[str, int]:
     return Usage.of(result).model_dump()
 
 
-def _find(engine: Engine, name: str) -> ServedModel:
+def _generator(engine: AnyEngine, name: str) -> Engine:
+    _find(engine, name)
+    if isinstance(engine, Classifier):
+        raise ApiError(
+            400,
+            f"{name} is an encoder, which labels texts or finds answers in them, but writes none. Use POST /v1/classify",
+            param="model",
+        )
+    return engine
+
+
+def _classifier(engine: AnyEngine, name: str) -> Classifier:
+    _find(engine, name)
+    if isinstance(engine, Classifier):
+        return engine
+    raise ApiError(400, f"{name} writes text, and only encoders classify. Use POST /v1/chat/completions", param="model")
+
+
+def _find(engine: AnyEngine, name: str) -> ServedModel:
     served = engine.served.get(name)
     if served is None:
         known = ", ".join(engine.served)
@@ -177,7 +223,7 @@ def _find(engine: Engine, name: str) -> ServedModel:
     return served
 
 
-def _card(engine: Engine, served: ServedModel) -> dict[str, Any]:
+def _card(engine: AnyEngine, served: ServedModel) -> dict[str, Any]:
     root = served.parent or served.id
     return ModelCard(id=served.id, created=engine.created, root=root, parent=served.parent).model_dump()
 

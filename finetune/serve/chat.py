@@ -1,17 +1,22 @@
-"""The conversation behind `slmtune chat`: it remembers turns and forgets the oldest ones when the context is full."""
+"""What `slmtune chat` talks to: a conversation, which forgets the oldest turns when the context is full, or an encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from finetune.errors import ContextLengthError
+from finetune.errors import ContextLengthError, InputError
 from finetune.recipe.options import ANSWER_TOKENS, ChatOptions, check
 from finetune.records import Message
+from finetune.scoring.encoders import Excerpt, Prediction
+from finetune.serve.classifier import Classifier, describe
 from finetune.serve.engine import Engine
 from finetune.serve.job import GenerationParams, Result
 from finetune.serve.targets import ServeTarget, open_engine
+
+LISTED = 5  # labels whose probabilities are printed
 
 
 class Conversation:
@@ -49,6 +54,10 @@ class Conversation:
             if written or self.last is not None:
                 self.messages += [turn, Message("assistant", "".join(written))]
 
+    def answer(self, text: str) -> dict[str, Any]:
+        """The whole answer, for programs. Raises what `reply` raises."""
+        return {"answer": "".join(self.reply(text))}
+
     def clear(self) -> None:
         """Forget all turns except the system message."""
         self.messages.clear()
@@ -67,6 +76,66 @@ class Conversation:
             self.forgotten += 1
 
 
+class Reading:
+    """An encoder that reads one text after the other: each reply has its labels, or the answer that `context` gives.
+
+    With a context, each text forms a pair with it; a line `/context FILE` reads another.
+    """
+
+    def __init__(self, classifier: Classifier, model: str, context: Path | None = None) -> None:
+        self._classifier = classifier
+        self._model = model
+        self._context = read_context(context) if context is not None else None
+
+    def reply(self, text: str) -> Iterator[str]:
+        """The prediction for a text, in words.
+
+        Raises:
+            ContextLengthError: text and context are longer than the model can read.
+            InputError: a question has no context, or its file cannot be read.
+            SlmtuneError: the engine failed.
+        """
+        command, _, name = text.partition(" ")
+        if command == "/context":
+            self._context = read_context(Path(name.strip()).expanduser())
+            yield f"Context: {len(self._context)} characters"
+            return
+        row = self._predict(text)
+        if isinstance(row, Excerpt):
+            yield f"{row.text or '(no answer)'}  ({row.probability:.1%}, characters {row.start} to {row.end})"
+            return
+        ordered = sorted(row.probabilities.items(), key=lambda item: -item[1])
+        chances = ", ".join(f"{label} {share:.1%}" for label, share in ordered[:LISTED])
+        yield f"{', '.join(row.labels) or '(no label)'}  ({chances}{', …' if len(ordered) > LISTED else ''})"
+
+    def answer(self, text: str) -> dict[str, Any]:
+        """The prediction for a text, as `POST /v1/classify` gives it. Raises what `reply` raises."""
+        return describe(self._predict(text), self._classifier.head)
+
+    def _predict(self, text: str) -> Prediction:
+        if self._classifier.head.kind == "extraction" and self._context is None:
+            raise InputError(
+                "This model finds the answer to a question in a context. Give one with --context FILE, or type /context FILE"
+            )
+        return self._classifier.classify([(text, self._context)], self._model).rows[0]
+
+
+def read_context(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        InputError: it cannot be read, or is empty.
+    """
+    try:
+        text = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise InputError(f"The context in {path} cannot be read ({reason}). Give a text file in UTF-8") from None
+    if not text:
+        raise InputError(f"The context in {path} is empty. Give a file with the text to read")
+    return text
+
+
 @contextmanager
 def open_conversation(
     name: str,
@@ -74,12 +143,14 @@ def open_conversation(
     options: ChatOptions | None = None,
     *,
     system: str | None = None,
+    context: Path | None = None,
     model: str | None = None,
-) -> Iterator[Conversation]:
+) -> Iterator[Conversation | Reading]:
     """Load a model to chat with, and close it at the end.
 
     Raises:
         ConfigError: the options are out of bounds.
+        InputError: an encoder has a system message, or a model that writes has a context.
         SlmtuneError: what `finetune.serve.targets.open_engine` raises.
     """
     options = options or ChatOptions()
@@ -87,7 +158,14 @@ def open_conversation(
     engine = open_engine([ServeTarget(name, path)], model=model)
     params = GenerationParams(max_tokens=options.max_new_tokens, temperature=options.temperature)
     try:
-        yield Conversation(engine, name, system=system, params=params)
+        if isinstance(engine, Engine):
+            if context is not None:
+                raise InputError(f"{name} writes text. Put the context into the prompt: --context is for encoders")
+            yield Conversation(engine, name, system=system, params=params)
+        elif system:
+            raise InputError(f"{name} is an encoder, which reads no system message. Leave out --system")
+        else:
+            yield Reading(engine, name, context)
     finally:
         engine.close()
         engine.join()

@@ -6,12 +6,9 @@ A caller submits a prompt and receives events: pieces of text, then one `Result`
 from __future__ import annotations
 
 import copy
-import logging
 import secrets
 import threading
 import time
-import traceback
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
@@ -21,28 +18,17 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig, StoppingCriteriaList
 
-from finetune.errors import (
-    ContextLengthError,
-    EngineStoppedError,
-    InputError,
-    QueueFullError,
-    SlmtuneError,
-    UnknownNameError,
-)
+from finetune.errors import ContextLengthError, InputError, UnknownNameError
 from finetune.models.chat_template import end_of_turn_ids, render_prompt
-from finetune.models.config import context_of
 from finetune.models.load import LoadedModel
 from finetune.recipe.options import ANSWER_TOKENS
 from finetune.records import Message
 from finetune.serve.job import Event, Generation, GenerationJob, GenerationParams, Result, ServedModel
 from finetune.serve.text import Detokenizer
 from finetune.serve.watcher import Watcher
+from finetune.serve.worker import QUEUE_SIZE, Worker
 
-QUEUE_SIZE = 32  # requests waiting behind the running one
 GREEDY_BELOW = 1e-3  # lower temperatures differ from greedy decoding only by rounding, and dividing by them overflows
-JOIN_SECONDS = 5.0  # how long closing waits for the token being computed
-
-log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -56,20 +42,14 @@ class Engine:
         self._decoder = copy.deepcopy(loaded.tokenizer)
         self._ends = _end_ids(loaded)
         self.served = {entry.id: entry for entry in served}
-        self.context = _context_of(loaded)
+        self.context = loaded.context
         self.created = int(time.time())
-        self._queue_size = queue_size
-        self._waiting: deque[GenerationJob] = deque()
-        self._running: GenerationJob | None = None
-        self._changed = threading.Condition()
-        self._closed = False
-        self._worker = threading.Thread(target=self._work, name="slmtune-generate", daemon=True)
-        self._worker.start()
+        self._worker = Worker(self._generate, queue_size, "Shorten the prompt or lower max_tokens")
 
     @property
     def alive(self) -> bool:
         """Whether requests are served: the engine is not closed and its worker is running."""
-        return self._worker.is_alive() and not self._closed
+        return self._worker.alive
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation up to the assistant's next turn.
@@ -103,14 +83,8 @@ class Engine:
         if not prompt:
             raise InputError("The prompt is empty. Send at least one token")
         max_tokens = self._limit_answer(len(prompt), params.max_tokens)
-        job = GenerationJob(tuple(prompt), params, max_tokens, self.served[model].adapter, report, self._drop)
-        with self._changed:
-            if not self.alive:
-                raise _stop_error()
-            if len(self._waiting) + (self._running is not None) > self._queue_size:
-                raise QueueFullError(len(self._waiting))
-            self._waiting.append(job)
-            self._changed.notify()
+        job = GenerationJob(tuple(prompt), params, max_tokens, self.served[model].adapter, report, self._worker.drop)
+        self._worker.submit(job)
         return job
 
     def generate(self, prompt: str | Sequence[Message], params: GenerationParams, model: str) -> Generation:
@@ -121,66 +95,17 @@ class Engine:
 
     def close(self) -> None:
         """Refuse new requests and end all others with an `EngineStoppedError`. Can be called repeatedly."""
-        with self._changed:
-            self._closed = True
-            jobs = [job for job in (self._running, *self._waiting) if job is not None]
-            self._waiting.clear()
-            self._changed.notify()
-        for job in jobs:
-            job.cancelled.set()
-            job.report(_stop_error())  # immediately: the token being computed may take a while
+        self._worker.close()
 
     def join(self) -> None:
         """Wait a few seconds at most for the worker of a closed engine to end."""
-        self._worker.join(JOIN_SECONDS)
+        self._worker.join()
 
     def _limit_answer(self, prompt: int, max_tokens: int | None) -> int:
         room = self.context - prompt
         if room < (1 if max_tokens is None else max_tokens):
             raise ContextLengthError(prompt, max_tokens or 1, self.context)
         return min(ANSWER_TOKENS, room) if max_tokens is None else max_tokens
-
-    def _drop(self, job: GenerationJob) -> None:
-        """Remove a cancelled job from the queue if it is still waiting."""
-        with self._changed:
-            if job not in self._waiting:
-                return
-            self._waiting.remove(job)
-        job.report(Result("cancelled", len(job.prompt), 0))
-
-    def _work(self) -> None:
-        try:
-            while (job := self._next()) is not None:
-                self._run(job)
-        finally:
-            self.close()
-
-    def _next(self) -> GenerationJob | None:
-        with self._changed:
-            self._running = None
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if self._closed:
-                return None
-            self._running = self._waiting.popleft()
-            return self._running
-
-    def _run(self, job: GenerationJob) -> None:
-        """Generate, and report any outcome: a caller must never wait for an answer that cannot come."""
-        outcome: Event = _stop_error()
-        try:
-            outcome = Result("cancelled", len(job.prompt), 0) if job.cancelled.is_set() else self._generate(job)
-        except torch.OutOfMemoryError:
-            outcome = SlmtuneError(
-                "There is not enough memory for this request. Shorten the prompt or lower max_tokens"
-            )
-        except torch.AcceleratorError:
-            raise  # the device is unusable from now on: let the worker die, which /health reports
-        except Exception as error:
-            log.error("A generation failed: %s.", type(error).__name__)  # its message could contain the prompt
-            log.debug("%s", "".join(traceback.format_tb(error.__traceback__)))
-            outcome = SlmtuneError(f"The generation failed ({type(error).__name__})")
-        finally:
-            job.report(outcome)
 
     def _generate(self, job: GenerationJob) -> Result:
         prompt = torch.tensor([job.prompt], device=self._model.device)
@@ -238,12 +163,3 @@ def _end_ids(loaded: LoadedModel) -> frozenset[int]:
     stated = getattr(settings, "eos_token_id", None)
     stated = stated if isinstance(stated, list) else [stated]
     return frozenset(int(token) for token in (*end_of_turn_ids(loaded.tokenizer), *stated) if token is not None)
-
-
-def _context_of(loaded: LoadedModel) -> int:
-    """The length of the context in tokens: the model's, or else its tokenizer's."""
-    return int(context_of(loaded.model.config.to_dict()) or loaded.tokenizer.model_max_length)
-
-
-def _stop_error() -> EngineStoppedError:
-    return EngineStoppedError("The server is shutting down or its worker died. Send the request again later")

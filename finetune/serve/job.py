@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from finetune.errors import SlmtuneError
 
@@ -41,13 +41,41 @@ class ServedModel:
 
 
 Event = str | Result | SlmtuneError
+R = TypeVar("R")  # the result of a job
 
 
-class GenerationJob:
+class Job(Generic[R]):
     """One request, from the queue to its end; its methods may be called from any thread.
 
-    `listener` receives every event, on the thread that reports it; `dequeue` removes the job from the queue.
+    `listener` receives every event, on the thread that reports it: perhaps pieces of text, then one result or one error.
+    `dequeue` removes the job from the queue. `when_cancelled` is the result of a job that is cancelled before it runs.
     """
+
+    def __init__(
+        self, listener: Callable[[str | R | SlmtuneError], None], dequeue: Callable[[Any], None], when_cancelled: R
+    ) -> None:
+        self.cancelled = threading.Event()
+        self.when_cancelled = when_cancelled
+        self._listener = listener
+        self._dequeue = dequeue
+        self._reporting = threading.Lock()
+        self._ended = False
+
+    def report(self, event: str | R | SlmtuneError) -> None:
+        """Pass an event on, but nothing after a result or an error."""
+        with self._reporting:
+            if not self._ended:
+                self._ended = not isinstance(event, str)
+                self._listener(event)
+
+    def cancel(self) -> None:
+        """End the job: at once if it is waiting, after the current step if it is running."""
+        self.cancelled.set()
+        self._dequeue(self)
+
+
+class GenerationJob(Job[Result]):
+    """A prompt to continue."""
 
     def __init__(
         self,
@@ -56,29 +84,13 @@ class GenerationJob:
         max_tokens: int,
         adapter: str | None,
         listener: Callable[[Event], None],
-        dequeue: Callable[[GenerationJob], None],
+        dequeue: Callable[[Any], None],
     ) -> None:
+        super().__init__(listener, dequeue, Result("cancelled", len(prompt), 0))
         self.prompt = prompt
         self.params = params
         self.max_tokens = max_tokens
         self.adapter = adapter
-        self.cancelled = threading.Event()
-        self._listener = listener
-        self._dequeue = dequeue
-        self._reporting = threading.Lock()
-        self._ended = False
-
-    def report(self, event: Event) -> None:
-        """Pass an event on, but nothing after a `Result` or an error."""
-        with self._reporting:
-            if not self._ended:
-                self._ended = not isinstance(event, str)
-                self._listener(event)
-
-    def cancel(self) -> None:
-        """End the job: at once if it is waiting, after the current token if it is running."""
-        self.cancelled.set()
-        self._dequeue(self)
 
 
 class Generation:

@@ -14,7 +14,7 @@ import uvicorn
 from finetune.errors import InputError, PortInUseError
 from finetune.recipe.options import ServeOptions
 from finetune.serve.app import create_app
-from finetune.serve.engine import Engine
+from finetune.serve.targets import AnyEngine
 
 GRACE_SECONDS = 5  # for requests to finish after a signal
 
@@ -60,7 +60,7 @@ def url_of(host: str, server_socket: socket.socket) -> str:
 
 
 def run(
-    engine: Engine, server_socket: socket.socket, *, host: str, api_key: str | None, on_ready: Callable[[], None]
+    engine: AnyEngine, server_socket: socket.socket, *, host: str, api_key: str | None, on_ready: Callable[[], None]
 ) -> int:
     """Serve until SIGINT or SIGTERM, and return the signal's number.
 
@@ -83,7 +83,7 @@ def run(
 class Server(uvicorn.Server):
     """Reports when it is listening, and shuts down gracefully unless a second signal arrives."""
 
-    def __init__(self, engine: Engine, *, host: str, api_key: str | None, on_ready: Callable[[], None]) -> None:
+    def __init__(self, engine: AnyEngine, *, host: str, api_key: str | None, on_ready: Callable[[], None]) -> None:
         config = uvicorn.Config(
             create_app(engine, api_key=api_key, host=host),
             http="h11",

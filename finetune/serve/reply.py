@@ -1,53 +1,38 @@
-"""An answer of the engine on the event loop: yields its pieces, and cancels it when the client disconnects."""
+"""An answer of an engine on the event loop: waits for it, and cancels it when the client disconnects."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from finetune.errors import SlmtuneError
+from finetune.serve.classifier import Classification, Classifier, EncodedTexts
 from finetune.serve.engine import Engine
-from finetune.serve.job import Event, GenerationParams, Result
+from finetune.serve.job import Event, GenerationParams, Job, Result
 
 log = logging.getLogger(__name__)
 
 
-class Reply:
-    """A submitted request. Raises the exceptions of `Engine.submit` before anything is sent."""
+class Submission:
+    """A submitted job, whose events arrive on the event loop. Raises what `submit` raises."""
 
-    def __init__(self, engine: Engine, prompt: Sequence[int], params: GenerationParams, model: str) -> None:
-        self.model = model
-        self.result: Result | None = None
+    def __init__(self, submit: Callable[[Callable[[Any], None]], Job[Any]]) -> None:
         self._started = time.monotonic()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[Any] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
-        self._job = engine.submit(prompt, params, model, self._post)
-
-    async def pieces(self) -> AsyncIterator[str]:
-        """The text as it is generated; `result` is set afterwards.
-
-        Raises:
-            SlmtuneError: the engine failed or was closed.
-        """
-        while self.result is None:
-            event = await self._events.get()
-            if isinstance(event, str):
-                yield event
-            elif isinstance(event, Result):
-                self.result = event
-                self._log(event)
-            else:
-                raise event
+        self._job = submit(self._post)
 
     @asynccontextmanager
     async def cancelled_on_disconnect(self, receive: Receive) -> AsyncIterator[None]:
-        """Cancel the generation when the client disconnects, and in any case when the block ends."""
+        """Cancel the job when the client disconnects, and in any case when the block ends."""
 
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
@@ -61,15 +46,65 @@ class Reply:
             watching.cancel()
             self._job.cancel()
 
+    def _post(self, event: object) -> None:
+        """Called from the engine's thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody is waiting any more
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+
+class ClassificationReply(Submission):
+    """The labels or answers of a submitted request."""
+
+    def __init__(self, classifier: Classifier, texts: EncodedTexts, model: str) -> None:
+        super().__init__(lambda report: classifier.submit(texts, model, report))
+        self._model = model
+
+    async def result(self, request: Request) -> Classification:
+        """What the model says about each text.
+
+        Raises:
+            SlmtuneError: the engine failed or was closed.
+        """
+        async with self.cancelled_on_disconnect(request.receive):
+            event: Classification | SlmtuneError = await self._events.get()
+        if isinstance(event, SlmtuneError):
+            raise event
+        log.info("%s: %d texts, %d tokens, %.1f s.", self._model, len(event.rows), event.tokens, self._seconds)
+        return event
+
+
+class Reply(Submission):
+    """A submitted prompt. Raises the exceptions of `Engine.submit` before anything is sent."""
+
+    def __init__(self, engine: Engine, prompt: Sequence[int], params: GenerationParams, model: str) -> None:
+        super().__init__(lambda report: engine.submit(prompt, params, model, report))
+        self.model = model
+        self.result: Result | None = None
+
+    async def pieces(self) -> AsyncIterator[str]:
+        """The text as it is generated; `result` is set afterwards.
+
+        Raises:
+            SlmtuneError: the engine failed or was closed.
+        """
+        while self.result is None:
+            event: Event = await self._events.get()
+            if isinstance(event, str):
+                yield event
+            elif isinstance(event, Result):
+                self.result = event
+                self._log(event)
+            else:
+                raise event
+
     async def text(self, request: Request) -> str:
         """The whole answer; see `pieces`."""
         async with self.cancelled_on_disconnect(request.receive):
             return "".join([piece async for piece in self.pieces()])
-
-    def _post(self, event: Event) -> None:
-        """Called from the engine's thread."""
-        with suppress(RuntimeError):  # the loop is closed: nobody is waiting any more
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     def _log(self, result: Result) -> None:
         log.info(
@@ -78,7 +113,7 @@ class Reply:
             result.prompt_tokens,
             result.completion_tokens,
             result.finish_reason,
-            time.monotonic() - self._started,
+            self._seconds,
         )
 
 

@@ -15,11 +15,11 @@ from finetune.records import Message
 from finetune.serve.job import GenerationParams, Result
 from finetune.serve.problem import ApiError
 
-R = TypeVar("R", bound="GenerationRequest")
+R = TypeVar("R", bound="RequestPart")
 
 JSON_OBJECT = TypeAdapter(dict[str, Any])
 
-MAX_MESSAGES, MAX_STOPS, MAX_STOP_LENGTH, MAX_NAME = 256, 4, 256, 256
+MAX_MESSAGES, MAX_STOPS, MAX_STOP_LENGTH, MAX_NAME, MAX_TEXTS = 256, 4, 256, 256, 256
 INT64 = 1 << 63
 MAX_KEY = 64  # characters of an unknown key that an error repeats
 
@@ -82,6 +82,18 @@ def _as_list(value: object) -> object:
 def _unwrap_prompt(prompt: object) -> object:
     """The prompt in a list of one; anything else is returned unchanged."""
     return prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
+
+
+def _as_texts(value: object) -> object:
+    """Each text as a pair, whose second part is None if there is only one."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list) or not 0 < len(items) <= MAX_TEXTS:
+        raise ValueError(f"a text, or a list of 1 to {MAX_TEXTS} texts or pairs of texts is needed")
+    for number, item in enumerate(items):
+        texts = item if isinstance(item, list) and len(item) == 2 else [item]
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ValueError(f"item {number} is neither a text nor a pair [text, text], or a text in it is empty")
+    return [(item, None) if isinstance(item, str) else tuple(item) for item in items]
 
 
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
@@ -165,6 +177,13 @@ class CompletionRequest(GenerationRequest):
     prompt: Annotated[str, BeforeValidator(_unwrap_prompt)]
 
 
+class ClassifyRequest(RequestPart):
+    """Body of POST /v1/classify: one text, or a list whose items are texts or pairs of texts."""
+
+    model: str = Field(min_length=1, max_length=MAX_NAME)
+    input: Annotated[list[tuple[str, str | None]], BeforeValidator(_as_texts)]
+
+
 class Usage(BaseModel):
     """Tokens used by a request."""
 
@@ -206,7 +225,7 @@ def parse_request(model: type[R], body: bytes) -> R:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = _path_of(first["loc"])
         raise ApiError(400, f"{param}: {first['msg'].removeprefix('Value error, ')}", param=param) from None
-    if request.stream_options is not None and not request.stream:
+    if isinstance(request, GenerationRequest) and request.stream_options is not None and not request.stream:
         raise ApiError(400, "stream_options: only allowed with stream: true", param="stream_options")
     return request
 

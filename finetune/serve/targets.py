@@ -10,15 +10,18 @@ from pathlib import Path
 from finetune.artifacts import Adapter, Model, open_any, read_manifest
 from finetune.errors import InputError
 from finetune.models.find import BaseModel, base_of, find_base, is_name
-from finetune.models.load import attach_adapter, load, load_adapter, load_merged
+from finetune.models.heads import Head
+from finetune.models.load import LoadedModel, attach_adapter, load, load_adapter, load_merged
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
+from finetune.serve.classifier import Classifier
 from finetune.serve.engine import Engine
 from finetune.serve.job import ServedModel
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # the value of `model` in requests, also used in paths
 
 Servable = Adapter | Model | BaseModel
+AnyEngine = Engine | Classifier
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,10 @@ class ServeTarget:
     path: Path | str
 
 
-def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> Engine:
+def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> AnyEngine:
     """Load the targets: adapters of one base model (which is served too), one merged model, or one base model.
+
+    Of an encoder, only adapters and merged models are served: its base has no head, so it has nothing to say.
 
     `model` is the base model of the adapters, if it is no longer where it was during training.
 
@@ -53,20 +58,21 @@ def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> 
     else:
         assert isinstance(artifact, BaseModel)
         loaded = load(artifact, AdapterRecipe(load_in_4bit=False))
-    return Engine(loaded, [ServedModel(name)])
+    return _start(loaded, [ServedModel(name)])
 
 
 def _open_adapters(
     adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, Servable]], model: str | None
-) -> Engine:
+) -> AnyEngine:
     """Load the first adapter with its base model, add the others, and name the base model for requests."""
-    base = base_of(adapters[0][1], model)
+    base, head = base_of(adapters[0][1], model), Head.of_manifest(adapters[0][1].manifest)
+    _require_same_head(adapters, others)
     fingerprints = {base_of(adapter, model).fingerprint for _, adapter in adapters}
     fingerprints |= {other.fingerprint if isinstance(other, BaseModel) else "merged" for _, other in others}
     precisions = {_precision(adapter) for _, adapter in adapters}
     if len(fingerprints) > 1 or len(precisions) > 1:
         raise _several_bases_error(name for name, _ in (*adapters, *others))
-    base_ids = [name for name, _ in others] or [base.name]
+    base_ids = [name for name, _ in others] or ([base.name] if head is None else [])
     _check_distinct([*base_ids, *(name for name, _ in adapters)])
     loaded = load_adapter(adapters[0][1], model)
     inner = {name: f"adapter{number}" if number else "default" for number, (name, _) in enumerate(adapters)}
@@ -80,8 +86,29 @@ def _open_adapters(
                 f"{name} and {adapters[0][0]} have different tokenizers or chat templates. Serve them separately"
             )
         attach_adapter(loaded.model, adapter.path, inner[name])
-    served = [ServedModel(name, inner[name], base_ids[0]) for name, _ in adapters]
-    return Engine(loaded, [*served, *(ServedModel(name) for name in base_ids)])
+    parent = base_ids[0] if base_ids else base.name
+    served = [ServedModel(name, inner[name], parent) for name, _ in adapters]
+    return _start(loaded, [*served, *(ServedModel(name) for name in base_ids)])
+
+
+def _start(loaded: LoadedModel, served: Sequence[ServedModel]) -> AnyEngine:
+    return Engine(loaded, served) if loaded.head is None else Classifier(loaded, served)
+
+
+def _require_same_head(adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, Servable]]) -> None:
+    """Refuse adapters that predict different things, and the base model of an encoder beside its adapters.
+
+    Raises:
+        InputError: names the targets.
+    """
+    heads = {Head.of_manifest(adapter.manifest) for _, adapter in adapters}
+    if len(heads) > 1:
+        raise InputError(
+            f"{', '.join(name for name, _ in adapters)} predict different things, or different labels. Start one server for "
+            "each"
+        )
+    if others and heads != {None}:
+        raise InputError(f"{others[0][0]} has no head for labels or answers. Serve only adapters of this encoder")
 
 
 def _open(target: ServeTarget) -> Servable:

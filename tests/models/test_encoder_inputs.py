@@ -45,6 +45,12 @@ def test_context_is_the_second_text(tokenizer: Any) -> None:
     assert not encoding.truncated
 
 
+def test_first_of_two_texts_may_contain_the_second(tokenizer: Any) -> None:
+    assert read(tokenizer, row("shares fell today\n\nshares fell", "yes", context="shares fell")) == (
+        "[CLS] shares fell today [SEP] shares fell [SEP]"
+    )
+
+
 def test_tokenizer_without_token_types_gives_none() -> None:
     assert encode(encoder_tokenizer(pairs=False), row("fell", "no"), 64).token_types == ()
 

@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, f1_score
 
-from finetune.evaluate.significance import compare_labels, compare_means
-from finetune.scoring.metrics import classification_scores, majority, token_f1, weighted_f1
+from finetune.evaluate.significance import compare_label_sets, compare_labels, compare_means
+from finetune.scoring.metrics import (
+    answer_f1,
+    answer_match,
+    classification_scores,
+    label_set_scores,
+    majority,
+    token_f1,
+    weighted_f1,
+)
 
+label_sets = st.lists(st.tuples(st.sets(st.sampled_from("abc")), st.sets(st.sampled_from("abc"))), min_size=1)
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
 
 
@@ -37,6 +46,33 @@ def test_majority_is_the_most_frequent_label() -> None:
 def test_token_f1_by_hand() -> None:
     assert token_f1("The yield rises", "the yield falls") == pytest.approx(2 * 2 / 6)
     assert token_f1("yes", "") == 0.0
+
+
+@given(label_sets)
+def test_scores_of_label_sets_equal_those_of_scikit_learn(rows: list[tuple[set[str], set[str]]]) -> None:
+    truth, predictions = (list(column) for column in zip(*rows, strict=True))
+    arrays = [np.array([[name in row for name in "abc"] for row in column]) for column in (truth, predictions)]
+    scores = label_set_scores(truth, predictions)
+    assert scores["micro_f1"] == pytest.approx(f1_score(*arrays, average="micro", zero_division=0))
+    assert scores["exact_match"] == pytest.approx(accuracy_score(*arrays))
+    expected = [number for number in range(3) if arrays[0][:, number].any()]
+    macro = f1_score(*arrays, average="macro", labels=expected, zero_division=0) if expected else 0.0
+    assert scores["macro_f1"] == pytest.approx(macro)
+
+
+def test_extracted_answers_are_compared_as_for_squad() -> None:
+    assert answer_match("The 5% yield.", "5 yield") == 1.0
+    assert answer_match("the yield", "the bond") == 0.0
+    assert answer_f1("The yield of a bond", "bond yield rises") == pytest.approx(2 * 2 / 6)
+    assert answer_f1("a", "the") == 1.0
+    assert answer_f1("yes", "") == 0.0
+
+
+def test_label_sets_that_are_always_right_beat_none() -> None:
+    truth: list[tuple[str, ...]] = [("a",), ("a", "b"), ()] * 20
+    result = compare_label_sets(truth, [()] * 60, truth)
+    assert (result.delta, result.ci95) == (1.0, (1.0, 1.0))
+    assert result.p_value < 0.01
 
 
 def test_clear_gain_has_an_interval_above_zero_and_a_small_p() -> None:

@@ -22,6 +22,7 @@ from finetune.recipe import AdapterRecipe
 from finetune.serve.engine import Engine
 from finetune.serve.job import ServedModel
 from finetune.serve.listen import Server, bind, url_of
+from finetune.serve.targets import AnyEngine
 
 KEY = "a-long-random-string"
 
@@ -158,7 +159,7 @@ class Running:
 
 
 @contextmanager
-def running(engine: Engine, api_key: str | None = None) -> Iterator[Running]:
+def running(engine: AnyEngine, api_key: str | None = None) -> Iterator[Running]:
     """Serve an engine from a thread of this process."""
     ready = threading.Event()
     with bind("127.0.0.1", 0, local_only=True) as server_socket:

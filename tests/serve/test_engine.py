@@ -61,6 +61,7 @@ def test_each_adapter_and_the_base_answer_for_themselves(two_adapters: dict[str,
         with alone.model.disable_adapter():
             expected[tiny_model.name] = alone.tokenizer.decode(greedy_ids(alone, 24), skip_special_tokens=True)
     engine = open_engine([ServeTarget(name, path) for name, path in two_adapters.items()])
+    assert isinstance(engine, Engine)
     try:
         order = [*expected, *reversed(expected)]
         assert [say(engine, GREEDY, name)[0] for name in order] == [expected[name] for name in order]
@@ -72,6 +73,7 @@ def test_each_adapter_and_the_base_answer_for_themselves(two_adapters: dict[str,
 def test_a_trained_adapter_is_served_as_it_was_trained(tiny_adapter: Path) -> None:
     alone = load_adapter(Adapter.open(tiny_adapter))
     engine = open_engine([ServeTarget("trained", tiny_adapter)])
+    assert isinstance(engine, Engine)
     try:
         text, _ = say(engine, GREEDY, "trained")
     finally:

@@ -23,6 +23,7 @@ from finetune.errors import (
 )
 from finetune.recipe.options import ServeOptions
 from finetune.serve import ServeTarget, serve
+from finetune.serve.engine import Engine
 from finetune.serve.job import GenerationParams
 from finetune.serve.listen import bind
 from finetune.serve.targets import open_engine
@@ -153,6 +154,7 @@ def test_a_model_without_adapters_is_served_under_its_name(tiny_model: Path, tmp
     engine = open_engine([ServeTarget("mine", path)])
     try:
         assert list(engine.served) == ["mine"]
+        assert isinstance(engine, Engine)
         assert list(engine.generate("The bank", GenerationParams(max_tokens=3), "mine"))
     finally:
         engine.close()
