@@ -26,7 +26,7 @@ class TrackedRun:
     def log(self, line: Mapping[str, float]) -> None:
         """Log a line of `training.jsonl`; steps that a resumed run repeats are known already and ignored."""
         if self.session:
-            names = {name: "eval/loss" if name == "eval_loss" else f"train/{name}" for name in line}
+            names = {name: "eval/" + name[5:] if name.startswith("eval_") else f"train/{name}" for name in line}
             self.session.log({names[name]: value for name, value in line.items()}, step=int(line["step"]))
 
     def finish(self, outcome: Outcome) -> None:
@@ -36,7 +36,7 @@ class TrackedRun:
                 {
                     "steps": outcome.steps,
                     "train_loss": outcome.train_loss,
-                    "eval_loss": outcome.eval_loss,
+                    **{f"eval_{name}": value for name, value in outcome.held_out.items()},
                     "tokens": outcome.counts.tokens,
                     "supervised_tokens": outcome.counts.supervised_tokens,
                     "tokens_per_second": outcome.tokens_per_second,
