@@ -55,8 +55,8 @@ def prepare_command(
     with console.progress() as progress:
         result = prepare(request, progress.work)
     following = workspace.command("train", corpus=result.corpus)
-    if "preference" in result.by_task:  # which no command trains on yet
-        following = workspace.command("show", result.corpus)
+    if "preference" in result.by_task:
+        following += " --method dpo"
     console.result(result, lambda: results.render_corpus(result, following))
 
 

@@ -21,6 +21,7 @@ NAME = re.compile(r"\s*[A-Za-z_][\w.]*\s*")  # of a module; a regular expression
 # LoRA needs about ten times the rate of full fine-tuning (Schulman et al., LoRA Without Regret, 2025), and the smallest
 # models even more: two epochs of the finance sample at 1e-3 took SmolLM2-135M from weighted F1 0.20 to 0.81 (n = 180).
 SMALL_MODEL, SMALL_MODEL_RATE, LARGER_MODEL_RATE = 200_000_000, 1e-3, 2e-4
+DPO_SHARE = 0.1  # of that rate, for preferences
 
 
 def _read_share(value: object) -> object:
@@ -50,11 +51,17 @@ class AdapterRecipe(Strict):
         "all-linear",
         description="Modules that get LoRA matrices: all-linear, names separated by commas, or a regular expression.",
     )
+    method: Literal["sft", "dpo"] = Field(
+        "sft", description="sft: learn the answers; dpo: learn to prefer the chosen answer of each pair (DPO)."
+    )
+    dpo_beta: float = Field(
+        0.1, gt=0, description="With --method dpo: how closely the model is tied to the one before training."
+    )
     learning_rate: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="Peak learning rate; by default 1e-3 for models below 200 M parameters, else 2e-4.",
+        description="Peak learning rate; by default 1e-3 for models below 200 M parameters, else 2e-4; for dpo, a tenth.",
     )
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = Field(
         "cosine", description="Shape of the learning rate after warm-up."
@@ -141,6 +148,7 @@ class AdapterRecipe(Strict):
         if recipe.learning_rate is not None:
             return recipe
         rate = SMALL_MODEL_RATE if parameters < SMALL_MODEL else LARGER_MODEL_RATE
+        rate *= DPO_SHARE if recipe.method == "dpo" else 1
         return recipe.model_copy(update={"learning_rate": rate})
 
     def within_context(self, context: int | None) -> AdapterRecipe:

@@ -19,6 +19,8 @@ from finetune.train.checkpoints.checkpoint import JOURNAL, Checkpoint, Checkpoin
 from finetune.train.checkpoints.disk import require_room
 from finetune.train.journal import Journal
 from finetune.train.objectives.generation import Generation
+from finetune.train.objectives.objective import Objective
+from finetune.train.objectives.preference import Preference
 from finetune.train.progress import Outcome, Step
 from finetune.train.trackers.tracked_run import open_run
 from finetune.train.trainer import SupervisedTrainer
@@ -52,7 +54,7 @@ def fit(
         trainer = SupervisedTrainer(
             model=model,
             tokenizer=tokenizer,
-            objective=Generation(model, NumberedRows(rows, held_out), recipe, int(tokenizer.pad_token_id)),
+            objective=_objective(model, NumberedRows(rows, held_out), recipe, int(tokenizer.pad_token_id)),
             recipe=recipe,
             journal=journal,
             checkpoints=checkpoints,
@@ -62,7 +64,7 @@ def fit(
         with trainer.interrupt.listen(), suppress(EvaluationStoppedError):
             output = trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             seconds = journal.training_seconds
-            eval_loss = trainer.evaluate_at_end()
+            figures = trainer.evaluate_at_end()
         if trainer.interrupt.number is not None:
             raise _stop(trainer.interrupt.number, trainer)
         plot.draw(journal.file, folder / "training.png")
@@ -71,7 +73,7 @@ def fit(
             steps=trainer.state.global_step,
             epochs=float(trainer.state.epoch or 0),
             train_loss=float(output.training_loss),
-            eval_loss=eval_loss,
+            held_out=figures,
             counts=journal.counts,
             seconds=seconds,
             seconds_before=journal.seconds_before,
@@ -81,6 +83,12 @@ def fit(
         )
         run.finish(outcome)
     return outcome
+
+
+def _objective(model: PreTrainedModel, rows: NumberedRows, recipe: AdapterRecipe, pad_token: int) -> Objective:
+    """What the method of the recipe learns."""
+    kind = Preference if recipe.method == "dpo" else Generation
+    return kind(model, rows, recipe, pad_token)
 
 
 def save_adapter(outcome: Outcome, base: BaseModel, folder: Path) -> None:

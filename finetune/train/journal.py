@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import TrainingDivergedError
-from finetune.train.progress import Counts, Step
+from finetune.train.progress import FIGURES, Counts, Step
 
 
 class Journal:
@@ -27,6 +27,7 @@ class Journal:
         self.file, self.on_step, self.on_line = file, on_step, on_line
         self.counts = Counts()
         self.loss = math.nan
+        self.figures: dict[str, float] = {}  # beside the loss
         self.evaluating = 0.0  # seconds
         self.start()
 
@@ -58,6 +59,7 @@ class Journal:
                     loss=self.loss,
                     tokens_per_second=self.counts.tokens / elapsed,
                     remaining=elapsed / state.global_step * (state.max_steps - state.global_step),
+                    figures=self.figures,
                 )
             )
         self._before_evaluation = time.monotonic()
@@ -80,9 +82,11 @@ class Journal:
                 )
         if "loss" in logs:
             self.loss = float(logs["loss"])
+            self.figures = {name: float(logs[name]) for name in FIGURES if name in logs}
         if "loss" not in logs and "eval_loss" not in logs:
             return  # the Trainer's final summary, which is in the manifest
-        names = ("loss", "eval_loss", "grad_norm", "learning_rate")
+        figures = (*FIGURES, *(f"eval_{name}" for name in FIGURES))
+        names = ("loss", "eval_loss", "grad_norm", "learning_rate", *figures)
         line = {"step": state.global_step, "epoch": round(float(state.epoch or 0), 4)}
         line |= {name: float(logs[name]) for name in names if name in logs}
         line |= {"tokens": self.counts.tokens, "seconds": round(self.elapsed, 3)}

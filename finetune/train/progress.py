@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, astuple, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+FIGURES = ("preference_accuracy", "reward_margin", "chosen_reward", "rejected_reward")  # of preference tuning
 
 
 @dataclass(frozen=True)
@@ -15,14 +18,38 @@ class Counts:
     tokens: int = 0  # of the rows, without padding
     computed_tokens: int = 0  # passed through the model; fewer than `tokens` if rows share a prefix
     supervised_tokens: int = 0
+    pairs: int = 0  # of answers, in preference tuning
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(ours + theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
 
+    @property
+    def terms(self) -> int:
+        """The number of terms that the loss is the mean of: pairs of answers, or supervised tokens."""
+        return self.pairs or self.supervised_tokens
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is measured beside the loss, by name, summed over its terms."""
+
+    terms: int = 0
+    sums: Mapping[str, float] = field(default_factory=dict)
+
+    def __add__(self, other: Figures) -> Figures:
+        names = dict.fromkeys([*self.sums, *other.sums])
+        sums = {name: self.sums.get(name, 0.0) + other.sums.get(name, 0.0) for name in names}
+        return Figures(self.terms + other.terms, sums)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Each figure, per term."""
+        return {name: total / max(self.terms, 1) for name, total in self.sums.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Progress after an optimizer step; loss in nats per supervised token, times in seconds."""
+    """Progress after an optimizer step; loss in nats per supervised token or pair of answers, times in seconds."""
 
     step: int
     steps: int
@@ -30,6 +57,7 @@ class Step:
     loss: float
     tokens_per_second: float
     remaining: float
+    figures: Mapping[str, float] = field(default_factory=dict)  # beside the loss, see FIGURES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +72,10 @@ class TrainProgress:
     loss_before_log: float
     last_logged: int
     evaluation_due: bool
+    figures: Figures  # since the last logged step
 
     def write(self, file: Path) -> None:
-        """Write the counters as one flat JSON object."""
+        """Write the counters as one JSON object."""
         values = asdict(self)
         file.write_text(json.dumps(values.pop("counts") | values) + "\n", "utf-8")
 
@@ -55,18 +84,18 @@ class TrainProgress:
         """Read a file written by `write`."""
         values = json.loads(file.read_text("utf-8"))
         counts = Counts(**{field.name: values.pop(field.name) for field in fields(Counts)})
-        return cls(counts=counts, **values)
+        return cls(counts=counts, figures=Figures(**values.pop("figures")), **values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A fitted model and the figures of the fit; losses in nats per supervised token."""
+    """A fitted model and the figures of the fit; losses in nats per supervised token or pair of answers."""
 
     model: Any  # a PeftModel
     steps: int
     epochs: float
     train_loss: float
-    eval_loss: float | None
+    held_out: Mapping[str, float]  # loss and other figures; empty if they were not measured
     counts: Counts
     seconds: float
     seconds_before: float  # of which before the run was resumed

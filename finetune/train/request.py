@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.artifacts import Corpus
@@ -27,7 +28,7 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The figures of a run; losses in nats per supervised token, `tokens` without padding."""
+    """The figures of a run; losses in nats per supervised token or pair of answers, `tokens` without padding."""
 
     adapter: Path
     steps: int
@@ -43,6 +44,8 @@ class TrainResult:
     held_out_truncated: int
     seconds: float
     resumed_from: str | None = None
+    pairs: int = 0  # of answers, in preference tuning
+    eval_figures: Mapping[str, float] = field(default_factory=dict)  # held out, beside the loss
 
 
 @dataclass(frozen=True)

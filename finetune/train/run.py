@@ -33,6 +33,7 @@ from finetune.train.checkpoints.disk import THEN_RESUME
 from finetune.train.checkpoints.lock import lock_folder
 from finetune.train.checkpoints.resume import complete_lineage, find_finished, find_start, lineage_of, refuse_unfinished
 from finetune.train.fit_memory import fit_memory
+from finetune.train.method_checks import check_method, require_pairs
 from finetune.train.model_checks import check_model
 from finetune.train.out_of_memory import explain_full_memory
 from finetune.train.progress import Outcome, Step
@@ -121,12 +122,7 @@ def _open(request: TrainRequest) -> _Inputs:
     corpus = Corpus.open(request.corpus, command=request.prepare_command)
     if not corpus.counts["train"]:
         raise InputError(f"The corpus at {request.corpus} has no training rows. Prepare it again with more data")
-    if "preference" in corpus.manifest.get("by_task", {}):
-        raise InputError(
-            f"The corpus at {request.corpus} has rows for preference tuning (chosen and rejected, or rated answers), which "
-            "slmtune train does not support yet. To train on the preferred answers only, prepare the corpus again with "
-            "--ignore rejected"
-        )
+    check_method(corpus, request.recipe)
     base = find_base(request.recipe.model, request.recipe.revision)
     require_kind(base.folder, "causal")
     recipe = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
@@ -180,7 +176,8 @@ def _fit(
 
 def _render(recipe: AdapterRecipe, tokenizer: Any, corpus: Corpus, split: Split) -> TokenRows:
     """The rows of a split; their text is not kept."""
-    rows = render_rows(tokenizer, read_split(corpus, split), recipe.max_length)
+    examples = read_split(corpus, split)
+    rows = render_rows(tokenizer, require_pairs(examples) if recipe.method == "dpo" else examples, recipe.max_length)
     if rows.truncated:
         log.warning(
             "%d of %d rows of the %s split are longer than --max-length %d tokens and are truncated (the longest has %d).",
@@ -232,7 +229,8 @@ def _result(adapter: Path, outcome: Outcome, seconds: float) -> TrainResult:
         steps=outcome.steps,
         epochs=round(outcome.epochs, 4),
         train_loss=outcome.train_loss,
-        eval_loss=outcome.eval_loss,
+        eval_loss=outcome.held_out.get("loss"),
+        eval_figures={name: value for name, value in outcome.held_out.items() if name != "loss"},
         **asdict(outcome.counts),
         tokens_per_second=outcome.tokens_per_second,
         peak_memory_bytes=peak_bytes(),

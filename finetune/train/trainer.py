@@ -19,7 +19,7 @@ from finetune.errors import EvaluationStoppedError, InputError
 from finetune.machine import explain_full_disk
 from finetune.recipe import AdapterRecipe
 from finetune.train.arguments import lora_config, trainer_arguments
-from finetune.train.checkpoints.checkpoint import JOURNAL, PROGRESS, STATE, WEIGHTS, Checkpoints
+from finetune.train.checkpoints.checkpoint import JOURNAL, OBJECTIVE, PROGRESS, STATE, WEIGHTS, Checkpoints
 from finetune.train.checkpoints.disk import THEN_RESUME, checkpoint_bytes, make_room
 from finetune.train.divergence import explain_divergence, require_finite
 from finetune.train.hooks import Hooks
@@ -27,7 +27,7 @@ from finetune.train.interrupt import Interrupt
 from finetune.train.journal import Journal
 from finetune.train.objectives.objective import Objective
 from finetune.train.passes import ForwardPasses
-from finetune.train.progress import Counts, TrainProgress
+from finetune.train.progress import Counts, Figures, TrainProgress
 
 # Private names of other libraries. A release that drops one fails tests/train/test_private_names.py, which also refuses
 # any that finetune/train uses without giving a reason here.
@@ -83,6 +83,8 @@ class SupervisedTrainer(SFTTrainer):
         self.evaluation_due = False  # a signal arrived before the evaluation of the last step
         self.recipe, self.passes = recipe, ForwardPasses(recipe, checkpoints.record_batch)
         self._losses: list[tuple[list[int], Tensor]] = []  # of the step's forward passes, with their rows
+        self._figures = Figures()  # of the objective, since the last logged step
+        self._held_out: dict[str, float] = {}  # the loss and the figures of the last evaluation
         training, evaluation = objective.rows.datasets()
         self.evaluates = evaluation is not None and recipe.eval_steps != 0
         try:
@@ -141,14 +143,17 @@ class SupervisedTrainer(SFTTrainer):
         """
         step: Any = super().training_step
 
-        def compute(passes: list[list[int]]) -> tuple[Counts, list[tuple[list[int], Tensor]]]:
+        def compute(passes: list[list[int]]) -> tuple[Counts, list[tuple[list[int], Tensor]], Figures]:
             model.zero_grad()
+            self.objective.take_figures()  # those of passes for which memory was too small
             batches = [self._collate(rows) for rows in passes]
             counts = sum((batch["counts"] for batch in batches), Counts())
-            return counts, [(batch["rows"], step(model, batch, counts.supervised_tokens)) for batch in batches]
+            losses = [(batch["rows"], step(model, batch, counts.terms)) for batch in batches]
+            return counts, losses, self.objective.take_figures()
 
-        counts, self._losses = self.passes.run(compute, inputs["rows"])
+        counts, self._losses, figures = self.passes.run(compute, inputs["rows"])
         self.journal.counts += counts
+        self._figures += figures
         return torch.stack([loss for _, loss in self._losses]).sum()
 
     def _collate(self, rows: list[int]) -> dict[str, Any]:
@@ -161,10 +166,17 @@ class SupervisedTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Negative log-likelihood of a forward pass, in nats per supervised token of the whole optimizer step."""
+        """The loss of a forward pass, in nats per supervised token or pair of answers of the whole optimizer step."""
         assert not return_outputs  # evaluation_loop does not ask for them
         assert num_items_in_batch is not None  # from training_step
         return self.objective.loss(self.accelerator.unwrap_model(model), inputs) / max(int(num_items_in_batch), 1)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Like the Trainer's, with the figures of the objective since the last line of the training."""
+        if "loss" in logs:
+            logs |= self._figures.means
+            self._figures = Figures()
+        super().log(logs, *args, **kwargs)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """None: the Trainer would count them from batches in a form that it knows."""
@@ -185,15 +197,16 @@ class SupervisedTrainer(SFTTrainer):
             raise explain_divergence(self.state.global_step + 1, self._losses, self.rows.ids)
         return norm
 
-    def evaluate_at_end(self) -> float | None:
-        """Held-out loss of the trained model; None if the run measures none or was stopped.
+    def evaluate_at_end(self) -> dict[str, float]:
+        """Held-out loss and figures of the trained model; empty if the run measures none or was stopped.
 
         Raises:
             EvaluationStoppedError: a signal arrived during the evaluation.
         """
         if not self.evaluates or self.interrupt.number is not None:
-            return None
-        return float(self.evaluate()["eval_loss"])
+            return {}
+        self.evaluate()
+        return self._held_out
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Like the Trainer's, but leave the CPU's random state unchanged: its data loader draws a number from it."""
@@ -208,31 +221,32 @@ class SupervisedTrainer(SFTTrainer):
             return {}
 
     def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Mean negative log-likelihood per supervised token over all rows, in nats: each token has the same weight.
+        """Mean loss over all rows, and the means of other figures: each supervised token or pair has the same weight.
 
         The Trainer averages the means of batches, which depends on the batch size.
         """
         adapted: Any = self.model
         adapted.eval()
-        total = torch.zeros(2, dtype=torch.float64)
-        rows = 0
+        total, rows = Figures(), 0
         for batch in dataloader:
             total += self.passes.run(self._measure, batch["rows"])
             rows += len(batch["rows"])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        loss_sum, count = self.accelerator.reduce(total.to(self.args.device, torch.float32)).tolist()
+        self._held_out = total.means
         nothing: Any = None  # keep neither logits nor labels
-        return EvalLoopOutput(nothing, nothing, {f"{metric_key_prefix}_loss": loss_sum / max(count, 1)}, rows)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._held_out.items()}
+        return EvalLoopOutput(nothing, nothing, metrics, rows)
 
-    def _measure(self, passes: list[list[int]]) -> Tensor:
-        """Summed loss and number of supervised tokens of rows, in float64."""
-        total = torch.zeros(2, dtype=torch.float64)
+    def _measure(self, passes: list[list[int]]) -> Figures:
+        """The summed loss and figures of rows."""
+        self.objective.take_figures()  # those of passes for which memory was too small
+        terms, loss = 0, 0.0
         for rows in passes:
             inputs: dict[str, Any] = self._prepare_inputs(self._collate(rows))
             with torch.no_grad(), self.compute_loss_context_manager():
-                loss = self.objective.loss(self.model, inputs)
-            total += torch.tensor([float(loss), inputs["counts"].supervised_tokens], dtype=torch.float64)
-        return total
+                loss += float(self.objective.loss(self.model, inputs))
+            terms += inputs["counts"].terms
+        return Figures(terms, {"loss": loss, **self.objective.take_figures().sums})
 
     def stop_with_checkpoint(self, *, evaluation_due: bool) -> None:
         """Stop training after this step with a checkpoint; a resumed run makes up for an evaluation that is due."""
@@ -255,6 +269,8 @@ class SupervisedTrainer(SFTTrainer):
     def _write_state(self, folder: Path) -> None:
         weights = {name: parameter.detach().cpu().contiguous() for name, parameter in self.trainable.items()}
         save_file(weights, folder / WEIGHTS)
+        if state := self.objective.state():
+            save_file(state, folder / OBJECTIVE)
         self._save_optimizer_and_scheduler(str(folder))
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / STATE))
@@ -269,6 +285,7 @@ class SupervisedTrainer(SFTTrainer):
             loss_before_log=self._total_loss_scalar,
             last_logged=self._globalstep_last_logged,
             evaluation_due=self.evaluation_due,
+            figures=self._figures,
         ).write(folder / PROGRESS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -280,6 +297,8 @@ class SupervisedTrainer(SFTTrainer):
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(stored[name])
+        if (state := Path(resume_from_checkpoint) / OBJECTIVE).is_file():
+            self.objective.restore(load_file(state))
 
     def restore_progress(self, checkpoint: Path) -> None:
         """Restore the counters, the clocks and the journal of the run so far."""
@@ -291,6 +310,7 @@ class SupervisedTrainer(SFTTrainer):
         self._tr_loss += progress.loss_since_log
         self._total_loss_scalar = progress.loss_before_log
         self._globalstep_last_logged = progress.last_logged
+        self._figures = progress.figures
         self._initial_global_step = 0
         self.state.compute_steps(self.args, self.state.max_steps)  # save, evaluate and log by the current settings
         if progress.evaluation_due:

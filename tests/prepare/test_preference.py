@@ -20,9 +20,6 @@ from finetune.errors import InputError
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.prepare.preview import preview
 from finetune.prepare.request import PrepareRequest
-from finetune.recipe import AdapterRecipe
-from finetune.train import TrainRequest, train
-from finetune.train.run import plan_training
 
 from .conftest import Prepared, Preparer, questions, write_jsonl
 
@@ -215,17 +212,6 @@ def test_dry_run_shows_both_answers(tmp_path: Path) -> None:
 # --- what is not done yet ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "rows", [pairs(4), [rated("Name a tool.", "An adze.", True), rated("Name a fish.", "Owl.", False)]]
-)
-def test_train_learns_no_preference_row(rows: list[Row], prepare_rows: Any, tiny_model: Path, tmp_path: Path) -> None:
-    request = TrainRequest(prepare_rows(rows).corpus.path, tmp_path / "adapter", AdapterRecipe(model=str(tiny_model)))
-    for run in (train, plan_training):
-        with pytest.raises(InputError, match=r"preference tuning .* does not support yet.*--ignore rejected"):
-            run(request)
-    assert not (tmp_path / "adapter").exists()
-
-
 def test_eval_scores_no_preference_row(prepare_rows: Any, tiny_adapter: Path, tmp_path: Path) -> None:
     corpus: Corpus = prepare_rows(pairs(4), split_ratio="0/0/1").corpus
     with pytest.raises(InputError, match="preference tuning, which slmtune eval does not score yet"):
@@ -240,10 +226,10 @@ def test_json_has_the_pair(prepare_rows: Any, tmp_path: Path) -> None:
     assert [turn["content"] for turn in sample["rejected"]] == ["What is number 0?", "No idea about 0."]
 
 
-def test_prepare_does_not_suggest_to_train_on_pairs(tmp_path: Path) -> None:
+def test_prepare_suggests_the_method_for_pairs(tmp_path: Path) -> None:
     from ..command import run
 
     done = run("prepare", "--source", write_jsonl(tmp_path / "rows.jsonl", pairs(3)), cwd=tmp_path)
-    assert "next             slmtune show" in done.stdout, done.stderr
+    assert "next             slmtune train --method dpo" in done.stdout, done.stderr
     refused = run("train", cwd=tmp_path)
-    assert (refused.returncode, "preference tuning" in refused.stderr) == (2, True)
+    assert (refused.returncode, "--method dpo" in refused.stderr) == (2, True)

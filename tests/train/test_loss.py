@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from finetune.train.fast import loss as loss_module
-from finetune.train.fast.loss import supervised_loss
+from finetune.train.fast.loss import supervised_losses
 
 
 @pytest.mark.parametrize("softcap", [None, 5.0])
@@ -26,7 +26,7 @@ def test_value_and_gradient_equal_the_full_computation(
     head = model.get_output_embeddings()
 
     fast_hidden = hidden.clone().requires_grad_()
-    fast = supervised_loss(fast_hidden, targets, head, softcap)
+    fast = supervised_losses(fast_hidden, targets, head, softcap).sum()
     (fast * 0.5).backward()
 
     plain_hidden = hidden.clone().requires_grad_()
@@ -45,7 +45,7 @@ def test_float64_stays_float64() -> None:
     head = torch.nn.Linear(8, 30).double()
     targets = torch.randint(0, 30, (2, 5))
     fast_hidden, plain_hidden = (torch.ones(2, 5, 8, dtype=torch.float64).requires_grad_() for _ in range(2))
-    fast = supervised_loss(fast_hidden, targets, head)
+    fast = supervised_losses(fast_hidden, targets, head).sum()
     fast.backward()
     plain = torch.nn.functional.cross_entropy(head(plain_hidden).flatten(0, 1), targets.flatten(), reduction="sum")
     plain.backward()
@@ -63,7 +63,7 @@ def test_gradient_of_a_mean_is_divided_by_the_exact_count() -> None:
     gradients = []
     for factor in (1.0, torch.tensor(1.0) / count):
         part = hidden.clone().requires_grad_()
-        (supervised_loss(part, targets, head) * factor).backward()
+        (supervised_losses(part, targets, head).sum() * factor).backward()
         assert part.grad is not None
         gradients.append(part.grad.double().abs().sum())
     assert float(gradients[0] / gradients[1]) == pytest.approx(count, rel=5e-4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,14 @@ class NumberedRows:
     training: TokenRows
     held_out: TokenRows
 
-    def __getitem__(self, number: int) -> TokenRow:
+    def __len__(self) -> int:
+        return len(self.training) + len(self.held_out)
+
+    def conversations(self, numbers: Iterable[int]) -> list[TokenRow]:
+        """The conversations of rows, one after the other; of a pair of answers, there are two."""
         count = len(self.training)
-        return self.training[number] if number < count else self.held_out[number - count]
+        parts = [(self.training, number) if number < count else (self.held_out, number - count) for number in numbers]
+        return [conversation for rows, number in parts for conversation in rows.conversations(number)]
 
     def datasets(self) -> tuple[Dataset, Dataset | None]:
         """The numbers of the training rows, and of the held-out rows if there are any."""
@@ -44,7 +49,7 @@ class PackedBatches:
     def __call__(self, items: Sequence[Mapping[str, int]]) -> dict[str, Any]:
         """A batch for `SupervisedTrainer`; tensors are (1, tokens)."""
         numbers = [item["number"] for item in items]
-        rows = [self.rows[number] for number in numbers]
+        rows = self.rows.conversations(numbers)
         packed = pack(rows, share=self.share)
         return {
             "input_ids": packed.input_ids,
@@ -52,7 +57,8 @@ class PackedBatches:
             "labels": packed.targets,
             "layout": packed.layout,
             "rows": numbers,
-            "counts": _count(rows, packed.input_ids),
+            "answers": [(row, rows[row].answer_tokens) for row in packed.order],
+            "counts": _count(rows, packed.input_ids, numbers),
         }
 
 
@@ -67,7 +73,7 @@ class PaddedBatches:
     def __call__(self, items: Sequence[Mapping[str, int]]) -> dict[str, Any]:
         """A batch for any causal language model; tensors are (rows, tokens)."""
         numbers = [item["number"] for item in items]
-        rows = [self.rows[number] for number in numbers]
+        rows = self.rows.conversations(numbers)
         tokens = [torch.from_numpy(row.tokens.astype("int64")) for row in rows]
         supervised = [torch.from_numpy(row.supervised.copy()) for row in rows]
         labels = [torch.where(mask, row, UNSUPERVISED) for row, mask in zip(tokens, supervised, strict=True)]
@@ -78,14 +84,16 @@ class PaddedBatches:
             "labels": pad_sequence(labels, batch_first=True, padding_value=UNSUPERVISED),
             "own_logits": self.own_logits,
             "rows": numbers,
-            "counts": _count(rows, input_ids),
+            "answers": [(number, row.answer_tokens) for number, row in enumerate(rows)],
+            "counts": _count(rows, input_ids, numbers),
         }
 
 
-def _count(rows: Sequence[TokenRow], input_ids: Tensor) -> Counts:
-    """The tokens of a batch; a supervised token counts if another token precedes it."""
+def _count(conversations: Sequence[TokenRow], input_ids: Tensor, numbers: Sequence[int]) -> Counts:
+    """The tokens of a batch, and its pairs of answers."""
     return Counts(
-        tokens=sum(len(row.tokens) for row in rows),
+        tokens=sum(len(row.tokens) for row in conversations),
         computed_tokens=input_ids.numel(),
-        supervised_tokens=sum(int(row.supervised[1:].sum()) for row in rows),
+        supervised_tokens=sum(row.answer_tokens for row in conversations),
+        pairs=len(numbers) if len(conversations) > len(numbers) else 0,
     )

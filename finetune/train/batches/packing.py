@@ -75,6 +75,7 @@ class PackedRows:
     position_ids: Tensor  # counted from the beginning of each row
     targets: Tensor  # the token that each position predicts, or UNSUPERVISED
     layout: Layout
+    order: tuple[int, ...]  # the numbers of the rows, in the order of their suffixes
 
 
 def pack(rows: Sequence[TokenRow], *, share: bool = True) -> PackedRows:
@@ -102,6 +103,7 @@ def pack(rows: Sequence[TokenRow], *, share: bool = True) -> PackedRows:
         torch.from_numpy(np.concatenate(positions))[None],
         torch.from_numpy(np.concatenate(targets))[None],
         Layout(tuple(layout)),
+        tuple(member for _, members in groups for member in members),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import InputError
-from finetune.models.chat_template import Rendering, render
+from finetune.models.chat_template import Rendering, render_conversations
 from finetune.records import Example
 
 if TYPE_CHECKING:
@@ -24,10 +24,15 @@ SHORTEST_PREFIX = 8  # tokens; a shorter common prefix is not worth its own atte
 
 @dataclass(frozen=True, eq=False)
 class TokenRow:
-    """Token ids of one row, (tokens,), and which of them carry loss."""
+    """Token ids of one conversation, (tokens,), and which of them carry loss."""
 
     tokens: NDArray[np.int32]
     supervised: NDArray[np.bool_]
+
+    @property
+    def answer_tokens(self) -> int:
+        """Number of tokens whose likelihood is learnt: the supervised ones that follow another token."""
+        return int(self.supervised[1:].sum())
 
     @property
     def shareable(self) -> int:
@@ -43,17 +48,30 @@ class TokenRow:
 
 @dataclass(frozen=True, eq=False)
 class TokenRows:
-    """Rendered rows, concatenated in flat arrays of 5 bytes per token, with their lengths before truncation."""
+    """Rendered rows, concatenated in flat arrays of 5 bytes per token, with their lengths before truncation.
+
+    A row is one conversation; a pair of answers is two, the preferred one first.
+    """
 
     ids: tuple[str, ...]  # of the examples
     flat_tokens: NDArray[np.int32]
     flat_supervised: NDArray[np.bool_]
-    ends: NDArray[np.int64]  # where each row ends in the flat arrays
-    truncated: int
+    ends: NDArray[np.int64]  # where each conversation ends in the flat arrays
+    truncated: int  # rows
     longest: int
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def are_pairs(self) -> bool:
+        """Whether each row is a pair of answers."""
+        return len(self.ends) > len(self.ids)
+
+    def conversations(self, number: int) -> list[TokenRow]:
+        """The conversations of a row."""
+        each = len(self.ends) // len(self.ids)
+        return [self[each * number + place] for place in range(each)]
 
     def __getitem__(self, number: int) -> TokenRow:
         start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
@@ -61,7 +79,7 @@ class TokenRows:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each row, after truncation."""
+        """Tokens of each conversation, after truncation."""
         return np.diff(self.ends, prepend=0)
 
     @property
@@ -86,36 +104,33 @@ class TokenRows:
         """Length of the prefix that all rows share, in tokens; 0 if it is too short to be worth sharing."""
         first = self[0]
         common = first.shareable
-        for number in range(1, len(self)):
+        for number in range(1, len(self.ends)):
             row = self[number]
             common = min(common, row.shareable, first.count_common_prefix(row))
         return common if common >= SHORTEST_PREFIX else 0
 
 
 def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], max_length: int) -> TokenRows:
-    """Render every row and truncate it to `max_length` tokens.
+    """Render every row and truncate it to `max_length` tokens; of pairs of answers, both conversations.
 
     Raises:
-        InputError: a row would have no supervised token left; names the row by its id.
+        InputError: a row would have no supervised token left, or the answers of a pair no difference; names the row by its
+            id.
     """
     ids: list[str] = []
     tokens, supervised, ends = array("i"), array("b"), array("q")
     truncated = longest = 0
     for example in examples:
-        row = render(tokenizer, example)
-        longest = max(longest, len(row.ids))
-        if len(row.ids) > max_length:
-            truncated += 1
-            row = Rendering(row.ids[:max_length], row.supervised[:max_length])
-        if not any(row.supervised[1:]):  # the first token is never predicted
-            raise InputError(
-                f"Row {example.id} has no answer within {max_length} tokens: its prompt alone is longer, so nothing could "
-                "be learnt from it. Raise --max-length, or shorten the row"
-            )
+        whole = render_conversations(tokenizer, example)
+        longest = max(longest, *(len(row.ids) for row in whole))
+        rows = [Rendering(row.ids[:max_length], row.supervised[:max_length]) for row in whole]
+        truncated += any(len(row.ids) > max_length for row in whole)
+        _require_answers(example, rows, max_length)
         ids.append(example.id)
-        tokens.extend(row.ids)
-        supervised.extend(row.supervised)
-        ends.append(len(tokens))
+        for row in rows:
+            tokens.extend(row.ids)
+            supervised.extend(row.supervised)
+            ends.append(len(tokens))
     return TokenRows(
         tuple(ids),
         np.asarray(tokens, dtype=np.int32),
@@ -124,3 +139,17 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example],
         truncated,
         longest,
     )
+
+
+def _require_answers(example: Example, rows: Sequence[Rendering], max_length: int) -> None:
+    """Require that something can be learnt from a truncated row."""
+    if not all(any(row.supervised[1:]) for row in rows):  # the first token is never predicted
+        raise InputError(
+            f"Row {example.id} has no answer within {max_length} tokens: its prompt alone is longer, so nothing could "
+            "be learnt from it. Raise --max-length, or shorten the row"
+        )
+    if len(rows) > 1 and rows[0] == rows[1]:
+        raise InputError(
+            f"Both answers of row {example.id} are the same within {max_length} tokens, so no preference could be learnt "
+            "from it. Raise --max-length, or remove the row"
+        )

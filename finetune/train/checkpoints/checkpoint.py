@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 PREFIX = "checkpoint-"
 WEIGHTS, OPTIMIZER, SCHEDULER, RANDOM = "weights.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"
 STATE, PROGRESS, JOURNAL = "trainer_state.json", "progress.json", "training.jsonl"
+OBJECTIVE = "objective.safetensors"  # if the objective has something to remember
 FILES = frozenset({WEIGHTS, OPTIMIZER, SCHEDULER, RANDOM, STATE, PROGRESS, JOURNAL})
 
 DIVISION = ("per_device_train_batch_size", "gradient_accumulation_steps")  # how an optimizer step is divided

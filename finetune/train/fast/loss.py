@@ -13,7 +13,19 @@ from finetune.train.batches.packing import UNSUPERVISED
 
 
 def summed_loss(causal: Any, batch: dict[str, Any]) -> Tensor:
-    """Summed negative log-likelihood of a batch's supervised tokens, in nats.
+    """Summed negative log-likelihood of a batch's supervised tokens, in nats."""
+    return token_losses(causal, batch).sum()
+
+
+def row_losses(causal: Any, batch: dict[str, Any]) -> Tensor:
+    """Negative log-likelihood of the supervised tokens of each row of a batch, in nats: (rows,)."""
+    parts = token_losses(causal, batch).split([tokens for _, tokens in batch["answers"]])
+    sums = {row: part.sum() for (row, _), part in zip(batch["answers"], parts, strict=True)}
+    return torch.stack([sums[row] for row in range(len(sums))])
+
+
+def token_losses(causal: Any, batch: dict[str, Any]) -> Tensor:
+    """Negative log-likelihood of each supervised token of a batch, in nats: (supervised tokens,), in their order.
 
     Args:
         causal: a transformers causal language model, with or without LoRA layers; not the wrapper around it, which
@@ -29,15 +41,15 @@ def summed_loss(causal: Any, batch: dict[str, Any]) -> Tensor:
     if own or (torch.is_grad_enabled() and head.weight.requires_grad):
         logits = causal(**inputs, use_cache=False).logits
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return nn.functional.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=UNSUPERVISED, reduction="sum"
-        )
+        flat = targets.flatten()
+        losses = nn.functional.cross_entropy(logits.flatten(0, 1), flat, ignore_index=UNSUPERVISED, reduction="none")
+        return losses[flat != UNSUPERVISED]
     hidden = causal.base_model(**inputs, use_cache=False).last_hidden_state
-    return supervised_loss(hidden, targets, head, getattr(config, "final_logit_softcapping", None))
+    return supervised_losses(hidden, targets, head, getattr(config, "final_logit_softcapping", None))
 
 
-def supervised_loss(hidden: Tensor, targets: Tensor, head: Any, softcap: float | None = None) -> Tensor:
-    """Summed negative log-likelihood of the supervised tokens, in nats, through a frozen output head.
+def supervised_losses(hidden: Tensor, targets: Tensor, head: Any, softcap: float | None = None) -> Tensor:
+    """Negative log-likelihood of each supervised token, in nats, through a frozen output head: (supervised tokens,).
 
     Only positions that predict a supervised token pass through the head, a few at a time, so the time is proportional to
     `supervised × vocabulary` instead of `tokens × vocabulary`, and memory is bounded. In classification rows, one token in
@@ -51,19 +63,19 @@ def supervised_loss(hidden: Tensor, targets: Tensor, head: Any, softcap: float |
     """
     mask = targets != UNSUPERVISED
     apply: Any = _HeadLoss.apply
-    loss: Tensor = apply(hidden[mask], targets[mask], head.weight, getattr(head, "bias", None), softcap)
-    return loss
+    losses: Tensor = apply(hidden[mask], targets[mask], head.weight, getattr(head, "bias", None), softcap)
+    return losses
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Summed cross-entropy after a frozen linear layer; its gradient is computed in the forward pass, from the same logits."""
+    """Cross-entropies after a frozen linear layer; their gradients are computed in the forward pass, from the same logits."""
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None
     ) -> Tensor:
         precision = torch.promote_types(hidden.dtype, torch.float32)
-        total = hidden.new_zeros((), dtype=precision)
+        losses = hidden.new_empty(len(hidden), dtype=precision)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), CHUNK):
             part, goal = hidden[start : start + CHUNK], targets[start : start + CHUNK, None]
@@ -71,7 +83,7 @@ class _HeadLoss(torch.autograd.Function):
             if softcap is not None:
                 logits = torch.tanh_(logits.div_(softcap)).mul_(softcap)
             normaliser = torch.logsumexp(logits, -1, keepdim=True)
-            total += (normaliser - logits.gather(1, goal)).sum()
+            losses[start : start + CHUNK] = (normaliser - logits.gather(1, goal))[:, 0]
             if gradient is not None:
                 slope = None if softcap is None else 1 - (logits / softcap).square()
                 logits.sub_(normaliser).exp_().scatter_add_(1, goal, -torch.ones_like(goal, dtype=precision))
@@ -80,10 +92,10 @@ class _HeadLoss(torch.autograd.Function):
                 gradient[start : start + CHUNK] = logits.to(weight.dtype) @ weight
         if gradient is not None:
             ctx.save_for_backward(gradient)
-        return total
+        return losses
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        factor = gradients[0]  # 1 / tokens, which bfloat16 would round by up to 0.4 % for every weight alike
+        factor = gradients[0][:, None]  # 1 / tokens, which bfloat16 would round by up to 0.4 % for every weight alike
         return (gradient.to(factor.dtype) * factor).to(gradient.dtype), None, None, None, None

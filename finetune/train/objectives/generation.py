@@ -11,9 +11,10 @@ from finetune.recipe import AdapterRecipe
 from finetune.train.batches.collate import NumberedRows, PaddedBatches
 from finetune.train.fast.fast_path import Batches, FastPath
 from finetune.train.fast.loss import summed_loss
+from finetune.train.objectives.objective import Objective
 
 
-class Generation:
+class Generation(Objective):
     """The objective of causal language models.
 
     Args:

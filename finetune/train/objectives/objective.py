@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from finetune.train.batches.collate import NumberedRows
+from finetune.train.progress import Figures
 
 
 class Objective(Protocol):
@@ -26,7 +27,19 @@ class Objective(Protocol):
         """A batch of numbered rows: its `rows`, its `counts`, and whatever `loss` needs."""
 
     def loss(self, model: Any, batch: dict[str, Any]) -> Tensor:
-        """The loss of a batch, summed over its `counts.supervised_tokens`, in nats.
+        """The loss of a batch, summed over its `counts.terms`, in nats.
 
         `model` is the PeftModel itself, not a wrapper around it that accelerate may run in autocast.
         """
+
+    def take_figures(self) -> Figures:
+        """What `loss` has measured beside the loss since the last call."""
+        return Figures()
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must contain of the objective."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take over the state of a checkpoint."""
+        assert not state

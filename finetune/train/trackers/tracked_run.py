@@ -42,7 +42,7 @@ class TrackedRun:
             figures = {
                 "steps": outcome.steps,
                 "train_loss": outcome.train_loss,
-                "eval_loss": outcome.eval_loss,
+                **{f"eval_{name}": value for name, value in outcome.held_out.items()},
                 **asdict(outcome.counts),
                 "tokens_per_second": outcome.tokens_per_second,
             }
