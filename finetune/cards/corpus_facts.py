@@ -69,6 +69,7 @@ class CorpusFacts:
         eval_sets: the eval sets that the corpus was compared with; empty: none; None: unknown.
         cleaned: what cleaning changed -> rows in which it did.
         scrubbed: kind of identifier -> number of replacements; None: not searched for.
+        columns: the columns of the rows, if they are known.
         boilerplate: number of n-grams shared with an eval set that did not count because many documents contain them.
     """
 
@@ -90,6 +91,7 @@ class CorpusFacts:
     scrubbed: Mapping[str, int] | None = None
     boilerplate: int = 0
     unused: Sequence[Unused] = ()
+    columns: Sequence[str] = ()
 
     @property
     def rows(self) -> int:

@@ -31,7 +31,7 @@ MEASURED = (
 )
 COUNTED_AT_ONCE, READ_AT_ONCE = 65_536, 1_024  # rows in memory, without and with their text
 COUNTED = ("task", "source", "license", "label")
-READ = ("id", "messages", "task", "label", "source", "tools", "rejected")
+READ = ("id", "messages", "task", "label", "labels", "source", "tools", "rejected")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Sample:
     task: str
     source: str
     label: str | None
+    labels: tuple[str, ...] | None
     messages: tuple[Message, ...]
     tools: str | None
     rejected: tuple[Message, ...]
@@ -106,9 +107,8 @@ def show_corpus(
     """
     check(ShowOptions(samples=samples))
     corpus = Corpus.open(corpus_path)
-    counts, positions = _count(corpus, samples, seed)
+    counts, positions, by_label = _count(corpus, samples, seed)
     lengths, notes = _measure(corpus, positions.to_measure, sum(counts.values()), model)
-    by_label: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for (_, _, source, _, label), rows in counts.items():
         if label is not None:
             by_label[source][label] += rows
@@ -120,7 +120,7 @@ def show_corpus(
         splits={split: sum(rows for key, rows in counts.items() if key[0] == split) for split in SPLITS},
         tasks=by_size(_sum(counts, 1)),
         sources=_sources(corpus, counts),
-        labels={source: by_size(labels) for source, labels in sorted(by_label.items())},
+        labels={source: by_size(labels) for source, labels in sorted(by_label.items()) if labels},
         drops=_drops(corpus),
         lengths=lengths,
         samples=tuple(_to_sample(split, example) for split, example in _read(corpus, positions.to_show)),
@@ -130,7 +130,7 @@ def show_corpus(
 
 def draw_samples(corpus: Corpus, samples: int, seed: int) -> Iterator[tuple[Split, Example]]:
     """The rows that `show_corpus` shows, in the order of the corpus."""
-    _, positions = _count(corpus, samples, seed)
+    _, positions, _ = _count(corpus, samples, seed)
     return _read(corpus, positions.to_show)
 
 
@@ -145,18 +145,23 @@ class _Positions:
     to_show: list[int]
 
 
-def _count(corpus: Corpus, samples: int, seed: int) -> tuple[Counter[Key], _Positions]:
-    """Count rows and sample some in one pass over the short columns.
+def _count(corpus: Corpus, samples: int, seed: int) -> tuple[Counter[Key], _Positions, defaultdict[str, Counter[str]]]:
+    """Count rows and sample some in one pass over the short columns; rows with several labels are counted by source and label.
 
     Every row draws a random number, and the rows with the smallest numbers are selected: as fair as shuffling, and only
     the smallest numbers so far have to be kept.
     """
     counts: Counter[Key] = Counter()
+    several: defaultdict[str, Counter[str]] = defaultdict(Counter)
     random = np.random.default_rng(abs(seed))
     to_measure, by_task, start = _Smallest(MEASURED), defaultdict[str, _Smallest](lambda: _Smallest(samples)), 0
     for split, file in _files(corpus):
         with parquet.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(COUNTED_AT_ONCE, columns=list(COUNTED)):
+            columns = [name for name in (*COUNTED, "labels") if name in opened.schema_arrow.names]
+            for batch in opened.iter_batches(COUNTED_AT_ONCE, columns=columns):
+                if "labels" in columns:
+                    for source, labels in zip(*(batch[name].to_pylist() for name in ("source", "labels")), strict=True):
+                        several[source].update(labels or ())
                 grouped = pa.Table.from_batches([batch]).group_by(list(COUNTED)).aggregate([([], "count_all")])
                 for row in grouped.to_pylist():
                     counts[split, row["task"], row["source"], row["license"], row["label"]] += row["count_all"]
@@ -167,7 +172,7 @@ def _count(corpus: Corpus, samples: int, seed: int) -> tuple[Counter[Key], _Posi
                     by_task[task].offer(numbers[tasks == task], positions[tasks == task])
                 start += len(batch)
     to_show = sorted(position for smallest in by_task.values() for position in smallest.sort())
-    return counts, _Positions(to_measure.sort(), to_show)
+    return counts, _Positions(to_measure.sort(), to_show), several
 
 
 class _Smallest:
@@ -274,6 +279,7 @@ def _to_sample(split: Split, example: Example) -> Sample:
         task=example.task,
         source=example.source,
         label=example.label,
+        labels=example.labels,
         messages=example.messages,
         tools=example.tools,
         rejected=example.rejected,

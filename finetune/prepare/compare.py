@@ -28,7 +28,18 @@ from finetune.recipe.options import ShowOptions
 from finetune.records import Cleaning, Message
 
 COMPARED_FILES = 100  # files of rows, and documents
-KEPT_OPTIONS = ("columns", "encoding", "instruction", "instruct", "chunk_tokens", "sample", "clean", "scrub", "seed")
+KEPT_OPTIONS = (
+    "columns",
+    "label_separator",
+    "encoding",
+    "instruction",
+    "instruct",
+    "chunk_tokens",
+    "sample",
+    "clean",
+    "scrub",
+    "seed",
+)
 
 Turns = tuple[Message, ...]
 

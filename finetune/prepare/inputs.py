@@ -75,6 +75,8 @@ def check_request(request: PrepareRequest, domain: Domain | None) -> None:
     for name in request.include:
         if name not in listed:
             problems.append(f"--include {name}: the domain has no such source. {did_you_mean(name, listed)}")
+    if request.label_separator == "":
+        problems.append("--label-separator must not be empty. Give the text between two labels, such as ';'")
     for code in (request.language or "").split(","):
         if code.strip() and not LANGUAGE.fullmatch(code.strip().lower()):
             problems.append(f"--language {code.strip()} is not a language code. Write, for example, en, de or any")

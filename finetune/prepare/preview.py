@@ -252,7 +252,8 @@ def _columns(look: _Look) -> list[str]:
 def _group(looks: Sequence[_Look], mask: Masker) -> FilesPreview:
     first, drops = looks[0], [look.drops for look in looks]
     candidates = [candidate for look in looks for candidate in look.candidates]
-    labels = {name for each in candidates if (label := each.example.label) for name in each.example.choices or (label,)}
+    rows = [each.example for each in candidates]
+    labels = {name for row in rows for name in (row.choices or filter(None, [row.label]))}
     problems = {key: error for each in reversed(drops) for key, error in each.problems.items()}
     return FilesPreview(
         files=tuple(look.part.file.name for look in looks),

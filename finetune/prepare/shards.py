@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,8 +138,10 @@ def collect_rows(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequen
     names = [name for name in NUMBERS if name != "signature"]
     columns: dict[str, list[Array]] = {name: [] for name in [*names, "label", "grouped", "source", "earlier"]}
     labels: dict[str, int] = {}
-    for shard in shards:
-        table = read_columns(shard, [*names, "label", "group"])
+    several: dict[int, list[list[int]]] = {}  # number of the shard -> numbers of the labels of each row
+    for position, shard in enumerate(shards):
+        lists = [name for name in shard.schema.names if name == "labels"]
+        table = read_columns(shard, [*names, "label", "group", *lists])
         part = parts[shard.part]
         for name in names:
             columns[name].append(_array(table[name], name))
@@ -146,11 +149,25 @@ def collect_rows(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequen
         columns["label"].append(
             np.array([-1 if text is None else labels.setdefault(text, len(labels)) for text in texts], np.int32)
         )
+        for name in lists:
+            rows = table[name].to_pylist()
+            several[position] = [[labels.setdefault(label, len(labels)) for label in row or ()] for row in rows]
         columns["grouped"].append(pc.is_valid(table["group"]).to_numpy())
         columns["source"].append(np.full(shard.rows, sources.index(part.source.id), np.int32))
         columns["earlier"].append(np.full(shard.rows, part.source.earlier))
+    _number_of_rarest(columns["label"], several)
     joined: dict[str, Any] = {name: np.concatenate(arrays) for name, arrays in columns.items()}
     return RowTable(**joined, reason=np.zeros(len(joined["source"]), np.uint8))
+
+
+def _number_of_rarest(labels: Sequence[Array], several: Mapping[int, Sequence[Sequence[int]]]) -> None:
+    """Fill in the number of a label for rows with several (of the shards in `several`): of the rarest, the hardest to share."""
+    counts = Counter(number for rows in several.values() for numbers in rows for number in numbers)
+    counts.update(number for array in labels for number in array.tolist())
+    for shard, rows in several.items():
+        for row, numbers in enumerate(rows):
+            if numbers:
+                labels[shard][row] = min(numbers, key=lambda number: (counts[number], number))
 
 
 def _array(column: Any, name: str) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,21 @@ from finetune.records import SPLITS, Drop, Unused
 
 WORD_BOUNDS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 2**31)  # of the histogram of lengths
 
-LabelCounts = Mapping[str, Counter[str | None]]  # source -> label, or None for rows without one -> rows
+
+@dataclass(frozen=True)
+class RowCounts:
+    """The rows of each source, and how many of them have each label; a row with several labels counts for each."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    labels: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def add(self, rows: pa.Table) -> None:
+        """Count rows of the corpus."""
+        several = rows["labels"].to_pylist() if "labels" in rows.schema.names else [None] * len(rows)
+        for source, label, labels in zip(rows["source"].to_pylist(), rows["label"].to_pylist(), several, strict=True):
+            self.rows[source] += 1
+            if label is not None or labels:
+                self.labels[source].update(labels or [label])
 
 
 def write_corpus(
@@ -89,9 +103,9 @@ def _fields_of(record: Drop | Cluster | NamedHit) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__slots__}
 
 
-def _write_rows(writer: CorpusWriter, shards: Sequence[Shard], table: RowTable, on_progress: Progress) -> LabelCounts:
+def _write_rows(writer: CorpusWriter, shards: Sequence[Shard], table: RowTable, on_progress: Progress) -> RowCounts:
     """Write the kept rows of the shards to their splits, and count them."""
-    counts: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
+    counts = RowCounts()
     kept = table.kept
     for number, (shard, rows) in enumerate(number_rows(shards), 1):
         if table.earlier[rows].any():
@@ -100,8 +114,7 @@ def _write_rows(writer: CorpusWriter, shards: Sequence[Shard], table: RowTable, 
         for index, split in enumerate(SPLITS):
             chosen = block.take(np.flatnonzero(kept[rows] & (table.split[rows] == index)))
             writer.write(split, chosen)
-            for source, label in zip(chosen["source"].to_pylist(), chosen["label"].to_pylist(), strict=True):
-                counts[source][label] += 1
+            counts.add(chosen)
         on_progress("write", number, len(shards), "shards")
     return counts
 
@@ -117,7 +130,7 @@ def _facts(
     table: RowTable,
     selection: Selection,
     writer: CorpusWriter,
-    counts: LabelCounts,
+    counts: RowCounts,
     dropped: Mapping[tuple[str, str], int],
     unused: Sequence[Unused],
 ) -> CorpusFacts:
@@ -127,7 +140,7 @@ def _facts(
         title=f"{inputs.domain.recipe.title} corpus" if inputs.domain else "Corpus",
         splits={split: writer.counts[split] for split in SPLITS},
         by_task=dict(sorted(writer.by_task.items())),
-        labels=_labels(counts),
+        labels={source: dict(sorted(labels.items())) for source, labels in sorted(counts.labels.items())},
         words_histogram=_words_histogram(table),
         dropped=[(step, reason, rows) for (step, reason), rows in sorted(dropped.items())],
         unused=unused,
@@ -142,11 +155,12 @@ def _facts(
         cleaned=sum_counts(shard.cleaned for shard in shards),
         scrubbed=sum_counts(shard.scrubbed for shard in shards) if inputs.request.scrub else None,
         boilerplate=selection.boilerplate,
+        columns=writer.schema.names,
     )
 
 
 def _describe_sources(
-    inputs: Inputs, parts: Sequence[Part], shards: Sequence[Shard], counts: LabelCounts, drops: Drops
+    inputs: Inputs, parts: Sequence[Part], shards: Sequence[Shard], counts: RowCounts, drops: Drops
 ) -> list[SourceFacts]:
     return [
         SourceFacts(
@@ -154,22 +168,13 @@ def _describe_sources(
             uri=source.uri,
             revision=source.revision,
             read=sum(shard.read for shard in shards if parts[shard.part].source is source),
-            kept=counts[source.id].total() if source.id in counts else 0,
+            kept=counts.rows[source.id],
             license=source.license,
             shape=", ".join(sorted({part.shape_name for part in parts if part.source is source})),
             encodings={name: count for (id, name), count in sorted(drops.encodings.items()) if id == source.id},
         )
         for source in inputs.sources
     ]
-
-
-def _labels(counts: LabelCounts) -> dict[str, dict[str, int]]:
-    """Source -> label -> rows, for sources with labels."""
-    named = {
-        source: dict(sorted((label, rows) for label, rows in by_label.items() if label is not None))
-        for source, by_label in counts.items()
-    }
-    return {source: labels for source, labels in named.items() if labels}
 
 
 def _words_histogram(table: RowTable) -> list[tuple[int, int]]:

@@ -26,6 +26,7 @@ class TaskRecipe(Strict):
         None, description="System message for every row of the task; {choices} is replaced with the list of choices."
     )
     choices: tuple[str, ...] = ()
+    multi_label: bool = Field(False, description="Whether a row may have several of the choices, or none.")
     default: bool = Field(True, description="Whether the task is read when no --task is given.")
 
     @model_validator(mode="before")
@@ -40,6 +41,8 @@ class TaskRecipe(Strict):
     def _choices_fit(self) -> Self:
         if (self.task == "classification") != bool(self.choices):
             raise ValueError("a classification task needs choices, and no other task has them")
+        if self.multi_label and not self.choices:
+            raise ValueError("multi_label is for classification tasks")
         return self
 
 
@@ -57,6 +60,9 @@ class SourceRecipe(Strict):
     )
     labels: dict[str, str] = Field(
         default_factory=dict, description="Value in the label column -> answer; a list maps the numbers 0, 1, 2 …"
+    )
+    label_separator: str | None = Field(
+        None, min_length=1, description="What divides several labels in a text of the label column."
     )
     answer_template: str | None = Field(
         None,

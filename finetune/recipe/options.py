@@ -51,6 +51,9 @@ class PrepareOptions:
     columns: Mapping[str, str] = option(
         {}, "Which column holds the text, label, question …", flag="--map", metavar="NAME=COLUMN"
     )
+    label_separator: str | None = option(
+        None, "Divide a text in the label column at TEXT into several labels.", metavar="TEXT"
+    )
     encoding: str | None = option(
         None, "Encoding of the text files, such as cp1250.", metavar="NAME", value="detected for each file"
     )

@@ -40,7 +40,7 @@ def tasks_of(corpus: Corpus, split: Split, names: Sequence[str] = (), limit: int
             )
         if example.task == "text":
             continue  # rows of continued pretraining have no question
-        metric: Metric = "weighted_f1" if example.choices else "token_f1"
+        metric: Metric = "weighted_f1" if example.choices and example.labels is None else "token_f1"
         groups.setdefault((example.source, metric), []).append(example)
     if not groups:
         raise InputError(

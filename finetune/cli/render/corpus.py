@@ -110,6 +110,8 @@ def _first(counts: Mapping[str, int], most: int) -> Bars:
 
 def _sample(sample: Sample) -> Iterator[str]:
     label = "" if sample.label is None else f", label {name_line(sample.label)}"
+    if sample.labels is not None:
+        label = f", labels {name_line('; '.join(sample.labels) or 'none')}"
     yield from ("", f"  {name_line(sample.id, 200)}  ({sample.split}{label})")
     width = max(shutil.get_terminal_size((110, 24)).columns, 60)
     tools = [("tools", ", ".join(name_tools(sample.tools)))] if sample.tools else []

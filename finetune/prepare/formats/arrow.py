@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -119,15 +119,27 @@ def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]
     """Names of integer labels, as Hugging Face `datasets` keeps them in a file's metadata."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-        return {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
+        items = {name: _item_feature(feature) for name, feature in features.items()}
+        return {name: feature["names"] for name, feature in items.items() if feature.get("_type") == "ClassLabel"}
     except (KeyError, TypeError, AttributeError, ValueError):
         return {}
+
+
+def _item_feature(feature: Any) -> Any:
+    """The feature of the items of a list, in either of its forms, or the feature itself."""
+    return feature[0] if isinstance(feature, list) else feature.get("feature", feature)
 
 
 def _with_class_names(values: dict[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
     """The row with the names of its classes; a number that has none, such as the -1 of test sets, is no class."""
     for column, known in names.items():
-        number = values.get(column)
-        if isinstance(number, int):
-            values[column] = known[number] if 0 <= number < len(known) else None
+        value = values.get(column)
+        if isinstance(value, int):
+            values[column] = _class_name(value, known)
+        elif isinstance(value, list):
+            values[column] = [_class_name(each, known) for each in value]
     return values
+
+
+def _class_name(number: object, known: Sequence[str]) -> str | None:
+    return known[number] if isinstance(number, int) and 0 <= number < len(known) else None

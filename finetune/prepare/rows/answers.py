@@ -1,13 +1,15 @@
-"""Reads answers that are not one text: several accepted ones, spans of a text, and the number or letter of a choice."""
+"""Reads answers that are not one text: several accepted ones, spans of a text, labels, and the number of a choice."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
 from finetune.errors import Unusable
 from finetune.prepare.rows.columns import Values, has_value, parse_json, required_text
+
+SEPARATOR, NO_LABEL = "; ", "none"  # of several labels as an answer; the answer if there are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,31 @@ def first_answer(value: object, name: str) -> tuple[object, list[str]]:
         value, others = first_answer(first, name) if isinstance(first, Mapping) else (first, [])
         unread += others
     return value, unread
+
+
+def list_labels(value: object) -> list[str] | None:
+    """The labels in a list, also in one that is written as JSON; None if the value is no list.
+
+    Raises:
+        Unusable: one of them is null, empty or not text.
+    """
+    values = parse_json(value)
+    if not isinstance(values, list):
+        return None
+    return [required_text({"label": each}, "label") for each in values]
+
+
+def write_labels(labels: Sequence[str], choices: Sequence[str]) -> str:
+    """Several labels as an answer.
+
+    Raises:
+        Unusable: there is no label, and one of the `choices` is called none.
+    """
+    if not labels and NO_LABEL in map(str.casefold, choices):
+        raise Unusable(
+            "no_label", f"the row has no label, and one of the labels is called {NO_LABEL}. Give the row that label"
+        )
+    return SEPARATOR.join(labels) or NO_LABEL
 
 
 def read_choices(value: object) -> Choices:

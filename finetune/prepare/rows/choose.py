@@ -8,11 +8,11 @@ from functools import partial
 
 from finetune.errors import Unusable
 from finetune.prepare.rows.columns import list_names
+from finetune.prepare.rows.labelled import LABELLED
 from finetune.prepare.rows.meaning import LABELS, PAIRS, RATINGS, TEXTS
 from finetune.prepare.rows.preference import ASKED, RATED, build_pair, build_rated
 from finetune.prepare.rows.shapes import (
     ALIASES,
-    SECOND,
     Shape,
     build_alpaca,
     build_choice,
@@ -21,7 +21,6 @@ from finetune.prepare.rows.shapes import (
     build_prompt,
     build_qa,
     build_text,
-    labelled,
 )
 
 # Other common names of columns, so that an error can suggest what to map.
@@ -35,15 +34,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "conversations": ("conversation", "dialog", "dialogue", "turns"),
     "messages": ("conversation", "chat", "dialogue"),
 }
-# Placeholders until the labels, and the number of the first choice, are known.
-TEXT_PAIRS = (
-    ("text", SECOND),
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("question", "sentence"),
-)
-LABELLED = (*map(labelled, TEXT_PAIRS), labelled(("text",)))
+# Placeholders until the classes, and the number of the first choice, are known: this one and LABELLED.
 MULTIPLE_CHOICE = "multiple choice"
 NOT_OF_A_SHAPE = frozenset({"group", "split"})  # columns that say where a row goes
 
@@ -61,7 +52,7 @@ def known_shapes(ignored: Collection[str] = ()) -> tuple[Shape, ...]:
     )
     corpus = ("messages", "task", "label", "choices")
     return (
-        Shape("corpus", corpus, partial(build_corpus_row, ignored), ("tools", "rejected", "context")),
+        Shape("corpus", corpus, partial(build_corpus_row, ignored), ("tools", "rejected", "labels", "context")),
         *_preferences(ignored),
         *(_with_ratings(chat, ignored) for chat in chats),
         *chats,

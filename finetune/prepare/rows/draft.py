@@ -19,4 +19,5 @@ class Draft:
     second: str = ""  # the second of two texts that are labelled together
     unread: frozenset[tuple[UnusedKind, str]] = frozenset()
     tools: str | None = None  # a JSON list
+    labels: tuple[str, ...] | None = None  # of a row that may have several
     rejected: tuple[Message, ...] = ()  # the conversation with the rejected answer, of a pair

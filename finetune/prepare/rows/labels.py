@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -15,9 +15,9 @@ from finetune.prepare.drops import Drops, sum_counts
 from finetune.prepare.formats.files import Row
 from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.choose import LABELLED
+from finetune.prepare.rows.answers import SEPARATOR
+from finetune.prepare.rows.labelled import LABELLED, Classes, with_classes
 from finetune.prepare.rows.part import Part, read_row
-from finetune.prepare.rows.shapes import classification
 from finetune.records import Example
 
 MAX_LABELS = 100  # more distinct values are text or numbers, not labels
@@ -28,9 +28,13 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Labels:
-    """The labels of a file by how many rows have them, and the first row that cannot be used."""
+    """The labels of a file by how many rows have them, and the first row that cannot be used.
+
+    `several` says that rows may have several, because one has.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
+    several: bool = False
     problem: RecordError | None = None
     is_partial: bool = False
 
@@ -45,22 +49,22 @@ def read_labels(part: Part, request: PrepareRequest, enough: int = COUNTED) -> L
 
     Only the first usable row of each label is read whole, so this costs little more than reading the file.
     """
-    labels = Labels()
-    names: dict[Any, str] = {}
+    labels = Labels(several=part.separator is not None)
+    known: dict[Hashable, tuple[str, ...]] = {}
     for number, row in enumerate(islice(_readable_rows(part, request), request.label_rows), 1):
         labels.is_partial = number == request.label_rows
         try:
-            value = part.columns(row).get("label")
-            known = names.get(value) if isinstance(value, str | int | float) else None
-            label = known or _usable_label(part, row, request)
+            key = _key(part.columns(row).get("label"))
+            names = known[key] if key in known else _usable_labels(part, row, request)
         except Unusable as error:
             labels.problem = labels.problem or RecordError(f"{part.file.shown}:{row.line}", str(error))
             continue
-        if label is None:
+        if names is None:
             continue
-        labels.counts[label] += 1
-        if isinstance(value, str | int | float):
-            names[value] = label
+        labels.counts.update(names)
+        labels.several |= len(names) > 1
+        if key is not None:
+            known[key] = names
         if len(labels.counts) > enough:
             break
     return labels
@@ -75,10 +79,16 @@ def _readable_rows(part: Part, request: PrepareRequest) -> Iterator[Row]:
             raise
 
 
-def _usable_label(part: Part, row: Row, request: PrepareRequest) -> str | None:
+def _key(value: Any) -> Hashable | None:
+    """What equal values of a label have in common; None if that is not known."""
+    parts = tuple(value) if isinstance(value, list) else (value,)
+    return parts if all(isinstance(part, str | int | float) for part in parts) else None
+
+
+def _usable_labels(part: Part, row: Row, request: PrepareRequest) -> tuple[str, ...] | None:
     draft = read_row(part, row).draft
     dropped = request.quality and filter_example(Example("", draft.messages, "classification"))
-    return None if dropped else draft.messages[-1].content
+    return None if dropped else draft.labels if draft.labels is not None else (draft.messages[-1].content,)
 
 
 def add_choices(parts: Sequence[Part], request: PrepareRequest, drops: Drops) -> Iterator[Part]:
@@ -92,6 +102,8 @@ def add_choices(parts: Sequence[Part], request: PrepareRequest, drops: Drops) ->
         raise InputError(
             "--instruction sets the question for rows of text and label, but no source has such rows. Drop the option"
         )
+    if request.label_separator is not None and not any(part.separator for part in parts):
+        raise InputError("--label-separator is for rows with a label, but no source has such rows. Drop the option")
     pools = _pools({number: (parts[number].source.id, each) for number, each in labels.items()})
     spellings = {number: _choose_spellings(each.counts for each in pools[number]) for number in labels}
     for number, part in enumerate(parts):
@@ -103,7 +115,8 @@ def add_choices(parts: Sequence[Part], request: PrepareRequest, drops: Drops) ->
         except InputError as error:
             drops.refuse_file(part.source, part.file, "no_classes", error)
             continue
-        yield replace(part, shape=classification(part.shape, spellings[number], request.instruction))
+        classes = Classes(spellings[number], any(each.several for each in pools[number]))
+        yield replace(part, shape=with_classes(part.shape, classes, request.instruction))
 
 
 def _pools(labels: Mapping[int, tuple[str, Labels]]) -> dict[int, list[Labels]]:
@@ -131,6 +144,11 @@ def _choose_spellings(counts: Iterable[Mapping[str, int]]) -> dict[str, str]:
 
 def _check_labels(part: Part, spellings: Mapping[str, str], pool: Sequence[Labels]) -> None:
     is_partial = any(labels.is_partial for labels in pool)
+    if any(labels.several for labels in pool) and any(SEPARATOR.strip() in name for name in spellings):
+        raise InputError(
+            f"{part.file.shown}: rows have several labels, and a label contains a semicolon, which separates labels in an "
+            "answer. Write the label without one"
+        )
     if (1 if is_partial else 2) <= len(spellings) <= MAX_LABELS:
         written = {label for labels in pool for label in labels.counts}
         if len(written) > len(spellings):

@@ -259,6 +259,7 @@ def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: D
         task=draft.task,
         label=draft.label,
         choices=draft.choices,
+        labels=draft.labels,
         group=origin.group or (context_group(draft.context) if draft.context else None),
         source=part.source.id,
         license=part.source.license,

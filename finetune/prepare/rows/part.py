@@ -41,7 +41,7 @@ class Part:
     `mapping` is name -> column, `ignored` names columns to do without, `extra` further columns that are read. `has_splits`
     says that the column `split` names the split of each row; `label_kind` is the usual kind of the labels, `test_ids` the
     ids of a test set inside another split. `cleaning` is the degree to which each column is cleaned. `is_preference` says
-    that its rows are for preference tuning.
+    that its rows are for preference tuning; `separator` divides a text in the column `label` into several labels.
     """
 
     source: Source
@@ -55,6 +55,7 @@ class Part:
     test_ids: frozenset[str] = frozenset()
     cleaning: Mapping[str, Degree] = field(default_factory=dict)
     is_preference: bool = False
+    separator: str | None = None
 
     @cached_property
     def is_clean(self) -> bool:
@@ -106,6 +107,8 @@ class Part:
         columns = map_columns(row.values, self.mapping, plain)
         for name in self._left_out:
             columns.pop(name, None)
+        if self.separator is not None and isinstance(text := columns.get("label"), str):
+            columns["label"] = [label for label in text.split(self.separator) if label.strip()]
         if self._has_nulls:
             columns = {name: drop_nulls(value) for name, value in columns.items()}
         return columns
@@ -174,7 +177,9 @@ def read_row(part: Part, row: Row) -> Reading:
 
 
 def kind_of(value: object) -> str | None:
-    """Whether a label is a number or a text; null is neither."""
+    """Whether a label, or the first of several, is a number or a text; null is neither."""
+    if isinstance(value, list):
+        value = value[0] if value else None
     if is_null(value):
         return None
     return "number" if isinstance(value, int | float) else "text"

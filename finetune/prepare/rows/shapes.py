@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from finetune.errors import Unusable
-from finetune.prepare.rows.answers import first_answer, pick_choice, read_choices
+from finetune.prepare.rows.answers import first_answer, list_labels, pick_choice, read_choices, write_labels
 from finetune.prepare.rows.columns import Values, has_value, optional_text, required_text
 from finetune.prepare.rows.draft import Draft
 from finetune.prepare.rows.meaning import CHATS, TEXTS
@@ -20,7 +20,6 @@ from finetune.records import TASKS, Message, Role, Task, UnusedKind
 PROMPT_ROLES: Mapping[str, Role] = {"prompt": "user", "completion": "assistant"}
 SECOND = "text_pair"  # the column of the second of two texts, also in the prompts of a domain
 MARKED = frozenset({"classification", "text", "preference"})  # tasks of rows that have more than messages
-DEFAULT_INSTRUCTIONS = {1: "Which label fits this text?", 2: "Which label fits these two texts?"}  # by number of texts
 # Other names that are read as these columns. Names that only an error suggests are in rows/choose.py.
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "system": ("system_prompt", "system_message"),
@@ -91,9 +90,18 @@ def build_corpus_row(ignored: Collection[str], columns: Values) -> Draft:
     draft, context = build_messages("messages", ignored, columns), optional_text(columns, "context")
     if not label and not choices:
         return replace(draft, context=context)
-    if columns["task"] != "classification" or not isinstance(choices, list) or label not in choices:
+    labels = columns.get("labels")
+    own = {label} if labels is None else {*labels}
+    if columns["task"] != "classification" or not isinstance(choices, list) or not own <= {*choices}:
         raise Unusable("bad_label", "the columns task, label and choices are not those of a corpus. Correct the row")
-    return replace(draft, task="classification", label=label, choices=tuple(map(str, choices)), second=context)
+    return replace(
+        draft,
+        task="classification",
+        label=label,
+        choices=tuple(map(str, choices)),
+        second=context,
+        labels=None if labels is None else tuple(labels),
+    )
 
 
 def build_prompt(ignored: Collection[str], columns: Values) -> Draft:
@@ -161,7 +169,7 @@ def _answered(
 ) -> Draft:
     """A question in several parts and its answer, after the row's system message and earlier exchanges."""
     turns = Turns(ignored)
-    messages = (*turns.opening(columns), *_exchange("\n\n".join(part for part in parts if part), answer))
+    messages = (*turns.opening(columns), *exchange("\n\n".join(part for part in parts if part), answer))
     if len(messages) > 2:
         check_turns(messages, "history, question and answer")
     left: list[tuple[UnusedKind, str]] = [("key of a turn", key) for key in turns.unread]
@@ -173,43 +181,13 @@ def _draft(messages: Sequence[Message], task: Task, turns: Turns, tools: str | N
     return Draft(tuple(messages), task, unread=frozenset(("key of a turn", key) for key in turns.unread), tools=tools)
 
 
-def _exchange(question: str, answer: str, system: str | None = None) -> tuple[Message, ...]:
+def exchange(question: str, answer: str, system: str | None = None) -> tuple[Message, ...]:
+    """A question and its answer, after a system message."""
     opening = (Message("system", system),) if system else ()
     return *opening, Message("user", question), Message("assistant", answer)
 
 
-# --- classification and the prompts of a domain -----------------------------------------------------------------------
-
-
-def labelled(texts: tuple[str, ...]) -> Shape:
-    """One text or a pair of texts and their `label`; the choices are not known yet."""
-    name = "classification" if len(texts) == 1 else "classification of pairs"
-    return Shape(name, (*texts, "label"), partial(build_labelled, texts), forbids=TEXTS - {*texts})
-
-
-def classification(shape: Shape, spellings: Mapping[str, str], instruction: str | None) -> Shape:
-    """A shape of `labelled` with a plain question; `spellings` are the choices by their names in lower case."""
-    choices = tuple(sorted(spellings.values()))
-    listed = ("; " if any("," in choice for choice in choices) else ", ").join(choices)
-    texts = shape.needs[:-1]
-    question = f"{instruction or DEFAULT_INSTRUCTIONS[len(texts)]}\nAnswer with one of: {listed}."
-    build = partial(build_labelled, texts, choices=choices, question=question, spellings=dict(spellings))
-    return replace(shape, build=build)
-
-
-def build_labelled(
-    texts: Sequence[str],
-    columns: Values,
-    choices: tuple[str, ...] = (),
-    question: str = "",
-    spellings: Mapping[str, str] | None = None,
-) -> Draft:
-    """One or two `texts` and a `label`; `spellings` are the names of the labels by their names in lower case."""
-    label = required_text(columns, "label")
-    label = (spellings or {}).get(label.casefold(), label)
-    first, *second = (required_text(columns, name) for name in texts)
-    messages = _exchange("\n\n".join((first, *second)), label, question)
-    return Draft(messages, "classification", label, choices, second="".join(second))
+# --- the prompts of a domain ------------------------------------------------------------------------------------------
 
 
 def domain_shape(
@@ -233,20 +211,32 @@ def _build_task(
     if template is not None:
         text = template.render({column: required_text(columns, column) for column in template.columns}, choices)
         columns = {**columns, target: text}
-    value, others = first_answer(columns[target], target)
-    answer = required_text({target: value}, target)
-    if choices:
-        if answer.casefold() not in known:
-            raise Unusable("unknown_label", f"the label is not one of {', '.join(choices)}. Correct the row")
-        answer = known[answer.casefold()]
+    labels: tuple[str, ...] | None = None
+    others: list[str] = []
+    if recipe.multi_label:
+        labels = _pick_labels(list_labels(columns[target]) or [], known, choices)
+        answer = write_labels(labels, choices)
+    else:
+        value, others = first_answer(columns[target], target)
+        answer = required_text({target: value}, target)
+        answer = _pick_labels([answer], known, choices)[0] if choices else answer
     question = prompt.render({column: required_text(columns, column) for column in prompt.columns}, choices)
     context, second = (optional_text(columns, name) if name in prompt.columns else "" for name in ("context", SECOND))
     return Draft(
-        _exchange(question, answer, recipe.system),
+        exchange(question, answer, recipe.system),
         recipe.task,
-        answer if choices else None,
+        answer if choices and labels is None else None,
         choices,
         context,
         "" if context else second,
         frozenset(("column", other) for other in others),
+        labels=labels,
     )
+
+
+def _pick_labels(labels: Iterable[str], known: Mapping[str, str], choices: Sequence[str]) -> tuple[str, ...]:
+    folded = [label.casefold() for label in labels]
+    if not known.keys() >= {*folded}:
+        raise Unusable("unknown_label", f"the label is not one of {', '.join(choices)}. Correct the row")
+    named = {known[label] for label in folded}
+    return tuple(choice for choice in choices if choice in named)

@@ -14,10 +14,10 @@ from finetune.prepare.drops import Drops
 from finetune.prepare.formats.files import BadRow, DataFile, Row
 from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.answers import count_from
+from finetune.prepare.rows.answers import count_from, list_labels, write_labels
 from finetune.prepare.rows.choose import MULTIPLE_CHOICE, choose_shape, named
 from finetune.prepare.rows.cleaning import PROSE, choose_degrees, survey_texts
-from finetune.prepare.rows.columns import Values, has_value, plain_columns, required_text
+from finetune.prepare.rows.columns import Values, has_value, is_null, parse_json, plain_columns, required_text
 from finetune.prepare.rows.draft import Draft
 from finetune.prepare.rows.labels import add_choices, read_labels
 from finetune.prepare.rows.part import SPLIT, Part, kind_of
@@ -75,8 +75,11 @@ def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domai
     rows = [row for row in first if isinstance(row, Row)]
     rule = parse_time_rule(request.split_by_time)
     ids = _official_ids(source, domain)
-    mapping = dict(source.recipe.map if source.recipe else request.columns)
-    shape = _shape_of(source, file, rows, request, domain)
+    has_list = source.recipe is None and _lists_labels(rows, request)
+    mapping = {**(source.recipe.map if source.recipe else request.columns), **({"label": "labels"} if has_list else {})}
+    shape = _shape_of(source, file, rows, request, domain, mapping)
+    if has_list and "label" not in shape.needs:
+        del mapping["label"]
     if RATED in shape.needs and RATED not in mapping:
         mapping[RATED] = _ratings(rows, request) or RATED
     part = Part(
@@ -87,6 +90,7 @@ def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domai
         ignored=with_aliases(request.ignored),
         extra=frozenset({rule.column.strip().lower()} if rule else ()) | ({"id"} if ids else set()),
         test_ids=ids,
+        separator=_separator(source, request) if {"label", "choices"} & {*shape.needs} == {"label"} else None,
     )
     return replace(_know_values(part, rows, request), has_splits=_has_splits(part, rows))
 
@@ -139,7 +143,12 @@ def _has_splits(part: Part, rows: Sequence[Row]) -> bool:
 
 
 def _shape_of(
-    source: Source, file: DataFile, rows: Sequence[Row], request: PrepareRequest, domain: Domain | None
+    source: Source,
+    file: DataFile,
+    rows: Sequence[Row],
+    request: PrepareRequest,
+    domain: Domain | None,
+    mapping: Mapping[str, str],
 ) -> Shape:
     if source.recipe is not None:
         assert domain is not None
@@ -150,14 +159,34 @@ def _shape_of(
     names = [name for name, number in counts.items() if 2 * number >= len(rows)] or list(counts)
     ignored = with_aliases(request.ignored)
     names = [name for name in names if name not in ignored]
-    names += [name for name in request.columns if name not in names]
+    names += [name for name in mapping if name not in names]
     names += [RATED] if RATED not in names and not RATABLE.isdisjoint(names) and _ratings(rows, request) else []
-    if domain is not None and (shape := _fitting_task(domain, names, Part(source, file, None), request)) is not None:
+    part = Part(source, file, None, mapping=mapping, separator=request.label_separator)
+    if domain is not None and (shape := _fitting_task(domain, names, part, request)) is not None:
         return shape
     try:
         return choose_shape(names, request.columns, ignored)
     except Unusable as error:
         raise RecordError(f"{file.shown}:{rows[0].line}", str(error)) from None
+
+
+def _separator(source: Source, request: PrepareRequest) -> str | None:
+    return source.recipe.label_separator if source.recipe else request.label_separator
+
+
+def _lists_labels(rows: Sequence[Row], request: PrepareRequest) -> bool:
+    """Whether the column `labels` holds lists, or texts to divide, and no other column the label."""
+    columns = [plain_columns(row.values) for row in rows]
+    if (
+        {"label", "labels"} & request.columns.keys()
+        or "labels" in request.ignored
+        or any("label" in each for each in columns)
+    ):
+        return False
+    values = [value for each in columns if not is_null(value := parse_json(each.get("labels")))]
+    return bool(values) and all(
+        isinstance(value, list) or (isinstance(value, str) and request.label_separator) for value in values
+    )
 
 
 def _ratings(rows: Sequence[Row], request: PrepareRequest) -> str | None:
@@ -174,16 +203,19 @@ def _fitting_task(domain: Domain, names: Sequence[str], part: Part, request: Pre
         if not recipe.choices:
             return shape
         choices = {choice.casefold() for choice in recipe.choices}
-        labelled = replace(part, shape=replace(shape, build=_build_label), mapping=request.columns)
+        labelled = replace(part, shape=replace(shape, build=_build_label))
         labels = read_labels(labelled, replace(request, quality=False), len(choices))
-        if request.instruction is None and labels.folded <= choices:
+        if request.instruction is None and labels.folded <= choices and recipe.multi_label >= labels.several:
             return shape
     return None
 
 
 def _build_label(columns: Values) -> Draft:
     """A label without its text, which the prompt of a domain may build from any columns."""
-    return Draft((Message("assistant", required_text(columns, "label")),), "classification")
+    names = list_labels(columns.get("label"))
+    if names is None or len(names) == 1:
+        return Draft((Message("assistant", names[0] if names else required_text(columns, "label")),), "classification")
+    return Draft((Message("assistant", write_labels(names, ())),), "classification", labels=tuple(names))
 
 
 def _task_shape(domain: Domain, task: str, labels: Mapping[str, str], template: str | None = None) -> Shape:

@@ -112,11 +112,15 @@ def test_file_without_classes_can_be_skipped(prepared: Preparer, tmp_path: Path)
     assert (len(made.rows), made.result.dropped) == (2, {"no_classes": 1})
 
 
-def test_several_labels_of_a_text_are_refused_and_a_list_of_one_is_read(prepared: Preparer, tmp_path: Path) -> None:
+def test_lists_of_one_label_are_single_labels(prepared: Preparer, tmp_path: Path) -> None:
     rows = [row | {"label": [row["label"]]} for row in PAIR]
-    assert len(prepared(write_jsonl(tmp_path / "rows.jsonl", rows)).rows) == 2
-    rows.append({"text": "A saw of silver", "label": ["good", "dear"]})
-    with pytest.raises(RecordError, match=r"rows\.jsonl:3: the column 'label' is a list of 2 values"):
+    made = prepared(write_jsonl(tmp_path / "rows.jsonl", rows)).rows
+    assert [(row.label, row.labels) for row in made] == [("good", None), ("bad", None)]
+
+
+def test_no_label_among_single_labels_is_refused(prepared: Preparer, tmp_path: Path) -> None:
+    rows = [row | {"label": [row["label"]]} for row in PAIR] + [{"text": "A saw of silver", "label": []}]
+    with pytest.raises(RecordError, match=r"rows\.jsonl:3: the column 'label' is empty"):
         prepared(write_jsonl(tmp_path / "rows.jsonl", rows))
 
 

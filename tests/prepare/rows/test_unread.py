@@ -239,7 +239,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "preference pair as a list": ({"instruction": "I", "output": ["Good", "Bad"]}, "'output' is a list of 2 values"),
     "context of a completion": (FORMATS["prompt-completion"] | {"context": "C"}, "Map the columns to question, answer"),
     "label under another name": ({"text": "A tool for wood", "Sentiment": "good"}, "--map label=sentiment"),
-    "labels of a text": ({"text": "A tool for wood", "labels": ["good"]}, "--map label=labels"),
+    "label of a text in the plural": ({"text": "A tool for wood", "labels": "good"}, "--map label=labels"),
     "history that is no list": (FORMATS["alpaca"] | {"history": "before"}, "'history' is not a list of turns"),
     "two system messages": (
         {"system": "Be brief.", "messages": [{"role": "system", "content": "Be kind."}, *TURNS]},
