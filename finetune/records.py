@@ -26,6 +26,7 @@ Change = Literal[
     "control tokens broken up",
 ]
 
+SEPARATOR, NO_LABEL = "; ", "none"  # of several labels as an answer; the answer if there are none
 ROLES: tuple[str, ...] = get_args(Role)
 TASKS: tuple[str, ...] = get_args(Task)
 RATINGS: tuple[Rating, ...] = get_args(Rating)

@@ -111,9 +111,10 @@ def write_encoder_adapter(folder: Path, base_folder: Path, head: Head, seed: int
             )  # no layer norms
     with writing(folder, Adapter, overwrite=False) as writer:
         model.save_pretrained(str(writer.folder))
+        model.get_base_model().config.save_pretrained(writer.folder)
         load_tokenizer(base_folder, base).save_pretrained(writer.folder)
         recipe = AdapterRecipe(model=str(base_folder), **{"load_in_4bit": False, "max_length": 64, **settings})
         writer.manifest["config"] = recipe.model_dump(mode="json") | {"model": base.name}
-        writer.manifest["parents"] = {"base_model": base.describe()}
+        writer.manifest["parents"] = {"base_model": base.describe(), "corpus": {"fingerprint": "0" * 64, "sources": []}}
         writer.manifest["head"] = head.describe()
     return folder

@@ -8,7 +8,7 @@ import pytest
 
 from finetune.artifacts import Corpus, Model
 from finetune.evaluate import EvalRequest, evaluate
-from finetune.evaluate.run import pick_labels
+from finetune.evaluate.answers import pick_labels
 from finetune.merge import MergeRequest, merge_adapter
 from finetune.models.find import find_base
 from finetune.models.load import load_merged

@@ -13,8 +13,21 @@ from typing import Any
 from finetune.cards.loss_curve import HEIGHT, WIDTH, LossCurve
 from finetune.cards.templating import ENVIRONMENT
 
-METRIC_NAMES = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "macro_f1": "macro F1", "token_f1": "token F1"}
-PRINTED = ("accuracy", "weighted_f1", "token_f1")  # the columns of the table, as in the terminal
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "weighted_f1": "weighted F1",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "exact_match": "exact match",
+    "answer_f1": "answer F1",
+    "token_f1": "token F1",
+}
+PRINTED = ("accuracy", "weighted_f1", "micro_f1", "exact_match", "answer_f1", "token_f1")  # columns, as in the terminal
+RIVALS = {  # what an adapter is compared with
+    "base": "its base model",
+    "majority": "the most frequent label",
+    "sentence": "the sentence of the context that is most like the question",
+}
 WORST = 10
 MATRIX_LABELS = 12  # more do not fit on a screen: then the most frequent confusions are listed
 PROMPT_LENGTH, ANSWER_LENGTH = 600, 300  # characters
@@ -99,6 +112,9 @@ def eval_page(
         width=WIDTH,
         height=HEIGHT,
         metric_names=METRIC_NAMES,
+        rivals=RIVALS,
+        with_base=all(task["baseline"] == "base" for task in data["tasks"].values()),
+        baselines=sorted({RIVALS[task["baseline"]] for task in data["tasks"].values()}),
         columns=[name for name in PRINTED if any(name in task["base"] for task in data["tasks"].values())],
         total=sum(task["n"] for task in data["tasks"].values()),
     )

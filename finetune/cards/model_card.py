@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from finetune.artifacts import Adapter, EvalReport, Model
+from finetune.cards.eval_page import RIVALS
 from finetune.cards.model_facts import Subject, cell
 from finetune.cards.templating import ENVIRONMENT
 from finetune.recipe import domain_names, load_domain
@@ -22,6 +23,9 @@ HUB_METRICS = {  # our name -> the Hub's metric id, name of the variant
     "accuracy": ("accuracy", "Accuracy"),
     "weighted_f1": ("f1", "F1 (weighted)"),
     "macro_f1": ("f1", "F1 (macro)"),
+    "micro_f1": ("f1", "F1 (micro)"),
+    "exact_match": ("exact_match", "Exact match"),
+    "answer_f1": ("f1", "F1 (answer)"),
     "token_f1": ("f1", "F1 (over words)"),
 }
 SEAL = re.compile(r"\n<!-- slmtune wrote this card: ([0-9a-f]{64}) -->\n$")
@@ -72,7 +76,7 @@ def _metadata(subject: Subject, scores: Mapping[str, Any], is_public: Callable[[
         license=subject.license or "other",
         license_name=None if subject.license else "unknown",
         library_name="transformers" if subject.is_merged else "peft",
-        pipeline_tag="text-generation",
+        pipeline_tag=subject.pipeline_tag,
         base_model=base if subject.base_is_on_hub else None,
         base_model_relation=("finetune" if subject.is_merged else "adapter") if subject.base_is_on_hub else None,
         datasets=[name for name in subject.hub_datasets if is_public(name)] or None,
@@ -89,7 +93,7 @@ def _eval_results(subject: Subject, scores: Mapping[str, Any]) -> list[EvalResul
     """The adapter's scores in the Hub's format."""
     return [
         EvalResult(
-            task_type="text-generation",
+            task_type=subject.pipeline_tag,
             task_name=name,
             dataset_type=subject.domain,
             dataset_name=f"slmtune {subject.domain} corpus, held-out rows",
@@ -117,6 +121,7 @@ def _body(subject: Subject, scores: Mapping[str, Any], repo_id: str) -> str:
         caution=load_domain(subject.domain).recipe.caution if is_bundled else CAUTION,
         eval_command=f"slmtune eval --domain {subject.domain}" if is_bundled else "slmtune eval",
         sources=[[cell(source.get(key) or "-") for key in ("id", "license")] for source in subject.sources],
+        baselines=sorted({RIVALS[task.get("baseline", "base")] for task in scores["tasks"].values()}),
         results=[row for name, task in scores["tasks"].items() for row in _result_rows(name, task)],
         repo_id=repo_id,
         folder=repo_id.split("/")[-1],

@@ -32,6 +32,27 @@ class Subject:
         return recipe
 
     @property
+    def head(self) -> Mapping[str, Any] | None:
+        """What an encoder predicts, and its labels; None for a causal language model."""
+        head: Mapping[str, Any] | None = self.artifact.manifest.get("head")
+        return head
+
+    @property
+    def pipeline_tag(self) -> str:
+        """The Hub's name for what the model does."""
+        if self.head is None:
+            return "text-generation"
+        return "question-answering" if self.head["kind"] == "extraction" else "text-classification"
+
+    def purpose(self) -> str:
+        """What an encoder predicts, in a sentence."""
+        assert self.head is not None
+        if self.head["kind"] == "extraction":
+            return "It finds the answer to a question in a context, in the words of the context."
+        labels = ", ".join(f"`{cell(label)}`" for label in self.head["labels"])
+        return f"It gives a text {'any number' if self.head['kind'] == 'multi-label' else 'one'} of these labels: {labels}."
+
+    @property
     def base(self) -> Mapping[str, Any]:
         """Name, source, revision, fingerprint and licence of the base model."""
         base: Mapping[str, Any] = self._parents.get("base_model") or {}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from finetune.artifacts import Adapter, Corpus
 from finetune.recipe.options import EvalOptions
 
+Baseline = Literal["base", "majority", "sentence"]
 # (task, model, rows done, rows in all)
 ProgressCallback = Callable[[str, str, int, int], None]
 
@@ -28,7 +30,11 @@ class EvalRequest(EvalOptions):
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One task's figures; `delta` is adapter minus base in `metric`, with its 95 % interval."""
+    """One task's figures; `delta` is adapter minus base in `metric`, with its 95 % interval.
+
+    `baseline` says what `base` is: the base model or, beside an encoder, the most frequent label ("majority") or the sentence
+    of the context that is most like the question ("sentence").
+    """
 
     n: int
     metric: str
@@ -39,6 +45,7 @@ class TaskScore:
     delta: float
     ci95: tuple[float, float]
     p_value: float
+    baseline: Baseline = "base"
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,11 @@ def label_set_scores(truth: Sequence[Collection[str]], predictions: Sequence[Col
     }
 
 
+def label_set_f1(truth: Collection[str], prediction: Collection[str]) -> float:
+    """F1 of the labels of one row; 1 if there are none and none is given."""
+    return count_f1(label_counts([*truth, *prediction], [truth], [prediction])[0]) if truth or prediction else 1.0
+
+
 def label_counts(
     names: Sequence[str], truth: Sequence[Collection[str]], predictions: Sequence[Collection[str]]
 ) -> NDArray[np.intp]:

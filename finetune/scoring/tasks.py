@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from finetune.artifacts import Corpus
 from finetune.corpus.store import read_split
 from finetune.errors import InputError, UnknownNameError
-from finetune.records import Example, Split
+from finetune.models.heads import HeadKind
+from finetune.records import NO_LABEL, SEPARATOR, Example, Split
 
-Metric = Literal["weighted_f1", "token_f1"]
+Metric = Literal["weighted_f1", "micro_f1", "answer_f1", "token_f1"]
+HEAD_METRICS: Mapping[HeadKind, Metric] = {
+    "classification": "weighted_f1",
+    "multi-label": "micro_f1",
+    "extraction": "answer_f1",
+}
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,12 @@ class EvalTask:
     examples: tuple[Example, ...]
 
 
-def tasks_of(corpus: Corpus, split: Split, names: Sequence[str] = (), limit: int | None = None) -> list[EvalTask]:
+def tasks_of(
+    corpus: Corpus, split: Split, names: Sequence[str] = (), limit: int | None = None, head: HeadKind | None = None
+) -> list[EvalTask]:
     """Group the rows of a split into tasks, one per source, each with at most `limit` rows drawn by a hash of their ids.
+
+    The head of an encoder decides how all rows are scored; without one, each row does.
 
     Raises:
         InputError: the split has no rows to evaluate on.
@@ -40,7 +50,7 @@ def tasks_of(corpus: Corpus, split: Split, names: Sequence[str] = (), limit: int
             )
         if example.task == "text":
             continue  # rows of continued pretraining have no question
-        metric: Metric = "weighted_f1" if example.choices and example.labels is None else "token_f1"
+        metric = HEAD_METRICS[head] if head else _metric_of(example)
         groups.setdefault((example.source, metric), []).append(example)
     if not groups:
         raise InputError(
@@ -59,6 +69,28 @@ def tasks_of(corpus: Corpus, split: Split, names: Sequence[str] = (), limit: int
         if name not in {task.name for task in tasks}:
             raise UnknownNameError("task", name, [task.name for task in tasks])
     return [task for task in tasks if not names or task.name in names]
+
+
+def reference_labels(example: Example) -> tuple[str, ...]:
+    """The expected labels of a row, of which it may have one or several."""
+    return (example.label,) if example.label is not None else (example.labels or ())
+
+
+def write_labels(labels: Sequence[str]) -> str:
+    """Labels as an answer; `read_labels` reads it."""
+    return SEPARATOR.join(labels) or NO_LABEL
+
+
+def read_labels(answer: str, choices: Sequence[str]) -> tuple[str, ...]:
+    """The choices that an answer lists, in their order; case does not count, and anything else is ignored."""
+    parts = {part.strip().casefold() for part in answer.split(SEPARATOR.strip())}
+    return tuple(choice for choice in choices if choice.casefold() in parts)
+
+
+def _metric_of(example: Example) -> Metric:
+    if example.labels is not None:
+        return "micro_f1"
+    return "weighted_f1" if example.choices else "token_f1"
 
 
 def _hash_id(example: Example) -> bytes:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from ast import literal_eval
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,13 @@ import yaml
 
 from finetune.artifacts import Adapter, EvalReport, Model
 from finetune.cards.model_card import is_untouched, model_card
+from finetune.models.encoder_inputs import encode_texts
+from finetune.models.heads import Head
+from finetune.models.load import load_adapter
 from finetune.recipe import AdapterRecipe, load_domain
+from finetune.scoring.encoders import label_probabilities
+
+from ..encoders import ANSWERS, NEWS, TOPICS, write_encoder, write_encoder_adapter
 
 BASE = {"name": "acme/tiny", "source": "hub", "revision": "main", "fingerprint": "b" * 64, "license": "apache-2.0"}
 SOURCES = [
@@ -38,6 +45,11 @@ def adapter(base: dict[str, Any] | None = None, domain: str = "finance") -> Adap
     config = AdapterRecipe(lora_r=7).model_dump(mode="json")
     about = {"kind": "adapter", "slmtune_version": "9.9", "config": config, "parents": parents, "result": result}
     return Adapter(Path("adapter"), about)
+
+
+def encoder(kind: str = "classification", *labels: str) -> Adapter:
+    trained = adapter()
+    return Adapter(trained.path, {**trained.manifest, "head": {"kind": kind, "labels": list(labels)}})
 
 
 def merged() -> Model:
@@ -172,3 +184,50 @@ def test_front_matter_is_plain_yaml(report: EvalReport) -> None:
     front = model_card(adapter(), report).split("---\n")[1]
 
     assert yaml.safe_load(front)["model-index"][0]["results"][0]["task"]["type"] == "text-generation"
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "tag", "purpose"),
+    [
+        ("classification", ["up", "down"], "text-classification", "It gives a text one of these labels: `up`, `down`."),
+        ("multi-label", ["a|b"], "text-classification", "It gives a text any number of these labels: `a\\|b`."),
+        ("extraction", [], "question-answering", "It finds the answer to a question in a context"),
+    ],
+)
+def test_card_of_an_encoder_says_what_it_predicts(kind: str, labels: list[str], tag: str, purpose: str) -> None:
+    card = model_card(encoder(kind, *labels), None)
+
+    assert metadata(card)["pipeline_tag"] == tag
+    assert metadata(card)["library_name"] == "peft"
+    assert purpose in card
+    assert "apply_chat_template" not in card
+
+
+def test_scores_of_an_encoder_are_beside_a_baseline(report: EvalReport) -> None:
+    task = {**TASK, "baseline": "majority"}
+    (report.path / "report.json").write_text(json.dumps({"split": "test", "tasks": {"news": task}}), "utf-8")
+    card = " ".join(model_card(encoder("classification", "up"), report).split())
+
+    assert "Its base model has no head and so no answers: the baseline is the most frequent label." in card
+    assert "| Baseline | Adapter |" in card
+
+
+@pytest.mark.parametrize("head", [NEWS, TOPICS, ANSWERS], ids=["one label", "several labels", "answers"])
+def test_python_on_the_card_of_an_encoder_runs(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = write_encoder(tmp_path / "bert", "bert")
+    folder = write_encoder_adapter(tmp_path / "adapter", base, head)
+    monkeypatch.chdir(tmp_path)  # where the name of the base model is its folder
+    snippet = model_card(Adapter.open(folder), None, repo_id="adapter").split("```python\n")[1].split("```")[0]
+    exec(snippet.replace('"..."', '"profit rose"'), {})
+    said = capsys.readouterr().out
+    if head is ANSWERS:
+        assert said.strip() in "profit rose"
+    else:
+        loaded = load_adapter(Adapter.open(folder), str(base))
+        inputs = [encode_texts(loaded.tokenizer, "profit rose", None, 64)]
+        expected = dict(zip(head.labels, label_probabilities(loaded, inputs, batch_size=1)[0], strict=True))
+        rows = literal_eval(said)
+        rows = rows[0] if isinstance(rows[0], list) else rows
+        assert {row["label"]: row["score"] for row in rows} == pytest.approx(expected, abs=1e-4)

@@ -106,16 +106,19 @@ def render_evaluation(result: EvalResult, next_command: str) -> str:
 
 def render_scores(tasks: Mapping[str, TaskScore]) -> str:
     """One table with all tasks."""
-    columns = ["task", "n", "majority", "", "accuracy", "weighted F1", "token F1", "delta", "95 % interval", "p"]
+    from finetune.cards.eval_page import METRIC_NAMES, PRINTED
+
+    names = [METRIC_NAMES[name] for name in PRINTED]
+    columns = ["task", "n", "majority", "", *names, "delta", "95 % interval", "p"]
     rows: list[Sequence[object]] = []
     for name, task in tasks.items():
         interval = f"{task.ci95[0]:+.3f} to {task.ci95[1]:+.3f}"
         majority = "" if task.majority is None else f"{task.majority:.3f}"
-        rows.append([name, task.n, majority, "base", *_scores(task.base), "", "", ""])
+        rows.append([name, task.n, majority, task.baseline, *_scores(task.base), "", "", ""])
         rows.append(
             ["", "", "", "adapter", *_scores(task.adapter), f"{task.delta:+.3f}", interval, f"{task.p_value:.4f}"]
         )
-    empty = [number for number in (4, 5, 6) if not any(row[number] for row in rows)]
+    empty = [number for number in range(4, 4 + len(names)) if not any(row[number] for row in rows)]
     filled = [number for number in range(len(columns)) if number not in empty]
     return table([columns[number] for number in filled], [[row[number] for number in filled] for row in rows])
 
@@ -232,7 +235,9 @@ def _license(preset: Preset) -> str:
 
 
 def _scores(values: Mapping[str, float]) -> list[str]:
-    return [f"{values[name]:.3f}" if name in values else "" for name in ("accuracy", "weighted_f1", "token_f1")]
+    from finetune.cards.eval_page import PRINTED
+
+    return [f"{values[name]:.3f}" if name in values else "" for name in PRINTED]
 
 
 def _counts(values: Mapping[str, int]) -> str:

@@ -8,8 +8,7 @@ from string import ascii_uppercase
 
 from finetune.errors import Unusable
 from finetune.prepare.rows.columns import Values, has_value, parse_json, required_text
-
-SEPARATOR, NO_LABEL = "; ", "none"  # of several labels as an answer; the answer if there are none
+from finetune.records import NO_LABEL, SEPARATOR
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from finetune.prepare.rows.answers import NO_LABEL, SEPARATOR, list_labels, write_labels
+from finetune.prepare.rows.answers import list_labels, write_labels
 from finetune.prepare.rows.columns import Values, required_text
 from finetune.prepare.rows.draft import Draft
 from finetune.prepare.rows.meaning import TEXTS
 from finetune.prepare.rows.shapes import SECOND, Shape, exchange
+from finetune.records import NO_LABEL, SEPARATOR
 
 TEXT_PAIRS = (
     ("text", SECOND),

@@ -15,10 +15,9 @@ from finetune.prepare.drops import Drops, sum_counts
 from finetune.prepare.formats.files import Row
 from finetune.prepare.formats.readers import read_rows
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.answers import SEPARATOR
 from finetune.prepare.rows.labelled import LABELLED, Classes, with_classes
 from finetune.prepare.rows.part import Part, read_row
-from finetune.records import Example
+from finetune.records import SEPARATOR, Example
 
 MAX_LABELS = 100  # more distinct values are text or numbers, not labels
 COUNTED = 10_000  # distinct values, after which counting ends
