@@ -25,7 +25,7 @@ PATH = click.Path(path_type=Path)
 
 # Fields of an adapter recipe that determine how much memory training takes.
 MEMORY_FIELDS = (
-    *("model", "revision", "load_in_4bit", "compute_dtype", "lora_r", "target_modules", "max_length"),
+    *("model", "revision", "load_in_4bit", "compute_dtype", "lora_r", "target_modules", "method", "max_length"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"),
 )
 

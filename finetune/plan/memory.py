@@ -47,22 +47,32 @@ class Batch:
 
 @dataclass(frozen=True)
 class RowSizes:
-    """Lengths and supervised tokens of the rows of a corpus, which determine the largest batch."""
+    """Lengths and supervised tokens of the conversations of a corpus, which determine the largest batch.
+
+    Each row is one conversation. With `common`, two neighbours are a row: a pair of answers to the same prompt.
+    """
 
     lengths: Sequence[int]
     supervised: Sequence[int]
     prefix: int = 0  # length of the prefix that all rows share and a batch computes once
+    common: Sequence[int] = ()  # length of the prefix that the conversations of each pair share
 
     def largest(self, rows: int, max_length: int, *, padded: bool = False) -> Batch:
         """The `rows` longest rows, each truncated to `max_length`: no shuffled batch is larger.
 
         Padded to the longest, they are a rectangle, and no row shares its prefix.
         """
-        prefix = min(self.prefix, max_length)
-        lengths = sorted((min(length, max_length) for length in self.lengths), reverse=True)[:rows]
-        supervised = sorted((min(count, max_length) for count in self.supervised), reverse=True)[:rows]
+        prefix, count = min(self.prefix, max_length), 2 * rows if self.common else rows
+        cut = [min(length, max_length) for length in self.lengths]
+        lengths = sorted(cut, reverse=True)[:count]
+        supervised = sorted((min(count, max_length) for count in self.supervised), reverse=True)[:count]
         if padded:
             return Batch(len(lengths) * lengths[0], lengths[0], sum(supervised))
+        if self.common:
+            pairs = zip(cut[::2], cut[1::2], self.common, strict=True)
+            largest = sorted(((one + other - both, both) for one, other, both in pairs), reverse=True)[:rows]
+            shared = sum(both for _, both in largest)
+            return Batch(sum(tokens for tokens, _ in largest), lengths[0], sum(supervised), 2 * shared)
         tokens = sum(lengths) - prefix * (len(lengths) - 1)
         return Batch(tokens, lengths[0], sum(supervised), prefix * len(lengths) if len(lengths) > 1 else 0)
 
@@ -72,7 +82,7 @@ class Breakdown:
     """The components of peak memory, in bytes."""
 
     weights: int  # of the base model
-    adapter: int  # LoRA matrices and their gradients
+    adapter: int  # LoRA matrices and their gradients; for preferences, also the matrices that training starts from
     optimizer: int
     activations: int  # what the forward pass keeps for the backward pass
     logits: int  # memory of the output head beyond that of the backward pass
@@ -85,8 +95,8 @@ class Breakdown:
 
 
 def full_batch(recipe: AdapterRecipe) -> Batch:
-    """A batch in which every row has `max_length` tokens, all of them supervised."""
-    tokens = recipe.per_device_train_batch_size * recipe.max_length
+    """A batch in which every conversation has `max_length` tokens, all of them supervised; a pair of answers is two."""
+    tokens = recipe.per_device_train_batch_size * recipe.max_length * (2 if recipe.method == "dpo" else 1)
     return Batch(tokens, recipe.max_length, tokens)
 
 
@@ -114,7 +124,7 @@ def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Dev
         overhead += gap_bytes(shape, recipe, batch, word, activations + backward)
     return Breakdown(
         weights=weights,
-        adapter=adapter * (WORD + GRADIENT),
+        adapter=adapter * (WORD + GRADIENT + (WORD if recipe.method == "dpo" else 0)),
         optimizer=adapter * moments,
         activations=activations + backward,
         logits=logits,

@@ -69,7 +69,10 @@ def _device(memory: int | None) -> Device:
 
 
 def row_sizes(rows: TokenRows, *, is_shared: bool) -> RowSizes:
-    """Lengths and supervised tokens of rows, and the length of their common prefix if batches share it."""
+    """Lengths and supervised tokens of rows, and the lengths of their common prefixes if batches share them."""
     lengths = rows.lengths
     supervised = np.add.reduceat(rows.flat_supervised.astype(np.int64), rows.ends - lengths)
+    if rows.are_pairs:
+        common = [rows.count_prompt(number) if is_shared else 0 for number in range(len(rows))]
+        return RowSizes(lengths.tolist(), supervised.tolist(), common=common)
     return RowSizes(lengths.tolist(), supervised.tolist(), rows.count_common_prefix() if is_shared else 0)

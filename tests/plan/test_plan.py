@@ -285,6 +285,16 @@ def test_rows_of_a_corpus_bound_the_largest_batch() -> None:
     assert plan(AdapterRecipe(), device=CPU, rows=rows).peak_bytes < plan(AdapterRecipe(), device=CPU).peak_bytes
 
 
+def test_pairs_of_answers_bound_the_largest_batch() -> None:
+    """Two conversations a row, of which the prompt is computed once."""
+    pairs = RowSizes([100, 400, 300, 200, 90, 90], [10, 20, 30, 40, 50, 50], common=[80, 150, 40])
+    assert pairs.largest(2, 1024) == Batch(tokens=420 + 350, longest=400, supervised=170, repeated=2 * 230)
+    assert pairs.largest(2, 1024, padded=True) == Batch(tokens=1600, longest=400, supervised=170)
+    whole = {method: plan(AdapterRecipe(method=method), device=CPU) for method in ("sft", "dpo")}
+    assert whole["dpo"].batch_tokens == 2 * whole["sft"].batch_tokens
+    assert whole["dpo"].breakdown.adapter == 1.5 * whole["sft"].breakdown.adapter  # and a copy of its first values
+
+
 def test_plan_imports_neither_torch_nor_transformers() -> None:
     code = (
         "import sys; from finetune.plan import plan; from finetune.recipe import AdapterRecipe; plan(AdapterRecipe());"

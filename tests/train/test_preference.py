@@ -7,6 +7,7 @@ import math
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example
 from finetune.train import Step, TrainRequest, plan_training, train
-from finetune.train.batches.collate import NumberedRows
+from finetune.train.batches.collate import NumberedRows, PackedBatches
 from finetune.train.batches.rows import TokenRows, render_rows
 from finetune.train.fast.fast_path import NO_ROWS
 from finetune.train.fast.loss import row_losses
+from finetune.train.fit_memory import row_sizes
 from finetune.train.objectives import preference
 from finetune.train.objectives.preference import Preference
 
@@ -149,6 +151,20 @@ def test_loss_rewards_and_gradients_are_those_of_trl(
     for name, gradient in theirs.items():
         torch.testing.assert_close(ours_[name], gradient, rtol=1e-5, atol=1e-5)
     assert max(float(gradient.abs().max()) for gradient in theirs.values()) > 1e-2
+
+
+def test_planned_batch_is_the_largest_one(tiny_model: Path) -> None:
+    """Half of the pairs: each question once."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    pairs = render_rows(tokenizer, map(pair, range(0, 12, 2)), 512)
+    for share in (True, False):
+        largest = row_sizes(pairs, is_shared=share).largest(2, 512)
+        batches = PackedBatches(NumberedRows(pairs, NO_ROWS), share)
+        sizes = [
+            batches([{"number": one}, {"number": other}])["counts"].computed_tokens
+            for one, other in combinations(range(len(pairs)), 2)
+        ]
+        assert max(sizes) == largest.tokens if share else max(sizes) <= largest.tokens
 
 
 @pytest.fixture(scope="module")

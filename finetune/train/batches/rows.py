@@ -100,6 +100,12 @@ class TokenRows:
             digest.update(part.tobytes())
         return digest.hexdigest()
 
+    def count_prompt(self, number: int) -> int:
+        """Length of the prefix that a batch computes once for both answers of a pair, in tokens."""
+        one, other = self.conversations(number)
+        common = min(one.shareable, other.shareable, one.count_common_prefix(other))
+        return common if common >= SHORTEST_PREFIX else 0
+
     def count_common_prefix(self) -> int:
         """Length of the prefix that all rows share, in tokens; 0 if it is too short to be worth sharing."""
         first = self[0]
