@@ -160,6 +160,8 @@ class Progress:
     def step(self, step: Step) -> None:
         """Report a finished optimizer step."""
         loss = "" if math.isnan(step.loss) else f"loss {step.loss:.3f}, "
+        if "preference_accuracy" in step.figures:
+            loss += f"prefers {step.figures['preference_accuracy']:.0%}, "
         detail = f"{loss}{step.tokens_per_second:.0f} tokens/s, {duration(step.remaining)} left"
         self.update("training", step.step, step.steps, detail)
 

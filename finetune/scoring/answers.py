@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.models.chat_template import render_answer, render_prompt
+from finetune.models.chat_template import Rendering, render_answer, render_conversations, render_prompt
 from finetune.models.load import LoadedModel, greedy_settings
 from finetune.models.structure import find_state
 from finetune.records import Example, Message
 
+MOST_LOGITS = 2**26  # in memory at once while answers are scored: 256 MiB in float32
 RowsCallback = Callable[[int], None]  # called after each batch with the number of finished rows
 
 
@@ -40,6 +41,52 @@ def label_logprobs(
             if on_rows:
                 on_rows(len(batch))
     return scores
+
+
+def pair_logprobs(
+    loaded: LoadedModel, examples: Sequence[Example], *, batch_size: int, on_rows: RowsCallback | None = None
+) -> list[tuple[float, float]]:
+    """Log-probability, in nats, of the chosen and of the rejected answer of each pair, summed over its tokens.
+
+    Direct preference optimisation compares these sums (Rafailov et al., DPO, 2023, section 4), not means over tokens.
+    """
+    pairs = [render_conversations(loaded.tokenizer, example) for example in examples]
+    order = sorted(range(len(pairs)), key=lambda number: -max(len(row.ids) for row in pairs[number]))
+    scores = [(0.0, 0.0)] * len(pairs)
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        sums = [_sum_answers(loaded, [pairs[number][answer] for number in batch]) for answer in (0, 1)]
+        for number, chosen, rejected in zip(batch, *sums, strict=True):
+            scores[number] = (chosen, rejected)
+        if on_rows:
+            on_rows(len(batch))
+    return scores
+
+
+def _sum_answers(loaded: LoadedModel, rows: Sequence[Rendering]) -> list[float]:
+    """The summed log-probability of the supervised tokens of each conversation, in passes of at most `MOST_LOGITS`."""
+    longest = max(len(row.ids) - row.supervised.index(True, 1) for row in rows)  # the first token is never predicted
+    size = max(1, MOST_LOGITS // (longest * loaded.model.get_output_embeddings().weight.shape[0]))
+    if len(rows) > size:
+        return [
+            total for start in range(0, len(rows), size) for total in _sum_answers(loaded, rows[start : start + size])
+        ]
+    ids, mask = _left_pad(loaded, [list(row.ids) for row in rows])
+    with torch.inference_mode():
+        output = loaded.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=longest + 1,
+        )
+    totals = []
+    for row, logits in zip(rows, output.logits[:, :-1], strict=True):
+        supervised = torch.tensor((False, *row.supervised[1:])[-longest:], device=ids.device)
+        targets = torch.tensor(row.ids[-longest:], device=ids.device)[supervised]
+        logprobs = logits[-len(supervised) :][supervised].float().log_softmax(-1)
+        totals.append(float(logprobs.gather(-1, targets[:, None]).sum()))
+    return totals
 
 
 def generate(
@@ -66,9 +113,9 @@ def generate(
 
 
 def spell_calls(loaded: LoadedModel, example: Example) -> Example:
-    """The row with the tool calls of its answer as text, as the chat template of the model writes them."""
+    """The row with the tool calls of its answer as text, as the chat template writes them; a pair is not generated."""
     *prompt, answer = example.messages
-    if not answer.tool_calls:
+    if not answer.tool_calls or example.rejected:
         return example
     ids = render_answer(loaded.tokenizer, prompt, answer, example.tools)
     text = str(loaded.tokenizer.decode(ids, skip_special_tokens=True))

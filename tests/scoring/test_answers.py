@@ -11,7 +11,10 @@ from finetune.artifacts import Adapter
 from finetune.models.chat_template import render_answer, render_prompt
 from finetune.models.load import LoadedModel, load_adapter
 from finetune.records import Example, Message
-from finetune.scoring.answers import generate, label_logprobs
+from finetune.scoring import answers
+from finetune.scoring.answers import generate, label_logprobs, pair_logprobs
+
+from ..conftest import chat
 
 CHOICES = ("bearish", "neutral", "bullish", "no")
 
@@ -43,6 +46,24 @@ def test_shared_prompts_do_not_change_likelihoods(loaded: LoadedModel, batch_siz
     scores = label_logprobs(loaded, examples(), batch_size=batch_size)
     for example, row in zip(examples(), scores, strict=True):
         assert row == pytest.approx([plain_logprob(loaded, example, choice) for choice in CHOICES], abs=1e-3)
+
+
+@pytest.mark.parametrize("most_logits", [1, 2**26])
+def test_likelihoods_of_pairs_are_those_of_single_answers(
+    loaded: LoadedModel, most_logits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "MOST_LOGITS", most_logits)
+    questions = ["Profit?", "And shares, as costs grew?", "Costs?"]
+    replies = [("It rose.", "No idea."), ("They fell.", "They fell, and then fell again."), ("No", "Yes.")]
+    pairs = [
+        Example(str(number), chat(question, chosen), "preference", rejected=chat(question, rejected))
+        for number, (question, (chosen, rejected)) in enumerate(zip(questions, replies, strict=True))
+    ]
+    done: list[int] = []
+    scores = pair_logprobs(loaded, pairs, batch_size=2, on_rows=done.append)
+    for example, texts, both in zip(pairs, replies, scores, strict=True):
+        assert both == pytest.approx([plain_logprob(loaded, example, text) for text in texts], abs=1e-3)
+    assert done == [2, 1]
 
 
 def test_base_and_adapter_differ(loaded: LoadedModel) -> None:
