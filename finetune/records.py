@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Role = Literal["system", "user", "assistant", "tool"]
-RecipeTask = Literal["chat", "classification", "qa", "summarization", "translation", "text"]  # what a domain may ask
+# What a domain may ask.
+RecipeTask = Literal["chat", "classification", "qa", "summarization", "translation", "code", "text"]
 Task = Literal[RecipeTask, "preference"]
 Rating = Literal["desirable", "undesirable"]
 Split = Literal["train", "validation", "test"]

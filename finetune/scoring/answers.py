@@ -106,7 +106,8 @@ def generate(
             output = loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
         texts = loaded.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
         for (number, _), text in zip(batch, texts, strict=True):
-            answers[number] = text.strip()
+            is_code = examples[number].task == "code"  # whose first line may be indented
+            answers[number] = text.strip("\n").rstrip() if is_code else text.strip()
         if on_rows:
             on_rows(len(batch))
     return answers

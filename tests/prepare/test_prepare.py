@@ -41,7 +41,7 @@ def test_datasets_reads_the_corpus_as_it_is(prepared: Preparer, tmp_path: Path) 
     made = prepared(domain="health", sample=True)
     loaded = datasets.load_dataset(str(made.corpus.path), cache_dir=str(tmp_path / "cache"))
     assert {split: len(rows) for split, rows in loaded.items()} == made.result.splits
-    assert list(loaded["train"].features) == SCHEMA.names
+    assert list(loaded["train"].features) == [*SCHEMA.names, "context"]
     first = read_split(made.corpus, "train")[0]
     assert loaded["train"][0]["messages"] == [{"role": m.role, "content": m.content} for m in first.messages]
 

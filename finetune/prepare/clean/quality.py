@@ -68,6 +68,8 @@ def filter_example(example: Example) -> str | None:
         return None  # a call says it all, and a rejected answer may well be bad
     if example.task == "classification":
         return None if LETTER.search(question) or EMOJI.search(question) else "no_letters"
+    if example.task == "code":
+        return None  # signs, repeated names and words such as null are what code is made of
     return _filter_answer(question, example.answer)
 
 

@@ -9,9 +9,8 @@ from collections.abc import Iterable
 
 from finetune.records import Example, Message
 
-ASKING = frozenset(
-    {"classification", "qa", "preference"}
-)  # tasks whose rows may ask the same and be answered differently
+# Tasks whose rows may ask the same and be answered differently.
+ASKING = frozenset({"classification", "qa", "summarization", "translation", "code", "preference"})
 URL = re.compile(r"(?:https?://|www\.)\S+")
 EMOTICON = r"[:;=][-o'^]?[)(\[\]{}|]|(?<!\w)[:;=][-o'^]?[/\\dpox3*@$](?!\w)|<[/\\]?3(?!\w)|\^_*\^"
 # Punctuation, marks of emphasis, and variants of emoji: what two copies of a text may differ in.

@@ -314,7 +314,8 @@ def _filter(job: Job, example: Example) -> tuple[str, str] | None:
     if reason is not None:
         return "quality", reason
     if job.languages and example.task != "translation":
-        text = "\n".join(turn.content for turn in example.turns if turn.role in {"user", "assistant"})
+        roles = {"user"} if example.task == "code" else {"user", "assistant"}
+        text = "\n".join(turn.content for turn in example.turns if turn.role in roles)
         if is_foreign(text, job.languages):
             return "language", "foreign_language"
     return None

@@ -1,0 +1,170 @@
+"""Scores of generated texts by the kind of text: translations, summaries, code, and all others by words in common.
+
+Every score is from 0 to 1. The libraries for translations and summaries come with the extra `eval`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from finetune.errors import InputError
+from finetune.records import Task
+from finetune.scoring.metrics import token_f1
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+
+TextMetric = Literal["chrf", "rouge_l", "edit_similarity", "token_f1"]
+Scores = dict[str, float]
+
+TASK_METRICS: Mapping[Task, TextMetric] = {
+    "translation": "chrf",
+    "summarization": "rouge_l",
+    "code": "edit_similarity",
+}
+LIBRARIES: Mapping[TextMetric, str] = {"chrf": "sacrebleu", "rouge_l": "rouge_score"}
+# A line break with the indentation after it is one token: in Python it carries meaning.
+CODE_TOKEN = re.compile(r"\n[ \t]*|\w+|[^\w\s]")
+FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.S)
+
+
+def require_libraries(metrics: Iterable[str]) -> None:
+    """Refuse metrics whose library is not installed, before a model is loaded.
+
+    Raises:
+        InputError: says what to install.
+    """
+    for metric in metrics:
+        library = next((name for key, name in LIBRARIES.items() if key == metric), None)
+        if library is not None and find_spec(library) is None:
+            raise InputError(
+                f"{library} scores these rows and is not installed. Install it with: pip install 'slmtune[eval]'; or evaluate "
+                "other rows with --task"
+            )
+
+
+def score_text(metric: TextMetric, reference: str, answer: str) -> float:
+    """The score of one answer."""
+    return _measures(metric)(reference, answer)[metric]
+
+
+def score_texts(metric: TextMetric, references: Sequence[str], answers: Sequence[str]) -> Scores:
+    """All scores of a set of answers by name: the means of those of each answer, and those that only a whole set has."""
+    rows = [_measures(metric)(*pair) for pair in zip(references, answers, strict=True)]
+    scores = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    if metric == "chrf":
+        scores["bleu"] = bleu(references, answers)
+    if metric == "edit_similarity":
+        scores |= _share_of_python(references, answers)
+    return scores
+
+
+def _measures(metric: TextMetric) -> Callable[[str, str], Scores]:
+    """The function that gives the scores of one answer beside its reference."""
+    if metric == "chrf":
+        return lambda reference, answer: {"chrf": chrf(reference, answer)}
+    if metric == "rouge_l":
+        return rouge
+    if metric == "edit_similarity":
+        return lambda reference, answer: {
+            "edit_similarity": edit_similarity(reference, answer),
+            "exact_match": float(read_code(reference) == read_code(answer)),
+        }
+    return lambda reference, answer: {"token_f1": token_f1(reference, answer)}
+
+
+# --- translations and summaries ---------------------------------------------------------------------------------------
+
+
+def chrf(reference: str, answer: str) -> float:
+    """Overlap of character n-grams, with sacrebleu's settings: chrF2 (Popović, 2015, chrF) of one sentence."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    return float(CHRF().sentence_score(answer, [reference]).score) / 100
+
+
+def bleu(references: Sequence[str], answers: Sequence[str]) -> float:
+    """BLEU of all sentences together (Papineni et al., 2002), with sacrebleu's settings; there is none of one sentence."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    return float(BLEU().corpus_score(list(answers), [list(references)]).score) / 100
+
+
+def rouge(reference: str, answer: str) -> Scores:
+    """Overlap of words, of pairs of words and of the longest common sequence of words (Lin, 2004, ROUGE), each as F1.
+
+    Words are those of any language and are not stemmed, so figures for English differ a little from stemmed ones.
+    """
+    scores = _rouge_scorer().score(reference, answer)
+    names = {"rougeL": "rouge_l", "rouge1": "rouge_1", "rouge2": "rouge_2"}
+    return {name: float(scores[key].fmeasure) for key, name in names.items()}
+
+
+@cache
+def _rouge_scorer() -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL", "rouge1", "rouge2"], tokenizer=_Words())
+
+
+class _Words:
+    """The tokenizer that rouge_score takes; its own keeps only a to z and digits."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """The words of a text, in lower case."""
+        return re.findall(r"\w+", text.lower())
+
+
+# --- code -------------------------------------------------------------------------------------------------------------
+
+
+def read_code(text: str) -> str:
+    """The code in an answer: that of its first fence if it has one; blanks at the ends of lines do not count."""
+    fenced = FENCED.search(text)
+    lines = (fenced[1] if fenced else text).strip("\n").split("\n")
+    return "\n".join(line.rstrip() for line in lines).rstrip()
+
+
+def edit_similarity(reference: str, answer: str) -> float:
+    """1 minus the fewest insertions, deletions and replacements of tokens, divided by the tokens of the longer code."""
+    ours, theirs = (CODE_TOKEN.findall(read_code(text)) for text in (reference, answer))
+    longest = max(len(ours), len(theirs))
+    return 1 - _edit_distance(ours, theirs) / longest if longest else 1.0
+
+
+def parses(code: str) -> bool:
+    """Whether a text is Python; it is only parsed, never executed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes such as "\d"
+            ast.parse(read_code(code))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _share_of_python(references: Sequence[str], answers: Sequence[str]) -> Scores:
+    """The share of answers that parse, of those whose reference does; nothing if the code is in another language."""
+    python = [answer for reference, answer in zip(references, answers, strict=True) if parses(reference)]
+    return {"parses": sum(map(parses, python)) / len(python)} if python else {}
+
+
+def _edit_distance(one: Sequence[str], other: Sequence[str]) -> int:
+    """The Levenshtein distance: row by row, with insertions along a row as a running minimum."""
+    codes = {token: code for code, token in enumerate({*one, *other})}
+    theirs = np.array([codes[token] for token in other], np.int64)
+    steps = np.arange(len(other) + 1)
+    row = steps
+    for number, token in enumerate(one, 1):
+        replaced = row[:-1] + (theirs != codes[token])
+        best = np.concatenate(([number], np.minimum(replaced, row[1:] + 1)))
+        row = np.minimum.accumulate(best - steps) + steps
+    return int(row[-1])
