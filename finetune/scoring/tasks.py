@@ -51,7 +51,7 @@ def tasks_of(corpus: Corpus, split: Split, names: Sequence[str] = (), limit: int
         EvalTask(
             source if sources.count(source) == 1 else f"{source}-{metric.removesuffix('_f1')}",
             metric,
-            tuple(sorted(rows, key=_hash_id)[:limit]),
+            tuple(sorted(rows, key=hash_id)[:limit]),
         )
         for (source, metric), rows in groups.items()
     ]
@@ -61,6 +61,6 @@ def tasks_of(corpus: Corpus, split: Split, names: Sequence[str] = (), limit: int
     return [task for task in tasks if not names or task.name in names]
 
 
-def _hash_id(example: Example) -> bytes:
+def hash_id(example: Example) -> bytes:
     """A sort key unrelated to the order of the file: data sets are often sorted by label."""
     return hashlib.sha256(example.id.encode()).digest()
