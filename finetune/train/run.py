@@ -39,7 +39,7 @@ from finetune.train.out_of_memory import explain_full_memory
 from finetune.train.progress import Outcome, Step
 from finetune.train.request import TrainPlan, TrainRequest, TrainResult
 from finetune.train.trackers.tracked_run import require_tracker
-from finetune.train.validation import LabelValidation, labelled_rows, require_validation
+from finetune.train.validation import LabelValidation, count_scored, labelled_rows, require_validation
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,8 @@ def _open(request: TrainRequest) -> _Inputs:
     require_kind(base.folder, "causal")
     require_validation(request.recipe, corpus)
     recipe = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
-    recipe = recipe.for_corpus(corpus.counts["train"], corpus.counts.get("validation", 0))
+    held_out = corpus.counts.get("validation", 0)
+    recipe = recipe.for_corpus(corpus.counts["train"], held_out, count_scored(recipe, corpus))
     return _Inputs(corpus, base, recipe)
 
 

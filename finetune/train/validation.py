@@ -77,8 +77,12 @@ def require_validation(recipe: AdapterRecipe, corpus: Corpus) -> None:
     """Refuse settings that the user made for evaluations if there will be none.
 
     Raises:
-        InputError: the corpus has no validation split, or `eval_steps` is 0.
+        InputError: the corpus has no validation split, or `eval_steps` is 0; or the metric is that of another method.
     """
+    if recipe.metric_for_best_model == "preference_accuracy" and recipe.method != "dpo":
+        raise InputError(
+            "--metric-for-best-model preference_accuracy compares pairs of answers: use it with --method dpo"
+        )
     asked = [name for name in ("patience", "metric_for_best_model") if name in recipe.model_fields_set]
     if recipe.patience == 0 and "patience" in asked:
         asked.remove("patience")
@@ -93,6 +97,14 @@ def require_validation(recipe: AdapterRecipe, corpus: Corpus) -> None:
     raise InputError(f"{option} needs evaluations during training, but {reason}. {remedy}, or leave out {option}")
 
 
+def count_scored(recipe: AdapterRecipe, corpus: Corpus) -> int:
+    """About how many rows `labelled_rows` gives, without reading any."""
+    tasks = set(corpus.manifest.get("by_task", {}))
+    needs_labels = recipe.metric_for_best_model not in ("auto", "loss", "preference_accuracy")
+    labelled = tasks == {"classification"} if recipe.metric_for_best_model == "auto" else needs_labels
+    return min(MOST_ROWS, corpus.counts.get("validation", 0)) if labelled else 0
+
+
 def labelled_rows(recipe: AdapterRecipe, held_out: Sequence[Example]) -> list[Example]:
     """The validation rows whose labels are scored in each evaluation, drawn by a hash of their ids if there are many.
 
@@ -101,7 +113,9 @@ def labelled_rows(recipe: AdapterRecipe, held_out: Sequence[Example]) -> list[Ex
     """
     metric = recipe.metric_for_best_model
     labelled = [row for row in held_out if row.label in row.choices]
-    if metric == "loss" or not recipe.eval_steps or (metric == "auto" and len(labelled) < len(held_out)):
+    if metric in ("loss", "preference_accuracy") or not recipe.eval_steps:
+        return []
+    if metric == "auto" and len(labelled) < len(held_out):
         return []
     if not labelled and metric != "auto":
         raise InputError(

@@ -257,10 +257,11 @@ def test_equal_scores_are_decided_by_the_loss() -> None:
     ("rows", "held_out", "changes", "every"),
     [
         (1000, 50, {}, 63),  # 375 steps, 6 evaluations: two per epoch
-        (1000, 50, {"num_train_epochs": 1}, 25),  # five per run
-        (1000, 500, {}, 375),  # one costs a 18th of the run: only at the end
+        (1000, 50, {"num_train_epochs": 1}, 32),  # 125 steps; four cost a tenth
+        (1000, 50, {"num_train_epochs": 0.5}, 21),  # 63 steps; at least three
+        (1000, 500, {}, 125),
         (1000, 0, {}, 0),
-        (10, 5, {"max_steps": 2}, 2),
+        (10, 5, {"max_steps": 2}, 1),
         (1000, 50, {"eval_steps": 7}, 7),
     ],
 )
