@@ -100,7 +100,7 @@ class Subject:
         """Hyperparameters and outcome, one row each, without those missing in the manifest."""
         recipe, result = self.recipe, self.artifact.manifest.get("result", {})
         counts, targets = self._corpus.get("counts") or {}, recipe.get("target_modules") or []
-        memory = result.get("peak_memory_bytes")
+        memory, scores = result.get("peak_memory_bytes"), result.get("eval_figures") or {}
         rows = {
             "Rows (train / validation / test)": " / ".join(str(rows) for rows in counts.values()),
             "Base model in training": "4-bit NF4, double quantisation" if recipe.get("load_in_4bit") else "unquantised",
@@ -111,9 +111,11 @@ class Subject:
             "Longest row in tokens": _joined(recipe, "max_length"),
             "Seed": str(recipe.get("seed", "")),
             "Steps, epochs": _joined(result, "steps", "epochs"),
+            "Best step": _describe_step(result),
             "Tokens": _joined(result, "tokens"),
             "Training loss": _joined(result, "train_loss"),
             "Held-out loss": _joined(result, "eval_loss"),
+            "Held-out scores": ", ".join(f"{key.replace('_', ' ')} {_shown(value)}" for key, value in scores.items()),
             "Time in seconds": _joined(result, "seconds"),
             "Peak memory": format_bytes(memory) if memory else "",
         }
@@ -140,6 +142,15 @@ class Subject:
         if "files" in self.artifact.manifest:
             rows.append([f"This {self.artifact.kind}", self.artifact.fingerprint])
         return rows
+
+
+def _describe_step(result: Mapping[str, Any]) -> str:
+    """The step whose weights the adapter has, if evaluations decided that."""
+    if not result.get("metric"):
+        return ""
+    early = f"; stopped early, after step {result['steps']}" if result["steps"] < result["planned_steps"] else ""
+    by = str(result["metric"]).replace("_", " ")
+    return f"{result['adapter_step']} of {result['planned_steps']}, by held-out {by}{early}"
 
 
 def cell(value: object) -> str:

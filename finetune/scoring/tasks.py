@@ -61,7 +61,7 @@ def tasks_of(
         EvalTask(
             source if sources.count(source) == 1 else f"{source}-{metric.removesuffix('_f1')}",
             metric,
-            tuple(sorted(rows, key=_hash_id)[:limit]),
+            tuple(sorted(rows, key=hash_id)[:limit]),
         )
         for (source, metric), rows in groups.items()
     ]
@@ -93,6 +93,6 @@ def _metric_of(example: Example) -> Metric:
     return "weighted_f1" if example.choices else "token_f1"
 
 
-def _hash_id(example: Example) -> bytes:
+def hash_id(example: Example) -> bytes:
     """A sort key unrelated to the order of the file: data sets are often sorted by label."""
     return hashlib.sha256(example.id.encode()).digest()

@@ -24,6 +24,7 @@ from finetune.train.objectives.preference import Preference
 from finetune.train.progress import Outcome, Step
 from finetune.train.trackers.tracked_run import open_run
 from finetune.train.trainer import SupervisedTrainer
+from finetune.train.validation import Validation
 
 
 def fit(
@@ -36,6 +37,7 @@ def fit(
     folder: Path,
     checkpoints: Checkpoints,
     start: Checkpoint | None,
+    validation: Validation | None,
     on_step: Callable[[Step], None] | None,
 ) -> Outcome:
     """Train LoRA matrices, from `start` if given, and write `training.jsonl` and `training.png` to `folder`.
@@ -58,22 +60,26 @@ def fit(
             recipe=recipe,
             journal=journal,
             checkpoints=checkpoints,
+            validation=validation,
         )
         count = recipe.save_total_limit + 1 if recipe.save_steps else 1  # one of the last step, before its evaluation
         require_room(checkpoints.folder, count, trainer.checkpoint_bytes, trainer.trainable_weights)
         with trainer.interrupt.listen(), suppress(EvaluationStoppedError):
             output = trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             seconds = journal.training_seconds
-            figures = trainer.evaluate_at_end()
+            trainer.evaluate_at_end()
         if trainer.interrupt.number is not None:
             raise _stop(trainer.interrupt.number, trainer)
-        plot.draw(journal.file, folder / "training.png")
+        plot.draw(journal.file, folder / "training.png", trainer.best.metric)
         outcome = Outcome(
             model=trainer.model,
             steps=trainer.state.global_step,
             epochs=float(trainer.state.epoch or 0),
+            planned_steps=trainer.state.max_steps,
             train_loss=float(output.training_loss),
-            held_out=figures,
+            held_out=trainer.best.chosen.scores if trainer.best.chosen else {},
+            metric=trainer.best.metric if trainer.best.chosen else None,
+            adapter_step=trainer.best.chosen.step if trainer.best.chosen else trainer.state.global_step,
             counts=journal.counts,
             seconds=seconds,
             seconds_before=journal.seconds_before,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import TrainingDivergedError
-from finetune.train.progress import FIGURES, Counts, Step
+from finetune.train.progress import FIGURES, SCORES, Counts, Step
 
 
 class Journal:
@@ -85,7 +85,7 @@ class Journal:
             self.figures = {name: float(logs[name]) for name in FIGURES if name in logs}
         if "loss" not in logs and "eval_loss" not in logs:
             return  # the Trainer's final summary, which is in the manifest
-        figures = (*FIGURES, *(f"eval_{name}" for name in FIGURES))
+        figures = (*FIGURES, *(f"eval_{name}" for name in (*FIGURES, *SCORES)))
         names = ("loss", "eval_loss", "grad_norm", "learning_rate", *figures)
         line = {"step": state.global_step, "epoch": round(float(state.epoch or 0), 4)}
         line |= {name: float(logs[name]) for name in names if name in logs}

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 
-def draw(journal: Path, picture: Path) -> None:
-    """Draw training and held-out loss (nats per supervised token) over optimizer steps."""
+def draw(journal: Path, picture: Path, metric: str = "loss") -> None:
+    """Draw training and held-out loss (nats per supervised token) over optimizer steps, and the metric if it is a score."""
     lines = [json.loads(line) for line in journal.read_text("utf-8").splitlines()] if journal.is_file() else []
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for name, label, style in (("loss", "training", "-"), ("eval_loss", "held out", "o-")):
-        points = [(line["step"], line[name]) for line in lines if name in line]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=label)
+        _plot(axes, lines, name, style, label)
     axes.set(xlabel="optimizer step", ylabel="loss, nats per supervised token", ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper left")
+    if metric != "loss":
+        scores = axes.twinx()
+        _plot(scores, lines, f"eval_{metric}", "s--", "held out", color="tab:green")
+        scores.set(ylabel=metric.replace("_", " "), ylim=(0, 1))
+        scores.legend(loc="upper right")
     figure.savefig(picture, dpi=120)
+
+
+def _plot(axes: Any, lines: list[dict[str, float]], name: str, style: str, label: str, **options: Any) -> None:
+    points = [(line["step"], line[name]) for line in lines if name in line]
+    if points:
+        axes.plot(*zip(*points, strict=True), style, label=label, **options)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FIGURES = ("preference_accuracy", "reward_margin", "chosen_reward", "rejected_reward")  # of preference tuning
+SCORES = ("weighted_f1", "macro_f1", "accuracy")  # of answers to rows of the validation split
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,29 @@ class Step:
     figures: Mapping[str, float] = field(default_factory=dict)  # beside the loss, see FIGURES
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of the weights after a step on the validation split: loss, and whatever else is measured."""
+
+    step: int
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """The best and the newest evaluation of a run, and how many followed the best."""
+
+    best: Evaluation | None = None
+    newest: Evaluation | None = None
+    later: int = 0
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Evaluations:
+        """The evaluations in the form of `asdict`."""
+        best, newest = (Evaluation(**values[name]) if values[name] else None for name in ("best", "newest"))
+        return cls(best, newest, values["later"])
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainProgress:
     """The counters that the Trainer would restart at zero; losses are sums as in the Trainer, times are in seconds."""
@@ -73,6 +97,7 @@ class TrainProgress:
     last_logged: int
     evaluation_due: bool
     figures: Figures  # since the last logged step
+    evaluations: Evaluations
 
     def write(self, file: Path) -> None:
         """Write the counters as one JSON object."""
@@ -83,8 +108,9 @@ class TrainProgress:
     def read(cls, file: Path) -> TrainProgress:
         """Read a file written by `write`."""
         values = json.loads(file.read_text("utf-8"))
-        counts = Counts(**{field.name: values.pop(field.name) for field in fields(Counts)})
-        return cls(counts=counts, figures=Figures(**values.pop("figures")), **values)
+        counts = Counts(**{each.name: values.pop(each.name) for each in fields(Counts)})
+        figures, evaluations = Figures(**values.pop("figures")), Evaluations.of(values.pop("evaluations"))
+        return cls(counts=counts, figures=figures, evaluations=evaluations, **values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +120,11 @@ class Outcome:
     model: Any  # a PeftModel
     steps: int
     epochs: float
+    planned_steps: int
     train_loss: float
-    held_out: Mapping[str, float]  # loss and other figures; empty if they were not measured
+    held_out: Mapping[str, float]  # loss and other figures of these weights; empty if they were not measured
+    metric: str | None  # the one of them that decided which step's weights these are
+    adapter_step: int  # that step
     counts: Counts
     seconds: float
     seconds_before: float  # of which before the run was resumed

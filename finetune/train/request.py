@@ -45,7 +45,15 @@ class TrainResult:
     seconds: float
     resumed_from: str | None = None
     pairs: int = 0  # of answers, in preference tuning
-    eval_figures: Mapping[str, float] = field(default_factory=dict)  # held out, beside the loss
+    eval_figures: Mapping[str, float] = field(default_factory=dict)  # of the adapter, held out, beside the loss
+    planned_steps: int | None = None  # more than `steps` if the run stopped early
+    adapter_step: int | None = None  # the step whose weights the adapter has
+    metric: str | None = None  # decided which step that is; None: nothing was evaluated
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the run ended before its last planned step, because the evaluations no longer got better."""
+        return self.planned_steps is not None and self.steps < self.planned_steps
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from finetune.models.load import load_base
 from finetune.models.tokenizer import load_tokenizer
 from finetune.plan.run import require_fit
 from finetune.recipe import AdapterRecipe
-from finetune.records import Split
+from finetune.records import Example, Split
 from finetune.train.batches.rows import TokenRows, render_rows
 from finetune.train.checkpoints.checkpoint import Checkpoints, folder_of, list_checkpoints, step_of
 from finetune.train.checkpoints.disk import THEN_RESUME
@@ -39,6 +39,7 @@ from finetune.train.out_of_memory import explain_full_memory
 from finetune.train.progress import Outcome, Step
 from finetune.train.request import TrainPlan, TrainRequest, TrainResult
 from finetune.train.trackers.tracked_run import require_tracker
+from finetune.train.validation import LabelValidation, count_scored, labelled_rows, require_validation
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     inputs = _open(request)
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
-    rows = _render(recipe, tokenizer, inputs.corpus, "train")
+    rows = _render(recipe, tokenizer, read_split(inputs.corpus, "train"), "train")
     check_model(base, recipe, rows)
     try:
         refuse_truncated(rows, recipe)
@@ -125,7 +126,10 @@ def _open(request: TrainRequest) -> _Inputs:
     check_method(corpus, request.recipe)
     base = find_base(request.recipe.model, request.recipe.revision)
     require_kind(base.folder, "causal")
+    require_validation(request.recipe, corpus)
     recipe = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
+    held_out = corpus.counts.get("validation", 0)
+    recipe = recipe.for_corpus(corpus.counts["train"], held_out, count_scored(recipe, corpus))
     return _Inputs(corpus, base, recipe)
 
 
@@ -142,10 +146,13 @@ def _fit(
 
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
-    rows = _render(recipe, tokenizer, inputs.corpus, "train")
+    rows = _render(recipe, tokenizer, read_split(inputs.corpus, "train"), "train")
     check_model(base, recipe, rows)
     refuse_truncated(rows, recipe)
-    held_out = _render(recipe, tokenizer, inputs.corpus, "validation")
+    examples = read_split(inputs.corpus, "validation")
+    held_out = _render(recipe, tokenizer, examples, "validation")
+    labelled = labelled_rows(recipe, examples)
+    del examples  # training keeps the text of the labelled rows only
     whole = complete_lineage(lineage, rows.fingerprint)
     checkpoint_folder = folder_of(request.output_dir)
     checkpoints = Checkpoints(checkpoint_folder, recipe.save_total_limit, whole, request.resume_command)
@@ -167,6 +174,7 @@ def _fit(
         folder=folder,
         checkpoints=checkpoints,
         start=start,
+        validation=LabelValidation(model, tokenizer, base, labelled) if labelled else None,
         on_step=on_step,
     )
     save_adapter(outcome, base, folder)
@@ -174,9 +182,8 @@ def _fit(
     return outcome
 
 
-def _render(recipe: AdapterRecipe, tokenizer: Any, corpus: Corpus, split: Split) -> TokenRows:
+def _render(recipe: AdapterRecipe, tokenizer: Any, examples: Iterable[Example], split: Split) -> TokenRows:
     """The rows of a split; their text is not kept."""
-    examples = read_split(corpus, split)
     rows = render_rows(tokenizer, require_pairs(examples) if recipe.method == "dpo" else examples, recipe.max_length)
     if rows.truncated:
         log.warning(
@@ -238,6 +245,9 @@ def _result(adapter: Path, outcome: Outcome, seconds: float) -> TrainResult:
         held_out_truncated=outcome.held_out_truncated,
         seconds=seconds,
         resumed_from=outcome.resumed_from,
+        planned_steps=outcome.planned_steps,
+        adapter_step=outcome.adapter_step,
+        metric=outcome.metric,
     )
 
 

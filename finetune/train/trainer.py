@@ -19,6 +19,7 @@ from finetune.errors import EvaluationStoppedError, InputError
 from finetune.machine import explain_full_disk
 from finetune.recipe import AdapterRecipe
 from finetune.train.arguments import lora_config, trainer_arguments
+from finetune.train.best import Best
 from finetune.train.checkpoints.checkpoint import JOURNAL, OBJECTIVE, PROGRESS, STATE, WEIGHTS, Checkpoints
 from finetune.train.checkpoints.disk import THEN_RESUME, checkpoint_bytes, make_room
 from finetune.train.divergence import explain_divergence, require_finite
@@ -27,7 +28,8 @@ from finetune.train.interrupt import Interrupt
 from finetune.train.journal import Journal
 from finetune.train.objectives.objective import Objective
 from finetune.train.passes import ForwardPasses
-from finetune.train.progress import Counts, Figures, TrainProgress
+from finetune.train.progress import Counts, Evaluation, Figures, TrainProgress
+from finetune.train.validation import Validation, choose_metric
 
 # Private names of other libraries. A release that drops one fails tests/train/test_private_names.py, which also refuses
 # any that finetune/train uses without giving a reason here.
@@ -60,6 +62,7 @@ class SupervisedTrainer(SFTTrainer):
         objective: what the run learns, from which rows.
         journal: counts tokens and writes the Trainer's log to the folder of the adapter.
         checkpoints: the checkpoints of this run.
+        validation: what an evaluation measures besides the loss.
 
     Raises:
         InputError: the model has no modules that match `target_modules`.
@@ -76,8 +79,10 @@ class SupervisedTrainer(SFTTrainer):
         recipe: AdapterRecipe,
         journal: Journal,
         checkpoints: Checkpoints,
+        validation: Validation | None = None,
     ) -> None:
-        self.objective, self.journal, self.checkpoints, self.interrupt = objective, journal, checkpoints, Interrupt()
+        self.objective, self.validation = objective, validation
+        self.journal, self.checkpoints, self.interrupt = journal, checkpoints, Interrupt()
         self.rows = objective.rows.training
         self.resumed_from: Path | None = None
         self.evaluation_due = False  # a signal arrived before the evaluation of the last step
@@ -87,6 +92,8 @@ class SupervisedTrainer(SFTTrainer):
         self._held_out: dict[str, float] = {}  # the loss and the figures of the last evaluation
         training, evaluation = objective.rows.datasets()
         self.evaluates = evaluation is not None and recipe.eval_steps != 0
+        metric = choose_metric(recipe, validation)
+        self.best = Best(metric, recipe.patience, self.evaluates and recipe.load_best_model_at_end)
         try:
             super().__init__(
                 model=model,
@@ -128,11 +135,11 @@ class SupervisedTrainer(SFTTrainer):
         steps = self.recipe.count_steps(len(self.rows))
         lines = steps // self.recipe.logging_steps + steps // (self.recipe.eval_steps or steps)
         lines += 2  # the first step and the last evaluation
-        return checkpoint_bytes(self.trainable_weights, lines)
+        return checkpoint_bytes(self.trainable_weights, lines, with_best=self.best.keeps_weights)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """Like the Trainer's, without the extra step that it takes when a run is resumed after its last step."""
-        if self.state.global_step >= self.state.max_steps:
+        if self.state.global_step >= self.state.max_steps or self.best.is_final:
             return [], None
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
@@ -197,33 +204,41 @@ class SupervisedTrainer(SFTTrainer):
             raise explain_divergence(self.state.global_step + 1, self._losses, self.rows.ids)
         return norm
 
-    def evaluate_at_end(self) -> dict[str, float]:
-        """Held-out loss and figures of the trained model; empty if the run measures none or was stopped.
+    def evaluate_at_end(self) -> None:
+        """Evaluate the last step, unless that has happened, and give the model the weights that the adapter will have.
 
         Raises:
             EvaluationStoppedError: a signal arrived during the evaluation.
         """
         if not self.evaluates or self.interrupt.number is not None:
-            return {}
-        self.evaluate()
-        return self._held_out
+            return
+        newest = self.best.evaluations.newest
+        if newest is None or newest.step != self.state.global_step:
+            self.evaluate()
+        self.best.apply(self.trainable)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Like the Trainer's, but leave the CPU's random state unchanged: its data loader draws a number from it."""
         with torch.random.fork_rng(devices=[]):
-            return super().evaluate(*args, **kwargs)
+            figures: dict[str, float] = super().evaluate(*args, **kwargs)
+        self.best.add(Evaluation(self.state.global_step, self._held_out), self.trainable)
+        return figures
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super()._evaluate(*args, **kwargs)
+            figures = super()._evaluate(*args, **kwargs)
         except EvaluationStoppedError:
             self.stop_with_checkpoint(evaluation_due=True)
             return {}
+        if self.best.is_final:
+            self.stop_with_checkpoint(evaluation_due=False)
+        return figures
 
     def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Mean loss over all rows, and the means of other figures: each supervised token or pair has the same weight.
+        """Mean loss over all rows, the means of other figures, and the scores of the validation.
 
-        The Trainer averages the means of batches, which depends on the batch size.
+        Each supervised token or pair has the same weight; the Trainer averages the means of batches, which depends on the
+        batch size.
         """
         adapted: Any = self.model
         adapted.eval()
@@ -232,10 +247,24 @@ class SupervisedTrainer(SFTTrainer):
             total += self.passes.run(self._measure, batch["rows"])
             rows += len(batch["rows"])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        self._held_out = total.means
+        self._held_out = total.means | self._score_answers()
         nothing: Any = None  # keep neither logits nor labels
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._held_out.items()}
         return EvalLoopOutput(nothing, nothing, metrics, rows)
+
+    def _score_answers(self) -> dict[str, float]:
+        """The scores of the model's answers to the rows of the validation."""
+        if self.validation is None:
+            return {}
+        answers: list[str] = []
+        validation, size = self.validation, self.args.per_device_eval_batch_size
+        for start in range(0, len(validation), size):
+            rows = list(range(start, min(start + size, len(validation))))
+            answers += self.passes.run(
+                lambda passes: [a for each in passes for a in validation.answer(self.model, each)], rows
+            )
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        return validation.score(answers)
 
     def _measure(self, passes: list[list[int]]) -> Figures:
         """The summed loss and figures of rows."""
@@ -275,6 +304,7 @@ class SupervisedTrainer(SFTTrainer):
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / STATE))
         journal = self.journal
+        self.best.write(folder, self.state.global_step)
         (folder / JOURNAL).write_bytes(journal.file.read_bytes() if journal.file.exists() else b"")
         TrainProgress(
             counts=journal.counts,
@@ -286,6 +316,7 @@ class SupervisedTrainer(SFTTrainer):
             last_logged=self._globalstep_last_logged,
             evaluation_due=self.evaluation_due,
             figures=self._figures,
+            evaluations=self.best.evaluations,
         ).write(folder / PROGRESS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -313,8 +344,10 @@ class SupervisedTrainer(SFTTrainer):
         self._figures = progress.figures
         self._initial_global_step = 0
         self.state.compute_steps(self.args, self.state.max_steps)  # save, evaluate and log by the current settings
+        self.best.restore(progress.evaluations, checkpoint, self.state.global_step)
         if progress.evaluation_due:
             self.evaluate()
+        self.control.should_training_stop = self.best.is_final
 
 
 def restore_precision(trainable: Mapping[str, nn.Parameter]) -> None:

@@ -69,7 +69,7 @@ def test_estimate_is_at_least_the_size_of_a_checkpoint(undisturbed: Undisturbed,
     for checkpoint in killed.glob("adapter.checkpoints/checkpoint-*"):
         size = sum(file.stat().st_size for file in checkpoint.iterdir())
         lines = len((checkpoint / "training.jsonl").read_text("utf-8").splitlines())
-        bound = checkpoint_bytes(trainable, lines)
+        bound = checkpoint_bytes(trainable, lines, with_best=(checkpoint / "best.safetensors").exists())
         assert bound - CHECKPOINT_REST - lines * LINE_BYTES < size <= bound
         assert json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["log_history"] == []
 
@@ -80,7 +80,7 @@ def test_no_line_of_the_journal_is_longer_than_estimated(tmp_path: Path) -> None
     journal.counts = Counts(tokens=10**13, computed_tokens=10**13, supervised_tokens=10**13)
     state = SimpleNamespace(global_step=10**9, epoch=1e5 / 3)
     journal.write(state, {"loss": 1e-5 / 3, "grad_norm": 1e-5 / 3, "learning_rate": 1e-5 / 3})
-    journal.write(state, {"eval_loss": 1e-5 / 3})
+    journal.write(state, {f"eval_{name}": 1e-5 / 3 for name in ("loss", "weighted_f1", "macro_f1", "accuracy")})
     assert all(len(line) < LINE_BYTES for line in journal.file.read_text("utf-8").splitlines())
 
 

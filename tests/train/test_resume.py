@@ -130,7 +130,7 @@ def test_changed_settings_are_refused_by_name(tiny_model: Path, tiny_corpus: Pat
 def test_settings_that_no_weight_depends_on_may_change(
     tiny_model: Path, tiny_corpus: Path, undisturbed: Undisturbed, killed: Path
 ) -> None:
-    changes = {"save_steps": 7, "save_total_limit": 1, "eval_steps": 3, "logging_steps": 4, "max_truncated": "7%"}
+    changes = {"save_steps": 7, "save_total_limit": 1, "logging_steps": 4, "max_truncated": "7%"}
     run = Command(*training(tiny_model, tiny_corpus, **changes), "--resume", cwd=killed)
     assert run.wait() == 0, run.stderr
     assert outcome(killed)["weights"] == undisturbed.outcome["weights"]

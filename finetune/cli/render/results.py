@@ -77,10 +77,13 @@ def render_adapter(result: TrainResult, next_command: str) -> str:
     """The adapter and what training took."""
     resumed = f", resumed from {result.resumed_from}" if result.resumed_from else ""
     held_out = "not measured" if result.eval_loss is None else f"{result.eval_loss:.4f}"
+    early = f" of {result.planned_steps}, stopped early" if result.stopped_early else ""
+    chosen = {} if result.metric is None else {"best step": _describe_step(result)}
     return facts(
         {
             "adapter": result.adapter,
-            "steps": f"{result.steps} ({result.epochs:.2f} epochs{resumed})",
+            "steps": f"{result.steps}{early} ({result.epochs:.2f} epochs{resumed})",
+            **chosen,
             "loss": f"{result.train_loss:.4f} in training, {held_out} held out",
             "speed": f"{result.tokens_per_second:.0f} tokens/s ({result.tokens} tokens, "
             f"{result.supervised_tokens} supervised)",
@@ -89,6 +92,12 @@ def render_adapter(result: TrainResult, next_command: str) -> str:
             "next": next_command,
         }
     )
+
+
+def _describe_step(result: TrainResult) -> str:
+    """The step whose weights the adapter has, and their scores on the validation split."""
+    scores = {"loss": result.eval_loss, **result.eval_figures}
+    return f"{result.adapter_step} ({str(result.metric).replace('_', ' ')} {scores[result.metric or '']:.4f} held out)"
 
 
 def render_evaluation(result: EvalResult, next_command: str) -> str:

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 PREFIX = "checkpoint-"
 WEIGHTS, OPTIMIZER, SCHEDULER, RANDOM = "weights.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"
+BEST = "best.safetensors"  # the weights of the best evaluation, if those of the checkpoint are not
 STATE, PROGRESS, JOURNAL = "trainer_state.json", "progress.json", "training.jsonl"
 OBJECTIVE = "objective.safetensors"  # if the objective has something to remember
 FILES = frozenset({WEIGHTS, OPTIMIZER, SCHEDULER, RANDOM, STATE, PROGRESS, JOURNAL})

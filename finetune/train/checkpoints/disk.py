@@ -11,14 +11,21 @@ from finetune.train.checkpoints.checkpoint import Checkpoints
 
 WEIGHT_BYTES, MOMENT_BYTES = 4, 8  # float32; AdamW keeps two float32 moments per weight, its 8-bit form fewer
 CHECKPOINT_REST = 1 << 20  # random state, Trainer state, manifest
-LINE_BYTES = 256  # of a line of the journal
+LINE_BYTES = 384  # of a line of the journal
 ADAPTER_REST = 40 << 20  # tokenizer (Gemma's, the largest, has 34 MB), chat template, card, picture
 THEN_RESUME = "then repeat the command with --resume"
 
 
-def checkpoint_bytes(trainable: int, lines: int) -> int:
-    """Upper bound for the size of a checkpoint of `trainable` weights and `lines` lines of the journal, in bytes."""
-    return trainable * (WEIGHT_BYTES + MOMENT_BYTES) + lines * LINE_BYTES + CHECKPOINT_REST
+def checkpoint_bytes(trainable: int, lines: int, *, with_best: bool) -> int:
+    """Upper bound for the size of a checkpoint in bytes.
+
+    Args:
+        trainable: number of weights that training changes.
+        lines: of the journal.
+        with_best: whether it also has the weights of the best step.
+    """
+    copies = 2 if with_best else 1
+    return trainable * (copies * WEIGHT_BYTES + MOMENT_BYTES) + lines * LINE_BYTES + CHECKPOINT_REST
 
 
 def require_room(folder: Path, count: int, size: int, trainable: int) -> None:

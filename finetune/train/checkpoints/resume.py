@@ -19,8 +19,12 @@ log = logging.getLogger(__name__)
 # Settings that do not affect the weights; the base model is compared by its weights, wherever they are. Those of ROUNDING
 # affect only the last bits, as long as the rows per optimizer step are the same. All others count.
 FREE = {
-    "model", "revision", "eval_steps", "logging_steps", "save_steps", "save_total_limit", "max_truncated", "report_to",
+    "model", "revision", "logging_steps", "save_steps", "save_total_limit", "max_truncated", "report_to",
 }  # fmt: skip
+EVALUATION = {
+    "eval_steps",
+    "metric_for_best_model",
+}  # free unless evaluations decide when to stop or which step to keep
 ROUNDING = (*DIVISION, "gradient_checkpointing")
 SCHEDULE = {"max_steps", "num_train_epochs"}
 Lineage = Mapping[str, Any]
@@ -105,7 +109,8 @@ def find_start(checkpoints: Checkpoints, *, resume: bool) -> Checkpoint | None:
 def _changes(before: Lineage, now: Lineage) -> Iterator[str]:
     """The changes that affect the result."""
     old, new = before["config"], now["config"]
-    for key in sorted((set(old) | set(new)) - FREE - set(ROUNDING)):
+    free = FREE | (set() if new["load_best_model_at_end"] or new["patience"] else EVALUATION)
+    for key in sorted((set(old) | set(new)) - free - set(ROUNDING)):
         if old.get(key) != new.get(key):
             hint = " (the learning rate follows the planned length of the run)" if key in SCHEDULE else ""
             yield f"{key} was {old.get(key)} and is now {new.get(key)}{hint}"
