@@ -116,6 +116,13 @@ class Model(Artifact):
     made_by = "slmtune merge --domain DOMAIN"
 
 
+class Sweep(Artifact):
+    """The trials of a sweep, and the best recipe."""
+
+    kind = "sweep"
+    made_by = "slmtune sweep --domain DOMAIN"
+
+
 class EvalReport(Artifact):
     """Scores of base and adapter, with samples."""
 

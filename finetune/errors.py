@@ -290,6 +290,10 @@ class EvaluationStoppedError(Exception):
     """A signal arrived during an evaluation between two steps; never leaves finetune.train."""
 
 
+class PrunedError(Exception):
+    """A sweep ends a run that falls behind the others; never leaves finetune.sweep."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that suggests the closest of `known`, or lists them all if none is close; empty if none is known."""
     known = list(known)

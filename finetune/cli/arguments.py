@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,18 @@ def read_device(gpu: str | None, memory: str | None) -> Device:
     if gpu:
         return Device("gpu", read_size(gpu), is_given=True)
     return this_device(read_memory(memory))
+
+
+def require_packages(what: str, extra: str, *packages: str) -> None:
+    """Refuse `what` if packages of an extra are not installed.
+
+    Raises:
+        InputError: names them and the command that installs them.
+    """
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise InputError(
+            f"{what} needs {' and '.join(missing)}, which cannot be imported. Install with: pip install 'slmtune[{extra}]'"
+        )
 
 
 def read_memory(text: str | None) -> int | None:

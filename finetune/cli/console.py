@@ -157,13 +157,17 @@ class Progress:
     stage: Callable[[str], None]
     _started: dict[str, tuple[float, int]] = dataclasses.field(default_factory=dict)
 
-    def step(self, step: Step) -> None:
-        """Report a finished optimizer step."""
+    def step(self, step: Step, name: str = "training") -> None:
+        """Report a finished optimizer step of a run."""
         loss = "" if math.isnan(step.loss) else f"loss {step.loss:.3f}, "
         if "preference_accuracy" in step.figures:
             loss += f"prefers {step.figures['preference_accuracy']:.0%}, "
         detail = f"{loss}{step.tokens_per_second:.0f} tokens/s, {duration(step.remaining)} left"
-        self.update("training", step.step, step.steps, detail)
+        self.update(name, step.step, step.steps, detail)
+
+    def trial_step(self, number: int, step: Step) -> None:
+        """Report a finished optimizer step of a trial."""
+        self.step(step, f"trial {number}")
 
     def work(self, stage: str, done: int, total: int, unit: str) -> None:
         """Report that `done` of `total` units of a stage are finished, with the rate and the time left."""

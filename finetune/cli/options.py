@@ -136,7 +136,7 @@ def fields(
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             values = {name: kwargs.pop(name) for name in load()[0]}
             given = {name: value for name, value in values.items() if value not in (None, ())}
-            return command(*args, given=given, **kwargs)
+            return command(*args, given=kwargs.pop("given", {}) | given, **kwargs)
 
         return cast(F, click.option("--fields", cls=Fields, build=build)(wrapper))
 

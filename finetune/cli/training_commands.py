@@ -1,7 +1,8 @@
-"""The commands from a corpus to a proven model: train, plan, eval and merge."""
+"""The commands from a corpus to a proven model: train, plan, sweep, eval and merge."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -80,6 +81,61 @@ def plan_command(workspace: Workspace, memory: str | None, gpu: str | None, give
 
     result = plan(load_adapter_recipe(workspace.given, None, given), device=arguments.read_device(gpu, memory))
     console.result(result, lambda: render_plan(result))
+
+
+@options.command()
+@options.workspace
+@click.option("--corpus", type=options.PATH, help="Corpus to train and validate on, instead of the workspace's.")
+@click.option("--config", type=options.PATH, help="YAML file that sets any of the options of train.")
+@click.option("--dry-run", is_flag=True, help="Show what would be searched, without training.")
+@click.option("--resume", is_flag=True, help="Resume a stopped or killed sweep, or add trials to a finished one.")
+@options.memory
+@options.output_dir
+@options.overwrite
+@options.fields("finetune.recipe.options:SweepOptions", ranges=True)
+@options.fields("finetune.recipe.adapter:AdapterRecipe")
+@options.common
+def sweep_command(
+    workspace: Workspace,
+    corpus: Path | None,
+    config: Path | None,
+    dry_run: bool,
+    resume: bool,
+    memory: str | None,
+    output_dir: Path | None,
+    overwrite: bool,
+    given: Given,
+) -> None:
+    """Search for the best settings: trains with different ones and compares the runs on the validation split."""
+    from finetune.recipe import load_adapter_recipe
+
+    searched = {name: given.pop(name) for name in ("search", "trials") if name in given}
+    recipe = load_adapter_recipe(workspace.given, config, given)
+    from finetune.cli.render import sweep as texts
+
+    arguments.require_packages("slmtune sweep", "sweep", "optuna")
+    with importing_libraries():
+        from finetune.sweep import SweepRequest, plan_sweep, sweep
+
+    request = SweepRequest(
+        corpus or workspace.corpus,
+        output_dir or workspace.sweep,
+        recipe,
+        overwrite=overwrite,
+        resume=resume,
+        memory=arguments.read_memory(memory),
+        resume_command=arguments.resume_command(sys.argv[1:]),
+        prepare_command=workspace.command("prepare"),
+        **searched,
+    )
+    if dry_run:
+        plan = plan_sweep(request)
+        console.result(plan, lambda: texts.render_sweep_plan(plan))
+        return
+    with console.progress() as progress:
+        result = sweep(request, progress.trial_step, lambda trial: progress.stage(texts.describe_trial(trial)))
+    following = f"{workspace.command('train', corpus=request.corpus)} --config {shlex.quote(str(result.config))}"
+    console.result(result, lambda: texts.render_sweep(result, following))
 
 
 @options.command(name="eval")

@@ -52,6 +52,11 @@ class Workspace:
         return self.root / "adapter"
 
     @property
+    def sweep(self) -> Path:
+        """The folder of the sweep."""
+        return self.root / "sweep"
+
+    @property
     def eval(self) -> Path:
         """The folder of the eval report."""
         return self.root / "eval"

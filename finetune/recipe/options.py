@@ -139,6 +139,19 @@ class ChatOptions:
     temperature: float = option(0, "Sampling temperature; 0: always the most likely token.", ge=0, le=2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """Which settings a sweep tries."""
+
+    search: tuple[str, ...] = option(
+        (),
+        "A setting to search: NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=VALUE,VALUE,…; by default the learning rate, the rank, "
+        "the batch and the epochs, around those of the recipe.",
+        metavar="NAME=VALUES",
+    )
+    trials: int = option(20, "Number of runs, of which some are stopped early.", ge=1)
+
+
 def fields_of(options: type[Any]) -> dict[str, FieldInfo]:
     """The fields of a recipe, or the fields of a dataclass that `option` defined, by name."""
     if issubclass(options, BaseModel):

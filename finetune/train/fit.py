@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,6 +39,7 @@ def fit(
     start: Checkpoint | None,
     validation: Validation | None,
     on_step: Callable[[Step], None] | None,
+    on_line: Sequence[Callable[[dict[str, float]], None]] = (),
 ) -> Outcome:
     """Train LoRA matrices, from `start` if given, and write `training.jsonl` and `training.png` to `folder`.
 
@@ -52,7 +53,7 @@ def fit(
     resumed = start.tracked_run(recipe.report_to) if start else None
     with open_run(checkpoints.lineage["config"], checkpoints.folder.parent, resumed) as run:
         checkpoints.record(tracked_run=run.id)
-        journal = Journal(folder / JOURNAL, on_step, run.log)
+        journal = Journal(folder / JOURNAL, on_step, [run.log, *on_line])
         trainer = SupervisedTrainer(
             model=model,
             tokenizer=tokenizer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ class Journal:
 
     Args:
         on_step: called after each optimizer step.
-        on_line: called with each line of the file.
+        on_line: each is called with each line of the file.
     """
 
     def __init__(
-        self, file: Path, on_step: Callable[[Step], None] | None, on_line: Callable[[dict[str, float]], None]
+        self, file: Path, on_step: Callable[[Step], None] | None, on_line: Sequence[Callable[[dict[str, float]], None]]
     ) -> None:
         self.file, self.on_step, self.on_line = file, on_step, on_line
         self.counts = Counts()
@@ -92,4 +92,5 @@ class Journal:
         line |= {"tokens": self.counts.tokens, "seconds": round(self.elapsed, 3)}
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        self.on_line(line)
+        for receive in self.on_line:
+            receive(line)

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from finetune.artifacts import Adapter, ArtifactWriter, Corpus, ensure_replaceable, remove_leftovers, writing
 from finetune.cards.model_card import model_card
 from finetune.corpus.store import read_split
-from finetune.errors import InputError, SlmtuneError
+from finetune.errors import InputError, PrunedError, SlmtuneError
 from finetune.hub.settings import importing_trainer
 from finetune.machine import explain_full_disk, peak_bytes, release_memory
 from finetune.models.config import context_of, read_config
@@ -44,8 +44,16 @@ from finetune.train.validation import LabelValidation, count_scored, labelled_ro
 log = logging.getLogger(__name__)
 
 
-def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) -> TrainResult:
+def train(
+    request: TrainRequest,
+    on_step: Callable[[Step], None] | None = None,
+    on_line: Sequence[Callable[[dict[str, float]], None]] = (),
+) -> TrainResult:
     """Train an adapter on the training split of a corpus, or resume a run that was stopped.
+
+    Args:
+        on_step: called after each optimizer step.
+        on_line: each is called with each new line of `training.jsonl`.
 
     Raises:
         InputError: there are no training rows, the answer of a row lies beyond `max_length`, too many rows would be
@@ -76,7 +84,7 @@ def train(request: TrainRequest, on_step: Callable[[Step], None] | None = None) 
             explain_full_disk(folder.parent, THEN_RESUME),
             explain_full_memory(folder, request.resume_command),
         ):
-            outcome = _fit(request, inputs, lineage, writer.folder, on_step)
+            outcome = _fit(request, inputs, lineage, writer.folder, on_step, on_line)
             result = _result(out, outcome, time.monotonic() - started + outcome.seconds_before)
             _describe(writer, lineage, result)
         shutil.rmtree(folder)
@@ -139,6 +147,7 @@ def _fit(
     lineage: dict[str, Any],
     folder: Path,
     on_step: Callable[[Step], None] | None,
+    on_line: Sequence[Callable[[dict[str, float]], None]],
 ) -> Outcome:
     """Train, and write the adapter and the tokenizer to `folder`."""
     with importing_trainer():
@@ -176,6 +185,7 @@ def _fit(
         start=start,
         validation=LabelValidation(model, tokenizer, base, labelled) if labelled else None,
         on_step=on_step,
+        on_line=on_line,
     )
     save_adapter(outcome, base, folder)
     tokenizer.save_pretrained(folder)
@@ -217,7 +227,7 @@ def _report_last_checkpoint(folder: Path, request: TrainRequest) -> Iterator[Non
     """If a run ends with an error that slmtune did not raise, report its last checkpoint and how to resume."""
     try:
         yield
-    except SlmtuneError:
+    except (SlmtuneError, PrunedError):
         raise
     except BaseException:
         if paths := list_checkpoints(folder):

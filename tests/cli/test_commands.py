@@ -19,7 +19,15 @@ from finetune.errors import ConfigError
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe, domain_names
-from finetune.recipe.options import ChatOptions, EvalOptions, PrepareOptions, ServeOptions, ShowOptions, fields_of
+from finetune.recipe.options import (
+    ChatOptions,
+    EvalOptions,
+    PrepareOptions,
+    ServeOptions,
+    ShowOptions,
+    SweepOptions,
+    fields_of,
+)
 
 from ..command import ROOT, Command
 from ..command import run as slmtune
@@ -215,6 +223,7 @@ OPTIONS = {
     "prepare": PrepareOptions,
     "show": ShowOptions,
     "train": AdapterRecipe,
+    "sweep": SweepOptions,
     "plan": AdapterRecipe,
     "eval": EvalOptions,
     "serve": ServeOptions,

@@ -1,0 +1,242 @@
+"""Corpus → the best recipe: one run per trial, compared on the validation split; the test split is never read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import distribution_to_json
+from optuna.trial import Trial
+
+from finetune.artifacts import Corpus, Sweep, ensure_replaceable, remove_leftovers, writing
+from finetune.errors import (
+    InputError,
+    MemoryFullError,
+    PrunedError,
+    SlmtuneError,
+    TrainingDivergedError,
+)
+from finetune.models.config import context_of, read_config
+from finetune.models.find import BaseModel, find_base
+from finetune.recipe import AdapterRecipe
+from finetune.recipe.options import check
+from finetune.sweep.report import write_report
+from finetune.sweep.request import SweepPlan, SweepRequest, SweepResult, TrialRecord
+from finetune.sweep.space import Space, change, default_space, describe, own_settings, read_space
+from finetune.sweep.trials import Trials
+from finetune.train import Step, TrainRequest, TrainResult, train
+from finetune.train.checkpoints.checkpoint import folder_of, list_checkpoints
+from finetune.train.checkpoints.lock import lock_folder
+from finetune.train.checkpoints.resume import FREE
+
+log = logging.getLogger(__name__)
+
+EVALUATIONS = 5  # per run, so that runs of any length are compared after the same shares of their steps
+METRIC = "eval_loss"
+FILE = "trials.db"
+OnStep = Callable[[int, Step], None]  # with the number of the trial
+OnTrial = Callable[[TrialRecord], None]
+
+
+def sweep(request: SweepRequest, on_step: OnStep | None = None, on_trial: OnTrial | None = None) -> SweepResult:
+    """Train with different settings, and write the trials, their picture and the best recipe.
+
+    Raises:
+        InputError: the corpus has no validation rows, the settings cannot be searched, an unfinished sweep exists and `resume`
+            is false, or the sweep to resume had other inputs.
+        OutputInUseError: another process is writing the same sweep.
+        StoppedError: SIGINT or SIGTERM arrived during a trial, which resumes from its checkpoint.
+        SlmtuneError: no trial has a value.
+    """
+    out = Path(os.path.abspath(request.output_dir))
+    if not request.resume:
+        ensure_replaceable(out, overwrite=request.overwrite)
+    inputs = _open(request)
+    folder = out.parent / f"{out.name}.trials"
+    with lock_folder(folder, out):
+        remove_leftovers(out)
+        trials = _open_trials(folder, out, request, inputs)
+        while len(trials.records()) < request.trials:
+            number = _run_trial(trials, trials.next_trial(), folder, request, inputs, on_step)
+            if on_trial is not None:
+                on_trial(trials.record(number))
+        result = _result(request.output_dir, trials)
+        with writing(out, Sweep, overwrite=request.overwrite or request.resume) as writer:
+            shutil.copyfile(folder / FILE, writer.folder / FILE)
+            writer.manifest["config"] = inputs.facts
+            best = change(request.recipe, result.best.settings)
+            write_report(writer.folder, result, _evaluated(best, inputs), inputs.space)
+        shutil.rmtree(folder)
+    return result
+
+
+def plan_sweep(request: SweepRequest) -> SweepPlan:
+    """The settings that `sweep` would search and the size of a run, without training."""
+    ensure_replaceable(request.output_dir, overwrite=request.overwrite or request.resume)
+    inputs = _open(request)
+    counts = inputs.corpus.counts
+    return SweepPlan(
+        model=inputs.base.name,
+        rows=counts["train"],
+        validation_rows=counts["validation"],
+        trials=request.trials,
+        steps=inputs.recipe.count_steps(counts["train"]),
+        search={name: describe(values) for name, values in inputs.space.items()},
+    )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The opened inputs of a request."""
+
+    corpus: Corpus
+    base: BaseModel
+    recipe: AdapterRecipe  # with a value for every setting
+    space: Space
+    facts: Mapping[str, Any]  # what must not change while the sweep is unfinished
+
+
+def _open(request: SweepRequest) -> _Inputs:
+    check(request)
+    corpus = Corpus.open(request.corpus, command=request.prepare_command)
+    for split, purpose in (("train", "to train on"), ("validation", "by which a sweep compares its runs")):
+        if not corpus.counts[split]:
+            raise InputError(
+                f"The corpus at {request.corpus} has no {split} rows, {purpose}. Prepare it again with more data, or with "
+                "another division, such as --split-ratio 0.8/0.1/0.1"
+            )
+    given = read_space(request.search, request.recipe)
+    base = find_base(request.recipe.model, request.recipe.revision)
+    filled = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
+    space = given or default_space(filled)
+    facts = {
+        "settings": {name: value for name, value in filled.model_dump(mode="json").items() if name not in FREE},
+        "search": {name: distribution_to_json(values) for name, values in space.items()},
+        "corpus": corpus.fingerprint,
+        "base model": base.fingerprint,
+    }
+    return _Inputs(corpus, base, filled, space, json.loads(json.dumps(facts)))
+
+
+def _open_trials(folder: Path, out: Path, request: SweepRequest, inputs: _Inputs) -> Trials:
+    """The trials so far: those of an unfinished sweep, those of a finished one, or none."""
+    file = folder / FILE
+    if file.exists() and not request.resume:
+        if not request.overwrite:
+            raise InputError(
+                f"There is an unfinished sweep in {folder}. Resume it with: {request.resume_command}; or start again with "
+                "--overwrite, which deletes it"
+            )
+        for path in folder.glob("tri*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if request.resume and not file.exists() and out.exists():
+        shutil.copyfile(Sweep.open(out).path / FILE, file)
+    trials = Trials(file, inputs.space, inputs.recipe.seed, maximize=False)
+    if trials.facts is None:
+        trials.begin(inputs.facts, own_settings(inputs.recipe, inputs.space))
+    elif changed := [name for name in inputs.facts if inputs.facts[name] != trials.facts.get(name)]:
+        raise InputError(
+            f"The sweep in {folder} cannot be resumed, because these have changed: {', '.join(changed)}. Use the original "
+            "ones, or start again with --overwrite and without --resume"
+        )
+    return trials
+
+
+def _run_trial(
+    trials: Trials, trial: Trial, folder: Path, request: SweepRequest, inputs: _Inputs, on_step: OnStep | None
+) -> int:
+    """Run a trial and record its outcome; returns its number."""
+    number = trial.number
+    if same := trials.find_same(trial):
+        trials.repeat(trial, same)
+        return number
+    started = time.monotonic()
+    try:
+        result = _train(trial, folder / f"trial-{number}", request, inputs, on_step)
+        assert result.eval_loss is not None  # there are validation rows
+        trials.complete(trial, result.eval_loss, result.seconds)
+    except PrunedError:
+        trials.prune(trial, time.monotonic() - started)
+    except (TrainingDivergedError, MemoryFullError, InputError) as error:
+        if isinstance(error, InputError) and trials.best is None:
+            raise  # likely to end every trial
+        log.warning("Trial %d failed: %s", number, error)
+        trials.fail(trial, str(error), time.monotonic() - started)
+    for path in (folder / f"trial-{number}", folder_of(folder / f"trial-{number}")):
+        shutil.rmtree(path, ignore_errors=True)
+    return number
+
+
+def _train(trial: Trial, out: Path, request: SweepRequest, inputs: _Inputs, on_step: OnStep | None) -> TrainResult:
+    """Train with the settings of a trial, from its checkpoint if it was killed.
+
+    Raises:
+        PrunedError: it falls behind the trials before it.
+    """
+    recipe = _evaluated(change(request.recipe, trial.params), inputs)
+    steps = recipe.count_steps(inputs.corpus.counts["train"])
+    reported = {-1}  # shares of the run, of which Optuna wants each once
+    number = trial.number
+
+    def compare(line: Mapping[str, float]) -> None:
+        share = int(line["step"]) * EVALUATIONS // steps
+        if METRIC not in line or not 0 < share < EVALUATIONS or share in reported:
+            return
+        reported.add(share)
+        trial.report(line[METRIC], share)
+        if trial.should_prune():
+            raise PrunedError
+
+    return train(
+        TrainRequest(
+            request.corpus,
+            out,
+            recipe,
+            resume=out.exists() or bool(list_checkpoints(folder_of(out))),
+            memory=request.memory,
+            resume_command=request.resume_command,
+            prepare_command=request.prepare_command,
+        ),
+        None if on_step is None else lambda step: on_step(number, step),
+        [compare],
+    )
+
+
+def _evaluated(recipe: AdapterRecipe, inputs: _Inputs) -> AdapterRecipe:
+    """The recipe with evaluations during the run, unless the user said when."""
+    if recipe.eval_steps:
+        return recipe
+    steps = recipe.count_steps(inputs.corpus.counts["train"])
+    return recipe.model_copy(update={"eval_steps": math.ceil(steps / EVALUATIONS)})
+
+
+def _result(out: Path, trials: Trials) -> SweepResult:
+    """The result of a sweep whose trials are finished.
+
+    Raises:
+        SlmtuneError: none of them has a value.
+    """
+    records = trials.records()
+    best = trials.best
+    if best is None:
+        problems = dict.fromkeys(record.problem for record in records if record.problem)
+        raise SlmtuneError(
+            f"None of the {len(records)} trials ended with a value. Search smaller values. The problems were: "
+            + " / ".join(map(str, problems))
+        )
+    return SweepResult(
+        sweep=out,
+        metric=METRIC,
+        best=best,
+        config=out / "best.yaml",
+        trials=records,
+        seconds=sum(record.seconds or 0.0 for record in records),
+    )

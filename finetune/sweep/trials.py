@@ -1,0 +1,117 @@
+"""The trials of a sweep in an SQLite file: Optuna suggests each one from those before it, and a killed sweep goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from finetune.sweep.request import Setting, TrialRecord
+from finetune.sweep.space import Space
+
+NAME = "sweep"
+# Random settings before those that earlier trials suggest, and runs to the end before others are compared with them. Optuna's
+# own numbers, 10 and 5, are for sweeps of a hundred trials.
+RANDOM_TRIALS, WHOLE_TRIALS = 5, 4
+FIRST_COMPARISON = 2  # of the five evaluations of a run; after the first, the learning rate has hardly fallen
+FACTS, SECONDS, PROBLEM, REPEATS = "facts", "seconds", "problem", "repeats"  # attributes in the file
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+class Trials:
+    """The trials in an SQLite file, which is created if it does not exist.
+
+    Args:
+        seed: with it and the trials before, the settings of a trial are determined, however often the sweep was killed.
+        maximize: whether larger values are better.
+    """
+
+    def __init__(self, file: Path, space: Space, seed: int, *, maximize: bool) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.space, self.seed, self.maximize = space, seed, maximize
+        self.storage = optuna.storages.RDBStorage(f"sqlite:///{file.absolute()}")
+        self.study = optuna.create_study(
+            storage=self.storage,
+            study_name=NAME,
+            direction="maximize" if maximize else "minimize",
+            pruner=optuna.pruners.MedianPruner(WHOLE_TRIALS, FIRST_COMPARISON),
+            load_if_exists=True,
+        )
+
+    @property
+    def facts(self) -> dict[str, Any] | None:
+        """What the sweep was started with; None if it is new."""
+        facts: dict[str, Any] | None = self.study.user_attrs.get(FACTS)
+        return facts
+
+    def begin(self, facts: Mapping[str, Any], first: Mapping[str, Setting] | None) -> None:
+        """Record what the sweep is started with; its first trial has the settings `first`, if given."""
+        if first is not None:
+            self.study.enqueue_trial(dict(first))
+        self.study.set_user_attr(FACTS, dict(facts))
+
+    def next_trial(self) -> Trial:
+        """The trial that a killed sweep left unfinished, or a new one."""
+        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if frozen.params.keys() == self.space.keys():
+                study = self.storage.get_study_id_from_name(NAME)
+                return Trial(self.study, self.storage.get_trial_id_from_study_id_trial_number(study, frozen.number))
+            self.study.tell(frozen.number, state=TrialState.FAIL)  # killed before it had its settings
+        number = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=self.seed + number)
+        return self.study.ask(dict(self.space))
+
+    def find_same(self, trial: Trial) -> FrozenTrial | None:
+        """A complete trial with the same settings."""
+        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return next((other for other in complete if other.params == trial.params), None)
+
+    def repeat(self, trial: Trial, other: FrozenTrial) -> None:
+        """Give a trial the value of another one with the same settings."""
+        trial.set_user_attr(REPEATS, other.number)
+        self.study.tell(trial, other.value)
+
+    def complete(self, trial: Trial, value: float, seconds: float) -> None:
+        """Record the value of a trial."""
+        trial.set_user_attr(SECONDS, seconds)
+        self.study.tell(trial, value)
+
+    def prune(self, trial: Trial, seconds: float) -> None:
+        """Record that a trial was stopped early."""
+        trial.set_user_attr(SECONDS, seconds)
+        self.study.tell(trial, state=TrialState.PRUNED)
+
+    def fail(self, trial: Trial, problem: str, seconds: float) -> None:
+        """Record why a trial has no value."""
+        trial.set_user_attr(SECONDS, seconds)
+        trial.set_user_attr(PROBLEM, problem)
+        self.study.tell(trial, state=TrialState.FAIL)
+
+    def records(self) -> tuple[TrialRecord, ...]:
+        """The finished trials, in their order."""
+        finished = self.study.get_trials(deepcopy=False, states=tuple(STATES))
+        return tuple(self.record(trial.number) for trial in finished if trial.params.keys() == self.space.keys())
+
+    def record(self, number: int) -> TrialRecord:
+        """A finished trial."""
+        trial = self.study.get_trials(deepcopy=False)[number]
+        attributes = trial.user_attrs
+        repeats = attributes.get(REPEATS)
+        return TrialRecord(
+            number=number,
+            state=STATES[trial.state] if repeats is None else "repeated",
+            value=trial.value,  # of its last evaluation if it was stopped early
+            settings={name: trial.params[name] for name in self.space},
+            seconds=attributes.get(SECONDS),
+            problem=attributes.get(PROBLEM) if repeats is None else f"same settings as trial {repeats}",
+        )
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The complete trial with the best value, the earliest of equal ones; None if none is complete."""
+        complete = [record for record in self.records() if record.state == "complete" and record.value is not None]
+        sign = -1 if self.maximize else 1
+        return min(complete, key=lambda record: sign * (record.value or 0.0), default=None)
