@@ -93,8 +93,8 @@ def write_encoder_adapter(folder: Path, base_folder: Path, head: Head, seed: int
 
     base = find_base(str(base_folder))
     torch.manual_seed(seed)
-    model = head.auto_class.from_pretrained(base_folder, **head.config)
-    own = list(head_modules(model))
+    encoder = head.auto_class.from_pretrained(base_folder, **head.config)
+    own = list(head_modules(encoder))
     config = LoraConfig(
         r=4,
         lora_alpha=8,
@@ -103,15 +103,15 @@ def write_encoder_adapter(folder: Path, base_folder: Path, head: Head, seed: int
         modules_to_save=own,
         task_type=TASK_TYPES[head.kind],
     )
-    model = get_peft_model(model, config)
+    model = get_peft_model(encoder, config)
     for name, parameter in model.named_parameters():
         if "lora_" in name or "modules_to_save" in name:
             torch.nn.init.normal_(
-                parameter, std=0.02 if model.config.model_type == "mobilebert" else 0.3
+                parameter, std=0.02 if encoder.config.model_type == "mobilebert" else 0.3
             )  # no layer norms
     with writing(folder, Adapter, overwrite=False) as writer:
         model.save_pretrained(str(writer.folder))
-        model.get_base_model().config.save_pretrained(writer.folder)
+        encoder.config.save_pretrained(writer.folder)
         load_tokenizer(base_folder, base).save_pretrained(writer.folder)
         recipe = AdapterRecipe(model=str(base_folder), **{"load_in_4bit": False, "max_length": 64, **settings})
         writer.manifest["config"] = recipe.model_dump(mode="json") | {"model": base.name}
