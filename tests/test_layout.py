@@ -155,10 +155,10 @@ def test_guide_lists_every_preset() -> None:
     assert rows == set(PRESETS)
 
 
-def test_guide_marks_the_presets_that_are_not_trained() -> None:
+def test_guide_marks_the_encoders() -> None:
     table = (ROOT / "docs" / "guide" / "training.md").read_text("utf-8")
-    marked = set(re.findall(r"^\| `([\w.-]+)` \| .*not trained yet \|$", table, flags=re.MULTILINE))
-    assert marked == {preset.name for preset in PRESETS.values() if not preset.trainable}
+    marked = set(re.findall(r"^\| `([\w.-]+)` \| .*; an encoder \|$", table, flags=re.MULTILINE))
+    assert marked == {preset.name for preset in PRESETS.values() if preset.kind == "encoder"}
 
 
 def test_changelog_has_this_version() -> None:

@@ -35,6 +35,15 @@ class EncoderInput:
         """Whether tokens were left out."""
         return len(self.ids) < self.length
 
+    def find_tokens(self, place: Span) -> Span | None:
+        """The first and the last token of a part of the context, given in characters; None if it was cut."""
+        start, end = place
+        inside = [
+            number for number, span in enumerate(self.context) if span is not None and span[0] < end and span[1] > start
+        ]
+        whole = inside and self.context[inside[-1]]
+        return (inside[0], inside[-1]) if whole and whole[1] >= end else None
+
 
 def encode(tokenizer: PreTrainedTokenizerBase, example: Example, max_length: int) -> EncoderInput:
     """Tokenise a row as one text, or as two if it has a context: the rest of its conversation, then the context.

@@ -17,7 +17,7 @@ from finetune.hub.snapshots import Need, cached_snapshot, download_snapshot
 from finetune.machine import cache_folder
 from finetune.models import pypi_wheel
 from finetune.models.config import config_fingerprint, read_config
-from finetune.models.presets import CAUSAL_ONLY, PRESETS, find_preset
+from finetune.models.presets import PRESETS, find_preset
 
 SAMPLED_BLOCKS, BLOCK = 64, 65_536  # blocks per weight file in the fingerprint, and their size in bytes
 
@@ -71,13 +71,10 @@ def find_base(name: str, revision: str | None = None, *, need: Need = Need.WEIGH
         UnknownNameError: neither a preset, nor a folder, nor a repository on the Hub.
         OfflineError: not cached, and the Hub may not be used or cannot be reached.
         HubError: the Hub refused the request.
-        InputError: weights are needed, but the folder or repository has no safetensors files; or the preset is not
-            trainable, and more than its tokenizer is needed.
+        InputError: weights are needed, but the folder or repository has no safetensors files.
     """
     if (folder := local_folder(name)) is not None:
         return _local_base(folder, need)
-    if need is not Need.TOKENIZER and (preset := find_preset(name)) and not preset.trainable:
-        raise InputError(f"{preset.name} is an {preset.kind}. {CAUSAL_ONLY}")
     hub_id = hub_id_of(name)
     is_default = hub_id == pypi_wheel.HUB_ID and revision is None
     if (cached := cached_snapshot(hub_id, revision, need)) is not None:

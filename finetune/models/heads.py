@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     PreTrainedModel,
@@ -61,15 +63,17 @@ class Head:
         return None if described is None else cls(described["kind"], tuple(described["labels"]))
 
 
-def build_skeleton(folder: Path, head: Head) -> PreTrainedModel:
-    """The encoder in a folder with a head, as modules without memory for their weights.
+def build_skeleton(folder: Path, head: Head | None) -> PreTrainedModel:
+    """The model in a folder, an encoder with its head, as modules without memory for their weights.
 
     Raises:
         OSError, ValueError, ImportError: transformers cannot build it.
     """
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **head.config)
+    settings = {} if head is None else head.config
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **settings)
+    auto_class: Any = AutoModelForCausalLM if head is None else head.auto_class
     with torch.device("meta"):
-        model: PreTrainedModel = head.auto_class.from_config(config, trust_remote_code=False)
+        model: PreTrainedModel = auto_class.from_config(config, trust_remote_code=False)
     return model
 
 
@@ -83,6 +87,16 @@ def head_modules(model: nn.Module) -> tuple[str, ...]:
     names = [name for name, child in model.named_children() if child is not encoder and _has_weights(child)]
     pooler = getattr(encoder, "pooler", None)
     return (*names, f"{prefix}.pooler") if pooler is not None and _has_weights(pooler) else tuple(names)
+
+
+def write_head_config(model: PreTrainedModel, folder: Path) -> None:
+    """Write the config.json of an encoder next to its adapter: transformers reads the head and its labels from there."""
+    config = copy.deepcopy(model.config)
+    config.name_or_path = ""  # a folder of this machine
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
 
 
 def _has_weights(module: nn.Module) -> bool:

@@ -21,7 +21,6 @@ class Preset:
         context: maximum number of tokens that it can read.
         gated: whether the Hub requires consent to the licence before a download.
         kind: a causal language model continues text; an encoder only reads it.
-        trainable: whether `slmtune train` accepts it.
         chat_template: used if its tokenizer has none.
     """
 
@@ -32,7 +31,6 @@ class Preset:
     context: int
     gated: bool = False
     kind: Kind = "causal"
-    trainable: bool = True
     chat_template: str | None = None
 
 
@@ -72,24 +70,11 @@ _ALL = (
     Preset("gemma-2b", "google/gemma-2b-it", "gemma", 2_506_172_416, 8192, gated=True),
     Preset("gemma-2-2b", "google/gemma-2-2b-it", "gemma", 2_614_341_888, 8192, gated=True),
     Preset("gemma-3-270m", "google/gemma-3-270m-it", "gemma", 268_098_176, 32768, gated=True),
-    Preset(
-        "distilbert",
-        "distilbert/distilbert-base-uncased",
-        "apache-2.0",
-        66_362_880,
-        512,
-        kind="encoder",
-        trainable=False,
-    ),
-    Preset(
-        "mobilebert",
-        "google/mobilebert-uncased",
-        "apache-2.0",
-        24_581_888,
-        512,
-        kind="encoder",
-        trainable=False,
-    ),
+    Preset("distilbert", "distilbert/distilbert-base-uncased", "apache-2.0", 66_362_880, 512, kind="encoder"),
+    Preset("mobilebert", "google/mobilebert-uncased", "apache-2.0", 24_581_888, 512, kind="encoder"),
+    Preset("minilm-l6", "sentence-transformers/all-MiniLM-L6-v2", "apache-2.0", 22_713_216, 512, kind="encoder"),
+    Preset("bert-base", "google-bert/bert-base-uncased", "apache-2.0", 109_482_240, 512, kind="encoder"),
+    Preset("modernbert-base", "answerdotai/ModernBERT-base", "apache-2.0", 149_014_272, 8192, kind="encoder"),
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
@@ -101,7 +86,6 @@ def list_presets(kind: Kind) -> str:
 
 
 # The end of messages that refuse a model.
-CAUSAL_ONLY = f"slmtune trains and serves causal language models only. Choose one of these: {list_presets('causal')}"
 KNOWN = (
     f"slmtune trains causal language models ({list_presets('causal')}, or another) and encoders "
     f"({list_presets('encoder')}, or another)"

@@ -6,8 +6,12 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetune.errors import InputError
+
+if TYPE_CHECKING:
+    from finetune.models.heads import Head
 
 ALL = "all-linear"
 
@@ -45,17 +49,15 @@ def require_targets(targets: str | tuple[str, ...], layers: Sequence[str]) -> No
     )
 
 
-def list_layers(folder: Path) -> list[str]:
+def list_layers(folder: Path, head: Head | None = None) -> list[str]:
     """The paths of the layers that can get LoRA matrices, from config.json alone; empty if transformers cannot build it."""
-    import torch  # here: `slmtune plan` imports this module
-    from torch import nn
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from torch import nn  # here: `slmtune plan` imports this module
     from transformers.pytorch_utils import Conv1D
 
+    from finetune.models.heads import build_skeleton
+
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model = build_skeleton(folder, head)
     except (OSError, ValueError, ImportError):
         return []  # loading the model reports it
     return [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Embedding, Conv1D))]

@@ -27,6 +27,7 @@ NAME = re.compile(r"\s*[A-Za-z_][\w.]*\s*")  # of a module; a regular expression
 # models even more: two epochs of the finance sample at 1e-3 took SmolLM2-135M from weighted F1 0.20 to 0.81 (n = 180).
 SMALL_MODEL, SMALL_MODEL_RATE, LARGER_MODEL_RATE = 200_000_000, 1e-3, 2e-4
 DPO_SHARE = 0.1  # of that rate, for preferences
+ENCODER_RATE = 1e-3
 
 
 def _read_share(value: object) -> object:
@@ -45,6 +46,15 @@ class AdapterRecipe(Strict):
 
     model: str = Field(DEFAULT_MODEL, description="Base model: a preset, Hub id or local folder.")
     revision: str | None = Field(None, description="Branch, tag or commit of the base model on the Hub.")
+    task: Literal["auto", "generation", "classification", "extraction"] = Field(
+        "auto",
+        description="What the model learns: to write answers (generation, a causal model), or the label of a text or the "
+        "answer in it (classification, extraction: an encoder); auto: by the model and the rows.",
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="Weights of the classes in the loss of --task classification; balanced: rare ones count more.",
+    )
     load_in_4bit: bool = Field(True, description="Quantise the base model to NF4 with double quantisation (QLoRA).")
     compute_dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Precision of matrix products; auto: bfloat16 if the GPU supports it, else float32."
@@ -172,7 +182,7 @@ class AdapterRecipe(Strict):
             return "bfloat16" if has_bfloat16 else "float32"
         return self.compute_dtype
 
-    def for_model(self, parameters: int, context: int | None = None) -> AdapterRecipe:
+    def for_model(self, parameters: int, context: int | None = None, *, is_encoder: bool = False) -> AdapterRecipe:
         """The recipe with the settings that depend on the base model filled in: its size, and the tokens that it can read.
 
         Raises:
@@ -182,6 +192,7 @@ class AdapterRecipe(Strict):
         if recipe.learning_rate is not None:
             return recipe
         rate = SMALL_MODEL_RATE if parameters < SMALL_MODEL else LARGER_MODEL_RATE
+        rate = ENCODER_RATE if is_encoder else rate
         rate *= DPO_SHARE if recipe.method == "dpo" else 1
         return recipe.model_copy(update={"learning_rate": rate})
 

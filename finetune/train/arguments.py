@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from trl import SFTConfig
 
+from finetune.models.heads import head_modules
 from finetune.models.structure import has_transposed_weights
 from finetune.models.targets import ALL
 from finetune.recipe import AdapterRecipe
@@ -20,22 +23,29 @@ def lora_config(recipe: AdapterRecipe, model: PreTrainedModel, task_type: str = 
     """The LoRA settings for PEFT and a base model, with this package's fused LoRA layer.
 
     The output projections of state space layers have none: their kernels read the weight, so the matrices would never
-    be trained (PEFT refuses them).
+    be trained (PEFT refuses them). The head of an encoder has none either: it is trained whole.
     """
     names = [name for name, _ in model.named_modules() if name.endswith(".out_proj")]
     excludes = names and model._is_stateful and recipe.target_modules == ALL
+    whole = [] if task_type == "CAUSAL_LM" else list(head_modules(model))
     config = LoraConfig(
         task_type=task_type,
         r=recipe.lora_r,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
         target_modules=recipe.target_modules if isinstance(recipe.target_modules, str) else list(recipe.target_modules),
-        exclude_modules=["out_proj"] if excludes else None,
+        exclude_modules=["out_proj"] if excludes else _below(whole),
+        modules_to_save=whole or None,
         fan_in_fan_out=has_transposed_weights(model),
         bias="none",
     )
     config._register_custom_module({nn.Linear: FusedLinear})
     return config
+
+
+def _below(modules: Sequence[str]) -> str | None:
+    """A regular expression for the paths of modules and of what they contain."""
+    return rf"({'|'.join(map(re.escape, modules))})(\..*)?" if modules else None
 
 
 def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int | None) -> SFTConfig:

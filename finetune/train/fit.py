@@ -1,4 +1,4 @@
-"""Fits LoRA matrices to a causal language model, using TRL's SFTTrainer."""
+"""Fits LoRA matrices, and the head of an encoder, using TRL's SFTTrainer."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from finetune.errors import EvaluationStoppedError, StoppedError
 from finetune.models.find import BaseModel
+from finetune.models.heads import Head, write_head_config
 from finetune.recipe import AdapterRecipe
 from finetune.train import plot
 from finetune.train.batches.collate import NumberedRows
-from finetune.train.batches.rows import TokenRows
+from finetune.train.batches.rows import Rows
 from finetune.train.checkpoints.checkpoint import JOURNAL, Checkpoint, Checkpoints
 from finetune.train.checkpoints.disk import require_room
 from finetune.train.journal import Journal
+from finetune.train.objectives.classification import Classification
+from finetune.train.objectives.extraction import Extraction
 from finetune.train.objectives.generation import Generation
 from finetune.train.objectives.objective import Objective
 from finetune.train.objectives.preference import Preference
@@ -31,9 +35,10 @@ def fit(
     *,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: TokenRows,
-    held_out: TokenRows,
+    rows: Rows,
+    held_out: Rows,
     recipe: AdapterRecipe,
+    head: Head | None,
     folder: Path,
     checkpoints: Checkpoints,
     start: Checkpoint | None,
@@ -57,7 +62,7 @@ def fit(
         trainer = SupervisedTrainer(
             model=model,
             tokenizer=tokenizer,
-            objective=_objective(model, NumberedRows(rows, held_out), recipe, int(tokenizer.pad_token_id)),
+            objective=make_objective(model, NumberedRows(rows, held_out), recipe, head, int(tokenizer.pad_token_id)),
             recipe=recipe,
             journal=journal,
             checkpoints=checkpoints,
@@ -92,10 +97,16 @@ def fit(
     return outcome
 
 
-def _objective(model: PreTrainedModel, rows: NumberedRows, recipe: AdapterRecipe, pad_token: int) -> Objective:
-    """What the method of the recipe learns."""
-    kind = Preference if recipe.method == "dpo" else Generation
-    return kind(model, rows, recipe, pad_token)
+def make_objective(
+    model: PreTrainedModel, rows: NumberedRows[Any], recipe: AdapterRecipe, head: Head | None, pad_token: int
+) -> Objective:
+    """What the run learns."""
+    if head is None:
+        kind = Preference if recipe.method == "dpo" else Generation
+        return kind(model, rows, recipe, pad_token)
+    if head.kind == "extraction":
+        return Extraction(model, rows, recipe, pad_token)
+    return Classification(model, rows, recipe, head, pad_token)
 
 
 def save_adapter(outcome: Outcome, base: BaseModel, folder: Path) -> None:
@@ -103,6 +114,11 @@ def save_adapter(outcome: Outcome, base: BaseModel, folder: Path) -> None:
     config = outcome.model.peft_config["default"]
     config.base_model_name_or_path = base.name
     config.revision = base.revision
+    if config.task_type != Generation.task_type:
+        config.modules_to_save = sorted(set(config.modules_to_save))  # PEFT repeats the names that it knows
+        if config.task_type == Extraction.task_type:
+            config.task_type = None  # PeftModelForQuestionAnswering drops token types (peft 0.21.2); PeftModel does not
+        write_head_config(outcome.model.get_base_model(), folder)
     outcome.model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 

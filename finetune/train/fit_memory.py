@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-import numpy as np
-
 from finetune.errors import UnplannedModelError
 from finetune.machine import has_bfloat16
 from finetune.models.find import BaseModel
@@ -15,7 +13,7 @@ from finetune.plan.memory import RowSizes, is_padded
 from finetune.plan.run import Plan, divide_to_fit, plan
 from finetune.plan.shapes import read_shape
 from finetune.recipe import AdapterRecipe
-from finetune.train.batches.rows import TokenRows
+from finetune.train.batches.rows import Rows, TokenRows
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +21,7 @@ SIZE = "per_device_train_batch_size"
 
 
 def fit_memory(
-    recipe: AdapterRecipe, base: BaseModel, rows: TokenRows, tokenizer: int, free: int | None = None
+    recipe: AdapterRecipe, base: BaseModel, rows: Rows, tokenizer: int, free: int | None = None
 ) -> tuple[AdapterRecipe, Plan | None]:
     """The recipe, adjusted to fit in memory, and its plan; the plan is None if the model's family is unknown.
 
@@ -68,11 +66,10 @@ def _device(memory: int | None) -> Device:
     return replace(device, has_bfloat16=has_bfloat16())
 
 
-def row_sizes(rows: TokenRows, *, is_shared: bool) -> RowSizes:
+def row_sizes(rows: Rows, *, is_shared: bool) -> RowSizes:
     """Lengths and supervised tokens of rows, and the lengths of their common prefixes if batches share them."""
-    lengths = rows.lengths
-    supervised = np.add.reduceat(rows.flat_supervised.astype(np.int64), rows.ends - lengths)
-    if rows.are_pairs:
+    lengths, supervised = rows.lengths.tolist(), rows.supervised.tolist()
+    if isinstance(rows, TokenRows) and rows.are_pairs:
         common = [rows.count_prompt(number) if is_shared else 0 for number in range(len(rows))]
-        return RowSizes(lengths.tolist(), supervised.tolist(), common=common)
-    return RowSizes(lengths.tolist(), supervised.tolist(), rows.count_common_prefix() if is_shared else 0)
+        return RowSizes(lengths, supervised, common=common)
+    return RowSizes(lengths, supervised, rows.count_common_prefix() if is_shared else 0)

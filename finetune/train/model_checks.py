@@ -5,18 +5,19 @@ from __future__ import annotations
 from finetune.errors import InputError
 from finetune.models.config import read_config, vocabulary_of
 from finetune.models.find import BaseModel
+from finetune.models.heads import Head
 from finetune.models.targets import ALL, list_layers, require_targets
 from finetune.recipe import AdapterRecipe
-from finetune.train.batches.rows import TokenRows
+from finetune.train.batches.rows import Rows
 
 
-def check_model(base: BaseModel, recipe: AdapterRecipe, rows: TokenRows) -> None:
+def check_model(base: BaseModel, recipe: AdapterRecipe, rows: Rows, head: Head | None = None) -> None:
     """Refuse target modules that the model does not have, and tokens that it has no embedding for.
 
     Raises:
         InputError: names the modules, or the largest token id.
     """
-    if recipe.target_modules != ALL and (layers := list_layers(base.folder)):
+    if recipe.target_modules != ALL and (layers := list_layers(base.folder, head)):
         require_targets(recipe.target_modules, layers)
     size, largest = vocabulary_of(read_config(base.folder)), int(rows.flat_tokens.max())
     if size is not None and largest >= size:

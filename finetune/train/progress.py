@@ -26,7 +26,7 @@ class Counts:
 
     @property
     def terms(self) -> int:
-        """The number of terms that the loss is the mean of: pairs of answers, or supervised tokens."""
+        """The number of terms that the loss is the mean of: pairs of answers, rows of an encoder, or supervised tokens."""
         return self.pairs or self.supervised_tokens
 
 

@@ -1,4 +1,4 @@
-"""Corpus → Adapter: QLoRA (or LoRA) on a causal language model, written whole or not at all."""
+"""Corpus → Adapter: QLoRA (or LoRA) on a causal language model or an encoder, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from finetune.hub.settings import importing_trainer
 from finetune.machine import explain_full_disk, peak_bytes, release_memory
 from finetune.models.config import context_of, read_config
 from finetune.models.find import BaseModel, find_base
-from finetune.models.kind import require_kind
+from finetune.models.heads import Head
 from finetune.models.load import load_base
 from finetune.models.tokenizer import load_tokenizer
 from finetune.plan.run import require_fit
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Split
-from finetune.train.batches.rows import TokenRows, render_rows
+from finetune.train.batches.labelled import encode_rows
+from finetune.train.batches.rows import Rows, render_rows
 from finetune.train.checkpoints.checkpoint import Checkpoints, folder_of, list_checkpoints, step_of
 from finetune.train.checkpoints.disk import THEN_RESUME
 from finetune.train.checkpoints.lock import lock_folder
@@ -38,6 +39,7 @@ from finetune.train.model_checks import check_model
 from finetune.train.out_of_memory import explain_full_memory
 from finetune.train.progress import Outcome, Step
 from finetune.train.request import TrainPlan, TrainRequest, TrainResult
+from finetune.train.task import find_head, task_of
 from finetune.train.trackers.tracked_run import require_tracker
 from finetune.train.validation import LabelValidation, count_scored, labelled_rows, require_validation
 
@@ -70,7 +72,7 @@ def train(
     if not request.resume:
         ensure_replaceable(out, overwrite=request.overwrite)
     inputs = _open(request)
-    lineage = lineage_of(inputs.recipe, inputs.base, inputs.corpus)
+    lineage = lineage_of(inputs.recipe, inputs.base, inputs.corpus, inputs.head)
     with lock_folder(folder, out), _report_last_checkpoint(folder, request):
         remove_leftovers(Path(os.path.abspath(out)))
         if request.resume and not request.overwrite and (adapter := find_finished(out, lineage)):
@@ -97,8 +99,8 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     inputs = _open(request)
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
-    rows = _render(recipe, tokenizer, read_split(inputs.corpus, "train"), "train")
-    check_model(base, recipe, rows)
+    rows = _render(inputs, tokenizer, read_split(inputs.corpus, "train"), "train")
+    check_model(base, recipe, rows, inputs.head)
     try:
         refuse_truncated(rows, recipe)
     except InputError as error:
@@ -109,8 +111,8 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         model=base.name,
         rows=len(rows),
         steps=recipe.count_steps(len(rows)),
-        tokens_per_epoch=rows.tokens,
-        supervised_tokens_per_epoch=rows.supervised_tokens,
+        tokens_per_epoch=int(rows.lengths.sum()),
+        supervised_tokens_per_epoch=int(rows.supervised.sum()),
         truncated=rows.truncated,
         longest=rows.longest,
         memory=memory,
@@ -124,6 +126,7 @@ class _Inputs:
     corpus: Corpus
     base: BaseModel
     recipe: AdapterRecipe  # with a value for every setting
+    head: Head | None  # of an encoder
 
 
 def _open(request: TrainRequest) -> _Inputs:
@@ -133,12 +136,15 @@ def _open(request: TrainRequest) -> _Inputs:
         raise InputError(f"The corpus at {request.corpus} has no training rows. Prepare it again with more data")
     check_method(corpus, request.recipe)
     base = find_base(request.recipe.model, request.recipe.revision)
-    require_kind(base.folder, "causal")
+    is_dpo = request.recipe.method == "dpo"
+    head = find_head(base.folder, "generation" if is_dpo else request.recipe.task, corpus)
     require_validation(request.recipe, corpus)
-    recipe = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
+    recipe = request.recipe.for_model(
+        base.parameters, context_of(read_config(base.folder)), is_encoder=head is not None
+    )
     held_out = corpus.counts.get("validation", 0)
     recipe = recipe.for_corpus(corpus.counts["train"], held_out, count_scored(recipe, corpus))
-    return _Inputs(corpus, base, recipe)
+    return _Inputs(corpus, base, recipe.model_copy(update={"task": task_of(head)}), head)
 
 
 def _fit(
@@ -151,16 +157,18 @@ def _fit(
 ) -> Outcome:
     """Train, and write the adapter and the tokenizer to `folder`."""
     with importing_trainer():
+        from transformers import set_seed
+
         from finetune.train.fit import fit, save_adapter  # here: importing TRL takes a second; most errors come sooner
 
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
-    rows = _render(recipe, tokenizer, read_split(inputs.corpus, "train"), "train")
-    check_model(base, recipe, rows)
+    rows = _render(inputs, tokenizer, read_split(inputs.corpus, "train"), "train")
+    check_model(base, recipe, rows, inputs.head)
     refuse_truncated(rows, recipe)
     examples = read_split(inputs.corpus, "validation")
-    held_out = _render(recipe, tokenizer, examples, "validation")
-    labelled = labelled_rows(recipe, examples)
+    held_out = _render(inputs, tokenizer, examples, "validation")
+    labelled = labelled_rows(recipe, examples) if inputs.head is None else []
     del examples  # training keeps the text of the labelled rows only
     whole = complete_lineage(lineage, rows.fingerprint)
     checkpoint_folder = folder_of(request.output_dir)
@@ -172,7 +180,8 @@ def _fit(
         require_fit(planned)
         log.info("%s", planned.summary())
     checkpoints.record_batch(fitted)
-    model = load_base(base.folder, recipe, unpack=False)
+    set_seed(recipe.seed)  # a new head is drawn from it
+    model = load_base(base.folder, recipe, head=inputs.head, unpack=False)
     release_memory()
     outcome = fit(
         model=model,
@@ -180,6 +189,7 @@ def _fit(
         rows=rows,
         held_out=held_out,
         recipe=fitted,
+        head=inputs.head,
         folder=folder,
         checkpoints=checkpoints,
         start=start,
@@ -192,9 +202,15 @@ def _fit(
     return outcome
 
 
-def _render(recipe: AdapterRecipe, tokenizer: Any, examples: Iterable[Example], split: Split) -> TokenRows:
+def _render(inputs: _Inputs, tokenizer: Any, examples: Iterable[Example], split: Split) -> Rows:
     """The rows of a split; their text is not kept."""
-    rows = render_rows(tokenizer, require_pairs(examples) if recipe.method == "dpo" else examples, recipe.max_length)
+    recipe, head = inputs.recipe, inputs.head
+    examples = require_pairs(examples) if recipe.method == "dpo" else examples
+    rows: Rows = (
+        render_rows(tokenizer, examples, recipe.max_length)
+        if head is None
+        else encode_rows(tokenizer, examples, head, recipe.max_length)
+    )
     if rows.truncated:
         log.warning(
             "%d of %d rows of the %s split are longer than --max-length %d tokens and are truncated (the longest has %d).",
@@ -207,7 +223,7 @@ def _render(recipe: AdapterRecipe, tokenizer: Any, examples: Iterable[Example], 
     return rows
 
 
-def refuse_truncated(rows: TokenRows, recipe: AdapterRecipe) -> None:
+def refuse_truncated(rows: Rows, recipe: AdapterRecipe) -> None:
     """Refuse to train if more rows would be truncated than the recipe allows.
 
     Raises:

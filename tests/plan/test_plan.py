@@ -69,7 +69,7 @@ def test_adapter_has_as_many_weights_as_that_of_peft(kind: str) -> None:
         assert make_shape({"model_type": kind, **SIZES}).lora_parameters(5, targets) == trained
 
 
-@pytest.mark.parametrize("name", [preset.name for preset in PRESETS.values() if preset.trainable])
+@pytest.mark.parametrize("name", [preset.name for preset in PRESETS.values() if preset.kind == "causal"])
 def test_published_shapes_have_the_presets_parameters(name: str) -> None:
     assert make_shape(PUBLISHED[name]).parameters == PRESETS[name].parameters
 

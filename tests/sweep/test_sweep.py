@@ -26,9 +26,8 @@ SEARCH = ("learning_rate=1e-4:3e-2:log", "lora_r=2,4,8")
 
 def request(model: Path, corpus: Path, out: Path, **changes: Any) -> SweepRequest:
     recipe = AdapterRecipe(model=str(model), max_steps=10, logging_steps=1)
-    return SweepRequest(
-        **{"corpus": corpus, "output_dir": out, "recipe": recipe, "search": SEARCH, "trials": 8} | changes
-    )
+    asked: dict[str, Any] = {"corpus": corpus, "output_dir": out, "recipe": recipe, "search": SEARCH, "trials": 8}
+    return SweepRequest(**asked | changes)
 
 
 @pytest.fixture(scope="module")

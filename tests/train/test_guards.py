@@ -76,7 +76,7 @@ def test_estimate_is_at_least_the_size_of_a_checkpoint(undisturbed: Undisturbed,
 
 def test_no_line_of_the_journal_is_longer_than_estimated(tmp_path: Path) -> None:
     """A long run that logs every step has megabytes of them in each checkpoint."""
-    journal = Journal(tmp_path / "training.jsonl", None, lambda line: None)
+    journal = Journal(tmp_path / "training.jsonl", None, ())
     journal.counts = Counts(tokens=10**13, computed_tokens=10**13, supervised_tokens=10**13)
     state = SimpleNamespace(global_step=10**9, epoch=1e5 / 3)
     journal.write(state, {"loss": 1e-5 / 3, "grad_norm": 1e-5 / 3, "learning_rate": 1e-5 / 3})

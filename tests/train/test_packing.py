@@ -148,7 +148,7 @@ def test_long_rows_that_share_their_beginning_have_the_gradients_of_padded_ones(
     twin = copy.deepcopy(model)
     rows = long_rows()
     packed = pack([rows[number] for number in range(len(rows))])
-    assert packed.input_ids.numel() == rows.tokens - 2 * 12
+    assert packed.input_ids.numel() == len(rows.flat_tokens) - 2 * 12
     assert_alike(adapted(model, fused=False), adapted(twin, fused=True), rows)
 
 
@@ -172,7 +172,7 @@ def test_all_layers_share_one_mask() -> None:
 def test_shared_prefixes_are_computed_once() -> None:
     rows = prompts()
     packed = pack([rows[number] for number in range(len(rows))])
-    assert packed.input_ids.numel() == rows.tokens - 4 * 12 - 9
+    assert packed.input_ids.numel() == len(rows.flat_tokens) - 4 * 12 - 9
 
 
 def test_changing_a_row_does_not_change_the_loss_of_others(tiny_model: Path) -> None:

@@ -212,11 +212,10 @@ def render_domains(recipes: Sequence[DomainRecipe]) -> str:
 def render_models(presets: Sequence[Preset]) -> str:
     """The presets that --model accepts."""
     rows = [
-        [one.name, one.hub_id, f"{one.parameters / 1e6:,.0f} M", one.context, _kind(one), _license(one)]
+        [one.name, one.hub_id, f"{one.parameters / 1e6:,.0f} M", one.context, one.kind, _license(one)]
         for one in presets
     ]
-    listed = table(["name", "Hub id", "parameters", "context", "kind", "licence"], rows)
-    return f"{listed}\n\n* not trained yet: slmtune train refuses it"
+    return table(["name", "Hub id", "parameters", "context", "kind", "licence"], rows)
 
 
 def render_checks(report: DoctorReport) -> str:
@@ -233,10 +232,6 @@ def render_checks(report: DoctorReport) -> str:
 def render_new_domain(folder: Path) -> str:
     """Where the new domain is and how to try it."""
     return f"Created the domain {folder}. Edit recipe.yaml, or try it as it is: slmtune prepare --domain ./{folder} --sample"
-
-
-def _kind(preset: Preset) -> str:
-    return preset.kind + ("" if preset.trainable else "*")
 
 
 def _license(preset: Preset) -> str:

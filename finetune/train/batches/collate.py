@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from datasets import Dataset
@@ -12,25 +12,34 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from finetune.train.batches.packing import UNSUPERVISED, pack
-from finetune.train.batches.rows import TokenRow, TokenRows
+from finetune.train.batches.rows import Rows, TokenRow, TokenRows
 from finetune.train.progress import Counts
+
+AnyRows = TypeVar("AnyRows", bound=Rows)
 
 
 @dataclass(frozen=True)
-class NumberedRows:
+class NumberedRows(Generic[AnyRows]):
     """Training rows followed by held-out rows, by number: TRL needs a `datasets.Dataset`, which contains the numbers."""
 
-    training: TokenRows
-    held_out: TokenRows
+    training: AnyRows
+    held_out: AnyRows
 
     def __len__(self) -> int:
         return len(self.training) + len(self.held_out)
 
+    def __getitem__(self, number: int) -> Any:
+        """A row, by number."""
+        rows, place = self._find(number)
+        return rows[place]
+
     def conversations(self, numbers: Iterable[int]) -> list[TokenRow]:
         """The conversations of rows, one after the other; of a pair of answers, there are two."""
+        return [conversation for rows, place in map(self._find, numbers) for conversation in rows.conversations(place)]
+
+    def _find(self, number: int) -> tuple[Any, int]:
         count = len(self.training)
-        parts = [(self.training, number) if number < count else (self.held_out, number - count) for number in numbers]
-        return [conversation for rows, number in parts for conversation in rows.conversations(number)]
+        return (self.training, number) if number < count else (self.held_out, number - count)
 
     def datasets(self) -> tuple[Dataset, Dataset | None]:
         """The numbers of the training rows, and of the held-out rows if there are any."""
@@ -43,7 +52,7 @@ class NumberedRows:
 class PackedBatches:
     """Collates rows into one sequence; see `packing`."""
 
-    rows: NumberedRows
+    rows: NumberedRows[TokenRows]
     share: bool
 
     def __call__(self, items: Sequence[Mapping[str, int]]) -> dict[str, Any]:
@@ -66,7 +75,7 @@ class PackedBatches:
 class PaddedBatches:
     """Collates rows into a rectangle; with `own_logits`, the loss is computed from the logits of the model itself."""
 
-    rows: NumberedRows
+    rows: NumberedRows[TokenRows]
     pad_token: int
     own_logits: bool = False
 

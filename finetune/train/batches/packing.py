@@ -96,7 +96,7 @@ def pack(rows: Sequence[TokenRow], *, share: bool = True) -> PackedRows:
             targets.append(_targets(row)[prefix:])
             positions.append(np.arange(prefix, len(row.tokens)))
         lengths = [len(rows[member].tokens) - prefix for member in members]
-        layout.append(_divide((start, start + prefix), lengths))
+        layout.append(divide_by_length((start, start + prefix), lengths))
         start += prefix + sum(lengths)
     return PackedRows(
         torch.from_numpy(np.concatenate(tokens).astype(np.int64))[None],
@@ -145,7 +145,7 @@ def _group_by_prefix(rows: Sequence[TokenRow]) -> list[tuple[int, list[int]]]:
     return together + ([(0, sorted(alone, key=lambda row: (len(rows[row].tokens), row)))] if alone else [])
 
 
-def _divide(prefix: tuple[int, int], lengths: Sequence[int]) -> tuple[Suffixes, ...]:
+def divide_by_length(prefix: tuple[int, int], lengths: Sequence[int]) -> tuple[Suffixes, ...]:
     """Divide the suffixes of a prefix, sorted by length, wherever their lengths differ too much."""
     parts: list[list[int]] = []
     for length in lengths:
@@ -155,12 +155,13 @@ def _divide(prefix: tuple[int, int], lengths: Sequence[int]) -> tuple[Suffixes, 
     divided = []
     start = prefix[1]
     for part in parts:
-        divided.append(_index(prefix, start, part))
+        divided.append(index_rows(prefix, start, part))
         start += sum(part)
     return tuple(divided)
 
 
-def _index(prefix: tuple[int, int], start: int, lengths: Sequence[int]) -> Suffixes:
+def index_rows(prefix: tuple[int, int], start: int, lengths: Sequence[int]) -> Suffixes:
+    """Rows that follow one another from `start`."""
     longest = max(lengths)
     starts = start + np.cumsum([0, *lengths[:-1]])
     within = np.arange(longest)[None]

@@ -6,7 +6,7 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,45 @@ if TYPE_CHECKING:
 
 
 SHORTEST_PREFIX = 8  # tokens; a shorter common prefix is not worth its own attention call
+
+
+class Rows(Protocol):
+    """The rows of a split, encoded, in flat arrays."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of their examples."""
+
+    @property
+    def flat_tokens(self) -> NDArray[np.int32]:
+        """The tokens of all rows."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, after truncation."""
+
+    @property
+    def supervised(self) -> NDArray[np.int64]:
+        """How much of each row carries loss: tokens, or its one label or answer."""
+
+    @property
+    def truncated(self) -> int:
+        """Number of rows that were truncated."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row before truncation."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of tokens and targets."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> Any: ...
+
+    def count_common_prefix(self) -> int:
+        """Length of the prefix that all rows share and a batch computes once, in tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +122,9 @@ class TokenRows:
         return np.diff(self.ends, prepend=0)
 
     @property
-    def tokens(self) -> int:
-        """Tokens in one pass over the rows."""
-        return len(self.flat_tokens)
-
-    @property
-    def supervised_tokens(self) -> int:
-        """Tokens that carry loss in one pass over the rows."""
-        return int(self.flat_supervised.sum())
+    def supervised(self) -> NDArray[np.int64]:
+        """Tokens of each row that carry loss."""
+        return np.add.reduceat(self.flat_supervised.astype(np.int64), self.ends - self.lengths)
 
     @property
     def fingerprint(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from finetune.artifacts import Adapter, Corpus, library_versions
 from finetune.errors import InputError
 from finetune.models.find import BaseModel
+from finetune.models.heads import Head
 from finetune.recipe import AdapterRecipe
 from finetune.train.checkpoints.checkpoint import DIVISION, Checkpoint, Checkpoints, list_checkpoints, step_of
 
@@ -30,9 +31,10 @@ SCHEDULE = {"max_steps", "num_train_epochs"}
 Lineage = Mapping[str, Any]
 
 
-def lineage_of(recipe: AdapterRecipe, base: BaseModel, corpus: Corpus) -> dict[str, Any]:
+def lineage_of(recipe: AdapterRecipe, base: BaseModel, corpus: Corpus, head: Head | None = None) -> dict[str, Any]:
     """The inputs of a run, as recorded in its manifests."""
-    return {
+    described = {} if head is None else {"head": head.describe()}
+    return described | {
         "config": recipe.model_dump(mode="json") | {"model": base.name},
         "parents": {
             "base_model": base.describe(),

@@ -90,7 +90,7 @@ class FastPath:
             share: whether packed rows may share their common prefixes.
         """
         if self._obstacle is not None:
-            _restore_lora_layers(model)
+            restore_lora_layers(model)
             log.warning("Batches are padded and layers are not fused, which is slower: %s.", self._obstacle)
             return self._padded
         if not self._expected.finite:
@@ -148,7 +148,7 @@ class FastPath:
         if any(isinstance(module, SwiGLU) for module in model.modules()):
             restore_swiglu_blocks(model)
             yield "fused feed-forward blocks", self._padded
-        _restore_lora_layers(model)
+        restore_lora_layers(model)
         yield "fused LoRA layers", self._padded
 
     def _compare(self, model: Any, batches: Batches) -> tuple[float, float]:
@@ -239,7 +239,7 @@ def _split(batch: dict[str, Any], states: Tensor) -> dict[tuple[int, ...], Tenso
     return {tuple(tokens.tolist()): hidden.float() for tokens, hidden in rows}
 
 
-def _restore_lora_layers(model: nn.Module) -> None:
+def restore_lora_layers(model: nn.Module) -> None:
     """Let LoRA layers compute as PEFT's own do."""
     for module in model.modules():
         if isinstance(module, FusedLinear):

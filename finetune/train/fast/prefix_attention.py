@@ -79,20 +79,32 @@ def packed_attention(
 def _attend_suffixes(query: Tensor, key: Tensor, value: Tensor, suffixes: Suffixes, **options: Any) -> Tensor:
     """Attend within all rows of one prefix at once, each padded to the longest: (1, heads, tokens, width)."""
     rows, (start, end) = len(suffixes.lengths), suffixes.prefix
-    if rows == 1:
-        padded = [tensor[:, :, suffixes.start : suffixes.end].contiguous() for tensor in (query, key, value)]
-    else:
-        pad: Any = _Pad.apply
-        where = suffixes.start, suffixes.gather, suffixes.real, rows
-        padded = [pad(tensor, *where) for tensor in (query, key, value)]
+    padded = [pad_rows(tensor, suffixes) for tensor in (query, key, value)]
     if end > start:
         padded[1:] = [
             torch.cat([tensor[:, :, start:end].expand(rows, -1, -1, -1), own], 2)
             for tensor, own in zip((key, value), padded[1:], strict=True)
         ]
     attended = _attend_after(query[:, :, start:end], *padded, **options)
+    return unpad_rows(attended, suffixes)
+
+
+def pad_rows(packed: Tensor, rows: Suffixes) -> Tensor:
+    """(1, heads, tokens, width) → (rows, heads, longest, width), each row padded with its last token."""
+    if len(rows.lengths) == 1:
+        return packed[:, :, rows.start : rows.end].contiguous()
+    pad: Any = _Pad.apply
+    padded: Tensor = pad(packed, rows.start, rows.gather, rows.real, len(rows.lengths))
+    return padded
+
+
+def unpad_rows(padded: Tensor, rows: Suffixes) -> Tensor:
+    """The inverse of `pad_rows`."""
+    if len(rows.lengths) == 1:
+        return padded
     unpad: Any = _Unpad.apply
-    return attended if rows == 1 else unpad(attended, suffixes.real)
+    packed: Tensor = unpad(padded, rows.real)
+    return packed
 
 
 def _attend_after(prefix: Tensor, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from finetune.recipe import AdapterRecipe
 from finetune.train.batches.collate import NumberedRows, PaddedBatches
+from finetune.train.batches.rows import TokenRows
 from finetune.train.fast.fast_path import Batches, FastPath
 from finetune.train.fast.loss import summed_loss
 from finetune.train.objectives.objective import Objective
@@ -24,7 +25,7 @@ class Generation(Objective):
 
     task_type = "CAUSAL_LM"
 
-    def __init__(self, model: Any, rows: NumberedRows, recipe: AdapterRecipe, pad_token: int) -> None:
+    def __init__(self, model: Any, rows: NumberedRows[TokenRows], recipe: AdapterRecipe, pad_token: int) -> None:
         self.rows, self._recipe = rows, recipe
         self._batches: Batches = PaddedBatches(rows, pad_token)
         self._fast_path = FastPath(model, self._batches, replace_blocks=not recipe.gradient_checkpointing)  # saves more

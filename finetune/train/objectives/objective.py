@@ -18,7 +18,7 @@ class Objective(Protocol):
     """
 
     task_type: str  # of PEFT: CAUSAL_LM, SEQ_CLS …
-    rows: NumberedRows
+    rows: NumberedRows[Any]
 
     def begin(self, model: Any) -> None:
         """Choose the kind of batches, and set up the model for them."""

@@ -18,6 +18,7 @@ from torch.nn.functional import logsigmoid
 
 from finetune.recipe import AdapterRecipe
 from finetune.train.batches.collate import NumberedRows
+from finetune.train.batches.rows import TokenRows
 from finetune.train.fast.loss import row_losses
 from finetune.train.objectives.generation import Generation
 from finetune.train.progress import Figures
@@ -31,7 +32,7 @@ class Preference(Generation):
     occurs, in the same pass, and kept: later epochs take a third less time.
     """
 
-    def __init__(self, model: Any, rows: NumberedRows, recipe: AdapterRecipe, pad_token: int) -> None:
+    def __init__(self, model: Any, rows: NumberedRows[TokenRows], recipe: AdapterRecipe, pad_token: int) -> None:
         super().__init__(model, rows, recipe, pad_token)
         self._beta = recipe.dpo_beta
         self._reference = torch.full(
