@@ -268,7 +268,7 @@ class CheckFailedError(SlmtuneError):
     """A verification ran and failed.
 
     Nothing was written or sent. If a merged model differs from its adapter, serve the adapter itself, or train with
-    `--no-load-in-4bit` and merge that. If a push would disclose something, remove what the message names, or make the
+    `--quantization none` and merge that. If a push would disclose something, remove what the message names, or make the
     artifact again without it.
     """
 

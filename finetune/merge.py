@@ -153,7 +153,7 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
     base = base_of(adapter, request.model)
     recipe = AdapterRecipe.model_validate(adapter.config)
     prompts = _choose_prompts(request.corpus, load_tokenizer(adapter.path, base))
-    plain = recipe.model_copy(update={"load_in_4bit": False})
+    plain = recipe.model_copy(update={"quantization": "none"})
     with (
         writing(request.output_dir, Model, overwrite=request.overwrite) as writer,
         TemporaryDirectory(dir=writer.folder) as scratch,
@@ -274,5 +274,5 @@ def _require_equal(exact: Distance, drift: Distance) -> None:
             against = "the adapter over the same weights" if name == "exact" else "the adapter over its base as trained"
             raise CheckFailedError(
                 f"The merged model is not {against}: mean KL {kl:.4f} nats per token is above {limit}. Nothing was written. "
-                "Serve the adapter itself (slmtune serve), or train again with --no-load-in-4bit and merge that"
+                "Serve the adapter itself (slmtune serve), or train again with --quantization none and merge that"
             )

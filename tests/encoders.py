@@ -120,7 +120,7 @@ def write_encoder_adapter(folder: Path, base_folder: Path, head: Head, seed: int
         model.save_pretrained(str(writer.folder))
         encoder.config.save_pretrained(writer.folder)
         load_tokenizer(base_folder, base).save_pretrained(writer.folder)
-        recipe = AdapterRecipe(model=str(base_folder), **{"load_in_4bit": False, "max_length": 64, **settings})
+        recipe = AdapterRecipe(model=str(base_folder), **{"quantization": "none", "max_length": 64, **settings})
         writer.manifest["config"] = recipe.model_dump(mode="json") | {"model": base.name}
         writer.manifest["parents"] = {"base_model": base.describe(), "corpus": {"fingerprint": "0" * 64, "sources": []}}
         writer.manifest["head"] = head.describe()

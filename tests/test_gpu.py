@@ -19,6 +19,7 @@ from finetune.merge import MergeRequest, merge_adapter
 from finetune.models.load import load_adapter
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe
+from finetune.recipe.adapter import Quantization
 from finetune.train import TrainRequest, train
 
 from .command import run
@@ -59,21 +60,23 @@ def test_three_steps_equal_those_of_a_cpu(tiny_model: Path, tiny_corpus: Path, t
     assert losses(tmp_path / "gpu" / "adapter") == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("load_in_4bit", [True, False])
-def test_bfloat16_follows_float32(tiny_model: Path, tiny_corpus: Path, tmp_path: Path, load_in_4bit: bool) -> None:
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_bfloat16_follows_float32(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, quantization: Quantization
+) -> None:
     for dtype in ("float32", "bfloat16"):
-        settings = recipe(tiny_model, compute_dtype=dtype, load_in_4bit=load_in_4bit)
+        settings = recipe(tiny_model, compute_dtype=dtype, quantization=quantization)
         result = train(TrainRequest(tiny_corpus, tmp_path / dtype, settings))
         assert next(load_adapter(Adapter.open(result.adapter)).model.parameters()).is_cuda
     assert losses(tmp_path / "bfloat16") == pytest.approx(losses(tmp_path / "float32"), rel=5e-2)
 
 
 @pytest.mark.filterwarnings("ignore:.*deterministic")
-@pytest.mark.parametrize("load_in_4bit", [True, False])
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_stopped_run_resumes_to_the_same_bytes(
-    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, deterministic: None, load_in_4bit: bool
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, deterministic: None, quantization: Quantization
 ) -> None:
-    settings = recipe(tiny_model, load_in_4bit=load_in_4bit, lora_r=64)  # moments in 8 bits begin at 4,096 weights
+    settings = recipe(tiny_model, quantization=quantization, lora_r=64)  # moments in 8 bits begin at 4,096 weights
     train(TrainRequest(tiny_corpus, tmp_path / "whole" / "adapter", settings))
     request = TrainRequest(tiny_corpus, tmp_path / "stopped" / "adapter", settings)
     with pytest.raises(StoppedError):

@@ -363,3 +363,39 @@ def test_only_noncommercial_sources_need_consent(legal: Path, tmp_path: Path) ->
 def test_a_missing_domain_suggests_one() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'health'"):
         load_domain("helth")
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "expected"),
+    [
+        ("", {}, "nf4"),
+        ("load_in_4bit: false", {}, "none"),
+        ("load_in_4bit: true", {}, "nf4"),
+        ("quantization: int8", {"load_in_4bit": False}, "none"),
+        ("load_in_4bit: false", {"quantization": "fp4"}, "fp4"),
+        ("quantization: fp4\nload_in_4bit: true", {}, "fp4"),
+    ],
+)
+def test_both_names_of_the_quantisation_are_one_setting(
+    file: str, flags: dict[str, object], expected: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(file, "utf-8")
+    assert load_adapter_recipe(None, config, flags).quantization == expected
+
+
+def test_contradicting_names_of_the_quantisation_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"load_in_4bit: true contradicts quantization: int8\. Set only one"):
+        load_adapter_recipe(None, None, {"quantization": "int8", "load_in_4bit": True})
+
+
+def test_patterns_are_mappings_in_yaml_and_pairs_in_flags(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("rank_pattern: {q_proj: 8}\nmodules_to_save: [embed_tokens]", "utf-8")
+    recipe = load_adapter_recipe(None, config, {"alpha_pattern": ("q_proj=16", "k_proj=4")})
+    assert (recipe.rank_pattern, recipe.alpha_pattern) == ({"q_proj": 8}, {"q_proj": 16, "k_proj": 4})
+    assert recipe.modules_to_save == ("embed_tokens",)
+    assert load_adapter_recipe(None, None, {"modules_to_save": "a, b"}).modules_to_save == ("a", "b")
+    for wrong in ("q_proj", "=4", "q_proj=", "q_proj=0"):
+        with pytest.raises(ConfigError, match="rank_pattern"):
+            load_adapter_recipe(None, None, {"rank_pattern": (wrong,)})

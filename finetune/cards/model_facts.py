@@ -11,6 +11,12 @@ from finetune.artifacts import Adapter, Model
 from finetune.machine import format_bytes
 
 UNKNOWN_LICENSES = {"", "other", "unknown"}
+QUANTIZATIONS = {
+    "nf4": "4-bit NF4, double quantisation",
+    "fp4": "4-bit FP4, double quantisation",
+    "int8": "8-bit integers, a scale per row",
+    "none": "unquantised",
+}
 COMPARED_WITH = {"exact": "adapter over the same weights", "drift": "adapter over its base as trained"}
 
 
@@ -51,6 +57,16 @@ class Subject:
             return "It finds the answer to a question in a context, in the words of the context."
         labels = ", ".join(f"`{cell(label)}`" for label in self.head["labels"])
         return f"It gives a text {'any number' if self.head['kind'] == 'multi-label' else 'one'} of these labels: {labels}."
+
+    @property
+    def quantization(self) -> str:
+        """The form of the base model's weights in training."""
+        return str(self.recipe.get("quantization") or ("nf4" if self.recipe.get("load_in_4bit") else "none"))
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the base model was quantised in training."""
+        return self.quantization != "none"
 
     @property
     def base(self) -> Mapping[str, Any]:
@@ -103,7 +119,7 @@ class Subject:
         memory, scores = result.get("peak_memory_bytes"), result.get("eval_figures") or {}
         rows = {
             "Rows (train / validation / test)": " / ".join(str(rows) for rows in counts.values()),
-            "Base model in training": "4-bit NF4, double quantisation" if recipe.get("load_in_4bit") else "unquantised",
+            "Base model in training": QUANTIZATIONS[self.quantization],
             "LoRA rank, alpha, dropout": _joined(recipe, "lora_r", "lora_alpha", "lora_dropout"),
             "Target modules": targets if isinstance(targets, str) else ", ".join(targets),
             "Learning rate, schedule, warm-up": _joined(recipe, "learning_rate", "lr_scheduler_type", "warmup_ratio"),

@@ -158,7 +158,7 @@ def _check_bitsandbytes() -> Check:
     )
     if error <= NF4_TOLERANCE:
         return Check("bitsandbytes", True, detail)
-    fix = _install(_requirements("bitsandbytes"), "--force-reinstall") + ", or train with --no-load-in-4bit"
+    fix = _install(_requirements("bitsandbytes"), "--force-reinstall") + ", or train with --quantization none"
     return Check("bitsandbytes", False, detail, fix)
 
 

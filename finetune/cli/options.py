@@ -25,12 +25,16 @@ PATH = click.Path(path_type=Path)
 
 # Fields of an adapter recipe that determine how much memory training takes.
 MEMORY_FIELDS = (
-    *("model", "revision", "load_in_4bit", "compute_dtype", "lora_r", "target_modules", "method", "max_length"),
+    *("model", "revision", "quantization", "compute_dtype", "method", "max_length"),
+    *("lora_r", "target_modules", "use_dora", "rank_pattern", "modules_to_save"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"),
 )
 
 output_dir = click.option("--output-dir", "--out", type=PATH, help="Folder for the result.")
 memory = click.option("--memory", help="Memory that training may use, such as 6GiB, instead of what is free.")
+in_4bit = click.Option(
+    ["--load-in-4bit/--no-load-in-4bit"], default=None, help="The same as --quantization nf4, or none."
+)
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing result.")
 base_model = click.option("--model", help="Base model of the adapter, if it is no longer where it was during training.")
 

@@ -25,7 +25,7 @@ from finetune.machine import importing_libraries
 @options.memory
 @options.output_dir
 @options.overwrite
-@options.fields("finetune.recipe.adapter:AdapterRecipe")
+@options.fields("finetune.recipe.adapter:AdapterRecipe", after={"quantization": options.in_4bit})
 @options.common
 def train_command(
     workspace: Workspace,
@@ -36,12 +36,13 @@ def train_command(
     memory: str | None,
     output_dir: Path | None,
     overwrite: bool,
+    load_in_4bit: bool | None,
     given: Given,
 ) -> None:
     """Train an adapter on a corpus: QLoRA by default."""
     from finetune.recipe import load_adapter_recipe
 
-    recipe = load_adapter_recipe(workspace.given, config, given)
+    recipe = load_adapter_recipe(workspace.given, config, given | {"load_in_4bit": load_in_4bit})
     from finetune.cli.render.plan import render_training_plan
 
     with importing_libraries():
@@ -69,17 +70,20 @@ def train_command(
 
 @options.command()
 @options.workspace
-@options.fields("finetune.recipe.adapter:AdapterRecipe", options.MEMORY_FIELDS)
+@options.fields("finetune.recipe.adapter:AdapterRecipe", options.MEMORY_FIELDS, after={"quantization": options.in_4bit})
 @options.memory
 @click.option("--gpu", help="Plan for a GPU with this much memory, such as 8GiB, instead of this machine.")
 @options.common
-def plan_command(workspace: Workspace, memory: str | None, gpu: str | None, given: Given) -> None:
+def plan_command(
+    workspace: Workspace, memory: str | None, gpu: str | None, load_in_4bit: bool | None, given: Given
+) -> None:
     """Estimate how much memory training takes, and what would fit, from config.json alone."""
     from finetune.cli.render.plan import render_plan
     from finetune.plan import plan
     from finetune.recipe import load_adapter_recipe
 
-    result = plan(load_adapter_recipe(workspace.given, None, given), device=arguments.read_device(gpu, memory))
+    recipe = load_adapter_recipe(workspace.given, None, given | {"load_in_4bit": load_in_4bit})
+    result = plan(recipe, device=arguments.read_device(gpu, memory))
     console.result(result, lambda: render_plan(result))
 
 

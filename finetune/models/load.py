@@ -25,7 +25,14 @@ from finetune.models.config import context_of
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
 from finetune.models.heads import Head, build_skeleton, head_modules
 from finetune.models.kind import require_kind
-from finetune.models.quantize import keep_linear4bit_unpacked, nf4, release_file, unpack_on_cpu, unpack_scales
+from finetune.models.quantize import (
+    compute_from_int8,
+    keep_linear4bit_unpacked,
+    quantization_config,
+    release_file,
+    unpack_on_cpu,
+    unpack_scales,
+)
 from finetune.models.structure import has_transposed_weights
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
@@ -47,7 +54,7 @@ class LoadedModel:
 
 
 def load(base: BaseModel, recipe: AdapterRecipe, adapter: Path | None = None, head: Head | None = None) -> LoadedModel:
-    """Load a base model in the precision of `recipe` (4 bits or plain), optionally with an adapter, for inference.
+    """Load a base model, quantised as in `recipe`, optionally with an adapter, for inference.
 
     Raises:
         ArtifactError: the adapter's tensors do not fit the model.
@@ -69,14 +76,14 @@ def load_adapter(adapter: Adapter, model: str | None = None) -> LoadedModel:
 def load_merged(model: Model) -> LoadedModel:
     """Load a merged model, unquantised."""
     base = BaseModel(model.path.name, model.path, "local", weights_fingerprint(model.path))
-    return load(base, AdapterRecipe(load_in_4bit=False), head=Head.of_manifest(model.manifest))
+    return load(base, AdapterRecipe(quantization="none"), head=Head.of_manifest(model.manifest))
 
 
 def load_base(folder: Path, recipe: AdapterRecipe, *, head: Head | None = None, unpack: bool = True) -> PreTrainedModel:
     """Load the weights of a causal language model, or of an encoder with a head, onto the first GPU or the CPU.
 
-    With `load_in_4bit`, the linear layers are quantised to NF4 and the other layers keep the compute precision. On a CPU,
-    with `unpack`, quantised layers are unpacked once if memory allows; training unpacks them itself, one at a time.
+    Only linear layers are quantised; the other layers keep the compute precision. On a CPU, with `unpack`, quantised layers
+    are unpacked once if memory allows; training unpacks them itself, one at a time.
     transformers chooses the attention: its fused kernel, or its plain computation for architectures such as Gemma 2 that
     bound their scores, which no fused kernel does. A head is never quantised; weights of it that the folder lacks are drawn
     from torch's random numbers.
@@ -91,9 +98,9 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, head: Head | None = None, 
     if head is not None:
         options |= {"ignore_mismatched_sizes": True, **head.config}  # a head for other classes is replaced
     try:
-        if recipe.load_in_4bit:
+        if recipe.is_quantized:
             plain = None if head is None else head_modules(build_skeleton(folder, head))
-            options["quantization_config"] = nf4(dtype, plain)
+            options["quantization_config"] = quantization_config(recipe.quantization, dtype, plain)
         model: PreTrainedModel = auto_class.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
         )
@@ -102,8 +109,9 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, head: Head | None = None, 
         raise InputError(
             f"The model in {folder} cannot be loaded: {reason}. slmtune needs config.json and safetensors"
         ) from None
-    if recipe.load_in_4bit:
+    if recipe.is_quantized:
         release_file(model)
+    compute_from_int8(model, dtype)
     if not (unpack and unpack_on_cpu(model)):
         keep_linear4bit_unpacked(model)
         unpack_scales(model)
@@ -134,7 +142,7 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str =
         raise ArtifactError(
             f"The adapter at {folder} does not fit its base model: {str(error).splitlines()[0]}"
         ) from None
-    expected = set(get_peft_model_state_dict(peft_model, adapter_name=name))
+    expected = set(get_peft_model_state_dict(peft_model, adapter_name=name, save_embedding_layers=False))
     if stored != expected:
         raise ArtifactError(
             f"The adapter at {folder} does not fit its base model: {len(expected - stored)} tensors are missing and "

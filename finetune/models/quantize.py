@@ -1,4 +1,4 @@
-"""4-bit base weights: their quantisation, and workarounds that make bitsandbytes correct and fast on a CPU."""
+"""Base weights of 4 or 8 bits: their quantisation, and workarounds that make bitsandbytes correct and fast on a CPU."""
 
 from __future__ import annotations
 
@@ -8,34 +8,92 @@ from typing import Any
 
 import finetune.models.eager_bitsandbytes  # isort: skip # noqa: F401
 import torch
-from bitsandbytes.functional import QuantState, dequantize_4bit, dequantize_blockwise
-from bitsandbytes.nn import Linear4bit
-from torch import nn
+from bitsandbytes.functional import QuantState, dequantize_4bit, dequantize_blockwise, int8_vectorwise_dequant
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
 from finetune.machine import format_bytes, free_memory
+from finetune.recipe.adapter import FOUR_BIT, Quantization
 
 MEMORY_SHARE = 0.5  # of the free memory, for unpacked weights
 
 log = logging.getLogger(__name__)
 
 
-def nf4(compute_dtype: torch.dtype, plain: Sequence[str] | None = None) -> BitsAndBytesConfig:
-    """NF4 with double quantisation (Dettmers et al., QLoRA, 2023, section 3).
+def quantization_config(
+    kind: Quantization, compute_dtype: torch.dtype, plain: Sequence[str] | None = None
+) -> BitsAndBytesConfig:
+    """4 bits with double quantisation (Dettmers et al., QLoRA, 2023, section 3), or 8 bits.
 
     Every setting is explicit, because `load_in_4bit=True` alone means FP4 without double quantisation.
 
     Args:
         plain: modules that keep the compute precision; None: those that transformers leaves out, such as the output head.
     """
+    skipped = None if plain is None else list(plain)
+    if kind not in FOUR_BIT:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     return BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
+        bnb_4bit_quant_type=kind,
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype,
         bnb_4bit_quant_storage=torch.uint8,
-        llm_int8_skip_modules=None if plain is None else list(plain),
+        llm_int8_skip_modules=skipped,
     )
+
+
+class Int8Linear(Linear8bitLt):
+    """A linear layer with int8 weights and a scale per row, which computes with exactly the numbers that these mean.
+
+    The layer of bitsandbytes may round its input to int8 as well, and decides over the whole batch which columns it does not
+    round: rows then change each other's results (bitsandbytes 0.50.2 on a CPU: by up to 3.7 in a logit of SmolLM2-135M).
+    """
+
+    compute_dtype: torch.dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in features) → (…, out features)."""
+        apply: Any = _Int8Product.apply
+        result: Tensor = apply(x, self.weight, self.state.SCB)
+        return result if self.bias is None else result + self.bias.to(result.dtype)
+
+
+class _Int8Product(torch.autograd.Function):
+    """`x Wᵀ`; W is unpacked for each product, so that autograd does not keep it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, scales)
+        result: Tensor = x @ int8_vectorwise_dequant(weight, scales).to(x.dtype).t()
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weight, scales = ctx.saved_tensors
+        (gradient,) = gradients
+        return gradient @ int8_vectorwise_dequant(weight, scales).to(gradient.dtype), None, None
+
+
+def compute_from_int8(model: nn.Module, compute_dtype: torch.dtype) -> None:
+    """Let the 8-bit layers of a model compute as `Int8Linear` does."""
+    for module in model.modules():
+        if isinstance(module, Linear8bitLt):
+            layer: Any = module
+            layer.__class__, layer.compute_dtype = Int8Linear, compute_dtype
+            layer.state.SCB = layer.weight.SCB
+
+
+def unpack_weight(layer: nn.Module) -> Tensor:
+    """The weights of a linear layer as numbers in its compute precision, (out features, in features)."""
+    module: Any = layer
+    weight: Tensor = module.weight
+    if isinstance(layer, Int8Linear):
+        weight = int8_vectorwise_dequant(weight.data, module.state.SCB).to(layer.compute_dtype)
+    if isinstance(layer, Linear4bit):
+        weight = dequantize_4bit(weight.data, module.weight.quant_state).to(layer.compute_dtype)
+    return weight
 
 
 def keep_linear4bit_unpacked(model: nn.Module) -> None:
@@ -52,26 +110,24 @@ def keep_linear4bit_unpacked(model: nn.Module) -> None:
 
 
 def unpack_on_cpu(model: nn.Module) -> bool:
-    """Replace 4-bit layers on a CPU with plain ones that have the same NF4 values in the compute precision.
+    """Replace quantised layers on a CPU with plain ones that have the same values in the compute precision.
 
     bitsandbytes unpacks the weights of a layer on every pass and, without AVX512, multiplies them with a slow kernel if
-    no gradient is needed. Unpacking once gives the same numbers faster, for 8 times the memory. It is done if it takes
+    no gradient is needed. Unpacking once gives the same numbers faster, for up to 8 times the memory. It is done if it takes
     at most half of the free memory. Returns whether it was done.
     """
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Linear4bit)]
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, (Linear4bit, Int8Linear))]
     if not layers or any(layer.weight.device.type != "cpu" for _, layer in layers):
         return False
     needed = sum(
         layer.in_features * layer.out_features * torch.finfo(layer.compute_dtype).bits // 8 for _, layer in layers
     )
     if needed > MEMORY_SHARE * free_memory():
-        log.info("Weights stay packed in 4 bits: unpacking them would take %s.", format_bytes(needed))
+        log.info("Weights stay quantised: unpacking them would take %s.", format_bytes(needed))
         return False
     for name, layer in layers:
         plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
-        packed: Any = layer.weight
-        weight = dequantize_4bit(packed.data, packed.quant_state).to(layer.compute_dtype)
-        plain.weight = nn.Parameter(weight, requires_grad=False)
+        plain.weight = nn.Parameter(unpack_weight(layer), requires_grad=False)
         if layer.bias is not None:
             plain.bias = layer.bias
         parent, _, child = name.rpartition(".")

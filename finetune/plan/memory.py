@@ -105,16 +105,24 @@ def compute_bytes(recipe: AdapterRecipe, device: Device) -> int:
     return HALF if recipe.precision(has_bfloat16=device.kind == "gpu" and device.has_bfloat16) == "bfloat16" else WORD
 
 
+def weight_bytes(recipe: AdapterRecipe, device: Device) -> float:
+    """Bytes per weight of a linear layer of the base model."""
+    if recipe.quantization == "none":
+        return compute_bytes(recipe, device)
+    if recipe.quantization == "int8":
+        return 1  # a scale per row of hundreds of weights is nothing beside them
+    return NF4 if device.kind == "gpu" else NF4_CPU
+
+
 def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Device) -> Breakdown:
     """Estimate the components of peak memory."""
     word = compute_bytes(recipe, device)
-    width = (NF4 if device.kind == "gpu" else NF4_CPU) if recipe.load_in_4bit else word
-    weights = int(shape.linear_parameters * width) + shape.other_parameters * word
-    adapter = shape.lora_parameters(recipe.lora_r, recipe.target_modules)
-    moments = MOMENTS_8BIT if device.kind == "gpu" and recipe.load_in_4bit else MOMENTS
+    weights = int(shape.linear_parameters * weight_bytes(recipe, device)) + shape.other_parameters * word
+    adapter = shape.adapter_parameters(recipe)
+    moments = MOMENTS_8BIT if device.kind == "gpu" and recipe.is_quantized else MOMENTS
     activations = activation_bytes(shape, recipe, batch, device)
     backward = batch.tokens * (2 * shape.inner + 3 * shape.hidden) * word  # gradients in the last block
-    if recipe.load_in_4bit:  # the widest layer's weights, unpacked for a product
+    if recipe.is_quantized or recipe.use_dora:  # the widest layer's weights, unpacked for a product
         backward += max(linear.weights for linear in shape.linears) * word
     # The head runs between the forward and the backward pass: only the larger of the two counts.
     logits = max(0, head_bytes(shape, batch, word) - backward)
@@ -146,12 +154,13 @@ def activation_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, dev
     word = compute_bytes(recipe, device)
     padded = is_padded(shape, recipe)
     is_shared = recipe.shares_prefixes and not padded and batch.tokens > batch.longest
-    numbers = shape.activations + shape.count_targets(recipe.target_modules) * recipe.lora_r
+    numbers = shape.activations + round(shape.mean_ranks(recipe))
     numbers += shape.repeated if device.kind == "gpu" or padded else 0
     if padded and not shape.whole_scores:  # the attended values once less; for each row and block, a mask of numbers
         numbers += batch.longest - shape.queries
     numbers -= 0 if recipe.gradient_checkpointing else shape.recomputed
     block = batch.tokens * (numbers * word + shape.in_float32 * (WORD - word))
+    block += dora_bytes(shape, recipe, batch, word)
     once = 0
     if is_shared:
         block += batch.repeated * shape.keys * word
@@ -164,6 +173,16 @@ def activation_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, dev
     if recipe.gradient_checkpointing:
         return block + shape.layers * batch.tokens * shape.hidden * word + once
     return block * shape.layers + once
+
+
+def dora_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, word: int) -> int:
+    """What DoRA keeps of a block besides LoRA's: two results of each layer, its update, and the identity that makes it."""
+    if not recipe.use_dora:
+        return 0
+    return sum(
+        batch.tokens * linear.outputs * (word + WORD) + linear.weights * word + linear.inputs**2 * WORD
+        for linear in shape.targets(recipe)
+    )
 
 
 def is_padded(shape: ModelShape, recipe: AdapterRecipe) -> bool:

@@ -13,11 +13,11 @@ from finetune.models.targets import require_targets
 from finetune.plan.device import Device, this_device
 from finetune.plan.memory import Batch, Breakdown, RowSizes, estimate, full_batch, is_padded
 from finetune.plan.published import PUBLISHED
-from finetune.plan.shapes import ModelShape, preset_shape, shape_of
+from finetune.plan.shapes import OUTSIDE, ModelShape, preset_shape, shape_of
 from finetune.recipe import AdapterRecipe
+from finetune.recipe.adapter import Quantization
 
 GROWTH_SHARE = 0.5  # of the free memory, for larger forward passes than the user asked for
-OUTSIDE = ("lm_head", "embed_tokens")  # layers that are not in a block
 SHORTEST = 128  # tokens; suggesting even shorter rows would not help
 
 
@@ -45,7 +45,7 @@ class Plan:
     batch_tokens: int  # of the largest forward pass
     max_length: int
     lora_r: int
-    load_in_4bit: bool
+    quantization: Quantization
     gradient_checkpointing: bool
     suggestion: Suggestion | None
 
@@ -101,7 +101,7 @@ def plan(
         batch_tokens=batch.tokens,
         max_length=recipe.max_length,
         lora_r=recipe.lora_r,
-        load_in_4bit=recipe.load_in_4bit,
+        quantization=recipe.quantization,
         gradient_checkpointing=recipe.gradient_checkpointing,
         suggestion=None if fits else _suggest(shape, recipe, device, rows),
     )

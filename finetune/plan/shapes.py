@@ -12,8 +12,9 @@ from finetune.hub.snapshots import Need
 from finetune.models.config import context_of, read_config
 from finetune.models.find import find_base, local_folder
 from finetune.models.presets import Preset, find_preset
-from finetune.models.targets import is_target
+from finetune.models.targets import is_target, match_pattern
 from finetune.plan.published import PUBLISHED
+from finetune.recipe import AdapterRecipe
 
 # The defaults of transformers for keys missing in config.json. num_key_value_heads: None means as many as heads.
 _COMMON: dict[str, Any] = {
@@ -41,6 +42,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "granite": _COMMON | {"logits_scaling": 1.0},
     "olmo2": _COMMON,
 }
+OUTSIDE = ("lm_head", "embed_tokens")  # layers that are not in a block
 SWIGLU = (
     "llama",
     "mistral",
@@ -75,6 +77,10 @@ class Linear:
     def weights(self) -> int:
         """Number of weights in its matrix."""
         return self.inputs * self.outputs
+
+    def rank(self, recipe: AdapterRecipe, block: int) -> int:
+        """The rank of its LoRA matrices."""
+        return match_pattern(recipe.rank_pattern, f"model.layers.{block}.{self.path}", recipe.lora_r)
 
     def is_target(self, targets: str | tuple[str, ...]) -> bool:
         """Whether PEFT adds LoRA matrices."""
@@ -123,14 +129,25 @@ class ModelShape:
         """All weights; shared ones count once."""
         return self.linear_parameters + self.other_parameters
 
-    def lora_parameters(self, rank: int, targets: str | tuple[str, ...]) -> int:
-        """Number of weights in an adapter."""
-        widths = sum(linear.inputs + linear.outputs for linear in self.linears if linear.is_target(targets))
-        return self.layers * rank * widths
+    def adapter_parameters(self, recipe: AdapterRecipe) -> int:
+        """Number of weights in an adapter: LoRA matrices, norms of DoRA, and modules that are trained whole."""
+        targets, saved = self._targets(recipe), recipe.modules_to_save
+        count = sum(linear.rank(recipe, block) * (linear.inputs + linear.outputs) for block, linear in targets)
+        count += sum(linear.outputs for _, linear in targets if recipe.use_dora)
+        count += self.layers * sum(linear.weights for linear in self.linears if saved and linear.is_target(saved))
+        return count + self.vocabulary * self.hidden * len({*saved} & {*OUTSIDE})
 
-    def count_targets(self, targets: str | tuple[str, ...]) -> int:
-        """Number of linear layers in a block that have LoRA matrices."""
-        return sum(linear.is_target(targets) for linear in self.linears)
+    def mean_ranks(self, recipe: AdapterRecipe) -> float:
+        """The sum of the ranks of a block's LoRA matrices, on average over the blocks."""
+        return sum(linear.rank(recipe, block) for block, linear in self._targets(recipe)) / self.layers
+
+    def targets(self, recipe: AdapterRecipe) -> list[Linear]:
+        """The linear layers of a block that have LoRA matrices."""
+        return [linear for linear in self.linears if linear.is_target(recipe.target_modules)]
+
+    def _targets(self, recipe: AdapterRecipe) -> list[tuple[int, Linear]]:
+        """The linear layers that have LoRA matrices, each with the number of its block."""
+        return [(block, linear) for block in range(self.layers) for linear in self.targets(recipe)]
 
 
 def shape_of(name: str, revision: str | None = None) -> ModelShape:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from finetune.errors import InputError
 from finetune.recipe.domain import recipes_folder
@@ -28,6 +28,7 @@ NAME = re.compile(r"\s*[A-Za-z_][\w.]*\s*")  # of a module; a regular expression
 SMALL_MODEL, SMALL_MODEL_RATE, LARGER_MODEL_RATE = 200_000_000, 1e-3, 2e-4
 DPO_SHARE = 0.1  # of that rate, for preferences
 ENCODER_RATE = 1e-3
+FOUR_BIT = ("nf4", "fp4")
 
 
 def _read_share(value: object) -> object:
@@ -39,6 +40,43 @@ def _read_share(value: object) -> object:
 
 
 Share = Annotated[float, BeforeValidator(_read_share)]
+
+
+def _read_names(value: object) -> object:
+    """Read names separated by commas as a tuple."""
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _read_pairs(value: object) -> object:
+    """Read NAME=N, several times, as a mapping."""
+    if not isinstance(value, tuple | list):
+        return value
+    pairs = [str(pair).rpartition("=") for pair in value]
+    if not all(name and separator for name, separator, _ in pairs):
+        raise ValueError("each must be of the form NAME=N, such as q_proj=32")
+    return {name: number for name, _, number in pairs}
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_read_names)]
+Pattern = Annotated[Mapping[str, Annotated[int, Field(gt=0, le=1024)]], BeforeValidator(_read_pairs)]
+Quantization = Literal["nf4", "fp4", "int8", "none"]
+
+
+def _name_quantization(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Read `load_in_4bit`, the name that transformers and TRL use, as a `quantization`."""
+    named = dict(values)
+    in_4bit = named.get("load_in_4bit")
+    if not isinstance(in_4bit, bool):
+        return named
+    del named["load_in_4bit"]
+    given = named.setdefault("quantization", "nf4" if in_4bit else "none")
+    if in_4bit != (given in FOUR_BIT):
+        raise ValueError(
+            f"load_in_4bit: {str(in_4bit).lower()} contradicts quantization: {given}. Set only one of them"
+        )
+    return named
 
 
 class AdapterRecipe(Strict):
@@ -55,13 +93,18 @@ class AdapterRecipe(Strict):
         "none",
         description="Weights of the classes in the loss of --task classification; balanced: rare ones count more.",
     )
-    load_in_4bit: bool = Field(True, description="Quantise the base model to NF4 with double quantisation (QLoRA).")
+    quantization: Quantization = Field(
+        "nf4",
+        description="Form of the base model's weights: nf4 and fp4 have 4 bits (QLoRA), int8 has 8; none: as stored.",
+    )
     compute_dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Precision of matrix products; auto: bfloat16 if the GPU supports it, else float32."
     )
     lora_r: int = Field(16, gt=0, le=1024, description="LoRA rank.")
     lora_alpha: int = Field(32, gt=0, description="LoRA scale; the update is multiplied by alpha / r.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA matrices.")
+    use_rslora: bool = Field(False, description="Multiply the update by alpha / sqrt(r) instead (rsLoRA).")
+    use_dora: bool = Field(False, description="Learn the norm of each weight's rows apart from their direction (DoRA).")
     target_modules: str | tuple[str, ...] = Field(
         "all-linear",
         description="Modules that get LoRA matrices: all-linear, names separated by commas, or a regular expression.",
@@ -71,6 +114,19 @@ class AdapterRecipe(Strict):
     )
     dpo_beta: float = Field(
         0.1, gt=0, description="With --method dpo: how closely the model is tied to the one before training."
+    )
+    rank_pattern: Pattern = Field(
+        {},
+        description="Another rank for the modules of a name; can be repeated.",
+        json_schema_extra={"metavar": "NAME=N"},
+    )
+    alpha_pattern: Pattern = Field(
+        {},
+        description="Another scale for the modules of a name; can be repeated.",
+        json_schema_extra={"metavar": "NAME=N"},
+    )
+    modules_to_save: Names = Field(
+        (), description="Modules that are trained whole and saved with the adapter: names separated by commas."
     )
     learning_rate: float | None = Field(
         None,
@@ -133,6 +189,11 @@ class AdapterRecipe(Strict):
     report_to: Literal["none", "wandb", "tensorboard", "trackio", "mlflow"] = Field(
         "none", description="Experiment tracker."
     )
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the linear layers of the base model have 4 or 8 bits per weight."""
+        return self.quantization != "none"
 
     @property
     def effective_batch(self) -> int:
@@ -211,6 +272,11 @@ class AdapterRecipe(Strict):
             )
         return self.model_copy(update={"max_length": context})
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_aliases(cls, values: object) -> object:
+        return _name_quantization(values) if isinstance(values, Mapping) else values
+
     @field_validator("target_modules", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
@@ -232,9 +298,16 @@ def load_adapter_recipe(
     sources = []
     for file in (recipe, config):
         if file is not None and (file is config or file.is_file()):
-            values |= read_yaml(file)
+            values = _override(values, read_yaml(file))
             sources.append(file.name)
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     if given:
         sources.append("command line")
-    return validate(AdapterRecipe, values | given, " + ".join(sources) or "defaults")
+    return validate(AdapterRecipe, _override(values, given), " + ".join(sources) or "defaults")
+
+
+def _override(values: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of two layers, in which both names of the quantisation are one setting."""
+    names = {"quantization", "load_in_4bit"}
+    replaced = names if names & stronger.keys() else set()
+    return {key: value for key, value in values.items() if key not in replaced} | {**stronger}

@@ -57,7 +57,7 @@ def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> 
         loaded = load_merged(artifact)
     else:
         assert isinstance(artifact, BaseModel)
-        loaded = load(artifact, AdapterRecipe(load_in_4bit=False))
+        loaded = load(artifact, AdapterRecipe(quantization="none"))
     return _start(loaded, [ServedModel(name)])
 
 
@@ -123,9 +123,9 @@ def _open(target: ServeTarget) -> Servable:
     return Adapter.open(folder)  # or its error about what is there instead
 
 
-def _precision(adapter: Adapter) -> tuple[bool, str]:
+def _precision(adapter: Adapter) -> tuple[str, str]:
     recipe = AdapterRecipe.model_validate(adapter.config)
-    return recipe.load_in_4bit, recipe.compute_dtype
+    return recipe.quantization, recipe.compute_dtype
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from finetune.models.heads import head_modules
 from finetune.models.structure import has_transposed_weights
 from finetune.models.targets import ALL
 from finetune.recipe import AdapterRecipe
+from finetune.train.adapter_checks import find_saved, find_tied
 from finetune.train.fast.lora_linear import FusedLinear
 
 
@@ -35,9 +36,14 @@ def lora_config(recipe: AdapterRecipe, model: PreTrainedModel, task_type: str = 
         lora_dropout=recipe.lora_dropout,
         target_modules=recipe.target_modules if isinstance(recipe.target_modules, str) else list(recipe.target_modules),
         exclude_modules=["out_proj"] if excludes else _below(whole),
-        modules_to_save=whole or None,
         fan_in_fan_out=has_transposed_weights(model),
         bias="none",
+        use_rslora=recipe.use_rslora,
+        use_dora=recipe.use_dora,
+        rank_pattern=dict(recipe.rank_pattern),
+        alpha_pattern=dict(recipe.alpha_pattern),
+        modules_to_save=[*whole, *recipe.modules_to_save] or None,
+        ensure_weight_tying=any(find_saved(recipe.modules_to_save, find_tied(model)).values()),
     )
     config._register_custom_module({nn.Linear: FusedLinear})
     return config
@@ -67,7 +73,7 @@ def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int |
         warmup_steps=recipe.warmup_ratio,  # below 1: a share of the steps
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
-        optim="paged_adamw_8bit" if gpu and recipe.load_in_4bit else "adamw_torch_fused",
+        optim="paged_adamw_8bit" if gpu and recipe.is_quantized else "adamw_torch_fused",
         bf16=False,  # no autocast: the model has its compute dtype, and FusedLinear says which dtype LoRA has
         use_cpu=not gpu,
         max_length=None,

@@ -6,19 +6,18 @@ from finetune.errors import InputError
 from finetune.models.config import read_config, vocabulary_of
 from finetune.models.find import BaseModel
 from finetune.models.heads import Head
-from finetune.models.targets import ALL, list_layers, require_targets
 from finetune.recipe import AdapterRecipe
+from finetune.train.adapter_checks import check_adapter
 from finetune.train.batches.rows import Rows
 
 
 def check_model(base: BaseModel, recipe: AdapterRecipe, rows: Rows, head: Head | None = None) -> None:
-    """Refuse target modules that the model does not have, and tokens that it has no embedding for.
+    """Refuse an adapter that the model cannot have, and tokens that it has no embedding for.
 
     Raises:
-        InputError: names the modules, or the largest token id.
+        InputError: names the setting, or the largest token id.
     """
-    if recipe.target_modules != ALL and (layers := list_layers(base.folder, head)):
-        require_targets(recipe.target_modules, layers)
+    check_adapter(base.folder, recipe, head)
     size, largest = vocabulary_of(read_config(base.folder)), int(rows.flat_tokens.max())
     if size is not None and largest >= size:
         raise InputError(

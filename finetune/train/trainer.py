@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from finetune.train.interrupt import Interrupt
 from finetune.train.journal import Journal
 from finetune.train.objectives.objective import Objective
 from finetune.train.passes import ForwardPasses
+from finetune.train.precision import match_precision, restore_precision
 from finetune.train.progress import Counts, Evaluation, Figures, TrainProgress
 from finetune.train.validation import Validation, choose_metric
 
@@ -111,6 +111,7 @@ class SupervisedTrainer(SFTTrainer):
         self.remove_callback(PrinterCallback)
         self.add_callback(Hooks(self))
         restore_precision(self.trainable)
+        match_precision(self.model)
         objective.begin(self.model)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -348,14 +349,3 @@ class SupervisedTrainer(SFTTrainer):
         if progress.evaluation_due:
             self.evaluate()
         self.control.should_training_stop = self.best.is_final
-
-
-def restore_precision(trainable: Mapping[str, nn.Parameter]) -> None:
-    """Return LoRA matrices to float32.
-
-    SFTTrainer casts them to bfloat16 on a quantised base (trl 1.16, sft_trainer.py, citing arXiv 2305.14314); AdamW
-    updates below its 8 bits of precision are then lost. FusedLinear rounds them for each product. Remove when
-    https://github.com/huggingface/peft/issues/2889 makes this optional.
-    """
-    for parameter in trainable.values():
-        parameter.data = parameter.data.to(torch.float32)

@@ -70,7 +70,7 @@ def test_every_preset_has_its_class_below() -> None:
 def test_model_of_every_preset_loads(preset: str, in_4bit: bool, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_config(CLASSES[preset](**SHAPE))
     model.save_pretrained(tmp_path)
-    loaded = load_base(tmp_path, AdapterRecipe(load_in_4bit=in_4bit))
+    loaded = load_base(tmp_path, AdapterRecipe(quantization="nf4" if in_4bit else "none"))
     assert type(loaded) is type(model)
 
 
@@ -113,7 +113,9 @@ def test_encoder_gets_a_head_that_is_named_drawn_from_the_seed_and_not_quantised
     loaded = []
     for _ in range(2):
         torch.manual_seed(3)
-        loaded.append(load_base(tmp_path, AdapterRecipe(load_in_4bit=in_4bit), head=HEAD, unpack=False))
+        loaded.append(
+            load_base(tmp_path, AdapterRecipe(quantization="nf4" if in_4bit else "none"), head=HEAD, unpack=False)
+        )
     assert loaded[0].config.id2label == {0: "bad", 1: "good", 2: "so so"}
     assert set(head_modules(loaded[0])) == trained_whole
     one, two = (model.state_dict() for model in loaded)

@@ -163,7 +163,7 @@ def test_mask_shows_calls_and_results(tiny_model: Path, corpus: Path, tmp_path: 
 
 def test_rows_with_tools_are_trained_on_and_scored(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:
     model = give_template(tiny_model, OBJECTS, tmp_path / "tools")
-    recipe = AdapterRecipe(model=str(model), max_steps=2, load_in_4bit=False)
+    recipe = AdapterRecipe(model=str(model), max_steps=2, quantization="none")
     train(TrainRequest(corpus, tmp_path / "adapter", recipe))
     evaluate(EvalRequest(tmp_path / "adapter", corpus, tmp_path / "report", max_new_tokens=4))
     lines = (tmp_path / "report" / "samples.jsonl").read_text("utf-8").splitlines()

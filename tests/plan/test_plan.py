@@ -62,11 +62,27 @@ def test_parameters_are_those_of_the_real_class(kind: str, more: dict[str, Any])
 def test_adapter_has_as_many_weights_as_that_of_peft(kind: str) -> None:
     from peft import LoraConfig, get_peft_model
 
-    for targets in ("all-linear", ("qkv_proj",) if kind == "phi3" else ("q_proj", "v_proj")):
-        names = targets if isinstance(targets, str) else list(targets)
-        model = get_peft_model(real(kind), LoraConfig(task_type="CAUSAL_LM", r=5, target_modules=names))
+    some = ("qkv_proj",) if kind == "phi3" else ("q_proj", "v_proj")
+    for recipe in (
+        AdapterRecipe(lora_r=5),
+        AdapterRecipe(lora_r=5, target_modules=some),
+        AdapterRecipe(
+            lora_r=5, target_modules=some, use_dora=True, rank_pattern={f"layers.1.self_attn.{some[0]}": 2, some[0]: 9}
+        ),
+        AdapterRecipe(lora_r=5, target_modules=some, modules_to_save=("lm_head", "embed_tokens")),
+    ):
+        config = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=5,
+            target_modules=recipe.target_modules if isinstance(recipe.target_modules, str) else [*some],
+            use_dora=recipe.use_dora,
+            rank_pattern={**recipe.rank_pattern},
+            modules_to_save=[*recipe.modules_to_save] or None,
+        )
+        model = get_peft_model(real(kind, tie_word_embeddings=False), config)
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        assert make_shape({"model_type": kind, **SIZES}).lora_parameters(5, targets) == trained
+        bias = SIZES["vocab_size"] if kind == "phi" and recipe.modules_to_save else 0  # of the head
+        assert make_shape({"model_type": kind, **SIZES}).adapter_parameters(recipe) == trained - bias
 
 
 @pytest.mark.parametrize("name", [preset.name for preset in PRESETS.values() if preset.kind == "causal"])
@@ -188,16 +204,18 @@ def peak(device: Device, **changes: Any) -> int:
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([*PUBLISHED]),
-    st.booleans(),
+    st.sampled_from(["nf4", "int8", "none"]),
     st.sampled_from([CPU, GPU]),
     st.integers(1, 16),
     st.integers(16, 2047),  # the shortest context is 2,048
     st.integers(1, 64),
 )
-def test_more_never_needs_less(model: str, is_4bit: bool, device: Device, rows: int, length: int, rank: int) -> None:
+def test_more_never_needs_less(
+    model: str, quantization: str, device: Device, rows: int, length: int, rank: int
+) -> None:
     chosen: dict[str, Any] = {
         "model": model,
-        "load_in_4bit": is_4bit,
+        "quantization": quantization,
         "per_device_train_batch_size": rows,
         "max_length": length,
         "lora_r": rank,

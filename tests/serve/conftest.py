@@ -19,6 +19,7 @@ from finetune.models.find import find_base
 from finetune.models.load import LoadedModel
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
+from finetune.recipe.adapter import Quantization
 from finetune.serve.engine import Engine
 from finetune.serve.job import ServedModel
 from finetune.serve.listen import Server, bind, url_of
@@ -28,7 +29,7 @@ KEY = "a-long-random-string"
 
 
 def make_adapter(
-    folder: Path, base_folder: Path, seed: int, *, chat_template: str | None = None, load_in_4bit: bool = True
+    folder: Path, base_folder: Path, seed: int, *, chat_template: str | None = None, quantization: Quantization = "nf4"
 ) -> Path:
     """An adapter artifact whose random matrices change every answer."""
     import torch
@@ -47,7 +48,7 @@ def make_adapter(
         tokenizer = load_tokenizer(base_folder, base)
         tokenizer.chat_template = chat_template or tokenizer.chat_template
         tokenizer.save_pretrained(writer.folder)
-        settings = AdapterRecipe(model=str(base_folder), load_in_4bit=load_in_4bit)
+        settings = AdapterRecipe(model=str(base_folder), quantization=quantization)
         writer.manifest["config"] = settings.model_dump(mode="json") | {"model": base.name}
         writer.manifest["parents"] = {"base_model": base.describe()}
     return folder
@@ -77,7 +78,7 @@ def engine(tiny_model: Path) -> Iterator[Engine]:
 
 def load(model: Path) -> LoadedModel:
     """A base model, not quantised."""
-    return models.load(find_base(str(model)), AdapterRecipe(load_in_4bit=False))
+    return models.load(find_base(str(model)), AdapterRecipe(quantization="none"))
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def test_one_server_has_one_base_model(
     two_adapters: dict[str, Path], other_model: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     foreign = make_adapter(tmp_path / "foreign", other_model, 5)
-    unquantised = make_adapter(tmp_path / "unquantised", tiny_model, 5, load_in_4bit=False)
+    unquantised = make_adapter(tmp_path / "unquantised", tiny_model, 5, quantization="none")
     health = ServeTarget("health", two_adapters["health"])
     for other in (foreign, unquantised, other_model):
         with pytest.raises(InputError, match="one base model"):

@@ -107,7 +107,7 @@ def test_adapter_of_an_encoder_is_plain_peft_with_named_labels(
     kind: str, head: str, in_4bit: bool, encoders: Any, tmp_path: Path
 ) -> None:
     corpus = corpus_of(tmp_path / "corpus", rows_of(head), rows_of(head, 4))
-    settings = recipe(encoders(kind), load_in_4bit=in_4bit)
+    settings = recipe(encoders(kind), quantization="nf4" if in_4bit else "none")
     result = train(TrainRequest(corpus, tmp_path / "adapter", settings))
     assert math.isfinite(result.train_loss)
     assert result.eval_loss is not None
@@ -132,7 +132,7 @@ def test_adapter_of_an_encoder_is_plain_peft_with_named_labels(
 def test_loss_and_gradients_equal_those_of_single_rows(kind: str, head: str, encoders: Any) -> None:
     tokenizer = encoder_tokenizer()
     with DoublePrecision():
-        plain: Any = load_base(encoders(kind), AdapterRecipe(load_in_4bit=False), head=HEADS[head]).double()
+        plain: Any = load_base(encoders(kind), AdapterRecipe(quantization="none"), head=HEADS[head]).double()
         fast = copy.deepcopy(plain)
         rows = encode_rows(tokenizer, rows_of(head, 12), HEADS[head], 64)
         objective = make_objective(fast, NumberedRows(rows, rows), recipe(encoders(kind)), HEADS[head], 0)

@@ -11,7 +11,7 @@ from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 
 from finetune.models.load import load_base
-from finetune.models.quantize import keep_linear4bit_unpacked, nf4, unpack_on_cpu
+from finetune.models.quantize import keep_linear4bit_unpacked, quantization_config, unpack_on_cpu
 from finetune.recipe import AdapterRecipe
 
 
@@ -20,7 +20,10 @@ def packed_model(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=nf4(torch.float32), device_map={"": "cpu"}, dtype=torch.float32
+        folder,
+        quantization_config=quantization_config("nf4", torch.float32),
+        device_map={"": "cpu"},
+        dtype=torch.float32,
     )
     for module in model.modules():
         if isinstance(module, Linear4bit):

@@ -100,7 +100,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 def test_fast_loss_and_gradients_equal_the_models_own(family: Family, models: Any) -> None:
     rows = prompts()
     with DoublePrecision():
-        plain: Any = load_base(models(family), AdapterRecipe(load_in_4bit=False)).double()
+        plain: Any = load_base(models(family), AdapterRecipe(quantization="none")).double()
         fast = copy.deepcopy(plain)
         padded = PaddedBatches(NumberedRows(rows, rows_of([[1, 2, 3]])), 0)
         fast_path = FastPath(fast, padded, replace_blocks=True)

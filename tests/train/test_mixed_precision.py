@@ -147,7 +147,7 @@ def test_every_kind_of_lora_has_the_result_and_gradients_of_peft(options: dict[s
 def test_a_layer_keeps_no_copy_in_float32_and_gives_gradients_in_float32(
     tiny_model: Path, in_4bit: bool, dropout: float
 ) -> None:
-    recipe = AdapterRecipe(load_in_4bit=in_4bit, compute_dtype="bfloat16")
+    recipe = AdapterRecipe(quantization="nf4" if in_4bit else "none", compute_dtype="bfloat16")
     loaded = load_base(tiny_model, recipe, unpack=False).get_submodule("model.layers.0.mlp.gate_proj")
     assert isinstance(loaded, Linear4bit) == in_4bit
     model = layer(loaded, True, lora_dropout=dropout)

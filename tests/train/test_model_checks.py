@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from finetune.artifacts import Adapter
 from finetune.errors import BaseModelError, InputError, StoppedError
 from finetune.models.find import base_of
 from finetune.recipe import AdapterRecipe
 from finetune.train import Step, TrainRequest, plan_training, train
+
+from ..tiny_shape import WIDTHS
 
 
 def request(model: Path, corpus: Path, out: Path, **changes: Any) -> TrainRequest:
@@ -50,6 +53,51 @@ def test_unknown_target_module_is_named_with_the_nearest(
     )
     with pytest.raises(InputError, match=expected + r" Its layers are .*q_proj, k_proj"):
         train(request(tiny_model, tiny_corpus, tmp_path / "out", target_modules=targets))
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"rank_pattern": {"q_prj": 8}}, r"--rank-pattern q_prj=8: no layer .* Did you mean q_proj\?"),
+        (
+            {"alpha_pattern": {"v_proj": 8}, "target_modules": "q_proj"},
+            r"--alpha-pattern v_proj=8: no layer with LoRA matrices is called v_proj\.",
+        ),
+        (
+            {"modules_to_save": "nrm"},
+            r"--modules-to-save nrm: no module with weights has that name\. Did you mean norm\?",
+        ),
+        ({"modules_to_save": "mlp"}, r"--modules-to-save mlp: model\.layers\.0\.mlp contains other modules"),
+        ({"modules_to_save": "q_proj"}, r"q_proj is quantised to nf4, .* --quantization none"),
+        (
+            {"target_modules": "q_proj,embed_tokens", "use_dora": True},
+            r"embed_tokens .* --modules-to-save embed_tokens",
+        ),
+        ({"target_modules": "lm_head"}, r"lm_head of this model is its embeddings and its output head at once"),
+    ],
+)
+def test_method_that_the_model_cannot_take_is_refused(
+    changes: dict[str, Any], expected: str, tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=expected) as caught:
+        train(request(tiny_model, tiny_corpus, tmp_path / "out", **changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_stacks_of_experts_are_not_quantised_in_silence(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("mixtral", vocab_size=len(tokenizer), **WIDTHS, **experts)
+    )
+    model.save_pretrained(tmp_path / "experts")
+    tokenizer.save_pretrained(tmp_path / "experts")
+    with pytest.raises(
+        InputError, match=r"\d\d% of the weights .* in MixtralExperts, which bitsandbytes does not quantise"
+    ):
+        train(request(tmp_path / "experts", tiny_corpus, tmp_path / "out"))
 
 
 def test_one_target_module_is_a_list_of_one(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:

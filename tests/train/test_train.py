@@ -212,6 +212,6 @@ def test_model_that_needs_code_of_its_own_is_refused_in_one_line(
 
 
 def test_training_works_without_quantisation(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
-    result = train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, load_in_4bit=False)))
+    result = train(TrainRequest(tiny_corpus, tmp_path / "out", recipe(tiny_model, quantization="none")))
     loaded = load_adapter(Adapter.open(result.adapter))
     assert not getattr(loaded.model, "is_loaded_in_4bit", False)

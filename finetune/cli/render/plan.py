@@ -39,7 +39,7 @@ def render_plan(plan: Plan) -> str:
 
 
 def _precision(plan: Plan) -> str:
-    return "4 bit" if plan.load_in_4bit else "not quantised"
+    return "not quantised" if plan.quantization == "none" else plan.quantization
 
 
 def render_training_plan(plan: TrainPlan) -> str:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from bitsandbytes.functional import QuantState, dequantize_4bit
+from bitsandbytes.functional import QuantState, dequantize_4bit, int8_vectorwise_dequant
 from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
+
+from finetune.models.quantize import Int8Linear
 
 
 class FusedLinear(Linear):
     """PEFT's LoRA layer with its products fused in the plain case, and unchanged in every other case.
 
     PEFT computes the base and the update separately, and scales and adds the update in new tensors. Here the products
-    accumulate in one result. 4-bit weights are unpacked for one product at a time, to the values that bitsandbytes itself
-    computes with, so the base model stays in memory at half a byte per weight.
+    accumulate in one result. Quantised weights are unpacked for one product at a time, to the values that `models.quantize`
+    computes with, so the base model stays in memory at half a byte per weight, or one.
 
     Precisions, on every device: x, W, the result and every product are in the compute dtype of the model, and products
     sum in float32. The LoRA matrices, their gradients and the optimizer are in float32; the matrices are rounded to the
@@ -33,7 +35,7 @@ class FusedLinear(Linear):
         flat = x.reshape(-1, x.shape[-1])
         dropout = self.lora_dropout[name]
         dropped = None if isinstance(dropout, nn.Identity) or not self.training else dropout(flat)
-        state = getattr(base.weight, "quant_state", None)
+        state = base.state.SCB if isinstance(base, Int8Linear) else getattr(base.weight, "quant_state", None)
         lora_a, lora_b = self.lora_A[name].weight, self.lora_B[name].weight
         apply: Any = _LoraProduct.apply
         out: Tensor = apply(flat, dropped, base.weight, state, base.bias, lora_a, lora_b, self.scaling[name])
@@ -47,12 +49,12 @@ class FusedLinear(Linear):
         if name not in self.lora_A or name in self.lora_variant or self.fan_in_fan_out:
             return None
         base = self.get_base_layer()
-        precision = base.compute_dtype if isinstance(base, Linear4bit) else base.weight.dtype
+        precision = base.compute_dtype if isinstance(base, (Linear4bit, Int8Linear)) else base.weight.dtype
         return name if x.dtype == precision and self.lora_B[name].bias is None else None
 
 
 class _LoraProduct(torch.autograd.Function):
-    """`x Wᵀ + bias + scaling · (dropped Aᵀ) Bᵀ`, where W and bias are frozen and W may be packed in 4 bit.
+    """`x Wᵀ + bias + scaling · (dropped Aᵀ) Bᵀ`, where W and bias are frozen and W may be packed in 4 or 8 bits.
 
     `dropped` is x after dropout, or None for x itself.
     """
@@ -63,7 +65,7 @@ class _LoraProduct(torch.autograd.Function):
         x: Tensor,
         dropped: Tensor | None,
         weight: Tensor,
-        state: QuantState | None,
+        state: QuantState | Tensor | None,
         bias: Tensor | None,
         lora_a: Tensor,
         lora_b: Tensor,
@@ -93,9 +95,9 @@ class _LoraProduct(torch.autograd.Function):
         return of_x, of_dropped, None, None, None, of_a, of_b, None
 
 
-def _unpack(weight: Tensor, state: QuantState | None, dtype: torch.dtype) -> Tensor:
+def _unpack(weight: Tensor, state: QuantState | Tensor | None, dtype: torch.dtype) -> Tensor:
     """(out features, in features)."""
     if state is None:
         return weight
-    full: Tensor = dequantize_4bit(weight, state)
-    return full.to(dtype)
+    unpacked = int8_vectorwise_dequant(weight, state) if isinstance(state, Tensor) else dequantize_4bit(weight, state)
+    return unpacked.to(dtype)
