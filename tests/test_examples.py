@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import shlex
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from .command import ROOT, SLMTUNE, fresh_environment
 
@@ -32,3 +36,33 @@ def test_own_data(tiny_model: Path, tmp_path: Path) -> None:
     done = run("own_data.sh", "tickets.csv", "Which team?", "--model", tiny_model, "--max-steps", 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {"corpus", "adapter", "eval", "model"} == {path.name for path in (tmp_path / "runs/custom").iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [
+        ("code", {"edit_similarity", "exact_match", "parses"}),
+        ("translation", {"chrf", "bleu"}),
+        ("summaries", {"rouge_l", "rouge_1", "rouge_2"}),
+    ],
+)
+def test_generated_texts_are_scored_by_their_task(
+    name: str, metrics: set[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    done = run(f"{name}.sh", "--model", tiny_model, "--max-steps", 2, "--max-truncated", "100%", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "runs" / name / "eval" / "report.json").read_text("utf-8"))
+    (task,) = report["tasks"].values()
+    assert set(task["base"]) == set(task["adapter"]) == metrics
+    assert task["n"] >= 12
+    assert all(0 <= score <= 1 for score in task["adapter"].values())
+    assert task["ci95"][0] <= task["delta"] <= task["ci95"][1]
+
+
+def test_code_of_the_example_is_python() -> None:
+    files = (ROOT / "examples/code/sample").glob("*.jsonl")
+    rows = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+    assert 40 <= len(rows) <= 80
+    for row in rows:
+        ast.parse(row["code"])

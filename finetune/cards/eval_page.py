@@ -20,9 +20,19 @@ METRIC_NAMES = {
     "micro_f1": "micro F1",
     "exact_match": "exact match",
     "answer_f1": "answer F1",
+    "chrf": "chrF",
+    "bleu": "BLEU",
+    "rouge_l": "ROUGE-L",
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
+    "edit_similarity": "edit similarity",
+    "parses": "parses",
     "token_f1": "token F1",
 }
-PRINTED = ("accuracy", "weighted_f1", "micro_f1", "exact_match", "answer_f1", "token_f1")  # columns, as in the terminal
+PRINTED = (  # columns, as in the terminal
+    *("accuracy", "weighted_f1", "micro_f1", "exact_match", "answer_f1", "token_f1"),
+    *("chrf", "bleu", "rouge_l", "edit_similarity", "parses"),
+)
 RIVALS = {  # what an adapter is compared with
     "base": "its base model",
     "majority": "the most frequent label",

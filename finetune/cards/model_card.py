@@ -27,6 +27,13 @@ HUB_METRICS = {  # our name -> the Hub's metric id, name of the variant
     "exact_match": ("exact_match", "Exact match"),
     "answer_f1": ("f1", "F1 (answer)"),
     "token_f1": ("f1", "F1 (over words)"),
+    "chrf": ("chrf", "chrF (mean of rows)"),
+    "bleu": ("bleu", "BLEU"),
+    "rouge_l": ("rouge", "ROUGE-L"),
+    "rouge_1": ("rouge", "ROUGE-1"),
+    "rouge_2": ("rouge", "ROUGE-2"),
+    "edit_similarity": ("edit_similarity", "Edit similarity"),
+    "parses": ("parses", "Share that parses"),
 }
 SEAL = re.compile(r"\n<!-- slmtune wrote this card: ([0-9a-f]{64}) -->\n$")
 

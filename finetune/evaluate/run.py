@@ -37,6 +37,7 @@ from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import check
 from finetune.scoring import answers as answering
 from finetune.scoring.tasks import EvalTask, tasks_of
+from finetune.scoring.texts import require_libraries
 
 
 def evaluate(request: EvalRequest, on_progress: ProgressCallback | None = None) -> EvalResult:
@@ -48,6 +49,7 @@ def evaluate(request: EvalRequest, on_progress: ProgressCallback | None = None) 
     corpus = Corpus.open(request.corpus, command=request.prepare_command)
     head = Head.of_manifest(adapter.manifest)
     tasks = tasks_of(corpus, request.split, request.tasks, request.limit, head.kind if head else None)
+    require_libraries({task.metric for task in tasks})
     if head is not None:
         require_rows(head, tasks, request.split)
         loaded = load_adapter(adapter, request.model)

@@ -12,10 +12,11 @@ from finetune.evaluate.significance import Comparison
 from finetune.records import Message
 from finetune.scoring import metrics
 from finetune.scoring.tasks import EvalTask, reference_labels
+from finetune.scoring.texts import score_text, score_texts
 
 
 def score_rows(task: EvalTask, base: Answers, adapter: Answers) -> list[ScoredRow]:
-    """Each row with both answers and their scores: 1 or 0 for a label, F1 for several labels and for a text."""
+    """Each row with both answers and their scores: 1 or 0 for a label, F1 for several, what fits its task for a text."""
     rows = []
     for number, example in enumerate(task.examples):
         reference = example.label or example.answer
@@ -56,8 +57,9 @@ def _score_answer(task: EvalTask, answers: Answers, number: int, reference: str)
         return Answer(text, float(text == reference), probability)
     if task.metric == "micro_f1":
         return Answer(text, metrics.label_set_f1(reference_labels(example), answers.labels[number]))
-    score = metrics.answer_f1 if task.metric == "answer_f1" else metrics.token_f1
-    return Answer(text, score(reference, text))
+    if task.metric == "answer_f1":
+        return Answer(text, metrics.answer_f1(reference, text))
+    return Answer(text, score_text(task.metric, reference, text))
 
 
 def _means(task: EvalTask, answers: Answers) -> dict[str, float]:
@@ -67,11 +69,10 @@ def _means(task: EvalTask, answers: Answers) -> dict[str, float]:
         return metrics.classification_scores(references, answers.texts)
     if task.metric == "micro_f1":
         return metrics.label_set_scores([reference_labels(row) for row in task.examples], answers.labels)
+    if task.metric != "answer_f1":
+        return score_texts(task.metric, references, answers.texts)
     pairs = list(zip(references, answers.texts, strict=True))
-    if task.metric == "answer_f1":
-        measures = {"exact_match": metrics.answer_match, "answer_f1": metrics.answer_f1}
-    else:
-        measures = {"token_f1": metrics.token_f1}
+    measures = {"exact_match": metrics.answer_match, "answer_f1": metrics.answer_f1}
     return {name: sum(measure(*pair) for pair in pairs) / len(pairs) for name, measure in measures.items()}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from finetune.models.chat_template import Rendering, render_answer, render_conversations, render_prompt
 from finetune.models.load import LoadedModel, greedy_settings
 from finetune.models.structure import find_state
-from finetune.records import Example, Message
+from finetune.records import Example, Message, Task
 
 MOST_LOGITS = 2**26  # in memory at once while answers are scored: 256 MiB in float32
 RowsCallback = Callable[[int], None]  # called after each batch with the number of finished rows
@@ -106,11 +106,15 @@ def generate(
             output = loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
         texts = loaded.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
         for (number, _), text in zip(batch, texts, strict=True):
-            is_code = examples[number].task == "code"  # whose first line may be indented
-            answers[number] = text.strip("\n").rstrip() if is_code else text.strip()
+            answers[number] = trim_answer(text, examples[number].task)
         if on_rows:
             on_rows(len(batch))
     return answers
+
+
+def trim_answer(text: str, task: Task) -> str:
+    """An answer without the blanks around it; the first line of code keeps its indentation."""
+    return text.strip("\n").rstrip() if task == "code" else text.strip()
 
 
 def spell_calls(loaded: LoadedModel, example: Example) -> Example:

@@ -12,8 +12,9 @@ from finetune.corpus.store import read_split
 from finetune.errors import InputError, UnknownNameError
 from finetune.models.heads import HeadKind
 from finetune.records import NO_LABEL, SEPARATOR, Example, Split
+from finetune.scoring.texts import TASK_METRICS
 
-Metric = Literal["weighted_f1", "micro_f1", "answer_f1", "token_f1"]
+Metric = Literal["weighted_f1", "micro_f1", "answer_f1", "chrf", "rouge_l", "edit_similarity", "token_f1"]
 HEAD_METRICS: Mapping[HeadKind, Metric] = {
     "classification": "weighted_f1",
     "multi-label": "micro_f1",
@@ -90,7 +91,7 @@ def read_labels(answer: str, choices: Sequence[str]) -> tuple[str, ...]:
 def _metric_of(example: Example) -> Metric:
     if example.labels is not None:
         return "micro_f1"
-    return "weighted_f1" if example.choices else "token_f1"
+    return "weighted_f1" if example.choices else TASK_METRICS.get(example.task, "token_f1")
 
 
 def hash_id(example: Example) -> bytes:

@@ -12,7 +12,7 @@ from finetune.models.chat_template import render_answer, render_prompt
 from finetune.models.load import LoadedModel, load_adapter
 from finetune.records import Example, Message
 from finetune.scoring import answers
-from finetune.scoring.answers import generate, label_logprobs, pair_logprobs
+from finetune.scoring.answers import generate, label_logprobs, pair_logprobs, trim_answer
 
 from ..conftest import chat
 
@@ -76,3 +76,8 @@ def test_generated_answers_do_not_depend_on_the_batch(loaded: LoadedModel) -> No
     alone = [generate(loaded, [example], batch_size=1, max_new_tokens=8)[0] for example in examples()]
     assert generate(loaded, examples(), batch_size=3, max_new_tokens=8) == alone
     assert any(alone)
+
+
+def test_code_keeps_the_indentation_of_its_first_line() -> None:
+    assert trim_answer("\n    return a\n", "code") == "    return a"
+    assert trim_answer("\n    yes \n", "qa") == "yes"
