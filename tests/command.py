@@ -24,7 +24,7 @@ SLMTUNE = (sys.executable, "-m", "finetune")
 LIBRARIES = [
     "finetune.cli.commands",
     "finetune.evaluate.run",
-    "finetune.merge",
+    "finetune.merge.run",
     "finetune.prepare.run",
     "finetune.serve.run",
     "finetune.train.fit",

@@ -93,7 +93,9 @@ def write_encoder(folder: Path, kind: str, **more: Any) -> Path:
     return folder
 
 
-def write_encoder_adapter(folder: Path, base_folder: Path, head: Head, seed: int = 0, **settings: Any) -> Path:
+def write_encoder_adapter(
+    folder: Path, base_folder: Path, head: Head, seed: int = 0, std: float = 0.3, **settings: Any
+) -> Path:
     """An adapter artifact with random LoRA matrices and a random head, which is stored whole."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -110,12 +112,12 @@ def write_encoder_adapter(folder: Path, base_folder: Path, head: Head, seed: int
         modules_to_save=own,
         task_type=TASK_TYPES[head.kind],
     )
+    if encoder.config.model_type == "mobilebert":
+        std /= 15  # it has no layer norms that would keep activations small
     model = get_peft_model(encoder, config)
     for name, parameter in model.named_parameters():
         if "lora_" in name or "modules_to_save" in name:
-            torch.nn.init.normal_(
-                parameter, std=0.02 if encoder.config.model_type == "mobilebert" else 0.3
-            )  # no layer norms
+            torch.nn.init.normal_(parameter, std=std)
     with writing(folder, Adapter, overwrite=False) as writer:
         model.save_pretrained(str(writer.folder))
         encoder.config.save_pretrained(writer.folder)

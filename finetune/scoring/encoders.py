@@ -73,6 +73,20 @@ def label_probabilities(
     return rows
 
 
+def prediction_logits(loaded: LoadedModel, row: EncoderInput) -> Tensor:
+    """The logits of each decision about a row: (decisions, outcomes).
+
+    One decision among the labels, one for each of several labels, or two: where in the context an answer starts and ends.
+    """
+    assert loaded.head is not None
+    ((_, output),) = _run(loaded, [row], 1, None)
+    if loaded.head.kind == "extraction":
+        inside = [number for number, place in enumerate(row.context) if place is not None]
+        return torch.cat([output.start_logits, output.end_logits])[:, inside]
+    logits: Tensor = output.logits
+    return torch.stack([torch.zeros_like(logits[0]), logits[0]], 1) if loaded.head.kind == "multi-label" else logits
+
+
 def pick_labels(head: Head, probabilities: Sequence[float]) -> tuple[str, ...]:
     """The most likely label, or of several labels all that are likelier than not."""
     if head.kind == "multi-label":

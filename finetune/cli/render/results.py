@@ -142,6 +142,8 @@ def render_merge(result: MergeResult, next_command: str) -> str:
         )
     ]
     columns = ["compared with", "prompts", "max. logit difference", "mean KL, nats", "greedy agreement"]
+    if result.head:
+        columns[1], columns[-1] = "rows", "equal predictions"
     summary = facts(
         {
             "model": f"{result.model} (onto the {result.onto} weights, "

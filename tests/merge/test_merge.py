@@ -15,16 +15,16 @@ import torch
 from peft import LoraModel
 from torch.nn.modules.module import register_module_forward_hook
 
-from finetune import merge
 from finetune.artifacts import Adapter, Model
 from finetune.errors import CheckFailedError
-from finetune.merge import Distance, MergeRequest, MergeResult, RunningDistance, Trace, merge_adapter
+from finetune.merge import Distance, MergeRequest, MergeResult, distance, merge_adapter
+from finetune.merge.distance import RunningDistance, Trace
 from finetune.models.load import load_merged
 from finetune.records import Example, Message, ToolCall
 
-from .command import Command
-from .conftest import chat
-from .corpora import write_corpus
+from ..command import Command
+from ..conftest import chat
+from ..corpora import write_corpus
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,8 @@ def test_wrong_merge_is_not_written(
 def test_logits_in_memory_do_not_grow_with_the_prompts(
     tiny_adapter: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merge, "GREEDY_PROMPTS", 1)
-    monkeypatch.setattr(merge, "GREEDY_TOKENS", 2)
+    monkeypatch.setattr(distance, "GREEDY_ROWS", 1)
+    monkeypatch.setattr(distance, "GREEDY_TOKENS", 2)
     vocabulary = json.loads((tiny_model / "config.json").read_text("utf-8"))["vocab_size"]
     peaks = []
     for rows in (3, 12):
