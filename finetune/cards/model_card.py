@@ -27,6 +27,7 @@ HUB_METRICS = {  # our name -> the Hub's metric id, name of the variant
     "exact_match": ("exact_match", "Exact match"),
     "answer_f1": ("f1", "F1 (answer)"),
     "token_f1": ("f1", "F1 (over words)"),
+    "preference_accuracy": ("accuracy", "Accuracy of preference"),
 }
 SEAL = re.compile(r"\n<!-- slmtune wrote this card: ([0-9a-f]{64}) -->\n$")
 
