@@ -63,7 +63,6 @@ def test_accuracy_of_preference_is_that_of_the_log_probabilities(result: EvalRes
     assert 0 < share["base"] < share["adapter"] == reward_accuracy == 1
     assert task.delta == share["adapter"] - share["base"]
     assert task.ci95[0] > 0
-    assert task.p_value < 0.05
 
 
 def test_page_and_samples_show_the_preferred_answers(result: EvalResult) -> None:
