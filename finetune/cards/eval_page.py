@@ -28,10 +28,13 @@ METRIC_NAMES = {
     "edit_similarity": "edit similarity",
     "parses": "parses",
     "token_f1": "token F1",
+    "preference_accuracy": "preference accuracy",
+    "reward_accuracy": "reward accuracy",
 }
 PRINTED = (  # columns, as in the terminal
     *("accuracy", "weighted_f1", "micro_f1", "exact_match", "answer_f1", "token_f1"),
     *("chrf", "bleu", "rouge_l", "edit_similarity", "parses"),
+    *("preference_accuracy", "reward_accuracy"),
 )
 RIVALS = {  # what an adapter is compared with
     "base": "its base model",
@@ -125,7 +128,8 @@ def eval_page(
         rivals=RIVALS,
         with_base=all(task["baseline"] == "base" for task in data["tasks"].values()),
         baselines=sorted({RIVALS[task["baseline"]] for task in data["tasks"].values()}),
-        columns=[name for name in PRINTED if any(name in task["base"] for task in data["tasks"].values())],
+        with_pairs=any(task["metric"] == "preference_accuracy" for task in data["tasks"].values()),
+        columns=[name for name in PRINTED if any(name in task["adapter"] for task in data["tasks"].values())],
         total=sum(task["n"] for task in data["tasks"].values()),
     )
 

@@ -34,6 +34,7 @@ HUB_METRICS = {  # our name -> the Hub's metric id, name of the variant
     "rouge_2": ("rouge", "ROUGE-2"),
     "edit_similarity": ("edit_similarity", "Edit similarity"),
     "parses": ("parses", "Share that parses"),
+    "preference_accuracy": ("accuracy", "Accuracy of preference"),
 }
 SEAL = re.compile(r"\n<!-- slmtune wrote this card: ([0-9a-f]{64}) -->\n$")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from finetune.models.heads import Head
 from finetune.models.load import LoadedModel
 from finetune.scoring import answers as answering
 from finetune.scoring.encoders import Labelling, predict
-from finetune.scoring.metrics import majority, token_f1
+from finetune.scoring.metrics import Pair, majority, token_f1
 from finetune.scoring.tasks import EvalTask, Metric, read_labels, reference_labels, write_labels
 
 # What an encoder is compared with: its base model has no head, so it has no answers.
@@ -26,20 +27,27 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers to the rows of a task, in order; the probability of each label and the sets of labels, if there are any."""
+    """The answers to the rows of a task, in order; of labels and pairs, also their probabilities.
+
+    Of a pair, the answer is the likelier one of the two.
+    """
 
     texts: list[str]
     probabilities: list[dict[str, float]] = field(default_factory=list)
     labels: list[tuple[str, ...]] = field(default_factory=list)
+    logprobs: list[Pair] = field(default_factory=list)
 
 
 def ask_model(
     loaded: LoadedModel, task: EvalTask, *, batch_size: int, max_new_tokens: int, on_rows: Callable[[int], None]
 ) -> Answers:
-    """What a causal language model answers: the most likely choice, or a text."""
+    """What a causal language model answers: the most likely choice, the likelier answer of a pair, or a text."""
     if task.metric == "weighted_f1":
         rows = answering.label_logprobs(loaded, task.examples, batch_size=batch_size, on_rows=on_rows)
         return pick_labels(task, rows)
+    if task.metric == "preference_accuracy":
+        pairs = answering.pair_logprobs(loaded, task.examples, batch_size=batch_size, on_rows=on_rows)
+        return pick_answers(task, pairs)
     texts = answering.generate(
         loaded, task.examples, batch_size=batch_size, max_new_tokens=max_new_tokens, on_rows=on_rows
     )
@@ -92,6 +100,16 @@ def pick_labels(task: EvalTask, rows: Sequence[Sequence[float]]) -> Answers:
             {choice: round(float(share), 6) for choice, share in zip(example.choices, shares, strict=True)}
         )
     return Answers(texts, probabilities)
+
+
+def pick_answers(task: EvalTask, pairs: Sequence[Pair]) -> Answers:
+    """The likelier answer of each pair, and the probabilities of both relative to each other."""
+    texts, probabilities = [], []
+    for example, (chosen, rejected) in zip(task.examples, pairs, strict=True):
+        texts.append((example.messages if chosen > rejected else example.rejected)[-1].text)
+        share = 1 / (1 + math.exp(min(rejected - chosen, 700.0)))  # more would overflow
+        probabilities.append({"chosen": round(share, 6), "rejected": round(1 - share, 6)})
+    return Answers(texts, probabilities, logprobs=list(pairs))
 
 
 def require_rows(head: Head, tasks: Sequence[EvalTask], split: str) -> None:

@@ -16,13 +16,15 @@ from finetune.scoring.texts import score_text, score_texts
 
 
 def score_rows(task: EvalTask, base: Answers, adapter: Answers) -> list[ScoredRow]:
-    """Each row with both answers and their scores: 1 or 0 for a label, F1 for several, what fits its task for a text."""
+    """Each row with both answers and their scores: 1 or 0 for a label or a pair, F1 for several, what fits for a text."""
     rows = []
     for number, example in enumerate(task.examples):
         reference = example.label or example.answer
         both = _score_answer(task, base, number, reference), _score_answer(task, adapter, number, reference)
         chances = adapter.probabilities[number] if adapter.probabilities else {}
         margin = chances.get(both[1].text, 0.0) - chances.get(reference, 0.0)
+        if task.metric == "preference_accuracy":
+            margin = chances["rejected"] - chances["chosen"]
         instruction = "\n\n".join(message.content for message in example.prompt if message.role == "system")
         prompt = _turns(example.prompt)
         rows.append(ScoredRow(example.id, instruction, prompt, reference, *both, example.choices, margin))
@@ -36,13 +38,14 @@ def score_task(
     comparison = _compare(task, rows, base, adapter)
     labels = [row.reference for row in rows] if task.metric == "weighted_f1" else []
     majority = metrics.majority(labels) if labels else None
+    rewards = {"reward_accuracy": metrics.reward_accuracy(base.logprobs, adapter.logprobs)} if base.logprobs else {}
     return TaskScore(
         n=len(rows),
         metric=task.metric,
         majority=majority.scores["accuracy"] if majority else None,
         majority_label=majority.label if majority else None,
         base=_means(task, base),
-        adapter=_means(task, adapter),
+        adapter=_means(task, adapter) | rewards,
         delta=comparison.delta,
         ci95=comparison.ci95,
         p_value=comparison.p_value,
@@ -55,6 +58,9 @@ def _score_answer(task: EvalTask, answers: Answers, number: int, reference: str)
     if task.metric == "weighted_f1":
         probability = answers.probabilities[number][text] if answers.probabilities else None
         return Answer(text, float(text == reference), probability)
+    if task.metric == "preference_accuracy":
+        chosen, rejected = answers.logprobs[number]
+        return Answer(text, float(chosen > rejected), max(answers.probabilities[number].values()))
     if task.metric == "micro_f1":
         return Answer(text, metrics.label_set_f1(reference_labels(example), answers.labels[number]))
     if task.metric == "answer_f1":
@@ -69,6 +75,8 @@ def _means(task: EvalTask, answers: Answers) -> dict[str, float]:
         return metrics.classification_scores(references, answers.texts)
     if task.metric == "micro_f1":
         return metrics.label_set_scores([reference_labels(row) for row in task.examples], answers.labels)
+    if task.metric == "preference_accuracy":
+        return {"preference_accuracy": metrics.preference_accuracy(answers.logprobs)}
     if task.metric != "answer_f1":
         return score_texts(task.metric, references, answers.texts)
     pairs = list(zip(references, answers.texts, strict=True))

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 ARTICLES = frozenset({"a", "an", "the"})
 
 
+Pair = tuple[float, float]  # log-probabilities of a chosen and a rejected answer, in nats
+
+
 @dataclass(frozen=True)
 class Majority:
     """The most frequent label, and the score of always giving it."""
@@ -107,6 +110,21 @@ def answer_f1(reference: str, answer: str) -> float:
 def _answer_words(text: str) -> list[str]:
     kept = "".join(character for character in text.lower() if character not in string.punctuation)
     return [word for word in kept.split() if word not in ARTICLES]
+
+
+def preference_accuracy(pairs: Sequence[Pair]) -> float:
+    """The share of pairs whose chosen answer is likelier than the rejected one."""
+    return sum(chosen > rejected for chosen, rejected in pairs) / len(pairs)
+
+
+def reward_accuracy(base: Sequence[Pair], adapter: Sequence[Pair]) -> float:
+    """The share of pairs whose chosen answer has the higher implicit reward: that gained more from base to adapter.
+
+    The reward of an answer is the logarithm of its gain in probability, times a constant (Rafailov et al., DPO, 2023,
+    section 5); the base model itself gives every answer the same.
+    """
+    pairs = zip(base, adapter, strict=True)
+    return preference_accuracy([(after[0] - before[0], after[1] - before[1]) for before, after in pairs])
 
 
 def token_f1(reference: str, answer: str) -> float:

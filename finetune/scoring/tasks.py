@@ -14,7 +14,16 @@ from finetune.models.heads import HeadKind
 from finetune.records import NO_LABEL, SEPARATOR, Example, Split
 from finetune.scoring.texts import TASK_METRICS
 
-Metric = Literal["weighted_f1", "micro_f1", "answer_f1", "chrf", "rouge_l", "edit_similarity", "token_f1"]
+Metric = Literal[
+    "weighted_f1",
+    "micro_f1",
+    "answer_f1",
+    "chrf",
+    "rouge_l",
+    "edit_similarity",
+    "token_f1",
+    "preference_accuracy",
+]
 HEAD_METRICS: Mapping[HeadKind, Metric] = {
     "classification": "weighted_f1",
     "multi-label": "micro_f1",
@@ -39,14 +48,15 @@ def tasks_of(
     The head of an encoder decides how all rows are scored; without one, each row does.
 
     Raises:
-        InputError: the split has no rows to evaluate on.
+        InputError: the split has no rows to evaluate on, or rows of preferences that are no pairs or not for an encoder.
         UnknownNameError: a requested task does not exist.
     """
     groups: dict[tuple[str, Metric], list[Example]] = {}
     for example in read_split(corpus, split):
-        if example.task == "preference":
+        if example.task == "preference" and (head or not example.rejected):
+            reason = "an encoder has no preferences" if head else "it has no rejected answer beside a chosen one"
             raise InputError(
-                f"The {split} split of {corpus.path} has rows for preference tuning, which slmtune eval does not score yet. "
+                f"Row {example.id} of the {split} split of {corpus.path}, for preference tuning, is not scored: {reason}. "
                 "Evaluate on a corpus of questions and answers; --ignore rejected prepares one from the preferred answers"
             )
         if example.task == "text":
@@ -89,6 +99,8 @@ def read_labels(answer: str, choices: Sequence[str]) -> tuple[str, ...]:
 
 
 def _metric_of(example: Example) -> Metric:
+    if example.task == "preference":
+        return "preference_accuracy"
     if example.labels is not None:
         return "micro_f1"
     return "weighted_f1" if example.choices else TASK_METRICS.get(example.task, "token_f1")

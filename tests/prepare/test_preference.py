@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from finetune.artifacts import Adapter, Corpus
 from finetune.cli.render.corpus import render_view
 from finetune.cli.render.mask import render_mask
 from finetune.cli.render.preview import render_preview
@@ -17,7 +16,6 @@ from finetune.corpus.mask import show_mask
 from finetune.corpus.store import SCHEMA
 from finetune.corpus.view import show_corpus
 from finetune.errors import InputError
-from finetune.evaluate import EvalRequest, evaluate
 from finetune.prepare.preview import preview
 from finetune.prepare.request import PrepareRequest
 
@@ -207,15 +205,6 @@ def test_dry_run_shows_both_answers(tmp_path: Path) -> None:
     assert "chosen, prompt, rejected" in text
     assert "⟦It is 0." in text
     assert "⟦No idea about 0." in text
-
-
-# --- what is not done yet ---------------------------------------------------------------------------------------------
-
-
-def test_eval_scores_no_preference_row(prepare_rows: Any, tiny_adapter: Path, tmp_path: Path) -> None:
-    corpus: Corpus = prepare_rows(pairs(4), split_ratio="0/0/1").corpus
-    with pytest.raises(InputError, match="preference tuning, which slmtune eval does not score yet"):
-        evaluate(EvalRequest(Adapter.open(tiny_adapter).path, corpus.path, tmp_path / "report"))
 
 
 def test_json_has_the_pair(prepare_rows: Any, tmp_path: Path) -> None:
