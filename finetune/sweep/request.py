@@ -32,11 +32,11 @@ class TrialRecord:
     """A run of a sweep; `value` is that of the last evaluation if the run was stopped early, None if it failed."""
 
     number: int
-    state: str  # complete, pruned, failed or repeated
+    state: str  # complete, pruned or failed
     value: float | None
     settings: Mapping[str, Setting]
     seconds: float | None
-    problem: str | None = None  # why it failed, or which trial it repeats
+    problem: str | None = None  # why it failed
 
 
 @dataclass(frozen=True)

@@ -65,9 +65,13 @@ def sweep(request: SweepRequest, on_step: OnStep | None = None, on_trial: OnTria
         remove_leftovers(out)
         trials = _open_trials(folder, out, request, inputs)
         while len(trials.records()) < request.trials:
-            number = _run_trial(trials, trials.next_trial(), folder, request, inputs, on_step)
+            trial = trials.next_trial()
+            if trial is None:
+                log.info("All of the settings have been tried.")
+                break
+            _run_trial(trials, trial, folder, request, inputs, on_step)
             if on_trial is not None:
-                on_trial(trials.record(number))
+                on_trial(trials.records()[-1])
         result = _result(request.output_dir, trials)
         with writing(out, Sweep, overwrite=request.overwrite or request.resume) as writer:
             shutil.copyfile(folder / FILE, writer.folder / FILE)
@@ -152,15 +156,13 @@ def _open_trials(folder: Path, out: Path, request: SweepRequest, inputs: _Inputs
 
 def _run_trial(
     trials: Trials, trial: Trial, folder: Path, request: SweepRequest, inputs: _Inputs, on_step: OnStep | None
-) -> int:
-    """Run a trial and record its outcome; returns its number."""
-    number = trial.number
-    if same := trials.find_same(trial):
-        trials.repeat(trial, same)
-        return number
-    started = time.monotonic()
+) -> None:
+    """Run a trial and record its outcome."""
+    number, started = len(trials.records()), time.monotonic()
+    out = folder / f"trial-{number}"
+    report = None if on_step is None else lambda step: on_step(number, step)
     try:
-        result = _train(trial, folder / f"trial-{number}", request, inputs, on_step)
+        result = _train(trial, out, request, inputs, report)
         assert result.eval_loss is not None  # there are validation rows
         trials.complete(trial, result.eval_loss, result.seconds)
     except PrunedError:
@@ -170,12 +172,13 @@ def _run_trial(
             raise  # likely to end every trial
         log.warning("Trial %d failed: %s", number, error)
         trials.fail(trial, str(error), time.monotonic() - started)
-    for path in (folder / f"trial-{number}", folder_of(folder / f"trial-{number}")):
+    for path in (out, folder_of(out)):
         shutil.rmtree(path, ignore_errors=True)
-    return number
 
 
-def _train(trial: Trial, out: Path, request: SweepRequest, inputs: _Inputs, on_step: OnStep | None) -> TrainResult:
+def _train(
+    trial: Trial, out: Path, request: SweepRequest, inputs: _Inputs, on_step: Callable[[Step], None] | None
+) -> TrainResult:
     """Train with the settings of a trial, from its checkpoint if it was killed.
 
     Raises:
@@ -184,7 +187,6 @@ def _train(trial: Trial, out: Path, request: SweepRequest, inputs: _Inputs, on_s
     recipe = _evaluated(change(request.recipe, trial.params), inputs)
     steps = recipe.count_steps(inputs.corpus.counts["train"])
     reported = {-1}  # shares of the run, of which Optuna wants each once
-    number = trial.number
 
     def compare(line: Mapping[str, float]) -> None:
         share = int(line["step"]) * EVALUATIONS // steps
@@ -205,7 +207,7 @@ def _train(trial: Trial, out: Path, request: SweepRequest, inputs: _Inputs, on_s
             resume_command=request.resume_command,
             prepare_command=request.prepare_command,
         ),
-        None if on_step is None else lambda step: on_step(number, step),
+        on_step,
         [compare],
     )
 

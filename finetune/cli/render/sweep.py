@@ -41,8 +41,7 @@ def describe_trial(trial: TrialRecord) -> str:
     """A finished trial in one line."""
     settings = ", ".join(f"{name} {_cell(value)}" for name, value in trial.settings.items())
     value = f" at {_value(trial)}" if trial.value is not None else ""
-    problem = f" ({trial.problem})" if trial.state == "repeated" else ""
-    return f"trial {trial.number} {trial.state}{value}{problem}: {settings}"
+    return f"trial {trial.number} {trial.state}{value}: {settings}"
 
 
 def render_sweep_plan(plan: SweepPlan) -> str:
