@@ -18,7 +18,7 @@ NAME = "sweep"
 RANDOM_TRIALS, WHOLE_TRIALS = 5, 4
 FIRST_COMPARISON = 2  # of the five evaluations of a run; after the first, the learning rate has hardly fallen
 ATTEMPTS = 20  # to find settings that were not tried before
-FACTS, SECONDS, PROBLEM, REPEATS = "facts", "seconds", "problem", "repeats"  # attributes in the file
+FACTS, SECONDS, LOSS, PROBLEM, REPEATS = "facts", "seconds", "loss", "problem", "repeats"  # attributes in the file
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
@@ -74,9 +74,10 @@ class Trials:
             self.study.tell(trial, state=TrialState.FAIL)
         return None
 
-    def complete(self, trial: Trial, value: float, seconds: float) -> None:
-        """Record the value of a trial."""
+    def complete(self, trial: Trial, value: float, loss: float, seconds: float) -> None:
+        """Record the value of a trial, and the loss that decides between equal values."""
         trial.set_user_attr(SECONDS, seconds)
+        trial.set_user_attr(LOSS, loss)
         self.study.tell(trial, value)
 
     def prune(self, trial: Trial, seconds: float) -> None:
@@ -104,6 +105,7 @@ class Trials:
                 value=trial.value,  # of its last evaluation if it was stopped early
                 settings={name: trial.params[name] for name in self.space},
                 seconds=trial.user_attrs.get(SECONDS),
+                loss=trial.user_attrs.get(LOSS),
                 problem=trial.user_attrs.get(PROBLEM),
             )
             for number, trial in enumerate(finished)
@@ -111,7 +113,7 @@ class Trials:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The complete trial with the best value, the earliest of equal ones; None if none is complete."""
-        complete = [record for record in self.records() if record.state == "complete" and record.value is not None]
+        """The complete trial with the best value, of equal ones that with the lowest loss; None if none is complete."""
+        complete = [record for record in self.records() if record.state == "complete"]
         sign = -1 if self.maximize else 1
-        return min(complete, key=lambda record: sign * (record.value or 0.0), default=None)
+        return min(complete, key=lambda record: (sign * (record.value or 0.0), record.loss or 0.0), default=None)
