@@ -29,14 +29,15 @@ class SweepRequest(SweepOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """A run of a sweep; `value` is that of the last evaluation if the run was stopped early, None if it failed."""
+    """A run of a sweep; `value` is that of the last evaluation if the run was pruned, None if it failed."""
 
     number: int
-    state: str  # complete, pruned, failed or repeated
+    state: str  # complete, pruned or failed
     value: float | None
     settings: Mapping[str, Setting]
     seconds: float | None
-    problem: str | None = None  # why it failed, or which trial it repeats
+    loss: float | None = None  # on the validation split, which decides between equal values
+    problem: str | None = None  # why it failed
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class SweepResult:
     """The trials of a sweep and the best of them."""
 
     sweep: Path
-    metric: str
+    metric: str  # loss, or the score of the recipe
     best: TrialRecord
     config: Path  # the best recipe, for `slmtune train --config`
     trials: tuple[TrialRecord, ...]
@@ -59,5 +60,6 @@ class SweepPlan:
     rows: int
     validation_rows: int
     trials: int
+    metric: str
     steps: int
     search: Mapping[str, str]  # setting → its values in words

@@ -17,6 +17,7 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import Trial
 
 from finetune.artifacts import Corpus, Sweep, ensure_replaceable, remove_leftovers, writing
+from finetune.corpus.store import read_split
 from finetune.errors import (
     InputError,
     MemoryFullError,
@@ -29,18 +30,18 @@ from finetune.models.find import BaseModel, find_base
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import check
 from finetune.sweep.report import write_report
-from finetune.sweep.request import SweepPlan, SweepRequest, SweepResult, TrialRecord
+from finetune.sweep.request import Setting, SweepPlan, SweepRequest, SweepResult, TrialRecord
 from finetune.sweep.space import Space, change, default_space, describe, own_settings, read_space
 from finetune.sweep.trials import Trials
 from finetune.train import Step, TrainRequest, TrainResult, train
 from finetune.train.checkpoints.checkpoint import folder_of, list_checkpoints
 from finetune.train.checkpoints.lock import lock_folder
-from finetune.train.checkpoints.resume import FREE
+from finetune.train.checkpoints.resume import EVALUATION, FREE
+from finetune.train.validation import labelled_rows
 
 log = logging.getLogger(__name__)
 
 EVALUATIONS = 5  # per run, so that runs of any length are compared after the same shares of their steps
-METRIC = "eval_loss"
 FILE = "trials.db"
 OnStep = Callable[[int, Step], None]  # with the number of the trial
 OnTrial = Callable[[TrialRecord], None]
@@ -65,15 +66,18 @@ def sweep(request: SweepRequest, on_step: OnStep | None = None, on_trial: OnTria
         remove_leftovers(out)
         trials = _open_trials(folder, out, request, inputs)
         while len(trials.records()) < request.trials:
-            number = _run_trial(trials, trials.next_trial(), folder, request, inputs, on_step)
+            trial = trials.next_trial()
+            if trial is None:
+                log.info("All of the settings have been tried.")
+                break
+            _run_trial(trials, trial, folder, request, inputs, on_step)
             if on_trial is not None:
-                on_trial(trials.record(number))
-        result = _result(request.output_dir, trials)
+                on_trial(trials.records()[-1])
+        result = _result(request.output_dir, trials, inputs.metric)
         with writing(out, Sweep, overwrite=request.overwrite or request.resume) as writer:
             shutil.copyfile(folder / FILE, writer.folder / FILE)
             writer.manifest["config"] = inputs.facts
-            best = change(request.recipe, result.best.settings)
-            write_report(writer.folder, result, _evaluated(best, inputs), inputs.space)
+            write_report(writer.folder, result, _recipe(result.best.settings, request, inputs), inputs.space)
         shutil.rmtree(folder)
     return result
 
@@ -88,6 +92,7 @@ def plan_sweep(request: SweepRequest) -> SweepPlan:
         rows=counts["train"],
         validation_rows=counts["validation"],
         trials=request.trials,
+        metric=inputs.metric,
         steps=inputs.recipe.count_steps(counts["train"]),
         search={name: describe(values) for name, values in inputs.space.items()},
     )
@@ -101,6 +106,7 @@ class _Inputs:
     base: BaseModel
     recipe: AdapterRecipe  # with a value for every setting
     space: Space
+    metric: str  # by which trials are compared
     facts: Mapping[str, Any]  # what must not change while the sweep is unfinished
 
 
@@ -117,13 +123,21 @@ def _open(request: SweepRequest) -> _Inputs:
     base = find_base(request.recipe.model, request.recipe.revision)
     filled = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
     space = given or default_space(filled)
+    evaluated = filled.model_copy(update={"eval_steps": 1})
+    is_labelled = labelled_rows(evaluated, list(read_split(corpus, "validation")))
+    metric = filled.metric_for_best_model
+    if metric == "auto":
+        metric = "weighted_f1" if is_labelled else "loss"
     facts = {
-        "settings": {name: value for name, value in filled.model_dump(mode="json").items() if name not in FREE},
+        "settings": {
+            name: value for name, value in filled.model_dump(mode="json").items() if name not in FREE | EVALUATION
+        },
+        "metric": metric,
         "search": {name: distribution_to_json(values) for name, values in space.items()},
         "corpus": corpus.fingerprint,
         "base model": base.fingerprint,
     }
-    return _Inputs(corpus, base, filled, space, json.loads(json.dumps(facts)))
+    return _Inputs(corpus, base, filled, space, metric, json.loads(json.dumps(facts)))
 
 
 def _open_trials(folder: Path, out: Path, request: SweepRequest, inputs: _Inputs) -> Trials:
@@ -139,7 +153,7 @@ def _open_trials(folder: Path, out: Path, request: SweepRequest, inputs: _Inputs
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     if request.resume and not file.exists() and out.exists():
         shutil.copyfile(Sweep.open(out).path / FILE, file)
-    trials = Trials(file, inputs.space, inputs.recipe.seed, maximize=False)
+    trials = Trials(file, inputs.space, inputs.recipe.seed, maximize=inputs.metric != "loss")
     if trials.facts is None:
         trials.begin(inputs.facts, own_settings(inputs.recipe, inputs.space))
     elif changed := [name for name in inputs.facts if inputs.facts[name] != trials.facts.get(name)]:
@@ -152,17 +166,18 @@ def _open_trials(folder: Path, out: Path, request: SweepRequest, inputs: _Inputs
 
 def _run_trial(
     trials: Trials, trial: Trial, folder: Path, request: SweepRequest, inputs: _Inputs, on_step: OnStep | None
-) -> int:
-    """Run a trial and record its outcome; returns its number."""
-    number = trial.number
-    if same := trials.find_same(trial):
-        trials.repeat(trial, same)
-        return number
-    started = time.monotonic()
+) -> None:
+    """Run a trial and record its outcome."""
+    number, started = len(trials.records()), time.monotonic()
+    out = folder / f"trial-{number}"
+    report = None if on_step is None else lambda step: on_step(number, step)
     try:
-        result = _train(trial, folder / f"trial-{number}", request, inputs, on_step)
-        assert result.eval_loss is not None  # there are validation rows
-        trials.complete(trial, result.eval_loss, result.seconds)
+        result = _train(trial, out, request, inputs, report)
+        scores = {"loss": result.eval_loss, **result.eval_figures}
+        value, loss = scores[inputs.metric], scores["loss"]
+        assert value is not None  # there are validation rows
+        assert loss is not None
+        trials.complete(trial, value, loss, result.seconds)
     except PrunedError:
         trials.prune(trial, time.monotonic() - started)
     except (TrainingDivergedError, MemoryFullError, InputError) as error:
@@ -170,28 +185,29 @@ def _run_trial(
             raise  # likely to end every trial
         log.warning("Trial %d failed: %s", number, error)
         trials.fail(trial, str(error), time.monotonic() - started)
-    for path in (folder / f"trial-{number}", folder_of(folder / f"trial-{number}")):
+    for path in (out, folder_of(out)):
         shutil.rmtree(path, ignore_errors=True)
-    return number
 
 
-def _train(trial: Trial, out: Path, request: SweepRequest, inputs: _Inputs, on_step: OnStep | None) -> TrainResult:
+def _train(
+    trial: Trial, out: Path, request: SweepRequest, inputs: _Inputs, on_step: Callable[[Step], None] | None
+) -> TrainResult:
     """Train with the settings of a trial, from its checkpoint if it was killed.
 
     Raises:
         PrunedError: it falls behind the trials before it.
     """
-    recipe = _evaluated(change(request.recipe, trial.params), inputs)
+    recipe = _recipe(trial.params, request, inputs)
+    figure = f"eval_{inputs.metric}"
     steps = recipe.count_steps(inputs.corpus.counts["train"])
     reported = {-1}  # shares of the run, of which Optuna wants each once
-    number = trial.number
 
     def compare(line: Mapping[str, float]) -> None:
         share = int(line["step"]) * EVALUATIONS // steps
-        if METRIC not in line or not 0 < share < EVALUATIONS or share in reported:
+        if figure not in line or not 0 < share < EVALUATIONS or share in reported:
             return
         reported.add(share)
-        trial.report(line[METRIC], share)
+        trial.report(line[figure], share)
         if trial.should_prune():
             raise PrunedError
 
@@ -205,20 +221,19 @@ def _train(trial: Trial, out: Path, request: SweepRequest, inputs: _Inputs, on_s
             resume_command=request.resume_command,
             prepare_command=request.prepare_command,
         ),
-        None if on_step is None else lambda step: on_step(number, step),
+        on_step,
         [compare],
     )
 
 
-def _evaluated(recipe: AdapterRecipe, inputs: _Inputs) -> AdapterRecipe:
-    """The recipe with evaluations during the run, unless the user said when."""
-    if recipe.eval_steps:
-        return recipe
+def _recipe(settings: Mapping[str, Setting], request: SweepRequest, inputs: _Inputs) -> AdapterRecipe:
+    """The recipe of a trial, with evaluations during the run unless the user said when."""
+    recipe = change(request.recipe, {**settings, "metric_for_best_model": inputs.metric})
     steps = recipe.count_steps(inputs.corpus.counts["train"])
-    return recipe.model_copy(update={"eval_steps": math.ceil(steps / EVALUATIONS)})
+    return recipe.model_copy(update={"eval_steps": recipe.eval_steps or math.ceil(steps / EVALUATIONS)})
 
 
-def _result(out: Path, trials: Trials) -> SweepResult:
+def _result(out: Path, trials: Trials, metric: str) -> SweepResult:
     """The result of a sweep whose trials are finished.
 
     Raises:
@@ -234,7 +249,7 @@ def _result(out: Path, trials: Trials) -> SweepResult:
         )
     return SweepResult(
         sweep=out,
-        metric=METRIC,
+        metric=metric,
         best=best,
         config=out / "best.yaml",
         trials=records,

@@ -16,12 +16,19 @@ from finetune.errors import InputError, UnknownNameError
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.strict import validate
 from finetune.sweep.request import Setting
-from finetune.train.checkpoints.resume import FREE
+from finetune.train.checkpoints.resume import EVALUATION, FREE
 
 Space = Mapping[str, BaseDistribution]
 
-# Not searched: settings that do not change the weights, and those that would make trials incomparable or are no numbers.
-FIXED = FREE | {"seed", "max_length", "target_modules"}
+# Not searched: settings that do not change the weights, and those that change what is compared.
+FIXED = (
+    FREE
+    | EVALUATION
+    | {
+        *("seed", "max_length", "target_modules", "method", "dpo_beta"),
+        *("load_best_model_at_end", "patience"),
+    }
+)
 SPREAD = 5  # the learning rates of the default space lie between a fifth and five times the recipe's
 LARGEST_RATE = 0.9
 LOG = ":log"
@@ -110,7 +117,9 @@ def _read_choices(name: str, values: str) -> BaseDistribution:
 
 def _read(name: str, text: str) -> Setting:
     """A value of a setting, as a recipe reads it."""
-    value: Setting = getattr(validate(AdapterRecipe, {name: text.strip()}, "--search"), name)
+    value = getattr(validate(AdapterRecipe, {name: text.strip()}, "--search"), name)
+    if not isinstance(value, Setting):
+        raise InputError(f"--search {name}: a sweep searches numbers and words, and this setting has other values")
     return value
 
 

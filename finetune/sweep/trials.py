@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from finetune.sweep.request import Setting, TrialRecord
 from finetune.sweep.space import Space
@@ -17,7 +17,8 @@ NAME = "sweep"
 # own numbers, 10 and 5, are for sweeps of a hundred trials.
 RANDOM_TRIALS, WHOLE_TRIALS = 5, 4
 FIRST_COMPARISON = 2  # of the five evaluations of a run; after the first, the learning rate has hardly fallen
-FACTS, SECONDS, PROBLEM, REPEATS = "facts", "seconds", "problem", "repeats"  # attributes in the file
+ATTEMPTS = 20  # to find settings that were not tried before
+FACTS, SECONDS, LOSS, PROBLEM, REPEATS = "facts", "seconds", "loss", "problem", "repeats"  # attributes in the file
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
@@ -53,30 +54,30 @@ class Trials:
             self.study.enqueue_trial(dict(first))
         self.study.set_user_attr(FACTS, dict(facts))
 
-    def next_trial(self) -> Trial:
-        """The trial that a killed sweep left unfinished, or a new one."""
+    def next_trial(self) -> Trial | None:
+        """The trial that a killed sweep left unfinished, or a new one; None if all settings seem to have been tried."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if frozen.params.keys() == self.space.keys():
                 study = self.storage.get_study_id_from_name(NAME)
                 return Trial(self.study, self.storage.get_trial_id_from_study_id_trial_number(study, frozen.number))
             self.study.tell(frozen.number, state=TrialState.FAIL)  # killed before it had its settings
-        number = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=self.seed + number)
-        return self.study.ask(dict(self.space))
+        for _ in range(ATTEMPTS):
+            earlier = self.study.get_trials(deepcopy=False)
+            self.study.sampler = optuna.samplers.TPESampler(
+                n_startup_trials=RANDOM_TRIALS, seed=self.seed + len(earlier)
+            )
+            trial = self.study.ask(dict(self.space))
+            same = next((one for one in earlier if one.state in STATES and one.params == trial.params), None)
+            if same is None:
+                return trial
+            trial.set_user_attr(REPEATS, same.number)
+            self.study.tell(trial, state=TrialState.FAIL)
+        return None
 
-    def find_same(self, trial: Trial) -> FrozenTrial | None:
-        """A complete trial with the same settings."""
-        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return next((other for other in complete if other.params == trial.params), None)
-
-    def repeat(self, trial: Trial, other: FrozenTrial) -> None:
-        """Give a trial the value of another one with the same settings."""
-        trial.set_user_attr(REPEATS, other.number)
-        self.study.tell(trial, other.value)
-
-    def complete(self, trial: Trial, value: float, seconds: float) -> None:
-        """Record the value of a trial."""
+    def complete(self, trial: Trial, value: float, loss: float, seconds: float) -> None:
+        """Record the value of a trial, and the loss that decides between equal values."""
         trial.set_user_attr(SECONDS, seconds)
+        trial.set_user_attr(LOSS, loss)
         self.study.tell(trial, value)
 
     def prune(self, trial: Trial, seconds: float) -> None:
@@ -91,27 +92,28 @@ class Trials:
         self.study.tell(trial, state=TrialState.FAIL)
 
     def records(self) -> tuple[TrialRecord, ...]:
-        """The finished trials, in their order."""
-        finished = self.study.get_trials(deepcopy=False, states=tuple(STATES))
-        return tuple(self.record(trial.number) for trial in finished if trial.params.keys() == self.space.keys())
-
-    def record(self, number: int) -> TrialRecord:
-        """A finished trial."""
-        trial = self.study.get_trials(deepcopy=False)[number]
-        attributes = trial.user_attrs
-        repeats = attributes.get(REPEATS)
-        return TrialRecord(
-            number=number,
-            state=STATES[trial.state] if repeats is None else "repeated",
-            value=trial.value,  # of its last evaluation if it was stopped early
-            settings={name: trial.params[name] for name in self.space},
-            seconds=attributes.get(SECONDS),
-            problem=attributes.get(PROBLEM) if repeats is None else f"same settings as trial {repeats}",
+        """The finished trials, numbered in their order, without settings that were not tried a second time."""
+        finished = [
+            trial
+            for trial in self.study.get_trials(deepcopy=False, states=tuple(STATES))
+            if trial.params.keys() == self.space.keys() and REPEATS not in trial.user_attrs
+        ]
+        return tuple(
+            TrialRecord(
+                number=number,
+                state=STATES[trial.state],
+                value=trial.value,  # of its last evaluation if it was stopped early
+                settings={name: trial.params[name] for name in self.space},
+                seconds=trial.user_attrs.get(SECONDS),
+                loss=trial.user_attrs.get(LOSS),
+                problem=trial.user_attrs.get(PROBLEM),
+            )
+            for number, trial in enumerate(finished)
         )
 
     @property
     def best(self) -> TrialRecord | None:
-        """The complete trial with the best value, the earliest of equal ones; None if none is complete."""
-        complete = [record for record in self.records() if record.state == "complete" and record.value is not None]
+        """The complete trial with the best value, of equal ones that with the lowest loss; None if none is complete."""
+        complete = [record for record in self.records() if record.state == "complete"]
         sign = -1 if self.maximize else 1
-        return min(complete, key=lambda record: sign * (record.value or 0.0), default=None)
+        return min(complete, key=lambda record: (sign * (record.value or 0.0), record.loss or 0.0), default=None)

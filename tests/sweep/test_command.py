@@ -1,4 +1,4 @@
-"""The command `slmtune sweep`: its table, its picture of progress and what it says if Optuna is missing."""
+"""The command `slmtune sweep`: its table, its progress and what it says if Optuna is missing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from finetune.errors import InputError
 from ..command import run
 
 
+@pytest.mark.slow
 def test_sweep_ends_with_a_table_and_the_next_command(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     arguments = ("--corpus", tiny_corpus, "--model", tiny_model, "--max-steps", 2, "--logging-steps", 1)
     done = run("sweep", *arguments, "--trials", 2, "--search", "lora-r=2,4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.splitlines()
-    assert head.split() == ["trial", "state", "eval_loss", "lora_r", "time"]
+    assert head.split() == ["trial", "state", "loss", "lora_r", "time"]
     assert {row.split()[0] for row in rows[:2]} == {"0", "1"}
     assert sum("(best)" in row for row in rows) == 1
     assert "--config runs/custom/sweep/best.yaml" in done.stdout

@@ -21,13 +21,15 @@ from finetune.train import Step, TrainRequest, train
 
 from ..command import Command, run
 
+pytestmark = pytest.mark.slow  # each trial is a run
+
 SEARCH = ("learning_rate=1e-4:3e-2:log", "lora_r=2,4,8")
 
 
 def request(model: Path, corpus: Path, out: Path, **changes: Any) -> SweepRequest:
     recipe = AdapterRecipe(model=str(model), max_steps=10, logging_steps=1)
-    asked: dict[str, Any] = {"corpus": corpus, "output_dir": out, "recipe": recipe, "search": SEARCH, "trials": 8}
-    return SweepRequest(**asked | changes)
+    fields: dict[str, Any] = {"recipe": recipe, "search": SEARCH, "trials": 8} | changes
+    return SweepRequest(corpus=corpus, output_dir=out, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def test_best_recipe_trains_to_the_value_of_its_trial(
     settings = yaml.safe_load(text)
     assert settings["learning_rate"] == best["settings"]["learning_rate"]
     assert settings["lora_alpha"] == 2 * settings["lora_r"]
-    assert f"trial {best['number']}, with eval_loss" in text
+    assert f"trial {best['number']}, with loss" in text
     recipe = load_adapter_recipe(None, finished / "best.yaml")
     result = train(TrainRequest(tiny_corpus, tmp_path / "adapter", recipe))
     assert result.eval_loss == pytest.approx(best["value"], abs=1e-6)
@@ -129,15 +131,33 @@ def test_finished_sweep_gets_more_trials(finished: Path, tiny_model: Path, tiny_
         sweep(replace(asked, resume=True, search=("lora_r=2,4",)))
 
 
+def test_labelled_rows_are_compared_by_f1(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"Shares {('fell', 'rose')[n % 2]} {n} times.", "label": ("down", "up")[n % 2]} for n in range(60)]
+    corpus = prepare_rows(rows, tmp_path, "0.6/0.2/0.2")
+    result = sweep(request(tiny_model, corpus, tmp_path / "sweep", trials=2))
+    assert result.metric == "weighted_f1"
+    values = [trial.value or 0.0 for trial in result.trials]
+    assert result.best.value == max(values) <= 1
+    recipe = load_adapter_recipe(None, result.config)
+    again = train(TrainRequest(corpus, tmp_path / "adapter", recipe))
+    assert again.eval_figures["weighted_f1"] == result.best.value
+
+
+def prepare_rows(rows: list[dict[str, Any]], folder: Path, ratio: str) -> Path:
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    sources = (str(folder / "rows.jsonl"),)
+    prepare(PrepareRequest(folder / "corpus", sources=sources, split_ratio=ratio, license="cc0-1.0"))
+    return folder / "corpus"
+
+
 def test_settings_are_not_tried_twice(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     recipe = AdapterRecipe(model=str(tiny_model), max_steps=2, logging_steps=1)
     trained: set[int] = set()
     asked = request(tiny_model, tiny_corpus, tmp_path / "sweep", recipe=recipe, search=("lora_r=2,4",), trials=5)
     result = sweep(asked, lambda trial, step: trained.add(trial))
-    assert len(trained) == 2
-    repeated = [trial for trial in result.trials if trial.state == "repeated"]
-    assert len(repeated) == 3
-    assert all((trial.problem or "").startswith("same settings as trial ") for trial in repeated)
+    assert trained == {0, 1}
+    assert [trial.number for trial in result.trials] == [0, 1]
+    assert {trial.settings["lora_r"] for trial in result.trials} == {2, 4}
 
 
 def test_failed_trial_is_recorded_and_the_sweep_goes_on(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
@@ -174,14 +194,9 @@ def test_sweep_never_reads_the_test_split(finished: Path, tiny_model: Path, tiny
 
 def test_corpus_without_validation_rows_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     rows = [{"text": f"Shares rose {number} times.", "label": "up" if number % 2 else "down"} for number in range(20)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    prepare(
-        PrepareRequest(
-            tmp_path / "corpus", sources=(str(tmp_path / "rows.jsonl"),), split_ratio="0.8/0/0.2", license="cc0-1.0"
-        )
-    )
+    corpus = prepare_rows(rows, tmp_path, "0.8/0/0.2")
     with pytest.raises(InputError, match="has no validation rows, by which a sweep compares its runs"):
-        plan_sweep(request(tiny_model, tmp_path / "corpus", tmp_path / "sweep"))
+        plan_sweep(request(tiny_model, corpus, tmp_path / "sweep"))
 
 
 def test_dry_run_says_what_would_be_searched(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def render_sweep(result: SweepResult, next_command: str) -> str:
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
     summary = {
         "sweep": result.sweep,
-        "best": f"trial {result.best.number}, {result.metric} {_value(result.best)} on the validation split",
+        "best": f"trial {result.best.number}, {result.metric.replace('_', ' ')} {_value(result.best)} on the validation split",
         "recipe": result.config,
         "picture": result.sweep / "sweep.png",
         "trials": ", ".join(f"{count} {state}" for state, count in counts.items()),
@@ -41,8 +41,7 @@ def describe_trial(trial: TrialRecord) -> str:
     """A finished trial in one line."""
     settings = ", ".join(f"{name} {_cell(value)}" for name, value in trial.settings.items())
     value = f" at {_value(trial)}" if trial.value is not None else ""
-    problem = f" ({trial.problem})" if trial.state == "repeated" else ""
-    return f"trial {trial.number} {trial.state}{value}{problem}: {settings}"
+    return f"trial {trial.number} {trial.state}{value}: {settings}"
 
 
 def render_sweep_plan(plan: SweepPlan) -> str:
@@ -51,7 +50,7 @@ def render_sweep_plan(plan: SweepPlan) -> str:
         {
             "base model": plan.model,
             "rows": f"{plan.rows} to train on, {plan.validation_rows} to compare by",
-            "trials": plan.trials,
+            "trials": f"{plan.trials}, compared by their {plan.metric.replace('_', ' ')} on the validation split",
             "steps": f"{plan.steps} with the settings of the recipe",
             **{name.replace("_", " "): values for name, values in plan.search.items()},
         }
