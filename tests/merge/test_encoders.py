@@ -73,7 +73,7 @@ def test_transformers_alone_gives_the_same_labels(kind: str, tmp_path: Path) -> 
 
 
 def test_cost_of_leaving_four_bits_is_measured(tmp_path: Path) -> None:
-    adapter = adapter_of(tmp_path, "bert", NEWS, std=0.05, load_in_4bit=True)
+    adapter = adapter_of(tmp_path, "bert", NEWS, std=0.05, quantization="nf4")
     result = merge_adapter(MergeRequest(adapter, tmp_path / "model"))
     assert result.exact.mean_kl < 1e-6 < result.drift.mean_kl
     table = render_merge(result, "next").splitlines()[0]
