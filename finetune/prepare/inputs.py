@@ -75,6 +75,10 @@ def check_request(request: PrepareRequest, domain: Domain | None) -> None:
     for name in request.include:
         if name not in listed:
             problems.append(f"--include {name}: the domain has no such source. {did_you_mean(name, listed)}")
+    if {"label", "labels"} <= request.columns.keys():
+        problems.append(
+            "--map label=… and --map labels=… exclude each other: a row has one label or several. Give one of them"
+        )
     if request.label_separator == "":
         problems.append("--label-separator must not be empty. Give the text between two labels, such as ';'")
     for code in (request.language or "").split(","):

@@ -246,6 +246,7 @@ def _columns(look: _Look) -> list[str]:
     own = (part.shape.columns & present) - part.mapping.keys() - part.ignored
     aliased = {alias: name for alias, name in part.aliases.items() if alias in present and name not in present}
     renamed = [f"{name}={column}" for name, column in part.mapping.items()]
+    renamed += [f"labels={','.join(part.indicators)}"] if part.indicators else []
     return sorted([*own, *renamed, *(f"{name}={alias}" for alias, name in aliased.items())])
 
 

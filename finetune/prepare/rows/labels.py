@@ -48,7 +48,7 @@ def read_labels(part: Part, request: PrepareRequest, enough: int = COUNTED) -> L
 
     Only the first usable row of each label is read whole, so this costs little more than reading the file.
     """
-    labels = Labels(several=part.separator is not None)
+    labels = Labels(several=part.separator is not None or bool(part.indicators))
     known: dict[Hashable, tuple[str, ...]] = {}
     for number, row in enumerate(islice(_readable_rows(part, request), request.label_rows), 1):
         labels.is_partial = number == request.label_rows

@@ -24,6 +24,7 @@ from finetune.prepare.rows.columns import (
     plain_columns,
 )
 from finetune.prepare.rows.draft import Draft
+from finetune.prepare.rows.label_columns import read_indicators
 from finetune.prepare.rows.meaning import check_unread
 from finetune.prepare.rows.shapes import ALIASES, Shape
 from finetune.prepare.sources.source import Source
@@ -41,7 +42,8 @@ class Part:
     `mapping` is name -> column, `ignored` names columns to do without, `extra` further columns that are read. `has_splits`
     says that the column `split` names the split of each row; `label_kind` is the usual kind of the labels, `test_ids` the
     ids of a test set inside another split. `cleaning` is the degree to which each column is cleaned. `is_preference` says
-    that its rows are for preference tuning; `separator` divides a text in the column `label` into several labels.
+    that its rows are for preference tuning; `separator` divides a text in the column `label` into several labels, and
+    `indicators` are columns of zeros and ones that each stand for a label.
     """
 
     source: Source
@@ -56,6 +58,7 @@ class Part:
     cleaning: Mapping[str, Degree] = field(default_factory=dict)
     is_preference: bool = False
     separator: str | None = None
+    indicators: tuple[str, ...] = ()
 
     @cached_property
     def is_clean(self) -> bool:
@@ -95,7 +98,9 @@ class Part:
         """The columns that are read, by plain name; all others are unused."""
         assert self.shape is not None
         own = self.shape.columns | ({SPLIT} if self.has_splits else set())
-        return ((own - self.mapping.keys()) | self._mapped | self.extra) - self.ignored
+        return (
+            (own - self.mapping.keys()) | self._mapped | self.extra | {*map(str.lower, self.indicators)}
+        ) - self.ignored
 
     def columns(self, row: Row, plain: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The columns of a row, as `mapping` and `aliases` name them, without the ignored ones.
@@ -107,6 +112,8 @@ class Part:
         columns = map_columns(row.values, self.mapping, plain)
         for name in self._left_out:
             columns.pop(name, None)
+        if self.indicators:
+            columns["label"] = read_indicators(columns, self.indicators)
         if self.separator is not None and isinstance(text := columns.get("label"), str):
             columns["label"] = [label for label in text.split(self.separator) if label.strip()]
         if self._has_nulls:

@@ -17,8 +17,9 @@ from finetune.prepare.request import PrepareRequest
 from finetune.prepare.rows.answers import count_from, list_labels, write_labels
 from finetune.prepare.rows.choose import MULTIPLE_CHOICE, choose_shape, named
 from finetune.prepare.rows.cleaning import PROSE, choose_degrees, survey_texts
-from finetune.prepare.rows.columns import Values, has_value, is_null, parse_json, plain_columns, required_text
+from finetune.prepare.rows.columns import Values, has_value, plain_columns, required_text
 from finetune.prepare.rows.draft import Draft
+from finetune.prepare.rows.label_columns import LabelColumns, check_indicators, find_labels
 from finetune.prepare.rows.labels import add_choices, read_labels
 from finetune.prepare.rows.part import SPLIT, Part, kind_of
 from finetune.prepare.rows.preference import RATABLE, RATED, find_ratings
@@ -75,11 +76,12 @@ def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domai
     rows = [row for row in first if isinstance(row, Row)]
     rule = parse_time_rule(request.split_by_time)
     ids = _official_ids(source, domain)
-    has_list = source.recipe is None and _lists_labels(rows, request)
-    mapping = {**(source.recipe.map if source.recipe else request.columns), **({"label": "labels"} if has_list else {})}
-    shape = _shape_of(source, file, rows, request, domain, mapping)
-    if has_list and "label" not in shape.needs:
-        del mapping["label"]
+    given = source.recipe.map if source.recipe else request.columns
+    labels = find_labels(rows, given, _separator(source, request), request.ignored)
+    if source.recipe and labels.is_assumed:
+        labels = LabelColumns(given)
+    shape = _shape_of(source, file, rows, request, domain, labels)
+    mapping = dict(given if labels.is_assumed and "label" not in shape.needs else labels.mapping)
     if RATED in shape.needs and RATED not in mapping:
         mapping[RATED] = _ratings(rows, request) or RATED
     part = Part(
@@ -90,6 +92,7 @@ def _look(source: Source, file: DataFile, request: PrepareRequest, domain: Domai
         ignored=with_aliases(request.ignored),
         extra=frozenset({rule.column.strip().lower()} if rule else ()) | ({"id"} if ids else set()),
         test_ids=ids,
+        indicators=labels.indicators,
         separator=_separator(source, request) if {"label", "choices"} & {*shape.needs} == {"label"} else None,
     )
     return replace(_know_values(part, rows, request), has_splits=_has_splits(part, rows))
@@ -148,7 +151,7 @@ def _shape_of(
     rows: Sequence[Row],
     request: PrepareRequest,
     domain: Domain | None,
-    mapping: Mapping[str, str],
+    labels: LabelColumns,
 ) -> Shape:
     if source.recipe is not None:
         assert domain is not None
@@ -159,34 +162,24 @@ def _shape_of(
     names = [name for name, number in counts.items() if 2 * number >= len(rows)] or list(counts)
     ignored = with_aliases(request.ignored)
     names = [name for name in names if name not in ignored]
-    names += [name for name in mapping if name not in names]
+    names += [name for name in (*labels.mapping, *labels.asked) if name not in names]
     names += [RATED] if RATED not in names and not RATABLE.isdisjoint(names) and _ratings(rows, request) else []
-    part = Part(source, file, None, mapping=mapping, separator=request.label_separator)
+    part = Part(
+        source, file, None, mapping=labels.mapping, separator=request.label_separator, indicators=labels.indicators
+    )
     if domain is not None and (shape := _fitting_task(domain, names, part, request)) is not None:
         return shape
     try:
-        return choose_shape(names, request.columns, ignored)
+        shape = choose_shape(names, labels.asked, ignored)
+        if shape.name == "text":
+            check_indicators(rows, ignored)
+        return shape
     except Unusable as error:
         raise RecordError(f"{file.shown}:{rows[0].line}", str(error)) from None
 
 
 def _separator(source: Source, request: PrepareRequest) -> str | None:
     return source.recipe.label_separator if source.recipe else request.label_separator
-
-
-def _lists_labels(rows: Sequence[Row], request: PrepareRequest) -> bool:
-    """Whether the column `labels` holds lists, or texts to divide, and no other column the label."""
-    columns = [plain_columns(row.values) for row in rows]
-    if (
-        {"label", "labels"} & request.columns.keys()
-        or "labels" in request.ignored
-        or any("label" in each for each in columns)
-    ):
-        return False
-    values = [value for each in columns if not is_null(value := parse_json(each.get("labels")))]
-    return bool(values) and all(
-        isinstance(value, list) or (isinstance(value, str) and request.label_separator) for value in values
-    )
 
 
 def _ratings(rows: Sequence[Row], request: PrepareRequest) -> str | None:

@@ -89,6 +89,65 @@ def test_class_numbers_in_lists_get_their_names(prepared: Preparer, tmp_path: Pa
     assert [row.labels for row in prepared(tmp_path / "train.parquet").rows] == [("dear", "sharp"), ("blunt",), ()]
 
 
+FLAGS: list[dict[str, Any]] = [
+    {"text": "The saw is sharp and dear", "Sharp": 1, "blunt": 0, "dear": "1"},
+    {"text": "The adze is blunt", "Sharp": 0, "blunt": True, "dear": 0.0},
+    {"text": "The file lies in the drawer", "Sharp": 0, "blunt": False, "dear": 0},
+]
+
+
+def test_columns_of_zeros_and_ones_are_labels_if_they_are_named(prepared: Preparer, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "train.jsonl", FLAGS)
+    made = prepared(source, columns={"labels": "Sharp, blunt, dear"})
+    assert [row.labels for row in made.rows] == [("Sharp", "dear"), ("blunt",), ()]
+    assert made.result.unused == []
+    (first,) = preview(
+        PrepareRequest(tmp_path / "out", sources=(str(source),), columns={"labels": "Sharp,blunt"})
+    ).sources
+    assert first.groups[0].columns == ("labels=Sharp,blunt", "text")
+    assert [each.name for each in first.groups[0].unused] == ["dear"]
+
+
+def test_labels_of_a_domain_may_be_columns_of_zeros_and_ones(prepared: Preparer, tmp_path: Path) -> None:
+    domain = write_domain(tmp_path / "tools", TRAITS)
+    made = prepared(write_jsonl(tmp_path / "train.jsonl", FLAGS), domain=domain, columns={"labels": "Sharp,blunt,dear"})
+    assert made.result.sources[0].shape == "tools traits"
+    assert made.rows[0].labels == ("sharp", "dear")
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"Sharp": -1, "blunt": 0, "dear": 0}, "'Sharp' is neither 0 nor 1"),
+        ({"Sharp": 1, "blunt": 0}, "no column 'dear'"),
+    ],
+)
+def test_value_that_is_neither_zero_nor_one_is_refused(
+    row: dict[str, Any], says: str, prepared: Preparer, tmp_path: Path
+) -> None:
+    source = write_jsonl(tmp_path / "train.jsonl", [*FLAGS, {"text": "The rasp is odd", **row}])
+    with pytest.raises(RecordError, match=says):
+        prepared(source, columns={"labels": "Sharp,blunt,dear"})
+    assert prepared(source, columns={"labels": "Sharp,blunt,dear"}, on_error="skip").result.dropped != {}
+
+
+def test_columns_of_zeros_and_ones_beside_a_text_are_not_lost(prepared: Preparer, tmp_path: Path) -> None:
+    rows = [{"text": f"The tool {n} is here", "late": n % 2, "lost": str(n % 3 % 2), "year": n} for n in range(6)]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(RecordError, match=r"--map labels=late,lost\. To do without them: --ignore late --ignore lost"):
+        prepared(source)
+    assert {row.task for row in prepared(source, ignored=("late", "lost")).rows} == {"text"}
+    assert prepared(source, columns={"labels": "late,lost"}).rows[1].labels == ("late", "lost")
+
+
+def test_lists_of_labels_in_another_column_may_be_mapped_as_labels(prepared: Preparer, tmp_path: Path) -> None:
+    rows = [{"text": row["text"], "tags": row["label"]} for row in ROWS]
+    source = write_jsonl(tmp_path / "train.jsonl", rows)
+    assert prepared(source, columns={"labels": "tags"}).rows[0].labels == ("dear", "sharp")
+    with pytest.raises(ConfigError, match="a row has one label or several"):
+        prepared(source, columns={"labels": "tags", "label": "tags"})
+
+
 UNUSABLE = {
     "a label with a semicolon": ([*ROWS, {"text": "The rasp is odd", "label": ["odd; old"]}], "contains a semicolon"),
     "none beside no label": ([*ROWS, {"text": "The rasp is odd", "label": ["None"]}], "labels is called none"),
