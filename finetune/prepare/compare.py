@@ -20,7 +20,8 @@ from finetune.prepare.extract import extract
 from finetune.prepare.formats.readers import read_blocks
 from finetune.prepare.inputs import open_inputs
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.make import Block, Job, make_rows
+from finetune.prepare.rows.job import Block, Job
+from finetune.prepare.rows.make import make_rows
 from finetune.prepare.rows.part import Part
 from finetune.prepare.rows.survey import survey
 from finetune.recipe import CUSTOM_DOMAIN

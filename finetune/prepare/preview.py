@@ -25,7 +25,9 @@ from finetune.prepare.formats.readers import read_blocks, rows_of
 from finetune.prepare.inputs import Inputs, open_inputs
 from finetune.prepare.read import allowed_languages
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.make import Block, Candidate, Job, make_rows
+from finetune.prepare.rows.candidate import Candidate
+from finetune.prepare.rows.job import Block, Job
+from finetune.prepare.rows.make import make_rows
 from finetune.prepare.rows.part import Part
 from finetune.prepare.rows.survey import LOOKED_AT, survey
 from finetune.prepare.sources.local import is_document

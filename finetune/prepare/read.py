@@ -14,7 +14,7 @@ from finetune.prepare.formats.files import Lines, Rows, encoding_of
 from finetune.prepare.formats.readers import read_blocks
 from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import PrepareRequest, Progress
-from finetune.prepare.rows.make import Block, Job
+from finetune.prepare.rows.job import Block, Job
 from finetune.prepare.rows.part import Part
 from finetune.prepare.shards import Shard, make_shard, open_shard, shard_path
 from finetune.prepare.workers import ordered_map

@@ -27,7 +27,9 @@ from finetune.prepare.dedup.keys import answer_digest, asked_text, compared_text
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE, sign
 from finetune.prepare.drops import Drops
 from finetune.prepare.row_table import OPEN, Array, RowTable
-from finetune.prepare.rows.make import Block, Candidate, Job, make_rows
+from finetune.prepare.rows.candidate import Candidate
+from finetune.prepare.rows.job import Block, Job
+from finetune.prepare.rows.make import make_rows
 from finetune.prepare.rows.part import Part
 from finetune.records import SPLITS, TASKS, Drop, UnusedKind
 

@@ -3,94 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from finetune.errors import Unusable
 from finetune.prepare.clean.boilerplate import drop_repeated
-from finetune.prepare.clean.language import is_foreign
-from finetune.prepare.clean.markup import strip_markup
-from finetune.prepare.clean.quality import filter_example
-from finetune.prepare.clean.scrub import scrub
-from finetune.prepare.clean.special_tokens import escape_control_tokens, looks_rendered
+from finetune.prepare.clean.special_tokens import looks_rendered
 from finetune.prepare.clean.text import Changes, clean_text
-from finetune.prepare.decontaminate.eval_index import EvalIndex
-from finetune.prepare.dedup.keys import context_group
 from finetune.prepare.documents.chunk import approximate_tokens, chunk
 from finetune.prepare.documents.document_file import load_document
 from finetune.prepare.documents.instruct import instruct
 from finetune.prepare.drops import Drops, file_id, row_id
-from finetune.prepare.formats.files import BadRow, Lines, Row, Rows, Unread
+from finetune.prepare.formats.files import BadRow, Row, Unread
 from finetune.prepare.formats.readers import rows_of
-from finetune.prepare.request import PrepareRequest
-from finetune.prepare.rows.change import Change, change_texts, change_turns, follow_context
+from finetune.prepare.rows.candidate import Candidate, Origin, make_candidate
 from finetune.prepare.rows.cleaning import clean_to
 from finetune.prepare.rows.columns import map_columns, optional_text
 from finetune.prepare.rows.draft import Draft
+from finetune.prepare.rows.job import Block, Job
 from finetune.prepare.rows.part import Part, Reading, read_row
-from finetune.prepare.splits.timestamps import parse_time_rule, parse_timestamp
-from finetune.records import Document, Drop, Example, Message, Section, Split
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Some rows of a part, or the file of an extracted document; `number` counts across all parts."""
-
-    number: int
-    part: int
-    content: Lines | Rows | Path
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker process needs: the request, and what is known before the rows are read."""
-
-    request: PrepareRequest
-    parts: tuple[Part, ...]
-    folder: Path  # of the shards
-    languages: frozenset[str]  # allowed languages; empty: any
-    evals: EvalIndex | None = None
-    repeated: Mapping[str, frozenset[int]] = field(default_factory=dict)  # source -> lines that its documents share
-
-    @cached_property
-    def time_column(self) -> str | None:
-        """The column of the timestamps, if rows are split by time."""
-        rule = parse_time_rule(self.request.split_by_time)
-        return rule.column if rule else None
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What is known about a row before it becomes an example: its id, its group, and the split named by its source.
-
-    `official` rows belong to a published test set and are all kept; `timestamp` is in seconds since 1970, and set if rows
-    are split by time.
-    """
-
-    name: str
-    group: str | None
-    split: Split | None
-    official: bool = False
-    timestamp: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An example, its origin, and the texts that later stages compare.
-
-    `compared` is the example in clean text, however little its own was cleaned. `question` and `answer` are its texts
-    before scrubbing, without instructions, as in eval sets; `context` is the part of the question that other questions may
-    share.
-    """
-
-    example: Example
-    compared: Example
-    origin: Origin
-    question: str = ""
-    answer: str = ""
-    context: str = ""
+from finetune.prepare.splits.timestamps import parse_timestamp
+from finetune.records import Document, Drop, Message, Section, Split
 
 
 def make_rows(job: Job, block: Block, drops: Drops) -> list[Candidate]:
@@ -108,7 +42,7 @@ def make_rows(job: Job, block: Block, drops: Drops) -> list[Candidate]:
         drops.read += 1
         try:
             for draft, origin in _drafts(job, part, record, drops):
-                outcome = _make_candidate(job, part, draft, origin, drops)
+                outcome = make_candidate(job, part, draft, origin, drops)
                 if isinstance(outcome, Drop):
                     drops.items.append(outcome)
                 else:
@@ -237,9 +171,6 @@ def _clean_piece(job: Job, part: Part, text: str, changes: Changes) -> str:
     return clean_to(job.request.clean, text, changes)
 
 
-# --- every example ----------------------------------------------------------------------------------------------------
-
-
 def _check_rendered(draft: Draft) -> None:
     if any(looks_rendered(turn.content) for turn in (*draft.messages, *draft.rejected)):
         raise Unusable(
@@ -247,87 +178,3 @@ def _check_rendered(draft: Draft) -> None:
             "the text is a conversation that already contains a model's control tokens, which training would add again. "
             "Provide the turns as messages",
         )
-
-
-def _make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: Drops) -> Candidate | Drop:
-    """Make an example from a draft, or a `Drop` if a filter rejects it."""
-    if draft.label == "undesirable" and draft.task == "preference" and "rejected" in part.ignored:
-        return Drop(origin.name, "read", "rejected_answer")
-    example = Example(
-        id=origin.name,
-        messages=draft.messages,
-        task=draft.task,
-        label=draft.label,
-        choices=draft.choices,
-        labels=draft.labels,
-        group=origin.group or (context_group(draft.context) if draft.context else None),
-        source=part.source.id,
-        license=part.source.license,
-        tools=draft.tools,
-        rejected=draft.rejected,
-    )
-    example = _escape_example(example, drops)
-    compared = example if part.is_clean else _clean_example(example)
-    if compared.messages == compared.rejected:
-        return Drop(origin.name, "read", "equal_answers")
-    reason = None if origin.official else _filter(job, compared)
-    if reason is not None:
-        return Drop(origin.name, *reason)
-    question = answer = ""
-    if job.evals is not None and not origin.official:
-        prompt = compared.prompt
-        question = strip_markup("\n".join(turn.content for turn in prompt if turn.role != "system"))
-        answer = strip_markup("\n".join(turn.text for turn in compared.turns[len(prompt) :]))
-    same = compared is example
-    if job.request.scrub:
-        example = _scrub_example(example, drops.scrubbed)
-        compared = example if same else _scrub_example(compared, Counter())
-    if draft.context or draft.second:
-        example = _with_context(job, draft, example)
-        compared = example if same else _with_context(job, draft, compared, clean_text)
-    return Candidate(example, compared, origin, question, answer, (draft.context and compared.context) or "")
-
-
-def _with_context(job: Job, draft: Draft, example: Example, change: Change = str) -> Example:
-    """The example with the context of its question, or its second text, changed as the question was."""
-
-    def change_all(text: str) -> str:
-        text = change(escape_control_tokens(text))
-        return scrub(text, Counter()) if job.request.scrub else text
-
-    question, changed = (_last_question(turns) for turns in (draft.messages, example.messages))
-    return replace(example, context=follow_context(draft.context or draft.second, question, changed, change_all))
-
-
-def _last_question(turns: Sequence[Message]) -> str:
-    return next(turn.content for turn in reversed(turns) if turn.role == "user")
-
-
-def _clean_example(example: Example) -> Example:
-    """The example with the clean text that filters and keys compare."""
-    return change_turns(example, clean_text)
-
-
-def _filter(job: Job, example: Example) -> tuple[str, str] | None:
-    """The step and the reason for which an example is dropped, or None."""
-    reason = filter_example(example) if job.request.quality else None
-    if reason is not None:
-        return "quality", reason
-    if job.languages and example.task != "translation":
-        roles = {"user"} if example.task == "code" else {"user", "assistant"}
-        text = "\n".join(turn.content for turn in example.turns if turn.role in roles)
-        if is_foreign(text, job.languages):
-            return "language", "foreign_language"
-    return None
-
-
-def _escape_example(example: Example, drops: Drops) -> Example:
-    escaped = change_texts(example, escape_control_tokens)
-    if escaped is not example:
-        drops.cleaned["control tokens broken up"] += 1
-    return escaped
-
-
-def _scrub_example(example: Example, counts: Counter[str]) -> Example:
-    """The example without identifiers; a label is never changed."""
-    return change_texts(example, partial(scrub, counts=counts), kept=1 if example.task == "classification" else 0)
