@@ -7,6 +7,7 @@ needs; each command imports its stage.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from finetune.cli.workspace import Workspace
 from finetune.errors import EXIT_FAILURE
 from finetune.machine import importing_libraries
 
+if TYPE_CHECKING:
+    from finetune.models.measured import ModelTask
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="slmtune")
@@ -26,11 +30,21 @@ def cli() -> None:
 
 
 @options.command()
+@click.option(
+    "--task",
+    type=click.Choice(["classification", "extraction", "generation"]),
+    help="Only models for this task, with what they cost and score.",
+)
 @options.common
-def models_command() -> None:
+def models_command(task: ModelTask | None) -> None:
     """List the base models that have a short name; a Hub id or a folder works too."""
+    from finetune.models.measured import CONDITIONS, candidates
     from finetune.models.presets import PRESETS
 
+    if task is not None:
+        listed = candidates(PRESETS, task)
+        console.result({"task": task, "models": listed}, lambda: results.render_candidates(listed, task, CONDITIONS))
+        return
     presets = list(PRESETS.values())
     console.result({"models": presets}, lambda: results.render_models(presets))
 

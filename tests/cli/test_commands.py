@@ -210,6 +210,14 @@ def test_models_says_which_presets_are_encoders(tmp_path: Path) -> None:
     assert {line.split()[0] for line in lines if " encoder " in line} == encoders
 
 
+def test_models_for_a_task_are_those_that_can_do_it(tmp_path: Path) -> None:
+    answer = json.loads(slmtune("models", "--task", "extraction", "--json", cwd=tmp_path).stdout)
+    assert {model["preset"]["kind"] for model in answer["models"]} == {"encoder"}
+    header, first, *_ = slmtune("models", "--task", "classification", cwd=tmp_path).stdout.splitlines()
+    assert header.split() == "name kind parameters context minutes memory weighted F1 latency".split()
+    assert first.split()[1] == "encoder"
+
+
 def test_every_recipe_field_is_a_flag_of_train(tmp_path: Path) -> None:
     text = slmtune("train", "--help", cwd=tmp_path).stdout
     for field in AdapterRecipe.model_fields:

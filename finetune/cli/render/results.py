@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from finetune.hub.pull import PullResult
     from finetune.hub.push import PushResult
     from finetune.merge import MergeResult
+    from finetune.models.measured import Candidate, Measurement
     from finetune.models.presets import Preset
     from finetune.prepare import PrepareResult
     from finetune.recipe import DomainRecipe
@@ -218,6 +219,26 @@ def render_models(presets: Sequence[Preset]) -> str:
         for one in presets
     ]
     return table(["name", "Hub id", "parameters", "context", "kind", "licence"], rows)
+
+
+def render_candidates(candidates: Sequence[Candidate], task: str, conditions: str) -> str:
+    """The presets for a task; those that classify with what they cost and score, where that was measured."""
+    columns, rows = ["name", "kind", "parameters", "context"], []
+    for one in candidates:
+        preset = one.preset
+        figures = _figures(one.measured) if task == "classification" else []
+        rows.append([preset.name, preset.kind, f"{preset.parameters / 1e6:,.0f} M", preset.context, *figures])
+    if task == "classification":
+        columns += ["minutes", "memory", "weighted F1", "latency"]
+    listed = table(columns, rows)
+    return f"{listed}\n\n{conditions}" if any(one.measured for one in candidates) else listed
+
+
+def _figures(measured: Measurement | None) -> list[str]:
+    if measured is None:
+        return ["not measured"] * 4
+    memory, latency = format_bytes(measured.peak_memory_bytes), f"{measured.latency_ms:.0f} ms"
+    return [f"{measured.minutes:.1f}", memory, f"{measured.weighted_f1:.3f}", latency]
 
 
 def render_checks(report: DoctorReport) -> str:
