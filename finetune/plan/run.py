@@ -116,7 +116,7 @@ def divide_to_fit(
     Passes grow only where that is faster and keeps the result: with packed rows and without dropout.
     """
     shape = shape or shape_of(recipe.model, recipe.revision)
-    if not is_padded(shape, recipe) and recipe.lora_dropout == 0 and shape.shares:
+    if not is_padded(shape, recipe) and not recipe.is_noisy and shape.shares:
         for candidate in _merges(recipe):
             if _peak(shape, candidate, device, rows) <= GROWTH_SHARE * device.free:
                 return candidate

@@ -128,6 +128,9 @@ class AdapterRecipe(Strict):
     modules_to_save: Names = Field(
         (), description="Modules that are trained whole and saved with the adapter: names separated by commas."
     )
+    neftune_noise_alpha: float = Field(
+        0.0, ge=0, description="NEFTune: noise on the embeddings of training rows, such as 5; 0: none."
+    )
     learning_rate: float | None = Field(
         None,
         gt=0,
@@ -234,8 +237,13 @@ class AdapterRecipe(Strict):
 
     @property
     def shares_prefixes(self) -> bool:
-        """Whether a prefix that rows share is computed once; with dropout, each row needs its own mask."""
-        return self.packing and self.lora_dropout == 0
+        """Whether a prefix that rows share is computed once."""
+        return self.packing and not self.is_noisy
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether rows are computed with random numbers, of which each row needs its own."""
+        return self.lora_dropout > 0 or self.neftune_noise_alpha > 0
 
     def precision(self, *, has_bfloat16: bool) -> Literal["float32", "bfloat16"]:
         """The precision of matrix products on this device."""

@@ -25,6 +25,7 @@ from finetune.train.divergence import explain_divergence, require_finite
 from finetune.train.hooks import Hooks
 from finetune.train.interrupt import Interrupt
 from finetune.train.journal import Journal
+from finetune.train.noise import noisy_embeddings
 from finetune.train.objectives.objective import Objective
 from finetune.train.passes import ForwardPasses
 from finetune.train.precision import match_precision, restore_precision
@@ -177,7 +178,9 @@ class SupervisedTrainer(SFTTrainer):
         """The loss of a forward pass, in nats per supervised token or pair of answers of the whole optimizer step."""
         assert not return_outputs  # evaluation_loop does not ask for them
         assert num_items_in_batch is not None  # from training_step
-        return self.objective.loss(self.accelerator.unwrap_model(model), inputs) / max(int(num_items_in_batch), 1)
+        adapted = self.accelerator.unwrap_model(model)
+        with noisy_embeddings(adapted, inputs, self.recipe.neftune_noise_alpha):
+            return self.objective.loss(adapted, inputs) / max(int(num_items_in_batch), 1)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Like the Trainer's, with the figures of the objective since the last line of the training."""

@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from finetune import merge
 from finetune.artifacts import Adapter
 from finetune.errors import UnplannedModelError
 from finetune.evaluate import EvalRequest, evaluate
-from finetune.merge import MergeRequest, merge_adapter
+from finetune.merge import MergeRequest, distance, held_out, merge_adapter
 from finetune.models.load import load_adapter, load_base
 from finetune.plan.shapes import FAMILIES as PLANNED
 from finetune.plan.shapes import read_shape
@@ -144,8 +143,12 @@ def test_family_goes_from_corpus_to_merged_model(
         assert row == pytest.approx([plain_logprob(loaded, example, choice) for choice in CHOICES], abs=1e-3)
     report = evaluate(EvalRequest(result.adapter, tiny_corpus, tmp_path / "eval", limit=2))
     assert report.tasks
-    for constant, value in (("PROMPTS", 4), ("GREEDY_PROMPTS", 1), ("GREEDY_TOKENS", 2)):
-        monkeypatch.setattr(merge, constant, value)
+    for module, constant, value in (
+        (held_out, "ROWS", 4),
+        (distance, "GREEDY_ROWS", 1),
+        (distance, "GREEDY_TOKENS", 2),
+    ):
+        monkeypatch.setattr(module, constant, value)
     assert merge_adapter(MergeRequest(result.adapter, tmp_path / "model", tiny_corpus)).verified
 
 

@@ -13,11 +13,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from finetune import merge
 from finetune.artifacts import Adapter
 from finetune.errors import InputError
 from finetune.evaluate import EvalRequest, evaluate
-from finetune.merge import MergeRequest, merge_adapter
+from finetune.merge import MergeRequest, distance, held_out, merge_adapter
 from finetune.models.load import load_adapter
 from finetune.recipe import AdapterRecipe
 from finetune.train import Step, TrainRequest, train
@@ -29,6 +28,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "patterns": {"rank_pattern": {"q_proj": 2, "layers.1.mlp.up_proj": 8}, "alpha_pattern": {"v_proj": 16}},
     "saved-norm": {"modules_to_save": ("model.norm",)},
     "saved-embeddings": {"modules_to_save": ("embed_tokens",), "quantization": "int8"},
+    "noise": {"neftune_noise_alpha": 5.0},
     "int8": {"quantization": "int8"},
     "fp4": {"quantization": "fp4"},
 }
@@ -86,8 +86,12 @@ def test_adapter_is_evaluated_merged_and_equals_that_of_peft(
 ) -> None:
     adapter = adapters[method]
     assert evaluate(EvalRequest(adapter, tiny_corpus, tmp_path / "eval", limit=2)).tasks
-    for constant, value in (("PROMPTS", 4), ("GREEDY_PROMPTS", 1), ("GREEDY_TOKENS", 2)):
-        monkeypatch.setattr(merge, constant, value)
+    for module, constant, value in (
+        (held_out, "ROWS", 4),
+        (distance, "GREEDY_ROWS", 1),
+        (distance, "GREEDY_TOKENS", 2),
+    ):
+        monkeypatch.setattr(module, constant, value)
     assert merge_adapter(MergeRequest(adapter, tmp_path / "model", tiny_corpus)).exact.max_abs_logit_diff < 1e-3
     merged: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     plain: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), str(adapter)).eval()
