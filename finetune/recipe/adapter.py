@@ -17,7 +17,9 @@ from finetune.recipe.options import SEED
 from finetune.recipe.strict import Strict, read_yaml, validate
 
 DEFAULT_MODEL = "smollm2-135m"
-BestMetric = Literal["auto", "loss", "weighted_f1", "macro_f1", "accuracy", "preference_accuracy"]
+BestMetric = Literal[
+    "auto", "loss", "weighted_f1", "macro_f1", "micro_f1", "accuracy", "answer_f1", "exact_match", "preference_accuracy"
+]
 EVALUATIONS_PER_RUN, EVALUATIONS_PER_EPOCH, FEWEST_EVALUATIONS = 5, 2, 3
 EVALUATION_SHARE = 0.1  # of the training time, for all evaluations if they are more than the fewest
 # The time of an evaluation per row, relative to training on it: SmolLM2-135M on the bundled news sentences, on one core.
@@ -175,7 +177,8 @@ class AdapterRecipe(Strict):
     )
     metric_for_best_model: BestMetric = Field(
         "auto",
-        description="What makes an evaluation the best one; auto: weighted F1 if all validation rows have labels, else loss.",
+        description="What makes an evaluation the best one; auto: F1 if all validation rows have labels or the model is an "
+        "encoder, else loss.",
     )
     load_best_model_at_end: bool = Field(
         True, description="Write the adapter of the best evaluation, not that of the last step."

@@ -29,6 +29,7 @@ from finetune.models.config import context_of, read_config
 from finetune.models.find import BaseModel, find_base
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import check
+from finetune.scoring.tasks import HEAD_METRICS
 from finetune.sweep.report import write_report
 from finetune.sweep.request import Setting, SweepPlan, SweepRequest, SweepResult, TrialRecord
 from finetune.sweep.space import Space, change, default_space, describe, own_settings, read_space
@@ -37,7 +38,8 @@ from finetune.train import Step, TrainRequest, TrainResult, train
 from finetune.train.checkpoints.checkpoint import folder_of, list_checkpoints
 from finetune.train.checkpoints.lock import lock_folder
 from finetune.train.checkpoints.resume import EVALUATION, FREE
-from finetune.train.validation import labelled_rows
+from finetune.train.task import find_head
+from finetune.train.validation import scored_rows
 
 log = logging.getLogger(__name__)
 
@@ -121,13 +123,15 @@ def _open(request: SweepRequest) -> _Inputs:
             )
     given = read_space(request.search, request.recipe)
     base = find_base(request.recipe.model, request.recipe.revision)
-    filled = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
+    head = find_head(base.folder, "generation" if request.recipe.method == "dpo" else request.recipe.task, corpus)
+    context = context_of(read_config(base.folder))
+    filled = request.recipe.for_model(base.parameters, context, is_encoder=head is not None)
     space = given or default_space(filled)
     evaluated = filled.model_copy(update={"eval_steps": 1})
-    is_labelled = labelled_rows(evaluated, list(read_split(corpus, "validation")))
-    metric = filled.metric_for_best_model
+    scored = scored_rows(evaluated, list(read_split(corpus, "validation")), head)
+    metric: str = filled.metric_for_best_model
     if metric == "auto":
-        metric = "weighted_f1" if is_labelled else "loss"
+        metric = HEAD_METRICS[head.kind] if head else "weighted_f1" if scored else "loss"
     facts = {
         "settings": {
             name: value for name, value in filled.model_dump(mode="json").items() if name not in FREE | EVALUATION

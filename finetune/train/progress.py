@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FIGURES = ("preference_accuracy", "reward_margin", "chosen_reward", "rejected_reward")  # of preference tuning
-SCORES = ("weighted_f1", "macro_f1", "accuracy")  # of answers to rows of the validation split
+SCORES = ("weighted_f1", "macro_f1", "micro_f1", "accuracy", "answer_f1", "exact_match")  # of validation rows
 
 
 @dataclass(frozen=True)

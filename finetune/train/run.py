@@ -41,7 +41,14 @@ from finetune.train.progress import Outcome, Step
 from finetune.train.request import TrainPlan, TrainRequest, TrainResult
 from finetune.train.task import find_head, task_of
 from finetune.train.trackers.tracked_run import require_tracker
-from finetune.train.validation import LabelValidation, count_scored, labelled_rows, require_validation
+from finetune.train.validation import (
+    EncoderValidation,
+    LabelValidation,
+    Validation,
+    count_scored,
+    require_validation,
+    scored_rows,
+)
 
 log = logging.getLogger(__name__)
 
@@ -138,12 +145,12 @@ def _open(request: TrainRequest) -> _Inputs:
     base = find_base(request.recipe.model, request.recipe.revision)
     is_dpo = request.recipe.method == "dpo"
     head = find_head(base.folder, "generation" if is_dpo else request.recipe.task, corpus)
-    require_validation(request.recipe, corpus)
+    require_validation(request.recipe, corpus, head)
     recipe = request.recipe.for_model(
         base.parameters, context_of(read_config(base.folder)), is_encoder=head is not None
     )
     held_out = corpus.counts.get("validation", 0)
-    recipe = recipe.for_corpus(corpus.counts["train"], held_out, count_scored(recipe, corpus))
+    recipe = recipe.for_corpus(corpus.counts["train"], held_out, count_scored(recipe, corpus, head))
     return _Inputs(corpus, base, recipe.model_copy(update={"task": task_of(head)}), head)
 
 
@@ -168,8 +175,8 @@ def _fit(
     refuse_truncated(rows, recipe)
     examples = read_split(inputs.corpus, "validation")
     held_out = _render(inputs, tokenizer, examples, "validation")
-    labelled = labelled_rows(recipe, examples) if inputs.head is None else []
-    del examples  # training keeps the text of the labelled rows only
+    scored = scored_rows(recipe, examples, inputs.head)
+    del examples  # training keeps the text of the scored rows only
     whole = complete_lineage(lineage, rows.fingerprint)
     checkpoint_folder = folder_of(request.output_dir)
     checkpoints = Checkpoints(checkpoint_folder, recipe.save_total_limit, whole, request.resume_command)
@@ -193,13 +200,24 @@ def _fit(
         folder=folder,
         checkpoints=checkpoints,
         start=start,
-        validation=LabelValidation(model, tokenizer, base, labelled) if labelled else None,
+        validation=_validation(inputs, model, tokenizer, scored),
         on_step=on_step,
         on_line=on_line,
     )
     save_adapter(outcome, base, folder)
     tokenizer.save_pretrained(folder)
     return outcome
+
+
+def _validation(inputs: _Inputs, model: Any, tokenizer: Any, examples: Sequence[Example]) -> Validation | None:
+    """What evaluations measure besides the loss; None if that is nothing."""
+    base, head = inputs.base, inputs.head
+    validation: Validation | None = None
+    if examples and head is None:
+        validation = LabelValidation(model, tokenizer, base, examples)
+    elif examples and head is not None:
+        validation = EncoderValidation(model, tokenizer, base, head, examples, inputs.recipe.max_length)
+    return validation
 
 
 def _render(inputs: _Inputs, tokenizer: Any, examples: Iterable[Example], split: Split) -> Rows:

@@ -260,7 +260,7 @@ class SupervisedTrainer(SFTTrainer):
         """The scores of the model's answers to the rows of the validation."""
         if self.validation is None:
             return {}
-        answers: list[str] = []
+        answers: list[Any] = []
         validation, size = self.validation, self.args.per_device_eval_batch_size
         for start in range(0, len(validation), size):
             rows = list(range(start, min(start + size, len(validation))))

@@ -1,37 +1,49 @@
-"""What an evaluation during training measures besides the loss: how well labels are answered."""
+"""What an evaluation during training measures besides the loss: how good the answers to validation rows are."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
 from finetune.artifacts import Corpus
 from finetune.errors import InputError
+from finetune.models.encoder_inputs import encode
 from finetune.models.find import BaseModel
+from finetune.models.heads import Head, HeadKind
 from finetune.models.load import LoadedModel
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example
 from finetune.scoring.answers import label_logprobs
-from finetune.scoring.metrics import classification_scores
-from finetune.scoring.tasks import hash_id
+from finetune.scoring.encoders import Excerpt, Labelling, Prediction, predict
+from finetune.scoring.metrics import answer_f1, answer_match, classification_scores, label_set_scores
+from finetune.scoring.tasks import HEAD_METRICS, hash_id, reference_labels
 
 MOST_ROWS = 256  # are scored: the standard error of a share of them is at most 1 / (2 · sqrt(256)) = 3 %
+LABELS = ("weighted_f1", "macro_f1", "accuracy")
+METRICS: Mapping[HeadKind, tuple[str, ...]] = {
+    "classification": LABELS,
+    "multi-label": ("micro_f1", "macro_f1", "exact_match"),
+    "extraction": ("answer_f1", "exact_match"),
+}
 
 
 class Validation(Protocol):
     """Rows of the validation split to which the model gives answers, and the scores of these."""
 
+    metric: str  # the score that decides unless the recipe names another
+
     def __len__(self) -> int:
         """Number of rows."""
 
-    def answer(self, model: Any, rows: Sequence[int]) -> list[str]:
+    def answer(self, model: Any, rows: Sequence[int]) -> list[Any]:
         """The answers of a PeftModel to some of the rows."""
 
-    def score(self, answers: Sequence[str]) -> dict[str, float]:
+    def score(self, answers: Sequence[Any]) -> dict[str, float]:
         """The scores of the answers to all rows, by their names in `metric_for_best_model`."""
 
 
@@ -42,6 +54,8 @@ class LabelValidation:
         model: the base model, still untouched.
         examples: rows with `choices`, of which one is their label.
     """
+
+    metric = "weighted_f1"
 
     def __init__(
         self, model: Any, tokenizer: PreTrainedTokenizerBase, base: BaseModel, examples: Sequence[Example]
@@ -73,63 +87,115 @@ class LabelValidation:
         return scores
 
 
-def require_validation(recipe: AdapterRecipe, corpus: Corpus) -> None:
-    """Refuse settings that the user made for evaluations if there will be none.
+class EncoderValidation:
+    """The labels of each row or the answer in its context, according to the head of an encoder.
+
+    Args:
+        model: the encoder with its head, still untouched.
+        max_length: in tokens, as in training.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        base: BaseModel,
+        head: Head,
+        examples: Sequence[Example],
+        max_length: int,
+    ) -> None:
+        self._loaded = LoadedModel(model, tokenizer, base, head)
+        self._head, self._attention = head, model.config._attn_implementation
+        self.metric: str = HEAD_METRICS[head.kind]
+        pairs = [(encode(tokenizer, example, max_length), example) for example in examples]
+        pairs.sort(key=lambda pair: len(pair[0].ids), reverse=True)
+        self._inputs, self._examples = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def answer(self, model: Any, rows: Sequence[int]) -> list[Prediction]:
+        """What the head says about each of the rows, computed with the model's own attention.
+
+        The layers inside the PeftModel are asked: with questions, it does not pass token types on (peft 0.21).
+        """
+        inputs, contexts = [self._inputs[row] for row in rows], [self._examples[row].context for row in rows]
+        inner = model.get_base_model()
+        with _attention_of(inner, self._attention):
+            return predict(replace(self._loaded, model=inner), inputs, contexts, batch_size=len(rows))
+
+    def score(self, answers: Sequence[Prediction]) -> dict[str, float]:
+        """F1 and accuracy of labels, F1 and exact matches of sets of labels or of answers."""
+        if self._head.kind == "extraction":
+            texts = [answer.text for answer in answers if isinstance(answer, Excerpt)]
+            both = [(row.answer, text) for row, text in zip(self._examples, texts, strict=True)]
+            measures = {"answer_f1": answer_f1, "exact_match": answer_match}
+            return {name: sum(measure(*pair) for pair in both) / len(both) for name, measure in measures.items()}
+        labels = [answer.labels for answer in answers if isinstance(answer, Labelling)]
+        if self._head.kind == "multi-label":
+            return label_set_scores([reference_labels(row) for row in self._examples], labels)
+        return classification_scores([str(row.label) for row in self._examples], [label for (label,) in labels])
+
+
+def require_validation(recipe: AdapterRecipe, corpus: Corpus, head: Head | None) -> None:
+    """Refuse settings that the user made for evaluations if there will be none, and a metric that is not measured.
 
     Raises:
-        InputError: the corpus has no validation split, or `eval_steps` is 0; or the metric is that of another method.
+        InputError: the corpus has no validation split, or `eval_steps` is 0; or the rows have another metric.
     """
-    if recipe.metric_for_best_model == "preference_accuracy" and recipe.method != "dpo":
-        raise InputError(
-            "--metric-for-best-model preference_accuracy compares pairs of answers: use it with --method dpo"
-        )
     asked = [name for name in ("patience", "metric_for_best_model") if name in recipe.model_fields_set]
     if recipe.patience == 0 and "patience" in asked:
         asked.remove("patience")
-    if not asked or (corpus.counts.get("validation") and recipe.eval_steps != 0):
-        return
-    option = f"--{asked[0].replace('_', '-')}"
-    reason, remedy = (
-        ("--eval-steps 0 turns them off", "Leave --eval-steps out")
-        if recipe.eval_steps == 0
-        else (f"the corpus at {corpus.path} has no validation split", "Prepare it again with --split-ratio")
-    )
-    raise InputError(f"{option} needs evaluations during training, but {reason}. {remedy}, or leave out {option}")
+    if asked and not (corpus.counts.get("validation") and recipe.eval_steps != 0):
+        option = f"--{asked[0].replace('_', '-')}"
+        reason, remedy = (
+            ("--eval-steps 0 turns them off", "Leave --eval-steps out")
+            if recipe.eval_steps == 0
+            else (f"the corpus at {corpus.path} has no validation split", "Prepare it again with --split-ratio")
+        )
+        raise InputError(f"{option} needs evaluations during training, but {reason}. {remedy}, or leave out {option}")
+    names = ("preference_accuracy",) if recipe.method == "dpo" else METRICS[head.kind] if head else LABELS
+    if recipe.metric_for_best_model not in ("auto", "loss", *names):
+        raise InputError(
+            f"--metric-for-best-model {recipe.metric_for_best_model} is not measured on these rows. Use auto, loss, "
+            f"{' or '.join(names)}"
+        )
 
 
-def count_scored(recipe: AdapterRecipe, corpus: Corpus) -> int:
-    """About how many rows `labelled_rows` gives, without reading any."""
+def count_scored(recipe: AdapterRecipe, corpus: Corpus, head: Head | None) -> int:
+    """About how many rows `scored_rows` gives, without reading any."""
+    if recipe.metric_for_best_model in ("loss", "preference_accuracy"):
+        return 0
     tasks = set(corpus.manifest.get("by_task", {}))
-    needs_labels = recipe.metric_for_best_model not in ("auto", "loss", "preference_accuracy")
-    labelled = tasks == {"classification"} if recipe.metric_for_best_model == "auto" else needs_labels
-    return min(MOST_ROWS, corpus.counts.get("validation", 0)) if labelled else 0
+    scores_all = head is not None or recipe.metric_for_best_model != "auto" or tasks == {"classification"}
+    return min(MOST_ROWS, corpus.counts.get("validation", 0)) if scores_all else 0
 
 
-def labelled_rows(recipe: AdapterRecipe, held_out: Sequence[Example]) -> list[Example]:
-    """The validation rows whose labels are scored in each evaluation, drawn by a hash of their ids if there are many.
+def scored_rows(recipe: AdapterRecipe, held_out: Sequence[Example], head: Head | None) -> list[Example]:
+    """The validation rows to which each evaluation scores the answers, drawn by a hash of their ids if there are many.
 
     Raises:
         InputError: the metric needs labels, and no row has one.
     """
     metric = recipe.metric_for_best_model
-    labelled = [row for row in held_out if row.label in row.choices]
     if metric in ("loss", "preference_accuracy") or not recipe.eval_steps:
         return []
-    if metric == "auto" and len(labelled) < len(held_out):
+    rows = [row for row in held_out if head is not None or row.label in row.choices]
+    if metric == "auto" and len(rows) < len(held_out):
         return []
-    if not labelled and metric != "auto":
+    if not rows and metric != "auto":
         raise InputError(
             f"--metric-for-best-model {metric} compares labels, and the validation split has no rows with a label and "
             "choices. Use --metric-for-best-model loss, or prepare a corpus of labelled rows"
         )
-    return heapq.nsmallest(MOST_ROWS, labelled, key=hash_id)
+    return heapq.nsmallest(MOST_ROWS, rows, key=hash_id)
 
 
 def choose_metric(recipe: AdapterRecipe, validation: Validation | None) -> str:
     """The score that decides which evaluation is the best."""
     if recipe.metric_for_best_model != "auto":
         return recipe.metric_for_best_model
-    return "loss" if validation is None else "weighted_f1"
+    return "loss" if validation is None else validation.metric
 
 
 @contextmanager

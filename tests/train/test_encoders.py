@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from transformers import (
@@ -22,13 +23,16 @@ from transformers import (
     AutoTokenizer,
 )
 
-from finetune.artifacts import Adapter
+from finetune.artifacts import Adapter, Corpus
+from finetune.corpus.store import read_split
 from finetune.errors import InputError
 from finetune.models.encoder_inputs import encode
 from finetune.models.heads import Head
 from finetune.models.load import load_adapter, load_base
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Message
+from finetune.scoring.encoders import predict
+from finetune.scoring.tasks import HEAD_METRICS
 from finetune.train import TrainRequest, plan_training, train
 from finetune.train.arguments import lora_config
 from finetune.train.batches.collate import NumberedRows
@@ -36,6 +40,7 @@ from finetune.train.batches.labelled import encode_rows
 from finetune.train.fast.lora_linear import FusedLinear
 from finetune.train.fit import make_objective
 from finetune.train.objectives.classification import balanced_weights
+from finetune.train.validation import EncoderValidation
 
 from ..corpora import write_corpus
 from ..encoders import ENCODERS, encoder_tokenizer, write_encoder
@@ -306,3 +311,31 @@ def test_target_modules_of_encoders_are_checked(encoders: Any, tmp_path: Path) -
     corpus = corpus_of(tmp_path / "corpus", rows_of("classification"))
     wrong = recipe(encoders("distilbert"), target_modules="q_proj,v_lin")
     refuse(corpus, wrong, tmp_path, "no layer of the model is called q_proj", "q_lin, k_lin")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_evaluations_score_the_answers_of_the_head_and_change_no_weight(
+    head: str, encoders: Any, tmp_path: Path
+) -> None:
+    corpus = corpus_of(tmp_path / "corpus", rows_of(head), [row(number, head, "validation") for number in range(9)])
+    last = recipe(encoders("bert"), eval_steps=1, load_best_model_at_end=False, patience=0, lora_dropout=0.1)
+    result = train(TrainRequest(corpus, tmp_path / "always", last))
+    assert result.metric == HEAD_METRICS[HEADS[head].kind]
+    loaded = load_adapter(Adapter.open(tmp_path / "always"))
+    held_out = read_split(Corpus.open(corpus), "validation")
+    inputs = [encode(loaded.tokenizer, example, last.max_length) for example in held_out]
+    answers = predict(loaded, inputs, [example.context for example in held_out], batch_size=4)
+    same = EncoderValidation(loaded.model.get_base_model(), loaded.tokenizer, loaded.base, HEADS[head], held_out, 1024)
+    order = sorted(range(9), key=lambda number: len(inputs[number].ids), reverse=True)
+    assert result.eval_figures == pytest.approx(same.score([answers[number] for number in order]))
+    train(TrainRequest(corpus, tmp_path / "never", last.model_copy(update={"eval_steps": 0})))
+    always, never = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("always", "never"))
+    assert all(torch.equal(always[name], never[name]) for name in never)
+
+
+def test_metric_of_other_rows_is_refused(encoders: Any, tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path / "corpus", rows_of("extraction"), rows_of("extraction", 3))
+    settings = recipe(encoders("bert"), metric_for_best_model="weighted_f1")
+    refuse(
+        corpus, settings, tmp_path / "out", "weighted_f1 is not measured", "Use auto, loss, answer_f1 or exact_match"
+    )

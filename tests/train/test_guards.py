@@ -25,7 +25,7 @@ from finetune.train import TrainRequest, plan_training, train
 from finetune.train.checkpoints.checkpoint import Checkpoints
 from finetune.train.checkpoints.disk import CHECKPOINT_REST, LINE_BYTES, checkpoint_bytes, make_room
 from finetune.train.journal import Journal
-from finetune.train.progress import Counts
+from finetune.train.progress import SCORES, Counts
 
 from ..command import Command
 from .kills import Undisturbed, outcome, training
@@ -80,7 +80,7 @@ def test_no_line_of_the_journal_is_longer_than_estimated(tmp_path: Path) -> None
     journal.counts = Counts(tokens=10**13, computed_tokens=10**13, supervised_tokens=10**13)
     state = SimpleNamespace(global_step=10**9, epoch=1e5 / 3)
     journal.write(state, {"loss": 1e-5 / 3, "grad_norm": 1e-5 / 3, "learning_rate": 1e-5 / 3})
-    journal.write(state, {f"eval_{name}": 1e-5 / 3 for name in ("loss", "weighted_f1", "macro_f1", "accuracy")})
+    journal.write(state, {f"eval_{name}": 1e-5 / 3 for name in ("loss", *SCORES)})
     assert all(len(line) < LINE_BYTES for line in journal.file.read_text("utf-8").splitlines())
 
 
