@@ -41,7 +41,7 @@ from finetune.train.progress import Outcome, Step
 from finetune.train.request import TrainPlan, TrainRequest, TrainResult
 from finetune.train.task import find_head, task_of
 from finetune.train.trackers.tracked_run import require_tracker
-from finetune.train.validation import LabelValidation, count_scored, labelled_rows, require_validation
+from finetune.train.validation import LabelValidation, choose_metric, count_scored, labelled_rows, require_validation
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +106,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     except InputError as error:
         log.warning("Training would not start: %s.", error)
     _, memory = fit_memory(recipe, base, rows, len(tokenizer), request.memory)
+    labelled = _labelled(inputs, read_split(inputs.corpus, "validation"))
     return TrainPlan(
         recipe=recipe,
         model=base.name,
@@ -116,6 +117,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         truncated=rows.truncated,
         longest=rows.longest,
         memory=memory,
+        metric=choose_metric(recipe, labelled) if recipe.eval_steps else None,
     )
 
 
@@ -168,7 +170,7 @@ def _fit(
     refuse_truncated(rows, recipe)
     examples = read_split(inputs.corpus, "validation")
     held_out = _render(inputs, tokenizer, examples, "validation")
-    labelled = labelled_rows(recipe, examples) if inputs.head is None else []
+    labelled = _labelled(inputs, examples)
     del examples  # training keeps the text of the labelled rows only
     whole = complete_lineage(lineage, rows.fingerprint)
     checkpoint_folder = folder_of(request.output_dir)
@@ -200,6 +202,11 @@ def _fit(
     save_adapter(outcome, base, folder)
     tokenizer.save_pretrained(folder)
     return outcome
+
+
+def _labelled(inputs: _Inputs, examples: Sequence[Example]) -> list[Example]:
+    """The validation rows whose labels are scored in each evaluation."""
+    return labelled_rows(inputs.recipe, examples) if inputs.head is None else []
 
 
 def _render(inputs: _Inputs, tokenizer: Any, examples: Iterable[Example], split: Split) -> Rows:

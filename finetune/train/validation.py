@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -125,11 +125,11 @@ def labelled_rows(recipe: AdapterRecipe, held_out: Sequence[Example]) -> list[Ex
     return heapq.nsmallest(MOST_ROWS, labelled, key=hash_id)
 
 
-def choose_metric(recipe: AdapterRecipe, validation: Validation | None) -> str:
-    """The score that decides which evaluation is the best."""
+def choose_metric(recipe: AdapterRecipe, scored: Sized | None) -> str:
+    """The score that decides which evaluation is the best; `scored` are the rows whose labels are scored, if any."""
     if recipe.metric_for_best_model != "auto":
         return recipe.metric_for_best_model
-    return "loss" if validation is None else "weighted_f1"
+    return "weighted_f1" if scored else "loss"
 
 
 @contextmanager
