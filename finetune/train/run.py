@@ -45,6 +45,7 @@ from finetune.train.validation import (
     EncoderValidation,
     LabelValidation,
     Validation,
+    choose_metric,
     count_scored,
     require_validation,
     scored_rows,
@@ -113,6 +114,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     except InputError as error:
         log.warning("Training would not start: %s.", error)
     _, memory = fit_memory(recipe, base, rows, len(tokenizer), request.memory)
+    scored = scored_rows(recipe, read_split(inputs.corpus, "validation"), inputs.head)
     return TrainPlan(
         recipe=recipe,
         model=base.name,
@@ -123,6 +125,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         truncated=rows.truncated,
         longest=rows.longest,
         memory=memory,
+        metric=choose_metric(recipe, inputs.head, scored) if recipe.eval_steps else None,
     )
 
 

@@ -93,7 +93,7 @@ class SupervisedTrainer(SFTTrainer):
         self._held_out: dict[str, float] = {}  # the loss and the figures of the last evaluation
         training, evaluation = objective.rows.datasets()
         self.evaluates = evaluation is not None and recipe.eval_steps != 0
-        metric = choose_metric(recipe, validation)
+        metric = choose_metric(recipe, validation.head if validation else None, validation)
         self.best = Best(metric, recipe.patience, self.evaluates and recipe.load_best_model_at_end)
         try:
             super().__init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -35,7 +35,9 @@ METRICS: Mapping[HeadKind, tuple[str, ...]] = {
 class Validation(Protocol):
     """Rows of the validation split to which the model gives answers, and the scores of these."""
 
-    metric: str  # the score that decides unless the recipe names another
+    @property
+    def head(self) -> Head | None:
+        """The head of an encoder."""
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -55,7 +57,7 @@ class LabelValidation:
         examples: rows with `choices`, of which one is their label.
     """
 
-    metric = "weighted_f1"
+    head = None
 
     def __init__(
         self, model: Any, tokenizer: PreTrainedTokenizerBase, base: BaseModel, examples: Sequence[Example]
@@ -105,8 +107,7 @@ class EncoderValidation:
         max_length: int,
     ) -> None:
         self._loaded = LoadedModel(model, tokenizer, base, head)
-        self._head, self._attention = head, model.config._attn_implementation
-        self.metric: str = HEAD_METRICS[head.kind]
+        self.head, self._attention = head, model.config._attn_implementation
         pairs = [(encode(tokenizer, example, max_length), example) for example in examples]
         pairs.sort(key=lambda pair: len(pair[0].ids), reverse=True)
         self._inputs, self._examples = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -126,13 +127,13 @@ class EncoderValidation:
 
     def score(self, answers: Sequence[Prediction]) -> dict[str, float]:
         """F1 and accuracy of labels, F1 and exact matches of sets of labels or of answers."""
-        if self._head.kind == "extraction":
+        if self.head.kind == "extraction":
             texts = [answer.text for answer in answers if isinstance(answer, Excerpt)]
             both = [(row.answer, text) for row, text in zip(self._examples, texts, strict=True)]
             measures = {"answer_f1": answer_f1, "exact_match": answer_match}
             return {name: sum(measure(*pair) for pair in both) / len(both) for name, measure in measures.items()}
         labels = [answer.labels for answer in answers if isinstance(answer, Labelling)]
-        if self._head.kind == "multi-label":
+        if self.head.kind == "multi-label":
             return label_set_scores([reference_labels(row) for row in self._examples], labels)
         return classification_scores([str(row.label) for row in self._examples], [label for (label,) in labels])
 
@@ -191,11 +192,13 @@ def scored_rows(recipe: AdapterRecipe, held_out: Sequence[Example], head: Head |
     return heapq.nsmallest(MOST_ROWS, rows, key=hash_id)
 
 
-def choose_metric(recipe: AdapterRecipe, validation: Validation | None) -> str:
-    """The score that decides which evaluation is the best."""
+def choose_metric(recipe: AdapterRecipe, head: Head | None, scored: Sized | None) -> str:
+    """The score that decides which evaluation is the best; `scored` are the rows whose answers are scored, if any."""
     if recipe.metric_for_best_model != "auto":
         return recipe.metric_for_best_model
-    return "loss" if validation is None else validation.metric
+    if not scored:
+        return "loss"
+    return HEAD_METRICS[head.kind] if head else "weighted_f1"
 
 
 @contextmanager
