@@ -125,7 +125,7 @@ def _open(request: SweepRequest) -> _Inputs:
     base = find_base(request.recipe.model, request.recipe.revision)
     head = find_head(base.folder, "generation" if request.recipe.method == "dpo" else request.recipe.task, corpus)
     context = context_of(read_config(base.folder))
-    filled = request.recipe.for_model(base.parameters, context, is_encoder=head is not None)
+    filled = request.recipe.for_model(base.parameters, context)
     space = given or default_space(filled)
     evaluated = filled.model_copy(update={"eval_steps": 1})
     scored = scored_rows(evaluated, list(read_split(corpus, "validation")), head)
