@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from finetune.machine import GPU_CONTEXT
 from finetune.plan.device import Device
-from finetune.plan.shapes import ModelShape
+from finetune.plan.model_shape import ModelShape
 from finetune.recipe import AdapterRecipe
 
 MIB = 2**20
@@ -156,7 +156,10 @@ def activation_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, dev
     is_shared = recipe.shares_prefixes and not padded and batch.tokens > batch.longest
     numbers = shape.activations + round(shape.mean_ranks(recipe))
     numbers += shape.repeated if device.kind == "gpu" or padded else 0
-    if padded and not shape.whole_scores:  # the attended values once less; for each row and block, a mask of numbers
+    drops = shape.drops_scores and device.kind == "cpu"  # without a kernel for it
+    if drops:  # neither what the kernel of attention returns nor its normalisers
+        numbers -= shape.queries + shape.heads
+    elif padded and not shape.whole_scores:  # the attended values once less; for each row and block, a mask of numbers
         numbers += batch.longest - shape.queries
     numbers -= 0 if recipe.gradient_checkpointing else shape.recomputed
     block = batch.tokens * (numbers * word + shape.in_float32 * (WORD - word))
@@ -168,6 +171,10 @@ def activation_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, dev
             once = batch.longest**2 * word  # the mask of the rows' ends over what they share, the same for all blocks
         else:  # the queries of the prefix, and what they attend to
             block += batch.repeated * 2 * shape.queries * word
+    if (
+        drops
+    ):  # in float32: query, key and value; weights and dropped ones, and which those are, for each pair of tokens
+        block += batch.tokens * (3 * shape.queries * (WORD - word) + 3 * WORD * shape.heads * batch.longest)
     if shape.whole_scores:  # before and after the softmax, and its result in float32, for each pair of tokens in a row
         block += (2 * word + (WORD if word != WORD else 0)) * shape.heads * batch.tokens * batch.longest
     if recipe.gradient_checkpointing:

@@ -24,6 +24,20 @@ def _config(
     }
 
 
+def _encoder(
+    kind: str, hidden: int, inner: int, layers: int, heads: int, vocabulary: int, context: int
+) -> dict[str, Any]:
+    return {
+        "model_type": kind,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": context,
+    }
+
+
 PUBLISHED: dict[str, dict[str, Any]] = {
     "smollm2-135m": _config("llama", 576, 1536, 30, 9, 3, 49152),
     "smollm2-360m": _config("llama", 960, 2560, 32, 15, 5, 49152),
@@ -35,4 +49,32 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "gemma-2b": _config("gemma", 2048, 16384, 18, 8, 1, 256000, head_dim=256),
     "gemma-2-2b": _config("gemma2", 2304, 9216, 26, 8, 4, 256000, head_dim=256),
     "gemma-3-270m": _config("gemma3_text", 640, 2048, 18, 4, 1, 262144, head_dim=256),
+    "distilbert": {
+        "model_type": "distilbert",
+        "dim": 768,
+        "hidden_dim": 3072,
+        "n_layers": 6,
+        "n_heads": 12,
+        "vocab_size": 30522,
+        "max_position_embeddings": 512,
+    },
+    "mobilebert": {
+        "model_type": "mobilebert",
+        "hidden_size": 512,
+        "intermediate_size": 512,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 4,
+        "vocab_size": 30522,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "embedding_size": 128,
+        "intra_bottleneck_size": 128,
+        "true_hidden_size": 128,
+        "num_feedforward_networks": 4,
+        "hidden_dropout_prob": 0.0,
+        "classifier_activation": False,
+    },
+    "minilm-l6": _encoder("bert", 384, 1536, 6, 12, 30522, 512),
+    "bert-base": _encoder("bert", 768, 3072, 12, 12, 30522, 512),
+    "modernbert-base": _encoder("modernbert", 768, 1152, 22, 12, 50368, 8192),
 }

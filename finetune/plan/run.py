@@ -12,8 +12,8 @@ from finetune.models.presets import PRESETS
 from finetune.models.targets import require_targets
 from finetune.plan.device import Device, this_device
 from finetune.plan.memory import Batch, Breakdown, RowSizes, estimate, full_batch, is_padded
-from finetune.plan.published import PUBLISHED
-from finetune.plan.shapes import OUTSIDE, ModelShape, preset_shape, shape_of
+from finetune.plan.model_shape import OUTSIDE, ModelShape
+from finetune.plan.shapes import preset_shape, shape_of
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.adapter import Quantization
 
@@ -155,7 +155,7 @@ def _require_targets(shape: ModelShape, recipe: AdapterRecipe) -> None:
     """Refuse names of modules that the blocks do not have; what a regular expression matches shows when training starts."""
     if isinstance(recipe.target_modules, tuple):
         names = tuple(name.rpartition(".")[2] for name in recipe.target_modules)
-        require_targets(names, [*(linear.path for linear in shape.linears), *OUTSIDE])
+        require_targets(names, [*(linear.path for linear in (*shape.linears, *shape.outer)), *OUTSIDE])
 
 
 def _batch(shape: ModelShape, recipe: AdapterRecipe, rows: RowSizes | None) -> Batch:
@@ -194,7 +194,7 @@ def _candidates(shape: ModelShape, recipe: AdapterRecipe) -> Iterator[tuple[Adap
     smaller = [
         preset
         for preset in PRESETS.values()
-        if preset.name in PUBLISHED and preset.parameters < shape.parameters and preset.context >= recipe.max_length
+        if preset.kind == shape.kind and preset.parameters < shape.parameters and preset.context >= recipe.max_length
     ]
     for preset in sorted(smaller, key=lambda preset: -preset.parameters):
         other = _with(recipe, model=preset.name, revision=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from finetune.hub.snapshots import Need
 from finetune.models.config import context_of, read_config
 from finetune.models.find import find_base, local_folder
 from finetune.models.presets import Preset, find_preset
-from finetune.models.targets import is_target, match_pattern
+from finetune.plan.encoder_shapes import ENCODERS, make_encoder_shape
+from finetune.plan.model_shape import Linear, ModelShape
 from finetune.plan.published import PUBLISHED
-from finetune.recipe import AdapterRecipe
 
 # The defaults of transformers for keys missing in config.json. num_key_value_heads: None means as many as heads.
 _COMMON: dict[str, Any] = {
@@ -42,7 +42,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "granite": _COMMON | {"logits_scaling": 1.0},
     "olmo2": _COMMON,
 }
-OUTSIDE = ("lm_head", "embed_tokens")  # layers that are not in a block
 SWIGLU = (
     "llama",
     "mistral",
@@ -62,92 +61,6 @@ SCALED_LOGITS = (
     "logits_soft_cap",
     "output_logit_soft_cap",
 )
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A linear layer of every block."""
-
-    path: str  # in the block
-    inputs: int
-    outputs: int
-    bias: bool
-
-    @property
-    def weights(self) -> int:
-        """Number of weights in its matrix."""
-        return self.inputs * self.outputs
-
-    def rank(self, recipe: AdapterRecipe, block: int) -> int:
-        """The rank of its LoRA matrices."""
-        return match_pattern(recipe.rank_pattern, f"model.layers.{block}.{self.path}", recipe.lora_r)
-
-    def is_target(self, targets: str | tuple[str, ...]) -> bool:
-        """Whether PEFT adds LoRA matrices."""
-        return is_target(targets, f"model.layers.0.{self.path}")
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """A decoder: widths, the linear layers of a block, and the numbers per token that a block keeps for its backward pass.
-
-    `activations` excludes LoRA's inner products, and attention scores if the softcap needs them whole; `in_float32` of
-    them are in float32 even if the products are in bfloat16; `repeated` is what attention adds that needs as many key heads
-    as query heads, on a GPU and over padded rows; `recomputed` is what train/fast/swiglu.py computes again instead of
-    keeping, and `passing` are large numbers that a block with checkpointing makes and frees.
-    """
-
-    hidden: int
-    inner: int  # width of the feed-forward block
-    layers: int
-    heads: int
-    vocabulary: int
-    tokenizer: int  # entries of its tokenizer, which may be fewer
-    linears: tuple[Linear, ...]
-    other_parameters: int  # embeddings, norms, biases, and the head if it has its own
-    activations: int
-    in_float32: int
-    repeated: int
-    recomputed: int
-    passing: int
-    queries: int  # per token
-    keys: int  # and values, per token
-    whole_scores: bool
-    softcapped_logits: bool
-    full_logits: bool  # for all tokens, not only supervised ones
-    packs: bool  # whether rows can be packed; else they are padded, and so they are if recipe.packing is off
-    shares: bool  # whether packed rows can share their prefix
-    context: int | None  # tokens
-
-    @property
-    def linear_parameters(self) -> int:
-        """Weights that are quantised to 4 bits."""
-        return self.layers * sum(linear.weights for linear in self.linears)
-
-    @property
-    def parameters(self) -> int:
-        """All weights; shared ones count once."""
-        return self.linear_parameters + self.other_parameters
-
-    def adapter_parameters(self, recipe: AdapterRecipe) -> int:
-        """Number of weights in an adapter: LoRA matrices, norms of DoRA, and modules that are trained whole."""
-        targets, saved = self._targets(recipe), recipe.modules_to_save
-        count = sum(linear.rank(recipe, block) * (linear.inputs + linear.outputs) for block, linear in targets)
-        count += sum(linear.outputs for _, linear in targets if recipe.use_dora)
-        count += self.layers * sum(linear.weights for linear in self.linears if saved and linear.is_target(saved))
-        return count + self.vocabulary * self.hidden * len({*saved} & {*OUTSIDE})
-
-    def mean_ranks(self, recipe: AdapterRecipe) -> float:
-        """The sum of the ranks of a block's LoRA matrices, on average over the blocks."""
-        return sum(linear.rank(recipe, block) for block, linear in self._targets(recipe)) / self.layers
-
-    def targets(self, recipe: AdapterRecipe) -> list[Linear]:
-        """The linear layers of a block that have LoRA matrices."""
-        return [linear for linear in self.linears if linear.is_target(recipe.target_modules)]
-
-    def _targets(self, recipe: AdapterRecipe) -> list[tuple[int, Linear]]:
-        """The linear layers that have LoRA matrices, each with the number of its block."""
-        return [(block, linear) for block in range(self.layers) for linear in self.targets(recipe)]
 
 
 def shape_of(name: str, revision: str | None = None) -> ModelShape:
@@ -185,20 +98,24 @@ def make_shape(config: Mapping[str, Any]) -> ModelShape:
         UnplannedModelError: the family is unknown, or a size is missing.
     """
     kind = str(config.get("model_type"))
-    if kind not in FAMILIES:
+    if kind not in (*FAMILIES, *ENCODERS):
         raise UnplannedModelError(
             f"Memory use cannot be planned for {kind!r} models, which slmtune train trains without a plan; it can for: "
-            f"{', '.join(sorted(FAMILIES))}"
+            f"{', '.join(sorted((*FAMILIES, *ENCODERS)))}"
         )
-    values = FAMILIES[kind] | {key: value for key, value in config.items() if value is not None}
     try:
-        hidden, inner = int(values["hidden_size"]), int(values["intermediate_size"])
-        layers, heads = int(values["num_hidden_layers"]), int(values["num_attention_heads"])
-        vocabulary = int(values["vocab_size"])
+        return make_encoder_shape(config) if kind in ENCODERS else _make_decoder_shape(kind, config)
     except KeyError as error:
         raise UnplannedModelError(
             f"The model's config.json has no {error}, so its memory use cannot be planned; slmtune train needs no plan"
         ) from None
+
+
+def _make_decoder_shape(kind: str, config: Mapping[str, Any]) -> ModelShape:
+    values = FAMILIES[kind] | {key: value for key, value in config.items() if value is not None}
+    hidden, inner = int(values["hidden_size"]), int(values["intermediate_size"])
+    layers, heads = int(values["num_hidden_layers"]), int(values["num_attention_heads"])
+    vocabulary = int(values["vocab_size"])
     groups, width = int(values["num_key_value_heads"] or heads), int(values["head_dim"] or hidden // heads)
     query, key = heads * width, groups * width
     linears = _linears(kind, values, hidden, inner, query, key)

@@ -149,9 +149,7 @@ def _open(request: TrainRequest) -> _Inputs:
     is_dpo = request.recipe.method == "dpo"
     head = find_head(base.folder, "generation" if is_dpo else request.recipe.task, corpus)
     require_validation(request.recipe, corpus, head)
-    recipe = request.recipe.for_model(
-        base.parameters, context_of(read_config(base.folder)), is_encoder=head is not None
-    )
+    recipe = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
     held_out = corpus.counts.get("validation", 0)
     recipe = recipe.for_corpus(corpus.counts["train"], held_out, count_scored(recipe, corpus, head))
     return _Inputs(corpus, base, recipe.model_copy(update={"task": task_of(head)}), head)

@@ -73,7 +73,7 @@ class EncoderPath:
         if packing and reason is None:
             encoder_attention.register()
             model.set_attn_implementation(encoder_attention.PACKED)
-            hook = _last_layer(model).register_forward_hook(encoder_attention.unpack, with_kwargs=True)
+            hook = find_last_layer(model).register_forward_hook(encoder_attention.unpack, with_kwargs=True)
             self.batches = replace(padded, packs=True)
             difference = self._expected.difference(self._ask(model, self.batches))
             if difference <= self._limit:
@@ -106,7 +106,7 @@ class EncoderPath:
         device = next(model.parameters()).device
         batch["inputs"] = {name: value.to(device) for name, value in batch["inputs"].items()}
         states: list[Tensor] = []
-        hook = _last_layer(model).register_forward_hook(lambda module, inputs, output: states.append(output))
+        hook = find_last_layer(model).register_forward_hook(lambda module, inputs, output: states.append(output))
         was_training = model.training
         model.eval()
         try:
@@ -143,7 +143,7 @@ def _cast_input(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return inputs[0].to(weight.dtype), *inputs[1:]
 
 
-def _last_layer(model: Any) -> nn.Module:
+def find_last_layer(model: Any) -> nn.Module:
     """The last layer of the encoder."""
     count = model.config.num_hidden_layers
     stacks = (
