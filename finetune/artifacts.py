@@ -298,10 +298,10 @@ def _verified_manifest(path: Path, kind: str, command: str) -> dict[str, Any]:
     return manifest
 
 
-def library_versions() -> dict[str, str]:
+def library_versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
     """Installed versions of the libraries that affect results, read from metadata without importing them."""
     versions = {}
-    for name in LIBRARIES:
+    for name in libraries:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

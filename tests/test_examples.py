@@ -40,21 +40,22 @@ def test_own_data(tiny_model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "metrics"),
+    ("name", "metrics", "libraries"),
     [
-        ("code", {"edit_similarity", "exact_match", "parses"}),
-        ("translation", {"chrf", "bleu"}),
-        ("summaries", {"rouge_l", "rouge_1", "rouge_2"}),
+        ("code", {"edit_similarity", "exact_match", "parses"}, set()),
+        ("translation", {"chrf", "bleu"}, {"sacrebleu"}),
+        ("summaries", {"rouge_l", "rouge_1", "rouge_2"}, {"rouge_score"}),
     ],
 )
 def test_generated_texts_are_scored_by_their_task(
-    name: str, metrics: set[str], tiny_model: Path, tmp_path: Path
+    name: str, metrics: set[str], libraries: set[str], tiny_model: Path, tmp_path: Path
 ) -> None:
     done = run(f"{name}.sh", "--model", tiny_model, "--max-steps", 2, "--max-truncated", "100%", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "runs" / name / "eval" / "report.json").read_text("utf-8"))
     (task,) = report["tasks"].values()
     assert set(task["base"]) == set(task["adapter"]) == metrics
+    assert report["libraries"].keys() & {"sacrebleu", "rouge_score"} == libraries
     assert task["n"] >= 12
     assert all(0 <= score <= 1 for score in task["adapter"].values())
     assert task["ci95"][0] <= task["delta"] <= task["ci95"][1]

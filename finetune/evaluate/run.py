@@ -17,6 +17,7 @@ from finetune.artifacts import (
     Corpus,
     EvalReport,
     ensure_replaceable,
+    library_versions,
     write_json,
     write_jsonl,
     writing,
@@ -133,6 +134,8 @@ def _write(
     result: EvalResult,
     rows: Mapping[str, Sequence[ScoredRow]],
 ) -> None:
+    scorers = require_libraries(score.metric for score in result.tasks.values())
+    writer.manifest["libraries"] |= library_versions(scorers)
     writer.manifest["config"] = {
         "split": request.split,
         "tasks": sorted(result.tasks),

@@ -30,25 +30,26 @@ TASK_METRICS: Mapping[Task, TextMetric] = {
     "summarization": "rouge_l",
     "code": "edit_similarity",
 }
-LIBRARIES: Mapping[TextMetric, str] = {"chrf": "sacrebleu", "rouge_l": "rouge_score"}
+LIBRARIES: Mapping[str, str] = {"chrf": "sacrebleu", "rouge_l": "rouge_score"}  # metric -> what computes it
 # A line break with the indentation after it is one token: in Python it carries meaning.
 CODE_TOKEN = re.compile(r"\n[ \t]*|\w+|[^\w\s]")
 FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.S)
 
 
-def require_libraries(metrics: Iterable[str]) -> None:
-    """Refuse metrics whose library is not installed, before a model is loaded.
+def require_libraries(metrics: Iterable[str]) -> list[str]:
+    """The libraries that compute the metrics; asked for before a model is loaded.
 
     Raises:
-        InputError: says what to install.
+        InputError: one is not installed; says what to install.
     """
-    for metric in metrics:
-        library = next((name for key, name in LIBRARIES.items() if key == metric), None)
-        if library is not None and find_spec(library) is None:
+    libraries = sorted({LIBRARIES[metric] for metric in metrics if metric in LIBRARIES})
+    for library in libraries:
+        if find_spec(library) is None:
             raise InputError(
                 f"{library} scores these rows and is not installed. Install it with: pip install 'slmtune[eval]'; or evaluate "
                 "other rows with --task"
             )
+    return libraries
 
 
 def score_text(metric: TextMetric, reference: str, answer: str) -> float:

@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune.cards.eval_page import METRIC_NAMES
+from finetune.cards.model_card import HUB_METRICS
 from finetune.errors import InputError
 from finetune.scoring import texts
 from finetune.scoring.texts import (
+    TASK_METRICS,
+    TextMetric,
     chrf,
     edit_similarity,
     parses,
@@ -101,8 +105,15 @@ def test_other_texts_are_scored_by_words() -> None:
     assert score_text("token_f1", "The yield rises", "the yield falls") == pytest.approx(2 * 2 / 6)
 
 
+@pytest.mark.parametrize("metric", TASK_METRICS.values())
+def test_every_score_has_a_name_for_readers(metric: TextMetric) -> None:
+    scores = score_texts(metric, ["x = 1"], ["x = 2"])
+    assert metric in scores
+    assert scores.keys() <= METRIC_NAMES.keys() & HUB_METRICS.keys()
+
+
 def test_missing_library_is_named_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    require_libraries(["chrf", "rouge_l", "weighted_f1"])
+    assert require_libraries(["chrf", "rouge_l", "weighted_f1"]) == ["rouge_score", "sacrebleu"]
     monkeypatch.setattr(texts, "find_spec", lambda name: None if name == "sacrebleu" else find_spec(name))
     with pytest.raises(InputError, match=r"sacrebleu .* pip install 'slmtune\[eval\]'"):
         require_libraries(["weighted_f1", "chrf"])
