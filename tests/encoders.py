@@ -119,7 +119,9 @@ def write_encoder_adapter(
         if "lora_" in name or "modules_to_save" in name:
             torch.nn.init.normal_(parameter, std=std)
     with writing(folder, Adapter, overwrite=False) as writer:
-        model.save_pretrained(str(writer.folder))
+        config.base_model_name_or_path = base.name  # not a folder of this machine
+        model.save_pretrained(str(writer.folder), save_embedding_layers=False)
+        (writer.folder / "README.md").unlink()
         encoder.config.save_pretrained(writer.folder)
         load_tokenizer(base_folder, base).save_pretrained(writer.folder)
         recipe = AdapterRecipe(model=str(base_folder), **{"quantization": "none", "max_length": 64, **settings})

@@ -10,6 +10,7 @@ from typing import Any
 import huggingface_hub.constants
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import save_file
 
 from finetune.artifacts import Adapter, Artifact, Corpus, EvalReport, Model, writing
@@ -17,11 +18,14 @@ from finetune.cards.model_card import model_card
 from finetune.errors import ArtifactError, HubError, InputError, OutputExistsError, UnknownNameError
 from finetune.hub.pull import pull
 from finetune.hub.push import push
+from finetune.merge import MergeRequest, merge_adapter
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Message
+from finetune.serve.chat import open_conversation
 
 from ..command import run
 from ..corpora import write_corpus
+from ..encoders import NEWS, write_encoder, write_encoder_adapter
 from .local_hub import READ_TOKEN, WRITE_TOKEN, Fault, LocalHub
 
 ADAPTER = ("model", "tester/finance")
@@ -134,6 +138,27 @@ def test_pushed_corpus_loads_with_datasets(client: Client, tmp_path: Path) -> No
 
     assert loaded.stdout.strip() == "{'train': 2, 'test': 1}"
     assert pushed["url"].endswith("/datasets/tester/rows")
+
+
+@pytest.mark.parametrize("merged", [False, True], ids=["adapter", "merged model"])
+def test_encoder_comes_back_with_its_head_and_its_labels(hub: LocalHub, tmp_path: Path, merged: bool) -> None:
+    base = write_encoder(tmp_path / "bert", "bert")
+    path = write_encoder_adapter(tmp_path / "runs" / "adapter", base, NEWS)
+    if merged:
+        path = merge_adapter(MergeRequest(path, tmp_path / "runs" / "model")).model
+    push(path, "tester/news")
+    pulled = pull("tester/news", tmp_path / "there").path
+    metadata = yaml.safe_load(card(hub, "tester/news").split("---\n")[1])
+    assert (metadata["pipeline_tag"], metadata["library_name"]) == (
+        "text-classification",
+        "transformers" if merged else "peft",
+    )
+    assert "`bearish`, `neutral`, `bullish`" in card(hub, "tester/news")
+    answers = []
+    for folder in (path, pulled):
+        with open_conversation("news", folder, model=None if merged else str(base)) as session:
+            answers.append(session.answer("profit rose"))
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from finetune.serve.classifier import Classifier
 from finetune.serve.engine import Engine
 from finetune.serve.targets import ServeTarget, open_engine
 
+from ..command import run
 from ..encoders import ANSWERS, ENCODERS, NEWS, TOPICS, write_encoder, write_encoder_adapter
 from .conftest import Answer, Running, running
 
@@ -256,3 +258,15 @@ def test_many_labels_are_not_all_printed(bert: Path, tmp_path: Path) -> None:
         said = "".join(session.reply("profit rose"))
     assert said.count("%") == 5
     assert said.endswith(", …)")
+
+
+def test_command_prints_labels_or_json_and_refuses_a_question_without_a_context(
+    adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    said = run("chat", adapters["news"], "--prompt", TEXTS[0], cwd=tmp_path)
+    data = json.loads(run("chat", adapters["news"], "--prompt", TEXTS[0], "--json", cwd=tmp_path).stdout)
+    assert said.stdout.startswith(f"{data['label']}  (")
+    refused = run("chat", adapters["answers"], "--prompt", "what rose?", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "--context FILE" in refused.stderr
