@@ -1,7 +1,8 @@
 """Adapter → Model: fold LoRA matrices into the unquantised base weights, and prove that the result is the adapter.
 
 Two comparisons on held-out rows decide. `exact`: the merged model against the adapter over the same unquantised base;
-they must agree up to the rounding of the stored weights, else the merge is wrong. `drift`: the merged model against
+they must agree up to the rounding of the stored weights, else the merge is wrong. (An adapter that started as a correction
+of quantised weights, LoftQ, is merged onto these, dequantised.) `drift`: the merged model against
 the adapter over its base as it was trained, quantised or not; the difference is the cost of leaving 4 bits, and it is
 bounded.
 
@@ -57,6 +58,8 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
     head = Head.of_manifest(adapter.manifest)
     rows = choose_rows(request.corpus, load_tokenizer(adapter.path, base), head)
     plain = recipe.model_copy(update={"quantization": "none"})
+    corrects = recipe.init_lora_weights == "loftq"  # the error of the quantised weights, which the original ones lack
+    onto = "dequantized" if corrects else "original"
     with (
         writing(request.output_dir, Model, overwrite=request.overwrite) as writer,
         TemporaryDirectory(dir=writer.folder) as scratch,
@@ -65,8 +68,8 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
         live, unmerged = Path(scratch, "live"), Path(scratch, "unmerged")
         stage("tracing the adapter over its base as trained")
         store_traces(load(base, recipe, adapter.path, head), rows, recipe.max_length, live)
-        stage("merging onto the unquantised weights")
-        loaded = load(base, plain, adapter.path, head)
+        stage("merging onto the dequantised weights" if corrects else "merging onto the unquantised weights")
+        loaded = load(base, recipe if corrects else plain, adapter.path, head, must_unpack=corrects)
         store_traces(loaded, rows, recipe.max_length, unmerged)
         _save_merged(loaded, base.folder, adapter.path, writer.folder)
         del loaded
@@ -75,10 +78,10 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
         merged = LoadedModel(load_base(writer.folder, plain, head=head).eval(), tokenizer, base, head)
         exact, drift = measure_distances(merged, rows, recipe.max_length, (unmerged, live))
         _require_equal(exact, drift)
-        _describe(writer, adapter, head, exact, drift)
+        _describe(writer, adapter, head, onto, exact, drift)
     return MergeResult(
         model=request.output_dir,
-        onto="original",
+        onto=onto,
         head=head.kind if head else None,
         verified=True,
         max_abs_logit_diff=drift.max_abs_logit_diff,
@@ -105,8 +108,10 @@ def _save_merged(loaded: LoadedModel, base_folder: Path, adapter_folder: Path, o
     load_tokenizer(adapter_folder, loaded.base).save_pretrained(out)
 
 
-def _describe(writer: ArtifactWriter, adapter: Adapter, head: Head | None, exact: Distance, drift: Distance) -> None:
-    writer.manifest["config"] = {"onto": "original", "adapter_config": dict(adapter.config)}
+def _describe(
+    writer: ArtifactWriter, adapter: Adapter, head: Head | None, onto: str, exact: Distance, drift: Distance
+) -> None:
+    writer.manifest["config"] = {"onto": onto, "adapter_config": dict(adapter.config)}
     writer.manifest["parents"] = {"adapter": {"fingerprint": adapter.fingerprint}, **adapter.manifest["parents"]}
     if head is not None:
         writer.manifest["head"] = head.describe()

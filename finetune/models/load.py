@@ -30,6 +30,7 @@ from finetune.models.quantize import (
     keep_linear4bit_unpacked,
     quantization_config,
     release_file,
+    unpack_layers,
     unpack_on_cpu,
     unpack_scales,
 )
@@ -53,13 +54,26 @@ class LoadedModel:
         return int(context_of(self.model.config.to_dict()) or self.tokenizer.model_max_length)
 
 
-def load(base: BaseModel, recipe: AdapterRecipe, adapter: Path | None = None, head: Head | None = None) -> LoadedModel:
+def load(
+    base: BaseModel,
+    recipe: AdapterRecipe,
+    adapter: Path | None = None,
+    head: Head | None = None,
+    *,
+    must_unpack: bool = False,
+) -> LoadedModel:
     """Load a base model, quantised as in `recipe`, optionally with an adapter, for inference.
+
+    With `must_unpack`, its layers are plain ones with the values of the quantised weights, whatever memory that takes.
 
     Raises:
         ArtifactError: the adapter's tensors do not fit the model.
     """
-    model: PreTrainedModel | PeftModel = load_base(base.folder, recipe, head=head)
+    model: PreTrainedModel | PeftModel = load_base(base.folder, recipe, head=head, unpack=not must_unpack)
+    if must_unpack:
+        unpack_layers(model)
+        quantizer: Any = model.hf_quantizer
+        quantizer.remove_quantization_config(model)
     tokenizer = load_tokenizer(adapter or base.folder, base)
     if adapter is not None:
         model = attach_adapter(model, adapter)

@@ -116,23 +116,32 @@ def unpack_on_cpu(model: nn.Module) -> bool:
     no gradient is needed. Unpacking once gives the same numbers faster, for up to 8 times the memory. It is done if it takes
     at most half of the free memory. Returns whether it was done.
     """
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, (Linear4bit, Int8Linear))]
-    if not layers or any(layer.weight.device.type != "cpu" for _, layer in layers):
+    layers = _quantized_layers(model)
+    if not layers or any(layer.weight.device.type != "cpu" for layer in layers.values()):
         return False
     needed = sum(
-        layer.in_features * layer.out_features * torch.finfo(layer.compute_dtype).bits // 8 for _, layer in layers
+        layer.in_features * layer.out_features * torch.finfo(layer.compute_dtype).bits // 8 for layer in layers.values()
     )
     if needed > MEMORY_SHARE * free_memory():
         log.info("Weights stay quantised: unpacking them would take %s.", format_bytes(needed))
         return False
-    for name, layer in layers:
+    unpack_layers(model)
+    return True
+
+
+def unpack_layers(model: nn.Module) -> None:
+    """Replace quantised layers with plain ones that have the same values in the compute precision."""
+    for name, layer in _quantized_layers(model).items():
         plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
         plain.weight = nn.Parameter(unpack_weight(layer), requires_grad=False)
         if layer.bias is not None:
             plain.bias = layer.bias
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, plain)
-    return True
+
+
+def _quantized_layers(model: nn.Module) -> dict[str, Linear4bit | Int8Linear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, (Linear4bit, Int8Linear))}
 
 
 def release_file(model: nn.Module) -> None:

@@ -130,9 +130,10 @@ def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Dev
     if device.kind == "cpu":
         overhead = PROCESS + TOKENIZER * shape.tokenizer
         overhead += gap_bytes(shape, recipe, batch, word, activations + backward)
+    copies = 1 + (recipe.method == "dpo") + (recipe.init_lora_weights == "pissa")  # of its first weights
     return Breakdown(
         weights=weights,
-        adapter=adapter * (WORD + GRADIENT + (WORD if recipe.method == "dpo" else 0)),
+        adapter=adapter * (copies * WORD + GRADIENT),
         optimizer=adapter * moments,
         activations=activations + backward,
         logits=logits,

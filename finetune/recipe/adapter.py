@@ -117,6 +117,16 @@ class AdapterRecipe(Strict):
     dpo_beta: float = Field(
         0.1, gt=0, description="With --method dpo: how closely the model is tied to the one before training."
     )
+    init_lora_weights: Literal["default", "pissa", "loftq", "eva"] = Field(
+        "default",
+        description="First weights of the matrices: pissa: main directions of the weights; loftq: a correction of the "
+        "quantisation; eva: main directions of the layers' inputs; default: no effect.",
+    )
+    init_adapter: str | None = Field(
+        None,
+        description="Go on from this adapter: a folder of slmtune or PEFT, whose settings are taken.",
+        json_schema_extra={"metavar": "DIR"},
+    )
     rank_pattern: Pattern = Field(
         {},
         description="Another rank for the modules of a name; can be repeated.",

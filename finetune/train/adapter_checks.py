@@ -31,6 +31,7 @@ def check_adapter(folder: Path, recipe: AdapterRecipe, head: Head | None = None)
     _check_ends(recipe, model, tied)
     _check_saved(recipe, model, tied)
     _check_quantization(recipe, model, folder.name)
+    _check_start(recipe, model, head)
 
 
 def find_tied(model: Any) -> list[str]:
@@ -117,6 +118,45 @@ def _check_quantization(recipe: AdapterRecipe, model: Any, name: str) -> None:
             f"in {', '.join(sorted(stacks))}, which bitsandbytes does not quantise: only linear layers. Train it with "
             "--quantization none"
         )
+
+
+def _check_start(recipe: AdapterRecipe, model: Any, head: Head | None) -> None:
+    kind = recipe.init_lora_weights
+    if kind == "default":
+        return
+    flag = f"--init-lora-weights {kind}"
+    if kind == "pissa" and recipe.is_quantized:
+        raise InputError(
+            f"{flag} takes the largest directions out of the base model's weights, which must not be quantised to "
+            f"{recipe.quantization} for that (PEFT refuses it, too). Add --quantization none, or start a quantised base with "
+            "loftq or eva"
+        )
+    if kind == "loftq" and not recipe.is_quantized:
+        raise InputError(
+            f"{flag} corrects the errors of quantisation, and with --quantization none there are none. Add --quantization nf4, "
+            "or leave it out"
+        )
+    if kind == "loftq" and getattr(model.config, "quantization_config", None):
+        raise InputError(
+            f"{flag} needs the weights before quantisation, and the files of this base model have been quantised already. "
+            "Use its unquantised original as --model"
+        )
+    others = {"use_dora": kind != "eva", "use_rslora": kind == "pissa"}
+    for name in (name for name, excluded in others.items() if excluded and getattr(recipe, name)):
+        raise InputError(f"{flag} and --{name.replace('_', '-')} cannot be combined. Leave one of them out")
+    if kind == "eva" and head is not None:
+        raise InputError(
+            f"{flag} is for causal language models, and this is an encoder. Use pissa or loftq, or leave it out"
+        )
+    for name, module in model.named_modules():
+        if is_target(recipe.target_modules, name) and recipe.target_modules != ALL and _has_rows(module):
+            raise InputError(f"{flag}: {name} is no linear layer. Leave it out of --target-modules")
+
+
+def _has_rows(module: Any) -> bool:
+    from torch import nn
+
+    return isinstance(module, nn.Embedding)
 
 
 def _is_linear(module: Any) -> bool:

@@ -38,6 +38,7 @@ def lora_config(recipe: AdapterRecipe, model: PreTrainedModel, task_type: str = 
         exclude_modules=["out_proj"] if excludes else _below(whole),
         fan_in_fan_out=has_transposed_weights(model),
         bias="none",
+        init_lora_weights="pissa" if recipe.init_lora_weights == "pissa" else True,  # the others: start_adapter
         use_rslora=recipe.use_rslora,
         use_dora=recipe.use_dora,
         rank_pattern=dict(recipe.rank_pattern),

@@ -26,6 +26,7 @@ from finetune.train.objectives.generation import Generation
 from finetune.train.objectives.objective import Objective
 from finetune.train.objectives.preference import Preference
 from finetune.train.progress import Outcome, Step
+from finetune.train.start import fit_untouched_base, start_adapter
 from finetune.train.trackers.tracked_run import open_run
 from finetune.train.trainer import SupervisedTrainer
 from finetune.train.validation import Validation
@@ -68,6 +69,9 @@ def fit(
             checkpoints=checkpoints,
             validation=validation,
         )
+        pissa = recipe.init_lora_weights == "pissa"
+        first = {name: each.detach().cpu().clone() for name, each in trainer.trainable.items()} if pissa else {}
+        start_adapter(trainer.model, trainer.objective, recipe)
         count = recipe.save_total_limit + 1 if recipe.save_steps else 1  # one of the last step, before its evaluation
         require_room(checkpoints.folder, count, trainer.checkpoint_bytes, trainer.trainable_weights)
         with trainer.interrupt.listen(), suppress(EvaluationStoppedError):
@@ -79,6 +83,7 @@ def fit(
         plot.draw(journal.file, folder / "training.png", trainer.best.metric)
         outcome = Outcome(
             model=trainer.model,
+            first=first,
             steps=trainer.state.global_step,
             epochs=float(trainer.state.epoch or 0),
             planned_steps=trainer.state.max_steps,
@@ -119,7 +124,12 @@ def save_adapter(outcome: Outcome, base: BaseModel, folder: Path) -> None:
         if config.task_type == Extraction.task_type:
             config.task_type = None  # PeftModelForQuestionAnswering drops token types (peft 0.21.2); PeftModel does not
         write_head_config(outcome.model.get_base_model(), folder)
-    outcome.model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    config.init_lora_weights, config.eva_config = True, None  # a loaded adapter has its weights
+    state = None
+    if outcome.first:
+        state = outcome.model.state_dict()
+        state |= fit_untouched_base({name: state[name].cpu() for name in outcome.first}, outcome.first, config)
+    outcome.model.save_pretrained(str(folder), state_dict=state, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 

@@ -6,7 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FIGURES = ("preference_accuracy", "reward_margin", "chosen_reward", "rejected_reward")  # of preference tuning
 SCORES = ("weighted_f1", "macro_f1", "micro_f1", "accuracy", "answer_f1", "exact_match")  # of validation rows
@@ -118,6 +121,7 @@ class Outcome:
     """A fitted model and the figures of the fit; losses in nats per supervised token or pair of answers."""
 
     model: Any  # a PeftModel
+    first: Mapping[str, Tensor]  # the first weights of its adapter, if these and the base model are entangled
     steps: int
     epochs: float
     planned_steps: int

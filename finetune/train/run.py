@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from finetune.train.checkpoints.disk import THEN_RESUME
 from finetune.train.checkpoints.lock import lock_folder
 from finetune.train.checkpoints.resume import complete_lineage, find_finished, find_start, lineage_of, refuse_unfinished
 from finetune.train.fit_memory import fit_memory
+from finetune.train.init_adapter import adopt_adapter
 from finetune.train.method_checks import check_method, require_pairs
 from finetune.train.model_checks import check_model
 from finetune.train.out_of_memory import explain_full_memory
@@ -80,7 +81,7 @@ def train(
     if not request.resume:
         ensure_replaceable(out, overwrite=request.overwrite)
     inputs = _open(request)
-    lineage = lineage_of(inputs.recipe, inputs.base, inputs.corpus, inputs.head)
+    lineage = lineage_of(inputs.recipe, inputs.base, inputs.corpus, inputs.head, inputs.init_adapter)
     with lock_folder(folder, out), _report_last_checkpoint(folder, request):
         remove_leftovers(Path(os.path.abspath(out)))
         if request.resume and not request.overwrite and (adapter := find_finished(out, lineage)):
@@ -137,6 +138,7 @@ class _Inputs:
     base: BaseModel
     recipe: AdapterRecipe  # with a value for every setting
     head: Head | None  # of an encoder
+    init_adapter: Mapping[str, str] | None  # name and fingerprint
 
 
 def _open(request: TrainRequest) -> _Inputs:
@@ -152,7 +154,8 @@ def _open(request: TrainRequest) -> _Inputs:
     recipe = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
     held_out = corpus.counts.get("validation", 0)
     recipe = recipe.for_corpus(corpus.counts["train"], held_out, count_scored(recipe, corpus, head))
-    return _Inputs(corpus, base, recipe.model_copy(update={"task": task_of(head)}), head)
+    recipe, init_adapter = adopt_adapter(recipe, base, head)
+    return _Inputs(corpus, base, recipe.model_copy(update={"task": task_of(head)}), head, init_adapter)
 
 
 def _fit(

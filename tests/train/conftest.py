@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
 
@@ -35,3 +36,9 @@ def stopped(undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory) 
 def killed(stopped: Path, tmp_path: Path) -> Path:
     """A copy of the stopped run; a test may damage it."""
     return shutil.copytree(stopped, tmp_path / "run")
+
+
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make loading weights fail."""
+    monkeypatch.setattr(importlib.import_module("finetune.train.run"), "load_base", None)

@@ -28,12 +28,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "patterns": {"rank_pattern": {"q_proj": 2, "layers.1.mlp.up_proj": 8}, "alpha_pattern": {"v_proj": 16}},
     "saved-norm": {"modules_to_save": ("model.norm",)},
     "saved-embeddings": {"modules_to_save": ("embed_tokens",), "quantization": "int8"},
+    "pissa": {"init_lora_weights": "pissa", "quantization": "none", "rank_pattern": {"q_proj": 2}},
+    "eva": {"init_lora_weights": "eva", "rank_pattern": {"q_proj": 2}},
     "noise": {"neftune_noise_alpha": 5.0},
     "int8": {"quantization": "int8"},
     "fp4": {"quantization": "fp4"},
 }
-ROUNDED: dict[str, dict[str, Any]] = {  # by more than two ways of computing may differ
-    "saved-bfloat16": {"modules_to_save": ("embed_tokens", "model.norm"), "compute_dtype": "bfloat16"}
+APART: dict[
+    str, dict[str, Any]
+] = {  # merged onto other weights, or rounded by more than two ways of computing may differ
+    "loftq": {"init_lora_weights": "loftq"},
+    "saved-bfloat16": {"modules_to_save": ("embed_tokens", "model.norm"), "compute_dtype": "bfloat16"},
 }
 IDS = torch.arange(3, 60)[None]
 
@@ -58,15 +63,15 @@ def adapters(tiny_model: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("methods")
     return {
         name: train(request(tiny_model, tiny_corpus, folder / name, **settings)).adapter
-        for name, settings in (METHODS | ROUNDED).items()
+        for name, settings in (METHODS | APART).items()
     }
 
 
-@pytest.mark.parametrize("method", [*METHODS, *ROUNDED])
+@pytest.mark.parametrize("method", [*METHODS, *APART])
 def test_killed_run_resumes_to_the_same_bytes(
     method: str, adapters: dict[str, Path], tiny_model: Path, tiny_corpus: Path, tmp_path: Path
 ) -> None:
-    first = request(tiny_model, tiny_corpus, tmp_path / "out", **(METHODS | ROUNDED)[method])
+    first = request(tiny_model, tiny_corpus, tmp_path / "out", **(METHODS | APART)[method])
     with pytest.raises(Killed):
         train(first, kill)
     result = train(TrainRequest(first.corpus, first.output_dir, first.recipe, resume=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shutil
@@ -35,12 +34,6 @@ def copy_model(model: Path, folder: Path, **settings: object) -> Path:
     kept = {key: value for key, value in config.items() if value is not None}
     (folder / "config.json").write_text(json.dumps(kept), "utf-8")
     return folder
-
-
-@pytest.fixture
-def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make loading weights fail."""
-    monkeypatch.setattr(importlib.import_module("finetune.train.run"), "load_base", None)
 
 
 @pytest.mark.usefixtures("no_weights")

@@ -78,6 +78,7 @@ def ours(folder: Path, pairs: TokenRows, passes: Sequence[Sequence[int]], **chan
         if name in trained:
             each.data = torch.zeros_like(each)
     objective.begin(adapted)
+    objective.remember_start(adapted)
     for name, each in adapted.named_parameters():
         if name in trained:
             each.data = trained[name]
@@ -254,6 +255,18 @@ def test_step_is_repeated_in_smaller_passes_with_the_same_result(
     assert large["result"]["pairs"] == small["result"]["pairs"]
     for ours_, theirs in zip(large["journal"], small["journal"], strict=True):
         assert ours_ == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+
+
+def test_reference_is_the_adapter_to_start_from(
+    corpus: Path, tiny_adapter: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    settings = {"init_adapter": str(tiny_adapter), "method": "dpo", "max_steps": 2, "logging_steps": 1, "eval_steps": 0}
+    recipe = AdapterRecipe(model=str(tiny_model), learning_rate=1e-2, **settings)
+    result = train(TrainRequest(corpus, tmp_path / "adapter", recipe))
+    first, second = map(json.loads, (result.adapter / "training.jsonl").read_text("utf-8").splitlines()[:2])
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert first["reward_margin"] == pytest.approx(0, abs=1e-5)
+    assert second["reward_margin"] != first["reward_margin"]
 
 
 def refusal(request: TrainRequest) -> str:

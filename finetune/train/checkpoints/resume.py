@@ -31,12 +31,20 @@ SCHEDULE = {"max_steps", "num_train_epochs"}
 Lineage = Mapping[str, Any]
 
 
-def lineage_of(recipe: AdapterRecipe, base: BaseModel, corpus: Corpus, head: Head | None = None) -> dict[str, Any]:
+def lineage_of(
+    recipe: AdapterRecipe,
+    base: BaseModel,
+    corpus: Corpus,
+    head: Head | None = None,
+    init_adapter: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """The inputs of a run, as recorded in its manifests."""
     described = {} if head is None else {"head": head.describe()}
+    first = init_adapter or {}
     return described | {
-        "config": recipe.model_dump(mode="json") | {"model": base.name},
-        "parents": {
+        "config": recipe.model_dump(mode="json") | {"model": base.name, "init_adapter": first.get("name")},
+        "parents": ({"init_adapter": dict(first)} if first else {})
+        | {
             "base_model": base.describe(),
             "corpus": {
                 "fingerprint": corpus.fingerprint,
@@ -119,7 +127,12 @@ def _changes(before: Lineage, now: Lineage) -> Iterator[str]:
     batches = [math.prod(int(config[name]) for name in DIVISION) for config in (old, new)]
     if batches[0] != batches[1]:
         yield f"an optimizer step had {batches[0]} rows and now has {batches[1]}"
-    parts = {"base_model": "the base model's weights", "corpus": "the corpus", "rows": "the rendered rows"}
+    parts = {
+        "base_model": "the base model's weights",
+        "corpus": "the corpus",
+        "rows": "the rendered rows",
+        "init_adapter": "the adapter to start from",
+    }
     for key, name in parts.items():
         ours, theirs = (manifest["parents"].get(key) for manifest in (now, before))
         if ours and theirs and ours["fingerprint"] != theirs["fingerprint"]:

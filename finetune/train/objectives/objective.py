@@ -23,6 +23,10 @@ class Objective(Protocol):
     def begin(self, model: Any) -> None:
         """Choose the kind of batches, and set up the model for them."""
 
+    def remember_start(self, model: Any) -> None:
+        """Remember what is needed of the model with the first weights of its adapter; they may have an effect."""
+        return
+
     def collate(self, items: Sequence[Mapping[str, int]]) -> dict[str, Any]:
         """A batch of numbered rows: its `rows`, its `counts`, and whatever `loss` needs."""
 

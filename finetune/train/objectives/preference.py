@@ -41,9 +41,8 @@ class Preference(Generation):
         self._initial: dict[str, Tensor] = {}
         self._figures = Figures()
 
-    def begin(self, model: Any) -> None:
-        """Choose the kind of batches, and remember the weights of the adapter for the reference."""
-        super().begin(model)
+    def remember_start(self, model: Any) -> None:
+        """Remember the first weights of the adapter for the reference."""
         parameters = model.named_parameters()
         self._initial = {name: each.detach().clone() for name, each in parameters if each.requires_grad}
 
