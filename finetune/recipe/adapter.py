@@ -28,7 +28,7 @@ NAME = re.compile(r"\s*[A-Za-z_][\w.]*\s*")  # of a module; a regular expression
 # LoRA needs about ten times the rate of full fine-tuning (Schulman et al., LoRA Without Regret, 2025), and the smallest
 # models even more: two epochs of the finance sample at 1e-3 took SmolLM2-135M from weighted F1 0.20 to 0.81 (n = 180).
 SMALL_MODEL, SMALL_MODEL_RATE, LARGER_MODEL_RATE = 200_000_000, 1e-3, 2e-4
-DPO_SHARE = 0.1  # of that rate, for preferences
+DPO_SHARE = 0.1  # of that rate: Rafailov et al., DPO, 2023, take 1e-6 for all weights, where 1e-5 is common for answers
 ENCODER_RATE = 1e-3
 FOUR_BIT = ("nf4", "fp4")
 
