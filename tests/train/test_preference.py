@@ -285,7 +285,8 @@ def test_other_rows_are_refused(corpus: Path, tiny_corpus: Path, tiny_model: Pat
 def test_encoder_is_refused(corpus: Path, tmp_path: Path) -> None:
     encoder = write_encoder(tmp_path / "tiny-bert", "bert")
     error = refusal(TrainRequest(corpus, tmp_path / "adapter", AdapterRecipe(model=str(encoder), method="dpo")))
-    assert "tiny-bert is not a causal language model" in error
+    assert "tiny-bert is an encoder, which" in error
+    assert "writes none" in error
 
 
 @pytest.mark.parametrize(
