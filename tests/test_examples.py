@@ -67,3 +67,10 @@ def test_code_of_the_example_is_python() -> None:
     assert 40 <= len(rows) <= 80
     for row in rows:
         ast.parse(row["code"])
+
+
+def test_preferences(tiny_model: Path, tmp_path: Path) -> None:
+    done = run("preferences.sh", "--model", tiny_model, "--max-steps", 2, "--eval-steps", 0, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {"corpus", "adapter", "eval", "model"} == {path.name for path in (tmp_path / "runs/custom").iterdir()}
+    assert "preference accuracy" in done.stdout

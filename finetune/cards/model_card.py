@@ -88,7 +88,13 @@ def _metadata(subject: Subject, scores: Mapping[str, Any], is_public: Callable[[
         base_model=base if subject.base_is_on_hub else None,
         base_model_relation=("finetune" if subject.is_merged else "adapter") if subject.base_is_on_hub else None,
         datasets=[name for name in subject.hub_datasets if is_public(name)] or None,
-        tags=["slmtune", "lora", *(["qlora"] if subject.is_quantized else []), subject.domain],
+        tags=[
+            "slmtune",
+            "lora",
+            *(["qlora"] if subject.is_quantized else []),
+            *(["dpo"] if subject.recipe.get("method") == "dpo" else []),
+            subject.domain,
+        ],
         metrics=sorted({result.metric_type for result in results}) or None,
     )
     if results:
@@ -125,6 +131,7 @@ def _body(subject: Subject, scores: Mapping[str, Any], repo_id: str) -> str:
         base=subject.base,
         base_package=subject.base["source"] if "==" in subject.base["source"] else None,
         method="QLoRA" if subject.is_quantized else "LoRA",
+        has_preferences=subject.recipe.get("method") == "dpo",
         version=subject.artifact.manifest.get("slmtune_version"),
         caution=load_domain(subject.domain).recipe.caution if is_bundled else CAUTION,
         eval_command=f"slmtune eval --domain {subject.domain}" if is_bundled else "slmtune eval",

@@ -14,7 +14,7 @@ def check_method(corpus: Corpus, recipe: AdapterRecipe) -> None:
     """Refuse to learn answers from preferences, and preferences from other rows.
 
     Raises:
-        InputError: names the tasks of the corpus, and the method or preparation that fits.
+        InputError: names the tasks of the corpus, or that of the recipe, and the method or preparation that fits.
     """
     tasks: dict[str, int] = corpus.manifest.get("by_task", {})
     if recipe.method == "sft" and "preference" in tasks:
@@ -22,6 +22,11 @@ def check_method(corpus: Corpus, recipe: AdapterRecipe) -> None:
             f"The corpus at {corpus.path} has rows for preference tuning: an answer that is preferred and one that is not. "
             "Add --method dpo to learn the preference, or prepare the corpus again with --ignore rejected to learn the "
             "preferred answers only"
+        )
+    if recipe.method == "dpo" and recipe.task not in ("auto", "generation"):
+        raise InputError(
+            f"--method dpo compares answers of a model that writes, and --task {recipe.task} trains an encoder. "
+            "Leave out --task, or train without --method dpo"
         )
     if recipe.method == "dpo" and set(tasks) != {"preference"}:
         counts = ", ".join(f"{task} {count}" for task, count in tasks.items())

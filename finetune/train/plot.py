@@ -8,19 +8,27 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+PREFERENCE = "preference_accuracy"
+
 
 def draw(journal: Path, picture: Path, metric: str = "loss") -> None:
-    """Draw training and held-out loss (nats per supervised token) over optimizer steps, and the metric if it is a score."""
+    """Draw training and held-out loss (in nats) over optimizer steps, and the metric if it is a score.
+
+    Of preference tuning, the accuracy of preference is drawn whatever the metric is.
+    """
     lines = [json.loads(line) for line in journal.read_text("utf-8").splitlines()] if journal.is_file() else []
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for name, label, style in (("loss", "training", "-"), ("eval_loss", "held out", "o-")):
         _plot(axes, lines, name, style, label)
-    axes.set(xlabel="optimizer step", ylabel="loss, nats per supervised token", ylim=(0, None))
+    has_pairs = any(PREFERENCE in line for line in lines)
+    unit, metric = ("pair of answers", PREFERENCE) if has_pairs else ("supervised token", metric)
+    axes.set(xlabel="optimizer step", ylabel=f"loss, nats per {unit}", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
     if metric != "loss":
         scores = axes.twinx()
+        _plot(scores, lines, metric, ":", "training", color="tab:green")
         _plot(scores, lines, f"eval_{metric}", "s--", "held out", color="tab:green")
         scores.set(ylabel=metric.replace("_", " "), ylim=(0, 1))
         scores.legend(loc="upper right")

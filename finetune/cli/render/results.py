@@ -86,6 +86,7 @@ def render_adapter(result: TrainResult, next_command: str) -> str:
             "steps": f"{result.steps}{early} ({result.epochs:.2f} epochs{resumed})",
             **chosen,
             "loss": f"{result.train_loss:.4f} in training, {held_out} held out",
+            **_describe_preferences(result.eval_figures),
             "speed": f"{result.tokens_per_second:.0f} tokens/s ({result.tokens} tokens, "
             f"{result.supervised_tokens} supervised)",
             "peak memory": format_bytes(result.peak_memory_bytes),
@@ -93,6 +94,15 @@ def render_adapter(result: TrainResult, next_command: str) -> str:
             "next": next_command,
         }
     )
+
+
+def _describe_preferences(figures: Mapping[str, float]) -> dict[str, str]:
+    """The figures of preference tuning on the validation split, if there are any."""
+    if "preference_accuracy" not in figures:
+        return {}
+    return {
+        "preference": f"{figures['preference_accuracy']:.1%} of pairs held out, reward margin {figures['reward_margin']:.3f}"
+    }
 
 
 def _describe_step(result: TrainResult) -> str:
