@@ -119,7 +119,12 @@ def _changes(before: Lineage, now: Lineage) -> Iterator[str]:
     batches = [math.prod(int(config[name]) for name in DIVISION) for config in (old, new)]
     if batches[0] != batches[1]:
         yield f"an optimizer step had {batches[0]} rows and now has {batches[1]}"
-    parts = {"base_model": "the base model's weights", "corpus": "the corpus", "rows": "the rendered rows"}
+    parts = {
+        "base_model": "the base model's weights",
+        "corpus": "the corpus",
+        "replay": "the replayed rows",
+        "rows": "the rendered rows",
+    }
     for key, name in parts.items():
         ours, theirs = (manifest["parents"].get(key) for manifest in (now, before))
         if ours and theirs and ours["fingerprint"] != theirs["fingerprint"]:
