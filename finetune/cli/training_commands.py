@@ -19,6 +19,7 @@ from finetune.machine import importing_libraries
 @options.command()
 @options.workspace
 @click.option("--corpus", type=options.PATH, help="Corpus to train on, instead of the workspace's.")
+@click.option("--replay-corpus", type=options.PATH, help="Corpus of the rows for --replay, instead of bundled ones.")
 @click.option("--config", type=options.PATH, help="YAML file that sets any of the options below.")
 @click.option("--dry-run", is_flag=True, help="Show what would be trained, without training.")
 @click.option("--resume", is_flag=True, help="Resume a stopped or killed run from its newest checkpoint.")
@@ -30,6 +31,7 @@ from finetune.machine import importing_libraries
 def train_command(
     workspace: Workspace,
     corpus: Path | None,
+    replay_corpus: Path | None,
     config: Path | None,
     dry_run: bool,
     resume: bool,
@@ -54,6 +56,7 @@ def train_command(
         recipe,
         overwrite=overwrite,
         resume=resume,
+        replay_corpus=replay_corpus,
         memory=arguments.read_memory(memory),
         resume_command=arguments.resume_command(sys.argv[1:]),
         prepare_command=workspace.command("prepare"),

@@ -61,8 +61,20 @@ def _read_pairs(value: object) -> object:
     return {name: number for name, _, number in pairs}
 
 
+def _read_shares(value: object) -> object:
+    """Read NAME=SHARE,NAME=SHARE …, once or several times, as a mapping."""
+    if not isinstance(value, str | tuple | list):
+        return value
+    texts = [value] if isinstance(value, str) else [str(text) for text in value]
+    pairs = [pair.strip().rpartition("=") for text in texts for pair in text.split(",") if pair.strip()]
+    if not all(name and separator for name, separator, _ in pairs):
+        raise ValueError("each must be of the form NAME=SHARE, such as finance=0.7,general=0.3")
+    return {name: share for name, _, share in pairs}
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_read_names)]
 Pattern = Annotated[Mapping[str, Annotated[int, Field(gt=0, le=1024)]], BeforeValidator(_read_pairs)]
+Mix = Annotated[Mapping[str, Annotated[Share, Field(ge=0)]], BeforeValidator(_read_shares)]
 Quantization = Literal["nf4", "fp4", "int8", "none"]
 
 
@@ -171,6 +183,17 @@ class AdapterRecipe(Strict):
         ge=0,
         le=1,
         description="Largest share of rows that may be truncated, as 5% or 0.05; above it, training does not start.",
+    )
+    mix: Mix = Field(
+        {},
+        description="Shares of the corpus's sources in each epoch, such as finance=0.7,general=0.3.",
+        json_schema_extra={"metavar": "NAME=SHARE,…"},
+    )
+    replay: Share = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="Share of each epoch that consists of general questions and answers, as 5% or 0.05.",
     )
     packing: bool = Field(
         True,

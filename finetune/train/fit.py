@@ -16,6 +16,7 @@ from finetune.models.heads import Head, write_head_config
 from finetune.recipe import AdapterRecipe
 from finetune.train import plot
 from finetune.train.batches.collate import NumberedRows
+from finetune.train.batches.mixture import Mixture
 from finetune.train.batches.rows import Rows
 from finetune.train.checkpoints.checkpoint import JOURNAL, Checkpoint, Checkpoints
 from finetune.train.checkpoints.disk import require_room
@@ -44,6 +45,7 @@ def fit(
     checkpoints: Checkpoints,
     start: Checkpoint | None,
     validation: Validation | None,
+    mixture: Mixture | None,
     on_step: Callable[[Step], None] | None,
     on_line: Sequence[Callable[[dict[str, float]], None]] = (),
 ) -> Outcome:
@@ -68,6 +70,7 @@ def fit(
             journal=journal,
             checkpoints=checkpoints,
             validation=validation,
+            mixture=mixture,
         )
         pissa = recipe.init_lora_weights == "pissa"
         first = {name: each.detach().cpu().clone() for name, each in trainer.trainable.items()} if pissa else {}

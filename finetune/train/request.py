@@ -23,6 +23,7 @@ class TrainRequest:
     resume: bool = False  # continue from the newest checkpoint, or start if there is none
     resume_command: str = Checkpoint.made_by  # suggested when the run is stopped
     prepare_command: str = Corpus.made_by  # suggested when the corpus is missing
+    replay_corpus: Path | None = None  # the general rows for `replay`, instead of the bundled ones
     memory: int | None = None  # bytes that training may use; None: what is free on the device
 
 
@@ -49,6 +50,7 @@ class TrainResult:
     planned_steps: int | None = None  # more than `steps` if the run stopped early
     adapter_step: int | None = None  # the step whose weights the adapter has
     metric: str | None = None  # decided which step that is; None: nothing was evaluated
+    mixture: Mapping[str, int] = field(default_factory=dict)  # rows per epoch by source; empty: the corpus as it is
 
     @property
     def stopped_early(self) -> bool:
@@ -70,3 +72,4 @@ class TrainPlan:
     longest: int
     memory: Plan | None  # None if `plan` does not know the model's family
     metric: str | None  # by which the best step is chosen; None: nothing is evaluated
+    mixture: Mapping[str, int] = field(default_factory=dict)  # rows per epoch by source; empty: the corpus as it is

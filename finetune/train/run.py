@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from finetune.plan.run import require_fit
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Split
 from finetune.train.batches.labelled import encode_rows
+from finetune.train.batches.mixture import Mixture
 from finetune.train.batches.rows import Rows, render_rows
 from finetune.train.checkpoints.checkpoint import Checkpoints, folder_of, list_checkpoints, step_of
 from finetune.train.checkpoints.disk import THEN_RESUME
@@ -39,6 +41,7 @@ from finetune.train.method_checks import check_method, require_pairs
 from finetune.train.model_checks import check_model
 from finetune.train.out_of_memory import explain_full_memory
 from finetune.train.progress import Outcome, Step
+from finetune.train.replay import Replayed, mix_rows, read_replayed
 from finetune.train.request import TrainPlan, TrainRequest, TrainResult
 from finetune.train.task import find_head, task_of
 from finetune.train.trackers.tracked_run import require_tracker
@@ -82,6 +85,10 @@ def train(
         ensure_replaceable(out, overwrite=request.overwrite)
     inputs = _open(request)
     lineage = lineage_of(inputs.recipe, inputs.base, inputs.corpus, inputs.head, inputs.init_adapter)
+    if inputs.mixture is not None:
+        lineage["mixture"] = inputs.mixture.counts
+    if inputs.replayed is not None:
+        lineage["parents"]["replay"] = inputs.replayed.describe()
     with lock_folder(folder, out), _report_last_checkpoint(folder, request):
         remove_leftovers(Path(os.path.abspath(out)))
         if request.resume and not request.overwrite and (adapter := find_finished(out, lineage)):
@@ -96,7 +103,7 @@ def train(
             explain_full_memory(folder, request.resume_command),
         ):
             outcome = _fit(request, inputs, lineage, writer.folder, on_step, on_line)
-            result = _result(out, outcome, time.monotonic() - started + outcome.seconds_before)
+            result = _result(out, inputs, outcome, time.monotonic() - started + outcome.seconds_before)
             _describe(writer, lineage, result)
         shutil.rmtree(folder)
     return result
@@ -108,7 +115,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     inputs = _open(request)
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
-    rows = _render(inputs, tokenizer, read_split(inputs.corpus, "train"), "train")
+    rows = _render(inputs, tokenizer, inputs.read_rows(), "train")
     check_model(base, recipe, rows, inputs.head)
     try:
         refuse_truncated(rows, recipe)
@@ -116,17 +123,24 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         log.warning("Training would not start: %s.", error)
     _, memory = fit_memory(recipe, base, rows, len(tokenizer), request.memory)
     scored = scored_rows(recipe, read_split(inputs.corpus, "validation"), inputs.head)
+    mixture = inputs.mixture
+    # of each row: a pair of answers has two lengths
+    lengths, supervised = (each.reshape(len(rows), -1).sum(1) for each in (rows.lengths, rows.supervised))
+    if mixture is not None:
+        first = mixture.rows_of(0)
+        lengths, supervised = lengths[first], supervised[first]
     return TrainPlan(
         recipe=recipe,
         model=base.name,
-        rows=len(rows),
-        steps=recipe.count_steps(len(rows)),
-        tokens_per_epoch=int(rows.lengths.sum()),
-        supervised_tokens_per_epoch=int(rows.supervised.sum()),
+        rows=len(mixture or rows),
+        steps=recipe.count_steps(len(mixture or rows)),
+        tokens_per_epoch=int(lengths.sum()),
+        supervised_tokens_per_epoch=int(supervised.sum()),
         truncated=rows.truncated,
         longest=rows.longest,
         memory=memory,
         metric=choose_metric(recipe, inputs.head, scored) if recipe.eval_steps else None,
+        mixture=mixture.counts if mixture else {},
     )
 
 
@@ -139,6 +153,12 @@ class _Inputs:
     recipe: AdapterRecipe  # with a value for every setting
     head: Head | None  # of an encoder
     init_adapter: Mapping[str, str] | None  # name and fingerprint
+    replayed: Replayed | None
+    mixture: Mixture | None
+
+    def read_rows(self) -> Iterable[Example]:
+        """The training rows, followed by those that may be replayed."""
+        return chain(read_split(self.corpus, "train"), self.replayed.rows if self.replayed else ())
 
 
 def _open(request: TrainRequest) -> _Inputs:
@@ -153,9 +173,13 @@ def _open(request: TrainRequest) -> _Inputs:
     require_validation(request.recipe, corpus, head)
     recipe = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
     held_out = corpus.counts.get("validation", 0)
-    recipe = recipe.for_corpus(corpus.counts["train"], held_out, count_scored(recipe, corpus, head))
+    replayed = read_replayed(request, head)
+    mixture = mix_rows(recipe, corpus, replayed)
+    rows = len(mixture) if mixture else corpus.counts["train"]
+    recipe = recipe.for_corpus(rows, held_out, count_scored(recipe, corpus, head))
     recipe, init_adapter = adopt_adapter(recipe, base, head)
-    return _Inputs(corpus, base, recipe.model_copy(update={"task": task_of(head)}), head, init_adapter)
+    recipe = recipe.model_copy(update={"task": task_of(head)})
+    return _Inputs(corpus, base, recipe, head, init_adapter, replayed, mixture)
 
 
 def _fit(
@@ -174,7 +198,7 @@ def _fit(
 
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
-    rows = _render(inputs, tokenizer, read_split(inputs.corpus, "train"), "train")
+    rows = _render(inputs, tokenizer, inputs.read_rows(), "train")
     check_model(base, recipe, rows, inputs.head)
     refuse_truncated(rows, recipe)
     examples = read_split(inputs.corpus, "validation")
@@ -205,6 +229,7 @@ def _fit(
         checkpoints=checkpoints,
         start=start,
         validation=_validation(inputs, model, tokenizer, scored),
+        mixture=inputs.mixture,
         on_step=on_step,
         on_line=on_line,
     )
@@ -278,7 +303,7 @@ def _report_last_checkpoint(folder: Path, request: TrainRequest) -> Iterator[Non
         raise
 
 
-def _result(adapter: Path, outcome: Outcome, seconds: float) -> TrainResult:
+def _result(adapter: Path, inputs: _Inputs, outcome: Outcome, seconds: float) -> TrainResult:
     return TrainResult(
         adapter=adapter,
         steps=outcome.steps,
@@ -296,6 +321,7 @@ def _result(adapter: Path, outcome: Outcome, seconds: float) -> TrainResult:
         planned_steps=outcome.planned_steps,
         adapter_step=outcome.adapter_step,
         metric=outcome.metric,
+        mixture=inputs.mixture.counts if inputs.mixture else {},
     )
 
 

@@ -18,6 +18,7 @@ from finetune.errors import EvaluationStoppedError, InputError
 from finetune.machine import explain_full_disk
 from finetune.recipe import AdapterRecipe
 from finetune.train.arguments import lora_config, trainer_arguments
+from finetune.train.batches.mixture import EpochSampler, Mixture
 from finetune.train.best import Best
 from finetune.train.checkpoints.checkpoint import JOURNAL, OBJECTIVE, PROGRESS, STATE, WEIGHTS, Checkpoints
 from finetune.train.checkpoints.disk import THEN_RESUME, checkpoint_bytes, make_room
@@ -37,6 +38,7 @@ from finetune.train.validation import Validation, choose_metric
 PRIVATE_NAMES = {
     "transformers.Trainer._clip_grad_norm": "called before the optimizer, where non-finite gradients are refused",
     "transformers.Trainer._evaluate": "an evaluation between steps, which a signal may stop",
+    "transformers.Trainer._get_train_sampler": "which rows an epoch contains, if sources have shares",
     "transformers.Trainer._save_checkpoint": "called when a checkpoint is due; the original writes in place, without counters",
     "transformers.Trainer._save_optimizer_and_scheduler": "two files of a checkpoint",
     "transformers.Trainer._save_rng_state": "a file of a checkpoint",
@@ -64,6 +66,7 @@ class SupervisedTrainer(SFTTrainer):
         journal: counts tokens and writes the Trainer's log to the folder of the adapter.
         checkpoints: the checkpoints of this run.
         validation: what an evaluation measures besides the loss.
+        mixture: the rows of each epoch; None: all.
 
     Raises:
         InputError: the model has no modules that match `target_modules`.
@@ -81,8 +84,9 @@ class SupervisedTrainer(SFTTrainer):
         journal: Journal,
         checkpoints: Checkpoints,
         validation: Validation | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
-        self.objective, self.validation = objective, validation
+        self.objective, self.validation, self.mixture = objective, validation, mixture
         self.journal, self.checkpoints, self.interrupt = journal, checkpoints, Interrupt()
         self.rows = objective.rows.training
         self.resumed_from: Path | None = None
@@ -134,10 +138,15 @@ class SupervisedTrainer(SFTTrainer):
     @property
     def checkpoint_bytes(self) -> int:
         """Upper bound for the size of each checkpoint of the run."""
-        steps = self.recipe.count_steps(len(self.rows))
+        steps = self.recipe.count_steps(len(self.mixture or self.rows))
         lines = steps // self.recipe.logging_steps + steps // (self.recipe.eval_steps or steps)
         lines += 2  # the first step and the last evaluation
         return checkpoint_bytes(self.trainable_weights, lines, with_best=self.best.keeps_weights)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.mixture is None:
+            return super()._get_train_sampler(train_dataset)
+        return EpochSampler(self.mixture, lambda: int(self.state.epoch or 0))
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """Like the Trainer's, without the extra step that it takes when a run is resumed after its last step."""

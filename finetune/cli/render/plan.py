@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from finetune.cli.console import facts, table
@@ -47,7 +48,7 @@ def render_training_plan(plan: TrainPlan) -> str:
     return facts(
         {
             "base model": plan.model,
-            "rows": plan.rows,
+            "rows": f"{plan.rows}{describe_mixture(plan.mixture)}",
             "steps": plan.steps,
             "tokens per epoch": f"{plan.tokens_per_epoch} ({plan.supervised_tokens_per_epoch} supervised)",
             "peak memory": _memory(plan),
@@ -56,6 +57,11 @@ def render_training_plan(plan: TrainPlan) -> str:
             **{name.replace("_", " "): value for name, value in plan.recipe.model_dump().items() if value is not None},
         }
     )
+
+
+def describe_mixture(mixture: Mapping[str, int]) -> str:
+    """The sources of an epoch's rows, in brackets, unless they are those of the corpus."""
+    return f" per epoch ({', '.join(f'{name} {rows}' for name, rows in mixture.items())})" if mixture else ""
 
 
 def _memory(plan: TrainPlan) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli.console import duration, facts, table
+from finetune.cli.render.plan import describe_mixture
 from finetune.machine import format_bytes
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def render_adapter(result: TrainResult, next_command: str) -> str:
             "adapter": result.adapter,
             "steps": f"{result.steps}{early} ({result.epochs:.2f} epochs{resumed})",
             **chosen,
+            **({"rows": f"{sum(result.mixture.values())}{describe_mixture(result.mixture)}"} if result.mixture else {}),
             "loss": f"{result.train_loss:.4f} in training, {held_out} held out",
             **_describe_preferences(result.eval_figures),
             "speed": f"{result.tokens_per_second:.0f} tokens/s ({result.tokens} tokens, "

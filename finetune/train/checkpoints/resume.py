@@ -130,6 +130,7 @@ def _changes(before: Lineage, now: Lineage) -> Iterator[str]:
     parts = {
         "base_model": "the base model's weights",
         "corpus": "the corpus",
+        "replay": "the replayed rows",
         "rows": "the rendered rows",
         "init_adapter": "the adapter to start from",
     }
