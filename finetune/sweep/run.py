@@ -17,7 +17,6 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import Trial
 
 from finetune.artifacts import Corpus, Sweep, ensure_replaceable, remove_leftovers, writing
-from finetune.corpus.store import read_split
 from finetune.errors import (
     InputError,
     MemoryFullError,
@@ -25,21 +24,17 @@ from finetune.errors import (
     SlmtuneError,
     TrainingDivergedError,
 )
-from finetune.models.config import context_of, read_config
-from finetune.models.find import BaseModel, find_base
+from finetune.models.find import find_base
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import check
-from finetune.scoring.tasks import HEAD_METRICS
 from finetune.sweep.report import write_report
 from finetune.sweep.request import Setting, SweepPlan, SweepRequest, SweepResult, TrialRecord
 from finetune.sweep.space import Space, change, default_space, describe, own_settings, read_space
 from finetune.sweep.trials import Trials
-from finetune.train import Step, TrainRequest, TrainResult, train
+from finetune.train import Step, TrainPlan, TrainRequest, TrainResult, plan_training, train
 from finetune.train.checkpoints.checkpoint import folder_of, list_checkpoints
 from finetune.train.checkpoints.lock import lock_folder
 from finetune.train.checkpoints.resume import EVALUATION, FREE
-from finetune.train.task import find_head
-from finetune.train.validation import scored_rows
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +58,7 @@ def sweep(request: SweepRequest, on_step: OnStep | None = None, on_trial: OnTria
     if not request.resume:
         ensure_replaceable(out, overwrite=request.overwrite)
     inputs = _open(request)
-    folder = out.parent / f"{out.name}.trials"
+    folder = _folder(request)
     with lock_folder(folder, out):
         remove_leftovers(out)
         trials = _open_trials(folder, out, request, inputs)
@@ -88,14 +83,13 @@ def plan_sweep(request: SweepRequest) -> SweepPlan:
     """The settings that `sweep` would search and the size of a run, without training."""
     ensure_replaceable(request.output_dir, overwrite=request.overwrite or request.resume)
     inputs = _open(request)
-    counts = inputs.corpus.counts
     return SweepPlan(
-        model=inputs.base.name,
-        rows=counts["train"],
-        validation_rows=counts["validation"],
+        model=inputs.plan.model,
+        rows=inputs.plan.rows,
+        validation_rows=inputs.corpus.counts["validation"],
         trials=request.trials,
         metric=inputs.metric,
-        steps=inputs.recipe.count_steps(counts["train"]),
+        steps=inputs.plan.steps,
         search={name: describe(values) for name, values in inputs.space.items()},
     )
 
@@ -105,8 +99,7 @@ class _Inputs:
     """The opened inputs of a request."""
 
     corpus: Corpus
-    base: BaseModel
-    recipe: AdapterRecipe  # with a value for every setting
+    plan: TrainPlan  # of a run with the settings of the recipe
     space: Space
     metric: str  # by which trials are compared
     facts: Mapping[str, Any]  # what must not change while the sweep is unfinished
@@ -115,33 +108,33 @@ class _Inputs:
 def _open(request: SweepRequest) -> _Inputs:
     check(request)
     corpus = Corpus.open(request.corpus, command=request.prepare_command)
-    for split, purpose in (("train", "to train on"), ("validation", "by which a sweep compares its runs")):
-        if not corpus.counts[split]:
-            raise InputError(
-                f"The corpus at {request.corpus} has no {split} rows, {purpose}. Prepare it again with more data, or with "
-                "another division, such as --split-ratio 0.8/0.1/0.1"
-            )
+    if not corpus.counts["validation"]:
+        raise InputError(
+            f"The corpus at {request.corpus} has no validation rows, by which a sweep compares its runs. Prepare it again with "
+            "more data, or with another division, such as --split-ratio 0.8/0.1/0.1"
+        )
     given = read_space(request.search, request.recipe)
-    base = find_base(request.recipe.model, request.recipe.revision)
-    head = find_head(base.folder, "generation" if request.recipe.method == "dpo" else request.recipe.task, corpus)
-    context = context_of(read_config(base.folder))
-    filled = request.recipe.for_model(base.parameters, context, is_encoder=head is not None)
-    space = given or default_space(filled)
-    evaluated = filled.model_copy(update={"eval_steps": 1})
-    scored = scored_rows(evaluated, list(read_split(corpus, "validation")), head)
-    metric: str = filled.metric_for_best_model
-    if metric == "auto":
-        metric = HEAD_METRICS[head.kind] if head else "weighted_f1" if scored else "loss"
+    recipe = request.recipe.model_copy(update={"eval_steps": request.recipe.eval_steps or None})
+    plan = plan_training(
+        TrainRequest(request.corpus, _folder(request) / "plan", recipe, memory=request.memory, overwrite=True)
+    )
+    assert plan.metric is not None  # there are validation rows
+    space = given or default_space(plan.recipe)
+    settings = plan.recipe.model_dump(mode="json", exclude=FREE | EVALUATION)
     facts = {
-        "settings": {
-            name: value for name, value in filled.model_dump(mode="json").items() if name not in FREE | EVALUATION
-        },
-        "metric": metric,
+        "settings": settings,
+        "metric": plan.metric,
         "search": {name: distribution_to_json(values) for name, values in space.items()},
         "corpus": corpus.fingerprint,
-        "base model": base.fingerprint,
+        "base model": find_base(recipe.model, recipe.revision).fingerprint,
     }
-    return _Inputs(corpus, base, filled, space, metric, json.loads(json.dumps(facts)))
+    return _Inputs(corpus, plan, space, plan.metric, json.loads(json.dumps(facts)))
+
+
+def _folder(request: SweepRequest) -> Path:
+    """The folder of an unfinished sweep."""
+    out = Path(os.path.abspath(request.output_dir))
+    return out.parent / f"{out.name}.trials"
 
 
 def _open_trials(folder: Path, out: Path, request: SweepRequest, inputs: _Inputs) -> Trials:
@@ -157,9 +150,9 @@ def _open_trials(folder: Path, out: Path, request: SweepRequest, inputs: _Inputs
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     if request.resume and not file.exists() and out.exists():
         shutil.copyfile(Sweep.open(out).path / FILE, file)
-    trials = Trials(file, inputs.space, inputs.recipe.seed, maximize=inputs.metric != "loss")
+    trials = Trials(file, inputs.space, inputs.plan.recipe.seed, maximize=inputs.metric != "loss")
     if trials.facts is None:
-        trials.begin(inputs.facts, own_settings(inputs.recipe, inputs.space))
+        trials.begin(inputs.facts, own_settings(inputs.plan.recipe, inputs.space))
     elif changed := [name for name in inputs.facts if inputs.facts[name] != trials.facts.get(name)]:
         raise InputError(
             f"The sweep in {folder} cannot be resumed, because these have changed: {', '.join(changed)}. Use the original "
@@ -203,7 +196,7 @@ def _train(
     """
     recipe = _recipe(trial.params, request, inputs)
     figure = f"eval_{inputs.metric}"
-    steps = recipe.count_steps(inputs.corpus.counts["train"])
+    steps = recipe.count_steps(inputs.plan.rows)
     reported = {-1}  # shares of the run, of which Optuna wants each once
 
     def compare(line: Mapping[str, float]) -> None:
@@ -233,7 +226,7 @@ def _train(
 def _recipe(settings: Mapping[str, Setting], request: SweepRequest, inputs: _Inputs) -> AdapterRecipe:
     """The recipe of a trial, with evaluations during the run unless the user said when."""
     recipe = change(request.recipe, {**settings, "metric_for_best_model": inputs.metric})
-    steps = recipe.count_steps(inputs.corpus.counts["train"])
+    steps = recipe.count_steps(inputs.plan.rows)
     return recipe.model_copy(update={"eval_steps": recipe.eval_steps or math.ceil(steps / EVALUATIONS)})
 
 

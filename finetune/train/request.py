@@ -69,3 +69,4 @@ class TrainPlan:
     truncated: int
     longest: int
     memory: Plan | None  # None if `plan` does not know the model's family
+    metric: str | None  # by which the best step is chosen; None: nothing is evaluated

@@ -46,6 +46,7 @@ from finetune.train.validation import (
     LabelValidation,
     Validation,
     count_scored,
+    plan_metric,
     require_validation,
     scored_rows,
 )
@@ -123,6 +124,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         truncated=rows.truncated,
         longest=rows.longest,
         memory=memory,
+        metric=plan_metric(recipe, read_split(inputs.corpus, "validation"), inputs.head),
     )
 
 

@@ -198,6 +198,17 @@ def choose_metric(recipe: AdapterRecipe, validation: Validation | None) -> str:
     return "loss" if validation is None else validation.metric
 
 
+def plan_metric(recipe: AdapterRecipe, held_out: Sequence[Example], head: Head | None) -> str | None:
+    """What `choose_metric` will return, told from the validation rows; None if nothing is evaluated."""
+    if not recipe.eval_steps:
+        return None
+    if recipe.metric_for_best_model != "auto":
+        return recipe.metric_for_best_model
+    if not scored_rows(recipe, held_out, head):
+        return "loss"
+    return LabelValidation.metric if head is None else HEAD_METRICS[head.kind]
+
+
 @contextmanager
 def _attention_of(model: Any, name: str) -> Iterator[None]:
     """Let a base model use another attention function."""

@@ -51,6 +51,7 @@ def render_training_plan(plan: TrainPlan) -> str:
             "steps": plan.steps,
             "tokens per epoch": f"{plan.tokens_per_epoch} ({plan.supervised_tokens_per_epoch} supervised)",
             "peak memory": _memory(plan),
+            "best step by": "nothing: no evaluations" if plan.metric is None else plan.metric.replace("_", " "),
             "longest row": f"{plan.longest} tokens ({plan.truncated} rows truncated)",
             **{name.replace("_", " "): value for name, value in plan.recipe.model_dump().items() if value is not None},
         }
