@@ -24,6 +24,7 @@ class TrainRequest:
     resume_command: str = Checkpoint.made_by  # suggested when the run is stopped
     prepare_command: str = Corpus.made_by  # suggested when the corpus is missing
     memory: int | None = None  # bytes that training may use; None: what is free on the device
+    tracker_dir: Path | None = None  # where trackers write files; None: next to the adapter
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,7 @@ def _fit(
         recipe=fitted,
         head=inputs.head,
         folder=folder,
+        tracker_dir=request.tracker_dir or checkpoints.folder.parent,
         checkpoints=checkpoints,
         start=start,
         validation=_validation(inputs, model, tokenizer, scored),
