@@ -215,6 +215,7 @@ def _train(
             recipe,
             resume=out.exists() or bool(list_checkpoints(folder_of(out))),
             memory=request.memory,
+            tracker_dir=_folder(request).parent,
             resume_command=request.resume_command,
             prepare_command=request.prepare_command,
         ),
@@ -241,8 +242,8 @@ def _result(out: Path, trials: Trials, metric: str) -> SweepResult:
     if best is None:
         problems = dict.fromkeys(record.problem for record in records if record.problem)
         raise SlmtuneError(
-            f"None of the {len(records)} trials ended with a value. Search smaller values. The problems were: "
-            + " / ".join(map(str, problems))
+            f"None of the {len(records)} trials ended with a value. Start again with --overwrite and smaller values. The "
+            f"problems were: {' / '.join(map(str, problems))}"
         )
     return SweepResult(
         sweep=out,

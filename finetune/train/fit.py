@@ -42,6 +42,7 @@ def fit(
     recipe: AdapterRecipe,
     head: Head | None,
     folder: Path,
+    tracker_dir: Path,
     checkpoints: Checkpoints,
     start: Checkpoint | None,
     validation: Validation | None,
@@ -59,7 +60,7 @@ def fit(
     """
     set_seed(recipe.seed)
     resumed = start.tracked_run(recipe.report_to) if start else None
-    with open_run(checkpoints.lineage["config"], checkpoints.folder.parent, resumed) as run:
+    with open_run(checkpoints.lineage["config"], tracker_dir, resumed) as run:
         checkpoints.record(tracked_run=run.id)
         journal = Journal(folder / JOURNAL, on_step, [run.log, *on_line])
         trainer = SupervisedTrainer(

@@ -25,6 +25,7 @@ class TrainRequest:
     prepare_command: str = Corpus.made_by  # suggested when the corpus is missing
     replay_corpus: Path | None = None  # the general rows for `replay`, instead of the bundled ones
     memory: int | None = None  # bytes that training may use; None: what is free on the device
+    tracker_dir: Path | None = None  # where trackers write files; None: next to the adapter
 
 
 @dataclass(frozen=True)

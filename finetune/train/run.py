@@ -49,8 +49,8 @@ from finetune.train.validation import (
     EncoderValidation,
     LabelValidation,
     Validation,
-    choose_metric,
     count_scored,
+    plan_metric,
     require_validation,
     scored_rows,
 )
@@ -122,7 +122,6 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     except InputError as error:
         log.warning("Training would not start: %s.", error)
     _, memory = fit_memory(recipe, base, rows, len(tokenizer), request.memory)
-    scored = scored_rows(recipe, read_split(inputs.corpus, "validation"), inputs.head)
     mixture = inputs.mixture
     # of each row: a pair of answers has two lengths
     lengths, supervised = (each.reshape(len(rows), -1).sum(1) for each in (rows.lengths, rows.supervised))
@@ -139,7 +138,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         truncated=rows.truncated,
         longest=rows.longest,
         memory=memory,
-        metric=choose_metric(recipe, inputs.head, scored) if recipe.eval_steps else None,
+        metric=plan_metric(recipe, read_split(inputs.corpus, "validation"), inputs.head),
         mixture=mixture.counts if mixture else {},
     )
 
@@ -226,6 +225,7 @@ def _fit(
         recipe=fitted,
         head=inputs.head,
         folder=folder,
+        tracker_dir=request.tracker_dir or checkpoints.folder.parent,
         checkpoints=checkpoints,
         start=start,
         validation=_validation(inputs, model, tokenizer, scored),

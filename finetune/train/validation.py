@@ -201,6 +201,13 @@ def choose_metric(recipe: AdapterRecipe, head: Head | None, scored: Sized | None
     return HEAD_METRICS[head.kind] if head else "weighted_f1"
 
 
+def plan_metric(recipe: AdapterRecipe, held_out: Sequence[Example], head: Head | None) -> str | None:
+    """What `choose_metric` will return, told from the validation rows; None if nothing is evaluated."""
+    if not recipe.eval_steps:
+        return None
+    return choose_metric(recipe, head, scored_rows(recipe, held_out, head))
+
+
 @contextmanager
 def _attention_of(model: Any, name: str) -> Iterator[None]:
     """Let a base model use another attention function."""

@@ -131,6 +131,12 @@ def test_finished_sweep_gets_more_trials(finished: Path, tiny_model: Path, tiny_
         sweep(replace(asked, resume=True, search=("lora_r=2,4",)))
 
 
+def test_each_trial_is_logged_to_the_tracker(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    recipe = AdapterRecipe(model=str(tiny_model), max_steps=2, logging_steps=1, report_to="tensorboard")
+    sweep(request(tiny_model, tiny_corpus, tmp_path / "sweep", recipe=recipe, trials=2))
+    assert len(list((tmp_path / "tensorboard").glob("*/events.out.tfevents.*"))) == 2
+
+
 def test_labelled_rows_are_compared_by_f1(tiny_model: Path, tmp_path: Path) -> None:
     rows = [{"text": f"Shares {('fell', 'rose')[n % 2]} {n} times.", "label": ("down", "up")[n % 2]} for n in range(60)]
     corpus = prepare_rows(rows, tmp_path, "0.6/0.2/0.2")

@@ -20,7 +20,7 @@ import pytest
 
 from finetune.errors import InputError, StoppedError
 from finetune.recipe import AdapterRecipe
-from finetune.train import TrainRequest, TrainResult, train
+from finetune.train import Step, TrainRequest, TrainResult, train
 from finetune.train.trackers.tracked_run import require_tracker
 
 Logged = dict[str, dict[int, float]]  # name → step → value
@@ -49,11 +49,9 @@ def _refuse(connect: Callable[[socket.socket, Any], None]) -> Callable[[socket.s
     return local
 
 
-def request(model: Path, corpus: Path, out: Path, tracker: str) -> TrainRequest:
-    recipe = AdapterRecipe(
-        model=str(model), max_steps=3, logging_steps=1, eval_steps=2, learning_rate=1e-2, lora_r=4, report_to=tracker
-    )
-    return TrainRequest(corpus, out, recipe)
+def request(model: Path, corpus: Path, out: Path, tracker: str, **changes: Any) -> TrainRequest:
+    settings: dict[str, Any] = {"max_steps": 3, "logging_steps": 1, "eval_steps": 2, "learning_rate": 1e-2, "lora_r": 4}
+    return TrainRequest(corpus, out, AdapterRecipe(model=str(model), report_to=tracker, **settings | changes))
 
 
 def expected(adapter: Path) -> dict[str, dict[int, Any]]:
@@ -91,6 +89,25 @@ def test_resumed_run_is_the_same_run_with_each_step_once(
     assert {name: figures[name] for name in ("train/loss", "eval/loss")} == expected(tmp_path / "out")
     assert config["model"] == "tiny-llama"
     assert final["steps"] == result.steps
+
+
+@pytest.mark.parametrize("tracker", TRACKERS[1:])  # the server of Weights & Biases ignores repeated steps itself
+def test_steps_that_a_killed_run_repeats_count_once(
+    tracker: str, tiny_model: Path, tiny_corpus: Path, tmp_path: Path, tracked: Path
+) -> None:
+    class Crash(Exception):
+        pass
+
+    def crash(step: Step) -> None:
+        if step.step == 4:
+            raise Crash
+
+    asked = request(tiny_model, tiny_corpus, tmp_path / "out", tracker, max_steps=5, save_steps=2)
+    with pytest.raises(Crash):
+        train(asked, crash)
+    train(replace(asked, resume=True))
+    ((figures, _, _),) = READ[tracker](tmp_path)
+    assert {name: figures[name] for name in ("train/loss", "eval/loss")} == expected(tmp_path / "out")
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)
