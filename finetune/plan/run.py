@@ -15,7 +15,7 @@ from finetune.plan.memory import Batch, Breakdown, RowSizes, estimate, full_batc
 from finetune.plan.model_shape import OUTSIDE, ModelShape
 from finetune.plan.shapes import preset_shape, shape_of
 from finetune.recipe import AdapterRecipe
-from finetune.recipe.adapter import Quantization
+from finetune.recipe.adapter import Method, Quantization
 
 GROWTH_SHARE = 0.5  # of the free memory, for larger forward passes than the user asked for
 SHORTEST = 128  # tokens; suggesting even shorter rows would not help
@@ -41,7 +41,8 @@ class Plan:
     fits: bool
     peak_bytes: int
     breakdown: Breakdown
-    batch_size: int
+    method: Method
+    batch_size: int  # rows, or pairs of answers
     batch_tokens: int  # of the largest forward pass
     max_length: int
     lora_r: int
@@ -97,6 +98,7 @@ def plan(
         fits=fits,
         peak_bytes=breakdown.total,
         breakdown=breakdown,
+        method=recipe.method,
         batch_size=recipe.per_device_train_batch_size,
         batch_tokens=batch.tokens,
         max_length=recipe.max_length,

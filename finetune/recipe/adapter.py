@@ -17,6 +17,7 @@ from finetune.recipe.options import SEED
 from finetune.recipe.strict import Strict, read_yaml, validate
 
 DEFAULT_MODEL = "smollm2-135m"
+Method = Literal["sft", "dpo"]
 BestMetric = Literal[
     "auto", "loss", "weighted_f1", "macro_f1", "micro_f1", "accuracy", "answer_f1", "exact_match", "preference_accuracy"
 ]
@@ -123,7 +124,7 @@ class AdapterRecipe(Strict):
         "all-linear",
         description="Modules that get LoRA matrices: all-linear, names separated by commas, or a regular expression.",
     )
-    method: Literal["sft", "dpo"] = Field(
+    method: Method = Field(
         "sft", description="sft: learn the answers; dpo: learn to prefer the chosen answer of each pair (DPO)."
     )
     dpo_beta: float = Field(

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune.cli.render.plan import render_plan
 from finetune.errors import InputError
 from finetune.machine import read_size
 from finetune.models.presets import PRESETS
@@ -311,6 +312,7 @@ def test_pairs_of_answers_bound_the_largest_batch() -> None:
     assert pairs.largest(2, 1024, padded=True) == Batch(tokens=1600, longest=400, supervised=170)
     whole = {method: plan(AdapterRecipe(method=method), device=CPU) for method in ("sft", "dpo")}
     assert whole["dpo"].batch_tokens == 2 * whole["sft"].batch_tokens
+    assert "8 pairs of answers, each of at most 1024 tokens" in render_plan(whole["dpo"])
     assert whole["dpo"].breakdown.adapter == 1.5 * whole["sft"].breakdown.adapter  # and a copy of its first values
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from finetune.plan import Plan
     from finetune.train import TrainPlan
 
+UNITS = {"sft": "rows", "dpo": "pairs of answers, each"}
 PARTS = {
     "weights": "base model",
     "adapter": "LoRA matrices and their gradients",
@@ -29,7 +30,7 @@ def render_plan(plan: Plan) -> str:
     memory = ("GPU memory" if plan.device == "gpu" else "memory") + (" free" if plan.memory_source == "free" else "")
     rest = {
         "model": f"{plan.model} ({plan.parameters / 1e6:,.0f} M parameters, {_precision(plan)})",
-        "batch": f"{plan.batch_size} rows of at most {plan.max_length} tokens",
+        "batch": f"{plan.batch_size} {UNITS[plan.method]} of at most {plan.max_length} tokens",
         "fits": f"{'yes' if plan.fits else 'no'}: {format_bytes(plan.peak_bytes)} of {format_bytes(plan.free_bytes)} {memory}",
     }
     if plan.suggestion:

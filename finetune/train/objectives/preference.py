@@ -29,7 +29,7 @@ class Preference(Generation):
 
     The reward of an answer is `beta` times the difference between its log-probabilities in the model and in the
     reference, which is the model as it was before the first step. Those of the reference are computed when a pair first
-    occurs, in the same pass, and kept: later epochs take a third less time.
+    occurs, in the same batch, and kept: later epochs do without that forward pass.
     """
 
     def __init__(self, model: Any, rows: NumberedRows[TokenRows], recipe: AdapterRecipe, pad_token: int) -> None:
