@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -86,18 +87,38 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def cache_of_machine() -> Iterator[None]:
+    """With the caches of the machine instead of the tests' own."""
+    isolated = {name: os.environ[name] for name in ORDINARY}
+    for name, value in ORDINARY.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    try:
+        yield
+    finally:
+        os.environ.update(isolated)
+
+
 @pytest.fixture(scope="session")
 def real_model() -> Path:
     """The default base model, from the cache of the machine or downloaded to it; for `slow` tests."""
     from finetune.models import resolve
 
-    isolated = {name: os.environ[name] for name in ORDINARY}
-    for name, value in ORDINARY.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
-    try:
+    with cache_of_machine():
         return resolve(DEFAULT_MODEL)
-    finally:
-        os.environ.update(isolated)
+
+
+@pytest.fixture(scope="session")
+def real_encoder() -> Path:
+    """MiniLM, if the Hub's cache of the machine has it; for `slow` tests."""
+    from finetune.errors import OfflineError
+    from finetune.models.find import find_base
+
+    with cache_of_machine():
+        try:
+            return find_base("minilm-l6", fetch=False).folder
+        except OfflineError:
+            pytest.skip("minilm-l6 is not in the cache of this machine")
 
 
 @pytest.fixture(scope="session")

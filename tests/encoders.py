@@ -37,6 +37,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_feedforward_networks": 2,
         "classifier_activation": False,
     },
+    "roberta": {**SHAPE, "type_vocab_size": 1},
     "modernbert": SHAPE | {"local_attention": 8, "global_attn_every_n_layers": 3},
 }
 

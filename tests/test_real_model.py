@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from finetune.artifacts import Corpus, Model
+from finetune.artifacts import Adapter, Corpus, Model
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.evaluate.answers import pick_labels
 from finetune.merge import MergeRequest, merge_adapter
+from finetune.models.encoder_inputs import encode
 from finetune.models.find import find_base
-from finetune.models.load import load_merged
+from finetune.models.load import load_adapter, load_merged
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import load_adapter_recipe
 from finetune.scoring.answers import label_logprobs
@@ -39,6 +41,21 @@ def test_finance_sample_makes_a_real_model_better(real_model: Path, tmp_path: Pa
     labels = [example.label or "" for example in task.examples]
     merged_f1 = classification_scores(labels, pick_labels(task, scored).texts)["weighted_f1"]
     assert merged_f1 > news.base["weighted_f1"], "the merged model lost the gain"
+
+
+@pytest.mark.slow
+def test_finance_sample_teaches_a_real_encoder(real_encoder: Path, tmp_path: Path) -> None:
+    """MiniLM on the bundled news for 120 steps: far above always giving the same label, which has a weighted F1 of 0.17."""
+    prepared = prepare(PrepareRequest(tmp_path / "corpus", domain="finance", sample=True, tasks=("sentiment",)))
+    recipe = load_adapter_recipe("finance", overrides={"model": str(real_encoder), "max_steps": 120, "eval_steps": 0})
+    train(TrainRequest(prepared.corpus, tmp_path / "adapter", recipe))
+    loaded, (task,) = load_adapter(Adapter.open(tmp_path / "adapter")), tasks_of(Corpus.open(prepared.corpus), "test")
+    answers = []
+    for example in task.examples:
+        read = encode(loaded.tokenizer, example, 512)
+        inputs = {"input_ids": torch.tensor([read.ids]), "token_type_ids": torch.tensor([read.token_types])}
+        answers.append(loaded.model.config.id2label[int(loaded.model(**inputs).logits.argmax())])
+    assert classification_scores([example.label or "" for example in task.examples], answers)["weighted_f1"] > 0.6
 
 
 @pytest.mark.slow

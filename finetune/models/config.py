@@ -16,6 +16,11 @@ NEUTRAL = {
     *("bos_token_id", "eos_token_id", "pad_token_id"),
 }
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions")
+COUNTING_FROM_PADDING = (
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+)  # whose positions follow the number of the padding token
 EXTENDING = ("linear", "dynamic", "yarn")  # scalings of rotary positions whose factor may not be in the keys above
 
 
@@ -40,6 +45,8 @@ def context_of(config: Mapping[str, Any]) -> int | None:
     limit: int | None = next((text[key] for key in CONTEXT_KEYS if isinstance(text.get(key), int)), None)
     if limit is None:
         return None
+    if text.get("model_type") in COUNTING_FROM_PADDING:
+        return limit - int(text.get("pad_token_id") or 0) - 1
     scaled = [
         int((rope.get("original_max_position_embeddings") or limit) * (rope.get("factor") or 1))
         for rope in _rope_settings(text)

@@ -169,7 +169,7 @@ class SupervisedTrainer(SFTTrainer):
             losses = [(batch["rows"], step(model, batch, counts.terms)) for batch in batches]
             return counts, losses, self.objective.take_figures()
 
-        counts, self._losses, figures = self.passes.run(compute, inputs["rows"])
+        counts, self._losses, figures = self.passes.run(compute, self.objective.arrange(inputs["rows"]))
         self.journal.counts += counts
         self._figures += figures
         return torch.stack([loss for _, loss in self._losses]).sum()

@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_adapter_of_an_encoder_is_plain_peft_with_named_labels(
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("kind", [*ENCODERS, "roberta"])
 def test_loss_and_gradients_equal_those_of_single_rows(kind: str, head: str, encoders: Any) -> None:
     tokenizer = encoder_tokenizer()
     with DoublePrecision():
@@ -199,6 +200,39 @@ def test_mobilebert_is_padded_because_its_tokens_see_their_neighbours(
     train(TrainRequest(corpus, tmp_path / "adapter", recipe(encoders("mobilebert"), max_steps=1)))
     (line,) = [one for one in caplog.messages if "Batches are padded" in one]
     assert "packed, this model's hidden states differ" in line
+
+
+def test_passes_of_padded_rows_have_rows_of_similar_length(encoders: Any, tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path / "corpus", rows_of("classification"))
+    batch = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 6, "max_steps": 4}
+    computed = {}
+    for name, size in (("few", 2), ("many", 12)):
+        batch |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": 12 // size}
+        settings = recipe(encoders("bert", **CALM), packing=False, **batch)
+        result = train(TrainRequest(corpus, tmp_path / name, settings))
+        computed[name] = result.computed_tokens / result.tokens
+    assert computed["few"] < 1.1 < computed["many"]
+
+
+def test_long_rows_of_an_encoder_that_counts_from_its_padding_fit(encoders: Any, tmp_path: Path) -> None:
+    long = Example("long", (Message("user", "a " * 300), Message("assistant", "neutral")), "classification")
+    long = replace(long, label="neutral", choices=LABELS)
+    corpus = corpus_of(tmp_path / "corpus", [*rows_of("classification", 5), long])
+    settings = recipe(encoders("roberta"), max_steps=1, max_truncated=1)
+    assert train(TrainRequest(corpus, tmp_path / "adapter", settings)).truncated == 1
+
+
+@pytest.mark.parametrize("head", ["classification", "extraction"])
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_encoders_train_in_bfloat16(
+    kind: str, head: str, encoders: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    corpus = corpus_of(tmp_path / "corpus", rows_of(head))
+    settings = recipe(encoders(kind), compute_dtype="bfloat16", max_steps=2)
+    assert math.isfinite(train(TrainRequest(corpus, tmp_path / "adapter", settings)).train_loss)
+    assert "fused LoRA layers" not in caplog.text
+    stored = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("head", HEADS)

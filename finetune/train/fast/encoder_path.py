@@ -93,6 +93,10 @@ class EncoderPath:
                 difference,
             )
 
+    def arrange(self, rows: list[int]) -> list[int]:
+        """Rows in the order of their lengths if they are padded, so that passes of few rows have little padding."""
+        return rows if self.batches.packs else sorted(rows, key=lambda number: len(self.batches.rows[number].tokens))
+
     def run(self, model: Any, batch: dict[str, Any]) -> Any:
         """The output of the model for a batch, with logits of (rows, classes), or of (rows, longest) twice."""
         inputs = dict(batch["inputs"])

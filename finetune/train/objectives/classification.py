@@ -41,6 +41,10 @@ class Classification(Objective):
         """Take the fastest batches for which the model computes the same."""
         self._path.begin(model.get_base_model(), packing=self._recipe.packing)
 
+    def arrange(self, rows: list[int]) -> list[int]:
+        """Rows of similar length together, if they are padded."""
+        return self._path.arrange(rows)
+
     def collate(self, items: Sequence[Mapping[str, int]]) -> dict[str, Any]:
         """A packed or padded batch, with a class or zeros and ones per row."""
         return self._path.batches(items)

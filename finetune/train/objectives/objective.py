@@ -27,6 +27,10 @@ class Objective(Protocol):
         """Remember what is needed of the model with the first weights of its adapter; they may have an effect."""
         return
 
+    def arrange(self, rows: list[int]) -> list[int]:
+        """The rows of an optimizer step in the order in which they are divided among forward passes."""
+        return rows
+
     def collate(self, items: Sequence[Mapping[str, int]]) -> dict[str, Any]:
         """A batch of numbered rows: its `rows`, its `counts`, and whatever `loss` needs."""
 
