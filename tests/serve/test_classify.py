@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +25,7 @@ from finetune.serve.classifier import Classifier
 from finetune.serve.engine import Engine
 from finetune.serve.targets import ServeTarget, open_engine
 
-from ..command import run
+from ..command import SLMTUNE, fresh_environment, run
 from ..encoders import ANSWERS, ENCODERS, NEWS, TOPICS, write_encoder, write_encoder_adapter
 from .conftest import Answer, Running, running
 
@@ -270,3 +273,20 @@ def test_command_prints_labels_or_json_and_refuses_a_question_without_a_context(
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "--context FILE" in refused.stderr
+
+
+def test_question_without_a_context_does_not_end_a_conversation_in_a_terminal(
+    adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "context.txt").write_text(CONTEXT, "utf-8")
+    terminal, typed = pty.openpty()
+    command = [*SLMTUNE, "chat", str(adapters["answers"])]
+    with subprocess.Popen(
+        command, stdin=typed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=fresh_environment()
+    ) as process:
+        os.write(terminal, f"what rose?\n/context {tmp_path / 'context.txt'}\nwhat rose?\n\x04".encode())
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "Error: This model finds the answer to a question in a context." in err
+    assert f"Context: {len(CONTEXT)} characters" in out
+    assert out.splitlines()[1].removeprefix("> ").partition("  (")[0] in CONTEXT
