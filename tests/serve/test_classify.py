@@ -21,8 +21,9 @@ from finetune.models.heads import Head
 from finetune.models.load import load_adapter
 from finetune.scoring.encoders import label_probabilities
 from finetune.serve.chat import Reading, open_conversation
-from finetune.serve.classifier import Classifier
+from finetune.serve.classifier import BATCH_SIZE, CHUNK, Classification, Classifier
 from finetune.serve.engine import Engine
+from finetune.serve.job import ServedModel
 from finetune.serve.targets import ServeTarget, open_engine
 
 from ..command import SLMTUNE, fresh_environment, run
@@ -191,9 +192,7 @@ def test_full_queue_is_a_429_and_a_closed_engine_a_503(adapters: dict[str, Path]
         assert released.wait(30)
 
     loaded.model.register_forward_pre_hook(wait)
-    served = open_engine([ServeTarget("news", adapters["news"])])
-    classifier = Classifier(loaded, list(served.served.values()), queue_size=1)
-    served.close()
+    classifier = Classifier(loaded, [ServedModel("news")], queue_size=1)
     with running(classifier) as server:
         texts = classifier.encode([("a", None)])
         ended: list[Any] = []
@@ -208,6 +207,38 @@ def test_full_queue_is_a_429_and_a_closed_engine_a_503(adapters: dict[str, Path]
     assert (full.status, full.error["code"]) == (429, "queue_full")
     assert (stopped.status, stopped.error["code"]) == (503, "unavailable")
     assert len(ended) == 2
+
+
+def test_request_whose_client_leaves_ends_after_a_few_batches(adapters: dict[str, Path]) -> None:
+    loaded = load_adapter(Adapter.open(adapters["news"]))
+    classifier = Classifier(loaded, [ServedModel("news")])
+    reached, released, ended = threading.Event(), threading.Event(), threading.Event()
+    events: list[Any] = []
+    steps = 0
+
+    def step(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        reached.set()
+        assert released.wait(30)
+
+    def report(event: Any) -> None:
+        events.append(event)
+        ended.set()
+
+    loaded.model.register_forward_pre_hook(step)
+    running_job = classifier.submit(classifier.encode([("a", None)] * 256), "news", report)
+    waiting_job = classifier.submit(classifier.encode([("a", None)]), "news", events.append)
+    assert reached.wait(30)
+    waiting_job.cancel()
+    assert events == [Classification((), 0)]
+    running_job.cancel()
+    released.set()
+    assert ended.wait(30)
+    classifier.close()
+    classifier.join()
+    assert events == [Classification((), 0)] * 2
+    assert steps <= CHUNK / BATCH_SIZE
 
 
 def test_adapters_with_other_labels_and_a_base_without_a_head_are_not_served_together(
