@@ -62,6 +62,7 @@ def run(folder: Path, encoder: str, kind: str, epochs: int) -> tuple[Any, Path]:
     adapter = train(TrainRequest(corpus, folder / "adapter", recipe)).adapter
     (score,) = evaluate(EvalRequest(adapter, corpus, folder / "eval")).tasks.values()
     merged = merge_adapter(MergeRequest(adapter, folder / "model", corpus)).model
+    assert not any((part / "chat_template.jinja").exists() for part in (adapter, merged))
     manifests = [Adapter.open(adapter).manifest, Model.open(merged).manifest]
     heads = [Head.of_manifest(manifest) for manifest in manifests]
     assert heads[0] is not None

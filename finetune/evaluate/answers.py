@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections import Counter
@@ -23,6 +24,8 @@ from finetune.scoring.tasks import EvalTask, Metric, read_labels, reference_labe
 # What an encoder is compared with: its base model has no head, so it has no answers.
 BASELINES: Mapping[Metric, Baseline] = {"weighted_f1": "majority", "micro_f1": "majority", "answer_f1": "sentence"}
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ def ask_encoder(
 ) -> Answers:
     """What an encoder answers; it reads as many tokens of a row as in training."""
     inputs = [encode(loaded.tokenizer, row, max_length) for row in task.examples]
+    if cut := sum(one.truncated for one in inputs):
+        log.warning(
+            "%d of %d rows of %s are longer than %d tokens: the adapter read only a part of them, as in training.",
+            *(cut, len(inputs), task.name, max_length),
+        )
     contexts = [row.context for row in task.examples]
     texts, probabilities, labels = [], [], []
     for row in predict(loaded, inputs, contexts, batch_size=batch_size, on_rows=on_rows):

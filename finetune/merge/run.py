@@ -33,7 +33,7 @@ from finetune.models.chat_template import end_of_turn_ids
 from finetune.models.find import base_of
 from finetune.models.heads import Head
 from finetune.models.load import LoadedModel, load, load_base
-from finetune.models.tokenizer import load_tokenizer
+from finetune.models.tokenizer import load_tokenizer, save_tokenizer
 from finetune.recipe import AdapterRecipe
 
 # Limits, in nats per token, or of an encoder per row and label. Measured with SmolLM2-135M on the finance sample: exact
@@ -105,7 +105,7 @@ def _save_merged(loaded: LoadedModel, base_folder: Path, adapter_folder: Path, o
         generation.eos_token_id = end_of_turn_ids(loaded.tokenizer)
         generation.pad_token_id = loaded.tokenizer.pad_token_id
     merged.save_pretrained(out, safe_serialization=True, max_shard_size="4GB")
-    load_tokenizer(adapter_folder, loaded.base).save_pretrained(out)
+    save_tokenizer(load_tokenizer(adapter_folder, loaded.base), out, is_encoder=loaded.head is not None)
 
 
 def _describe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,3 +41,11 @@ def load_tokenizer(folder: Path, base: BaseModel) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = tokenizer.eos_token  # safe: labels are built before padding, and padding is masked
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, *, is_encoder: bool) -> None:
+    """Write a tokenizer for a model; that of an encoder without a chat template, which only the corpus needs."""
+    if is_encoder:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)

@@ -24,7 +24,7 @@ from finetune.models.config import context_of, read_config
 from finetune.models.find import BaseModel, find_base
 from finetune.models.heads import Head
 from finetune.models.load import load_base
-from finetune.models.tokenizer import load_tokenizer
+from finetune.models.tokenizer import load_tokenizer, save_tokenizer
 from finetune.plan.run import require_fit
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Split
@@ -234,7 +234,7 @@ def _fit(
         on_line=on_line,
     )
     save_adapter(outcome, base, folder)
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder, is_encoder=inputs.head is not None)
     return outcome
 
 

@@ -162,3 +162,8 @@ def test_rows_that_the_head_cannot_answer_are_refused(
     with pytest.raises(InputError, match=problem):
         run(bert, tmp_path, head, rows)
     assert not (tmp_path / "eval").exists()
+
+
+def test_rows_that_are_cut_are_counted(bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(bert, tmp_path, NEWS, [*ROWS[NEWS], row(99, "Shares rose. " * 40, "bullish", label="bullish")])
+    assert "1 of 25 rows of news are longer than 64 tokens" in caplog.text

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +21,12 @@ from finetune.models.heads import Head
 from finetune.models.load import load_adapter
 from finetune.scoring.encoders import label_probabilities
 from finetune.serve.chat import Reading, open_conversation
-from finetune.serve.classifier import Classifier
+from finetune.serve.classifier import BATCH_SIZE, CHUNK, Classification, Classifier
 from finetune.serve.engine import Engine
+from finetune.serve.job import ServedModel
 from finetune.serve.targets import ServeTarget, open_engine
 
-from ..command import run
+from ..command import SLMTUNE, fresh_environment, run
 from ..encoders import ANSWERS, ENCODERS, NEWS, TOPICS, write_encoder, write_encoder_adapter
 from .conftest import Answer, Running, running
 
@@ -188,9 +192,7 @@ def test_full_queue_is_a_429_and_a_closed_engine_a_503(adapters: dict[str, Path]
         assert released.wait(30)
 
     loaded.model.register_forward_pre_hook(wait)
-    served = open_engine([ServeTarget("news", adapters["news"])])
-    classifier = Classifier(loaded, list(served.served.values()), queue_size=1)
-    served.close()
+    classifier = Classifier(loaded, [ServedModel("news")], queue_size=1)
     with running(classifier) as server:
         texts = classifier.encode([("a", None)])
         ended: list[Any] = []
@@ -205,6 +207,38 @@ def test_full_queue_is_a_429_and_a_closed_engine_a_503(adapters: dict[str, Path]
     assert (full.status, full.error["code"]) == (429, "queue_full")
     assert (stopped.status, stopped.error["code"]) == (503, "unavailable")
     assert len(ended) == 2
+
+
+def test_request_whose_client_leaves_ends_after_a_few_batches(adapters: dict[str, Path]) -> None:
+    loaded = load_adapter(Adapter.open(adapters["news"]))
+    classifier = Classifier(loaded, [ServedModel("news")])
+    reached, released, ended = threading.Event(), threading.Event(), threading.Event()
+    events: list[Any] = []
+    steps = 0
+
+    def step(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        reached.set()
+        assert released.wait(30)
+
+    def report(event: Any) -> None:
+        events.append(event)
+        ended.set()
+
+    loaded.model.register_forward_pre_hook(step)
+    running_job = classifier.submit(classifier.encode([("a", None)] * 256), "news", report)
+    waiting_job = classifier.submit(classifier.encode([("a", None)]), "news", events.append)
+    assert reached.wait(30)
+    waiting_job.cancel()
+    assert events == [Classification((), 0)]
+    running_job.cancel()
+    released.set()
+    assert ended.wait(30)
+    classifier.close()
+    classifier.join()
+    assert events == [Classification((), 0)] * 2
+    assert steps <= CHUNK / BATCH_SIZE
 
 
 def test_adapters_with_other_labels_and_a_base_without_a_head_are_not_served_together(
@@ -270,3 +304,20 @@ def test_command_prints_labels_or_json_and_refuses_a_question_without_a_context(
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "--context FILE" in refused.stderr
+
+
+def test_question_without_a_context_does_not_end_a_conversation_in_a_terminal(
+    adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "context.txt").write_text(CONTEXT, "utf-8")
+    terminal, typed = pty.openpty()
+    command = [*SLMTUNE, "chat", str(adapters["answers"])]
+    with subprocess.Popen(
+        command, stdin=typed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=fresh_environment()
+    ) as process:
+        os.write(terminal, f"what rose?\n/context {tmp_path / 'context.txt'}\nwhat rose?\n\x04".encode())
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "Error: This model finds the answer to a question in a context." in err
+    assert f"Context: {len(CONTEXT)} characters" in out
+    assert out.splitlines()[1].removeprefix("> ").partition("  (")[0] in CONTEXT
