@@ -20,7 +20,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from finetune.artifacts import Corpus
-from finetune.cli.render.results import render_adapter
 from finetune.errors import InputError, StoppedError
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe
@@ -37,7 +36,6 @@ from finetune.train.objectives.preference import Preference
 from ..command import Command
 from ..conftest import chat
 from ..corpora import write_corpus
-from ..encoders import write_encoder
 from .kills import RECIPE, checkpoints, outcome, run_with_kills, training
 
 BETA = 0.3
@@ -204,9 +202,6 @@ def test_adapter_learns_what_is_preferred(corpus: Path, tiny_model: Path, tmp_pa
     assert steps[-1].figures["preference_accuracy"] == 1
     assert result.pairs == 4 * Corpus.open(corpus).counts["train"]
     assert result.computed_tokens < result.tokens
-    card = (tmp_path / "adapter" / "README.md").read_text("utf-8")
-    assert "QLoRA with preference tuning (DPO, beta 0.1) on tiny-llama" in card
-    assert "preference   100.0% of pairs held out, reward margin" in render_adapter(result, "")
 
 
 @pytest.mark.slow
@@ -265,13 +260,13 @@ def test_step_is_repeated_in_smaller_passes_with_the_same_result(
 def test_reference_is_the_adapter_to_start_from(
     corpus: Path, tiny_adapter: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    settings = {"init_adapter": str(tiny_adapter), "method": "dpo", "max_steps": 2, "logging_steps": 1, "eval_steps": 0}
+    settings = {"init_adapter": str(tiny_adapter), "method": "dpo", "max_steps": 4, "logging_steps": 1, "eval_steps": 0}
     recipe = AdapterRecipe(model=str(tiny_model), learning_rate=1e-2, **settings)
     result = train(TrainRequest(corpus, tmp_path / "adapter", recipe))
-    first, second = map(json.loads, (result.adapter / "training.jsonl").read_text("utf-8").splitlines()[:2])
+    first, *_, last = map(json.loads, (result.adapter / "training.jsonl").read_text("utf-8").splitlines())
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert first["reward_margin"] == pytest.approx(0, abs=1e-5)
-    assert second["reward_margin"] != first["reward_margin"]
+    assert last["reward_margin"] > 0
 
 
 def refusal(request: TrainRequest) -> str:
@@ -289,17 +284,8 @@ def test_other_rows_are_refused(corpus: Path, tiny_corpus: Path, tiny_model: Pat
     dpo = AdapterRecipe(model=str(tiny_model), method="dpo")
     error = refusal(TrainRequest(tiny_corpus, tmp_path / "adapter", dpo))
     assert "other rows (by task: classification 48, qa 12). Prepare a corpus of pairs only" in error
-    error = refusal(TrainRequest(corpus, tmp_path / "adapter", dpo.model_copy(update={"task": "classification"})))
-    assert "--task classification trains an encoder" in error
     error = refusal(TrainRequest(corpus, tmp_path / "adapter", AdapterRecipe(model=str(tiny_model))))
     assert "Add --method dpo to learn the preference" in error
-
-
-def test_encoder_is_refused(corpus: Path, tmp_path: Path) -> None:
-    encoder = write_encoder(tmp_path / "tiny-bert", "bert")
-    error = refusal(TrainRequest(corpus, tmp_path / "adapter", AdapterRecipe(model=str(encoder), method="dpo")))
-    assert "tiny-bert is an encoder, which" in error
-    assert "writes none" in error
 
 
 @pytest.mark.parametrize(
