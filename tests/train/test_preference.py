@@ -266,7 +266,7 @@ def test_reference_is_the_adapter_to_start_from(
     corpus: Path, tiny_adapter: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     settings = {"init_adapter": str(tiny_adapter), "method": "dpo", "max_steps": 2, "logging_steps": 1, "eval_steps": 0}
-    recipe = AdapterRecipe(model=str(tiny_model), learning_rate=1e-2, **settings)
+    recipe = AdapterRecipe(model=str(tiny_model), learning_rate=1e-2, warmup_ratio=0, **settings)
     result = train(TrainRequest(corpus, tmp_path / "adapter", recipe))
     first, second = map(json.loads, (result.adapter / "training.jsonl").read_text("utf-8").splitlines()[:2])
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
