@@ -262,6 +262,20 @@ def test_step_is_repeated_in_smaller_passes_with_the_same_result(
         assert ours_ == pytest.approx(theirs, rel=1e-4, abs=1e-6)
 
 
+def test_checkpointed_activations_change_nothing(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """The backward pass computes a block again with the weights of the step, not with those of the reference."""
+    journals = []
+    for name, changes in (("kept", {}), ("computed", {"gradient_checkpointing": True})):
+        settings = {"model": str(tiny_model), "method": "dpo", "max_steps": 4, "logging_steps": 1, "eval_steps": 0}
+        recipe = AdapterRecipe.model_validate(settings | {"learning_rate": 1e-2} | changes)
+        train(TrainRequest(corpus, tmp_path / name / "adapter", recipe))
+        journals.append(outcome(tmp_path / name)["journal"])
+    kept, computed = journals
+    assert kept[-1]["loss"] < 0.6
+    for ours_, theirs in zip(kept, computed, strict=True):
+        assert ours_ == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+
+
 def test_reference_is_the_adapter_to_start_from(
     corpus: Path, tiny_adapter: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
