@@ -30,7 +30,7 @@ def draw(journal: Path, picture: Path, metric: str = "loss") -> None:
         scores = axes.twinx()
         _plot(scores, lines, metric, ":", "training", color="tab:green")
         _plot(scores, lines, f"eval_{metric}", "s--", "held out", color="tab:green")
-        scores.set(ylabel=metric.replace("_", " "), ylim=(0, 1))
+        scores.set(ylabel=metric.replace("_", " "), ylim=(0, 1.03))  # a line at 1 stays visible
         scores.legend(loc="upper right")
     figure.savefig(picture, dpi=120)
 

@@ -8,8 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from finetune.train.batches.collate import NumberedRows, PackedBatches, PaddedBatches
 from finetune.train.fast import loss as loss_module
-from finetune.train.fast.loss import supervised_losses
+from finetune.train.fast import prefix_attention
+from finetune.train.fast.loss import row_losses, summed_loss, supervised_losses
+
+from .test_packing import rows_of
 
 
 @pytest.mark.parametrize("softcap", [None, 5.0])
@@ -38,6 +42,26 @@ def test_value_and_gradient_equal_the_full_computation(
     assert plain.item() > 1
     torch.testing.assert_close(fast, plain)
     torch.testing.assert_close(fast_hidden.grad, plain_hidden.grad)
+
+
+@pytest.mark.parametrize("own_logits", [True, False])
+@pytest.mark.parametrize("share", [True, False, None])
+def test_losses_of_rows_add_up(tiny_model: Path, own_logits: bool, share: bool | None) -> None:
+    """Packed, with shared prefixes or not, or padded: each row has the loss that it has alone."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    start = list(range(5, 17))
+    tokens = [[*start, 40, 41, 42], [*start, 50, 51], [60, 61, 62, 63, 64, 65], [*start, 70, 71, 72, 73]]
+    rows = NumberedRows(rows_of(tokens), rows_of([[1, 2, 3]]))
+    items = [{"number": number} for number in range(len(tokens))]
+    padded = PaddedBatches(rows, 0)
+    alone = [float(summed_loss(model, padded([item])).detach()) for item in items]
+    if share is not None:
+        prefix_attention.register()
+        model.set_attn_implementation(prefix_attention.PACKED)
+    batch = (padded if share is None else PackedBatches(rows, share))(items) | {"own_logits": own_logits}
+    losses = row_losses(model, batch)
+    assert losses.tolist() == pytest.approx(alone, rel=1e-4)
+    assert float(losses.sum().detach()) == pytest.approx(float(summed_loss(model, batch).detach()), rel=1e-6)
 
 
 def test_float64_stays_float64() -> None:

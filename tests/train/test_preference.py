@@ -257,11 +257,47 @@ def test_step_is_repeated_in_smaller_passes_with_the_same_result(
         assert ours_ == pytest.approx(theirs, rel=1e-4, abs=1e-6)
 
 
+def test_sources_of_pairs_are_mixed(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [replace(pair(number), source="first" if number < 6 else "second") for number in range(12)]
+    corpus = write_corpus(tmp_path / "corpus", {"train": rows}).path
+    settings = {
+        "model": str(tiny_model),
+        "method": "dpo",
+        "mix": {"first": 0.75, "second": 0.25},
+        "num_train_epochs": 1,
+    }
+    request = TrainRequest(corpus, tmp_path / "adapter", AdapterRecipe.model_validate(settings))
+    planned, result = plan_training(request), train(request)
+    assert result.pairs == planned.rows == sum(planned.mixture.values())
+    assert planned.mixture["first"] == 3 * planned.mixture["second"]
+    assert result.tokens == planned.tokens_per_epoch
+    with pytest.raises(InputError, match="--replay adds general questions and answers"):
+        plan_training(
+            replace(
+                request, output_dir=tmp_path / "other", recipe=AdapterRecipe.model_validate(settings | {"replay": 0.1})
+            )
+        )
+
+
+def test_checkpointed_activations_change_nothing(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """The backward pass computes a block again with the weights of the step, not with those of the reference."""
+    journals = []
+    for name, changes in (("kept", {}), ("computed", {"gradient_checkpointing": True})):
+        settings = {"model": str(tiny_model), "method": "dpo", "max_steps": 4, "logging_steps": 1, "eval_steps": 0}
+        recipe = AdapterRecipe.model_validate(settings | {"learning_rate": 1e-2} | changes)
+        train(TrainRequest(corpus, tmp_path / name / "adapter", recipe))
+        journals.append(outcome(tmp_path / name)["journal"])
+    kept, computed = journals
+    assert kept[-1]["loss"] < 0.6
+    for ours_, theirs in zip(kept, computed, strict=True):
+        assert ours_ == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+
+
 def test_reference_is_the_adapter_to_start_from(
     corpus: Path, tiny_adapter: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    settings = {"init_adapter": str(tiny_adapter), "method": "dpo", "max_steps": 4, "logging_steps": 1, "eval_steps": 0}
-    recipe = AdapterRecipe(model=str(tiny_model), learning_rate=1e-2, **settings)
+    settings = {"init_adapter": str(tiny_adapter), "method": "dpo", "max_steps": 2, "logging_steps": 1, "eval_steps": 0}
+    recipe = AdapterRecipe(model=str(tiny_model), learning_rate=1e-2, warmup_ratio=0, **settings)
     result = train(TrainRequest(corpus, tmp_path / "adapter", recipe))
     first, *_, last = map(json.loads, (result.adapter / "training.jsonl").read_text("utf-8").splitlines())
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
