@@ -119,6 +119,7 @@ class Subject:
         memory, scores = result.get("peak_memory_bytes"), result.get("eval_figures") or {}
         rows = {
             "Rows (train / validation / test)": " / ".join(str(rows) for rows in counts.values()),
+            "Rows per epoch": _list(result.get("mixture") or {}),
             "Base model in training": QUANTIZATIONS[self.quantization],
             "LoRA rank, alpha, dropout": _joined(recipe, "lora_r", "lora_alpha", "lora_dropout"),
             "Target modules": targets if isinstance(targets, str) else ", ".join(targets),
@@ -131,7 +132,7 @@ class Subject:
             "Tokens": _joined(result, "tokens"),
             "Training loss": _joined(result, "train_loss"),
             "Held-out loss": _joined(result, "eval_loss"),
-            "Held-out scores": ", ".join(f"{key.replace('_', ' ')} {_shown(value)}" for key, value in scores.items()),
+            "Held-out scores": _list(scores),
             "Time in seconds": _joined(result, "seconds"),
             "Peak memory": format_bytes(memory) if memory else "",
         }
@@ -176,6 +177,11 @@ def cell(value: object) -> str:
 
 def _joined(values: Mapping[str, Any], *keys: str) -> str:
     return ", ".join(_shown(values[key]) for key in keys if values.get(key) is not None)
+
+
+def _list(figures: Mapping[str, object]) -> str:
+    """Figures after their names."""
+    return ", ".join(f"{name.replace('_', ' ')} {_shown(figure)}" for name, figure in figures.items())
 
 
 def _shown(value: object) -> str:

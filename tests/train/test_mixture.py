@@ -144,6 +144,8 @@ def test_resumed_run_trains_on_the_rows_of_an_undisturbed_one(
     manifest = Adapter.open(tmp_path / "whole" / "adapter").manifest
     assert manifest["mixture"] == result.mixture
     assert manifest["parents"]["replay"]["fingerprint"] == Corpus.open(general).fingerprint
+    card = (tmp_path / "whole" / "adapter" / "README.md").read_text("utf-8")
+    assert f"replay {result.mixture['replay']}" in card
     assert str(general) not in json.dumps(manifest)
     steps.clear()
     stopped = replace(request, output_dir=tmp_path / "stopped" / "adapter")

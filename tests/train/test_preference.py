@@ -204,6 +204,20 @@ def test_adapter_learns_what_is_preferred(corpus: Path, tiny_model: Path, tmp_pa
     assert result.computed_tokens < result.tokens
 
 
+def test_share_of_pairs_that_are_ranked_right_may_decide_which_step_is_best(
+    corpus: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    changes = {"metric_for_best_model": "preference_accuracy", "eval_steps": 1, "patience": 2, "logging_steps": 1}
+    recipe = AdapterRecipe(model=str(tiny_model), method="dpo", learning_rate=1e-3, num_train_epochs=6, **changes)
+    result = train(TrainRequest(corpus, tmp_path / "adapter", recipe))
+    lines = [json.loads(line) for line in (tmp_path / "adapter" / "training.jsonl").read_text("utf-8").splitlines()]
+    measured = {line["step"]: line for line in lines if "eval_loss" in line}
+    best = max(measured, key=lambda step: (measured[step]["eval_preference_accuracy"], -measured[step]["eval_loss"]))
+    assert (result.metric, result.adapter_step) == ("preference_accuracy", best)
+    assert result.eval_figures["preference_accuracy"] == measured[best]["eval_preference_accuracy"]
+    assert result.stopped_early == (result.steps == best + 2 < 24)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"lora_dropout": 0.0}])
 def test_killed_run_resumes_to_the_same_bytes(
