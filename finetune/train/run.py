@@ -7,51 +7,33 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import chain
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from finetune.artifacts import Adapter, ArtifactWriter, Corpus, ensure_replaceable, remove_leftovers, writing
+from finetune.artifacts import Adapter, ArtifactWriter, ensure_replaceable, remove_leftovers, writing
 from finetune.cards.model_card import model_card
 from finetune.corpus.store import read_split
 from finetune.errors import InputError, PrunedError, SlmtuneError
 from finetune.hub.settings import importing_trainer
 from finetune.machine import explain_full_disk, peak_bytes, release_memory
-from finetune.models.config import context_of, read_config
-from finetune.models.find import BaseModel, find_base
-from finetune.models.heads import Head
 from finetune.models.load import load_base
 from finetune.models.tokenizer import load_tokenizer, save_tokenizer
 from finetune.plan.run import require_fit
-from finetune.recipe import AdapterRecipe
-from finetune.records import Example, Split
-from finetune.train.batches.labelled import encode_rows
-from finetune.train.batches.mixture import Mixture
-from finetune.train.batches.rows import Rows, render_rows
 from finetune.train.checkpoints.checkpoint import Checkpoints, folder_of, list_checkpoints, step_of
 from finetune.train.checkpoints.disk import THEN_RESUME
 from finetune.train.checkpoints.lock import lock_folder
-from finetune.train.checkpoints.resume import complete_lineage, find_finished, find_start, lineage_of, refuse_unfinished
+from finetune.train.checkpoints.resume import complete_lineage, find_finished, find_start, refuse_unfinished
 from finetune.train.fit_memory import fit_memory
-from finetune.train.init_adapter import adopt_adapter
-from finetune.train.method_checks import check_method, require_pairs
+from finetune.train.inputs import Inputs, make_validation, open_inputs, refuse_truncated, render_split
 from finetune.train.model_checks import check_model
 from finetune.train.out_of_memory import explain_full_memory
 from finetune.train.progress import Outcome, Step
-from finetune.train.replay import Replayed, mix_rows, read_replayed
 from finetune.train.request import TrainPlan, TrainRequest, TrainResult
-from finetune.train.task import find_head, task_of
-from finetune.train.trackers.tracked_run import require_tracker
 from finetune.train.validation import (
-    EncoderValidation,
-    LabelValidation,
-    Validation,
-    count_scored,
     plan_metric,
-    require_validation,
     scored_rows,
 )
 
@@ -83,12 +65,8 @@ def train(
     out, folder = request.output_dir, folder_of(request.output_dir)
     if not request.resume:
         ensure_replaceable(out, overwrite=request.overwrite)
-    inputs = _open(request)
-    lineage = lineage_of(inputs.recipe, inputs.base, inputs.corpus, inputs.head, inputs.init_adapter)
-    if inputs.mixture is not None:
-        lineage["mixture"] = inputs.mixture.counts
-    if inputs.replayed is not None:
-        lineage["parents"]["replay"] = inputs.replayed.describe()
+    inputs = open_inputs(request)
+    lineage = inputs.lineage()
     with lock_folder(folder, out), _report_last_checkpoint(folder, request):
         remove_leftovers(Path(os.path.abspath(out)))
         if request.resume and not request.overwrite and (adapter := find_finished(out, lineage)):
@@ -112,10 +90,10 @@ def train(
 def plan_training(request: TrainRequest) -> TrainPlan:
     """Resolve the configuration of `train` and count rows, steps and tokens, without loading weights."""
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
-    inputs = _open(request)
+    inputs = open_inputs(request)
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
-    rows = _render(inputs, tokenizer, inputs.read_rows(), "train")
+    rows = render_split(inputs, tokenizer, inputs.read_rows(), "train")
     check_model(base, recipe, rows, inputs.head)
     try:
         refuse_truncated(rows, recipe)
@@ -143,47 +121,9 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     )
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """The opened inputs of a request."""
-
-    corpus: Corpus
-    base: BaseModel
-    recipe: AdapterRecipe  # with a value for every setting
-    head: Head | None  # of an encoder
-    init_adapter: Mapping[str, str] | None  # name and fingerprint
-    replayed: Replayed | None
-    mixture: Mixture | None
-
-    def read_rows(self) -> Iterable[Example]:
-        """The training rows, followed by those that may be replayed."""
-        return chain(read_split(self.corpus, "train"), self.replayed.rows if self.replayed else ())
-
-
-def _open(request: TrainRequest) -> _Inputs:
-    require_tracker(request.recipe.report_to)
-    corpus = Corpus.open(request.corpus, command=request.prepare_command)
-    if not corpus.counts["train"]:
-        raise InputError(f"The corpus at {request.corpus} has no training rows. Prepare it again with more data")
-    check_method(corpus, request.recipe)
-    base = find_base(request.recipe.model, request.recipe.revision)
-    is_dpo = request.recipe.method == "dpo"
-    head = find_head(base.folder, "generation" if is_dpo else request.recipe.task, corpus)
-    require_validation(request.recipe, corpus, head)
-    recipe = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
-    held_out = corpus.counts.get("validation", 0)
-    replayed = read_replayed(request, head)
-    mixture = mix_rows(recipe, corpus, replayed)
-    rows = len(mixture) if mixture else corpus.counts["train"]
-    recipe = recipe.for_corpus(rows, held_out, count_scored(recipe, corpus, head))
-    recipe, init_adapter = adopt_adapter(recipe, base, head)
-    recipe = recipe.model_copy(update={"task": task_of(head)})
-    return _Inputs(corpus, base, recipe, head, init_adapter, replayed, mixture)
-
-
 def _fit(
     request: TrainRequest,
-    inputs: _Inputs,
+    inputs: Inputs,
     lineage: dict[str, Any],
     folder: Path,
     on_step: Callable[[Step], None] | None,
@@ -197,11 +137,11 @@ def _fit(
 
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
-    rows = _render(inputs, tokenizer, inputs.read_rows(), "train")
+    rows = render_split(inputs, tokenizer, inputs.read_rows(), "train")
     check_model(base, recipe, rows, inputs.head)
     refuse_truncated(rows, recipe)
     examples = read_split(inputs.corpus, "validation")
-    held_out = _render(inputs, tokenizer, examples, "validation")
+    held_out = render_split(inputs, tokenizer, examples, "validation")
     scored = scored_rows(recipe, examples, inputs.head)
     del examples  # training keeps the text of the scored rows only
     whole = complete_lineage(lineage, rows.fingerprint)
@@ -228,7 +168,7 @@ def _fit(
         tracker_dir=request.tracker_dir or checkpoints.folder.parent,
         checkpoints=checkpoints,
         start=start,
-        validation=_validation(inputs, model, tokenizer, scored),
+        validation=make_validation(inputs, model, tokenizer, scored),
         mixture=inputs.mixture,
         on_step=on_step,
         on_line=on_line,
@@ -236,53 +176,6 @@ def _fit(
     save_adapter(outcome, base, folder)
     save_tokenizer(tokenizer, folder, is_encoder=inputs.head is not None)
     return outcome
-
-
-def _validation(inputs: _Inputs, model: Any, tokenizer: Any, examples: Sequence[Example]) -> Validation | None:
-    """What evaluations measure besides the loss; None if that is nothing."""
-    base, head = inputs.base, inputs.head
-    validation: Validation | None = None
-    if examples and head is None:
-        validation = LabelValidation(model, tokenizer, base, examples)
-    elif examples and head is not None:
-        validation = EncoderValidation(model, tokenizer, base, head, examples, inputs.recipe.max_length)
-    return validation
-
-
-def _render(inputs: _Inputs, tokenizer: Any, examples: Iterable[Example], split: Split) -> Rows:
-    """The rows of a split; their text is not kept."""
-    recipe, head = inputs.recipe, inputs.head
-    examples = require_pairs(examples) if recipe.method == "dpo" else examples
-    rows: Rows = (
-        render_rows(tokenizer, examples, recipe.max_length)
-        if head is None
-        else encode_rows(tokenizer, examples, head, recipe.max_length)
-    )
-    if rows.truncated:
-        log.warning(
-            "%d of %d rows of the %s split are longer than --max-length %d tokens and are truncated (the longest has %d).",
-            rows.truncated,
-            len(rows),
-            split,
-            recipe.max_length,
-            rows.longest,
-        )
-    return rows
-
-
-def refuse_truncated(rows: Rows, recipe: AdapterRecipe) -> None:
-    """Refuse to train if more rows would be truncated than the recipe allows.
-
-    Raises:
-        InputError: gives their number and the settings to change.
-    """
-    if rows.truncated <= recipe.max_truncated * len(rows):
-        return
-    raise InputError(
-        f"{rows.truncated} of {len(rows)} rows are longer than --max-length {recipe.max_length} tokens and would be "
-        f"truncated, more than --max-truncated {recipe.max_truncated:.3g} allows; the longest has {rows.longest}. Raise "
-        "--max-length to that length, prepare the corpus with shorter rows, or allow more with --max-truncated 100%"
-    )
 
 
 @contextmanager
@@ -303,7 +196,7 @@ def _report_last_checkpoint(folder: Path, request: TrainRequest) -> Iterator[Non
         raise
 
 
-def _result(adapter: Path, inputs: _Inputs, outcome: Outcome, seconds: float) -> TrainResult:
+def _result(adapter: Path, inputs: Inputs, outcome: Outcome, seconds: float) -> TrainResult:
     return TrainResult(
         adapter=adapter,
         steps=outcome.steps,
