@@ -20,6 +20,20 @@ SHOWN = 3  # ids of rows in a message
 USED: tuple[Split, ...] = ("train", "validation")
 TRAIN_CAUSAL = "train a causal language model on them, such as --model smollm2-135m, which writes any answer"
 
+NO_LABEL = "have no label"
+SEVERAL = "have several labels, or one where others have several"
+OTHER_LABELS = "have another set of labels than the first row of the train split"
+NO_CONTEXT = "have no context to find an answer in"
+NOT_IN_CONTEXT = "have an answer that is not part of their context"
+REMEDIES = {
+    NO_LABEL: f"Prepare the corpus from labelled sources only, with --task or --include, or {TRAIN_CAUSAL}",
+    SEVERAL: "One classifier learns one kind of rows: prepare a corpus from sources of one kind",
+    OTHER_LABELS: "One classifier has one set of labels: prepare a corpus from sources with the same labels, and list them "
+    "in the recipe if a split lacks some",
+    NO_CONTEXT: f"Prepare the corpus from sources with contexts only, or {TRAIN_CAUSAL}",
+    NOT_IN_CONTEXT: f"An encoder marks answers and writes none: correct or leave out these rows, or {TRAIN_CAUSAL}",
+}
+
 
 def find_head(folder: Path, asked: AskedTask, corpus: Corpus) -> Head | None:
     """The head that an encoder gets for the rows of a corpus; None for a causal language model, which needs none.
@@ -33,7 +47,7 @@ def find_head(folder: Path, asked: AskedTask, corpus: Corpus) -> Head | None:
         return None
     require_kind(folder, "encoder")
     task = asked if asked != "auto" else _guess_task(corpus)
-    head = _extraction(corpus) if task == "extraction" else _classification(corpus)
+    head = _require_contexts(corpus) if task == "extraction" else _read_labels(corpus)
     for split in USED:
         _check_rows(read_split(corpus, split), head, f"the {split} split of {corpus.path}")
     return head
@@ -58,7 +72,7 @@ def _guess_task(corpus: Corpus) -> Task:
     )
 
 
-def _extraction(corpus: Corpus) -> Head:
+def _require_contexts(corpus: Corpus) -> Head:
     if any(example.context is not None for example in read_split(corpus, "train")):
         return Head("extraction")
     raise InputError(
@@ -67,7 +81,7 @@ def _extraction(corpus: Corpus) -> Head:
     )
 
 
-def _classification(corpus: Corpus) -> Head:
+def _read_labels(corpus: Corpus) -> Head:
     for example in read_split(corpus, "train"):
         if example.choices:
             return Head("classification" if example.labels is None else "multi-label", example.choices)
@@ -84,23 +98,9 @@ def _check_rows(examples: Iterable[Example], head: Head, place: str) -> None:
         count += 1
         if problem := _find_problem(example, head):
             problems.setdefault(problem, []).append(example.id)
-    for problem, ids in problems.items():
+    if problems:
+        problem, ids = next(iter(problems.items()))
         raise InputError(f"{len(ids)} of {count} rows in {place} {problem}: {_name(ids)}. {REMEDIES[problem]}")
-
-
-NO_LABEL = "have no label"
-SEVERAL = "have several labels, or one where others have several"
-OTHER_LABELS = "have another set of labels than the first row of the train split"
-NO_CONTEXT = "have no context to find an answer in"
-NOT_IN_CONTEXT = "have an answer that is not part of their context"
-REMEDIES = {
-    NO_LABEL: f"Prepare the corpus from labelled sources only, with --task or --include, or {TRAIN_CAUSAL}",
-    SEVERAL: "One classifier learns one kind of rows: prepare a corpus from sources of one kind",
-    OTHER_LABELS: "One classifier has one set of labels: prepare a corpus from sources with the same labels, and list them "
-    "in the recipe if a split lacks some",
-    NO_CONTEXT: f"Prepare the corpus from sources with contexts only, or {TRAIN_CAUSAL}",
-    NOT_IN_CONTEXT: f"An encoder marks answers and writes none: correct or leave out these rows, or {TRAIN_CAUSAL}",
-}
 
 
 def _find_problem(example: Example, head: Head) -> str | None:

@@ -273,6 +273,14 @@ def test_killed_run_of_an_encoder_resumes_to_the_same_bytes(head: str, encoders:
     assert all(one == expected for one in outcomes)
 
 
+def test_fingerprint_of_rows_covers_their_targets() -> None:
+    rows = rows_of("classification", 6)
+    other = [*rows[:5], replace(rows[5], label=LABELS[0])]
+    assert rows[5].label != LABELS[0]
+    one, two = (encode_rows(encoder_tokenizer(), each, HEADS["classification"], 64) for each in (rows, other))
+    assert one.fingerprint != two.fingerprint
+
+
 def test_balanced_weights_are_those_of_scikit_learn() -> None:
     classes = [0, 0, 0, 1, 1, 2]
     expected = compute_class_weight("balanced", classes=np.arange(3), y=classes)
