@@ -25,7 +25,7 @@ FIXED = (
     FREE
     | EVALUATION
     | {
-        *("seed", "max_length", "target_modules", "method", "dpo_beta"),
+        *("seed", "max_length", "target_modules", "task", "method", "dpo_beta", "init_adapter"),
         *("load_best_model_at_end", "patience"),
     }
 )
@@ -46,6 +46,8 @@ def default_space(recipe: AdapterRecipe) -> Space:
         "lora_r": CategoricalDistribution(sorted({max(rank // 2, 1), rank, min(rank * 2, 1024)})),
         "per_device_train_batch_size": CategoricalDistribution(sorted({max(rows // 2, 1), rows, rows * 2})),
     }
+    if recipe.init_adapter is not None:
+        del space["lora_r"]  # it is that of the adapter
     if recipe.max_steps is None:
         space["num_train_epochs"] = CategoricalDistribution([round(epochs * part / 3, 3) for part in (1, 2)] + [epochs])
     return space

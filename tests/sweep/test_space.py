@@ -38,6 +38,7 @@ def test_ranges_and_choices_have_the_types_of_the_recipe() -> None:
         ("lora_r=16", "is one value, so there is nothing to search"),
         ("packing=true:false", "has no range. List its values"),
         ("model=a,b", "cannot compare runs by this setting"),
+        ("mix=finance=0.7,general=0.3", "this setting has other values"),
         ("seed=1,2", "cannot compare runs by this setting"),
     ],
 )
@@ -68,6 +69,10 @@ def test_default_space_contains_the_recipe() -> None:
         "num_train_epochs": 3.0,
     }
     assert own_settings(RECIPE, read_space(["lora_r=4,8"], RECIPE)) is None
+
+
+def test_rank_of_an_adapter_to_start_from_is_kept() -> None:
+    assert "lora_r" not in default_space(RECIPE.model_copy(update={"init_adapter": "adapter"}))
 
 
 def test_rank_changes_without_the_scale_of_the_update() -> None:

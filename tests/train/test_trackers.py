@@ -110,6 +110,30 @@ def test_steps_that_a_killed_run_repeats_count_once(
     assert {name: figures[name] for name in ("train/loss", "eval/loss")} == expected(tmp_path / "out")
 
 
+def test_tracker_that_fails_does_not_end_the_run(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, tracked: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def spoil(step: Step) -> None:
+        if step.step == 2:
+            with sqlite3.connect(tmp_path / "mlflow.db") as database:
+                database.execute("drop table metrics")
+
+    result = train(request(tiny_model, tiny_corpus, tmp_path / "out", "mlflow"), spoil)
+    assert result.steps == 3
+    assert caplog.text.count("The tracker failed") == 1
+    assert "the run goes on without it" in caplog.text
+
+
+def test_server_that_does_not_answer_is_one_paragraph(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, tracked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # no program listens to this port
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(InputError, match="--report-to mlflow: the tracker cannot be used") as error:
+        train(request(tiny_model, tiny_corpus, tmp_path / "out", "mlflow"))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_tracker_keeps_nothing_private(
     tracker: str, tiny_model: Path, tiny_corpus: Path, tmp_path: Path, tracked: Path

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,15 +17,20 @@ from finetune.hub.settings import is_offline
 from finetune.train.progress import Outcome
 from finetune.train.trackers.tracker import Tracker
 
+log = logging.getLogger(__name__)
+
 # What must be installed; `wandb` always is, and the others are extras of the same name.
 PACKAGES = {"tensorboard": ("tensorboard",), "trackio": ("trackio",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
 
 
-@dataclass(frozen=True)
 class TrackedRun:
-    """A run that a tracker logs; without a tracker, a run that is not logged."""
+    """A run that a tracker logs; without a tracker, a run that is not logged.
 
-    tracker: Tracker | None = None
+    If the tracker fails, because its server is gone for example, the run goes on without it.
+    """
+
+    def __init__(self, tracker: Tracker | None = None) -> None:
+        self.tracker, self.has_failed = tracker, False
 
     @property
     def id(self) -> str | None:
@@ -33,20 +39,32 @@ class TrackedRun:
 
     def log(self, line: Mapping[str, float]) -> None:
         """Log a line of `training.jsonl`."""
-        if self.tracker:
-            self.tracker.log({_name(key): value for key, value in line.items()}, int(line["step"]))
+        figures = {_name(key): value for key, value in line.items()}
+        self._call(lambda tracker: tracker.log(figures, int(line["step"])))
 
     def finish(self, outcome: Outcome) -> None:
         """Log the final figures."""
-        if self.tracker:
-            figures = {
-                "steps": outcome.steps,
-                "train_loss": outcome.train_loss,
-                **{f"eval_{name}": value for name, value in outcome.held_out.items()},
-                **asdict(outcome.counts),
-                "tokens_per_second": outcome.tokens_per_second,
-            }
-            self.tracker.finish({name: value for name, value in figures.items() if value is not None})
+        figures = {
+            "steps": outcome.steps,
+            "train_loss": outcome.train_loss,
+            **{f"eval_{name}": value for name, value in outcome.held_out.items()},
+            **asdict(outcome.counts),
+            "tokens_per_second": outcome.tokens_per_second,
+        }
+        self._call(lambda tracker: tracker.finish(figures))
+
+    def close(self, *, failed: bool) -> None:
+        """End the session."""
+        self._call(lambda tracker: tracker.close(failed=failed))
+
+    def _call(self, action: Callable[[Tracker], None]) -> None:
+        if self.tracker is None or self.has_failed:
+            return
+        try:
+            action(self.tracker)
+        except Exception as error:  # of any library, and none of them is worth the hours of a run
+            self.has_failed = True
+            log.warning("The tracker failed (%s): the run goes on without it.", _describe(error))
 
 
 @contextmanager
@@ -57,17 +75,26 @@ def open_run(config: Mapping[str, Any], folder: Path, resumed: str | None) -> It
 
     Args:
         folder: where trackers that write files put them, unless their own variables say otherwise.
+
+    Raises:
+        InputError: the tracker refuses, or its server does not answer.
     """
     if config["report_to"] == "none":
         yield TrackedRun()
         return
-    tracker = _start(config, folder, resumed)
     try:
-        yield TrackedRun(tracker)
+        run = TrackedRun(_start(config, folder, resumed))
+    except Exception as error:
+        raise InputError(
+            f"--report-to {config['report_to']}: the tracker cannot be used ({_describe(error)}). Correct its settings, or "
+            "train without --report-to"
+        ) from error
+    try:
+        yield run
     except BaseException:
-        tracker.close(failed=True)
+        run.close(failed=True)
         raise
-    tracker.close(failed=False)
+    run.close(failed=False)
 
 
 def require_tracker(name: str) -> None:
@@ -109,6 +136,10 @@ def _start(config: Mapping[str, Any], folder: Path, resumed: str | None) -> Trac
             from finetune.train.trackers.weights_and_biases import WeightsAndBiases
 
             return WeightsAndBiases(config, folder, resumed)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}" if str(error) else type(error).__name__
 
 
 def _name(key: str) -> str:
