@@ -131,6 +131,8 @@ def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Dev
         overhead = PROCESS + TOKENIZER * shape.tokenizer
         overhead += gap_bytes(shape, recipe, batch, word, activations + backward)
     copies = 1 + (recipe.method == "dpo") + (recipe.init_lora_weights == "pissa")  # of its first weights
+    if device.kind == "cpu" and recipe.load_best_model_at_end and recipe.eval_steps != 0:
+        copies += 1  # the best weights so far, which a run on a GPU keeps in the memory of the machine
     return Breakdown(
         weights=weights,
         adapter=adapter * (copies * WORD + GRADIENT),

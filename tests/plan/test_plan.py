@@ -310,10 +310,17 @@ def test_pairs_of_answers_bound_the_largest_batch() -> None:
     pairs = RowSizes([100, 400, 300, 200, 90, 90], [10, 20, 30, 40, 50, 50], common=[80, 150, 40])
     assert pairs.largest(2, 1024) == Batch(tokens=420 + 350, longest=400, supervised=170, repeated=2 * 230)
     assert pairs.largest(2, 1024, padded=True) == Batch(tokens=1600, longest=400, supervised=170)
-    whole = {method: plan(AdapterRecipe(method=method), device=CPU) for method in ("sft", "dpo")}
+    whole = {method: plan(AdapterRecipe(method=method, eval_steps=0), device=CPU) for method in ("sft", "dpo")}
     assert whole["dpo"].batch_tokens == 2 * whole["sft"].batch_tokens
     assert "8 pairs of answers, each of at most 1024 tokens" in render_plan(whole["dpo"])
     assert whole["dpo"].breakdown.adapter == 1.5 * whole["sft"].breakdown.adapter  # and a copy of its first values
+
+
+def test_copy_of_the_best_weights_is_counted_where_it_is_kept() -> None:
+    last, best = (plan(AdapterRecipe(eval_steps=steps), device=CPU).breakdown.adapter for steps in (0, None))
+    assert best == 1.5 * last
+    gpu = replace(CPU, kind="gpu")
+    assert plan(AdapterRecipe(), device=gpu).breakdown.adapter == last
 
 
 def test_plan_imports_neither_torch_nor_transformers() -> None:
