@@ -144,9 +144,8 @@ def require_validation(recipe: AdapterRecipe, corpus: Corpus, head: Head | None)
     Raises:
         InputError: the corpus has no validation split, or `eval_steps` is 0; or the rows have another metric.
     """
-    asked = [name for name in ("patience", "metric_for_best_model") if name in recipe.model_fields_set]
-    if recipe.patience == 0 and "patience" in asked:
-        asked.remove("patience")
+    wishes = {"patience": recipe.patience != 0, "metric_for_best_model": recipe.metric_for_best_model != "auto"}
+    asked = [name for name, wished in wishes.items() if wished and name in recipe.model_fields_set]
     if asked and not (corpus.counts.get("validation") and recipe.eval_steps != 0):
         option = f"--{asked[0].replace('_', '-')}"
         reason, remedy = (

@@ -271,6 +271,14 @@ def test_evaluations_are_a_few_per_run_and_cost_little(
     assert AdapterRecipe(**changes).for_corpus(rows, held_out).eval_steps == every
 
 
+def test_settings_that_ask_for_no_evaluation_are_no_wish_for_one(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    none = {"eval_steps": 0, "patience": 0, "metric_for_best_model": "auto", "max_steps": 1}
+    result = train(TrainRequest(tiny_corpus, tmp_path / "out", AdapterRecipe(model=str(tiny_model), **none)))
+    assert (result.metric, result.eval_loss, result.adapter_step) == (None, None, 1)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
