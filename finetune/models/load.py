@@ -142,7 +142,7 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str =
     try:
         config = PeftConfig.from_pretrained(str(folder), inference_mode=True)
         base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-        config.fan_in_fan_out = has_transposed_weights(base)  # in 4 bits no layer has
+        config.fan_in_fan_out = has_transposed_weights(base)  # packed in 4 or 8 bits, no layer has
         config.base_model_name_or_path = base.name_or_path  # a local folder: PEFT would look up a name on the Hub
         if isinstance(model, PeftModel):
             peft_model = model

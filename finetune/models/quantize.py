@@ -12,6 +12,7 @@ from bitsandbytes.functional import QuantState, dequantize_4bit, dequantize_bloc
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
 
 from finetune.machine import format_bytes, free_memory
 from finetune.recipe.adapter import FOUR_BIT, Quantization
@@ -132,8 +133,13 @@ def unpack_on_cpu(model: nn.Module) -> bool:
 def unpack_layers(model: nn.Module) -> None:
     """Replace quantised layers with plain ones that have the same values in the compute precision."""
     for name, layer in _quantized_layers(model).items():
-        plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
-        plain.weight = nn.Parameter(unpack_weight(layer), requires_grad=False)
+        weight = unpack_weight(layer)
+        plain: nn.Linear | Conv1D
+        if getattr(layer, "source_cls", None) is Conv1D:  # transformers transposed it for bitsandbytes, as in GPT-2
+            plain, weight = Conv1D(layer.out_features, layer.in_features), weight.t().contiguous()
+        else:
+            plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        plain.weight = nn.Parameter(weight, requires_grad=False)
         if layer.bias is not None:
             plain.bias = layer.bias
         parent, _, child = name.rpartition(".")

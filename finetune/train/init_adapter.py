@@ -16,7 +16,7 @@ from finetune.errors import BaseModelError, InputError
 from finetune.models.find import BaseModel
 from finetune.models.heads import Head, build_skeleton, head_modules
 from finetune.models.structure import has_transposed_weights
-from finetune.models.targets import ALL
+from finetune.models.targets import ALL, is_target, list_layers
 from finetune.recipe import AdapterRecipe
 
 log = logging.getLogger(__name__)
@@ -124,9 +124,17 @@ def _read_config(folder: Path) -> Any:
 
 def _adopt(recipe: AdapterRecipe, config: Any, folder: Path, base: BaseModel, head: Head | None) -> AdapterRecipe:
     targets = config.target_modules
-    whole = set(config.modules_to_save or ()) - (
-        set(head_modules(build_skeleton(base.folder, head))) if head else set()
-    )
+    model = build_skeleton(base.folder, head)
+    paths = [path for path, _ in model.named_modules()]
+    heads = head_modules(model) if head else ()
+    whole = {  # PEFT adds names of heads that the model does not have
+        name
+        for name in config.modules_to_save or ()
+        if name not in heads and any(path.endswith(name) for path in paths)
+    }
+    if not isinstance(targets, str):  # PEFT lists those of the head as well, and leaves them out
+        layers = [path for path in list_layers(model) if not path.startswith(heads)]
+        targets = [name for name in targets if any(is_target((name,), path) for path in layers)] or targets
     values: Mapping[str, Any] = {name: getattr(config, theirs) for name, theirs in ADOPTED.items()} | {
         "target_modules": targets if isinstance(targets, str) else tuple(sorted(targets)),
         "modules_to_save": tuple(sorted(whole)),

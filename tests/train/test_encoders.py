@@ -27,6 +27,7 @@ from transformers import (
 from finetune.artifacts import Adapter, Corpus
 from finetune.corpus.store import read_split
 from finetune.errors import InputError
+from finetune.merge import MergeRequest, merge_adapter
 from finetune.models.encoder_inputs import encode
 from finetune.models.heads import Head
 from finetune.models.load import load_adapter, load_base
@@ -381,3 +382,38 @@ def test_metric_of_other_rows_is_refused(encoders: Any, tmp_path: Path) -> None:
     refuse(
         corpus, settings, tmp_path / "out", "weighted_f1 is not measured", "Use auto, loss, answer_f1 or exact_match"
     )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_dora": True, "quantization": "int8"},
+        {"init_lora_weights": "pissa", "quantization": "none"},
+        {"init_lora_weights": "loftq"},
+        {"neftune_noise_alpha": 5.0, "use_rslora": True},
+    ],
+)
+def test_methods_work_with_encoders_and_a_run_goes_on_from_their_adapters(
+    changes: dict[str, Any], encoders: Any, tmp_path: Path
+) -> None:
+    corpus, model = corpus_of(tmp_path / "corpus", rows_of("classification")), encoders("distilbert")
+    first = train(TrainRequest(corpus, tmp_path / "first", recipe(model, **changes)))
+    merged = merge_adapter(MergeRequest(first.adapter, tmp_path / "model", corpus))
+    assert merged.exact.max_abs_logit_diff < 1e-3
+    again = AdapterRecipe(model=str(model), init_adapter=str(first.adapter), max_steps=1, learning_rate=1e-12)
+    second = train(TrainRequest(corpus, tmp_path / "second", again))
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first.adapter, second.adapter))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, atol=1e-6, rtol=0)
+
+
+def test_adapter_with_other_labels_is_no_start(encoders: Any, tmp_path: Path) -> None:
+    model = encoders("distilbert")
+    first = train(TrainRequest(corpus_of(tmp_path / "a", rows_of("classification")), tmp_path / "first", recipe(model)))
+    rows = [
+        replace(row, label="other" if row.label == LABELS[0] else row.label, choices=("other", *LABELS[1:]))
+        for row in rows_of("classification")
+    ]
+    settings = recipe(model, init_adapter=str(first.adapter))
+    refuse(corpus_of(tmp_path / "b", rows), settings, tmp_path / "second", "has another head", "other")

@@ -161,3 +161,26 @@ def test_plan_counts_the_parameters_or_says_that_it_cannot(family: Family, model
     else:
         with pytest.raises(UnplannedModelError, match=f"'{family.kind}' models"):
             read_shape(folder)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "phi"])  # with transposed weights, and with biases
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"init_lora_weights": "pissa", "quantization": "none"},
+        {"init_lora_weights": "loftq"},
+        {"quantization": "int8", "use_dora": True},
+    ],
+)
+def test_methods_merge_into_other_kinds_of_layers(
+    kind: str, changes: dict[str, Any], models: Any, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    (family,) = (family for family in FAMILIES if family.kind == kind)
+    recipe = AdapterRecipe(
+        model=str(models(family)), max_steps=3, learning_rate=1e-2, lora_r=4, eval_steps=0, **changes
+    )
+    result = train(TrainRequest(tiny_corpus, tmp_path / "adapter", recipe))
+    merged = merge_adapter(MergeRequest(result.adapter, tmp_path / "model", tiny_corpus))
+    assert merged.exact.max_abs_logit_diff < 1e-4
+    if "use_dora" not in changes:
+        assert merged.drift.max_abs_logit_diff < 1e-4
