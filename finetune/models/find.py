@@ -214,13 +214,18 @@ def _registry() -> Path:
 
 def _remember(base: BaseModel) -> None:
     """Remember the folder of a local base model on this machine only: manifests must not contain paths."""
-    known = _read_registry()
-    if known.get(base.fingerprint) == str(base.folder):
+    known, key = _read_registry(), _registry_key(base.fingerprint, base.config_fingerprint)
+    if known.get(key) == str(base.folder):
         return
     with suppress(OSError):  # a read-only cache costs only the convenience of leaving out --model
         _registry().parent.mkdir(parents=True, exist_ok=True)
         with write_aside(_registry()) as staging:
-            write_json(staging, known | {base.fingerprint: str(base.folder)})
+            write_json(staging, known | {key: str(base.folder)})
+
+
+def _registry_key(weights: str, config: str) -> str:
+    """Copies of a model may have the same weights and another config.json, with which they compute something else."""
+    return f"{weights} {config}"
 
 
 def _read_registry() -> dict[str, str]:
@@ -232,7 +237,8 @@ def _read_registry() -> dict[str, str]:
 
 
 def _remembered_base(parent: dict[str, Any], adapter: Adapter) -> BaseModel:
-    folder = _read_registry().get(parent["fingerprint"])
+    beginning = _registry_key(parent["fingerprint"], parent.get("config_fingerprint", ""))
+    folder = next((folder for key, folder in _read_registry().items() if key.startswith(beginning)), None)
     if folder is None or not Path(folder).is_dir():
         raise InputError(
             f"The adapter at {adapter.path} was trained on the local model {parent['name']!r}, which is unknown on this "

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from finetune.artifacts import Adapter
 from finetune.errors import BaseModelError, InputError, StoppedError
-from finetune.models.find import base_of
+from finetune.models.find import base_of, find_base
 from finetune.recipe import AdapterRecipe
 from finetune.train import Step, TrainRequest, plan_training, train
 
@@ -135,6 +135,14 @@ def test_adapter_is_not_used_on_a_changed_config(tiny_adapter: Path, tiny_model:
     changed = copy_model(tiny_model, tmp_path / "changed", rope_parameters={"rope_type": "default", "rope_theta": 5e5})
     with pytest.raises(BaseModelError, match=r"config\.json of changed has changed"):
         base_of(adapter, str(changed))
+
+
+def test_copy_with_a_changed_config_does_not_hide_the_model(
+    tiny_adapter: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    find_base(str(tiny_model))
+    find_base(str(copy_model(tiny_model, tmp_path / "changed", rms_norm_eps=1e-3)))
+    assert base_of(Adapter.open(tiny_adapter)).folder == tiny_model
 
 
 def test_adapter_without_a_recorded_config_opens(tiny_adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
