@@ -42,6 +42,7 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ.update(
         HF_HOME=str(home / "hf"), XDG_CACHE_HOME=str(home / "cache"), WANDB_MODE="offline", WANDB_DIR=str(home)
     )
+    os.environ["COLUMNS"] = "110"  # the width of tables, whatever the terminal of the tests
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.artifacts import Adapter
-from finetune.models.heads import HeadKind
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class MergeResult:
 
     model: Path
     onto: str
-    head: HeadKind | None  # of an encoder
+    is_encoder: bool
     verified: bool
     max_abs_logit_diff: float
     mean_kl: float

@@ -82,7 +82,7 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
     return MergeResult(
         model=request.output_dir,
         onto=onto,
-        head=head.kind if head else None,
+        is_encoder=head is not None,
         verified=True,
         max_abs_logit_diff=drift.max_abs_logit_diff,
         mean_kl=drift.mean_kl,

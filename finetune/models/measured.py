@@ -34,9 +34,17 @@ class Measurement:
     latency_ms: float
 
 
-# What the figures were measured on, and how; printed below a table with any.
-CONDITIONS = ""
-MEASURED: Mapping[ModelTask, Mapping[str, Measurement]] = {"classification": {}}
+# What the figures were measured on, and how; printed below a table with any. Source: benchmarks/label_models.py.
+CONDITIONS = (
+    "Measured on two cores of a Xeon with AMX, without a GPU, on the bundled finance news: two epochs of 450 rows, weighted\n"
+    "F1 of 180 other rows, and the time for one of them; means of two seeds. –: not measured."
+)
+MEASURED: Mapping[ModelTask, Mapping[str, Measurement]] = {
+    "classification": {
+        "minilm-l6": Measurement(minutes=0.45, peak_memory_bytes=998_569_984, weighted_f1=0.792, latency_ms=14),
+        "smollm2-135m": Measurement(minutes=3.08, peak_memory_bytes=1_550_196_736, weighted_f1=0.850, latency_ms=245),
+    }
+}
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from finetune.errors import InputError
 from finetune.recipe.domain import recipes_folder
 from finetune.recipe.options import SEED
 from finetune.recipe.strict import Strict, read_yaml, validate
+from finetune.recipe.values import Mix, Names, Pattern, Share
 
 DEFAULT_MODEL = "smollm2-135m"
 Method = Literal["sft", "dpo"]
@@ -31,52 +31,8 @@ NAME = re.compile(r"\s*[A-Za-z_][\w.]*\s*")  # of a module; a regular expression
 # So do small encoders: after three epochs of its news, MiniLM-L6 has 0.84 at 1e-3, and 0.37 at 3e-3 (n = 180).
 SMALL_MODEL, SMALL_MODEL_RATE, LARGER_MODEL_RATE = 200_000_000, 1e-3, 2e-4
 DPO_SHARE = 0.1  # of that rate: Rafailov et al., DPO, 2023, take 1e-6 for all weights, where 1e-5 is common for answers
-FOUR_BIT = ("nf4", "fp4")
-
-
-def _read_share(value: object) -> object:
-    """Read 5% as 0.05; anything else is left to the field's own validation."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        with suppress(ValueError):
-            return float(value.strip()[:-1]) / 100
-    return value
-
-
-Share = Annotated[float, BeforeValidator(_read_share)]
-
-
-def _read_names(value: object) -> object:
-    """Read names separated by commas as a tuple."""
-    if isinstance(value, str):
-        return tuple(name.strip() for name in value.split(",") if name.strip())
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _read_pairs(value: object) -> object:
-    """Read NAME=N, several times, as a mapping."""
-    if not isinstance(value, tuple | list):
-        return value
-    pairs = [str(pair).rpartition("=") for pair in value]
-    if not all(name and separator for name, separator, _ in pairs):
-        raise ValueError("each must be of the form NAME=N, such as q_proj=32")
-    return {name: number for name, _, number in pairs}
-
-
-def _read_shares(value: object) -> object:
-    """Read NAME=SHARE,NAME=SHARE …, once or several times, as a mapping."""
-    if not isinstance(value, str | tuple | list):
-        return value
-    texts = [value] if isinstance(value, str) else [str(text) for text in value]
-    pairs = [pair.strip().rpartition("=") for text in texts for pair in text.split(",") if pair.strip()]
-    if not all(name and separator for name, separator, _ in pairs):
-        raise ValueError("each must be of the form NAME=SHARE, such as finance=0.7,general=0.3")
-    return {name: share for name, _, share in pairs}
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_read_names)]
-Pattern = Annotated[Mapping[str, Annotated[int, Field(gt=0, le=1024)]], BeforeValidator(_read_pairs)]
-Mix = Annotated[Mapping[str, Annotated[Share, Field(ge=0)]], BeforeValidator(_read_shares)]
 Quantization = Literal["nf4", "fp4", "int8", "none"]
+FOUR_BIT = ("nf4", "fp4")
 
 
 def _name_quantization(values: Mapping[str, Any]) -> dict[str, Any]:

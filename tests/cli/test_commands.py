@@ -214,7 +214,7 @@ def test_models_for_a_task_are_those_that_can_do_it(tmp_path: Path) -> None:
     answer = json.loads(slmtune("models", "--task", "extraction", "--json", cwd=tmp_path).stdout)
     assert {model["preset"]["kind"] for model in answer["models"]} == {"encoder"}
     header, first, *_ = slmtune("models", "--task", "classification", cwd=tmp_path).stdout.splitlines()
-    assert header.split() == "name kind parameters context minutes memory weighted F1 latency".split()
+    assert header.split() == "name kind weights context minutes memory F1 latency".split()
     assert first.split()[1] == "encoder"
 
 

@@ -102,7 +102,7 @@ def test_run_under_a_limit_of_the_system_ends_with_an_adapter(tiny_model: Path, 
 def test_full_memory_in_an_evaluation_changes_no_weight(
     tiny_model: Path, tiny_corpus: Path, tmp_path: Path, limit_memory: Callable[..., None]
 ) -> None:
-    settings = recipe(tiny_model, eval_steps=None)
+    settings = recipe(tiny_model, eval_steps=1000)  # after the last step only
     train(TrainRequest(tiny_corpus, tmp_path / "plain" / "adapter", settings))
     limit_memory(1, evaluating=True)
     train(TrainRequest(tiny_corpus, tmp_path / "full" / "adapter", settings))

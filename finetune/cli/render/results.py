@@ -155,7 +155,7 @@ def render_merge(result: MergeResult, next_command: str) -> str:
         )
     ]
     columns = ["compared with", "prompts", "max. logit difference", "mean KL, nats", "greedy agreement"]
-    if result.head:
+    if result.is_encoder:
         columns[1], columns[-1] = "rows", "equal predictions"
     summary = facts(
         {
@@ -235,20 +235,20 @@ def render_models(presets: Sequence[Preset]) -> str:
 
 def render_candidates(candidates: Sequence[Candidate], task: str, conditions: str) -> str:
     """The presets for a task; those that classify with what they cost and score, where that was measured."""
-    columns, rows = ["name", "kind", "parameters", "context"], []
+    columns, rows = ["name", "kind", "weights", "context"], []
     for one in candidates:
         preset = one.preset
         figures = _figures(one.measured) if task == "classification" else []
         rows.append([preset.name, preset.kind, f"{preset.parameters / 1e6:,.0f} M", preset.context, *figures])
     if task == "classification":
-        columns += ["minutes", "memory", "weighted F1", "latency"]
+        columns += ["minutes", "memory", "F1", "latency"]
     listed = table(columns, rows)
     return f"{listed}\n\n{conditions}" if any(one.measured for one in candidates) else listed
 
 
 def _figures(measured: Measurement | None) -> list[str]:
     if measured is None:
-        return ["not measured"] * 4
+        return ["–"] * 4
     memory, latency = format_bytes(measured.peak_memory_bytes), f"{measured.latency_ms:.0f} ms"
     return [f"{measured.minutes:.1f}", memory, f"{measured.weighted_f1:.3f}", latency]
 
