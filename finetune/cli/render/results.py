@@ -148,7 +148,13 @@ def render_scores(tasks: Mapping[str, TaskScore]) -> str:
 def render_merge(result: MergeResult, next_command: str) -> str:
     """The merged model and how close it is to the adapter."""
     rows = [
-        [name, far.prompts, f"{far.max_abs_logit_diff:.4f}", f"{far.mean_kl:.5f}", f"{far.greedy_agreement:.1%}"]
+        [
+            name,
+            far.prompts,
+            f"{far.max_abs_logit_diff:.4f}",
+            f"{max(far.mean_kl, 0.0):.5f}",
+            f"{far.greedy_agreement:.1%}",
+        ]
         for name, far in (
             ("adapter over the same weights", result.exact),
             ("adapter over its base as trained", result.drift),
