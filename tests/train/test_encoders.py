@@ -263,10 +263,12 @@ def test_division_into_passes_leaves_the_result(packing: bool, encoders: Any, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["classification", "extraction"])
-def test_killed_run_of_an_encoder_resumes_to_the_same_bytes(head: str, encoders: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "head"), [*((kind, "classification") for kind in ENCODERS), ("bert", "extraction")])
+def test_killed_run_of_an_encoder_resumes_to_the_same_bytes(
+    kind: str, head: str, encoders: Any, tmp_path: Path
+) -> None:
     corpus = corpus_of(tmp_path / "corpus", rows_of(head), rows_of(head, 6))
-    arguments = training(encoders("bert"), corpus)
+    arguments = training(encoders(kind), corpus)
     (tmp_path / "plain").mkdir()
     (tmp_path / "killed").mkdir()
     (expected,) = run_with_kills(arguments, tmp_path / "plain", at_random=0, while_writing=0, seed=0, seconds=0)
