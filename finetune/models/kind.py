@@ -62,5 +62,5 @@ def require_kind(folder: Path, kind: Kind) -> None:
         remedy = "Train it with --task classification or extraction, or choose a causal language model"
     else:
         problem = "a causal language model, which has no head for classes or answers"
-        remedy = "Train it without --task, on which it writes its answers, or choose an encoder"
+        remedy = "Leave out --task, so that it learns to write its answers, or choose an encoder"
     raise InputError(f"{folder.name} is {problem}. {remedy}: {list_presets(kind)}")

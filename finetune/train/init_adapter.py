@@ -168,7 +168,7 @@ def _check_tensors(folder: Path, config: Any, base: BaseModel, head: Head | None
             warnings.simplefilter("ignore")  # about what will not happen: this model is thrown away
             adapted: Any = get_peft_model(model, config, low_cpu_mem_usage=True)
         with safe_open(folder / WEIGHTS, framework="pt") as tensors:
-            stored = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+            stored = {name: tuple(tensors.get_slice(name).get_shape()) for name in list(tensors.keys())}
     except ValueError as error:  # no such module
         raise InputError(f"{problem}: {str(error).splitlines()[0]}") from None
     except SafetensorError:

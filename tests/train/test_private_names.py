@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune.train import trainer
-from finetune.train.trainer import PRIVATE_NAMES
+from finetune.train import private_names
+from finetune.train.private_names import PRIVATE_NAMES
 
-FOLDER = Path(trainer.__file__).parent
+FOLDER = Path(private_names.__file__).parent
 
 
 def source_of(path: str) -> str:

@@ -129,7 +129,7 @@ class EncoderPath:
 def restore_head(model: nn.Module) -> None:
     """Give the modules that are trained whole their weights of float32 again, and let them take inputs of any precision.
 
-    SFTTrainer rounds them to bfloat16 on a quantised base, as LoRA matrices (see `trainer.restore_precision`).
+    SFTTrainer rounds them to bfloat16 on a quantised base, as LoRA matrices (see `precision.restore_precision`).
     """
     for wrapper in model.modules():
         if not isinstance(wrapper, ModulesToSaveWrapper):
