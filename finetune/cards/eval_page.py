@@ -57,16 +57,25 @@ class Answer:
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """A row with both answers; `margin` is how much likelier the adapter's answer was than the expected label."""
+    """A row with the answer of each contestant; `margin` is how much likelier the adapter's was than the expected label."""
 
     id: str
     instruction: str
     prompt: str
     reference: str
-    base: Answer
-    adapter: Answer
+    answers: Mapping[str, Answer]  # by contestant, in the order of the report
     choices: tuple[str, ...] = ()
     margin: float = 0.0
+
+    @property
+    def base(self) -> Answer:
+        """The answer of the base model or baseline."""
+        return self.answers["base"]
+
+    @property
+    def adapter(self) -> Answer:
+        """The answer of the adapter."""
+        return self.answers["adapter"]
 
 
 @dataclass(frozen=True)
@@ -156,7 +165,7 @@ def _task_page(rows: Sequence[ScoredRow], has_labels: bool) -> TaskPage:
 
 def _matrix(rows: Sequence[ScoredRow], labels: Sequence[str], model: str) -> list[list[Cell]]:
     """One line per expected label, one cell per given label."""
-    counts = Counter((row.reference, getattr(row, model).text) for row in rows)
+    counts = Counter((row.reference, row.answers[model].text) for row in rows)
     sizes = Counter(row.reference for row in rows)
     return [
         [Cell(counts[label, given], counts[label, given] / (sizes[label] or 1), label == given) for given in labels]
@@ -177,11 +186,11 @@ def _confusions(rows: Sequence[ScoredRow]) -> list[Confusion]:
 
 def _shorten_row(row: ScoredRow, *, with_instruction: bool) -> ScoredRow:
     prompt = f"{row.instruction}\n\n{row.prompt}" if with_instruction and row.instruction else row.prompt
-    base, adapter = (
-        Answer(shorten(answer.text, ANSWER_LENGTH), answer.score, answer.probability)
-        for answer in (row.base, row.adapter)
-    )
-    return ScoredRow(row.id, "", shorten(prompt, PROMPT_LENGTH), shorten(row.reference, ANSWER_LENGTH), base, adapter)
+    answers = {
+        name: Answer(shorten(answer.text, ANSWER_LENGTH), answer.score, answer.probability)
+        for name, answer in row.answers.items()
+    }
+    return ScoredRow(row.id, "", shorten(prompt, PROMPT_LENGTH), shorten(row.reference, ANSWER_LENGTH), answers)
 
 
 def shorten(text: str, length: int) -> str:

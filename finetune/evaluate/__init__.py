@@ -1,6 +1,6 @@
 """Adapter + Corpus → EvalReport: scores base model and adapter side by side."""
 
-from finetune.evaluate.request import EvalRequest, EvalResult, TaskScore
+from finetune.evaluate.request import Comparison, EvalRequest, EvalResult, TaskScore
 from finetune.evaluate.run import evaluate
 
-__all__ = ["EvalRequest", "EvalResult", "TaskScore", "evaluate"]
+__all__ = ["Comparison", "EvalRequest", "EvalResult", "TaskScore", "evaluate"]

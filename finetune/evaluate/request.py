@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,7 @@ from finetune.artifacts import Adapter, Corpus
 from finetune.recipe.options import EvalOptions
 
 Baseline = Literal["base", "majority", "sentence"]
-# (task, model, rows done, rows in all)
+# (task, contestant, rows done, rows in all)
 ProgressCallback = Callable[[str, str, int, int], None]
 
 
@@ -29,11 +29,21 @@ class EvalRequest(EvalOptions):
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Adapter minus another contestant in the headline metric, its 95 % interval, and the p-value under no difference."""
+
+    delta: float
+    ci95: tuple[float, float]
+    p_value: float
+
+
+@dataclass(frozen=True)
 class TaskScore:
     """One task's figures; `delta` is adapter minus base in `metric`, with its 95 % interval.
 
     `baseline` says what `base` is: the base model or, beside an encoder, the most frequent label ("majority") or the sentence
-    of the context that is most like the question ("sentence").
+    of the context that is most like the question ("sentence"). `others` are the scores of further contestants by name, and
+    `comparisons` the differences between the adapter and each of them.
     """
 
     n: int
@@ -46,6 +56,13 @@ class TaskScore:
     ci95: tuple[float, float]
     p_value: float
     baseline: Baseline = "base"
+    others: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """The scores of every contestant, by name, in the order of the report."""
+        return {"base": self.base, **self.others, "adapter": self.adapter}
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""Adapter + Corpus → EvalReport: base and adapter side by side, with the same prompts, decoding and scoring.
+"""Adapter + Corpus → EvalReport: base, adapter and others side by side, with the same prompts, decoding and scoring.
 
 The base of an encoder has no head, so its adapter is compared with a baseline instead.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -25,20 +25,24 @@ from finetune.artifacts import (
 from finetune.cards.eval_page import ScoredRow, eval_page
 from finetune.cards.eval_report import eval_report
 from finetune.cards.loss_curve import read_loss_curve
-from finetune.evaluate.answers import BASELINES, Answers, ask_baseline, ask_encoder, ask_model, require_rows
-from finetune.evaluate.request import EvalRequest, EvalResult, ProgressCallback, TaskScore
+from finetune.evaluate.answers import Answers
+from finetune.evaluate.contestants.baseline import BASELINES
+from finetune.evaluate.contestants.contestant import Contestant
+from finetune.evaluate.contestants.lineup import line_up
+from finetune.evaluate.request import EvalRequest, EvalResult, ProgressCallback
 from finetune.evaluate.score import score_rows, score_task
 from finetune.machine import peak_bytes
 from finetune.models.chat_template import require_tools
 from finetune.models.find import base_of
 from finetune.models.heads import Head
-from finetune.models.load import LoadedModel, load_adapter
 from finetune.models.tokenizer import load_tokenizer
-from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import check
-from finetune.scoring import answers as answering
+from finetune.scoring.answers import spell_calls
 from finetune.scoring.tasks import EvalTask, tasks_of
 from finetune.scoring.texts import require_libraries
+
+# What each contestant answered, by task and name.
+AllAnswers = Mapping[str, Mapping[str, Answers]]
 
 
 def evaluate(request: EvalRequest, on_progress: ProgressCallback | None = None) -> EvalResult:
@@ -51,78 +55,61 @@ def evaluate(request: EvalRequest, on_progress: ProgressCallback | None = None) 
     head = Head.of_manifest(adapter.manifest)
     tasks = tasks_of(corpus, request.split, request.tasks, request.limit, head.kind if head else None)
     require_libraries({task.metric for task in tasks})
-    if head is not None:
-        require_rows(head, tasks, request.split)
-        loaded = load_adapter(adapter, request.model)
-    else:
-        _require_tools(adapter, request, tasks)
-        loaded = load_adapter(adapter, request.model)
-        tasks = [
-            replace(task, examples=tuple(answering.spell_calls(loaded, row) for row in task.examples)) for task in tasks
-        ]
-    max_length = min(AdapterRecipe.model_validate(adapter.config).max_length, loaded.context)
+    if head is None:
+        tasks = _spell_calls(tasks, adapter, request)
+    groups = line_up(request, adapter, tasks)
     with writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer:
-        scores: dict[str, TaskScore] = {}
-        samples: list[dict[str, Any]] = []
-        rows: dict[str, list[ScoredRow]] = {}
-        for task in tasks:
-            answers = {
-                name: _answer(loaded, task, name, request, max_length, on_progress) for name in ("base", "adapter")
-            }
-            rows[task.name] = score_rows(task, answers["base"], answers["adapter"])
-            baseline = "base" if head is None else BASELINES[task.metric]
-            scores[task.name] = score_task(task, rows[task.name], answers["base"], answers["adapter"], baseline)
-            samples += _samples(task, answers)
+        answers: dict[str, dict[str, Answers]] = defaultdict(dict)
+        for open_group in groups:
+            with open_group() as contestants:
+                for contestant in contestants:
+                    for task in tasks:
+                        answers[task.name][contestant.name] = _ask(contestant, task, on_progress)
+        rows = {task.name: score_rows(task, answers[task.name]) for task in tasks}
+        scores = {
+            task.name: score_task(task, rows[task.name], answers[task.name], BASELINES[task.metric] if head else "base")
+            for task in tasks
+        }
         result = EvalResult(request.output_dir / "report.html", scores, time.monotonic() - started, peak_bytes())
         _write(writer, request, adapter, corpus, result, rows)
-        write_jsonl(writer.folder / "samples.jsonl", samples)
+        write_jsonl(writer.folder / "samples.jsonl", _samples(tasks, answers))
     return result
 
 
-def _require_tools(adapter: Adapter, request: EvalRequest, tasks: Sequence[EvalTask]) -> None:
-    """Require, before weights are loaded, that the chat template renders the tools of all rows that use some."""
-    rows = [row for task in tasks for row in task.examples if row.uses_tools]
-    if rows:
-        tokenizer = load_tokenizer(adapter.path, base_of(adapter, request.model))
-        for row in rows:
-            require_tools(tokenizer, row)
-
-
-def _answer(
-    loaded: LoadedModel,
-    task: EvalTask,
-    name: str,
-    request: EvalRequest,
-    max_length: int,
-    on_progress: ProgressCallback | None,
-) -> Answers:
+def _ask(contestant: Contestant, task: EvalTask, on_progress: ProgressCallback | None) -> Answers:
     done = 0
 
     def on_rows(rows: int) -> None:
         nonlocal done
         done += rows
         if on_progress:
-            on_progress(task.name, name, done, len(task.examples))
+            on_progress(task.name, contestant.name, done, len(task.examples))
 
-    if loaded.head is not None:
-        if name == "base":
-            return ask_baseline(task)
-        return ask_encoder(loaded, task, batch_size=request.batch_size, max_length=max_length, on_rows=on_rows)
-    with loaded.model.disable_adapter() if name == "base" else contextlib.nullcontext():
-        return ask_model(
-            loaded, task, batch_size=request.batch_size, max_new_tokens=request.max_new_tokens, on_rows=on_rows
-        )
+    return contestant.answer(task, on_rows)
 
 
-def _samples(task: EvalTask, answers: dict[str, Answers]) -> list[dict[str, Any]]:
+def _spell_calls(tasks: Sequence[EvalTask], adapter: Adapter, request: EvalRequest) -> list[EvalTask]:
+    """The tasks with expected tool calls as text; the chat template must render the tools of all rows that use some."""
+    if not any(row.uses_tools for task in tasks for row in task.examples):
+        return list(tasks)
+    tokenizer = load_tokenizer(adapter.path, base_of(adapter, request.model))
+    for task in tasks:
+        for row in task.examples:
+            if row.uses_tools:
+                require_tools(tokenizer, row)
+    return [replace(task, examples=tuple(spell_calls(tokenizer, row) for row in task.examples)) for task in tasks]
+
+
+def _samples(tasks: Sequence[EvalTask], answers: AllAnswers) -> list[dict[str, Any]]:
     samples = []
-    for number, example in enumerate(task.examples):
-        sample: dict[str, Any] = {"task": task.name, "id": example.id, "reference": example.label or example.answer}
-        for name, of_model in answers.items():
-            sample[name] = of_model.texts[number]
-            if of_model.probabilities:
-                sample[f"{name}_probabilities"] = of_model.probabilities[number]
-        samples.append(sample)
+    for task in tasks:
+        for number, example in enumerate(task.examples):
+            sample: dict[str, Any] = {"task": task.name, "id": example.id, "reference": example.label or example.answer}
+            for name, given in answers[task.name].items():
+                sample[name] = given.texts[number]
+                if given.probabilities:
+                    sample[f"{name}_probabilities"] = given.probabilities[number]
+            samples.append(sample)
     return samples
 
 

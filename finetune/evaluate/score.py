@@ -1,44 +1,47 @@
-"""The scores of answers: per row, and per task with the comparison of base and adapter."""
+"""The scores of answers: per row, and per task with the comparison of the adapter and every other contestant."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from finetune.cards.eval_page import Answer, ScoredRow
 from finetune.evaluate import significance
 from finetune.evaluate.answers import Answers
-from finetune.evaluate.request import Baseline, TaskScore
-from finetune.evaluate.significance import Comparison
+from finetune.evaluate.contestants.contestant import ADAPTER, BASE
+from finetune.evaluate.request import Baseline, Comparison, TaskScore
 from finetune.records import Message
 from finetune.scoring import metrics
 from finetune.scoring.tasks import EvalTask, reference_labels
 from finetune.scoring.texts import score_text, score_texts
 
 
-def score_rows(task: EvalTask, base: Answers, adapter: Answers) -> list[ScoredRow]:
-    """Each row with both answers and their scores: 1 or 0 for a label or a pair, F1 for several, what fits for a text."""
+def score_rows(task: EvalTask, answers: Mapping[str, Answers]) -> list[ScoredRow]:
+    """Each row with all answers and their scores: 1 or 0 for a label or a pair, F1 for several, what fits for a text."""
     rows = []
     for number, example in enumerate(task.examples):
         reference = example.label or example.answer
-        both = _score_answer(task, base, number, reference), _score_answer(task, adapter, number, reference)
-        chances = adapter.probabilities[number] if adapter.probabilities else {}
-        margin = chances.get(both[1].text, 0.0) - chances.get(reference, 0.0)
+        scored = {name: _score_answer(task, given, number, reference) for name, given in answers.items()}
+        probabilities = answers[ADAPTER].probabilities
+        chances = probabilities[number] if probabilities else {}
+        margin = chances.get(scored[ADAPTER].text, 0.0) - chances.get(reference, 0.0)
         if task.metric == "preference_accuracy":
             margin = chances["rejected"] - chances["chosen"]
         instruction = "\n\n".join(message.content for message in example.prompt if message.role == "system")
         prompt = _turns(example.prompt)
-        rows.append(ScoredRow(example.id, instruction, prompt, reference, *both, example.choices, margin))
+        rows.append(ScoredRow(example.id, instruction, prompt, reference, scored, example.choices, margin))
     return rows
 
 
 def score_task(
-    task: EvalTask, rows: Sequence[ScoredRow], base: Answers, adapter: Answers, baseline: Baseline
+    task: EvalTask, rows: Sequence[ScoredRow], answers: Mapping[str, Answers], baseline: Baseline
 ) -> TaskScore:
-    """The figures of a task, and whether the difference is more than chance."""
-    comparison = _compare(task, rows, base, adapter)
+    """The figures of a task, and whether the differences are more than chance."""
+    comparisons = {name: _compare(task, rows, answers, name) for name in answers if name != ADAPTER}
     labels = [row.reference for row in rows] if task.metric == "weighted_f1" else []
     majority = metrics.majority(labels) if labels else None
+    base, adapter = answers[BASE], answers[ADAPTER]
     rewards = {"reward_accuracy": metrics.reward_accuracy(base.logprobs, adapter.logprobs)} if base.logprobs else {}
+    against_base = comparisons.pop(BASE)
     return TaskScore(
         n=len(rows),
         metric=task.metric,
@@ -46,10 +49,12 @@ def score_task(
         majority_label=majority.label if majority else None,
         base=_means(task, base),
         adapter=_means(task, adapter) | rewards,
-        delta=comparison.delta,
-        ci95=comparison.ci95,
-        p_value=comparison.p_value,
+        delta=against_base.delta,
+        ci95=against_base.ci95,
+        p_value=against_base.p_value,
         baseline=baseline,
+        others={name: _means(task, answers[name]) for name in comparisons},
+        comparisons=comparisons,
     )
 
 
@@ -84,14 +89,17 @@ def _means(task: EvalTask, answers: Answers) -> dict[str, float]:
     return {name: sum(measure(*pair) for pair in pairs) / len(pairs) for name, measure in measures.items()}
 
 
-def _compare(task: EvalTask, rows: Sequence[ScoredRow], base: Answers, adapter: Answers) -> Comparison:
-    """Adapter against base in the headline metric."""
+def _compare(task: EvalTask, rows: Sequence[ScoredRow], answers: Mapping[str, Answers], name: str) -> Comparison:
+    """The adapter against another contestant in the headline metric."""
+    other, adapter = answers[name], answers[ADAPTER]
     if task.metric == "weighted_f1":
-        return significance.compare_labels([row.reference for row in rows], base.texts, adapter.texts)
+        return significance.compare_labels([row.reference for row in rows], other.texts, adapter.texts)
     if task.metric == "micro_f1":
         truth = [reference_labels(row) for row in task.examples]
-        return significance.compare_label_sets(truth, base.labels, adapter.labels)
-    return significance.compare_means([row.base.score for row in rows], [row.adapter.score for row in rows])
+        return significance.compare_label_sets(truth, other.labels, adapter.labels)
+    return significance.compare_means(
+        [row.answers[name].score for row in rows], [row.answers[ADAPTER].score for row in rows]
+    )
 
 
 def _turns(prompt: Sequence[Message]) -> str:

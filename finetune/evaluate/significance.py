@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.evaluate.request import Comparison
 from finetune.scoring.metrics import count_f1, label_counts, weighted_f1
 
 Scorer = Callable[[NDArray[np.intp], NDArray[np.intp]], float]  # (model of each row, row) -> score
 
 RESAMPLES = 2000  # the standard error of a 95 % bound is then about 0.5 percentage points of coverage
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Adapter minus base, its 95 % interval, and the two-sided p-value under no difference."""
-
-    delta: float
-    ci95: tuple[float, float]
-    p_value: float
 
 
 def compare_labels(labels: Sequence[str], base: Sequence[str], adapter: Sequence[str], seed: int = 0) -> Comparison:

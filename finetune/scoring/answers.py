@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from finetune.models.chat_template import Rendering, render_answer, render_conversations, render_prompt
 from finetune.models.load import LoadedModel, greedy_settings
@@ -117,13 +118,13 @@ def trim_answer(text: str, task: Task) -> str:
     return text.strip("\n").rstrip() if task == "code" else text.strip()
 
 
-def spell_calls(loaded: LoadedModel, example: Example) -> Example:
+def spell_calls(tokenizer: PreTrainedTokenizerBase, example: Example) -> Example:
     """The row with the tool calls of its answer as text, as the chat template writes them; a pair is not generated."""
     *prompt, answer = example.messages
     if not answer.tool_calls or example.rejected:
         return example
-    ids = render_answer(loaded.tokenizer, prompt, answer, example.tools)
-    text = str(loaded.tokenizer.decode(ids, skip_special_tokens=True))
+    ids = render_answer(tokenizer, prompt, answer, example.tools)
+    text = str(tokenizer.decode(ids, skip_special_tokens=True))
     return replace(example, messages=(*prompt, Message("assistant", text.strip())))
 
 

@@ -40,13 +40,13 @@ def label(number: int, expected: str, base: str, adapter: str, margin: float = 0
     def answer(text: str) -> Answer:
         return Answer(text, float(text == expected), 0.875)
 
-    both = answer(base), answer(adapter)
-    return ScoredRow(f"news/{number}", "Up or down?", f"Row {number}", expected, *both, ("up", "down"), margin)
+    both = {"base": answer(base), "adapter": answer(adapter)}
+    return ScoredRow(f"news/{number}", "Up or down?", f"Row {number}", expected, both, ("up", "down"), margin)
 
 
 def text(number: int, base: float, adapter: float) -> ScoredRow:
-    answers = Answer(f"base {number}", base), Answer(f"adapter {number}", adapter)
-    return ScoredRow(f"faq/{number}", "", f"Question {number}", f"Expected {number}", *answers)
+    answers = {"base": Answer(f"base {number}", base), "adapter": Answer(f"adapter {number}", adapter)}
+    return ScoredRow(f"faq/{number}", "", f"Question {number}", f"Expected {number}", answers)
 
 
 NEWS = [
@@ -145,7 +145,7 @@ def test_rows_cannot_become_markup_and_long_ones_are_cut() -> None:
         instruction=evil,
         prompt=long,
         reference=long,
-        adapter=Answer(long, 0.0, 0.5),
+        answers={"base": Answer("up", 1.0), "adapter": Answer(long, 0.0, 0.5)},
     )
     page = render({"news": [row]})
     assert page.problems == []

@@ -1,0 +1,1 @@
+"""Whatever answers the rows of an evaluation: base model, adapter, baselines."""
