@@ -16,7 +16,7 @@ from finetune.models.find import find_base
 from finetune.models.load import load_adapter, load_merged
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import load_adapter_recipe
-from finetune.scoring.answers import label_logprobs
+from finetune.scoring.labels import label_logprobs
 from finetune.scoring.metrics import classification_scores
 from finetune.scoring.tasks import tasks_of
 from finetune.train import TrainRequest, train

@@ -16,8 +16,8 @@ from finetune.corpus.store import read_split
 from finetune.models.encoder_inputs import encode
 from finetune.models.load import load_adapter
 from finetune.records import Example
-from finetune.scoring.answers import label_logprobs
 from finetune.scoring.encoders import label_probabilities
+from finetune.scoring.labels import label_logprobs
 
 WARM_UP = 2
 

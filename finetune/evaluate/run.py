@@ -37,7 +37,7 @@ from finetune.models.find import base_of
 from finetune.models.heads import Head
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe.options import check
-from finetune.scoring.answers import spell_calls
+from finetune.scoring.generation import spell_calls
 from finetune.scoring.tasks import EvalTask, tasks_of
 from finetune.scoring.texts import require_libraries
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,7 @@ from torch import Tensor
 from finetune.models.encoder_inputs import EncoderInput
 from finetune.models.heads import Head
 from finetune.models.load import LoadedModel
-
-RowsCallback = Callable[[int], None]  # called after each batch with the number of finished rows
+from finetune.scoring.inputs import RowsCallback
 
 THRESHOLD = 0.5  # the probability from which a row has a label, if it may have several
 LONGEST_ANSWER = 64  # tokens of an extracted answer

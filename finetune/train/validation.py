@@ -18,8 +18,8 @@ from finetune.models.heads import Head, HeadKind
 from finetune.models.load import LoadedModel
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example
-from finetune.scoring.answers import label_logprobs
 from finetune.scoring.encoders import Excerpt, Labelling, Prediction, predict
+from finetune.scoring.labels import label_logprobs
 from finetune.scoring.metrics import answer_f1, answer_match, classification_scores, label_set_scores
 from finetune.scoring.tasks import HEAD_METRICS, hash_id, reference_labels
 

@@ -14,7 +14,7 @@ from finetune.merge import MergeRequest, merge_adapter
 from finetune.models.load import load_adapter
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example
-from finetune.scoring.answers import pair_logprobs
+from finetune.scoring.pairs import pair_logprobs
 from finetune.train import TrainRequest, train
 
 from ..conftest import chat

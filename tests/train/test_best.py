@@ -20,7 +20,7 @@ from finetune.errors import InputError, StoppedError
 from finetune.models.load import load_adapter
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe
-from finetune.scoring.answers import label_logprobs
+from finetune.scoring.labels import label_logprobs
 from finetune.scoring.metrics import classification_scores
 from finetune.train import TrainRequest, train
 from finetune.train.best import Best

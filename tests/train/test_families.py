@@ -27,7 +27,7 @@ from finetune.models.load import load_adapter, load_base
 from finetune.plan.shapes import FAMILIES as PLANNED
 from finetune.plan.shapes import read_shape
 from finetune.recipe import AdapterRecipe
-from finetune.scoring.answers import label_logprobs
+from finetune.scoring.labels import label_logprobs
 from finetune.train import TrainRequest, train
 from finetune.train.arguments import lora_config
 from finetune.train.batches.collate import NumberedRows, PaddedBatches
@@ -35,7 +35,7 @@ from finetune.train.batches.rows import TokenRows
 from finetune.train.fast.fast_path import FastPath
 from finetune.train.fast.loss import summed_loss
 
-from ..scoring.test_answers import CHOICES, examples, plain_logprob
+from ..scoring.test_labels import CHOICES, examples, plain_logprob
 from .families import FAMILIES, SHAPE, Family
 from .test_packing import prompts, rows_of
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from finetune.evaluate.answers import Answers, pick_answers, pick_labels
 from finetune.evaluate.contestants.contestant import RowsCallback
 from finetune.models.load import LoadedModel
-from finetune.scoring import answers as answering
+from finetune.scoring.generation import generate
+from finetune.scoring.labels import label_logprobs
+from finetune.scoring.pairs import pair_logprobs
 from finetune.scoring.tasks import EvalTask, read_labels
 
 
@@ -14,14 +16,12 @@ def ask_model(
 ) -> Answers:
     """The model's answers, with its adapter if that is enabled."""
     if task.metric == "weighted_f1":
-        rows = answering.label_logprobs(loaded, task.examples, batch_size=batch_size, on_rows=on_rows)
+        rows = label_logprobs(loaded, task.examples, batch_size=batch_size, on_rows=on_rows)
         return pick_labels(task, rows)
     if task.metric == "preference_accuracy":
-        pairs = answering.pair_logprobs(loaded, task.examples, batch_size=batch_size, on_rows=on_rows)
+        pairs = pair_logprobs(loaded, task.examples, batch_size=batch_size, on_rows=on_rows)
         return pick_answers(task, pairs)
-    texts = answering.generate(
-        loaded, task.examples, batch_size=batch_size, max_new_tokens=max_new_tokens, on_rows=on_rows
-    )
+    texts = generate(loaded, task.examples, batch_size=batch_size, max_new_tokens=max_new_tokens, on_rows=on_rows)
     if task.metric != "micro_f1":
         return Answers(texts)
     labels = [read_labels(text, row.choices) for text, row in zip(texts, task.examples, strict=True)]
