@@ -20,6 +20,7 @@ from finetune.errors import InputError
 from finetune.machine import format_bytes
 
 if TYPE_CHECKING:
+    from finetune.evaluate.progress import Step as EvalStep
     from finetune.serve.chat import Conversation, Reading
     from finetune.train import Step
 
@@ -183,9 +184,13 @@ class Progress:
             detail = f"{speed}, {duration((total - done) / rate)} left"
         self.update(stage, done, total, detail)
 
-    def rows(self, task: str, model: str, done: int, total: int) -> None:
-        """Report that `done` of `total` rows of a task are scored."""
-        self.update(f"{task}, {model}", done, total, "")
+    def rows(self, step: EvalStep) -> None:
+        """Report a finished batch of rows of an evaluation."""
+        left, overall = duration(step.remaining), duration(step.remaining_overall)
+        speed = f"{step.rows_per_second:.{0 if step.rows_per_second >= 10 else 1}f} rows/s"
+        self.update(
+            f"{step.task}, {step.contestant}", step.done, step.total, f"{speed}, {left} left ({overall} for everything)"
+        )
 
 
 class JsonFormatter(logging.Formatter):

@@ -178,7 +178,7 @@ def evaluate_command(
         **given,
     )
     with console.progress() as progress:
-        result = evaluate(request, progress.rows)
+        result = evaluate(request, progress.rows, progress.stage)
     following = workspace.command("merge", request.adapter, corpus=request.corpus)
     console.result(result, lambda: results.render_evaluation(result, following))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,8 +11,6 @@ from finetune.artifacts import Adapter, Corpus
 from finetune.recipe.options import EvalOptions
 
 Baseline = Literal["base", "majority", "sentence"]
-# (task, contestant, rows done, rows in all)
-ProgressCallback = Callable[[str, str, int, int], None]
 
 
 @dataclass(frozen=True)

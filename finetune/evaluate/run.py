@@ -6,7 +6,6 @@ The base of an encoder has no head, so its adapter is compared with a baseline i
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -25,11 +24,11 @@ from finetune.artifacts import (
 from finetune.cards.eval_page import ScoredRow, eval_page
 from finetune.cards.eval_report import eval_report
 from finetune.cards.loss_curve import read_loss_curve
-from finetune.evaluate.answers import Answers
+from finetune.evaluate.ask import AllAnswers, StageCallback, ask_all
 from finetune.evaluate.contestants.baseline import BASELINES
-from finetune.evaluate.contestants.contestant import Contestant
 from finetune.evaluate.contestants.lineup import line_up
-from finetune.evaluate.request import EvalRequest, EvalResult, ProgressCallback
+from finetune.evaluate.progress import ProgressCallback
+from finetune.evaluate.request import EvalRequest, EvalResult
 from finetune.evaluate.score import score_rows, score_task
 from finetune.machine import peak_bytes
 from finetune.models.chat_template import require_tools
@@ -41,11 +40,10 @@ from finetune.scoring.generation import spell_calls
 from finetune.scoring.tasks import EvalTask, tasks_of
 from finetune.scoring.texts import require_libraries
 
-# What each contestant answered, by task and name.
-AllAnswers = Mapping[str, Mapping[str, Answers]]
 
-
-def evaluate(request: EvalRequest, on_progress: ProgressCallback | None = None) -> EvalResult:
+def evaluate(
+    request: EvalRequest, on_progress: ProgressCallback | None = None, on_stage: StageCallback | None = None
+) -> EvalResult:
     """Score base and adapter on held-out rows and write report.json, report.html and samples.jsonl."""
     started = time.monotonic()
     check(request)
@@ -59,12 +57,7 @@ def evaluate(request: EvalRequest, on_progress: ProgressCallback | None = None) 
         tasks = _spell_calls(tasks, adapter, request)
     groups = line_up(request, adapter, tasks)
     with writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer:
-        answers: dict[str, dict[str, Answers]] = defaultdict(dict)
-        for open_group in groups:
-            with open_group() as contestants:
-                for contestant in contestants:
-                    for task in tasks:
-                        answers[task.name][contestant.name] = _ask(contestant, task, on_progress)
+        answers = ask_all(groups, tasks, on_progress, on_stage)
         rows = {task.name: score_rows(task, answers[task.name]) for task in tasks}
         scores = {
             task.name: score_task(task, rows[task.name], answers[task.name], BASELINES[task.metric] if head else "base")
@@ -74,18 +67,6 @@ def evaluate(request: EvalRequest, on_progress: ProgressCallback | None = None) 
         _write(writer, request, adapter, corpus, result, rows)
         write_jsonl(writer.folder / "samples.jsonl", _samples(tasks, answers))
     return result
-
-
-def _ask(contestant: Contestant, task: EvalTask, on_progress: ProgressCallback | None) -> Answers:
-    done = 0
-
-    def on_rows(rows: int) -> None:
-        nonlocal done
-        done += rows
-        if on_progress:
-            on_progress(task.name, contestant.name, done, len(task.examples))
-
-    return contestant.answer(task, on_rows)
 
 
 def _spell_calls(tasks: Sequence[EvalTask], adapter: Adapter, request: EvalRequest) -> list[EvalTask]:

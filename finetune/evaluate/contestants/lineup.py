@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from finetune.artifacts import Adapter
 from finetune.evaluate.answers import Answers
@@ -18,8 +19,17 @@ from finetune.models.load import load_adapter
 from finetune.recipe import AdapterRecipe
 from finetune.scoring.tasks import EvalTask
 
-# Loads the models of a group and frees them at the end.
-Group = Callable[[], AbstractContextManager[list[Contestant]]]
+
+@dataclass(frozen=True)
+class Group:
+    """Contestants that share weights.
+
+    `members` are their names in order, each with its identity: whatever decides its answers apart from the rows and the
+    options of the evaluation, such as the fingerprint of its weights. `open` loads the weights and frees them at the end.
+    """
+
+    members: Mapping[str, str]
+    open: Callable[[], AbstractContextManager[list[Contestant]]]
 
 
 def line_up(request: EvalRequest, adapter: Adapter, tasks: Sequence[EvalTask]) -> list[Group]:
@@ -28,11 +38,12 @@ def line_up(request: EvalRequest, adapter: Adapter, tasks: Sequence[EvalTask]) -
     Raises:
         InputError: a contestant cannot answer the rows.
     """
+    members = {BASE: str(adapter.manifest["parents"]["base_model"]["fingerprint"]), ADAPTER: adapter.fingerprint}
     head = Head.of_manifest(adapter.manifest)
     if head is not None:
         require_rows(head, tasks, request.split)
-        return [lambda: _open_encoder(request, adapter, tasks)]
-    return [lambda: _open_adapter(request, adapter)]
+        return [Group(members, lambda: _open_encoder(request, adapter, tasks))]
+    return [Group(members, lambda: _open_adapter(request, adapter))]
 
 
 @contextlib.contextmanager
