@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from finetune import __version__
-from finetune.cli import data_commands, options, training_commands, using_commands
+from finetune.cli import data_commands, evaluation_commands, options, training_commands, using_commands
 from finetune.cli.console import console
 from finetune.cli.render import results
 from finetune.cli.workspace import Workspace
@@ -82,7 +82,7 @@ def quickstart_command(run_dir: Path | None, model: str | None, max_steps: int |
 for command in (
     *(data_commands.prepare_command, data_commands.show_command, data_commands.domains_group),
     *(training_commands.train_command, training_commands.plan_command, training_commands.sweep_command),
-    *(training_commands.evaluate_command, training_commands.merge_command),
+    *(evaluation_commands.evaluate_command, training_commands.merge_command),
     *(
         using_commands.serve_command,
         using_commands.chat_command,

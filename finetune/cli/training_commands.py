@@ -1,4 +1,4 @@
-"""The commands from a corpus to a proven model: train, plan, sweep, eval and merge."""
+"""The commands from a corpus to a model: train, plan, sweep and merge."""
 
 from __future__ import annotations
 
@@ -143,44 +143,6 @@ def sweep_command(
         result = sweep(request, progress.trial_step, lambda trial: progress.stage(texts.describe_trial(trial)))
     following = f"{workspace.command('train', corpus=request.corpus)} --config {shlex.quote(str(result.config))}"
     console.result(result, lambda: texts.render_sweep(result, following))
-
-
-@options.command(name="eval")
-@click.argument("adapter", required=False, type=options.PATH)
-@options.workspace
-@click.option("--corpus", type=options.PATH, help="Corpus to evaluate on, instead of the workspace's.")
-@options.fields("finetune.recipe.options:EvalOptions", ranges=True)
-@options.base_model
-@options.output_dir
-@options.overwrite
-@options.common
-def evaluate_command(
-    workspace: Workspace,
-    adapter: Path | None,
-    corpus: Path | None,
-    model: str | None,
-    output_dir: Path | None,
-    overwrite: bool,
-    given: Given,
-) -> None:
-    """Score the base model and the adapter side by side on held-out rows."""
-    with importing_libraries():
-        from finetune.evaluate import EvalRequest, evaluate
-
-    request = EvalRequest(
-        adapter or workspace.adapter,
-        corpus or workspace.corpus,
-        output_dir or workspace.eval,
-        model,
-        overwrite,
-        train_command=workspace.command("train"),
-        prepare_command=workspace.command("prepare"),
-        **given,
-    )
-    with console.progress() as progress:
-        result = evaluate(request, progress.rows, progress.stage)
-    following = workspace.command("merge", request.adapter, corpus=request.corpus)
-    console.result(result, lambda: results.render_evaluation(result, following))
 
 
 @options.command()

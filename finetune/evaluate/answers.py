@@ -16,13 +16,18 @@ from finetune.scoring.tasks import EvalTask
 class Answers:
     """The answers to the rows of a task, in order; of labels and pairs, also their probabilities.
 
-    Of a pair, the answer is the likelier one of the two.
+    Of a pair, the answer is the likelier one of the two. `unparsable` are the numbers of the rows whose text is none of the
+    choices, and `abstained` those without an answer: it is empty, or a refusal to answer. Both count as wrong. `shots` is how
+    many examples the prompts contain.
     """
 
     texts: list[str]
     probabilities: list[dict[str, float]] = field(default_factory=list)
     labels: list[tuple[str, ...]] = field(default_factory=list)
     logprobs: list[Pair] = field(default_factory=list)
+    unparsable: frozenset[int] = frozenset()
+    abstained: frozenset[int] = frozenset()
+    shots: int = 0
 
 
 def pick_labels(task: EvalTask, rows: Sequence[Sequence[float]]) -> Answers:

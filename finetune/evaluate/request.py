@@ -41,7 +41,7 @@ class TaskScore:
 
     `baseline` says what `base` is: the base model or, beside an encoder, the most frequent label ("majority") or the sentence
     of the context that is most like the question ("sentence"). `others` are the scores of further contestants by name, and
-    `comparisons` the differences between the adapter and each of them.
+    `comparisons` the differences between the adapter and each of them. `absent` says of those that cannot answer the task why.
     """
 
     n: int
@@ -56,6 +56,7 @@ class TaskScore:
     baseline: Baseline = "base"
     others: Mapping[str, dict[str, float]] = field(default_factory=dict)
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:

@@ -57,10 +57,14 @@ def evaluate(
         tasks = _spell_calls(tasks, adapter, request)
     groups = line_up(request, adapter, tasks)
     with writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer:
-        answers = ask_all(groups, tasks, on_progress, on_stage)
+        answers, absent = ask_all(groups, tasks, on_progress, on_stage)
         rows = {task.name: score_rows(task, answers[task.name]) for task in tasks}
         scores = {
-            task.name: score_task(task, rows[task.name], answers[task.name], BASELINES[task.metric] if head else "base")
+            task.name: score_task(
+                *(task, rows[task.name], answers[task.name]),
+                BASELINES[task.metric] if head else "base",
+                absent[task.name],
+            )
             for task in tasks
         }
         result = EvalResult(request.output_dir / "report.html", scores, time.monotonic() - started, peak_bytes())

@@ -33,7 +33,11 @@ def score_rows(task: EvalTask, answers: Mapping[str, Answers]) -> list[ScoredRow
 
 
 def score_task(
-    task: EvalTask, rows: Sequence[ScoredRow], answers: Mapping[str, Answers], baseline: Baseline
+    task: EvalTask,
+    rows: Sequence[ScoredRow],
+    answers: Mapping[str, Answers],
+    baseline: Baseline,
+    absent: Mapping[str, str],
 ) -> TaskScore:
     """The figures of a task, and whether the differences are more than chance."""
     comparisons = {name: _compare(task, rows, answers, name) for name in answers if name != ADAPTER}
@@ -55,6 +59,7 @@ def score_task(
         baseline=baseline,
         others={name: _means(task, answers[name]) for name in comparisons},
         comparisons=comparisons,
+        absent=absent,
     )
 
 

@@ -9,16 +9,24 @@ from typing import Literal
 from finetune.evaluate.answers import Answers
 from finetune.scoring.tasks import EvalTask
 
-# "majority" and "sentence" are the baselines of encoders, whose base model has no answers.
-Kind = Literal["base", "adapter", "majority", "sentence"]
-BASE, ADAPTER = "base", "adapter"  # names of the two contestants of every evaluation
+# "majority" and "sentence" are the baselines of encoders, whose base model has no answers; "rival" is one that --vs names.
+Kind = Literal["base", "few_shot", "adapter", "majority", "sentence", "rival"]
+BASE, FEW_SHOT, ADAPTER = "base", "few_shot", "adapter"  # names that no rival may have
 RowsCallback = Callable[[int], None]  # called after each batch with the number of finished rows
+
+
+def _accept(task: EvalTask) -> str | None:
+    return None
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One side of an evaluation; `answer` gives its answers to the rows of a task, in order."""
+    """One side of an evaluation; `answer` gives its answers to the rows of a task, in order.
+
+    `refuse` says why it cannot answer a task, or None: it is then left out of that task. Base and adapter answer every task.
+    """
 
     name: str
     kind: Kind
     answer: Callable[[EvalTask, RowsCallback], Answers]
+    refuse: Callable[[EvalTask], str | None] = _accept

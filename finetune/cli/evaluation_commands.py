@@ -1,0 +1,52 @@
+"""The command that measures a model: eval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from finetune.cli import options
+from finetune.cli.console import console
+from finetune.cli.options import Given
+from finetune.cli.render import results
+from finetune.cli.workspace import Workspace
+from finetune.machine import importing_libraries
+
+
+@options.command(name="eval")
+@click.argument("adapter", required=False, type=options.PATH)
+@options.workspace
+@click.option("--corpus", type=options.PATH, help="Corpus to evaluate on, instead of the workspace's.")
+@options.fields("finetune.recipe.options:EvalOptions", ranges=True)
+@options.base_model
+@options.output_dir
+@options.overwrite
+@options.common
+def evaluate_command(
+    workspace: Workspace,
+    adapter: Path | None,
+    corpus: Path | None,
+    model: str | None,
+    output_dir: Path | None,
+    overwrite: bool,
+    given: Given,
+) -> None:
+    """Score the base model and the adapter side by side on held-out rows."""
+    with importing_libraries():
+        from finetune.evaluate import EvalRequest, evaluate
+
+    request = EvalRequest(
+        adapter or workspace.adapter,
+        corpus or workspace.corpus,
+        output_dir or workspace.eval,
+        model,
+        overwrite,
+        train_command=workspace.command("train"),
+        prepare_command=workspace.command("prepare"),
+        **given,
+    )
+    with console.progress() as progress:
+        result = evaluate(request, progress.rows, progress.stage)
+    following = workspace.command("merge", request.adapter, corpus=request.corpus)
+    console.result(result, lambda: results.render_evaluation(result, following))
