@@ -11,7 +11,7 @@ import click
 from finetune.cli import arguments, options
 from finetune.cli.console import console
 from finetune.cli.options import Given
-from finetune.cli.render import results
+from finetune.cli.render import evaluation, results
 from finetune.cli.workspace import Workspace
 from finetune.machine import importing_libraries
 
@@ -180,7 +180,7 @@ def evaluate_command(
     with console.progress() as progress:
         result = evaluate(request, progress.rows)
     following = workspace.command("merge", request.adapter, corpus=request.corpus)
-    console.result(result, lambda: results.render_evaluation(result, following))
+    console.result(result, lambda: evaluation.render_evaluation(result, following))
 
 
 @options.command()
