@@ -9,7 +9,7 @@ import click
 from finetune.cli import options
 from finetune.cli.console import console
 from finetune.cli.options import Given
-from finetune.cli.render import results
+from finetune.cli.render import evaluation
 from finetune.cli.workspace import Workspace
 from finetune.machine import importing_libraries
 
@@ -49,4 +49,4 @@ def evaluate_command(
     with console.progress() as progress:
         result = evaluate(request, progress.rows, progress.stage)
     following = workspace.command("merge", request.adapter, corpus=request.corpus)
-    console.result(result, lambda: results.render_evaluation(result, following))
+    console.result(result, lambda: evaluation.render_evaluation(result, following))

@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune.cards.eval_page import ANSWER_LENGTH, MATRIX_LABELS, PROMPT_LENGTH, WORST, Answer, ScoredRow, eval_page
 from finetune.cards.loss_curve import LossCurve, Tick
-from finetune.cli.render.results import render_scores
+from finetune.cli.render.evaluation import render_scores
 from finetune.evaluate import TaskScore
 
 from .page import Page

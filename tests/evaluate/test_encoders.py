@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from finetune.artifacts import EvalReport
-from finetune.cli.render.results import render_scores
+from finetune.cli.render.evaluation import render_scores
 from finetune.errors import InputError
 from finetune.evaluate import EvalRequest, EvalResult, evaluate
 from finetune.models.heads import Head

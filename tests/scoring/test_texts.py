@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.cards.eval_page import METRIC_NAMES
+from finetune.cards.metric_names import METRIC_NAMES
 from finetune.cards.model_card import HUB_METRICS
 from finetune.errors import InputError
 from finetune.scoring import texts

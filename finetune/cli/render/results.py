@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli.console import duration, facts, table
+from finetune.cli.render.evaluation import render_scores
 from finetune.cli.render.plan import describe_mixture
 from finetune.machine import format_bytes
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from finetune.cli.doctor import DoctorReport
     from finetune.cli.quickstart import QuickstartResult
     from finetune.cli.workspace import Workspace
-    from finetune.evaluate import EvalResult, TaskScore
     from finetune.hub.pull import PullResult
     from finetune.hub.push import PushResult
     from finetune.merge import MergeResult
@@ -111,38 +111,6 @@ def _describe_step(result: TrainResult) -> str:
     """The step whose weights the adapter has, and their scores on the validation split."""
     scores = {"loss": result.eval_loss, **result.eval_figures}
     return f"{result.adapter_step} ({str(result.metric).replace('_', ' ')} {scores[result.metric or '']:.4f} held out)"
-
-
-def render_evaluation(result: EvalResult, next_command: str) -> str:
-    """Base and adapter side by side."""
-    summary = facts(
-        {
-            "report": result.report,
-            "peak memory": format_bytes(result.peak_memory_bytes),
-            "time": duration(result.seconds),
-            "next": next_command,
-        }
-    )
-    return f"{render_scores(result.tasks)}\n\n{summary}"
-
-
-def render_scores(tasks: Mapping[str, TaskScore]) -> str:
-    """One table with all tasks."""
-    from finetune.cards.eval_page import METRIC_NAMES, PRINTED
-
-    names = [METRIC_NAMES[name] for name in PRINTED]
-    columns = ["task", "n", "majority", "", *names, "delta", "95 % interval", "p"]
-    rows: list[Sequence[object]] = []
-    for name, task in tasks.items():
-        interval = f"{task.ci95[0]:+.3f} to {task.ci95[1]:+.3f}"
-        majority = "" if task.majority is None else f"{task.majority:.3f}"
-        rows.append([name, task.n, majority, task.baseline, *_scores(task.base), "", "", ""])
-        rows.append(
-            ["", "", "", "adapter", *_scores(task.adapter), f"{task.delta:+.3f}", interval, f"{task.p_value:.4f}"]
-        )
-    empty = [number for number in range(4, 4 + len(names)) if not any(row[number] for row in rows)]
-    filled = [number for number in range(len(columns)) if number not in empty]
-    return table([columns[number] for number in filled], [[row[number] for number in filled] for row in rows])
 
 
 def render_merge(result: MergeResult, next_command: str) -> str:
@@ -277,12 +245,6 @@ def render_new_domain(folder: Path) -> str:
 
 def _license(preset: Preset) -> str:
     return preset.license + (", gated" if preset.gated else "")
-
-
-def _scores(values: Mapping[str, float]) -> list[str]:
-    from finetune.cards.eval_page import PRINTED
-
-    return [f"{values[name]:.3f}" if name in values else "" for name in PRINTED]
 
 
 def _counts(values: Mapping[str, int]) -> str:
