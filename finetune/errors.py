@@ -7,7 +7,7 @@
     ├── HubError                 1  the Hub refused a request or could not be reached
     ├── TrainingDivergedError    1  the loss or a gradient is not finite
     ├── DiskFullError            1  the disk has no space for the output
-    ├── MemoryFullError          1  training ran out of memory, even with one row per forward pass
+    ├── MemoryFullError          1  memory is full, in training even with one row per forward pass
     ├── StoppedError           130  a signal stopped the work in an orderly way; 143 if it was SIGTERM
     ├── InputError               2  an argument, file or setting cannot be used
     │   ├── ConfigError          2  all configuration problems at once
@@ -116,19 +116,20 @@ class DiskFullError(SlmtuneError):
 
 
 class MemoryFullError(SlmtuneError):
-    """Training ran out of memory, even with one row per forward pass.
+    """Memory is full, in training even with one row per forward pass.
 
-    The last checkpoint is kept. End other programs that use the memory, then continue with `slmtune train --resume`, to which
-    `--gradient-checkpointing` may be added. If there is no checkpoint yet, a smaller `--max-length` or a smaller base model
-    helps too; `slmtune plan` says what fits.
+    End other programs that use the memory, then continue. In training, the last checkpoint is kept: continue with
+    `slmtune train --resume`, to which `--gradient-checkpointing` may be added. If there is no checkpoint yet, a smaller
+    `--max-length` or a smaller base model helps too; `slmtune plan` says what fits. In an evaluation, the answers so far are
+    kept: run it again with a smaller `--batch-size`.
     """
 
 
 class StoppedError(SlmtuneError):
-    """A signal stopped the training, and its results so far are kept.
+    """A signal stopped the work, and its results so far are kept.
 
-    The exit code is 130 after Ctrl-C (SIGINT) and 143 after SIGTERM. The message gives the command that continues from the
-    last step: the same command with `--resume`.
+    The exit code is 130 after Ctrl-C (SIGINT) and 143 after SIGTERM. The message gives the command that continues: for a
+    training, the same command with `--resume`; for an evaluation, the same command.
     """
 
     exit_code = 128 + signal.SIGINT
@@ -215,14 +216,14 @@ class OutputExistsError(InputError):
 
 
 class OutputInUseError(InputError):
-    """Another process is training into this folder.
+    """Another process is writing to this folder.
 
     Wait for it, or choose another `--output-dir`. A process that was killed does not block the folder.
     """
 
     def __init__(self, path: Path, process: str) -> None:
         super().__init__(
-            f"Another slmtune{f' (process {process})' if process else ''} is training into {path}. Wait for it, or choose "
+            f"Another slmtune{f' (process {process})' if process else ''} is writing to {path}. Wait for it, or choose "
             "another --output-dir"
         )
 
@@ -284,6 +285,10 @@ class Unusable(Exception):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+class TerminatedError(BaseException):
+    """SIGTERM arrived: unwind the stack so that nothing is left half-written; never leaves finetune.cli."""
 
 
 class EvaluationStoppedError(Exception):

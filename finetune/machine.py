@@ -22,6 +22,8 @@ CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 # and 1 (Linux, admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst).
 CGROUP_V2 = ("memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable"))
 CGROUP_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+# How libraries say that an allocation has failed: torch on a CPU, then CUDA (bitsandbytes passes its message on) and cuBLAS.
+FULL_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cublas_status_alloc_failed")
 GPU_CONTEXT = 600 * 2**20  # a CUDA context with torch's kernels and cuBLAS's workspace, which torch does not count
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -178,3 +180,10 @@ def importing_libraries() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation has failed, on the GPU or in main memory."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
+        return True
+    return isinstance(error, RuntimeError) and any(reason in str(error).lower() for reason in FULL_MEMORY)

@@ -104,3 +104,8 @@ def read_memory(text: str | None) -> int | None:
 def resume_command(arguments: Sequence[str]) -> str:
     """The command that resumes the run that these arguments started."""
     return shlex.join(["slmtune", *(argument for argument in arguments if argument != "--resume"), "--resume"])
+
+
+def same_command(arguments: Sequence[str]) -> str:
+    """The command with these arguments."""
+    return shlex.join(["slmtune", *arguments])

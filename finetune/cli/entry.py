@@ -10,13 +10,9 @@ import click
 
 from finetune.cli.commands import cli
 from finetune.cli.console import console
-from finetune.errors import EXIT_FAILURE, EXIT_INPUT, SlmtuneError
+from finetune.errors import EXIT_FAILURE, EXIT_INPUT, SlmtuneError, TerminatedError
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-
-
-class TerminatedError(BaseException):
-    """SIGTERM arrived: unwind the stack so that nothing is left half-written."""
 
 
 def main() -> NoReturn:

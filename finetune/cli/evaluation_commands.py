@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
-from finetune.cli import options
+from finetune.cli import arguments, options
 from finetune.cli.console import console
 from finetune.cli.options import Given
 from finetune.cli.render import evaluation
@@ -44,6 +45,7 @@ def evaluate_command(
         overwrite,
         train_command=workspace.command("train"),
         prepare_command=workspace.command("prepare"),
+        resume_command=arguments.same_command(sys.argv[1:]),
         **given,
     )
     with console.progress() as progress:

@@ -1,4 +1,4 @@
-"""Asks every contestant every task, one group of contestants after the other, and reports the progress."""
+"""Asks every contestant every task, one group of contestants after the other, and never twice."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from finetune.evaluate.answers import Answers
 from finetune.evaluate.contestants.lineup import Group
 from finetune.evaluate.progress import Pace, ProgressCallback
+from finetune.evaluate.store import AnswerStore
 from finetune.scoring.tasks import EvalTask
 
 log = logging.getLogger(__name__)
@@ -20,23 +21,33 @@ StageCallback = Callable[[str], None]  # called with the name of each stage that
 def ask_all(
     groups: Sequence[Group],
     tasks: Sequence[EvalTask],
+    store: AnswerStore,
     on_progress: ProgressCallback | None = None,
     on_stage: StageCallback | None = None,
 ) -> tuple[AllAnswers, AllAbsences]:
-    """The answers of every contestant to every task, the contestants in the order of their groups, and who is absent."""
-    pace = Pace([(name, task) for group in groups for name in group.members for task in tasks], on_progress)
-    answers: dict[str, dict[str, Answers]] = {task.name: {} for task in tasks}
+    """The answers of every contestant to every task, the contestants in the order of their groups, and who is absent.
+
+    Stored answers are taken over, and a group whose answers are all stored is not loaded.
+    """
+    entrants = [(name, identity) for group in groups for name, identity in group.members.items()]
+    answers = {task.name: {name: store.read(task, name, identity) for name, identity in entrants} for task in tasks}
     absent: dict[str, dict[str, str]] = {task.name: {} for task in tasks}
+    pending = [(name, task) for name, _ in entrants for task in tasks if answers[task.name][name] is None]
+    pace = Pace(pending, on_progress)
     for group in groups:
+        left = [(name, task) for name, task in pending if name in group.members]
+        if not left:
+            continue
         if on_stage:
             on_stage(f"Loading {' and '.join(group.members)}")
         with group.open() as contestants:
-            for contestant in contestants:
-                for task in tasks:
-                    if (reason := contestant.refuse(task)) is None:
-                        answers[task.name][contestant.name] = contestant.answer(task, pace.start(contestant.name, task))
-                    else:
-                        absent[task.name][contestant.name] = reason
-                        log.warning("%s is left out of %s: %s.", contestant.name, task.name, reason)
-                    pace.finish(contestant.name, task)
-    return answers, absent
+            members = {contestant.name: contestant for contestant in contestants}
+            for name, task in left:
+                if (reason := members[name].refuse(task)) is None:
+                    given = answers[task.name][name] = members[name].answer(task, pace.start(name, task))
+                    store.write(task, name, group.members[name], given)
+                else:
+                    absent[task.name][name] = reason
+                    log.warning("%s is left out of %s: %s.", name, task.name, reason)
+                pace.finish(name, task)
+    return {task: {name: given for name, given in row.items() if given} for task, row in answers.items()}, absent

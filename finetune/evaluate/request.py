@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from finetune.artifacts import Adapter, Corpus
+from finetune.artifacts import Adapter, Corpus, EvalReport
 from finetune.recipe.options import EvalOptions
 
 Baseline = Literal["base", "majority", "sentence"]
@@ -24,6 +24,7 @@ class EvalRequest(EvalOptions):
     overwrite: bool = False
     train_command: str = Adapter.made_by  # suggested if the adapter is missing
     prepare_command: str = Corpus.made_by
+    resume_command: str = EvalReport.made_by  # continues an interrupted evaluation
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from finetune.evaluate.contestants.lineup import line_up
 from finetune.evaluate.progress import ProgressCallback
 from finetune.evaluate.request import EvalRequest, EvalResult
 from finetune.evaluate.score import score_rows, score_task
+from finetune.evaluate.store import keep_answers
 from finetune.machine import peak_bytes
 from finetune.models.chat_template import require_tools
 from finetune.models.find import base_of
@@ -44,7 +45,10 @@ from finetune.scoring.texts import require_libraries
 def evaluate(
     request: EvalRequest, on_progress: ProgressCallback | None = None, on_stage: StageCallback | None = None
 ) -> EvalResult:
-    """Score base and adapter on held-out rows and write report.json, report.html and samples.jsonl."""
+    """Score base and adapter on held-out rows and write report.json, report.html and samples.jsonl.
+
+    If the evaluation is interrupted, the answers so far are kept, and the next one with the same inputs takes them over.
+    """
     started = time.monotonic()
     check(request)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
@@ -56,8 +60,12 @@ def evaluate(
     if head is None:
         tasks = _spell_calls(tasks, adapter, request)
     groups = line_up(request, adapter, tasks)
-    with writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer:
-        answers, absent = ask_all(groups, tasks, on_progress, on_stage)
+    pairs = len(tasks) * sum(len(group.members) for group in groups)
+    with (
+        keep_answers(request, pairs) as store,
+        writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer,
+    ):
+        answers, absent = ask_all(groups, tasks, store, on_progress, on_stage)
         rows = {task.name: score_rows(task, answers[task.name]) for task in tasks}
         scores = {
             task.name: score_task(

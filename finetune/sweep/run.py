@@ -24,6 +24,7 @@ from finetune.errors import (
     SlmtuneError,
     TrainingDivergedError,
 )
+from finetune.lock import lock_folder
 from finetune.models.find import find_base
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import check
@@ -33,7 +34,6 @@ from finetune.sweep.space import Space, change, default_space, describe, own_set
 from finetune.sweep.trials import Trials
 from finetune.train import Step, TrainPlan, TrainRequest, TrainResult, plan_training, train
 from finetune.train.checkpoints.checkpoint import folder_of, list_checkpoints
-from finetune.train.checkpoints.lock import lock_folder
 from finetune.train.checkpoints.resume import EVALUATION, FREE
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Recognises that memory is full, whichever library runs into it, and says what to do about it."""
+"""Says what to do about full memory in training, whichever library runs into it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune.errors import MemoryFullError
-from finetune.machine import device_name
+from finetune.machine import device_name, is_out_of_memory
 from finetune.train.checkpoints.checkpoint import list_checkpoints, step_of
-
-# How libraries say that an allocation has failed: torch on a CPU, then CUDA (bitsandbytes passes its message on) and cuBLAS.
-FULL = ("can't allocate memory", "not enough memory", "out of memory", "cublas_status_alloc_failed")
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation has failed, on the GPU or in main memory."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
-        return True
-    return isinstance(error, RuntimeError) and any(reason in str(error).lower() for reason in FULL)
 
 
 @contextmanager

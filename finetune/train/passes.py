@@ -8,9 +8,8 @@ from typing import TypeVar
 
 import torch
 
-from finetune.machine import release_memory
+from finetune.machine import is_out_of_memory, release_memory
 from finetune.recipe import AdapterRecipe
-from finetune.train.out_of_memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 

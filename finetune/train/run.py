@@ -18,13 +18,13 @@ from finetune.cards.model_card import model_card
 from finetune.corpus.store import read_split
 from finetune.errors import InputError, PrunedError, SlmtuneError
 from finetune.hub.settings import importing_trainer
+from finetune.lock import lock_folder
 from finetune.machine import explain_full_disk, peak_bytes, release_memory
 from finetune.models.load import load_base
 from finetune.models.tokenizer import load_tokenizer, save_tokenizer
 from finetune.plan.run import require_fit
 from finetune.train.checkpoints.checkpoint import Checkpoints, folder_of, list_checkpoints, step_of
 from finetune.train.checkpoints.disk import THEN_RESUME
-from finetune.train.checkpoints.lock import lock_folder
 from finetune.train.checkpoints.resume import complete_lineage, find_finished, find_start, refuse_unfinished
 from finetune.train.fit_memory import fit_memory
 from finetune.train.inputs import Inputs, make_validation, open_inputs, refuse_truncated, render_split
@@ -55,7 +55,7 @@ def train(
         InputError: there are no training rows, the answer of a row lies beyond `max_length`, too many rows would be
             truncated, memory or disk space is too small, an unfinished run exists and `resume` is false, or the run to
             resume had other inputs.
-        OutputInUseError: another process is training into the same folder.
+        OutputInUseError: another process is writing to the same folder.
         TrainingDivergedError: a loss or gradient is not finite; no adapter is written.
         StoppedError: SIGINT or SIGTERM arrived during training; a checkpoint is written.
         DiskFullError: the disk is full; the last checkpoint is kept.

@@ -40,7 +40,7 @@ def test_second_run_into_a_folder_is_refused_during_the_first(
     for flag in ("--resume", "--overwrite"):
         second = Command(*arguments, flag, cwd=tmp_path)
         assert second.wait() == 2
-        assert f"(process {first.pid}) is training into adapter" in second.stderr
+        assert f"(process {first.pid}) is writing to adapter" in second.stderr
     assert first.running
     first.kill()
     third = Command(*arguments, "--resume", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""One run per folder: a lock that is released when its process ends, however it ends."""
+"""One process per folder: a lock that is released when its process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lock_folder(folder: Path, out: Path) -> Iterator[None]:
     """Lock `folder`, creating it if needed; it is removed at the end if it contains nothing but the lock.
 
     Raises:
-        OutputInUseError: another process is training into `out`.
+        OutputInUseError: another process is writing to `out`.
         InputError: the folder cannot be created.
     """
     handle = _acquire(folder, out)

@@ -1,0 +1,145 @@
+"""The answers of an unfinished evaluation: kept next to the report until it is written, so that no answer is given twice.
+
+Each contestant's answers to a task are a file of their own in the hidden folder `.OUTPUT_DIR.answers/`, which only its owner
+can read, because answers may repeat private rows. The name of a file is a hash of whatever decides the answers in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from finetune import __version__
+from finetune.artifacts import library_versions, remove_leftovers, write_aside
+from finetune.errors import MemoryFullError, StoppedError, TerminatedError
+from finetune.evaluate.answers import Answers
+from finetune.evaluate.request import EvalRequest
+from finetune.lock import LOCK, lock_folder
+from finetune.machine import device_name, is_out_of_memory
+from finetune.recipe.options import EvalOptions, fields_of
+from finetune.scoring.tasks import EvalTask
+
+log = logging.getLogger(__name__)
+
+# Options that decide which rows are answered and by whom, which the key holds anyway, but not what the answers are.
+FREE = frozenset({"split", "tasks", "limit", "batch_size"})
+
+
+@dataclass(frozen=True, config=ConfigDict(ser_json_inf_nan="constants"))
+class Stored:
+    """The contents of a file."""
+
+    answers: Answers
+
+
+STORED = TypeAdapter(Stored)
+
+
+class AnswerStore:
+    """The answers of one evaluation, by task and contestant. The owner of this object holds the lock of the folder."""
+
+    def __init__(self, folder: Path, options: Mapping[str, object]) -> None:
+        self.folder = folder
+        self.common = {
+            "slmtune": __version__,
+            "libraries": library_versions(),
+            "device": device_name(),
+            "options": {name: str(value) for name, value in options.items()},
+        }
+        self.kept = 0  # how many contestants' answers to a task are stored
+
+    def read(self, task: EvalTask, name: str, identity: str) -> Answers | None:
+        """The stored answers of a contestant to a task; None if there are none, or none that can be used."""
+        path = self._path(task, name, identity)
+        if not path.is_file():
+            return None
+        try:
+            checksum, _, text = path.read_bytes().partition(b"\n")
+            answers = STORED.validate_json(text).answers
+            if checksum.decode() != hashlib.sha256(text).hexdigest() or not _fits(answers, task):
+                raise ValueError
+        except (OSError, ValueError, ValidationError):
+            log.warning("The stored answers of %s to %s are damaged and are not used.", name, task.name)
+            path.unlink(missing_ok=True)
+            return None
+        log.info("Taking over the answers of %s to %s from an unfinished evaluation.", name, task.name)
+        self.kept += 1
+        return answers
+
+    def write(self, task: EvalTask, name: str, identity: str, answers: Answers) -> None:
+        """Keep the answers of a contestant to a task."""
+        text = STORED.dump_json(Stored(answers))
+        with write_aside(self._path(task, name, identity)) as staging:
+            staging.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+        self.kept += 1
+
+    def _path(self, task: EvalTask, name: str, identity: str) -> Path:
+        rows = [asdict(row) for row in task.examples]
+        key = {
+            **self.common,
+            "task": task.name,
+            "metric": task.metric,
+            "rows": rows,
+            "name": name,
+            "identity": identity,
+        }
+        return self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.json"
+
+
+@contextmanager
+def keep_answers(request: EvalRequest, pairs: int) -> Iterator[AnswerStore]:
+    """Keep the answers of an evaluation if the block is interrupted, and remove them once it ends without an error.
+
+    Args:
+        pairs: how many answers of a contestant to a task there will be.
+
+    Raises:
+        StoppedError: SIGINT or SIGTERM arrived.
+        MemoryFullError: an allocation failed.
+        OutputInUseError: another process is writing to the same folder.
+    """
+    out = Path(os.path.abspath(request.output_dir))
+    folder = out.parent / f".{out.name}.answers"
+    options = {name: getattr(request, name) for name in fields_of(EvalOptions) if name not in FREE}
+    with lock_folder(folder, request.output_dir):
+        remove_leftovers(out)
+        store = AnswerStore(folder, options)
+        try:
+            yield store
+        except (KeyboardInterrupt, TerminatedError) as stop:
+            number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
+            raise StoppedError(
+                number, f"Stopped by {number.name}. {_describe(store, pairs)} Continue with: {request.resume_command}"
+            ) from None
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            smaller = f" --batch-size {request.batch_size // 2}" if request.batch_size > 1 else ""
+            raise MemoryFullError(
+                f"Memory is full. End other programs that use it. {_describe(store, pairs)} Continue with: "
+                f"{request.resume_command}{smaller}"
+            ) from None
+        for path in folder.iterdir():
+            if path.name != LOCK:
+                path.unlink(missing_ok=True)
+
+
+def _describe(store: AnswerStore, pairs: int) -> str:
+    return f"The answers to {store.kept} of {pairs} tasks, counted for each model, are kept."
+
+
+def _fits(answers: Answers, task: EvalTask) -> bool:
+    """Whether there are answers to all rows, and other facts for all rows or for none."""
+    lists = [getattr(answers, one.name) for one in fields(answers)]
+    lengths = {len(each) for each in lists if isinstance(each, list)}
+    return len(answers.texts) == len(task.examples) and lengths <= {0, len(task.examples)}
