@@ -11,6 +11,8 @@ Role = Literal["system", "user", "assistant", "tool"]
 # What a domain may ask.
 RecipeTask = Literal["chat", "classification", "qa", "summarization", "translation", "code", "text"]
 Task = Literal[RecipeTask, "preference"]
+# How generated answers can be scored.
+TextMetric = Literal["chrf", "rouge_l", "edit_similarity", "token_f1", "exact_match", "number_match"]
 Rating = Literal["desirable", "undesirable"]
 Split = Literal["train", "validation", "test"]
 UnusedKind = Literal["column", "key of a turn", "key", "file", "sheet", "line", "element", "text"]

@@ -29,6 +29,7 @@ from finetune.recipe import (
     recipes_folder,
 )
 from finetune.records import SPLITS, Example
+from finetune.scoring.tasks import tasks_of
 
 DOMAINS = domain_names()
 WORDS = re.compile(r"\w+")
@@ -156,6 +157,15 @@ def test_a_system_turn_names_the_choices_where_it_says_so() -> None:
 def test_a_domain_has_no_task_of_preferences() -> None:
     with pytest.raises(ValidationError, match="'classification', 'qa'"):
         TaskRecipe.model_validate({"task": "preference", "prompt": "ask.jinja"})
+
+
+def test_metrics_are_for_generated_answers() -> None:
+    fields = {"prompt": "p", "metrics": ["number_match", "token_f1"]}
+    assert TaskRecipe.model_validate({"task": "qa", **fields}).metrics == ("number_match", "token_f1")
+    with pytest.raises(ValidationError, match="metrics are for generated answers"):
+        TaskRecipe.model_validate({"task": "classification", "choices": ["a", "b"], **fields})
+    with pytest.raises(ValidationError, match="number_match"):
+        TaskRecipe.model_validate({"task": "qa", "prompt": "p", "metrics": ["bleurt"]})
 
 
 def test_a_list_of_labels_counts_from_zero() -> None:
@@ -358,6 +368,19 @@ def test_only_noncommercial_sources_need_consent(legal: Path, tmp_path: Path) ->
         prepare(PrepareRequest(tmp_path / "out", domain=str(legal)))
     request = PrepareRequest(tmp_path / "out", domain=str(legal), accept_noncommercial=True)
     assert sum(prepare(request).splits.values()) == 2
+
+
+def test_a_corpus_remembers_how_its_answers_are_scored(legal: Path, tmp_path: Path) -> None:
+    text = RECIPE.replace("task: classification", "task: qa").replace(
+        "choices: [duty, right]", "metrics: [exact_match, token_f1]"
+    )
+    text = text.replace('    labels: {"0": duty, "1": right}\n', "").replace(
+        "map: {clause: wording}", "map: {clause: wording, answer: label}"
+    )
+    (legal / "recipe.yaml").write_text(text, "utf-8")
+    corpus = Corpus.open(prepare(PrepareRequest(tmp_path / "out", domain=str(legal))).corpus)
+    (task,) = tasks_of(corpus, "train")
+    assert (task.metric, task.further) == ("exact_match", ("token_f1",))
 
 
 def test_a_missing_domain_suggests_one() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from finetune.records import Unused
+from finetune.records import TextMetric, Unused
 
 K = TypeVar("K", str, tuple[str, str])
 
@@ -15,7 +15,8 @@ K = TypeVar("K", str, tuple[str, str])
 class SourceFacts:
     """The origin of rows, how many were `read` and `kept`, and the `shape` they were read as.
 
-    `encodings` counts the files of text that are not UTF-8, by the name of the encoding.
+    `encodings` counts the files of text that are not UTF-8, by the name of the encoding. `metrics` score generated answers to
+    its rows, the headline first; there are none unless a recipe chose them.
     """
 
     id: str
@@ -26,6 +27,7 @@ class SourceFacts:
     license: str
     shape: str
     encodings: Mapping[str, int] = field(default_factory=dict)
+    metrics: tuple[TextMetric, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ METRIC_NAMES = {
     "rouge_l": "ROUGE-L",
     "rouge_1": "ROUGE-1",
     "rouge_2": "ROUGE-2",
+    "number_match": "number match",
     "edit_similarity": "edit similarity",
     "parses": "parses",
     "token_f1": "token F1",
@@ -21,7 +22,7 @@ METRIC_NAMES = {
     "reward_accuracy": "reward accuracy",
 }
 PRINTED = (  # columns, as in the terminal
-    *("accuracy", "weighted_f1", "micro_f1", "exact_match", "answer_f1", "token_f1"),
+    *("accuracy", "weighted_f1", "micro_f1", "exact_match", "number_match", "answer_f1", "token_f1"),
     *("chrf", "bleu", "rouge_l", "edit_similarity", "parses"),
     *("preference_accuracy", "reward_accuracy"),
 )

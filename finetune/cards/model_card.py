@@ -32,6 +32,7 @@ HUB_METRICS = {  # our name -> the Hub's metric id, name of the variant
     "rouge_l": ("rouge", "ROUGE-L"),
     "rouge_1": ("rouge", "ROUGE-1"),
     "rouge_2": ("rouge", "ROUGE-2"),
+    "number_match": ("exact_match", "Exact match of numbers"),
     "edit_similarity": ("edit_similarity", "Edit similarity"),
     "parses": ("parses", "Share that parses"),
     "preference_accuracy": ("accuracy", "Accuracy of preference"),

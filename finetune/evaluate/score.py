@@ -88,7 +88,7 @@ def _means(task: EvalTask, answers: Answers) -> dict[str, float]:
     if task.metric == "preference_accuracy":
         return {"preference_accuracy": metrics.preference_accuracy(answers.logprobs)}
     if task.metric != "answer_f1":
-        return score_texts(task.metric, references, answers.texts)
+        return score_texts([task.metric, *task.further], references, answers.texts)
     pairs = list(zip(references, answers.texts, strict=True))
     measures = {"exact_match": metrics.answer_match, "answer_f1": metrics.answer_f1}
     return {name: sum(measure(*pair) for pair in pairs) / len(pairs) for name, measure in measures.items()}

@@ -172,6 +172,7 @@ def _describe_sources(
             license=source.license,
             shape=", ".join(sorted({part.shape_name for part in parts if part.source is source})),
             encodings={name: count for (id, name), count in sorted(drops.encodings.items()) if id == source.id},
+            metrics=next((part.shape.metrics for part in parts if part.source is source and part.shape), ()),
         )
         for source in inputs.sources
     ]

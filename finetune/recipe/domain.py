@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from finetune.errors import UnknownNameError, did_you_mean
 from finetune.recipe.strict import Strict, read_yaml, validate
-from finetune.records import RecipeTask, Split
+from finetune.records import RecipeTask, Split, TextMetric
 
 CUSTOM_DOMAIN = "custom"  # the workspace of a corpus without a recipe
 
@@ -27,6 +27,9 @@ class TaskRecipe(Strict):
     )
     choices: tuple[str, ...] = ()
     multi_label: bool = Field(False, description="Whether a row may have several of the choices, or none.")
+    metrics: tuple[TextMetric, ...] = Field(
+        (), description="How generated answers are scored, the headline first; empty: by the type of the task."
+    )
     default: bool = Field(True, description="Whether the task is read when no --task is given.")
 
     @model_validator(mode="before")
@@ -43,6 +46,8 @@ class TaskRecipe(Strict):
             raise ValueError("a classification task needs choices, and no other task has them")
         if self.multi_label and not self.choices:
             raise ValueError("multi_label is for classification tasks")
+        if self.metrics and self.choices:
+            raise ValueError("metrics are for generated answers; a classification is scored by its labels")
         return self
 
 

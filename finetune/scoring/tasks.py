@@ -11,19 +11,10 @@ from finetune.artifacts import Corpus
 from finetune.corpus.store import read_split
 from finetune.errors import InputError, UnknownNameError
 from finetune.models.heads import HeadKind
-from finetune.records import NO_LABEL, SEPARATOR, Example, Split
-from finetune.scoring.texts import TASK_METRICS
+from finetune.records import NO_LABEL, SEPARATOR, Example, Split, TextMetric
+from finetune.scoring.texts import TASK_METRICS, available
 
-Metric = Literal[
-    "weighted_f1",
-    "micro_f1",
-    "answer_f1",
-    "chrf",
-    "rouge_l",
-    "edit_similarity",
-    "token_f1",
-    "preference_accuracy",
-]
+Metric = Literal[TextMetric, "weighted_f1", "micro_f1", "answer_f1", "preference_accuracy"]
 HEAD_METRICS: Mapping[HeadKind, Metric] = {
     "classification": "weighted_f1",
     "multi-label": "micro_f1",
@@ -33,11 +24,12 @@ HEAD_METRICS: Mapping[HeadKind, Metric] = {
 
 @dataclass(frozen=True)
 class EvalTask:
-    """Rows that are scored together as one task."""
+    """Rows that are scored together as one task, by `metric`; `further` metrics of generated answers are beside it."""
 
     name: str
     metric: Metric
     examples: tuple[Example, ...]
+    further: tuple[TextMetric, ...] = ()
 
 
 def tasks_of(
@@ -52,6 +44,7 @@ def tasks_of(
         UnknownNameError: a requested task does not exist.
     """
     groups: dict[tuple[str, Metric], list[Example]] = {}
+    chosen = {source["id"]: source.get("metrics", ()) for source in corpus.manifest.get("sources", ())}
     for example in read_split(corpus, split):
         if example.task == "preference" and (head or not example.rejected):
             reason = "an encoder has no preferences" if head else "it has no rejected answer beside a chosen one"
@@ -61,7 +54,7 @@ def tasks_of(
             )
         if example.task == "text":
             continue  # rows of continued pretraining have no question
-        metric = HEAD_METRICS[head] if head else _metric_of(example)
+        metric = HEAD_METRICS[head] if head else _metric_of(example, chosen.get(example.source, ()))
         groups.setdefault((example.source, metric), []).append(example)
     if not groups:
         raise InputError(
@@ -73,6 +66,7 @@ def tasks_of(
             source if sources.count(source) == 1 else f"{source}-{metric.removesuffix('_f1')}",
             metric,
             tuple(sorted(rows, key=hash_id)[:limit]),
+            tuple(available(chosen[source][1:])) if metric in chosen.get(source, ())[:1] else (),
         )
         for (source, metric), rows in groups.items()
     ]
@@ -98,12 +92,15 @@ def read_labels(answer: str, choices: Sequence[str]) -> tuple[str, ...]:
     return tuple(choice for choice in choices if choice.casefold() in parts)
 
 
-def _metric_of(example: Example) -> Metric:
+def _metric_of(example: Example, chosen: Sequence[TextMetric]) -> Metric:
+    """The headline metric of a row: of a generated answer, the first one that its source has `chosen`."""
     if example.task == "preference":
         return "preference_accuracy"
     if example.labels is not None:
         return "micro_f1"
-    return "weighted_f1" if example.choices else TASK_METRICS.get(example.task, "token_f1")
+    if example.choices:
+        return "weighted_f1"
+    return chosen[0] if chosen else TASK_METRICS.get(example.task, "token_f1")
 
 
 def hash_id(example: Example) -> bytes:

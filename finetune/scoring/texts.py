@@ -1,4 +1,4 @@
-"""Scores of generated texts by the kind of text: translations, summaries, code, and all others by words in common.
+"""Scores of generated texts: translations, summaries, code and numbers, and all others by words in common.
 
 Every score is from 0 to 1. The libraries for translations and summaries come with the extra `eval`.
 """
@@ -6,24 +6,26 @@ Every score is from 0 to 1. The libraries for translations and summaries come wi
 from __future__ import annotations
 
 import ast
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from finetune.errors import InputError
-from finetune.records import Task
-from finetune.scoring.metrics import token_f1
+from finetune.records import Task, TextMetric
+from finetune.scoring.metrics import answer_match, token_f1
+from finetune.scoring.numbers import match_numbers
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
-TextMetric = Literal["chrf", "rouge_l", "edit_similarity", "token_f1"]
 Scores = dict[str, float]
+log = logging.getLogger(__name__)
 
 TASK_METRICS: Mapping[Task, TextMetric] = {
     "translation": "chrf",
@@ -52,19 +54,32 @@ def require_libraries(metrics: Iterable[str]) -> list[str]:
     return libraries
 
 
+def available(metrics: Iterable[TextMetric]) -> list[TextMetric]:
+    """The metrics whose libraries are installed: figures beside the headline are left out without them."""
+    kept = []
+    for metric in metrics:
+        if metric in LIBRARIES and find_spec(LIBRARIES[metric]) is None:
+            log.info("%s is left out: %s is not installed (pip install 'slmtune[eval]').", metric, LIBRARIES[metric])
+        else:
+            kept.append(metric)
+    return kept
+
+
 def score_text(metric: TextMetric, reference: str, answer: str) -> float:
     """The score of one answer."""
     return _measures(metric)(reference, answer)[metric]
 
 
-def score_texts(metric: TextMetric, references: Sequence[str], answers: Sequence[str]) -> Scores:
+def score_texts(metrics: Sequence[TextMetric], references: Sequence[str], answers: Sequence[str]) -> Scores:
     """All scores of a set of answers by name: the means of those of each answer, and those that only a whole set has."""
-    rows = [_measures(metric)(*pair) for pair in zip(references, answers, strict=True)]
-    scores = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
-    if metric == "chrf":
-        scores["bleu"] = bleu(references, answers)
-    if metric == "edit_similarity":
-        scores |= _share_of_python(references, answers)
+    scores: Scores = {}
+    for metric in metrics:
+        rows = [_measures(metric)(*pair) for pair in zip(references, answers, strict=True)]
+        scores |= {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        if metric == "chrf":
+            scores["bleu"] = bleu(references, answers)
+        if metric == "edit_similarity":
+            scores |= _share_of_python(references, answers)
     return scores
 
 
@@ -79,6 +94,10 @@ def _measures(metric: TextMetric) -> Callable[[str, str], Scores]:
             "edit_similarity": edit_similarity(reference, answer),
             "exact_match": float(read_code(reference) == read_code(answer)),
         }
+    if metric == "number_match":
+        return lambda reference, answer: {"number_match": match_numbers(reference, answer)}
+    if metric == "exact_match":
+        return lambda reference, answer: {"exact_match": answer_match(reference, answer)}
     return lambda reference, answer: {"token_f1": token_f1(reference, answer)}
 
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from finetune.cards.metric_names import METRIC_NAMES
 from finetune.cards.model_card import HUB_METRICS
 from finetune.errors import InputError
+from finetune.records import TextMetric
 from finetune.scoring import texts
 from finetune.scoring.texts import (
     TASK_METRICS,
-    TextMetric,
+    available,
     chrf,
     edit_similarity,
     parses,
@@ -44,7 +45,7 @@ def test_translations_get_bleu_of_all_sentences_together() -> None:
 
     references = ["Ihr Termin ist um neun Uhr.", "Die Kasse ist heute zu."]
     answers = ["Ihr Termin ist um neun.", "Die Kasse ist heute zu."]
-    scores = score_texts("chrf", references, answers)
+    scores = score_texts(["chrf"], references, answers)
     assert scores["bleu"] == pytest.approx(BLEU().corpus_score(answers, [references]).score / 100)
     assert scores["chrf"] == pytest.approx((chrf(references[0], answers[0]) + 1) / 2)
 
@@ -60,7 +61,7 @@ def test_code_in_a_fence_is_compared_without_it() -> None:
     code = "def add(a, b):\n    return a + b"
     answer = f"Here it is:\n```python\n{code}  \n```\nIt adds."
     assert read_code(answer) == read_code(f"\n{code}\n\n") == code
-    assert score_texts("edit_similarity", [code], [answer]) == {"edit_similarity": 1, "exact_match": 1, "parses": 1}
+    assert score_texts(["edit_similarity"], [code], [answer]) == {"edit_similarity": 1, "exact_match": 1, "parses": 1}
 
 
 def test_indentation_is_a_difference() -> None:
@@ -86,9 +87,9 @@ def test_edit_distance_counts_the_fewest_changes(one: str, other: str) -> None:
 
 
 def test_share_that_parses_counts_only_rows_of_python() -> None:
-    scores = score_texts("edit_similarity", ["x = 1", "y = 2", "SELECT a FROM b;"], ["x = 1", "y = = 2", "SELECT a"])
+    scores = score_texts(["edit_similarity"], ["x = 1", "y = 2", "SELECT a FROM b;"], ["x = 1", "y = = 2", "SELECT a"])
     assert scores["parses"] == 0.5
-    assert "parses" not in score_texts("edit_similarity", ["SELECT a FROM b;"], ["x = 1"])
+    assert "parses" not in score_texts(["edit_similarity"], ["SELECT a FROM b;"], ["x = 1"])
 
 
 @pytest.mark.parametrize("code", ["x = \0", "(" * 5000, "x = '\\d'", "def f(:", "   y"])
@@ -107,7 +108,7 @@ def test_other_texts_are_scored_by_words() -> None:
 
 @pytest.mark.parametrize("metric", TASK_METRICS.values())
 def test_every_score_has_a_name_for_readers(metric: TextMetric) -> None:
-    scores = score_texts(metric, ["x = 1"], ["x = 2"])
+    scores = score_texts([metric], ["x = 1"], ["x = 2"])
     assert metric in scores
     assert scores.keys() <= METRIC_NAMES.keys() & HUB_METRICS.keys()
 
@@ -117,3 +118,15 @@ def test_missing_library_is_named_before_a_model_is_loaded(monkeypatch: pytest.M
     monkeypatch.setattr(texts, "find_spec", lambda name: None if name == "sacrebleu" else find_spec(name))
     with pytest.raises(InputError, match=r"sacrebleu .* pip install 'slmtune\[eval\]'"):
         require_libraries(["weighted_f1", "chrf"])
+
+
+def test_several_scores_are_given_side_by_side() -> None:
+    scores = score_texts(["token_f1", "rouge_l"], ["The pier is closed"], ["the pier was closed"])
+    assert scores == pytest.approx({"token_f1": 0.75, "rouge_l": 0.75, "rouge_1": 0.75, "rouge_2": 1 / 3})
+    assert score_texts(["number_match"], ["0.05", "yes"], ["5%", "no"]) == {"number_match": 0.5}
+    assert score_texts(["exact_match"], ["The pier"], ["pier."]) == {"exact_match": 1}
+
+
+def test_figures_beside_the_headline_are_left_out_without_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "find_spec", lambda name: None)
+    assert available(["token_f1", "rouge_l"]) == ["token_f1"]

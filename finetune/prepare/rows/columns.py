@@ -36,7 +36,7 @@ def plain_columns(values: Values, aliases: Mapping[str, str] | None = None) -> d
 
 
 def map_columns(values: Values, mapping: Mapping[str, str], plain: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The columns under plain names, overridden by `mapping` (name -> column; dots select nested fields).
+    """The columns under plain names, overridden by `mapping` (name -> column; dots select nested fields, numbers items).
 
     Raises:
         Unusable: a mapped column does not exist.
@@ -54,6 +54,8 @@ def _reach(values: Values, column: str) -> Any:
     head, dot, rest = column.partition(".")
     if dot and isinstance(plain.get(head.lower()), Mapping):
         return _reach(plain[head.lower()], rest)
+    if rest.isdecimal() and isinstance(items := plain.get(head.lower()), list) and int(rest) < len(items):
+        return items[int(rest)]
     raise Unusable("missing_column", f"there is no column {column!r}. Columns found: {list_names(values)}")
 
 

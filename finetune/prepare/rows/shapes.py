@@ -15,7 +15,7 @@ from finetune.prepare.rows.preference import RATED, build_pair, build_rated
 from finetune.prepare.rows.prompts import Prompt
 from finetune.prepare.rows.turns import Turns, check_turns
 from finetune.recipe import TaskRecipe
-from finetune.records import TASKS, Message, Role, Task, UnusedKind
+from finetune.records import TASKS, Message, Role, Task, TextMetric, UnusedKind
 
 PROMPT_ROLES: Mapping[str, Role] = {"prompt": "user", "completion": "assistant"}
 SECOND = "text_pair"  # the column of the second of two texts, also in the prompts of a domain
@@ -41,7 +41,7 @@ def with_aliases(names: Iterable[str]) -> frozenset[str]:
 class Shape:
     """The required and optional columns of a row, and how they become messages. `build` raises `Unusable`.
 
-    Columns of `forbids` change what a row means and must not be left out.
+    Columns of `forbids` change what a row means and must not be left out. `metrics` score generated answers.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Shape:
     build: Callable[[Values], Draft]
     optional: tuple[str, ...] = ()
     forbids: frozenset[str] = CHATS
+    metrics: tuple[TextMetric, ...] = ()
 
     @property
     def columns(self) -> frozenset[str]:
@@ -200,7 +201,8 @@ def domain_shape(
     target = "label" if recipe.choices else "answer"
     needs = prompt.columns | (template.columns if template else {target})
     forbids = TEXTS if recipe.choices else CHATS
-    return Shape(name, tuple(sorted(needs)), partial(_build_task, recipe, prompt, known, template), forbids=forbids)
+    build = partial(_build_task, recipe, prompt, known, template)
+    return Shape(name, tuple(sorted(needs)), build, forbids=forbids, metrics=recipe.metrics)
 
 
 def _build_task(

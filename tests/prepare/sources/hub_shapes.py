@@ -214,6 +214,48 @@ MEDQA = HubShape(
     "license: cc-by-sa-4.0",
 )
 
+MMLU_SUBJECTS = (
+    *("anatomy", "clinical_knowledge", "college_biology"),
+    *("college_medicine", "medical_genetics", "professional_medicine"),
+)
+MMLU_SPLITS: Mapping[str, str] = {"dev": "train", "validation": "validation", "test": "test"}
+
+
+def _mmlu_question(subject: str, split: str) -> str:
+    return f"Which of these is asked in the {split} part of {subject.replace('_', ' ')}?"
+
+
+MMLU_FILES: Mapping[str, Rows] = {
+    f"{subject}/{split}-00000-of-00001.parquet": [
+        {
+            "question": _mmlu_question(subject, split),
+            "subject": subject,
+            "choices": ["Rest", "Fluids", "Surgery", "Vitamin C"],
+            "answer": place,
+        }
+    ]
+    for subject in MMLU_SUBJECTS
+    for place, split in enumerate(MMLU_SPLITS, 1)
+}
+MMLU_CARD = "license:\n- mit\nconfigs:\n" + "".join(
+    card(*(f"{split}={subject}/{split}-*" for split in MMLU_SPLITS), config=subject).removeprefix("configs:\n")
+    for subject in MMLU_SUBJECTS
+)
+MMLU = tuple(
+    HubShape(
+        "health",
+        f"mmlu-{subject.replace('_', '-')}",
+        MMLU_FILES,
+        [
+            Wanted((becomes,), f"{_mmlu_question(subject, split)}{STEPS}", answer)
+            for (split, becomes), answer in zip(MMLU_SPLITS.items(), "BCD", strict=True)
+        ],
+        MMLU_CARD,
+        {"answer": ["A", "B", "C", "D"]},
+    )
+    for subject in MMLU_SUBJECTS
+)
+
 SYMPTOMS = HubShape(
     "health",
     "symptoms",
@@ -435,6 +477,74 @@ FILINGS = HubShape(
     card("train=data/train-*"),
 )
 
+PAGE = "Context:\nThe fleet grew.\n\nTable:\n| | 2019 | 2018 |\n| ships | 12 | 10 |"
+
+
+def _finqa_row(page: int, question: str, result: str) -> dict[str, Any]:
+    return {
+        "id": f"ACME/2019/page_{page}.pdf-1",
+        "query": question,
+        "context": f"{PAGE}\n\nPage {page}",
+        "output": result,
+        "exe_ans": result,
+        "program": "subtract(12, 10), divide(#0, 10)",
+        "pre_text": "The fleet grew.",
+        "post_text": "",
+        "table": "[]",
+    }
+
+
+FINQA = HubShape(
+    "finance",
+    "finqa",
+    {
+        "data/train-00000-of-00001.parquet": [_finqa_row(1, "how many ships were added?", "2.0")],
+        "data/test-00000-of-00001.parquet": [
+            _finqa_row(2, "by what share did the fleet grow?", "0.2"),
+            _finqa_row(3, "did the fleet grow?", "yes"),
+        ],
+    },
+    [
+        Wanted(OPEN, f"{PAGE}\n\nPage 1\n\nhow many ships were added?", "2.0"),
+        Wanted(("test",), f"{PAGE}\n\nPage 2\n\nby what share did the fleet grow?", "0.2"),
+        Wanted(("test",), f"{PAGE}\n\nPage 3\n\ndid the fleet grow?", "yes"),
+    ],
+    PARQUET_SPLITS,
+)
+
+CONVERSATIONS = {
+    "train": "Two ferries joined the fleet, which now serves five islands.",
+    "valid": "The bakery closed both shops in the harbour during the winter.",
+    "test": "Rents for warehouses rose, while two tenants left in spring.",
+}
+CONVFINQA = HubShape(
+    "finance",
+    "convfinqa",
+    {
+        f"data/{split}-00000-of-00001-ab12.parquet": [
+            {"id": f"{split}0", "query": f"{page}\nQuestion: how many?", "answer": "2", "turn": 0}
+        ]
+        for split, page in CONVERSATIONS.items()
+    },
+    [
+        Wanted((becomes,), f"{CONVERSATIONS[split]}\nQuestion: how many?", "2")
+        for split, becomes in (("train", "train"), ("valid", "validation"), ("test", "test"))
+    ],
+    card("train=data/train-*", "valid=data/valid-*", "test=data/test-*"),
+)
+
+TATQA = HubShape(
+    "finance",
+    "tatqa",
+    {
+        "data/test-00000-of-00001-ab12.parquet": [
+            {"id": "0", "query": f"{PAGE}\nQuestion: what grew?", "answer": "the fleet", "text": "what grew?"}
+        ]
+    },
+    [Wanted(("test",), f"{PAGE}\nQuestion: what grew?", "the fleet")],
+    card("test=data/test-*"),
+)
+
 # --- customer service -------------------------------------------------------------------------------------------------
 
 BANKING77 = HubShape(
@@ -480,7 +590,7 @@ BITEXT = HubShape(
 )
 
 HUB_SHAPES = (
-    *(_pubmedqa(), MEDQUAD, MEDMCQA, MEDQA, SYMPTOMS, MEDICAL_ABSTRACTS, MTS_DIALOG),
-    *(TFNS, PHRASEBANK, FIQA, TFN_TOPICS, FOMC, GOLD_HEADLINES, FILINGS),
+    *(_pubmedqa(), MEDQUAD, MEDMCQA, MEDQA, *MMLU, SYMPTOMS, MEDICAL_ABSTRACTS, MTS_DIALOG),
+    *(TFNS, PHRASEBANK, FIQA, TFN_TOPICS, FOMC, GOLD_HEADLINES, FILINGS, FINQA, CONVFINQA, TATQA),
     *(BANKING77, BITEXT),
 )
