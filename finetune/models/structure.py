@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -29,3 +31,19 @@ def find_state(model: Any) -> str | None:
 def has_transposed_weights(model: nn.Module) -> bool:
     """Whether linear layers store their weights as (in features, out features), as in GPT-2."""
     return any(isinstance(module, Conv1D) for module in model.modules())
+
+
+def base_model(model: Any) -> Any:
+    """The base model under an adapter, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextlib.contextmanager
+def attention_of(model: Any, name: str) -> Iterator[None]:
+    """Let a base model use another attention function."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)

@@ -1,21 +1,68 @@
-"""The likelihood of each label as the answer to a row.
+"""The likelihood of each label as the answer to a row, and three ways to score labels by it.
 
 Base and adapter go through the same functions, prompts and batches, so any difference is due to the adapter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from finetune.models.chat_template import render_answer
+from finetune.models.chat_template import render_answer, render_prompt
 from finetune.models.load import LoadedModel
-from finetune.models.structure import find_state
-from finetune.records import Example
-from finetune.scoring.inputs import RowsCallback, pad_left, sort_batches
+from finetune.models.structure import base_model, find_state
+from finetune.records import Example, Message
+from finetune.scoring.inputs import RowsCallback, pad_left
+from finetune.scoring.tree_passes import TreeRow, score_tries
+from finetune.scoring.trie import Trie, build_trie
+
+Scoring = Literal["raw", "normalized", "calibrated"]
+SCORINGS: tuple[Scoring, ...] = ("raw", "normalized", "calibrated")
+NO_CONTENT = "N/A"  # in place of the last question: of the content-free inputs of Zhao et al., 2021, arXiv 2102.09690
+# Largest accepted difference of a label's log-probability between one pass and plain passes: sums in another order differ
+# by 1e-5 in 32 bits, and rounding to 16 bits by up to 0.3 in SmolLM2-135M.
+EXACT, ROUNDED = 1e-3, 0.5
+
+log = logging.getLogger(__name__)
+# Whether one pass gives what plain passes give: by model, and whether the row compared exceeds its sliding window.
+_verdicts: WeakKeyDictionary[nn.Module, dict[bool, bool]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """What a model makes of each of a row's choices as the complete answer, the end-of-turn token included.
+
+    Args:
+        logprobs: summed over the tokens of the answer, in nats.
+        lengths: of the answers in tokens.
+        priors: log-probabilities of the same answers where the question has no content; empty if not asked for.
+        greedy: the number of the choice that greedy decoding among the choices gives.
+    """
+
+    logprobs: tuple[float, ...]
+    lengths: tuple[int, ...]
+    priors: tuple[float, ...]
+    greedy: int
+
+    def scores(self, scoring: Scoring) -> tuple[float, ...]:
+        """The score of each choice, of which the highest wins.
+
+        "raw" is the log-probability of the answer; "normalized" its mean over the tokens, so that long labels are not at
+        a disadvantage; "calibrated" is how much likelier the question makes the answer than a question without content
+        (Zhao et al., 2021, arXiv 2102.09690; Holtzman et al., 2021, arXiv 2104.08315), so that frequent labels have no
+        advantage.
+        """
+        if scoring == "normalized":
+            return tuple(total / length for total, length in zip(self.logprobs, self.lengths, strict=True))
+        if scoring == "calibrated":
+            return tuple(total - prior for total, prior in zip(self.logprobs, self.priors, strict=True))
+        return self.logprobs
 
 
 def label_logprobs(
@@ -24,84 +71,125 @@ def label_logprobs(
     """Log-probability, in nats, of each of a row's `choices` as the complete answer.
 
     The probability of an answer is the product over its tokens, including the end-of-turn token, so a label that is a
-    prefix of another one is distinct from it. A prompt is computed once for all of its choices.
+    prefix of another one is distinct from it.
     """
-    scores: list[list[float]] = [[] for _ in examples]
-    for choices in dict.fromkeys(example.choices for example in examples):
-        members = [number for number, example in enumerate(examples) if example.choices == choices]
-        first = examples[members[0]]
-        answers = [render_answer(loaded.tokenizer, first.prompt, choice, first.tools) for choice in choices]
-        for batch in sort_batches(loaded, examples, members, batch_size):
-            rows = _score_batch(loaded, [prompt for _, prompt in batch], answers)
-            for (number, _), row in zip(batch, rows.tolist(), strict=True):
-                scores[number] = row
-            if on_rows:
-                on_rows(len(batch))
-    return scores
+    rows = score_labels(loaded, examples, batch_size=batch_size, on_rows=on_rows, with_priors=False)
+    return [list(row.logprobs) for row in rows]
 
 
-def _score_batch(loaded: LoadedModel, prompts: list[list[int]], answers: list[list[int]]) -> Tensor:
-    """Log-probabilities of `answers` after each of `prompts`: (prompts, answers), in nats."""
-    ids, mask = pad_left(loaded, prompts)
-    longest = max(len(answer) for answer in answers)
-    with torch.inference_mode():
-        if find_state(loaded.model):
-            return _score_whole(loaded, ids, mask, answers, longest).cpu()
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        first = loaded.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
-        )
-        logprobs = first.logits[:, -1].float().log_softmax(-1)
-        scores = logprobs[:, [answer[0] for answer in answers]]
-        if longest > 1:
-            scores = scores + _score_rest(loaded, first.past_key_values, mask, answers, longest)
-    result: Tensor = scores.cpu()
-    return result
+def score_labels(
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    *,
+    batch_size: int,
+    on_rows: RowsCallback | None = None,
+    with_priors: bool = True,
+) -> list[LabelScores]:
+    """The log-probabilities of each row's choices; rows with the same content-free prompt share its computation."""
+    tries = _build_tries(loaded, examples)
+    rows = [
+        TreeRow(tuple(render_prompt(loaded.tokenizer, example.prompt, example.tools)), trie)
+        for example, trie in zip(examples, tries, strict=True)
+    ]
+    frames: dict[tuple[tuple[int, ...], Trie], int] = {}  # content-free prompts: their numbers after those of the rows
+    owners = []
+    for example, trie in zip(examples if with_priors else (), tries, strict=False):
+        prompt = tuple(render_prompt(loaded.tokenizer, empty_question(example.prompt), example.tools))
+        owners.append(len(rows) + frames.setdefault((prompt, trie), len(frames)))
+    every = [*rows, *(TreeRow(*frame) for frame in frames)]
+    nodes: list[list[float]] = [[] for _ in every]
+    for batch in _score_rows(loaded, every, batch_size):
+        for number, logprobs in batch:
+            nodes[number] = logprobs
+        if on_rows and (count := sum(number < len(rows) for number, _ in batch)):
+            on_rows(count)
+    priors = [tuple(every[owner].trie.sum_paths(nodes[owner])) for owner in owners] or [()] * len(rows)
+    return [_sum_row(row.trie, nodes[number], priors[number]) for number, row in enumerate(rows)]
 
 
-def _score_rest(loaded: LoadedModel, cache: Any, mask: Tensor, answers: list[list[int]], longest: int) -> Tensor:
-    """Log-probabilities of each answer's second and later tokens, given the cached prompts: (prompts, answers)."""
-    rows = mask.shape[0]
-    inputs, targets, real = _pad_answers(loaded, answers, longest)
-    cache.batch_repeat_interleave(len(answers))
-    whole_mask = torch.cat([mask.repeat_interleave(len(answers), 0), real[:, 1:].repeat(rows, 1)], dim=1)
-    lengths = mask.sum(-1).repeat_interleave(len(answers), 0)
-    positions = lengths[:, None] + torch.arange(longest - 1, device=mask.device)
-    output = loaded.model(
-        input_ids=inputs.repeat(rows, 1),
-        attention_mask=whole_mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-    )
-    return _sum_logprobs(output.logits, targets[:, 1:], real[:, 1:], rows)
+def empty_question(prompt: Sequence[Message]) -> tuple[Message, ...]:
+    """A prompt whose last turn has no content; its instruction, its examples and earlier turns are kept."""
+    return (*prompt[:-1], replace(prompt[-1], content=NO_CONTENT))
 
 
-def _score_whole(loaded: LoadedModel, ids: Tensor, mask: Tensor, answers: list[list[int]], longest: int) -> Tensor:
-    """Log-probabilities of `answers`, each with its prompt in one pass and without a cache: (prompts, answers)."""
-    inputs, targets, real = _pad_answers(loaded, answers, longest)
-    whole = torch.cat([ids.repeat_interleave(len(answers), 0), inputs.repeat(len(ids), 1)], dim=1)
-    seen = torch.cat([mask.repeat_interleave(len(answers), 0), real[:, 1:].repeat(len(ids), 1)], dim=1)
-    output = loaded.model(
-        input_ids=whole,
-        attention_mask=seen,
-        position_ids=(seen.cumsum(-1) - 1).clamp(min=0),
-        use_cache=False,
-        logits_to_keep=longest,
-    )
-    return _sum_logprobs(output.logits, targets, real, len(ids))
+def _sum_row(trie: Trie, nodes: Sequence[float], priors: tuple[float, ...]) -> LabelScores:
+    lengths = tuple(map(len, trie.paths))
+    return LabelScores(tuple(trie.sum_paths(nodes)), lengths, priors, trie.pick_greedily(nodes))
 
 
-def _pad_answers(loaded: LoadedModel, answers: list[list[int]], longest: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What the model reads (all but the last token), what it predicts, and which of that is not padding: (answers, tokens)."""
-    pad, device = loaded.tokenizer.pad_token_id, loaded.model.device
-    targets = torch.tensor([answer + [pad] * (longest - len(answer)) for answer in answers], device=device)
-    real = torch.tensor([[1] * len(answer) + [0] * (longest - len(answer)) for answer in answers], device=device)
-    return targets[:, :-1], targets, real
+def _build_tries(loaded: LoadedModel, examples: Sequence[Example]) -> list[Trie]:
+    """The tree of each row's choices; rows with the same choices share one."""
+    tries: dict[tuple[str, ...], Trie] = {}
+    for example in examples:
+        if example.choices not in tries:
+            answers = [
+                render_answer(loaded.tokenizer, example.prompt, choice, example.tools) for choice in example.choices
+            ]
+            tries[example.choices] = build_trie(answers)
+    return [tries[example.choices] for example in examples]
 
 
-def _sum_logprobs(logits: Tensor, targets: Tensor, real: Tensor, rows: int) -> Tensor:
-    """Log-probabilities of the answers from the logits at their tokens: (prompts, answers)."""
-    logprobs = logits.float().log_softmax(-1)
-    picked = logprobs.gather(-1, targets.repeat(rows, 1)[..., None])[..., 0] * real.repeat(rows, 1)
-    return picked.sum(-1).view(rows, -1)
+def _score_rows(
+    loaded: LoadedModel, rows: Sequence[TreeRow], batch_size: int
+) -> Iterator[list[tuple[int, list[float]]]]:
+    """The log-probabilities of the nodes of each row, in one pass for all of them if the model can."""
+    if rows and _takes_trees(loaded, max(rows, key=len)):
+        yield from score_tries(loaded, rows, batch_size=batch_size)
+        return
+    order = sorted(range(len(rows)), key=lambda number: (-len(rows[number]), number))
+    for number in order:
+        yield [(number, _score_plainly(loaded, rows[number], range(len(rows[number].trie.paths)), batch_size))]
+
+
+def _takes_trees(loaded: LoadedModel, row: TreeRow) -> bool:
+    """Whether one pass over a tree of answers gives what plain passes give; tried once per model, with its longest row."""
+    model = base_model(loaded.model)
+    if find_state(model) or not model._supports_attention_backend:
+        return False
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    beyond = bool(window and len(row) > window)
+    verdicts = _verdicts.setdefault(model, {})
+    if beyond not in verdicts:
+        difference = _compare(loaded, row)
+        verdicts[beyond] = difference <= (EXACT if model.dtype in (torch.float32, torch.float64) else ROUNDED)
+        if not verdicts[beyond]:
+            log.warning(
+                "Labels are scored in a pass of their own each, which is slower: in one pass, this model's log-probabilities "
+                "differ by %.2g.",
+                difference,
+            )
+    return verdicts[beyond]
+
+
+def _compare(loaded: LoadedModel, row: TreeRow) -> float:
+    """The largest difference of a log-probability between one pass and plain passes, for up to two choices of a row."""
+    paths = [0, len(row.trie.paths) - 1]
+    nodes = _score_plainly(loaded, row, paths, len(paths))
+    try:
+        ((_, own),) = next(iter(score_tries(loaded, [row], batch_size=1)))
+    except TypeError:  # the architecture does not pass the layout on to its attention
+        return float("inf")
+    return max(abs(own[node - 1] - nodes[node - 1]) for path in paths for node in row.trie.paths[path])
+
+
+def _score_plainly(loaded: LoadedModel, row: TreeRow, paths: Sequence[int], batch_size: int) -> list[float]:
+    """The log-probabilities of the nodes of some paths, each answer with its prompt in one pass and without a cache."""
+    logprobs = [0.0] * (len(row.trie.tokens) - 1)
+    for start in range(0, len(paths), batch_size):
+        chosen = [row.trie.paths[path] for path in paths[start : start + batch_size]]
+        answers = [[row.trie.tokens[node] for node in path] for path in chosen]
+        ids, mask = pad_left(loaded, [[*row.prompt, *answer] for answer in answers])
+        longest = max(map(len, answers))
+        with torch.inference_mode():
+            output = loaded.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                use_cache=False,
+                logits_to_keep=longest + 1,
+            )
+        for path, answer, logits in zip(chosen, answers, output.logits[:, :-1], strict=True):
+            picked = logits[-len(answer) :].float().log_softmax(-1)
+            for node, token, row_logprobs in zip(path, answer, picked, strict=True):
+                logprobs[node - 1] = float(row_logprobs[token])
+    return logprobs

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from finetune.models.encoder_inputs import encode
 from finetune.models.find import BaseModel
 from finetune.models.heads import Head, HeadKind
 from finetune.models.load import LoadedModel
+from finetune.models.structure import attention_of
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example
 from finetune.scoring.encoders import Excerpt, Labelling, Prediction, predict
@@ -72,7 +72,7 @@ class LabelValidation:
     def answer(self, model: Any, rows: Sequence[int]) -> list[str]:
         """The most likely label of each of the rows, computed with the model's own attention."""
         examples = [self._examples[row] for row in rows]
-        with _attention_of(model.get_base_model(), self._attention):
+        with attention_of(model.get_base_model(), self._attention):
             loaded = LoadedModel(model, self._tokenizer, self._base)
             logprobs = label_logprobs(loaded, examples, batch_size=len(examples))
         return [row.choices[scores.index(max(scores))] for row, scores in zip(examples, logprobs, strict=True)]
@@ -122,7 +122,7 @@ class EncoderValidation:
         """
         inputs, contexts = [self._inputs[row] for row in rows], [self._examples[row].context for row in rows]
         inner = model.get_base_model()
-        with _attention_of(inner, self._attention):
+        with attention_of(inner, self._attention):
             return predict(replace(self._loaded, model=inner), inputs, contexts, batch_size=len(rows))
 
     def score(self, answers: Sequence[Prediction]) -> dict[str, float]:
@@ -205,14 +205,3 @@ def plan_metric(recipe: AdapterRecipe, held_out: Sequence[Example], head: Head |
     if not recipe.eval_steps:
         return None
     return choose_metric(recipe, head, scored_rows(recipe, held_out, head))
-
-
-@contextmanager
-def _attention_of(model: Any, name: str) -> Iterator[None]:
-    """Let a base model use another attention function."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(name)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)

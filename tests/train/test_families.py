@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,14 @@ from finetune.artifacts import Adapter
 from finetune.errors import UnplannedModelError
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.merge import MergeRequest, distance, held_out, merge_adapter
-from finetune.models.load import load_adapter, load_base
+from finetune.models.find import find_base
+from finetune.models.load import load, load_adapter, load_base
 from finetune.plan.shapes import FAMILIES as PLANNED
 from finetune.plan.shapes import read_shape
 from finetune.recipe import AdapterRecipe
-from finetune.scoring.labels import label_logprobs
+from finetune.records import Message
+from finetune.scoring import labels
+from finetune.scoring.labels import label_logprobs, score_labels
 from finetune.train import TrainRequest, train
 from finetune.train.arguments import lora_config
 from finetune.train.batches.collate import NumberedRows, PaddedBatches
@@ -35,6 +39,7 @@ from finetune.train.batches.rows import TokenRows
 from finetune.train.fast.fast_path import FastPath
 from finetune.train.fast.loss import summed_loss
 
+from ..conftest import chat
 from ..scoring.test_labels import CHOICES, examples, plain_logprob
 from .families import FAMILIES, SHAPE, Family
 from .test_packing import prompts, rows_of
@@ -150,6 +155,22 @@ def test_family_goes_from_corpus_to_merged_model(
     ):
         monkeypatch.setattr(module, constant, value)
     assert merge_adapter(MergeRequest(result.adapter, tmp_path / "model", tiny_corpus)).verified
+
+
+@every_family
+def test_labels_in_one_pass_equal_single_answers(family: Family, models: Any) -> None:
+    loaded = load(find_base(str(models(family))), AdapterRecipe(quantization="none"))
+    system = Message("system", "Is this sentence about a company good news for those who own its shares?")
+    rows = [replace(row, messages=(system, *row.messages)) for row in examples()]
+    expected = [[plain_logprob(loaded, row, choice) for choice in CHOICES] for row in rows]
+    prior = [
+        plain_logprob(loaded, replace(rows[0], messages=(system, *chat("N/A", "-"))), choice) for choice in CHOICES
+    ]
+    for row, logprobs in zip(score_labels(loaded, rows, batch_size=2), expected, strict=True):
+        assert row.logprobs == pytest.approx(logprobs, abs=1e-4)
+        assert row.priors == pytest.approx(prior, abs=1e-4)
+    in_one_pass = any(labels._verdicts.get(loaded.model, {}).values())
+    assert in_one_pass == (family.batches != "padded" or family.kind == "gpt2")
 
 
 @every_family
