@@ -13,12 +13,8 @@ from typing import Any
 from finetune.cards.loss_curve import HEIGHT, WIDTH, LossCurve
 from finetune.cards.metric_names import METRIC_NAMES, PRINTED
 from finetune.cards.templating import ENVIRONMENT
+from finetune.cards.verdict import RIVALS
 
-RIVALS = {  # what an adapter is compared with
-    "base": "its base model",
-    "majority": "the most frequent label",
-    "sentence": "the sentence of the context that is most like the question",
-}
 WORST = 10
 MATRIX_LABELS = 12  # more do not fit on a screen: then the most frequent confusions are listed
 PROMPT_LENGTH, ANSWER_LENGTH = 600, 300  # characters

@@ -12,9 +12,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from finetune.artifacts import Adapter, EvalReport, Model
-from finetune.cards.eval_page import RIVALS
 from finetune.cards.model_facts import Subject, cell
 from finetune.cards.templating import ENVIRONMENT
+from finetune.cards.verdict import RIVALS, verdict
 from finetune.recipe import domain_names, load_domain
 
 PLACEHOLDER = "NAMESPACE/NAME"  # until a push determines the repository
@@ -120,7 +120,7 @@ def _eval_results(subject: Subject, scores: Mapping[str, Any]) -> list[EvalResul
         )
         for name, task in scores["tasks"].items()
         for metric, value in task["adapter"].items()
-        if metric in HUB_METRICS
+        if metric in HUB_METRICS and value is not None
     ]
 
 
@@ -139,6 +139,7 @@ def _body(subject: Subject, scores: Mapping[str, Any], repo_id: str) -> str:
         sources=[[cell(source.get(key) or "-") for key in ("id", "license")] for source in subject.sources],
         baselines=sorted({RIVALS[task.get("baseline", "base")] for task in scores["tasks"].values()}),
         results=[row for name, task in scores["tasks"].items() for row in _result_rows(name, task)],
+        verdicts={cell(name): cell(verdict(task)) for name, task in scores["tasks"].items()},
         repo_id=repo_id,
         folder=repo_id.split("/")[-1],
     )
@@ -149,6 +150,8 @@ def _result_rows(name: str, task: Mapping[str, Any]) -> list[list[str]]:
     rows, (low, high) = [], task["ci95"]
     for metric, base in task["base"].items():
         is_headline, adapter = metric == task["metric"], task["adapter"][metric]
+        if base is None or adapter is None:  # these rows do not define it
+            continue
         majority = task.get("majority") if metric == "accuracy" else None
         rows.append(
             [

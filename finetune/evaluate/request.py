@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from finetune.artifacts import Adapter, Corpus, EvalReport
+from finetune.evaluate.details import Interval, ModelDetails
 from finetune.recipe.options import EvalOptions
 
+Scores = Mapping[str, float | None]  # by metric
 Baseline = Literal["base", "majority", "sentence"]
 
 
@@ -29,11 +31,18 @@ class EvalRequest(EvalOptions):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Adapter minus another contestant in the headline metric, its 95 % interval, and the p-value under no difference."""
+    """Adapter minus another contestant in the headline metric, its 95 % interval, and the p-value under no difference.
+
+    The p-value is that of a sign-flip permutation test. `better` and `worse` count the rows on which the adapter's answer
+    scores higher or lower. Where an answer is either right or wrong, McNemar's exact test compares these two counts.
+    """
 
     delta: float
-    ci95: tuple[float, float]
+    ci95: Interval
     p_value: float
+    better: int = 0
+    worse: int = 0
+    mcnemar_p_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,28 +50,43 @@ class TaskScore:
     """One task's figures; `delta` is adapter minus base in `metric`, with its 95 % interval.
 
     `baseline` says what `base` is: the base model or, beside an encoder, the most frequent label ("majority") or the sentence
-    of the context that is most like the question ("sentence"). `others` are the scores of further contestants by name, and
-    `comparisons` the differences between the adapter and each of them. `absent` says of those that cannot answer the task why.
+    of the context that is most like the question ("sentence"). `few_shot` is the base model with examples in the prompt, `vs`
+    further contestants by name; `comparisons` are the differences between the adapter and each of the others, and `details`
+    what stands behind the scores of each contestant. `absent` says of those that cannot answer the task why.
+
+    A score that these rows do not define is None, and `undefined` has its reason. `majority` and `random` are the accuracies
+    of answers that look at no row, and `guesses` all their scores.
     """
 
     n: int
     metric: str
     majority: float | None
     majority_label: str | None
-    base: dict[str, float]
-    adapter: dict[str, float]
+    base: Scores
+    adapter: Scores
     delta: float
-    ci95: tuple[float, float]
+    ci95: Interval
     p_value: float
     baseline: Baseline = "base"
-    others: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    few_shot: Scores | None = None
+    vs: Mapping[str, Scores] = field(default_factory=dict)
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, ModelDetails] = field(default_factory=dict)
+    random: float | None = None
+    guesses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    undefined: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def scores(self) -> dict[str, dict[str, float]]:
+    def scores(self) -> dict[str, Scores]:
         """The scores of every contestant, by name, in the order of the report."""
-        return {"base": self.base, **self.others, "adapter": self.adapter}
+        few_shot = {} if self.few_shot is None else {"few_shot": self.few_shot}
+        return {"base": self.base, **few_shot, **self.vs, "adapter": self.adapter}
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """The score of every contestant in `metric`, which is always defined."""
+        return {name: float(scores[self.metric] or 0) for name, scores in self.scores.items()}
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from finetune.cards.eval_page import Answer, ScoredRow
-from finetune.evaluate import significance
 from finetune.evaluate.answers import Answers
-from finetune.evaluate.contestants.contestant import ADAPTER, BASE
+from finetune.evaluate.calibration import calibrate
+from finetune.evaluate.classes import class_scores
+from finetune.evaluate.contestants.contestant import ADAPTER, BASE, FEW_SHOT
+from finetune.evaluate.details import ClassScore, Interval, ModelDetails
+from finetune.evaluate.guesses import guess_scores
 from finetune.evaluate.request import Baseline, Comparison, TaskScore
+from finetune.evaluate.significance import (
+    compare,
+    interval,
+    label_sets_scorer,
+    labels_scorer,
+    mcnemar,
+    means_scorer,
+    resample,
+)
 from finetune.records import Message
 from finetune.scoring import metrics
 from finetune.scoring.tasks import EvalTask, reference_labels
 from finetune.scoring.texts import score_text, score_texts
+
+EXACT_METRICS = {"weighted_f1": "accuracy", "micro_f1": "exact_match"}  # the headline where F1 is not defined
+# Headline metrics of answers that are either right or wrong.
+BINARY_METRICS = {"weighted_f1", "accuracy", "preference_accuracy", "exact_match", "number_match"}
 
 
 def score_rows(task: EvalTask, answers: Mapping[str, Answers]) -> list[ScoredRow]:
@@ -40,27 +57,45 @@ def score_task(
     absent: Mapping[str, str],
 ) -> TaskScore:
     """The figures of a task, and whether the differences are more than chance."""
-    comparisons = {name: _compare(task, rows, answers, name) for name in answers if name != ADAPTER}
-    labels = [row.reference for row in rows] if task.metric == "weighted_f1" else []
-    majority = metrics.majority(labels) if labels else None
-    base, adapter = answers[BASE], answers[ADAPTER]
-    rewards = {"reward_accuracy": metrics.reward_accuracy(base.logprobs, adapter.logprobs)} if base.logprobs else {}
-    against_base = comparisons.pop(BASE)
+    undefined = undefined_metrics(task)
+    metric = EXACT_METRICS[task.metric] if task.metric in undefined else task.metric
+    scores = {name: {**_means(task, given), **dict.fromkeys(undefined)} for name, given in answers.items()}
+    if answers[BASE].logprobs:
+        rewards = metrics.reward_accuracy(answers[BASE].logprobs, answers[ADAPTER].logprobs)
+        scores[ADAPTER]["reward_accuracy"] = rewards
+    comparisons, intervals = _compare(task, metric, rows, answers)
+    guesses, against_base = guess_scores(task), comparisons[BASE]
+    labels = [row.reference for row in rows] if "majority" in guesses else []
     return TaskScore(
         n=len(rows),
-        metric=task.metric,
-        majority=majority.scores["accuracy"] if majority else None,
-        majority_label=majority.label if majority else None,
-        base=_means(task, base),
-        adapter=_means(task, adapter) | rewards,
+        metric=metric,
+        majority=guesses["majority"]["accuracy"] if labels else None,
+        majority_label=metrics.majority(labels).label if labels else None,
+        base=scores[BASE],
+        adapter=scores[ADAPTER],
         delta=against_base.delta,
         ci95=against_base.ci95,
         p_value=against_base.p_value,
         baseline=baseline,
-        others={name: _means(task, answers[name]) for name in comparisons},
+        few_shot=scores.get(FEW_SHOT),
+        vs={name: figures for name, figures in scores.items() if name not in (BASE, FEW_SHOT, ADAPTER)},
         comparisons=comparisons,
         absent=absent,
+        details={name: _describe(task, rows, name, answers[name], intervals[name]) for name in answers},
+        random=guesses.get("random", {}).get("accuracy"),
+        guesses=guesses,
+        undefined=undefined,
     )
+
+
+def undefined_metrics(task: EvalTask) -> dict[str, str]:
+    """The metrics that these rows do not define, each with its reason."""
+    if task.metric == "weighted_f1" and len({example.label or example.answer for example in task.examples}) == 1:
+        reason = "all rows have the same label, so F1 says nothing about telling labels apart"
+        return dict.fromkeys(("weighted_f1", "macro_f1"), reason)
+    if task.metric == "micro_f1" and not any(reference_labels(example) for example in task.examples):
+        return dict.fromkeys(("micro_f1", "macro_f1"), "no row has a label, so none can be recognised")
+    return {}
 
 
 def _score_answer(task: EvalTask, answers: Answers, number: int, reference: str) -> Answer:
@@ -94,17 +129,50 @@ def _means(task: EvalTask, answers: Answers) -> dict[str, float]:
     return {name: sum(measure(*pair) for pair in pairs) / len(pairs) for name, measure in measures.items()}
 
 
-def _compare(task: EvalTask, rows: Sequence[ScoredRow], answers: Mapping[str, Answers], name: str) -> Comparison:
-    """The adapter against another contestant in the headline metric."""
-    other, adapter = answers[name], answers[ADAPTER]
-    if task.metric == "weighted_f1":
-        return significance.compare_labels([row.reference for row in rows], other.texts, adapter.texts)
-    if task.metric == "micro_f1":
-        truth = [reference_labels(row) for row in task.examples]
-        return significance.compare_label_sets(truth, other.labels, adapter.labels)
-    return significance.compare_means(
-        [row.answers[name].score for row in rows], [row.answers[ADAPTER].score for row in rows]
-    )
+def _compare(
+    task: EvalTask, metric: str, rows: Sequence[ScoredRow], answers: Mapping[str, Answers]
+) -> tuple[dict[str, Comparison], dict[str, Interval]]:
+    """The adapter against each other contestant in the headline metric, and the interval of each contestant's figure."""
+    names = list(answers)
+    if metric == "weighted_f1":
+        score = labels_scorer([row.reference for row in rows], [answers[name].texts for name in names])
+    elif metric == "micro_f1":
+        score = label_sets_scorer(
+            [reference_labels(row) for row in task.examples], [answers[name].labels for name in names]
+        )
+    else:
+        score = means_scorer([[row.answers[name].score for row in rows] for name in names])
+    resampled, adapter = resample(score, len(names), len(rows)), names.index(ADAPTER)
+    comparisons = {}
+    for number, name in enumerate(names):
+        if name != ADAPTER:
+            figures = compare(score, resampled, len(rows), number, adapter)
+            comparisons[name] = _count_differences(figures, rows, name, is_binary=metric in BINARY_METRICS)
+    bounds = [interval(one) if len(rows) > 1 else (0.0, 1.0) for one in resampled]
+    return comparisons, dict(zip(names, bounds, strict=True))
+
+
+def _count_differences(figures: Comparison, rows: Sequence[ScoredRow], name: str, *, is_binary: bool) -> Comparison:
+    better = sum(row.adapter.score > row.answers[name].score for row in rows)
+    worse = sum(row.adapter.score < row.answers[name].score for row in rows)
+    p_value = mcnemar(better, worse) if is_binary else None
+    return replace(figures, better=better, worse=worse, mcnemar_p_value=p_value)
+
+
+def _describe(task: EvalTask, rows: Sequence[ScoredRow], name: str, answers: Answers, ci95: Interval) -> ModelDetails:
+    """What stands behind the scores of a contestant."""
+    classes: tuple[ClassScore, ...] = ()
+    choices = {row.choices for row in rows}  # several: the answers to one question each, and no classes
+    if task.metric == "weighted_f1" and len(choices) == 1:
+        given = [(text,) for text in answers.texts]
+        classes = class_scores(rows[0].choices, [(row.reference,) for row in rows], given)
+    elif task.metric == "micro_f1" and len(choices) == 1:
+        classes = class_scores(rows[0].choices, [reference_labels(row) for row in task.examples], answers.labels)
+    sure = [row.answers[name].probability for row in rows]
+    right = [row.answers[name].score == 1 for row in rows]
+    known = [one for one in sure if one is not None]
+    calibration = calibrate(known, right) if len(known) == len(right) else None
+    return ModelDetails(ci95, classes, calibration)
 
 
 def _turns(prompt: Sequence[Message]) -> str:

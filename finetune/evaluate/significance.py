@@ -1,71 +1,109 @@
-"""Is the difference between base and adapter more than chance? Paired resampling over the rows."""
+"""Is the difference between two contestants more than chance? Paired resampling over the rows."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.evaluate.details import Interval
 from finetune.evaluate.request import Comparison
 from finetune.scoring.metrics import count_f1, label_counts, weighted_f1
 
-Scorer = Callable[[NDArray[np.intp], NDArray[np.intp]], float]  # (model of each row, row) -> score
+# The score of rows, each answered by a contestant of its own: (contestant of each row, row) -> score
+Scorer = Callable[[NDArray[np.intp], NDArray[np.intp]], float]
+Scores = NDArray[np.float64]
 
 RESAMPLES = 2000  # the standard error of a 95 % bound is then about 0.5 percentage points of coverage
 
 
-def compare_labels(labels: Sequence[str], base: Sequence[str], adapter: Sequence[str], seed: int = 0) -> Comparison:
-    """Compare weighted F1."""
-    names = {name: code for code, name in enumerate(sorted({*labels, *base, *adapter}))}
-    truth = np.array([names[label] for label in labels])
-    answers = np.array([[names[label] for label in base], [names[label] for label in adapter]])
+def labels_scorer(truth: Sequence[str], answers: Sequence[Sequence[str]]) -> Scorer:
+    """Weighted F1 of the labels that contestants gave."""
+    codes = {name: code for code, name in enumerate(sorted({*truth, *(name for given in answers for name in given)}))}
+    labels = np.array([codes[name] for name in truth])
+    table = np.array([[codes[name] for name in given] for given in answers])
 
-    def score(model: NDArray[np.intp], rows: NDArray[np.intp]) -> float:
-        return weighted_f1(truth[rows], answers[model, rows], len(names))
+    def score(contestants: NDArray[np.intp], rows: NDArray[np.intp]) -> float:
+        return weighted_f1(labels[rows], table[contestants, rows], len(codes))
 
-    return _compare(score, len(labels), seed)
+    return score
 
 
-def compare_label_sets(
-    truth: Sequence[Collection[str]],
-    base: Sequence[Collection[str]],
-    adapter: Sequence[Collection[str]],
-    seed: int = 0,
-) -> Comparison:
-    """Compare micro F1 of rows with any number of labels."""
-    names = sorted({name for row in (*truth, *base, *adapter) for name in row})
-    counts = np.array([label_counts(names, truth, base), label_counts(names, truth, adapter)])
+def label_sets_scorer(truth: Sequence[Collection[str]], answers: Sequence[Sequence[Collection[str]]]) -> Scorer:
+    """Micro F1 of rows with any number of labels."""
+    names = sorted({name for rows in (truth, *answers) for row in rows for name in row})
+    counts = np.array([label_counts(names, truth, given) for given in answers])
 
-    def score(model: NDArray[np.intp], rows: NDArray[np.intp]) -> float:
-        return count_f1(counts[model, rows].sum(0))
+    def score(contestants: NDArray[np.intp], rows: NDArray[np.intp]) -> float:
+        return count_f1(counts[contestants, rows].sum(0))
 
-    return _compare(score, len(truth), seed)
+    return score
+
+
+def means_scorer(scores: Sequence[Sequence[float]]) -> Scorer:
+    """The mean of per-row scores."""
+    table = np.array(scores)
+
+    def score(contestants: NDArray[np.intp], rows: NDArray[np.intp]) -> float:
+        return float(table[contestants, rows].mean())
+
+    return score
+
+
+def resample(score: Scorer, contestants: int, rows: int, seed: int = 0) -> Scores:
+    """The scores of all contestants over the same resampled rows: (contestants, resamples)."""
+    random = np.random.default_rng(seed)
+    drawn = (random.integers(0, rows, rows) for _ in range(RESAMPLES))
+    sides = [np.full(rows, contestant) for contestant in range(contestants)]
+    return np.array([[score(side, sample) for side in sides] for sample in drawn]).T
+
+
+def interval(resampled: Scores) -> Interval:
+    """The 95 % interval of a figure that was resampled (Efron and Tibshirani 1993, percentile method)."""
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def compare(score: Scorer, resampled: Scores, rows: int, other: int, adapter: int, seed: int = 0) -> Comparison:
+    """The adapter minus another contestant: a paired bootstrap gives the interval, sign flips the p-value."""
+    random = np.random.default_rng([seed, 1])
+    sides, all_rows = np.array([other, adapter]), np.arange(rows)
+
+    def difference(swap: NDArray[np.intp]) -> float:
+        return score(sides[1 - swap], all_rows) - score(sides[swap], all_rows)
+
+    delta = difference(np.zeros(rows, np.intp))
+    flips = (difference(random.integers(0, 2, rows)) for _ in range(RESAMPLES))
+    as_large = sum(abs(flip) >= abs(delta) - 1e-12 for flip in flips)
+    # Add-one: a permutation p-value is never zero (Phipson and Smyth 2010).
+    p_value = (as_large + 1) / (RESAMPLES + 1)
+    # A single row has no spread to resample: its difference may be anything.
+    bounds = interval(resampled[adapter] - resampled[other]) if rows > 1 else (-1.0, 1.0)
+    return Comparison(delta, bounds, p_value)
 
 
 def compare_means(base: Sequence[float], adapter: Sequence[float], seed: int = 0) -> Comparison:
     """Compare the means of per-row scores."""
-    values = np.array([base, adapter])
-
-    def score(model: NDArray[np.intp], rows: NDArray[np.intp]) -> float:
-        return float(values[model, rows].mean())
-
-    return _compare(score, len(base), seed)
+    return compare_pair(means_scorer([base, adapter]), len(base), seed)
 
 
-def _compare(score: Scorer, rows: int, seed: int) -> Comparison:
-    """Paired bootstrap for the interval (Efron and Tibshirani 1993, percentile method), sign flips for the p-value."""
-    random = np.random.default_rng(seed)
-    base, adapter, all_rows = np.zeros(rows, np.intp), np.ones(rows, np.intp), np.arange(rows)
-    delta = score(adapter, all_rows) - score(base, all_rows)
-    resampled = []
-    for _ in range(RESAMPLES):
-        drawn = random.integers(0, rows, rows)
-        resampled.append(score(adapter, drawn) - score(base, drawn))
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    as_large = 0
-    for _ in range(RESAMPLES):
-        swap = random.integers(0, 2, rows)
-        as_large += abs(score(1 - swap, all_rows) - score(swap, all_rows)) >= abs(delta) - 1e-12
-    # Add-one: a permutation p-value is never zero (Phipson and Smyth 2010).
-    return Comparison(delta, (float(low), float(high)), (as_large + 1) / (RESAMPLES + 1))
+def compare_pair(score: Scorer, rows: int, seed: int = 0) -> Comparison:
+    """Compare two contestants, the second of which is the adapter."""
+    return compare(score, resample(score, 2, rows, seed), rows, 0, 1, seed)
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """The two-sided p-value of McNemar's exact test.
+
+    It asks whether the rows on which only one of two contestants is right are split evenly between them: the binomial
+    test of McNemar 1947.
+
+    Args:
+        better: rows on which only the adapter is right.
+        worse: rows on which only the other contestant is right.
+    """
+    differing = better + worse
+    tail = sum(math.comb(differing, number) for number in range(min(better, worse) + 1))
+    return min(1.0, float(2 * tail / 2**differing))

@@ -231,3 +231,17 @@ def test_python_on_the_card_of_an_encoder_runs(
         rows = literal_eval(said)
         rows = rows[0] if isinstance(rows[0], list) else rows
         assert {row["label"]: row["score"] for row in rows} == pytest.approx(expected, abs=1e-4)
+
+
+def test_card_says_what_the_figures_mean(report: EvalReport) -> None:
+    card = model_card(adapter(), report)
+    assert "The adapter is better than its base model by 0.39 (0.25 to 0.50)." in card
+
+
+def test_figures_that_the_rows_do_not_define_are_left_out(report: EvalReport) -> None:
+    scores = {"accuracy": 0.9, "weighted_f1": None, "macro_f1": None}
+    task = {**TASK, "metric": "accuracy", "base": scores, "adapter": scores}
+    (report.path / "report.json").write_text(json.dumps({"split": "test", "tasks": {"news": task}}), "utf-8")
+    card = model_card(adapter(), report)
+    assert "Accuracy" in card
+    assert "F1" not in card

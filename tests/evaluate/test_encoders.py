@@ -95,7 +95,7 @@ def test_labels_are_scored_beside_the_most_frequent_one(bert: Path, tmp_path: Pa
     assert (score.metric, score.baseline, score.majority_label) == ("weighted_f1", "majority", "bullish")
     assert score.base == classification_scores(truth, ["bullish"] * len(truth))
     assert score.adapter == classification_scores(truth, expected)
-    assert score.delta == pytest.approx(score.adapter["weighted_f1"] - score.base["weighted_f1"])
+    assert score.delta == pytest.approx(score.headline["adapter"] - score.headline["base"])
     samples = {sample["id"]: sample for sample in samples_of(result)}
     assert [samples[one.id]["adapter"] for one in ROWS[NEWS]] == expected
     assert {sample["base"] for sample in samples.values()} == {"bullish"}

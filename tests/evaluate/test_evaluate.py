@@ -24,8 +24,8 @@ def result(tiny_adapter: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempP
 
 def test_training_helped_on_held_out_rows(result: EvalResult) -> None:
     news = result.tasks["news"]
-    assert news.adapter["weighted_f1"] > news.base["weighted_f1"]
-    assert news.delta == pytest.approx(news.adapter["weighted_f1"] - news.base["weighted_f1"])
+    assert news.headline["adapter"] > news.headline["base"]
+    assert news.delta == pytest.approx(news.headline["adapter"] - news.headline["base"])
     assert news.ci95[0] <= news.delta <= news.ci95[1]
 
 
@@ -91,6 +91,14 @@ def samples_of(result: EvalResult) -> list[dict[str, Any]]:
 def test_limit_and_task_select_rows(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     request = EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", tasks=("news",), limit=3)
     assert {name: task.n for name, task in evaluate(request).tasks.items()} == {"news": 3}
+
+
+def test_single_row_has_a_report_without_f1(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    request = EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", tasks=("news",), limit=1)
+    evaluate(request)
+    task = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["tasks"]["news"]
+    assert (task["metric"], task["adapter"]["weighted_f1"]) == ("accuracy", None)
+    assert "all rows have the same label" in task["undefined"]["weighted_f1"]
 
 
 def test_unknown_task_is_named(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from finetune.evaluate.significance import compare_label_sets, compare_labels, compare_means
+from finetune.evaluate.significance import compare_means, compare_pair, label_sets_scorer, labels_scorer
 from finetune.scoring.metrics import (
     answer_f1,
     answer_match,
@@ -70,14 +70,14 @@ def test_extracted_answers_are_compared_as_for_squad() -> None:
 
 def test_label_sets_that_are_always_right_beat_none() -> None:
     truth: list[tuple[str, ...]] = [("a",), ("a", "b"), ()] * 20
-    result = compare_label_sets(truth, [()] * 60, truth)
+    result = compare_pair(label_sets_scorer(truth, [[()] * 60, truth]), 60)
     assert (result.delta, result.ci95) == (1.0, (1.0, 1.0))
     assert result.p_value < 0.01
 
 
 def test_clear_gain_has_an_interval_above_zero_and_a_small_p() -> None:
     labels = ["a", "b"] * 60
-    result = compare_labels(labels, ["a"] * 120, labels)
+    result = compare_pair(labels_scorer(labels, [["a"] * 120, labels]), 120)
     assert result.delta == pytest.approx(1 - weighted_f1(np.array([0, 1] * 60), np.zeros(120, int), 2))
     assert 0 < result.ci95[0] <= result.delta <= result.ci95[1]
     assert result.p_value < 0.01
@@ -94,6 +94,6 @@ def test_chance_is_rarely_reported_as_a_gain() -> None:
     gains = 0
     for _ in range(20):
         labels, base, adapter = (random.choice(["a", "b"], 100).tolist() for _ in range(3))
-        low, high = compare_labels(labels, base, adapter).ci95
+        low, high = compare_pair(labels_scorer(labels, [base, adapter]), 100).ci95
         gains += not low <= 0 <= high
     assert gains <= 3

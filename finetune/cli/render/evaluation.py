@@ -44,7 +44,7 @@ def render_scores(tasks: Mapping[str, TaskScore]) -> str:
     return table([columns[number] for number in filled], [[row[number] for number in filled] for row in rows])
 
 
-def _scores(values: Mapping[str, float]) -> list[str]:
+def _scores(values: Mapping[str, float | None]) -> list[str]:
     from finetune.cards.metric_names import PRINTED
 
-    return [f"{values[name]:.3f}" if name in values else "" for name in PRINTED]
+    return ["" if (value := values.get(name)) is None else f"{value:.3f}" for name in PRINTED]
