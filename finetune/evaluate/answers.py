@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from finetune.scoring.metrics import Pair
-from finetune.scoring.tasks import EvalTask
+from finetune.scoring.numbers import is_number, read_number
+from finetune.scoring.tasks import EvalTask, read_labels
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Answers:
     """The answers to the rows of a task, in order; of labels and pairs, also their probabilities.
 
     Of a pair, the answer is the likelier one of the two. `unparsable` are the numbers of the rows whose text is none of the
-    choices, and `abstained` those without an answer: it is empty, or a refusal to answer. Both count as wrong. `shots` is how
-    many examples the prompts contain.
+    choices, or not a number if one is asked for, and `abstained` those without an answer: it is empty, or a refusal to answer.
+    Both count as wrong. `shots` is how many examples the prompts contain.
     """
 
     texts: list[str]
@@ -41,6 +42,17 @@ def pick_labels(task: EvalTask, rows: Sequence[Sequence[float]]) -> Answers:
             {choice: round(float(share), 6) for choice, share in zip(example.choices, shares, strict=True)}
         )
     return Answers(texts, probabilities)
+
+
+def read_texts(task: EvalTask, texts: list[str]) -> Answers:
+    """Generated answers: of several labels, those that each lists; of numbers, which answers have none."""
+    rows = list(zip(task.examples, texts, strict=True))
+    if task.metric == "micro_f1":
+        return Answers(texts, [], [read_labels(text, row.choices) for row, text in rows])
+    if task.metric == "number_match":
+        lacking = (n for n, (row, text) in enumerate(rows) if is_number(row.answer) and read_number(text) is None)
+        return Answers(texts, unparsable=frozenset(lacking))
+    return Answers(texts)
 
 
 def pick_answers(task: EvalTask, pairs: Sequence[Pair]) -> Answers:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from finetune.evaluate.answers import Answers, pick_answers, pick_labels
+from finetune.evaluate.answers import Answers, pick_answers, pick_labels, read_texts
 from finetune.evaluate.contestants.contestant import RowsCallback
 from finetune.models.load import LoadedModel
 from finetune.scoring.generation import generate
 from finetune.scoring.labels import label_logprobs
 from finetune.scoring.pairs import pair_logprobs
-from finetune.scoring.tasks import EvalTask, read_labels
+from finetune.scoring.tasks import EvalTask
 
 
 def ask_model(
@@ -22,7 +22,4 @@ def ask_model(
         pairs = pair_logprobs(loaded, task.examples, batch_size=batch_size, on_rows=on_rows)
         return pick_answers(task, pairs)
     texts = generate(loaded, task.examples, batch_size=batch_size, max_new_tokens=max_new_tokens, on_rows=on_rows)
-    if task.metric != "micro_f1":
-        return Answers(texts)
-    labels = [read_labels(text, row.choices) for text, row in zip(texts, task.examples, strict=True)]
-    return Answers(texts, [], labels)
+    return read_texts(task, texts)
