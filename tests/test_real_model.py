@@ -40,7 +40,7 @@ def test_finance_sample_makes_a_real_model_better(real_model: Path, tmp_path: Pa
     scored = label_logprobs(load_merged(Model.open(tmp_path / "model")), task.examples, batch_size=16)
     labels = [example.label or "" for example in task.examples]
     merged_f1 = classification_scores(labels, pick_labels(task, scored).texts)["weighted_f1"]
-    assert merged_f1 > news.base["weighted_f1"], "the merged model lost the gain"
+    assert merged_f1 > news.headline["base"], "the merged model lost the gain"
 
 
 @pytest.mark.slow
