@@ -16,7 +16,7 @@ from finetune.models.find import find_base
 from finetune.models.load import load_adapter, load_merged
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import load_adapter_recipe
-from finetune.scoring.labels import label_logprobs
+from finetune.scoring.labels import score_labels
 from finetune.scoring.metrics import classification_scores
 from finetune.scoring.tasks import tasks_of
 from finetune.train import TrainRequest, train
@@ -37,9 +37,9 @@ def test_finance_sample_makes_a_real_model_better(real_model: Path, tmp_path: Pa
     assert merged.exact.mean_kl < 0.02
     assert merged.greedy_agreement > 0.7
     (task,) = tasks_of(Corpus.open(prepared.corpus), "test", limit=60)
-    scored = label_logprobs(load_merged(Model.open(tmp_path / "model")), task.examples, batch_size=16)
+    scored = score_labels(load_merged(Model.open(tmp_path / "model")), task.examples, batch_size=16)
     labels = [example.label or "" for example in task.examples]
-    merged_f1 = classification_scores(labels, pick_labels(task, scored).texts)["weighted_f1"]
+    merged_f1 = classification_scores(labels, pick_labels(task, scored, tuned=True).texts)["weighted_f1"]
     assert merged_f1 > news.headline["base"], "the merged model lost the gain"
 
 

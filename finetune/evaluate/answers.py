@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from finetune.scoring.metrics import Pair
+from finetune.scoring.label_scores import SCORINGS, LabelScores, Scoring
+from finetune.scoring.metrics import Pair, classification_scores
 from finetune.scoring.numbers import is_number, read_number
 from finetune.scoring.tasks import EvalTask, read_labels
 
@@ -19,7 +20,8 @@ class Answers:
 
     Of a pair, the answer is the likelier one of the two. `unparsable` are the numbers of the rows whose text is none of the
     choices, or not a number if one is asked for, and `abstained` those without an answer: it is empty, or a refusal to answer.
-    Both count as wrong. `shots` is how many examples the prompts contain.
+    Both count as wrong. `shots` is how many examples the prompts contain. `scorings` are the labels by each way to score them,
+    of which `scoring` is the one that counts.
     """
 
     texts: list[str]
@@ -29,19 +31,32 @@ class Answers:
     unparsable: frozenset[int] = frozenset()
     abstained: frozenset[int] = frozenset()
     shots: int = 0
+    scoring: Scoring | None = None
+    scorings: dict[Scoring, list[str]] = field(default_factory=dict)
 
 
-def pick_labels(task: EvalTask, rows: Sequence[Sequence[float]]) -> Answers:
-    """The most likely choice for each row, and the probabilities of the choices relative to each other."""
-    texts, probabilities = [], []
+def pick_labels(task: EvalTask, rows: Sequence[LabelScores], *, tuned: bool) -> Answers:
+    """The choice with the highest score for each row, and the probabilities of the choices relative to each other.
+
+    An adapter is scored raw, as it was trained. Any other model gets the way that suits it best on these very rows: that
+    favours it, so that what an adapter gains is rather under- than overstated.
+    """
+    picks = {
+        way: [example.choices[row.best(way)] for example, row in zip(task.examples, rows, strict=True)]
+        for way in SCORINGS
+    }
+    references = [example.label or example.answer for example in task.examples]
+    f1 = {way: classification_scores(references, texts)["weighted_f1"] for way, texts in picks.items()}
+    scoring: Scoring = "raw" if tuned else max(SCORINGS, key=lambda way: f1[way])
+    probabilities = []
     for example, row in zip(task.examples, rows, strict=True):
-        shares = np.exp(np.array(row) - max(row))
+        scores = np.array(row.scores(scoring))
+        shares = np.exp(scores - scores.max())
         shares /= shares.sum()
-        texts.append(example.choices[int(np.argmax(row))])
         probabilities.append(
             {choice: round(float(share), 6) for choice, share in zip(example.choices, shares, strict=True)}
         )
-    return Answers(texts, probabilities)
+    return Answers(picks[scoring], probabilities, scoring=scoring, scorings=picks)
 
 
 def read_texts(task: EvalTask, texts: list[str]) -> Answers:

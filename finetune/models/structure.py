@@ -38,6 +38,11 @@ def base_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def has_adapter(model: Any) -> bool:
+    """Whether a model computes with an adapter, which may be there and disabled."""
+    return hasattr(model, "get_model_status") and model.get_model_status().enabled is True
+
+
 @contextlib.contextmanager
 def attention_of(model: Any, name: str) -> Iterator[None]:
     """Let a base model use another attention function."""

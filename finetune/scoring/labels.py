@@ -1,4 +1,4 @@
-"""The likelihood of each label as the answer to a row, and three ways to score labels by it.
+"""The likelihood of each label as the answer to a row.
 
 Base and adapter go through the same functions, prompts and batches, so any difference is due to the adapter.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,11 +18,10 @@ from finetune.models.load import LoadedModel
 from finetune.models.structure import base_model, find_state
 from finetune.records import Example, Message
 from finetune.scoring.inputs import RowsCallback, pad_left
+from finetune.scoring.label_scores import LabelScores
 from finetune.scoring.tree_passes import TreeRow, score_tries
 from finetune.scoring.trie import Trie, build_trie
 
-Scoring = Literal["raw", "normalized", "calibrated"]
-SCORINGS: tuple[Scoring, ...] = ("raw", "normalized", "calibrated")
 NO_CONTENT = "N/A"  # in place of the last question: of the content-free inputs of Zhao et al., 2021, arXiv 2102.09690
 # Largest accepted difference of a label's log-probability between one pass and plain passes: sums in another order differ
 # by 1e-5 in 32 bits, and rounding to 16 bits by up to 0.3 in SmolLM2-135M.
@@ -32,37 +30,6 @@ EXACT, ROUNDED = 1e-3, 0.5
 log = logging.getLogger(__name__)
 # Whether one pass gives what plain passes give: by model, and whether the row compared exceeds its sliding window.
 _verdicts: WeakKeyDictionary[nn.Module, dict[bool, bool]] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class LabelScores:
-    """What a model makes of each of a row's choices as the complete answer, the end-of-turn token included.
-
-    Args:
-        logprobs: summed over the tokens of the answer, in nats.
-        lengths: of the answers in tokens.
-        priors: log-probabilities of the same answers where the question has no content; empty if not asked for.
-        greedy: the number of the choice that greedy decoding among the choices gives.
-    """
-
-    logprobs: tuple[float, ...]
-    lengths: tuple[int, ...]
-    priors: tuple[float, ...]
-    greedy: int
-
-    def scores(self, scoring: Scoring) -> tuple[float, ...]:
-        """The score of each choice, of which the highest wins.
-
-        "raw" is the log-probability of the answer; "normalized" its mean over the tokens, so that long labels are not at
-        a disadvantage; "calibrated" is how much likelier the question makes the answer than a question without content
-        (Zhao et al., 2021, arXiv 2102.09690; Holtzman et al., 2021, arXiv 2104.08315), so that frequent labels have no
-        advantage.
-        """
-        if scoring == "normalized":
-            return tuple(total / length for total, length in zip(self.logprobs, self.lengths, strict=True))
-        if scoring == "calibrated":
-            return tuple(total - prior for total, prior in zip(self.logprobs, self.priors, strict=True))
-        return self.logprobs
 
 
 def label_logprobs(

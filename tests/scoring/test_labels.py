@@ -12,7 +12,8 @@ from finetune.models.chat_template import render_answer, render_prompt
 from finetune.models.load import LoadedModel
 from finetune.records import Example, Message
 from finetune.scoring import labels, tree_passes
-from finetune.scoring.labels import LabelScores, label_logprobs, score_labels
+from finetune.scoring.label_scores import LabelScores
+from finetune.scoring.labels import label_logprobs, score_labels
 
 from ..conftest import chat
 
