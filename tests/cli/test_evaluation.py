@@ -23,7 +23,7 @@ LABELS = TaskScore(
     ci95=(0.4689, 0.6536),
     p_value=0.00049975,
     few_shot={"accuracy": 0.6, "weighted_f1": 0.6, "macro_f1": 0.6},
-    vs=dict.fromkeys(NAMES[1:], {"accuracy": 0.6, "weighted_f1": 0.6, "macro_f1": 0.6}),
+    vs={name: {"accuracy": 0.6, "weighted_f1": 0.6, "macro_f1": 0.6} for name in NAMES[1:]},
     comparisons={"base": Comparison(0.5651, (0.4689, 0.6536), 0.00049975)} | dict.fromkeys(NAMES, COMPARISON),
     details=dict.fromkeys(("base", *NAMES, "adapter"), ModelDetails((0.512, 0.655))),
     random=1 / 3,
@@ -79,10 +79,10 @@ def test_what_is_not_defined_or_missing_has_its_reason() -> None:
         absent={"api": "it gives no probabilities"},
         details={**LABELS.details, "adapter": ModelDetails((0.5, 0.6), unparsable=3, abstained=1)},
     )
-    text = render_scores({"news": task})
+    text = " ".join(render_scores({"news": task}).split())
     assert "weighted F1: not defined, because all rows have the same label." in text
     assert "api: left out, because it gives no probabilities." in text
-    assert "adapter: 3 unparsable and 1 empty of 180 answers, counted as wrong." in text
+    assert "adapter: of 180 answers, 3 unparsable and 1 empty or refused; they count as wrong." in text
 
 
 def test_encoder_has_its_baseline_once() -> None:

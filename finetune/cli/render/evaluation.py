@@ -69,10 +69,9 @@ def _notes(task: TaskScore) -> list[str]:
 
     notes = [f"{METRIC_NAMES[name]}: not defined, because {reason}." for name, reason in task.undefined.items()]
     for name, details in task.details.items():
-        counts = {"unparsable": details.unparsable, "empty": details.abstained}
-        if any(counts.values()):
-            parts = " and ".join(f"{number} {kind}" for kind, number in counts.items() if number)
-            notes.append(f"{name}: {parts} of {task.n} answers, counted as wrong.")
+        counts = {"unparsable": details.unparsable, "empty or refused": details.abstained}
+        if parts := [f"{number} {kind}" for kind, number in counts.items() if number]:
+            notes.append(f"{name}: of {task.n} answers, {' and '.join(parts)}; they count as wrong.")
     return notes + [f"{name}: left out, because {reason}." for name, reason in task.absent.items()]
 
 
