@@ -9,6 +9,7 @@ import logging
 import math
 import shutil
 import sys
+import textwrap
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -219,21 +220,37 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table as text, at most as wide as the terminal; all columns but the first are right-aligned."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, fold_first: bool = False) -> str:
+    """A table as text, at most as wide as the terminal; all columns but the first are right-aligned.
+
+    Args:
+        columns: the headings.
+        rows: a value for each column.
+        fold_first: whether, in a narrow terminal, only the first column is folded.
+    """
     from rich.console import Console as Terminal
     from rich.table import Table
     from rich.text import Text
 
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        grid.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+        no_wrap = fold_first and number > 0
+        grid.add_column(column, justify="left" if number == 0 else "right", overflow="fold", no_wrap=no_wrap)
     for row in rows:
         grid.add_row(*[Text(str(cell)) for cell in row])  # not markup: names may contain brackets
     out = io.StringIO()
-    width = max(shutil.get_terminal_size((110, 24)).columns, 80)
-    Terminal(file=out, width=width, no_color=True, highlight=False).print(grid)
+    Terminal(file=out, width=_width(), no_color=True, highlight=False).print(grid)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def paragraph(text: str) -> str:
+    """Text broken between words into lines that fit in the terminal."""
+    return textwrap.fill(text, _width(), break_long_words=False, break_on_hyphens=False)
+
+
+def _width() -> int:
+    """Columns of the terminal, or of a page if there is none."""
+    return max(shutil.get_terminal_size((110, 24)).columns, 80)
 
 
 def facts(rows: Mapping[str, object]) -> str:

@@ -50,9 +50,9 @@ class TaskScore:
     """One task's figures; `delta` is adapter minus base in `metric`, with its 95 % interval.
 
     `baseline` says what `base` is: the base model or, beside an encoder, the most frequent label ("majority") or the sentence
-    of the context that is most like the question ("sentence"). `few_shot` is the base model with examples in the prompt, `vs`
-    further contestants by name; `comparisons` are the differences between the adapter and each of the others, and `details`
-    what stands behind the scores of each contestant. `absent` says of those that cannot answer the task why.
+    of the context that is most like the question ("sentence"). `few_shot` is the base model with `shots` examples in the
+    prompt, `vs` further contestants by name; `comparisons` are the differences between the adapter and each of the others, and
+    `details` what stands behind the scores of each contestant. `absent` says of those that cannot answer the task why.
 
     A score that these rows do not define is None, and `undefined` has its reason. `majority` and `random` are the accuracies
     of answers that look at no row, and `guesses` all their scores.
@@ -69,6 +69,7 @@ class TaskScore:
     p_value: float
     baseline: Baseline = "base"
     few_shot: Scores | None = None
+    shots: int = 0
     vs: Mapping[str, Scores] = field(default_factory=dict)
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)

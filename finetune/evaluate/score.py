@@ -78,6 +78,7 @@ def score_task(
         p_value=against_base.p_value,
         baseline=baseline,
         few_shot=scores.get(FEW_SHOT),
+        shots=answers[FEW_SHOT].shots if FEW_SHOT in answers else 0,
         vs={name: figures for name, figures in scores.items() if name not in (BASE, FEW_SHOT, ADAPTER)},
         comparisons=comparisons,
         absent=absent,
@@ -172,7 +173,7 @@ def _describe(task: EvalTask, rows: Sequence[ScoredRow], name: str, answers: Ans
     right = [row.answers[name].score == 1 for row in rows]
     known = [one for one in sure if one is not None]
     calibration = calibrate(known, right) if len(known) == len(right) else None
-    return ModelDetails(ci95, classes, calibration)
+    return ModelDetails(ci95, classes, calibration, len(answers.unparsable), len(answers.abstained))
 
 
 def _turns(prompt: Sequence[Message]) -> str:

@@ -29,6 +29,7 @@ QUICKER = {
 }
 DEFAULT = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CHECK = re.compile(r"(ok|note|FAIL) +([\w-]+)")  # of the doctor, whose findings differ between machines
+VERDICT = re.compile(r"^The adapter is .*?(?=\n\n|\Z)", re.M | re.S)  # follows from the figures
 BAR = re.compile("[▏▎▍▌▋▊▉█]+")
 FIGURE = re.compile(r"\b(?:[0-9a-f]{16}|[0-9a-f]{40})\b|[+-]?\d[\d.,:]*( ?%| ?[KMG]iB| ?B\b)?")
 
@@ -81,7 +82,7 @@ def serve_until_ready(words: list[str], folder: Path) -> str:
 def lines_of(text: str) -> list[str]:
     """The lines of an output without their figures; consecutive lines that are then equal count once."""
     lines: list[str] = []
-    for line in text.strip().splitlines():
+    for line in VERDICT.sub("", text.strip()).splitlines():
         check = CHECK.match(line)
         bare = check[2] if check else " ".join(FIGURE.sub("#", BAR.sub("", line)).split())
         if not bare.startswith("fix: ") and [bare] != lines[-1:]:

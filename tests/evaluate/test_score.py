@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import pytest
@@ -119,6 +119,18 @@ def test_every_contestant_has_an_interval_a_comparison_and_calibration() -> None
     assert result.details["adapter"].calibration is not None
     assert result.details["adapter"].calibration.ece == pytest.approx(0.1)
     assert (result.comparisons["few_shot"].better, result.comparisons["few_shot"].worse) == (20, 0)
+
+
+def test_answers_that_cannot_be_read_are_counted() -> None:
+    unread = Answers(["up", "who knows", ""], unparsable=frozenset({1}), abstained=frozenset({2}))
+    result = score(labelled(["up", "down", "down"]), base=sure(["up"] * 3), api=unread, adapter=sure(["up"] * 3))
+    assert (result.details["api"].unparsable, result.details["api"].abstained) == (1, 1)
+    assert result.vs["api"]["accuracy"] == pytest.approx(1 / 3)
+
+
+def test_examples_in_the_prompt_are_counted() -> None:
+    shown = replace(sure(["up", "down"]), shots=5)
+    assert score(labelled(["up", "down"]), base=sure(["up"] * 2), few_shot=shown, adapter=sure(["up"] * 2)).shots == 5
 
 
 def test_guesses_are_expectations_over_the_choices() -> None:

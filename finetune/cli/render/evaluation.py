@@ -1,19 +1,22 @@
-"""Renders an evaluation as text: the figures of every contestant, and where the report is."""
+"""Renders an evaluation as text: the figures of every contestant, what they mean, and where the report is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from finetune.cli.console import duration, facts, table
+from finetune.cli.console import duration, facts, paragraph, table
 from finetune.machine import format_bytes
 
 if TYPE_CHECKING:
     from finetune.evaluate import EvalResult, TaskScore
 
+MOST_METRICS = 2  # beside which the intervals of the figures themselves fit in 80 columns
+
 
 def render_evaluation(result: EvalResult, next_command: str) -> str:
-    """Base and adapter side by side."""
+    """All contestants side by side, task by task."""
     summary = facts(
         {
             "report": result.report,
@@ -26,25 +29,55 @@ def render_evaluation(result: EvalResult, next_command: str) -> str:
 
 
 def render_scores(tasks: Mapping[str, TaskScore]) -> str:
-    """One table with all tasks."""
+    """One block per task: its table, its verdict, and what cannot be read off the figures."""
+    from finetune.cards.verdict import verdict  # here: `slmtune --help` imports this module
+
+    blocks = []
+    for name, task in tasks.items():
+        heading = f"{name}: {task.n} row{'' if task.n == 1 else 's'}"
+        texts = [verdict(asdict(task)), *_notes(task)]
+        blocks.append("\n".join([heading, _render_task(task), *map(paragraph, texts)]))
+    return "\n\n".join(blocks)
+
+
+def _render_task(task: TaskScore) -> str:
+    """One line per contestant, and before them the answers that look at no row."""
     from finetune.cards.metric_names import METRIC_NAMES, PRINTED
 
-    names = [METRIC_NAMES[name] for name in PRINTED]
-    columns = ["task", "n", "majority", "", *names, "delta", "95 % interval", "p"]
-    rows: list[Sequence[object]] = []
-    for name, task in tasks.items():
-        interval = f"{task.ci95[0]:+.3f} to {task.ci95[1]:+.3f}"
-        majority = "" if task.majority is None else f"{task.majority:.3f}"
-        rows.append([name, task.n, majority, task.baseline, *_scores(task.base), "", "", ""])
-        rows.append(
-            ["", "", "", "adapter", *_scores(task.adapter), f"{task.delta:+.3f}", interval, f"{task.p_value:.4f}"]
-        )
-    empty = [number for number in range(4, 4 + len(names)) if not any(row[number] for row in rows)]
-    filled = [number for number in range(len(columns)) if number not in empty]
-    return table([columns[number] for number in filled], [[row[number] for number in filled] for row in rows])
+    guesses = {name: scores for name, scores in task.guesses.items() if name != task.baseline}
+    every: list[Mapping[str, float | None]] = [*guesses.values(), *task.scores.values()]
+    metrics = [name for name in PRINTED if any(scores.get(name) is not None for scores in every)]
+    with_interval = len(metrics) <= MOST_METRICS
+    columns = ["", *(METRIC_NAMES[name].replace(" ", "\n") for name in metrics)]
+    columns += ["95 %\ninterval"] if with_interval else []
+    rows = [[name, *_scores(scores, metrics)] for name, scores in guesses.items()]
+    for name, scores in task.scores.items():
+        row = [task.baseline if name == "base" else name, *_scores(scores, metrics)]
+        if with_interval:
+            row.append(_interval(task.details[name].ci95, "{:.3f}") if name in task.details else "")
+        if (comparison := task.comparisons.get(name)) is not None:
+            interval = _interval(comparison.ci95, "{:+.3f}")
+            row += [f"{comparison.delta:+.3f}", interval, f"{comparison.p_value:.4f}"]
+        rows.append(row)
+    columns += ["adapter\nminus it", "95 %\ninterval", "p"]
+    return table(columns, [[*row, *[""] * (len(columns) - len(row))] for row in rows], fold_first=True)
 
 
-def _scores(values: Mapping[str, float | None]) -> list[str]:
-    from finetune.cards.metric_names import PRINTED
+def _notes(task: TaskScore) -> list[str]:
+    """What is not defined, could not be read or is not there, and why."""
+    from finetune.cards.metric_names import METRIC_NAMES
 
-    return ["" if (value := values.get(name)) is None else f"{value:.3f}" for name in PRINTED]
+    notes = [f"{METRIC_NAMES[name]}: not defined, because {reason}." for name, reason in task.undefined.items()]
+    for name, details in task.details.items():
+        counts = {"unparsable": details.unparsable, "empty or refused": details.abstained}
+        if parts := [f"{number} {kind}" for kind, number in counts.items() if number]:
+            notes.append(f"{name}: of {task.n} answers, {' and '.join(parts)}; they count as wrong.")
+    return notes + [f"{name}: left out, because {reason}." for name, reason in task.absent.items()]
+
+
+def _scores(values: Mapping[str, float | None], metrics: Sequence[str]) -> list[str]:
+    return ["–" if (value := values.get(name)) is None else f"{value:.3f}" for name in metrics]
+
+
+def _interval(bounds: tuple[float, float], form: str) -> str:
+    return " to ".join(form.format(bound) for bound in bounds)
