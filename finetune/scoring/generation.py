@@ -1,17 +1,36 @@
-"""The texts that a model writes: greedy decoding, in batches."""
+"""The texts that a model writes: greedy decoding, in batches, after a common beginning that is computed once."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import LogitsProcessorList, PreTrainedTokenizerBase
 
 from finetune.models.chat_template import render_answer
 from finetune.models.load import LoadedModel, greedy_settings
+from finetune.models.structure import base_model, find_state
 from finetune.records import Example, Message, Task
-from finetune.scoring.inputs import RowsCallback, pad_left, sort_batches
+from finetune.scoring.inputs import RowsCallback, count_common, pad_left, render_prompts, sort_batches
+from finetune.scoring.label_decoding import LabelAnswers, OnlyLabels, label_answers
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The first tokens of all prompts, and the cache of what the model computed for them: that of one row."""
+
+    tokens: tuple[int, ...]
+    cache: Any
+
+    def repeat(self, rows: int) -> Any:
+        """A cache of its own for as many rows."""
+        cache = copy.deepcopy(self.cache)
+        cache.batch_repeat_interleave(rows)
+        return cache
 
 
 def generate(
@@ -22,19 +41,77 @@ def generate(
     max_new_tokens: int,
     on_rows: RowsCallback | None = None,
 ) -> list[str]:
-    """Greedy answers, up to the end of the turn or `max_new_tokens`."""
-    settings = greedy_settings(loaded.tokenizer, max_new_tokens)
+    """Greedy answers, up to the end of the turn or `max_new_tokens`.
+
+    The answer to a row with choices is one of them, or, if the row may have several labels, any number of them or none: the
+    most likely token is taken among those that lead to such an answer. No label is cut short, whatever `max_new_tokens` is.
+    """
+    prompts = render_prompts(loaded, examples)
+    grammars = _build_grammars(loaded.tokenizer, examples)
+    prefix = _compute_prefix(loaded, prompts, max_new_tokens)
     answers = [""] * len(examples)
-    for batch in sort_batches(loaded, examples, range(len(examples)), batch_size):
-        ids, mask = pad_left(loaded, [prompt for _, prompt in batch])
-        with torch.inference_mode():
-            output = loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-        texts = loaded.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
-        for (number, _), text in zip(batch, texts, strict=True):
+    for batch in sort_batches([len(prompt) for prompt in prompts], batch_size):
+        rows = [grammars[number] for number in batch]
+        tokens = _continue(loaded, [prompts[number] for number in batch], rows, prefix, max_new_tokens)
+        texts = loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        for number, text in zip(batch, texts, strict=True):
             answers[number] = trim_answer(text, examples[number].task)
         if on_rows:
             on_rows(len(batch))
     return answers
+
+
+def _continue(
+    loaded: LoadedModel,
+    prompts: Sequence[tuple[int, ...]],
+    grammars: Sequence[LabelAnswers | None],
+    prefix: Prefix | None,
+    max_new_tokens: int,
+) -> Tensor:
+    """The tokens of greedy answers: (prompts, tokens), padded after their ends."""
+    known = len(prefix.tokens) if prefix else 0
+    ids, mask = pad_left(loaded, [prompt[known:] for prompt in prompts])
+    options: dict[str, Any] = {}
+    if prefix:
+        before = torch.tensor([prefix.tokens], device=ids.device).expand(len(ids), -1)
+        ids, mask = torch.cat([before, ids], 1), torch.cat([torch.ones_like(before), mask], 1)
+        options["past_key_values"] = prefix.repeat(len(ids))
+    limit = max(max_new_tokens, *(grammar.shortest_limit for grammar in grammars if grammar), 0)
+    if any(grammars):
+        allowed = [grammar.allow(limit) if grammar else None for grammar in grammars]
+        options["logits_processor"] = LogitsProcessorList([OnlyLabels(allowed, ids.shape[1])])
+    settings = greedy_settings(loaded.tokenizer, limit)
+    with torch.inference_mode():
+        output = loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings, **options)
+    result: Tensor = output[:, ids.shape[1] :]
+    return result
+
+
+def _build_grammars(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[LabelAnswers | None]:
+    """What the answer to each row may be, if it has choices; rows with the same choices share it."""
+    grammars: dict[tuple[tuple[str, ...], bool], LabelAnswers | None] = {}
+    keys = [(example.choices, example.labels is not None) for example in examples]
+    for key, example in zip(keys, examples, strict=True):
+        if key not in grammars:
+            grammars[key] = label_answers(tokenizer, example) if example.choices else None
+    return [grammars[key] for key in keys]
+
+
+def _compute_prefix(loaded: LoadedModel, prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> Prefix | None:
+    """What all prompts begin with, computed once; None if that is little, or the model cannot go on behind it.
+
+    A sliding window counts the padding between the prefix and the rest of a row.
+    """
+    model = base_model(loaded.model)
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    longest = max(map(len, prompts), default=0) + max_new_tokens
+    common = count_common(prompts) if prompts else 0
+    if not common or find_state(model) or not model._supports_attention_backend or (window and longest > window):
+        return None
+    with torch.inference_mode():
+        ids = torch.tensor([prompts[0][:common]], device=loaded.model.device)
+        output = loaded.model(input_ids=ids, use_cache=True, logits_to_keep=1)
+    return Prefix(prompts[0][:common], output.past_key_values)
 
 
 def trim_answer(text: str, task: Task) -> str:

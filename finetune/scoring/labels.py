@@ -17,7 +17,7 @@ from finetune.models.chat_template import render_answer, render_prompt
 from finetune.models.load import LoadedModel
 from finetune.models.structure import base_model, find_state
 from finetune.records import Example, Message
-from finetune.scoring.inputs import RowsCallback, pad_left
+from finetune.scoring.inputs import RowsCallback, pad_left, render_prompts
 from finetune.scoring.label_scores import LabelScores
 from finetune.scoring.tree_passes import TreeRow, score_tries
 from finetune.scoring.trie import Trie, build_trie
@@ -54,10 +54,7 @@ def score_labels(
 ) -> list[LabelScores]:
     """The log-probabilities of each row's choices; rows with the same content-free prompt share its computation."""
     tries = _build_tries(loaded, examples)
-    rows = [
-        TreeRow(tuple(render_prompt(loaded.tokenizer, example.prompt, example.tools)), trie)
-        for example, trie in zip(examples, tries, strict=True)
-    ]
+    rows = [TreeRow(prompt, trie) for prompt, trie in zip(render_prompts(loaded, examples), tries, strict=True)]
     frames: dict[tuple[tuple[int, ...], Trie], int] = {}  # content-free prompts: their numbers after those of the rows
     owners = []
     for example, trie in zip(examples if with_priors else (), tries, strict=False):

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from finetune.models.load import LoadedModel
 from finetune.models.structure import attention_of, base_model
-from finetune.records import count_alike
+from finetune.scoring.inputs import count_common
 from finetune.scoring.tree_attention import TREE, Layout, lay_out, register
 from finetune.scoring.trie import ROOT, Trie
 
 MOST_LOGITS = 2**25  # in memory at once: 128 MiB in float32
 MOST_TOKENS = 4096  # of a pass, which bounds its activations; more make matrix products no faster
-SHORTEST_PREFIX = 8  # tokens; less is not worth a pass of its own
 CHUNK = 64  # positions whose logits are summed at once
 
 States = dict[nn.Module, tuple[Tensor, Tensor]]
@@ -41,7 +40,7 @@ def score_tries(
 ) -> Iterator[list[tuple[int, list[float]]]]:
     """The log-probabilities, in nats, of the nodes of each row's tree but the root, with the row's number, pass by pass."""
     register()
-    prefix = _common_prefix([row.prompt for row in rows])
+    prefix = count_common([row.prompt for row in rows])
     vocabulary = loaded.model.get_output_embeddings().weight.shape[0]
     states: States = {}
     if prefix:
@@ -49,12 +48,6 @@ def score_tries(
     for numbers in _divide(rows, prefix, batch_size, vocabulary):
         batch = [rows[number] for number in numbers]
         yield list(zip(numbers, _score(loaded, batch, prefix, states), strict=True))
-
-
-def _common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
-    """How many tokens all prompts begin with; at least one of each is left, which predicts its answers."""
-    common = min(count_alike(min(prompts), max(prompts)), min(map(len, prompts)) - 1)
-    return common if len(prompts) > 1 and common >= SHORTEST_PREFIX else 0
 
 
 def _divide(rows: Sequence[TreeRow], prefix: int, batch_size: int, vocabulary: int) -> Iterator[list[int]]:

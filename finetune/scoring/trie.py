@@ -46,6 +46,23 @@ class Trie:
         return tuple(places[parent] for parent in self.parents[1:])
 
     @cached_property
+    def children(self) -> tuple[dict[int, int], ...]:
+        """The children of each node by their tokens."""
+        children: tuple[dict[int, int], ...] = tuple({} for _ in self.tokens)
+        for node, parent in enumerate(self.parents[1:], 1):
+            children[parent][self.tokens[node]] = node
+        return children
+
+    @cached_property
+    def below(self) -> tuple[frozenset[int], ...]:
+        """The numbers of the sequences that pass through each node."""
+        below: list[set[int]] = [set() for _ in self.tokens]
+        for number, path in enumerate(self.paths):
+            for node in (ROOT, *path):
+                below[node].add(number)
+        return tuple(map(frozenset, below))
+
+    @cached_property
     def visible(self) -> NDArray[np.bool_]:
         """Which inner nodes each inner node sees: itself and those above it; (inner, inner)."""
         sees = np.eye(len(self.inner), dtype=np.bool_)
@@ -59,7 +76,7 @@ class Trie:
         return [sum(logprobs[node - 1] for node in path) for path in self.paths]
 
     def pick_greedily(self, logprobs: Sequence[float]) -> int:
-        """The number of the sequence that greedy decoding along the tree ends with."""
+        """The number of the sequence that greedy decoding along the tree ends with; none may be the beginning of another."""
         best: dict[int, int] = {}
         for node, parent in enumerate(self.parents[1:], 1):
             if parent not in best or logprobs[node - 1] > logprobs[best[parent] - 1]:
@@ -71,7 +88,7 @@ class Trie:
 
 
 def build_trie(sequences: Sequence[Sequence[int]]) -> Trie:
-    """The tree of token sequences that all end differently, as answers with their end-of-turn token do."""
+    """The tree of token sequences."""
     children: dict[tuple[int, int], int] = {}
     tokens, parents, paths = [-1], [ROOT], []
     for sequence in sequences:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from finetune.models.load import LoadedModel
+from finetune.records import Message
 from finetune.scoring.generation import generate, trim_answer
+from finetune.scoring.inputs import count_common, render_prompts
 
 from .test_labels import examples
 
@@ -17,3 +21,20 @@ def test_generated_answers_do_not_depend_on_the_batch(loaded: LoadedModel) -> No
 def test_code_keeps_the_indentation_of_its_first_line() -> None:
     assert trim_answer("\n    return a\n", "code") == "    return a"
     assert trim_answer("\n    yes \n", "qa") == "yes"
+
+
+def test_common_beginning_of_prompts_is_computed_once(loaded: LoadedModel) -> None:
+    system = Message("system", "Answer in as few words as you can, and only if you are sure.")
+    rows = [replace(row, messages=(system, *row.messages), choices=()) for row in examples()]
+    alone = [generate(loaded, [row], batch_size=1, max_new_tokens=8)[0] for row in rows]
+    read = []
+    with (
+        loaded.model.get_base_model()
+        .get_input_embeddings()
+        .register_forward_hook(lambda _, inputs, __: read.append(inputs[0].shape))
+    ):
+        assert generate(loaded, rows, batch_size=2, max_new_tokens=8) == alone
+    prompts = render_prompts(loaded, rows)
+    common = count_common(prompts)
+    assert read[0] == (1, common)
+    assert read[1] == (2, max(map(len, prompts)) - common)

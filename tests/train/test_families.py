@@ -30,7 +30,7 @@ from finetune.plan.shapes import FAMILIES as PLANNED
 from finetune.plan.shapes import read_shape
 from finetune.recipe import AdapterRecipe
 from finetune.records import Message
-from finetune.scoring import labels
+from finetune.scoring import generation, labels
 from finetune.scoring.labels import label_logprobs, score_labels
 from finetune.train import TrainRequest, train
 from finetune.train.arguments import lora_config
@@ -171,6 +171,18 @@ def test_labels_in_one_pass_equal_single_answers(family: Family, models: Any) ->
         assert row.priors == pytest.approx(prior, abs=1e-4)
     in_one_pass = any(labels._verdicts.get(loaded.model, {}).values())
     assert in_one_pass == (family.batches != "padded" or family.kind == "gpt2")
+
+
+@every_family
+def test_generated_answers_do_not_depend_on_what_is_shared(
+    family: Family, models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(find_base(str(models(family))), AdapterRecipe(quantization="none"))
+    system = Message("system", "Is this sentence about a company good news for those who own its shares?")
+    rows = [replace(row, messages=(system, *row.messages), choices=()) for row in examples()]
+    together = generation.generate(loaded, rows, batch_size=2, max_new_tokens=6)
+    monkeypatch.setattr(generation, "count_common", lambda prompts: 0)
+    assert together == generation.generate(loaded, rows, batch_size=2, max_new_tokens=6)
 
 
 @every_family
