@@ -25,7 +25,16 @@ def render_evaluation(result: EvalResult, next_command: str) -> str:
             "next": next_command,
         }
     )
-    return f"{render_scores(result.tasks)}\n\n{summary}"
+    return "\n\n".join([render_scores(result.tasks), *_render_gate(result), summary])
+
+
+def _render_gate(result: EvalResult) -> list[str]:
+    """A line per condition of --gate that is not met, or one that says that all are."""
+    from finetune.evaluate.gate import describe_condition
+
+    if missed := [one for one in result.gate if not one.passed]:
+        return ["\n".join(f"gate failed: {describe_condition(one)}" for one in missed)]
+    return [f"gate passed: {', '.join(map(describe_condition, result.gate))}"] if result.gate else []
 
 
 def render_scores(tasks: Mapping[str, TaskScore]) -> str:
