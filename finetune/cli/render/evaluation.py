@@ -78,6 +78,11 @@ def _notes(task: TaskScore) -> list[str]:
 
     notes = [f"{METRIC_NAMES[name]}: not defined, because {reason}." for name, reason in task.undefined.items()]
     for name, details in task.details.items():
+        if details.scoring and details.scoring != "raw":
+            ways = ", ".join(f"{way} {scores[task.metric]:.3f}" for way, scores in details.scorings.items())
+            notes.append(
+                f"{name}: labels scored {details.scoring}, which suits it best ({METRIC_NAMES[task.metric]} {ways})."
+            )
         counts = {"unparsable": details.unparsable, "empty or refused": details.abstained}
         if parts := [f"{number} {kind}" for kind, number in counts.items() if number]:
             notes.append(f"{name}: of {task.n} answers, {' and '.join(parts)}; they count as wrong.")
