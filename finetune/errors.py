@@ -268,7 +268,9 @@ class OfflineError(InputError):
 class CheckFailedError(SlmtuneError):
     """A verification ran and failed.
 
-    Nothing was written or sent. If a merged model differs from its adapter, serve the adapter itself, or train with
+    Only an evaluation that misses a condition of `--gate` leaves its report; all others have written and sent nothing.
+
+    If a merged model differs from its adapter, serve the adapter itself, or train with
     `--quantization none` and merge that. If a push would disclose something, remove what the message names, or make the
     artifact again without it.
     """

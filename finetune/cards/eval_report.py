@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def eval_report(
-    tasks: Mapping[str, Mapping[str, Any]], manifest: Mapping[str, Any], seconds: float, peak_memory_bytes: int
-) -> dict[str, Any]:
-    """The contents of report.json: figures and lineage, without any text of rows."""
+def eval_report(result: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The contents of report.json: figures and lineage, without any text of rows.
+
+    Args:
+        result: what `slmtune eval --json` prints.
+        manifest: that of the report.
+    """
     return {
-        "tasks": dict(tasks),
+        **{name: value for name, value in result.items() if name != "report"},  # the path of the page
         "split": manifest["config"]["split"],
         "parents": manifest["parents"],
         "libraries": manifest["libraries"],
         "slmtune_version": manifest["slmtune_version"],
         "created": manifest["created"],
-        "seconds": seconds,
-        "peak_memory_bytes": peak_memory_bytes,
     }

@@ -35,7 +35,7 @@ def evaluate_command(
 ) -> None:
     """Score the base model and the adapter side by side on held-out rows."""
     with importing_libraries():
-        from finetune.evaluate import EvalRequest, evaluate
+        from finetune.evaluate import EvalRequest, evaluate, require_gate
 
     request = EvalRequest(
         adapter or workspace.adapter,
@@ -52,3 +52,4 @@ def evaluate_command(
         result = evaluate(request, progress.rows, progress.stage)
     following = workspace.command("merge", request.adapter, corpus=request.corpus)
     console.result(result, lambda: evaluation.render_evaluation(result, following))
+    require_gate(result)

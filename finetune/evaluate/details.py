@@ -51,7 +51,7 @@ class ModelDetails:
     """What stands behind the scores of one contestant in one task.
 
     `ci95` belongs to the headline metric. `classes` is empty and `calibration` None where there are no labels or no
-    probabilities.
+    probabilities. `scoring` says how labels were scored, and `scorings` has the scores by metric under each way to do so.
     """
 
     ci95: Interval
@@ -60,4 +60,4 @@ class ModelDetails:
     unparsable: int = 0
     abstained: int = 0
     scoring: str | None = None
-    scorings: Mapping[str, float] = field(default_factory=dict)
+    scorings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

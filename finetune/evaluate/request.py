@@ -91,6 +91,16 @@ class TaskScore:
 
 
 @dataclass(frozen=True)
+class GateResult:
+    """A condition of --gate, the value of its figure, and whether it is met; without a value, `reason` says why."""
+
+    condition: str
+    value: float | None
+    passed: bool
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class EvalResult:
     """The page of the report, and its figures."""
 
@@ -98,3 +108,4 @@ class EvalResult:
     tasks: dict[str, TaskScore]
     seconds: float
     peak_memory_bytes: int
+    gate: tuple[GateResult, ...] = ()

@@ -27,6 +27,7 @@ from finetune.cards.loss_curve import read_loss_curve
 from finetune.evaluate.ask import AllAnswers, StageCallback, ask_all
 from finetune.evaluate.contestants.baseline import BASELINES
 from finetune.evaluate.contestants.lineup import line_up
+from finetune.evaluate.gate import read_gate
 from finetune.evaluate.progress import ProgressCallback
 from finetune.evaluate.request import EvalRequest, EvalResult
 from finetune.evaluate.score import score_rows, score_task
@@ -57,6 +58,7 @@ def evaluate(
     head = Head.of_manifest(adapter.manifest)
     tasks = tasks_of(corpus, request.split, request.tasks, request.limit, head.kind if head else None)
     require_libraries({task.metric for task in tasks})
+    conditions = read_gate(request.gate, tasks)
     if head is None:
         tasks = _spell_calls(tasks, adapter, request)
     groups = line_up(request, adapter, tasks)
@@ -75,7 +77,13 @@ def evaluate(
             )
             for task in tasks
         }
-        result = EvalResult(request.output_dir / "report.html", scores, time.monotonic() - started, peak_bytes())
+        result = EvalResult(
+            request.output_dir / "report.html",
+            scores,
+            time.monotonic() - started,
+            peak_bytes(),
+            tuple(condition.check(scores) for condition in conditions),
+        )
         _write(writer, request, adapter, corpus, result, rows)
         write_jsonl(writer.folder / "samples.jsonl", _samples(tasks, answers))
     return result
@@ -127,12 +135,7 @@ def _write(
         "corpus": {"fingerprint": corpus.fingerprint, "domain": corpus.manifest.get("domain")},
         "base_model": adapter.manifest["parents"]["base_model"],
     }
-    data = eval_report(
-        {name: asdict(score) for name, score in result.tasks.items()},
-        writer.manifest,
-        result.seconds,
-        result.peak_memory_bytes,
-    )
+    data = eval_report(asdict(result), writer.manifest)
     write_json(writer.folder / "report.json", data)
     page = eval_page(data, adapter.manifest, rows, read_loss_curve(adapter.path))
     (writer.folder / "report.html").write_text(page, "utf-8")

@@ -173,7 +173,16 @@ def _describe(task: EvalTask, rows: Sequence[ScoredRow], name: str, answers: Ans
     right = [row.answers[name].score == 1 for row in rows]
     known = [one for one in sure if one is not None]
     calibration = calibrate(known, right) if len(known) == len(right) else None
-    return ModelDetails(ci95, classes, calibration, len(answers.unparsable), len(answers.abstained))
+    scorings = {str(way): _means(task, replace(answers, texts=texts)) for way, texts in answers.scorings.items()}
+    return ModelDetails(
+        ci95=ci95,
+        classes=classes,
+        calibration=calibration,
+        unparsable=len(answers.unparsable),
+        abstained=len(answers.abstained),
+        scoring=answers.scoring,
+        scorings=scorings,
+    )
 
 
 def _turns(prompt: Sequence[Message]) -> str:

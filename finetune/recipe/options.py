@@ -121,6 +121,11 @@ class EvalOptions:
     limit: int | None = option(None, "At most N rows per task.", ge=1)
     batch_size: int = option(16, "Rows per forward pass.", ge=1)
     max_new_tokens: int = option(160, "Maximum length of a generated answer, in tokens.", ge=1)
+    gate: tuple[str, ...] = option(
+        (),
+        "Exit with code 3 unless the adapter meets these conditions, such as news.weighted_f1>=0.8,news.delta>0.",
+        metavar="CONDITIONS",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ LABELS = TaskScore(
     random=1 / 3,
     guesses={name: {"accuracy": 1 / 3, "weighted_f1": 0.1667} for name in ("majority", "random")},
 )
+WORSE, BETTER = {"accuracy": 0.25}, {"accuracy": 0.5}
 CODE = TaskScore(
     n=9,
     metric="edit_similarity",
@@ -77,11 +78,15 @@ def test_what_is_not_defined_or_missing_has_its_reason() -> None:
         guesses={},
         undefined={"weighted_f1": "all rows have the same label"},
         absent={"api": "it gives no probabilities"},
-        details={**LABELS.details, "adapter": ModelDetails((0.5, 0.6), unparsable=3, abstained=1)},
+        details={
+            "base": ModelDetails((0.5, 0.6), scoring="normalized", scorings={"raw": WORSE, "normalized": BETTER}),
+            "adapter": ModelDetails((0.5, 0.6), unparsable=3, abstained=1),
+        },
     )
     text = " ".join(render_scores({"news": task}).split())
     assert "weighted F1: not defined, because all rows have the same label." in text
     assert "api: left out, because it gives no probabilities." in text
+    assert "base: labels scored normalized, which suits it best (accuracy raw 0.250, normalized 0.500)." in text
     assert "adapter: of 180 answers, 3 unparsable and 1 empty or refused; they count as wrong." in text
 
 

@@ -128,6 +128,19 @@ def test_answers_that_cannot_be_read_are_counted() -> None:
     assert result.vs["api"]["accuracy"] == pytest.approx(1 / 3)
 
 
+def test_each_way_to_score_labels_has_its_figures() -> None:
+    base = replace(
+        sure(["up", "up"]), scoring="calibrated", scorings={"raw": ["up", "up"], "calibrated": ["up", "down"]}
+    )
+    details = score(labelled(["up", "down"]), base=base, adapter=sure(["up", "down"])).details
+    assert details["base"].scoring == "calibrated"
+    assert {way: figures["accuracy"] for way, figures in details["base"].scorings.items()} == {
+        "raw": 0.5,
+        "calibrated": 1,
+    }
+    assert (details["adapter"].scoring, details["adapter"].scorings) == (None, {})
+
+
 def test_examples_in_the_prompt_are_counted() -> None:
     shown = replace(sure(["up", "down"]), shots=5)
     assert score(labelled(["up", "down"]), base=sure(["up"] * 2), few_shot=shown, adapter=sure(["up"] * 2)).shots == 5

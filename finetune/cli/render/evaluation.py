@@ -25,7 +25,16 @@ def render_evaluation(result: EvalResult, next_command: str) -> str:
             "next": next_command,
         }
     )
-    return f"{render_scores(result.tasks)}\n\n{summary}"
+    return "\n\n".join([render_scores(result.tasks), *_render_gate(result), summary])
+
+
+def _render_gate(result: EvalResult) -> list[str]:
+    """A line per condition of --gate that is not met, or one that says that all are."""
+    from finetune.evaluate.gate import describe_condition
+
+    if missed := [one for one in result.gate if not one.passed]:
+        return ["\n".join(f"gate failed: {describe_condition(one)}" for one in missed)]
+    return [f"gate passed: {', '.join(map(describe_condition, result.gate))}"] if result.gate else []
 
 
 def render_scores(tasks: Mapping[str, TaskScore]) -> str:
@@ -69,6 +78,11 @@ def _notes(task: TaskScore) -> list[str]:
 
     notes = [f"{METRIC_NAMES[name]}: not defined, because {reason}." for name, reason in task.undefined.items()]
     for name, details in task.details.items():
+        if details.scoring and details.scoring != "raw":
+            ways = ", ".join(f"{way} {scores[task.metric]:.3f}" for way, scores in details.scorings.items())
+            notes.append(
+                f"{name}: labels scored {details.scoring}, which suits it best ({METRIC_NAMES[task.metric]} {ways})."
+            )
         counts = {"unparsable": details.unparsable, "empty or refused": details.abstained}
         if parts := [f"{number} {kind}" for kind, number in counts.items() if number]:
             notes.append(f"{name}: of {task.n} answers, {' and '.join(parts)}; they count as wrong.")
