@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from finetune.evaluate.answers import Answers
 from finetune.evaluate.contestants.lineup import Group
@@ -39,15 +40,25 @@ def ask_all(
         if not left:
             continue
         if on_stage:
-            on_stage(f"Loading {' and '.join(group.members)}")
-        with group.open() as contestants:
-            members = {contestant.name: contestant for contestant in contestants}
-            for name, task in left:
-                if (reason := members[name].refuse(task)) is None:
-                    given = answers[task.name][name] = members[name].answer(task, pace.start(name, task))
-                    store.write(task, name, group.members[name], given)
-                else:
-                    absent[task.name][name] = reason
-                    log.warning("%s is left out of %s: %s.", name, task.name, reason)
-                pace.finish(name, task)
+            on_stage(f"Loading {', '.join(group.members)}")
+        for name, task, given in _ask_group(group, left, pace):
+            if isinstance(given, Answers):
+                answers[task.name][name] = given
+                store.write(task, name, group.members[name], given)
+            else:
+                absent[task.name][name] = given
+                log.warning("%s is left out of %s: %s.", name, task.name, given)
+            pace.finish(name, task)
+        gc.collect()  # weights and the functions that use them refer to each other
     return {task: {name: given for name, given in row.items() if given} for task, row in answers.items()}, absent
+
+
+def _ask_group(
+    group: Group, pairs: Sequence[tuple[str, EvalTask]], pace: Pace
+) -> Iterator[tuple[str, EvalTask, Answers | str]]:
+    """The answers of the members of a group, or the reason why one has none; no member outlives the generator."""
+    with group.open() as contestants:
+        members = {contestant.name: contestant for contestant in contestants}
+        for name, task in pairs:
+            reason = members[name].refuse(task)
+            yield name, task, members[name].answer(task, pace.start(name, task)) if reason is None else reason

@@ -26,7 +26,8 @@ from finetune.cards.eval_report import eval_report
 from finetune.cards.loss_curve import read_loss_curve
 from finetune.evaluate.ask import AllAnswers, StageCallback, ask_all
 from finetune.evaluate.contestants.baseline import BASELINES
-from finetune.evaluate.contestants.lineup import line_up
+from finetune.evaluate.contestants.lineup import line_up, report_order
+from finetune.evaluate.contestants.rivals import open_rivals
 from finetune.evaluate.gate import read_gate
 from finetune.evaluate.progress import ProgressCallback
 from finetune.evaluate.request import EvalRequest, EvalResult
@@ -54,6 +55,7 @@ def evaluate(
     check(request)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     adapter = Adapter.open(request.adapter, command=request.train_command)
+    rivals = open_rivals(request)
     corpus = Corpus.open(request.corpus, command=request.prepare_command)
     head = Head.of_manifest(adapter.manifest)
     tasks = tasks_of(corpus, request.split, request.tasks, request.limit, head.kind if head else None)
@@ -61,13 +63,15 @@ def evaluate(
     conditions = read_gate(request.gate, tasks)
     if head is None:
         tasks = _spell_calls(tasks, adapter, request)
-    groups = line_up(request, adapter, tasks)
+    groups = line_up(request, adapter, corpus, tasks, rivals)
     pairs = len(tasks) * sum(len(group.members) for group in groups)
     with (
         keep_answers(request, pairs) as store,
         writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer,
     ):
-        answers, absent = ask_all(groups, tasks, store, on_progress, on_stage)
+        given, absent = ask_all(groups, tasks, store, on_progress, on_stage)
+        order = report_order(rivals)
+        answers = {task: {name: by_name[name] for name in order if name in by_name} for task, by_name in given.items()}
         rows = {task.name: score_rows(task, answers[task.name]) for task in tasks}
         scores = {
             task.name: score_task(
@@ -129,6 +133,7 @@ def _write(
         "tasks": sorted(result.tasks),
         "limit": request.limit,
         "max_new_tokens": request.max_new_tokens,
+        "few_shot": request.few_shot,
     }
     writer.manifest["parents"] = {
         "adapter": {"fingerprint": adapter.fingerprint},

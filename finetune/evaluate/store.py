@@ -32,7 +32,7 @@ from finetune.scoring.tasks import EvalTask
 log = logging.getLogger(__name__)
 
 # Options that decide which rows are answered and by whom, which the key holds anyway, but not what the answers are.
-FREE = frozenset({"split", "tasks", "limit", "batch_size", "gate"})
+FREE = frozenset({"split", "tasks", "limit", "batch_size", "few_shot", "vs", "gate"})
 
 
 @dataclass(frozen=True, config=ConfigDict(ser_json_inf_nan="constants"))

@@ -119,6 +119,15 @@ class EvalOptions:
     split: Literal["test", "validation", "train"] = option("test", "Split to evaluate on.")
     tasks: tuple[str, ...] = option((), "Evaluate only this task; tasks are named after their sources.", flag="--task")
     limit: int | None = option(None, "At most N rows per task.", ge=1)
+    few_shot: int = option(
+        5, "Also score the base model with at most N examples from the training split in its prompt; 0: not.", ge=0
+    )
+    vs: tuple[str, ...] = option(
+        (),
+        "Also score this model: the folder of an adapter or model, or the name of a base model. NAME= before it "
+        "names it in the report.",
+        metavar="[NAME=]MODEL",
+    )
     batch_size: int = option(16, "Rows per forward pass.", ge=1)
     max_new_tokens: int = option(160, "Maximum length of a generated answer, in tokens.", ge=1)
     gate: tuple[str, ...] = option(

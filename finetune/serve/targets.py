@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.artifacts import Adapter, Model, open_any, read_manifest
+from finetune.artifacts import Adapter, Model
 from finetune.errors import InputError
-from finetune.models.find import BaseModel, base_of, find_base, is_name
+from finetune.models.find import BaseModel, base_of
 from finetune.models.heads import Head
 from finetune.models.load import LoadedModel, attach_adapter, load, load_adapter, load_merged
+from finetune.models.open import AnyModel, open_model
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.serve.classifier import Classifier
@@ -20,7 +21,6 @@ from finetune.serve.job import ServedModel
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # the value of `model` in requests, also used in paths
 
-Servable = Adapter | Model | BaseModel
 AnyEngine = Engine | Classifier
 
 
@@ -44,7 +44,7 @@ def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> 
         SlmtuneError: an artifact or the base model cannot be opened.
     """
     _check_names([target.name for target in targets])
-    opened = [(target.name, _open(target)) for target in targets]
+    opened = [(target.name, open_model(target.path)) for target in targets]
     adapters = [(name, artifact) for name, artifact in opened if isinstance(artifact, Adapter)]
     if adapters:
         return _open_adapters(
@@ -62,7 +62,7 @@ def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> 
 
 
 def _open_adapters(
-    adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, Servable]], model: str | None
+    adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, AnyModel]], model: str | None
 ) -> AnyEngine:
     """Load the first adapter with its base model, add the others, and name the base model for requests."""
     base, head = base_of(adapters[0][1], model), Head.of_manifest(adapters[0][1].manifest)
@@ -95,7 +95,7 @@ def _start(loaded: LoadedModel, served: Sequence[ServedModel]) -> AnyEngine:
     return Engine(loaded, served) if loaded.head is None else Classifier(loaded, served)
 
 
-def _require_same_head(adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, Servable]]) -> None:
+def _require_same_head(adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, AnyModel]]) -> None:
     """Refuse adapters that predict different things, and the base model of an encoder beside its adapters.
 
     Raises:
@@ -109,18 +109,6 @@ def _require_same_head(adapters: Sequence[tuple[str, Adapter]], others: Sequence
         )
     if others and heads != {None}:
         raise InputError(f"{others[0][0]} has no head for labels or answers. Serve only adapters of this encoder")
-
-
-def _open(target: ServeTarget) -> Servable:
-    """The artifact in a folder, or the base model of a name or plain folder."""
-    folder = Path(target.path)
-    if read_manifest(folder) is not None:
-        opened = open_any(folder, (Adapter, Model))
-        assert isinstance(opened, Adapter | Model)
-        return opened
-    if (isinstance(target.path, str) and is_name(target.path)) or (folder / "config.json").is_file():
-        return find_base(str(target.path))
-    return Adapter.open(folder)  # or its error about what is there instead
 
 
 def _precision(adapter: Adapter) -> tuple[str, str]:

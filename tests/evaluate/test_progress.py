@@ -72,11 +72,13 @@ def test_evaluation_reports_every_row_and_its_stages(tiny_adapter: Path, tiny_co
     result = evaluate(request, steps.append, stages.append)
     last = {(step.task, step.contestant): step for step in steps}
     assert {key: step.done for key, step in last.items()} == {
-        (name, contestant): task.n for name, task in result.tasks.items() for contestant in ("base", "adapter")
+        (name, contestant): task.n
+        for name, task in result.tasks.items()
+        for contestant in ("base", "few_shot", "adapter")
     }
     assert steps[0].remaining_overall > steps[0].remaining > 0
     assert steps[-1].remaining_overall == 0
-    assert stages == ["Loading base and adapter"]
+    assert stages == ["Loading base, few_shot, adapter"]
 
 
 def test_progress_lines_tell_the_speed_and_the_time_left(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:

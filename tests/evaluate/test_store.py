@@ -87,10 +87,10 @@ def test_stopped_evaluation_resumes_to_the_same_report(
     assert code == (-9 if number == signal.SIGKILL else 128 + number), first.stderr
     assert not (tmp_path / "eval").exists()
     kept = len(files(tmp_path))
-    assert 1 <= kept < 4
+    assert 1 <= kept < 6
     if number != signal.SIGKILL:
         error = first.stderr.strip().splitlines()[-1]
-        assert error.startswith(f"Error: Stopped by {number.name}. The answers to {kept} of 4 tasks")
+        assert error.startswith(f"Error: Stopped by {number.name}. The answers to {kept} of 6 tasks")
         assert error.endswith(f"Continue with: slmtune {' '.join(str(word) for word in words)}")
         assert "Traceback" not in first.stderr
     again = Command(*words, cwd=tmp_path)
@@ -104,13 +104,13 @@ def test_stopped_evaluation_resumes_to_the_same_report(
 def test_answers_are_private_and_taken_over(
     whole: Path, request_: EvalRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(StoppedError, match=r"The answers to 3 of 4 tasks, .* Continue with: slmtune eval …"):
+    with pytest.raises(StoppedError, match=r"The answers to 5 of 6 tasks, .* Continue with: slmtune eval …"):
         evaluate(request_, at("adapter", "questions", lambda: signal.raise_signal(signal.SIGINT)))
     folder = request_.output_dir.with_name(".eval.answers")
     assert folder.stat().st_mode & 0o777 == 0o700
     caplog.set_level(logging.INFO)
     result = evaluate(replace(request_, batch_size=3))  # less memory than before
-    assert caplog.text.count(TAKEN) == 3
+    assert caplog.text.count(TAKEN) == 5
     assert figures(result.report) == figures(whole)
     assert not folder.exists()
 
@@ -127,11 +127,11 @@ def test_full_memory_keeps_the_answers_and_suggests_a_smaller_batch(
     def fill() -> None:
         raise MemoryError
 
-    with pytest.raises(MemoryFullError, match=r"3 of 4 tasks.*Continue with: slmtune eval … --batch-size 1"):
+    with pytest.raises(MemoryFullError, match=r"5 of 6 tasks.*Continue with: slmtune eval … --batch-size 1"):
         evaluate(replace(request_, batch_size=2), at("adapter", "questions", fill))
     caplog.set_level(logging.INFO)
     evaluate(request_)
-    assert caplog.text.count(TAKEN) == 3
+    assert caplog.text.count(TAKEN) == 5
 
 
 @pytest.mark.parametrize("change", [{"max_new_tokens": 4}, {"limit": 2}, {"split": "validation"}], ids=str)

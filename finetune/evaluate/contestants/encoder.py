@@ -12,7 +12,9 @@ from finetune.models.encoder_inputs import encode
 from finetune.models.heads import Head
 from finetune.models.load import LoadedModel
 from finetune.scoring.encoders import Labelling, predict
-from finetune.scoring.tasks import EvalTask, reference_labels, write_labels
+from finetune.scoring.tasks import HEAD_METRICS, EvalTask, reference_labels, write_labels
+
+LABEL_METRICS = ("weighted_f1", "micro_f1", "preference_accuracy")  # of rows that no extraction can answer
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,18 @@ def ask_encoder(
         else:
             texts.append(row.text)
     return Answers(texts, probabilities, labels)
+
+
+def refuse_encoder(head: Head, task: EvalTask) -> str | None:
+    """Why an encoder cannot answer a task: its head predicts something else, or it does not know a label."""
+    rows = task.examples
+    if head.kind == "extraction":
+        fits = task.metric not in LABEL_METRICS and all(row.context is not None for row in rows)
+        return None if fits else "it finds answers in a context, and these rows have none"
+    if HEAD_METRICS[head.kind] != task.metric:
+        return f"its head is for {head.kind}"
+    unknown = sorted({label for row in rows for label in reference_labels(row) if label not in head.labels})
+    return f"it does not know the labels {', '.join(unknown)}" if unknown else None
 
 
 def require_rows(head: Head, tasks: Sequence[EvalTask], split: str) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from finetune.artifacts import Adapter
-from finetune.evaluate.answers import Answers
-from finetune.evaluate.contestants.baseline import BASELINES, ask_baseline
-from finetune.evaluate.contestants.causal import ask_model
-from finetune.evaluate.contestants.contestant import ADAPTER, BASE, Contestant, RowsCallback
-from finetune.evaluate.contestants.encoder import ask_encoder, require_rows
+from finetune.artifacts import Adapter, Corpus
+from finetune.evaluate.contestants.contestant import ADAPTER, BASE, FEW_SHOT, Contestant
+from finetune.evaluate.contestants.encoder import require_rows
+from finetune.evaluate.contestants.local import open_adapter, open_encoder, open_rival, shares_base
+from finetune.evaluate.contestants.rivals import Rival
 from finetune.evaluate.request import EvalRequest
+from finetune.models.find import base_of
 from finetune.models.heads import Head
-from finetune.models.load import load_adapter
-from finetune.recipe import AdapterRecipe
 from finetune.scoring.tasks import EvalTask
 
 
@@ -32,45 +29,37 @@ class Group:
     open: Callable[[], AbstractContextManager[list[Contestant]]]
 
 
-def line_up(request: EvalRequest, adapter: Adapter, tasks: Sequence[EvalTask]) -> list[Group]:
+def line_up(
+    request: EvalRequest, adapter: Adapter, corpus: Corpus, tasks: Sequence[EvalTask], rivals: Sequence[Rival]
+) -> list[Group]:
     """The groups of contestants, the first with base and adapter; nothing is loaded yet.
 
+    A rival that is an adapter of the same base model, quantised in the same way, joins the first group.
+
     Raises:
-        InputError: a contestant cannot answer the rows.
+        InputError: the adapter cannot answer the rows, or the base model of a rival is not on this machine.
     """
-    members = {BASE: str(adapter.manifest["parents"]["base_model"]["fingerprint"]), ADAPTER: adapter.fingerprint}
+    base = str(adapter.manifest["parents"]["base_model"]["fingerprint"])
     head = Head.of_manifest(adapter.manifest)
     if head is not None:
         require_rows(head, tasks, request.split)
-        return [Group(members, lambda: _open_encoder(request, adapter, tasks))]
-    return [Group(members, lambda: _open_adapter(request, adapter))]
+        members = {BASE: base, ADAPTER: adapter.fingerprint}
+        first = Group(members, lambda: open_encoder(request, adapter, tasks))
+        return [first, *(_group_alone(request, rival) for rival in rivals)]
+    joining = [rival for rival in rivals if shares_base(rival, adapter)]
+    examples = {FEW_SHOT: f"{base} {request.few_shot} {corpus.fingerprint}"} if request.few_shot else {}
+    others = {rival.name: rival.identity for rival in joining}
+    members = {BASE: base, **examples, **others, ADAPTER: adapter.fingerprint}
+    first = Group(members, lambda: open_adapter(request, adapter, corpus, joining))
+    return [first, *(_group_alone(request, rival) for rival in rivals if rival not in joining)]
 
 
-@contextlib.contextmanager
-def _open_adapter(request: EvalRequest, adapter: Adapter) -> Iterator[list[Contestant]]:
-    """A causal language model without and with the adapter."""
-    loaded = load_adapter(adapter, request.model)
-
-    def ask(task: EvalTask, on_rows: RowsCallback) -> Answers:
-        return ask_model(
-            loaded, task, batch_size=request.batch_size, max_new_tokens=request.max_new_tokens, on_rows=on_rows
-        )
-
-    def ask_base(task: EvalTask, on_rows: RowsCallback) -> Answers:
-        with loaded.model.disable_adapter():
-            return ask(task, on_rows)
-
-    yield [Contestant(BASE, "base", ask_base), Contestant(ADAPTER, "adapter", ask)]
+def report_order(rivals: Sequence[Rival]) -> list[str]:
+    """The names of all possible contestants in the order of the report."""
+    return [BASE, FEW_SHOT, *(rival.name for rival in rivals), ADAPTER]
 
 
-@contextlib.contextmanager
-def _open_encoder(request: EvalRequest, adapter: Adapter, tasks: Sequence[EvalTask]) -> Iterator[list[Contestant]]:
-    """An encoder with the adapter beside a baseline."""
-    loaded = load_adapter(adapter, request.model)
-    max_length = min(AdapterRecipe.model_validate(adapter.config).max_length, loaded.context)
-
-    def ask(task: EvalTask, on_rows: RowsCallback) -> Answers:
-        return ask_encoder(loaded, task, batch_size=request.batch_size, max_length=max_length, on_rows=on_rows)
-
-    kind = BASELINES[tasks[0].metric]  # one head, one metric
-    yield [Contestant(BASE, kind, lambda task, on_rows: ask_baseline(task)), Contestant(ADAPTER, "adapter", ask)]
+def _group_alone(request: EvalRequest, rival: Rival) -> Group:
+    if isinstance(rival.model, Adapter):
+        base_of(rival.model)  # raises if it cannot be found
+    return Group({rival.name: rival.identity}, lambda: open_rival(request, rival))

@@ -1,0 +1,94 @@
+"""What --vs names: an adapter, a model, a GGUF file or a server; all are opened and checked before any weights are loaded."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.artifacts import Adapter, Model
+from finetune.errors import InputError
+from finetune.evaluate.contestants.contestant import ADAPTER, BASE, FEW_SHOT
+from finetune.evaluate.request import EvalRequest
+from finetune.models.find import BaseModel, is_name
+from finetune.models.heads import Head
+from finetune.models.kind import find_kind
+from finetune.models.open import AnyModel, open_model
+from finetune.models.presets import list_presets
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@ -]{0,63}")
+RESERVED = (BASE, FEW_SHOT, ADAPTER)
+FORMS = "the folder of an adapter or a model, the name of a base model"
+
+
+@dataclass(frozen=True)
+class LocalRival:
+    """An adapter, a merged model or a base model on this machine."""
+
+    name: str
+    model: AnyModel
+
+    @property
+    def identity(self) -> str:
+        """The fingerprint of what decides its answers."""
+        return self.model.fingerprint
+
+    @property
+    def head(self) -> Head | None:
+        """The head of an encoder; None if it is a causal language model."""
+        return None if isinstance(self.model, BaseModel) else Head.of_manifest(self.model.manifest)
+
+
+Rival = LocalRival
+
+
+def open_rivals(request: EvalRequest) -> list[Rival]:
+    """The contestants that --vs names, in the order given.
+
+    Raises:
+        InputError: a value is nothing that can be evaluated, or two contestants would have the same name.
+    """
+    rivals = [_open(text) for text in request.vs]
+    _check_names([rival.name for rival in rivals])
+    return rivals
+
+
+def _open(text: str) -> Rival:
+    given, place = split_name(text)
+    folder = Path(place).expanduser()
+    if not folder.is_dir() and not is_name(place):
+        raise InputError(f"There is nothing at {place} to evaluate (--vs). Give {FORMS}")
+    model = open_model(folder if folder.is_dir() else place)
+    if isinstance(model, BaseModel) and find_kind(model.folder) == "encoder":
+        raise InputError(
+            f"{model.name} (--vs) is an encoder without a trained head, so it has no answers. Give an adapter of it, or a "
+            f"causal language model: {list_presets('causal')}"
+        )
+    return LocalRival(given or (_name_folder(folder) if folder.is_dir() else place), model)
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """The name and the place in NAME=PLACE; a place that exists has no name, whatever it is called."""
+    name, separator, place = text.partition("=")
+    if not separator or not NAME.fullmatch(name) or "/" in name or Path(text).expanduser().exists():
+        return None, text
+    return name.strip(), place
+
+
+def _name_folder(folder: Path) -> str:
+    """The name of a folder; those of a workspace, which every domain has, with that of the workspace."""
+    path = folder.resolve()
+    return f"{path.parent.name}/{path.name}" if path.name in {Adapter.kind, Model.kind, *RESERVED} else path.name
+
+
+def _check_names(names: Sequence[str]) -> None:
+    counts = Counter([*RESERVED, *names])
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise InputError(
+                f"{name!r} (--vs) cannot be the name of a contestant. Use at most 64 letters, digits, spaces and . _ : / @ -"
+            )
+        if counts[name] > 1:
+            raise InputError(f"Two contestants would be called {name!r}. Give this one another name: --vs NAME=…")
