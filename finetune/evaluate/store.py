@@ -32,7 +32,7 @@ from finetune.scoring.tasks import EvalTask
 log = logging.getLogger(__name__)
 
 # Options that decide which rows are answered and by whom, which the key holds anyway, but not what the answers are.
-FREE = frozenset({"split", "tasks", "limit", "batch_size"})
+FREE = frozenset({"split", "tasks", "limit", "batch_size", "lm_eval", "lm_eval_chat_template"})
 
 
 @dataclass(frozen=True, config=ConfigDict(ser_json_inf_nan="constants"))
@@ -56,7 +56,7 @@ class AnswerStore:
             "device": device_name(),
             "options": {name: str(value) for name, value in options.items()},
         }
-        self.kept = 0  # how many contestants' answers to a task are stored
+        self._paths: set[Path] = set()  # of this evaluation's answers, stored or not
 
     def read(self, task: EvalTask, name: str, identity: str) -> Answers | None:
         """The stored answers of a contestant to a task; None if there are none, or none that can be used."""
@@ -73,7 +73,6 @@ class AnswerStore:
             path.unlink(missing_ok=True)
             return None
         log.info("Taking over the answers of %s to %s from an unfinished evaluation.", name, task.name)
-        self.kept += 1
         return answers
 
     def write(self, task: EvalTask, name: str, identity: str, answers: Answers) -> None:
@@ -81,7 +80,11 @@ class AnswerStore:
         text = STORED.dump_json(Stored(answers))
         with write_aside(self._path(task, name, identity)) as staging:
             staging.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
-        self.kept += 1
+
+    @property
+    def kept(self) -> int:
+        """How many contestants' answers to a task are stored."""
+        return sum(path.is_file() for path in self._paths)
 
     def _path(self, task: EvalTask, name: str, identity: str) -> Path:
         rows = [asdict(row) for row in task.examples]
@@ -93,7 +96,9 @@ class AnswerStore:
             "name": name,
             "identity": identity,
         }
-        return self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.json"
+        path = self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.json"
+        self._paths.add(path)
+        return path
 
 
 @contextmanager

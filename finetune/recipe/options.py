@@ -121,6 +121,10 @@ class EvalOptions:
     limit: int | None = option(None, "At most N rows per task.", ge=1)
     batch_size: int = option(16, "Rows per forward pass.", ge=1)
     max_new_tokens: int = option(160, "Maximum length of a generated answer, in tokens.", ge=1)
+    lm_eval: tuple[str, ...] = option(
+        (), "Also evaluate on this task of lm-evaluation-harness: its name, or a YAML file.", metavar="TASK"
+    )
+    lm_eval_chat_template: bool = option(True, "Ask these tasks in the chat template of the model.")
 
 
 @dataclass(frozen=True, kw_only=True)
