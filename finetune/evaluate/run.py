@@ -64,7 +64,7 @@ def evaluate(
     groups = line_up(request, adapter, tasks)
     pairs = len(tasks) * sum(len(group.members) for group in groups)
     with (
-        keep_answers(request, pairs) as store,
+        keep_answers(request, (adapter.fingerprint, corpus.fingerprint), pairs) as store,
         writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer,
     ):
         answers, absent = ask_all(groups, tasks, store, on_progress, on_stage)

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -48,12 +48,13 @@ STORED = TypeAdapter(Stored)
 class AnswerStore:
     """The answers of one evaluation, by task and contestant. The owner of this object holds the lock of the folder."""
 
-    def __init__(self, folder: Path, options: Mapping[str, object]) -> None:
+    def __init__(self, folder: Path, options: Mapping[str, object], parents: Sequence[str]) -> None:
         self.folder = folder
         self.common = {
             "slmtune": __version__,
             "libraries": library_versions(),
             "device": device_name(),
+            "parents": list(parents),
             "options": {name: str(value) for name, value in options.items()},
         }
         self._paths: set[Path] = set()  # of this evaluation's answers, stored or not
@@ -102,10 +103,12 @@ class AnswerStore:
 
 
 @contextmanager
-def keep_answers(request: EvalRequest, pairs: int) -> Iterator[AnswerStore]:
+def keep_answers(request: EvalRequest, parents: Sequence[str], pairs: int) -> Iterator[AnswerStore]:
     """Keep the answers of an evaluation if the block is interrupted, and remove them once it ends without an error.
 
     Args:
+        parents: fingerprints of the artifacts that decide the answers of every contestant: of the adapter, which says how its
+            base model is quantised, and of the corpus, which has the examples of a prompt.
         pairs: how many answers of a contestant to a task there will be.
 
     Raises:
@@ -118,7 +121,7 @@ def keep_answers(request: EvalRequest, pairs: int) -> Iterator[AnswerStore]:
     options = {name: getattr(request, name) for name in fields_of(EvalOptions) if name not in FREE}
     with lock_folder(folder, request.output_dir):
         remove_leftovers(out)
-        store = AnswerStore(folder, options)
+        store = AnswerStore(folder, options, parents)
         try:
             yield store
         except (KeyboardInterrupt, TerminatedError) as stop:
