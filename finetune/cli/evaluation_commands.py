@@ -34,6 +34,8 @@ def evaluate_command(
     given: Given,
 ) -> None:
     """Score the base model and the adapter side by side on held-out rows."""
+    if given.get("lm_eval"):
+        arguments.require_packages("--lm-eval", "lm-eval", "lm_eval")
     with importing_libraries():
         from finetune.evaluate import EvalRequest, evaluate, require_gate
 

@@ -56,6 +56,7 @@ class TaskScore:
 
     A score that these rows do not define is None, and `undefined` has its reason. `majority` and `random` are the accuracies
     of answers that look at no row, and `guesses` all their scores.
+    `scorer` is the program that asked and scored, if that is not slmtune itself.
     """
 
     n: int
@@ -77,6 +78,7 @@ class TaskScore:
     random: float | None = None
     guesses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     undefined: Mapping[str, str] = field(default_factory=dict)
+    scorer: str = ""
 
     @property
     def scores(self) -> dict[str, Scores]:

@@ -24,13 +24,14 @@ from finetune.artifacts import (
 from finetune.cards.eval_page import ScoredRow, eval_page
 from finetune.cards.eval_report import eval_report
 from finetune.cards.loss_curve import read_loss_curve
+from finetune.errors import InputError
 from finetune.evaluate.ask import AllAnswers, StageCallback, ask_all
 from finetune.evaluate.contestants.baseline import BASELINES
 from finetune.evaluate.contestants.lineup import line_up, report_order
 from finetune.evaluate.contestants.rivals import open_rivals
 from finetune.evaluate.gate import read_gate
 from finetune.evaluate.progress import ProgressCallback
-from finetune.evaluate.request import EvalRequest, EvalResult
+from finetune.evaluate.request import EvalRequest, EvalResult, TaskScore
 from finetune.evaluate.score import score_rows, score_task
 from finetune.evaluate.store import keep_answers
 from finetune.machine import peak_bytes
@@ -63,10 +64,11 @@ def evaluate(
     conditions = read_gate(request.gate, tasks)
     if head is None:
         tasks = _spell_calls(tasks, adapter, request)
+    foreign = _open_harness(request, head)
     groups = line_up(request, adapter, corpus, tasks, rivals)
     pairs = len(tasks) * sum(len(group.members) for group in groups)
     with (
-        keep_answers(request, pairs) as store,
+        keep_answers(request, (adapter.fingerprint, corpus.fingerprint), pairs) as store,
         writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer,
     ):
         given, absent = ask_all(groups, tasks, store, on_progress, on_stage)
@@ -81,6 +83,12 @@ def evaluate(
             )
             for task in tasks
         }
+        if foreign:
+            from finetune.evaluate.harness import score_tasks
+
+            harness = score_tasks(foreign, request, adapter, on_stage)
+            scores |= {name: one.score for name, one in harness.items()}
+            rows |= {name: one.rows for name, one in harness.items()}
         result = EvalResult(
             request.output_dir / "report.html",
             scores,
@@ -89,8 +97,19 @@ def evaluate(
             tuple(condition.check(scores) for condition in conditions),
         )
         _write(writer, request, adapter, corpus, result, rows)
-        write_jsonl(writer.folder / "samples.jsonl", _samples(tasks, answers))
+        write_jsonl(writer.folder / "samples.jsonl", [*_samples(tasks, answers), *_foreign_samples(rows, scores)])
     return result
+
+
+def _open_harness(request: EvalRequest, head: Head | None) -> Mapping[str, Any]:
+    """The tasks of lm-evaluation-harness, with their rows; nothing of it is imported if there are none."""
+    if not request.lm_eval:
+        return {}
+    if head is not None:
+        raise InputError("--lm-eval asks language models, and the base of this adapter is an encoder. Leave it out")
+    from finetune.evaluate.harness import open_tasks
+
+    return open_tasks(request.lm_eval)
 
 
 def _spell_calls(tasks: Sequence[EvalTask], adapter: Adapter, request: EvalRequest) -> list[EvalTask]:
@@ -118,6 +137,17 @@ def _samples(tasks: Sequence[EvalTask], answers: AllAnswers) -> list[dict[str, A
     return samples
 
 
+def _foreign_samples(rows: Mapping[str, Sequence[ScoredRow]], scores: Mapping[str, TaskScore]) -> list[dict[str, Any]]:
+    """The rows of tasks that another program scored."""
+    return [
+        {"task": task, "id": row.id, "reference": row.reference}
+        | {name: answer.text for name, answer in row.answers.items()}
+        for task in rows
+        if scores[task].scorer
+        for row in rows[task]
+    ]
+
+
 def _write(
     writer: ArtifactWriter,
     request: EvalRequest,
@@ -127,7 +157,7 @@ def _write(
     rows: Mapping[str, Sequence[ScoredRow]],
 ) -> None:
     scorers = require_libraries(score.metric for score in result.tasks.values())
-    writer.manifest["libraries"] |= library_versions(scorers)
+    writer.manifest["libraries"] |= library_versions([*scorers, *(["lm_eval"] if request.lm_eval else [])])
     writer.manifest["config"] = {
         "split": request.split,
         "tasks": sorted(result.tasks),

@@ -148,12 +148,13 @@ def _compare(
     for number, name in enumerate(names):
         if name != ADAPTER:
             figures = compare(score, resampled, len(rows), number, adapter)
-            comparisons[name] = _count_differences(figures, rows, name, is_binary=metric in BINARY_METRICS)
+            comparisons[name] = count_differences(figures, rows, name, is_binary=metric in BINARY_METRICS)
     bounds = [interval(one) if len(rows) > 1 else (0.0, 1.0) for one in resampled]
     return comparisons, dict(zip(names, bounds, strict=True))
 
 
-def _count_differences(figures: Comparison, rows: Sequence[ScoredRow], name: str, *, is_binary: bool) -> Comparison:
+def count_differences(figures: Comparison, rows: Sequence[ScoredRow], name: str, *, is_binary: bool) -> Comparison:
+    """The comparison with the number of rows on which the adapter scores higher or lower, and McNemar's test of these."""
     better = sum(row.adapter.score > row.answers[name].score for row in rows)
     worse = sum(row.adapter.score < row.answers[name].score for row in rows)
     p_value = mcnemar(better, worse) if is_binary else None

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -32,7 +32,9 @@ from finetune.scoring.tasks import EvalTask
 log = logging.getLogger(__name__)
 
 # Options that decide which rows are answered and by whom, which the key holds anyway, but not what the answers are.
-FREE = frozenset({"split", "tasks", "limit", "batch_size", "few_shot", "vs", "gate"})
+FREE = frozenset(
+    {"split", "tasks", "limit", "batch_size", "few_shot", "vs", "gate", "lm_eval", "lm_eval_chat_template"}
+)
 
 
 @dataclass(frozen=True, config=ConfigDict(ser_json_inf_nan="constants"))
@@ -48,15 +50,16 @@ STORED = TypeAdapter(Stored)
 class AnswerStore:
     """The answers of one evaluation, by task and contestant. The owner of this object holds the lock of the folder."""
 
-    def __init__(self, folder: Path, options: Mapping[str, object]) -> None:
+    def __init__(self, folder: Path, options: Mapping[str, object], parents: Sequence[str]) -> None:
         self.folder = folder
         self.common = {
             "slmtune": __version__,
             "libraries": library_versions(),
             "device": device_name(),
+            "parents": list(parents),
             "options": {name: str(value) for name, value in options.items()},
         }
-        self.kept = 0  # how many contestants' answers to a task are stored
+        self._paths: set[Path] = set()  # of this evaluation's answers, stored or not
 
     def read(self, task: EvalTask, name: str, identity: str) -> Answers | None:
         """The stored answers of a contestant to a task; None if there are none, or none that can be used."""
@@ -73,7 +76,6 @@ class AnswerStore:
             path.unlink(missing_ok=True)
             return None
         log.info("Taking over the answers of %s to %s from an unfinished evaluation.", name, task.name)
-        self.kept += 1
         return answers
 
     def write(self, task: EvalTask, name: str, identity: str, answers: Answers) -> None:
@@ -81,7 +83,11 @@ class AnswerStore:
         text = STORED.dump_json(Stored(answers))
         with write_aside(self._path(task, name, identity)) as staging:
             staging.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
-        self.kept += 1
+
+    @property
+    def kept(self) -> int:
+        """How many contestants' answers to a task are stored."""
+        return sum(path.is_file() for path in self._paths)
 
     def _path(self, task: EvalTask, name: str, identity: str) -> Path:
         rows = [asdict(row) for row in task.examples]
@@ -93,14 +99,18 @@ class AnswerStore:
             "name": name,
             "identity": identity,
         }
-        return self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.json"
+        path = self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.json"
+        self._paths.add(path)
+        return path
 
 
 @contextmanager
-def keep_answers(request: EvalRequest, pairs: int) -> Iterator[AnswerStore]:
+def keep_answers(request: EvalRequest, parents: Sequence[str], pairs: int) -> Iterator[AnswerStore]:
     """Keep the answers of an evaluation if the block is interrupted, and remove them once it ends without an error.
 
     Args:
+        parents: fingerprints of the artifacts that decide the answers of every contestant: of the adapter, which says how its
+            base model is quantised, and of the corpus, which has the examples of a prompt.
         pairs: how many answers of a contestant to a task there will be.
 
     Raises:
@@ -113,7 +123,7 @@ def keep_answers(request: EvalRequest, pairs: int) -> Iterator[AnswerStore]:
     options = {name: getattr(request, name) for name in fields_of(EvalOptions) if name not in FREE}
     with lock_folder(folder, request.output_dir):
         remove_leftovers(out)
-        store = AnswerStore(folder, options)
+        store = AnswerStore(folder, options, parents)
         try:
             yield store
         except (KeyboardInterrupt, TerminatedError) as stop:

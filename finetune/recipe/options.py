@@ -135,6 +135,10 @@ class EvalOptions:
         "Exit with code 3 unless the adapter meets these conditions, such as news.weighted_f1>=0.8,news.delta>0.",
         metavar="CONDITIONS",
     )
+    lm_eval: tuple[str, ...] = option(
+        (), "Also evaluate on this task of lm-evaluation-harness: its name, or a YAML file.", metavar="TASK"
+    )
+    lm_eval_chat_template: bool = option(True, "Ask these tasks in the chat template of the model.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -171,7 +171,7 @@ def test_second_evaluation_into_a_folder_is_refused_during_the_first(request_: E
 def test_every_number_survives(tmp_path: Path) -> None:
     task = EvalTask("pairs", "preference_accuracy", tuple(Example(str(n), chat("?", "!"), "qa") for n in range(2)))
     given = Answers(["a", "b"], [{"chosen": 0.1}, {"chosen": 1 / 3}], logprobs=[(-math.inf, -1e-310), (-0.1, -1e300)])
-    store = AnswerStore(tmp_path, {})
+    store = AnswerStore(tmp_path, {}, [])
     store.write(task, "base", "weights", given)
     assert store.read(task, "base", "weights") == given
     assert store.read(task, "base", "other weights") is None
