@@ -271,8 +271,8 @@ class CheckFailedError(SlmtuneError):
     Only an evaluation that misses a condition of `--gate` leaves its report; all others have written and sent nothing.
 
     If a merged model differs from its adapter, serve the adapter itself, or train with
-    `--quantization none` and merge that. If a push would disclose something, remove what the message names, or make the
-    artifact again without it.
+    `--quantization none` and merge that. If an adapter changes nothing, train again as the message says. If a push would
+    disclose something, remove what the message names, or make the artifact again without it.
     """
 
     exit_code = EXIT_CHECK

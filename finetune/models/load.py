@@ -18,10 +18,11 @@ from transformers import (
 )
 
 from finetune.artifacts import Adapter, Model
-from finetune.errors import ArtifactError, InputError
+from finetune.errors import ArtifactError, CheckFailedError, InputError
 from finetune.machine import device_name, has_bfloat16
 from finetune.models.chat_template import end_of_turn_ids
 from finetune.models.config import context_of
+from finetune.models.effect import require_effect
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
 from finetune.models.heads import Head, build_skeleton, head_modules
 from finetune.models.kind import require_kind
@@ -68,6 +69,7 @@ def load(
 
     Raises:
         ArtifactError: the adapter's tensors do not fit the model.
+        CheckFailedError: the adapter changes nothing.
     """
     model: PreTrainedModel | PeftModel = load_base(base.folder, recipe, head=head, unpack=not must_unpack)
     if must_unpack:
@@ -76,7 +78,8 @@ def load(
         quantizer.remove_quantization_config(model)
     tokenizer = load_tokenizer(adapter or base.folder, base)
     if adapter is not None:
-        model = attach_adapter(model, adapter)
+        model = attach_adapter(model, adapter).eval()
+        require_effect(model, adapter, is_encoder=head is not None)
     model.eval()
     return LoadedModel(model, tokenizer, base, head)
 
@@ -137,6 +140,7 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str =
 
     Raises:
         ArtifactError: tensors are missing, unexpected or of another shape; PEFT itself only warns.
+        CheckFailedError: not a single tensor belongs to the model, so the adapter would change nothing.
     """
     file = folder / "adapter_model.safetensors"
     try:
@@ -157,6 +161,11 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str =
             f"The adapter at {folder} does not fit its base model: {str(error).splitlines()[0]}"
         ) from None
     expected = set(get_peft_model_state_dict(peft_model, adapter_name=name, save_embedding_layers=False))
+    if expected and stored.isdisjoint(expected):
+        raise CheckFailedError(
+            f"The adapter at {folder} changes nothing: none of its {len(stored)} tensors belongs to a layer of its base model, "
+            f"which expects {min(expected)}, for example. Train again, or rename the keys in {file.name}"
+        )
     if stored != expected:
         raise ArtifactError(
             f"The adapter at {folder} does not fit its base model: {len(expected - stored)} tensors are missing and "

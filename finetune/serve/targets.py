@@ -9,6 +9,7 @@ from pathlib import Path
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import InputError
+from finetune.models.effect import require_effect
 from finetune.models.find import BaseModel, base_of
 from finetune.models.heads import Head
 from finetune.models.load import LoadedModel, attach_adapter, load, load_adapter, load_merged
@@ -86,6 +87,7 @@ def _open_adapters(
                 f"{name} and {adapters[0][0]} have different tokenizers or chat templates. Serve them separately"
             )
         attach_adapter(loaded.model, adapter.path, inner[name])
+        require_effect(loaded.model, adapter.path, inner[name], is_encoder=head is not None)
     parent = base_ids[0] if base_ids else base.name
     served = [ServedModel(name, inner[name], parent) for name, _ in adapters]
     return _start(loaded, [*served, *(ServedModel(name) for name in base_ids)])

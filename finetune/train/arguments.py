@@ -55,6 +55,15 @@ def _below(modules: Sequence[str]) -> str | None:
     return rf"({'|'.join(map(re.escape, modules))})(\..*)?" if modules else None
 
 
+class TrainerArguments(SFTConfig):
+    """TRL's settings, but without a warm-up of a single step: its learning rate would be 0, and the step without effect."""
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """How many steps the learning rate rises from 0."""
+        steps = int(super().get_warmup_steps(num_training_steps))
+        return steps if steps > 1 else 0
+
+
 def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int | None) -> SFTConfig:
     """Settings of the Trainer, which evaluates every `evaluate_every` steps; None or 0: not during training.
 
@@ -62,7 +71,7 @@ def trainer_arguments(recipe: AdapterRecipe, folder: Path, evaluate_every: int |
     """
     assert recipe.learning_rate is not None  # AdapterRecipe.for_model filled it in
     gpu = torch.cuda.is_available()
-    arguments = SFTConfig(
+    arguments = TrainerArguments(
         output_dir=str(folder / "trainer"),
         max_steps=recipe.max_steps or -1,
         num_train_epochs=recipe.num_train_epochs,

@@ -163,7 +163,9 @@ def test_weights_of_a_group_are_freed_before_the_next_is_loaded(tiny_corpus: Pat
         alive.append(weakref.ref(weights))
         yield [Contestant(name, "rival", lambda task, on_rows: (weights, Answers([]))[1]) for name in ("one", "two")]
 
-    ask_all([Group({"one": ""}, load), Group({"two": ""}, load)], [news_task(tiny_corpus)], AnswerStore(tmp_path, {}, ()))
+    ask_all(
+        [Group({"one": ""}, load), Group({"two": ""}, load)], [news_task(tiny_corpus)], AnswerStore(tmp_path, {}, ())
+    )
     assert len(alive) == 2
 
 
