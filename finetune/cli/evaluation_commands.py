@@ -1,4 +1,4 @@
-"""The command that measures a model: eval."""
+"""The commands that measure a model: eval and compare."""
 
 from __future__ import annotations
 
@@ -55,3 +55,17 @@ def evaluate_command(
     following = workspace.command("merge", request.adapter, corpus=request.corpus)
     console.result(result, lambda: evaluation.render_evaluation(result, following))
     require_gate(result)
+
+
+@options.command()
+@click.argument("reports", nargs=-1, required=True, metavar="REPORT REPORT…")
+@options.common
+def compare_command(reports: tuple[str, ...]) -> None:
+    """Compare evaluations: folders of eval, workspaces or files report.json, each also as NAME=PATH."""
+    from finetune.cli.render.report_comparison import render_comparison
+
+    with importing_libraries():
+        from finetune.evaluate.compare import compare_reports, name_reports
+
+    result = compare_reports(name_reports(reports))
+    console.result(result, lambda: render_comparison(result))

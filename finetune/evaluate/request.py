@@ -55,7 +55,7 @@ class TaskScore:
     `details` what stands behind the scores of each contestant. `absent` says of those that cannot answer the task why.
 
     A score that these rows do not define is None, and `undefined` has its reason. `majority` and `random` are the accuracies
-    of answers that look at no row, and `guesses` all their scores.
+    of answers that look at no row, and `guesses` all their scores. Two scores with equal `rows_hash` are about the same rows.
     `scorer` is the program that asked and scored, if that is not slmtune itself.
     """
 
@@ -79,6 +79,7 @@ class TaskScore:
     guesses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     undefined: Mapping[str, str] = field(default_factory=dict)
     scorer: str = ""
+    rows_hash: str = ""
 
     @property
     def scores(self) -> dict[str, Scores]:

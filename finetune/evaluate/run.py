@@ -41,7 +41,7 @@ from finetune.models.heads import Head
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe.options import check
 from finetune.scoring.generation import spell_calls
-from finetune.scoring.tasks import EvalTask, tasks_of
+from finetune.scoring.tasks import EvalTask, reference_labels, tasks_of
 from finetune.scoring.texts import require_libraries
 
 
@@ -97,7 +97,7 @@ def evaluate(
             tuple(condition.check(scores) for condition in conditions),
         )
         _write(writer, request, adapter, corpus, result, rows)
-        write_jsonl(writer.folder / "samples.jsonl", [*_samples(tasks, answers), *_foreign_samples(rows, scores)])
+        write_jsonl(writer.folder / "samples.jsonl", [*_samples(tasks, answers, rows), *_foreign_samples(rows, scores)])
     return result
 
 
@@ -124,13 +124,21 @@ def _spell_calls(tasks: Sequence[EvalTask], adapter: Adapter, request: EvalReque
     return [replace(task, examples=tuple(spell_calls(tokenizer, row) for row in task.examples)) for task in tasks]
 
 
-def _samples(tasks: Sequence[EvalTask], answers: AllAnswers) -> list[dict[str, Any]]:
+def _samples(
+    tasks: Sequence[EvalTask], answers: AllAnswers, rows: Mapping[str, Sequence[ScoredRow]]
+) -> list[dict[str, Any]]:
+    """One line per row: what is expected, and the answers of every contestant with their scores."""
     samples = []
     for task in tasks:
         for number, example in enumerate(task.examples):
             sample: dict[str, Any] = {"task": task.name, "id": example.id, "reference": example.label or example.answer}
+            if task.metric == "micro_f1":
+                sample["reference_labels"] = reference_labels(example)
             for name, given in answers[task.name].items():
                 sample[name] = given.texts[number]
+                sample[f"{name}_score"] = rows[task.name][number].answers[name].score
+                if given.labels:
+                    sample[f"{name}_labels"] = given.labels[number]
                 if given.probabilities:
                     sample[f"{name}_probabilities"] = given.probabilities[number]
             samples.append(sample)

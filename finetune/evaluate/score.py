@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -86,7 +88,14 @@ def score_task(
         random=guesses.get("random", {}).get("accuracy"),
         guesses=guesses,
         undefined=undefined,
+        rows_hash=_hash(rows),
     )
+
+
+def _hash(rows: Sequence[ScoredRow]) -> str:
+    """SHA-256 over what identifies the rows: their ids, prompts and expected answers."""
+    texts = [(row.id, row.instruction, row.prompt, row.reference) for row in rows]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def undefined_metrics(task: EvalTask) -> dict[str, str]:
