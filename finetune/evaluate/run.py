@@ -21,9 +21,10 @@ from finetune.artifacts import (
     write_jsonl,
     writing,
 )
-from finetune.cards.eval_page import ScoredRow, eval_page
+from finetune.cards.eval_page import eval_page
 from finetune.cards.eval_report import eval_report
 from finetune.cards.loss_curve import read_loss_curve
+from finetune.cards.scored_rows import ScoredRow
 from finetune.evaluate.ask import AllAnswers, StageCallback, ask_all
 from finetune.evaluate.contestants.baseline import BASELINES
 from finetune.evaluate.contestants.lineup import line_up, report_order
