@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from finetune.artifacts import Adapter
 from finetune.cards import eval_confusions, eval_plots
 from finetune.cards.eval_confusions import MATRIX_LABELS, Cell, Confusion
 from finetune.cards.eval_notes import list_notes
 from finetune.cards.eval_plots import Bar, Bin
 from finetune.cards.loss_curve import LossCurve
 from finetune.cards.metric_names import METRIC_NAMES, PRINTED
+from finetune.cards.model_facts import Subject
 from finetune.cards.scored_rows import (
     ANSWER_LENGTH,
     KINDS,
@@ -29,7 +31,7 @@ from finetune.cards.scored_rows import (
     list_rows,
     shared_instruction,
 )
-from finetune.cards.templating import ENVIRONMENT, read_script, shorten
+from finetune.cards.templating import ENVIRONMENT, read_script, sentence_case, shorten
 from finetune.cards.verdict import RIVALS, verdict
 
 FILTER_LABELS = 200  # more expected labels are not offered as a filter
@@ -46,6 +48,11 @@ class Side:
     scores: Mapping[str, float | None]
     details: Mapping[str, Any]
     comparison: Mapping[str, Any] | None  # the adapter has none
+
+    @property
+    def heading(self) -> str:
+        """The title where a text begins; a name that somebody gave keeps its spelling."""
+        return self.title if self.title == self.name not in ("base", "adapter") else sentence_case(self.title)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class TaskPage:
 
 def eval_page(
     data: Mapping[str, Any],
-    adapter: Mapping[str, Any],
+    adapter: Adapter,
     rows: Mapping[str, Sequence[ScoredRow]],
     curve: LossCurve | None,
 ) -> str:
@@ -96,16 +103,21 @@ def eval_page(
 
     Args:
         data: the contents of report.json.
-        adapter: the manifest of the adapter.
+        adapter: whose training the page tells of.
         rows: the evaluated rows by task.
         curve: the loss of the adapter's training, if it is known.
     """
-    script = read_script("report.js")
+    script, subject = read_script("report.js"), Subject(adapter)
     facts = data["tasks"]
     tasks = {name: _task_page(f"task-{place}", facts[name], rows[name]) for place, name in enumerate(facts, 1)}
     return ENVIRONMENT.get_template("report.html.jinja").render(
         report=data,
-        adapter=adapter,
+        subject=subject,
+        licenses=sorted({str(source["license"]) for source in subject.sources}),
+        parents=_further_parents(adapter),
+        forgetting=data.get("forgetting"),
+        remembers=_say_what_is_left(data["forgetting"]["ci95"]) if data.get("forgetting") else "",
+        others=_others(tasks.values()),
         tasks=tasks,
         curve=curve,
         loss=eval_plots.draw_loss("loss", curve) if curve else "",
@@ -127,6 +139,28 @@ def eval_page(
         ],
         total=sum(task["n"] for task in facts.values()),
     )
+
+
+def _further_parents(adapter: Adapter) -> dict[str, str]:
+    """The fingerprints of what the adapter was trained on beside its base model and the evaluated corpus."""
+    parents = adapter.manifest["parents"]
+    names = {"corpus": "Trained on the corpus", "init_adapter": "Continued from", "replay": "Replayed rows"}
+    return {
+        title: str(parents[key]["fingerprint"]) for key, title in names.items() if "fingerprint" in parents.get(key, {})
+    }
+
+
+def _say_what_is_left(ci95: tuple[float, float]) -> str:
+    """Whether the adapter has lost general ability, from the interval of the drop."""
+    if ci95[0] > 0:
+        return "The adapter has lost some of what its base could do."
+    return "The adapter does better than its base." if ci95[1] < 0 else "Nothing measurable was lost."
+
+
+def _others(tasks: Iterable[TaskPage]) -> list[str]:
+    """Who took part beside base and adapter."""
+    sides = [side for task in tasks for side in task.sides if side.name not in ("base", "adapter")]
+    return list(dict.fromkeys(side.title for side in sides))
 
 
 def _task_page(id_: str, task: Mapping[str, Any], rows: Sequence[ScoredRow]) -> TaskPage:

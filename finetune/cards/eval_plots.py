@@ -37,7 +37,7 @@ class Bin:
 
 
 def draw_bars(name: str, bars: Sequence[Bar], lines: Mapping[str, float], metric: str) -> str:
-    """One bar per contestant with its interval, and a line for each figure that needs no model, such as the majority."""
+    """One bar per contestant with its interval, and a mark on it for each figure that needs no model, such as the majority."""
 
     def paint(axes: Axes) -> None:
         for place, bar in enumerate(bars):
@@ -48,8 +48,8 @@ def draw_bars(name: str, bars: Sequence[Bar], lines: Mapping[str, float], metric
                 low, high = bar.interval
                 whiskers = [[max(bar.value - low, 0.0)], [max(high - bar.value, 0.0)]]
                 axes.errorbar(bar.value, place, xerr=whiskers, color=INK, linewidth=1.5, capsize=4)
-        for style, value in zip(LINE_STYLES, lines.values(), strict=False):
-            axes.axvline(value, color=INK, linewidth=1.2, linestyle=style)
+            for style, value in zip(LINE_STYLES, lines.values(), strict=False):
+                axes.vlines(value, place - 0.26, place + 0.26, color=INK, linewidth=1.5, linestyle=style)
         axes.set(xlim=(0, 1), ylim=(len(bars) - 0.6, -0.85), yticks=[], xticks=[0, 0.25, 0.5, 0.75, 1])
         axes.spines["left"].set_visible(False)
 

@@ -17,6 +17,11 @@ def whole_percent(share: float) -> str:
     return f"{share:.0%}".replace("%", " %")
 
 
+def p_value(value: float) -> str:
+    """A p-value with four decimals; none shows as zero."""
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
 def sentence_case(text: str) -> str:
     """The text with a capital first letter; unlike `capitalize`, it leaves the others alone."""
     return text[:1].upper() + text[1:]
@@ -39,6 +44,7 @@ ENVIRONMENT = Environment(
 )
 ENVIRONMENT.filters |= {
     "count": "{:,}".format,
+    "p_value": p_value,
     "percent": percent,
     "shorten": shorten,
     "sentence_case": sentence_case,

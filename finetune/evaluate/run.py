@@ -143,5 +143,5 @@ def _write(
     }
     data = eval_report(asdict(result), writer.manifest)
     write_json(writer.folder / "report.json", data)
-    page = eval_page(data, adapter.manifest, rows, read_loss_curve(adapter.path))
+    page = eval_page(data, adapter, rows, read_loss_curve(adapter.path))
     (writer.folder / "report.html").write_text(page, "utf-8")

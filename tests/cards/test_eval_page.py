@@ -6,8 +6,10 @@ import base64
 import hashlib
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
+from finetune.artifacts import Adapter
 from finetune.cards.eval_confusions import MATRIX_LABELS
 from finetune.cards.eval_page import eval_page
 from finetune.cards.loss_curve import LossCurve
@@ -51,7 +53,23 @@ TEXTS = TaskScore(
     comparisons={"base": SAME},
     details={"base": ModelDetails((0.3, 0.5)), "adapter": ModelDetails((0.2, 0.4))},
 )
-ADAPTER = {"parents": {"corpus": {"sources": [{"id": "news", "license": "mit"}]}}}
+SOURCE = {"id": "news", "uri": "hf://datasets/acme/news", "revision": "d" * 40, "kept": 690, "license": "mit"}
+ADAPTER = Adapter(
+    Path("adapter"),
+    {
+        "config": {"lora_r": 7, "seed": 11, "target_modules": "all-linear|x"},
+        "parents": {
+            "base_model": {"name": "acme/tiny", "license": "apache-2.0", "fingerprint": "b" * 64},
+            "corpus": {"fingerprint": "e" * 64, "domain": "finance", "sources": [SOURCE]},
+            "replay": {"fingerprint": "f" * 64},
+        },
+    },
+)
+FORGETTING = {
+    **{"n": 312, "base": 0.61, "adapter": 0.58, "drop": 0.03, "ci95": [0.01, 0.05]},
+    "categories": {"common_sense": {"n": 70, "base": 0.5, "adapter": 0.45, "drop": 0.05, "ci95": [-0.01, 0.11]}},
+    "perplexity": {"base": 21.34, "adapter": 23.46},
+}
 CURVE = LossCurve([(10, 1.0), (20, 0.5), (50, 0.25)], [(50, 0.375)])
 
 
@@ -76,7 +94,12 @@ NEWS = [
 ]
 
 
-def render(rows: dict[str, list[ScoredRow]] | None = None, curve: LossCurve | None = CURVE, **tasks: TaskScore) -> Page:
+def render(
+    rows: dict[str, list[ScoredRow]] | None = None,
+    curve: LossCurve | None = CURVE,
+    forgetting: dict[str, Any] | None = None,
+    **tasks: TaskScore,
+) -> Page:
     data: dict[str, Any] = {
         "tasks": {name: asdict(score) for name, score in (tasks or {"news": LABELS}).items()},
         "split": "test",
@@ -88,6 +111,8 @@ def render(rows: dict[str, list[ScoredRow]] | None = None, curve: LossCurve | No
         "slmtune_version": "0.1.0",
         "created": "2026-11-25T18:50:01+00:00",
         "seconds": 30.2,
+        "libraries": {"torch": "2.13.0"},
+        "forgetting": forgetting,
     }
     return Page(eval_page(data, ADAPTER, rows or {"news": NEWS}, curve))
 
@@ -280,8 +305,33 @@ def test_rows_cannot_become_markup_and_long_ones_are_cut() -> None:
 def test_loss_is_left_out_where_it_is_not_known() -> None:
     assert "training, 0.250 at step 50" in render().text
     page = render(curve=None)
-    assert "How training went" not in page.text
+    assert "nats per" not in page.text
     assert page.problems == []
+
+
+def test_page_says_where_everything_comes_from() -> None:
+    page = render()
+    lines = cells(page)
+    assert ["news", "hf://datasets/acme/news", "d" * 12, "690", "mit"] in lines
+    facts = {line[0]: line[1] for line in lines if len(line) == 2}
+    assert facts["Licences"] == "apache-2.0 (base model), mit (corpus)"
+    assert facts["Seed"] == "11"
+    assert facts["Target modules"] == "all-linear|x"
+    assert facts["Trained on the corpus"] == "e" * 16
+    assert facts["Replayed rows"] == "f" * 16
+    assert facts["Libraries"] == "torch 2.13.0"
+
+
+def test_what_was_forgotten_is_told_by_category() -> None:
+    page = render(forgetting=FORGETTING)
+    assert ["common sense", "70", "0.500", "0.450", "+0.050", "-0.010 to +0.110"] in cells(page)
+    assert ["all", "312", "0.610", "0.580", "+0.030", "+0.010 to +0.050"] in cells(page)
+    assert (
+        "The adapter has lost some of what its base could do. Perplexity of general text, lower is better: 21.34 → 23.46."
+        in page.text
+    )
+    assert "Nothing measurable was lost." in render(forgetting={**FORGETTING, "ci95": [-0.01, 0.05]}).text
+    assert "What was forgotten" not in render().text
 
 
 def test_page_reads_well_without_eyes() -> None:
