@@ -27,7 +27,8 @@ def _notes(task: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[str]:
     for name, details in task["details"].items():
         title = titles.get(name, name)
         if details["unparsable"]:
-            yield f"{title}: {_count(details['unparsable'])} none of the choices, which counts as wrong."
+            number = _count(details["unparsable"])
+            yield f"{title}: {number} not what was asked for (a choice, a number), which counts as wrong."
         if details["abstained"]:
             yield f"{title}: {_count(details['abstained'])} empty or a refusal, which counts as wrong."
         if len(details["scorings"]) > 1:

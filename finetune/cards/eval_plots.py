@@ -19,11 +19,11 @@ LINE_STYLES = ("--", ":")
 
 @dataclass(frozen=True)
 class Bar:
-    """A contestant's score from 0 to 1, with its 95 % interval if that is known."""
+    """A contestant's score from 0 to 1, with its 95 % interval."""
 
     name: str
     value: float
-    interval: tuple[float, float] | None
+    interval: tuple[float, float]
     is_adapter: bool
 
 
@@ -44,16 +44,16 @@ def draw_bars(name: str, bars: Sequence[Bar], lines: Mapping[str, float], metric
             axes.barh(place, bar.value, height=0.4, color=BAR if bar.is_adapter else MUTED)
             axes.text(0, place - 0.3, shorten(" ".join(bar.name.split()), NAME_LENGTH))
             axes.text(1, place - 0.3, f"{bar.value:.3f}", horizontalalignment="right")
-            if bar.interval:
-                low, high = bar.interval
-                whiskers = [[max(bar.value - low, 0.0)], [max(high - bar.value, 0.0)]]
-                axes.errorbar(bar.value, place, xerr=whiskers, color=INK, linewidth=1.5, capsize=4)
+            low, high = bar.interval
+            whiskers = [[max(bar.value - low, 0.0)], [max(high - bar.value, 0.0)]]
+            axes.errorbar(bar.value, place, xerr=whiskers, color=INK, linewidth=1.5, capsize=4)
             for style, value in zip(LINE_STYLES, lines.values(), strict=False):
                 axes.vlines(value, place - 0.26, place + 0.26, color=INK, linewidth=1.5, linestyle=style)
         axes.set(xlim=(0, 1), ylim=(len(bars) - 0.6, -0.85), yticks=[], xticks=[0, 0.25, 0.5, 0.75, 1])
         axes.spines["left"].set_visible(False)
 
-    figures = [f"{bar.name} {bar.value:.3f}" for bar in bars] + [f"{who} {value:.3f}" for who, value in lines.items()]
+    figures = [f"{bar.name} {bar.value:.3f} ({bar.interval[0]:.3f} to {bar.interval[1]:.3f})" for bar in bars]
+    figures += [f"{who} {value:.3f}" for who, value in lines.items()]
     return draw_svg((WIDTH, 40 * len(bars) + 34), paint, name, f"{metric} by contestant: {', '.join(figures)}")
 
 

@@ -139,7 +139,7 @@ def test_page_has_the_figures_of_the_terminal() -> None:
     page = render({"news": NEWS, "faq": [text(1, 0.4, 0.3)]}, news=LABELS, faq=TEXTS)
     printed = re.findall(r"[+-]?\d+\.\d{3}", render_scores({"news": LABELS, "faq": TEXTS}))
     assert len(printed) > 5
-    table = " ".join(" ".join(row) for row in cells(page)[:5])
+    table = " ".join([*(" ".join(row) for row in cells(page)[:7]), *page.values("aria-label")])
     assert [figure for figure in printed if figure not in table] == []
 
 
@@ -168,7 +168,9 @@ def test_page_has_every_figure_of_every_contestant() -> None:
     assert [figure for figure in expected.split() if figure not in table] == []
     assert page.text.count("Few-shot base") == len(rows)  # its answer stands beside the others
     bars = next(value for value in page.values("aria-label") if value.startswith("weighted F1 by contestant"))
-    assert bars.endswith("base 0.201, few-shot base 0.494, adapter 0.766, majority 0.333, random 0.500")
+    assert bars.endswith(
+        "few-shot base 0.494 (0.400 to 0.600), adapter 0.766 (0.600 to 0.900), majority 0.333, random 0.500"
+    )
 
 
 def test_page_says_what_the_figures_mean() -> None:
@@ -209,7 +211,7 @@ def test_what_does_not_count_is_said() -> None:
     for note in (
         "Weighted F1 is not defined: all rows have the same label.",
         "Few-shot base is left out: its examples do not fit.",
-        "Base: 1 answer is none of the choices, which counts as wrong.",
+        "Base: 1 answer is not what was asked for (a choice, a number), which counts as wrong.",
         "Base: 3 answers are empty or a refusal, which counts as wrong.",
         "Base, accuracy by the way labels are scored: raw 0.200, calibrated 0.250; used: raw.",
     ):
