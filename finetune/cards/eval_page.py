@@ -1,93 +1,101 @@
-"""The page of an evaluation: figures, confusions, the loss of the training and the worst errors, without scripts.
+"""The page of an evaluation: verdict, figures with intervals, confusions, instructive rows, training and origin.
 
-It contains text of rows, as `samples.jsonl` does: an evaluation is never pushed.
+One file without external resources; its only script filters the lists of rows, and the page is whole without it. It contains
+text of rows, as `samples.jsonl` does: an evaluation is never pushed.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.cards.loss_curve import HEIGHT, WIDTH, LossCurve
+from finetune.artifacts import Adapter
+from finetune.cards import eval_confusions, eval_plots
+from finetune.cards.eval_confusions import MATRIX_LABELS, Cell, Confusion
+from finetune.cards.eval_notes import list_notes
+from finetune.cards.eval_plots import Bar, Bin
+from finetune.cards.loss_curve import LossCurve
 from finetune.cards.metric_names import METRIC_NAMES, PRINTED
-from finetune.cards.templating import ENVIRONMENT
-from finetune.cards.verdict import RIVALS
+from finetune.cards.model_facts import Subject
+from finetune.cards.scored_rows import (
+    ANSWER_LENGTH,
+    KINDS,
+    PROMPT_LENGTH,
+    TEXT_KINDS,
+    Kind,
+    ListedRow,
+    ScoredRow,
+    list_rows,
+    shared_instruction,
+)
+from finetune.cards.templating import ENVIRONMENT, read_script, sentence_case, shorten
+from finetune.cards.verdict import RIVALS, verdict
 
-WORST = 10
-MATRIX_LABELS = 12  # more do not fit on a screen: then the most frequent confusions are listed
-PROMPT_LENGTH, ANSWER_LENGTH = 600, 300  # characters
+FILTER_LABELS = 200  # more expected labels are not offered as a filter
+OPEN_CLASSES = 20  # a longer table of classes is folded
+TITLES = {"few_shot": "few-shot base"}  # of contestants whose name is not a name for people
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A model's answer to a row, its score from 0 to 1, and the probability of the answer if it is a label."""
+class Side:
+    """A contestant of a task: its scores, what stands behind them, and how the adapter compares with it."""
 
-    text: str
-    score: float
-    probability: float | None = None
-
-
-@dataclass(frozen=True)
-class ScoredRow:
-    """A row with the answer of each contestant; `margin` is how much likelier the adapter's was than the expected label."""
-
-    id: str
-    instruction: str
-    prompt: str
-    reference: str
-    answers: Mapping[str, Answer]  # by contestant, in the order of the report
-    choices: tuple[str, ...] = ()
-    margin: float = 0.0
+    name: str
+    title: str
+    scores: Mapping[str, float | None]
+    details: Mapping[str, Any]
+    comparison: Mapping[str, Any] | None  # the adapter has none
 
     @property
-    def base(self) -> Answer:
-        """The answer of the base model or baseline."""
-        return self.answers["base"]
-
-    @property
-    def adapter(self) -> Answer:
-        """The answer of the adapter."""
-        return self.answers["adapter"]
+    def heading(self) -> str:
+        """The title where a text begins; a name that somebody gave keeps its spelling."""
+        return self.title if self.title == self.name not in ("base", "adapter") else sentence_case(self.title)
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Rows with one expected and one given label, and their share of the rows with that expected label."""
+class ClassLine:
+    """How well the adapter recognises a label, as in the report, and the F1 of its base."""
 
-    rows: int
-    share: float
-    right: bool
+    label: str
+    adapter: Mapping[str, Any]
+    base_f1: float | None
 
 
 @dataclass(frozen=True)
-class Confusion:
-    """An expected label, the label that the adapter gave instead, and how often the adapter and its base did so."""
+class RowList:
+    """The rows of a task that the page lists, and what they can be filtered by."""
 
-    expected: str
-    given: str
-    base: int
-    adapter: int
+    rows: list[ListedRow]
+    total: int
+    kinds: dict[Kind, str]  # with at least one row each: kind -> text for people
+    labels: list[str]
+    instruction: str  # what every prompt begins with
 
 
 @dataclass(frozen=True)
 class TaskPage:
     """A task's part of the page."""
 
+    sides: list[Side]
+    verdict: str
+    notes: list[str]
+    bars: str
+    lines: dict[str, float]  # guesses, in the headline metric
+    reliability: str
+    calibrated: list[Side]
     labels: list[str]  # both axes of the matrices
-    matrices: dict[str, list[list[Cell]]]  # by model; empty if the task has no labels, or too many
+    matrices: dict[str, list[list[Cell]]]  # by contestant; empty if the task has no labels, or too many
     confusions: list[Confusion]
-    better: int
-    worse: int
-    errors: int
-    worst: list[ScoredRow]
-    instruction: str  # what the prompts of all the worst errors begin with
+    classes: list[ClassLine]
+    listed: RowList
 
 
 def eval_page(
     data: Mapping[str, Any],
-    adapter: Mapping[str, Any],
+    adapter: Adapter,
     rows: Mapping[str, Sequence[ScoredRow]],
     curve: LossCurve | None,
 ) -> str:
@@ -95,81 +103,131 @@ def eval_page(
 
     Args:
         data: the contents of report.json.
-        adapter: the manifest of the adapter.
+        adapter: whose training the page tells of.
         rows: the evaluated rows by task.
         curve: the loss of the adapter's training, if it is known.
     """
-    tasks = {name: _task_page(rows[name], task["majority"] is not None) for name, task in data["tasks"].items()}
+    script, subject = read_script("report.js"), Subject(adapter)
+    facts = data["tasks"]
+    tasks = {name: _task_page(f"task-{place}", facts[name], rows[name]) for place, name in enumerate(facts, 1)}
     return ENVIRONMENT.get_template("report.html.jinja").render(
         report=data,
-        adapter=adapter,
+        subject=subject,
+        licenses=sorted({str(source["license"]) for source in subject.sources}),
+        parents=_further_parents(adapter),
+        forgetting=data.get("forgetting"),
+        remembers=_say_what_is_left(data["forgetting"]["ci95"]) if data.get("forgetting") else "",
+        others=_others(tasks.values()),
         tasks=tasks,
         curve=curve,
-        width=WIDTH,
-        height=HEIGHT,
+        loss=eval_plots.draw_loss("loss", curve) if curve else "",
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         metric_names=METRIC_NAMES,
-        rivals=RIVALS,
-        with_base=all(task["baseline"] == "base" for task in data["tasks"].values()),
-        baselines=sorted({RIVALS[task["baseline"]] for task in data["tasks"].values()}),
-        with_pairs=any(task["metric"] == "preference_accuracy" for task in data["tasks"].values()),
-        columns=[name for name in PRINTED if any(name in task["adapter"] for task in data["tasks"].values())],
-        total=sum(task["n"] for task in data["tasks"].values()),
+        open_classes=OPEN_CLASSES,
+        with_base=all(task["baseline"] == "base" for task in facts.values()),
+        baselines=sorted({RIVALS[task["baseline"]] for task in facts.values()}),
+        with_pairs=any(task["metric"] == "preference_accuracy" for task in facts.values()),
+        with_mcnemar=any(
+            each["mcnemar_p_value"] is not None for task in facts.values() for each in task["comparisons"].values()
+        ),
+        with_guesses=any("majority" in task["guesses"] for task in facts.values()),
+        columns=[
+            name
+            for name in PRINTED
+            if any(side.scores.get(name) is not None for task in tasks.values() for side in task.sides)
+        ],
+        total=sum(task["n"] for task in facts.values()),
     )
 
 
-def _task_page(rows: Sequence[ScoredRow], has_labels: bool) -> TaskPage:
-    occurring = {text for row in rows for text in (row.reference, row.base.text, row.adapter.text)}
-    ordered = dict.fromkeys([*(choice for row in rows for choice in row.choices), *sorted(occurring)])
-    labels = [label for label in ordered if label in occurring]
-    small = has_labels and len(labels) <= MATRIX_LABELS
-    errors = [row for row in rows if row.adapter.score < 1]
-    worst = sorted(errors, key=lambda row: (row.adapter.score, -row.margin, -row.base.score, row.id))[:WORST]
-    instructions = {row.instruction for row in worst}
-    return TaskPage(
-        [shorten(label, ANSWER_LENGTH) for label in labels] if small else [],
-        {name: _matrix(rows, labels, name) for name in ("base", "adapter")} if small else {},
-        _confusions(rows) if has_labels and not small else [],
-        sum(row.adapter.score > row.base.score for row in rows),
-        sum(row.adapter.score < row.base.score for row in rows),
-        len(errors),
-        [_shorten_row(row, with_instruction=len(instructions) > 1) for row in worst],
-        shorten(instructions.pop(), PROMPT_LENGTH) if len(instructions) == 1 else "",
-    )
-
-
-def _matrix(rows: Sequence[ScoredRow], labels: Sequence[str], model: str) -> list[list[Cell]]:
-    """One line per expected label, one cell per given label."""
-    counts = Counter((row.reference, row.answers[model].text) for row in rows)
-    sizes = Counter(row.reference for row in rows)
-    return [
-        [Cell(counts[label, given], counts[label, given] / (sizes[label] or 1), label == given) for given in labels]
-        for label in labels
-    ]
-
-
-def _confusions(rows: Sequence[ScoredRow]) -> list[Confusion]:
-    """The most frequent wrong labels of the adapter."""
-    base = Counter((row.reference, row.base.text) for row in rows)
-    adapter = Counter((row.reference, row.adapter.text) for row in rows if row.adapter.text != row.reference)
-    frequent = sorted(adapter.items(), key=lambda item: (-item[1], item[0]))[:MATRIX_LABELS]
-    return [
-        Confusion(shorten(pair[0], ANSWER_LENGTH), shorten(pair[1], ANSWER_LENGTH), base[pair], number)
-        for pair, number in frequent
-    ]
-
-
-def _shorten_row(row: ScoredRow, *, with_instruction: bool) -> ScoredRow:
-    prompt = f"{row.instruction}\n\n{row.prompt}" if with_instruction and row.instruction else row.prompt
-    answers = {
-        name: Answer(shorten(answer.text, ANSWER_LENGTH), answer.score, answer.probability)
-        for name, answer in row.answers.items()
+def _further_parents(adapter: Adapter) -> dict[str, str]:
+    """The fingerprints of what the adapter was trained on beside its base model and the evaluated corpus."""
+    parents = adapter.manifest["parents"]
+    names = {"corpus": "Trained on the corpus", "init_adapter": "Continued from", "replay": "Replayed rows"}
+    return {
+        title: str(parents[key]["fingerprint"]) for key, title in names.items() if "fingerprint" in parents.get(key, {})
     }
-    return ScoredRow(row.id, "", shorten(prompt, PROMPT_LENGTH), shorten(row.reference, ANSWER_LENGTH), answers)
 
 
-def shorten(text: str, length: int) -> str:
-    """The text with its middle left out if it is longer: a question may stand at either end of it."""
-    if len(text) <= length:
-        return text
-    tail = length // 3
-    return f"{text[: length - tail].rstrip()} […] {text[-tail:].lstrip()}"
+def _say_what_is_left(ci95: tuple[float, float]) -> str:
+    """Whether the adapter has lost general ability, from the interval of the drop."""
+    if ci95[0] > 0:
+        return "The adapter has lost some of what its base could do."
+    return "The adapter does better than its base." if ci95[1] < 0 else "Nothing measurable was lost."
+
+
+def _others(tasks: Iterable[TaskPage]) -> list[str]:
+    """Who took part beside base and adapter."""
+    sides = [side for task in tasks for side in task.sides if side.name not in ("base", "adapter")]
+    return list(dict.fromkeys(side.title for side in sides))
+
+
+def _task_page(id_: str, task: Mapping[str, Any], rows: Sequence[ScoredRow]) -> TaskPage:
+    metric, has_labels = task["metric"], task["majority"] is not None
+    sides = _sides(task)
+    compared = [side for side in sides if side.name == "adapter" or (side.name, task["baseline"]) == ("base", "base")]
+    lines = {name: scores[metric] for name, scores in task["guesses"].items() if metric in scores}
+    calibrated = [side for side in compared if side.details["calibration"]]
+    labels = eval_confusions.labels_of(rows) if has_labels else []
+    small = 0 < len(labels) <= MATRIX_LABELS
+    return TaskPage(
+        sides=sides,
+        verdict=verdict(task),
+        notes=list_notes(task, {side.name: side.title for side in sides} | TITLES),
+        bars=eval_plots.draw_bars(f"{id_}-bars", [_bar(side, metric) for side in sides], lines, METRIC_NAMES[metric]),
+        lines=lines,
+        reliability=eval_plots.draw_reliability(f"{id_}-bins", _bins(calibrated)) if calibrated else "",
+        calibrated=calibrated,
+        labels=[shorten(label, ANSWER_LENGTH) for label in labels] if small else [],
+        matrices={side.name: eval_confusions.count_matrix(rows, labels, side.name) for side in compared}
+        if small
+        else {},
+        confusions=eval_confusions.most_frequent(rows) if labels and not small else [],
+        classes=_classes(compared),
+        listed=_row_list(rows, metric, has_labels=has_labels),
+    )
+
+
+def _sides(task: Mapping[str, Any]) -> list[Side]:
+    """Every contestant, in the order of the report."""
+    few_shot = {"few_shot": task["few_shot"]} if task["few_shot"] else {}
+    scores = {"base": task["base"], **few_shot, **task["vs"], "adapter": task["adapter"]}
+    titles = {"base": task["baseline"], **TITLES}
+    return [
+        Side(name, titles.get(name, name), values, task["details"][name], task["comparisons"].get(name))
+        for name, values in scores.items()
+    ]
+
+
+def _bar(side: Side, metric: str) -> Bar:
+    return Bar(side.title, side.scores[metric] or 0.0, side.details["ci95"], side.name == "adapter")
+
+
+def _bins(sides: Sequence[Side]) -> dict[str, list[Bin]]:
+    return {
+        side.name: [
+            Bin(each["confidence"], each["accuracy"], each["n"]) for each in side.details["calibration"]["bins"]
+        ]
+        for side in sides
+    }
+
+
+def _classes(sides: Sequence[Side]) -> list[ClassLine]:
+    """A line per label that is expected or that the adapter gave, the most frequent first."""
+    base, adapter = (sides[number].details["classes"] for number in (0, -1))
+    base_f1 = {each["label"]: each["f1"] for each in base}
+    used = sorted((each for each in adapter if each["expected"] or each["given"]), key=lambda each: -each["expected"])
+    return [ClassLine(shorten(each["label"], ANSWER_LENGTH), each, base_f1.get(each["label"])) for each in used]
+
+
+def _row_list(rows: Sequence[ScoredRow], metric: str, *, has_labels: bool) -> RowList:
+    right_or_wrong = has_labels or metric == "preference_accuracy"
+    instruction = shared_instruction(rows)
+    listed = list_rows(rows, has_labels=right_or_wrong, instruction=instruction)
+    occurring = {kind for each in listed for kind in each.kinds}
+    kinds = {kind: text for kind, text in (KINDS if right_or_wrong else TEXT_KINDS).items() if kind in occurring}
+    labels = sorted({each.label for each in listed}) if has_labels else []
+    return RowList(
+        listed, len(rows), kinds, labels if len(labels) <= FILTER_LABELS else [], shorten(instruction, PROMPT_LENGTH)
+    )

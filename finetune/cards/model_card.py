@@ -136,6 +136,7 @@ def _body(subject: Subject, scores: Mapping[str, Any], repo_id: str) -> str:
         version=subject.artifact.manifest.get("slmtune_version"),
         caution=load_domain(subject.domain).recipe.caution if is_bundled else CAUTION,
         eval_command=f"slmtune eval --domain {subject.domain}" if is_bundled else "slmtune eval",
+        settings=[[name, cell(value)] for name, value in subject.settings()],
         sources=[[cell(source.get(key) or "-") for key in ("id", "license")] for source in subject.sources],
         baselines=sorted({RIVALS[task.get("baseline", "base")] for task in scores["tasks"].values()}),
         results=[row for name, task in scores["tasks"].items() for row in _result_rows(name, task)],

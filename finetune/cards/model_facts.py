@@ -136,7 +136,7 @@ class Subject:
             "Time in seconds": _joined(result, "seconds"),
             "Peak memory": format_bytes(memory) if memory else "",
         }
-        return [[name, cell(value)] for name, value in rows.items() if value]
+        return [[name, value] for name, value in rows.items() if value]
 
     def comparisons(self) -> list[list[str]]:
         """The distance of a merged model from the adapter, one row per comparison."""

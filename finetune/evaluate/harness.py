@@ -22,7 +22,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from finetune.artifacts import Adapter
-from finetune.cards.eval_page import Answer, ScoredRow
+from finetune.cards.scored_rows import Answer, ScoredRow
 from finetune.errors import InputError, OfflineError, SlmtuneError, UnknownNameError
 from finetune.evaluate.contestants.contestant import ADAPTER, BASE
 from finetune.evaluate.details import ModelDetails

@@ -21,9 +21,10 @@ from finetune.artifacts import (
     write_jsonl,
     writing,
 )
-from finetune.cards.eval_page import ScoredRow, eval_page
+from finetune.cards.eval_page import eval_page
 from finetune.cards.eval_report import eval_report
 from finetune.cards.loss_curve import read_loss_curve
+from finetune.cards.scored_rows import ScoredRow
 from finetune.errors import InputError
 from finetune.evaluate.ask import AllAnswers, StageCallback, ask_all
 from finetune.evaluate.contestants.baseline import BASELINES
@@ -180,5 +181,5 @@ def _write(
     }
     data = eval_report(asdict(result), writer.manifest)
     write_json(writer.folder / "report.json", data)
-    page = eval_page(data, adapter.manifest, rows, read_loss_curve(adapter.path))
+    page = eval_page(data, adapter, rows, read_loss_curve(adapter.path))
     (writer.folder / "report.html").write_text(page, "utf-8")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from finetune.cards.eval_page import Answer, ScoredRow
+from finetune.cards.scored_rows import Answer, ScoredRow
 from finetune.evaluate.answers import Answers
 from finetune.evaluate.calibration import calibrate
 from finetune.evaluate.classes import class_scores
@@ -47,7 +47,8 @@ def score_rows(task: EvalTask, answers: Mapping[str, Answers]) -> list[ScoredRow
             margin = chances["rejected"] - chances["chosen"]
         instruction = "\n\n".join(message.content for message in example.prompt if message.role == "system")
         prompt = _turns(example.prompt)
-        rows.append(ScoredRow(example.id, instruction, prompt, reference, scored, example.choices, margin))
+        lead = _lead(chances.values())
+        rows.append(ScoredRow(example.id, instruction, prompt, reference, scored, example.choices, margin, lead))
     return rows
 
 
@@ -106,6 +107,12 @@ def undefined_metrics(task: EvalTask) -> dict[str, str]:
     if task.metric == "micro_f1" and not any(reference_labels(example) for example in task.examples):
         return dict.fromkeys(("micro_f1", "macro_f1"), "no row has a label, so none can be recognised")
     return {}
+
+
+def _lead(chances: Iterable[float]) -> float | None:
+    """How much likelier the most likely answer is than the next one, if there are two."""
+    first, second, *_ = [*sorted(chances, reverse=True), None, None]
+    return None if first is None or second is None else first - second
 
 
 def _score_answer(task: EvalTask, answers: Answers, number: int, reference: str) -> Answer:

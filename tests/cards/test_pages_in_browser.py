@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ..browser import CHROMIUM, Browser
 from ..command import run
+from .test_eval_page import label, render
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")]
 
@@ -18,6 +21,7 @@ HEADINGS = {
         "Scores",
         "news",
         "Which labels are confused",
+        "Rows to read",
         "How training went",
         "Where it comes from",
     ],
@@ -26,6 +30,7 @@ HEADINGS = {
 VISIBLE = (
     "[...document.querySelectorAll('h1, h2, h3')].filter(each => each.checkVisibility()).map(each => each.innerText)"
 )
+VISIBLE_ROWS = "[...document.querySelectorAll('.rows > li')].filter(row => row.checkVisibility())"
 OVERFLOW = "document.documentElement.scrollWidth - innerWidth"
 # Texts whose contrast with their background is below the 4.5 of WCAG 2.2, level AA. A canvas turns any color into bytes.
 FAINT = """
@@ -69,6 +74,17 @@ def pages(tiny_corpus: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of 25 rows, one of which is hostile."""
+    rows = [label(number, *("down", "up", "down") if number % 2 else ("up", "down", "up")) for number in range(10, 34)]
+    evil = "</p><img src=x onerror='window.harm = 1'><script>window.harm = 1</script>"
+    rows.append(replace(label(34, "up", "up", "down"), prompt=evil, id=evil))
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(render({"news": rows}).html, "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(tmp_path_factory.mktemp("browser")) as running:
         yield running
@@ -98,6 +114,51 @@ def test_page_has_a_dark_face(browser: Browser, pages: dict[str, Path], name: st
         for dark in (False, True)
     ]
     assert colors[0] != colors[1]
+
+
+def test_search_and_filters_hide_the_other_rows(browser: Browser, report: Path) -> None:
+    visit = browser.open(report, width=1280, height=900)
+
+    def fill(name: str, value: str) -> list[str]:
+        """The ids of the rows that are left after a filter is set."""
+        field = f"document.querySelector('[data-filter={name}]')"
+        visit.evaluate(
+            f"{field}.value = {json.dumps(value)}; {field}.dispatchEvent(new Event('input', {{bubbles: true}}))"
+        )
+        ids: list[str] = visit.evaluate(f"{VISIBLE_ROWS}.map(row => row.querySelector('.soft').innerText)")
+        return ids
+
+    assert fill("words", "wor 17 ROW") == []
+    assert fill("words", "17 ROW") == ["news/17"]
+    assert visit.evaluate("document.querySelector('output').innerText") == "1 of 1 rows"
+    assert len(fill("words", "")) == 10
+    assert len(fill("kind", "lost")) == 1
+    assert fill("kind", "won") == [f"news/{number}" for number in range(10, 20)]
+    assert fill("label", "0") == [f"news/{number}" for number in range(11, 30, 2)]
+    assert visit.errors == []
+
+
+def test_more_rows_are_shown_on_demand(browser: Browser, report: Path) -> None:
+    visit = browser.open(report, width=390, height=844)
+    visible = f"{VISIBLE_ROWS}.length"
+    assert visit.evaluate(visible) == 10
+    visit.evaluate("document.querySelector('.more').click()")
+    assert visit.evaluate(visible) == 20
+    visit.evaluate("document.querySelector('.more').click()")
+    assert visit.evaluate(visible) == 25
+    assert not visit.evaluate("document.querySelector('.more').checkVisibility()")
+
+
+def test_text_of_a_row_never_runs(browser: Browser, report: Path) -> None:
+    visit = browser.open(report, width=390, height=844)
+    assert "onerror" in visit.evaluate("document.body.innerText")
+    assert visit.evaluate("document.querySelectorAll('img').length") == 0
+    assert visit.evaluate("window.harm") is None
+    assert visit.requests == [report.as_uri()]
+    visit.evaluate("""document.body.insertAdjacentHTML('beforeend', '<img src="x" onerror="window.harm = 1">')""")
+    script = "document.createElement('script')"
+    visit.evaluate(f"document.body.append(Object.assign({script}, {{textContent: 'window.harm = 2'}}))")
+    assert visit.evaluate("window.harm") is None  # the policy of the page forbids what is not its own script
 
 
 def test_browser_sees_what_it_is_asked_about(browser: Browser, tmp_path: Path) -> None:

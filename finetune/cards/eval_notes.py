@@ -1,0 +1,41 @@
+"""What a reader must know about the figures of a task: what is not defined, who is left out, and which answers do not count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from finetune.cards.metric_names import METRIC_NAMES
+from finetune.cards.templating import sentence_case
+
+
+def list_notes(task: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
+    """One sentence each.
+
+    Args:
+        task: an entry of `tasks` in report.json.
+        titles: what the contestants are called.
+    """
+    return [sentence_case(note) for note in _notes(task, titles)]
+
+
+def _notes(task: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[str]:
+    for metric, reason in task["undefined"].items():
+        yield f"{METRIC_NAMES[metric]} is not defined: {reason}."
+    for name, reason in task["absent"].items():
+        yield f"{titles.get(name, name)} is left out: {reason}."
+    for name, details in task["details"].items():
+        title = titles.get(name, name)
+        if details["unparsable"]:
+            number = _count(details["unparsable"])
+            yield f"{title}: {number} not what was asked for (a choice, a number), which counts as wrong."
+        if details["abstained"]:
+            yield f"{title}: {_count(details['abstained'])} empty or a refusal, which counts as wrong."
+        if len(details["scorings"]) > 1:
+            ways = [f"{way} {scores[task['metric']]:.3f}" for way, scores in details["scorings"].items()]
+            metric = METRIC_NAMES[task["metric"]]
+            yield f"{title}, {metric} by the way labels are scored: {', '.join(ways)}; used: {details['scoring']}."
+
+
+def _count(answers: int) -> str:
+    return "1 answer is" if answers == 1 else f"{answers:,} answers are"
