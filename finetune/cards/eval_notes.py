@@ -35,6 +35,8 @@ def _notes(task: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[str]:
             ways = [f"{way} {scores[task['metric']]:.3f}" for way, scores in details["scorings"].items()]
             metric = METRIC_NAMES[task["metric"]]
             yield f"{title}, {metric} by the way labels are scored: {', '.join(ways)}; used: {details['scoring']}."
+    if task["scorer"]:
+        yield f"Scored by {task['scorer']}."
 
 
 def _count(answers: int) -> str:

@@ -80,6 +80,7 @@ class TaskPage:
     """A task's part of the page."""
 
     sides: list[Side]
+    is_binary: bool  # whether an answer is right or wrong, rather than more or less like the expected one
     verdict: str
     notes: list[str]
     bars: str
@@ -165,7 +166,7 @@ def _others(tasks: Iterable[TaskPage]) -> list[str]:
 
 def _task_page(id_: str, task: Mapping[str, Any], rows: Sequence[ScoredRow]) -> TaskPage:
     metric, has_labels = task["metric"], task["majority"] is not None
-    sides = _sides(task)
+    sides, is_binary = _sides(task), task["comparisons"]["base"]["mcnemar_p_value"] is not None
     compared = [side for side in sides if side.name == "adapter" or (side.name, task["baseline"]) == ("base", "base")]
     lines = {name: scores[metric] for name, scores in task["guesses"].items() if metric in scores}
     calibrated = [side for side in compared if side.details["calibration"]]
@@ -173,6 +174,7 @@ def _task_page(id_: str, task: Mapping[str, Any], rows: Sequence[ScoredRow]) -> 
     small = 0 < len(labels) <= MATRIX_LABELS
     return TaskPage(
         sides=sides,
+        is_binary=is_binary,
         verdict=verdict(task),
         notes=list_notes(task, {side.name: side.title for side in sides} | TITLES),
         bars=eval_plots.draw_bars(f"{id_}-bars", [_bar(side, metric) for side in sides], lines, METRIC_NAMES[metric]),
@@ -185,7 +187,7 @@ def _task_page(id_: str, task: Mapping[str, Any], rows: Sequence[ScoredRow]) -> 
         else {},
         confusions=eval_confusions.most_frequent(rows) if labels and not small else [],
         classes=_classes(compared),
-        listed=_row_list(rows, metric, has_labels=has_labels),
+        listed=_row_list(rows, is_binary=is_binary, has_labels=has_labels),
     )
 
 
@@ -221,12 +223,11 @@ def _classes(sides: Sequence[Side]) -> list[ClassLine]:
     return [ClassLine(shorten(each["label"], ANSWER_LENGTH), each, base_f1.get(each["label"])) for each in used]
 
 
-def _row_list(rows: Sequence[ScoredRow], metric: str, *, has_labels: bool) -> RowList:
-    right_or_wrong = has_labels or metric == "preference_accuracy"
+def _row_list(rows: Sequence[ScoredRow], *, is_binary: bool, has_labels: bool) -> RowList:
     instruction = shared_instruction(rows)
-    listed = list_rows(rows, has_labels=right_or_wrong, instruction=instruction)
+    listed = list_rows(rows, is_binary=is_binary, has_labels=has_labels, instruction=instruction)
     occurring = {kind for each in listed for kind in each.kinds}
-    kinds = {kind: text for kind, text in (KINDS if right_or_wrong else TEXT_KINDS).items() if kind in occurring}
+    kinds = {kind: text for kind, text in (KINDS if is_binary else TEXT_KINDS).items() if kind in occurring}
     labels = sorted({each.label for each in listed}) if has_labels else []
     return RowList(
         listed, len(rows), kinds, labels if len(labels) <= FILTER_LABELS else [], shorten(instruction, PROMPT_LENGTH)

@@ -15,7 +15,7 @@ SURE = 0.5  # a wrong label that is this much likelier than the expected one
 CLOSE = 0.1  # the two likeliest labels, if their probabilities differ by at most this
 
 Kind = Literal["wrong", "right", "lost", "won", "sure", "close"]
-KINDS: dict[Kind, str] = {  # of rows with labels or pairs
+KINDS: dict[Kind, str] = {  # of answers that are right or wrong
     "wrong": "The adapter is wrong",
     "right": "The adapter is right",
     "lost": "The adapter is wrong, the base right",
@@ -72,7 +72,7 @@ class ListedRow:
     label: str  # the expected label in full, by which the list is filtered; empty if the task has none
 
 
-def list_rows(rows: Sequence[ScoredRow], *, has_labels: bool, instruction: str) -> list[ListedRow]:
+def list_rows(rows: Sequence[ScoredRow], *, is_binary: bool, has_labels: bool, instruction: str) -> list[ListedRow]:
     """At most `LISTED` rows, errors first and the worst of them first.
 
     Every kind of row gets its share: one of each in turn until the list is full. The worst errors are the labels of which the
@@ -80,7 +80,8 @@ def list_rows(rows: Sequence[ScoredRow], *, has_labels: bool, instruction: str) 
 
     Args:
         rows: all rows of a task.
-        has_labels: whether answers are right or wrong, rather than more or less like the expected text.
+        is_binary: whether answers are right or wrong, rather than more or less like the expected text.
+        has_labels: whether the expected answers are labels, by which the list can be filtered.
         instruction: what every prompt begins with; the page says it once.
     """
     order = [row for lane in zip_longest(*_lanes(rows)) for row in lane if row]
@@ -88,9 +89,7 @@ def list_rows(rows: Sequence[ScoredRow], *, has_labels: bool, instruction: str) 
     rank = {id_: place for place, id_ in enumerate(chosen)}
     listed = sorted((row for row in rows if row.id in rank), key=lambda row: (_badness(row), rank[row.id]))
     return [
-        ListedRow(
-            _shorten_row(row, instruction), _kinds(row, has_labels=has_labels), row.reference if has_labels else ""
-        )
+        ListedRow(_shorten_row(row, instruction), _kinds(row, is_binary=is_binary), row.reference if has_labels else "")
         for row in listed
     ]
 
@@ -135,15 +134,15 @@ def _lanes(rows: Sequence[ScoredRow]) -> list[list[ScoredRow]]:
     return [*ranked, [row for row in rows if row.id not in listed]]
 
 
-def _kinds(row: ScoredRow, *, has_labels: bool) -> tuple[Kind, ...]:
+def _kinds(row: ScoredRow, *, is_binary: bool) -> tuple[Kind, ...]:
     wrong = _is_wrong(row)
     kinds: dict[Kind, bool] = {
-        "wrong": has_labels and wrong,
-        "right": has_labels and not wrong,
+        "wrong": is_binary and wrong,
+        "right": is_binary and not wrong,
         "lost": _has_lost(row),
         "won": _has_won(row),
-        "sure": has_labels and wrong and row.margin >= SURE,
-        "close": has_labels and _is_close(row),
+        "sure": is_binary and wrong and row.margin >= SURE,
+        "close": is_binary and _is_close(row),
     }
     return tuple(kind for kind, holds in kinds.items() if holds)
 

@@ -195,8 +195,13 @@ def test_reliability_of_base_and_adapter_is_drawn() -> None:
 
 
 def test_what_does_not_count_is_said() -> None:
-    scorings = {"raw": {"accuracy": 0.2}, "calibrated": {"accuracy": 0.25}}
-    details = replace(LABELS.details["base"], unparsable=1, abstained=3, scoring="raw", scorings=scorings)
+    details = replace(
+        LABELS.details["base"],
+        unparsable=1,
+        abstained=3,
+        scoring="raw",
+        scorings={"raw": {"accuracy": 0.2}, "calibrated": {"accuracy": 0.25}},
+    )
     score = replace(
         LABELS,
         metric="accuracy",
@@ -205,6 +210,7 @@ def test_what_does_not_count_is_said() -> None:
         undefined={"weighted_f1": "all rows have the same label"},
         absent={"few_shot": "its examples do not fit"},
         details={**LABELS.details, "base": details},
+        scorer="lm-evaluation-harness 0.4.13",
     )
     page = render(news=score)
     for note in (
@@ -212,6 +218,7 @@ def test_what_does_not_count_is_said() -> None:
         "Few-shot base is left out: its examples do not fit.",
         "Base: 1 answer is not what was asked for (a choice, a number), which counts as wrong.",
         "Base: 3 answers are empty or a refusal, which counts as wrong.",
+        "Scored by lm-evaluation-harness 0.4.13.",
         "Base, accuracy by the way labels are scored: raw 0.200, calibrated 0.250; used: raw.",
     ):
         assert note in page.text
