@@ -124,9 +124,12 @@ class EvalOptions:
     )
     vs: tuple[str, ...] = option(
         (),
-        "Also score this model: the folder of an adapter or model, or the name of a base model. NAME= before it "
-        "names it in the report.",
+        "Also score this model: the folder of an adapter or model, the name of a base model, or URL[#MODEL] of an "
+        "OpenAI-compatible server. NAME= before it names it in the report.",
         metavar="[NAME=]MODEL",
+    )
+    vs_key_file: str | None = option(
+        None, "File with the API key for servers of --vs.", metavar="FILE", value="the key in OPENAI_API_KEY"
     )
     batch_size: int = option(16, "Rows per forward pass.", ge=1)
     max_new_tokens: int = option(160, "Maximum length of a generated answer, in tokens.", ge=1)

@@ -10,7 +10,8 @@ from finetune.artifacts import Adapter, Corpus
 from finetune.evaluate.contestants.contestant import ADAPTER, BASE, FEW_SHOT, Contestant
 from finetune.evaluate.contestants.encoder import require_rows
 from finetune.evaluate.contestants.local import open_adapter, open_encoder, open_rival, shares_base
-from finetune.evaluate.contestants.rivals import Rival
+from finetune.evaluate.contestants.rivals import LocalRival, Rival, ServerRival
+from finetune.evaluate.contestants.server import open_server
 from finetune.evaluate.request import EvalRequest
 from finetune.models.find import base_of
 from finetune.models.heads import Head
@@ -46,7 +47,7 @@ def line_up(
         members = {BASE: base, ADAPTER: adapter.fingerprint}
         first = Group(members, lambda: open_encoder(request, adapter, tasks))
         return [first, *(_group_alone(request, rival) for rival in rivals)]
-    joining = [rival for rival in rivals if shares_base(rival, adapter)]
+    joining = [rival for rival in rivals if isinstance(rival, LocalRival) and shares_base(rival, adapter)]
     examples = {FEW_SHOT: f"{base} {request.few_shot} {corpus.fingerprint}"} if request.few_shot else {}
     others = {rival.name: rival.identity for rival in joining}
     members = {BASE: base, **examples, **others, ADAPTER: adapter.fingerprint}
@@ -60,6 +61,9 @@ def report_order(rivals: Sequence[Rival]) -> list[str]:
 
 
 def _group_alone(request: EvalRequest, rival: Rival) -> Group:
+    members = {rival.name: rival.identity}
+    if isinstance(rival, ServerRival):
+        return Group(members, lambda: open_server(request, rival))
     if isinstance(rival.model, Adapter):
         base_of(rival.model)  # raises if it cannot be found
-    return Group({rival.name: rival.identity}, lambda: open_rival(request, rival))
+    return Group(members, lambda: open_rival(request, rival))

@@ -17,7 +17,7 @@ from finetune.evaluate.contestants.causal import ask_model, refuse_model
 from finetune.evaluate.contestants.contestant import ADAPTER, BASE, FEW_SHOT, Contestant, Kind, RowsCallback
 from finetune.evaluate.contestants.encoder import ask_encoder, refuse_encoder
 from finetune.evaluate.contestants.few_shot import Budget, FewShotTask, add_examples
-from finetune.evaluate.contestants.rivals import LocalRival, Rival
+from finetune.evaluate.contestants.rivals import LocalRival
 from finetune.evaluate.request import EvalRequest
 from finetune.models.load import LoadedModel, attach_adapter, load, load_adapter, load_merged
 from finetune.models.tokenizer import load_tokenizer
@@ -88,7 +88,7 @@ def open_rival(request: EvalRequest, rival: LocalRival) -> Iterator[list[Contest
         yield [Contestant(rival.name, "rival", side.ask, side.refuse)]
 
 
-def shares_base(rival: Rival, adapter: Adapter) -> bool:
+def shares_base(rival: LocalRival, adapter: Adapter) -> bool:
     """Whether a rival is an adapter of the same causal base model with the same quantisation and precision."""
     if not isinstance(rival.model, Adapter) or rival.head is not None:
         return False

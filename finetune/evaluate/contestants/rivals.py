@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import InputError
+from finetune.evaluate.contestants.chat_server import ChatServer, find_server, is_loopback
 from finetune.evaluate.contestants.contestant import ADAPTER, BASE, FEW_SHOT
 from finetune.evaluate.request import EvalRequest
 from finetune.models.find import BaseModel, is_name
@@ -18,9 +20,9 @@ from finetune.models.kind import find_kind
 from finetune.models.open import AnyModel, open_model
 from finetune.models.presets import list_presets
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@ -]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@ -]{0,127}")
 RESERVED = (BASE, FEW_SHOT, ADAPTER)
-FORMS = "the folder of an adapter or a model, the name of a base model"
+FORMS = "the folder of an adapter or a model, the name of a base model, or the URL of a server"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,20 @@ class LocalRival:
         return None if isinstance(self.model, BaseModel) else Head.of_manifest(self.model.manifest)
 
 
-Rival = LocalRival
+@dataclass(frozen=True)
+class ServerRival:
+    """A model behind a URL."""
+
+    name: str
+    server: ChatServer
+
+    @property
+    def identity(self) -> str:
+        """The address and the model; whether the server still has the same weights under that name is not known."""
+        return f"{self.server.url} {self.server.model}"
+
+
+Rival = LocalRival | ServerRival
 
 
 def open_rivals(request: EvalRequest) -> list[Rival]:
@@ -50,13 +65,16 @@ def open_rivals(request: EvalRequest) -> list[Rival]:
     Raises:
         InputError: a value is nothing that can be evaluated, or two contestants would have the same name.
     """
-    rivals = [_open(text) for text in request.vs]
+    rivals = [_open(text, request) for text in request.vs]
     _check_names([rival.name for rival in rivals])
     return rivals
 
 
-def _open(text: str) -> Rival:
+def _open(text: str, request: EvalRequest) -> Rival:
     given, place = split_name(text)
+    if place.startswith(("http://", "https://")):
+        server = find_server(place, read_key(request.vs_key_file, place))
+        return ServerRival(given or f"{server.host}/{server.model}", server)
     folder = Path(place).expanduser()
     if not folder.is_dir() and not is_name(place):
         raise InputError(f"There is nothing at {place} to evaluate (--vs). Give {FORMS}")
@@ -77,6 +95,19 @@ def split_name(text: str) -> tuple[str | None, str]:
     return name.strip(), place
 
 
+def read_key(path: str | None, url: str) -> str | None:
+    """The key in a file or else in OPENAI_API_KEY, which is never sent unencrypted to another machine."""
+    if path is None:
+        return os.environ.get("OPENAI_API_KEY") if url.startswith("https://") or is_loopback(url) else None
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise InputError(
+            f"The key in {path} cannot be read ({reason}). Write it to that file (--vs-key-file)"
+        ) from None
+
+
 def _name_folder(folder: Path) -> str:
     """The name of a folder; those of a workspace, which every domain has, with that of the workspace."""
     path = folder.resolve()
@@ -88,7 +119,7 @@ def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if not NAME.fullmatch(name):
             raise InputError(
-                f"{name!r} (--vs) cannot be the name of a contestant. Use at most 64 letters, digits, spaces and . _ : / @ -"
+                f"{name!r} (--vs) cannot be the name of a contestant. Use at most 128 letters, digits, spaces and . _ : / @ -"
             )
         if counts[name] > 1:
             raise InputError(f"Two contestants would be called {name!r}. Give this one another name: --vs NAME=…")
