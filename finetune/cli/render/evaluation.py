@@ -19,6 +19,7 @@ def render_evaluation(result: EvalResult, next_command: str) -> str:
     """All contestants side by side, task by task."""
     summary = facts(
         {
+            **_training_rows(result.tasks),
             "report": result.report,
             "peak memory": format_bytes(result.peak_memory_bytes),
             "time": duration(result.seconds),
@@ -35,6 +36,19 @@ def _render_gate(result: EvalResult) -> list[str]:
     if missed := [one for one in result.gate if not one.passed]:
         return ["\n".join(f"gate failed: {describe_condition(one)}" for one in missed)]
     return [f"gate passed: {', '.join(map(describe_condition, result.gate))}"] if result.gate else []
+
+
+def _training_rows(tasks: Mapping[str, TaskScore]) -> dict[str, str]:
+    """What is known about rows on which the adapter was trained; nothing if there are none."""
+    if all(task.train_overlap is None for task in tasks.values()):
+        return {"training rows": "not compared with these rows: this machine did not train the adapter"}
+    lines = []
+    for name, task in tasks.items():
+        if task.train_overlap:
+            clean = task.clean and task.clean.adapter.get(task.metric)
+            without = f"; without these, the adapter has {clean:.3f}" if clean is not None else ""
+            lines.append(f"the adapter was trained on {task.train_overlap} of the {task.n} rows of {name}{without}")
+    return {"training rows": ". ".join(lines)} if lines else {}
 
 
 def render_scores(tasks: Mapping[str, TaskScore]) -> str:
