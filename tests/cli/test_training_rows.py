@@ -14,13 +14,18 @@ SCORE = TaskScore(5, "token_f1", None, None, {"token_f1": 0.1}, {"token_f1": 0.9
 def test_rows_of_the_training_are_named_beside_the_figure_without_them() -> None:
     clean = CleanScore(2, {"token_f1": 0.1}, {"token_f1": 0.4}, 0.3, (0.0, 0.6))
     score = replace(SCORE, train_overlap=3, clean=clean)
-    assert "trained on 3 of the 5 rows of mixed; without these, the adapter has 0.400" in render(score)
-    assert "trained on 5 of the 5 rows of mixed\n" in render(replace(SCORE, train_overlap=5))
+    assert "The adapter was trained on 3 of these rows; without these, its token F1 is 0.400." in words(render(score))
+    assert "The adapter was trained on 5 of these rows." in words(render(replace(SCORE, train_overlap=5)))
 
 
 def test_nothing_is_said_where_there_are_none_and_the_reason_where_nobody_knows() -> None:
-    assert "training rows" not in render(replace(SCORE, train_overlap=0))
-    assert "not compared with these rows: this machine did not train the adapter" in render(SCORE)
+    assert "train" not in render(replace(SCORE, train_overlap=0))
+    assert "not compared with these: this machine did not train the adapter" in render(SCORE)
+
+
+def words(text: str) -> str:
+    """The text without its line breaks."""
+    return " ".join(text.split())
 
 
 def render(score: TaskScore) -> str:

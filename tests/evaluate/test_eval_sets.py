@@ -208,5 +208,6 @@ def test_official_test_split_is_read_from_the_hub_and_nothing_else(tiny_adapter:
         absent = run_eval(*asked[:3], "--task", "tfn-topics", cwd=tmp_path, hub=hub, HF_HUB_OFFLINE="1")
     assert absent.returncode == 2
     assert "twitter-financial-news-topic" in absent.stderr
-    assert "not cached" in absent.stderr
+    assert "is not in the cache" in absent.stderr
+    assert "--source" not in absent.stderr
     assert "Traceback" not in absent.stderr
