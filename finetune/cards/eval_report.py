@@ -17,6 +17,7 @@ def eval_report(result: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[
         **{name: value for name, value in result.items() if name != "report"},  # the path of the page
         "split": manifest["config"]["split"],
         "parents": manifest["parents"],
+        "eval_sets": manifest["eval_sets"],
         "libraries": manifest["libraries"],
         "slmtune_version": manifest["slmtune_version"],
         "created": manifest["created"],

@@ -39,12 +39,14 @@ def evaluate_command(
     with importing_libraries():
         from finetune.evaluate import EvalRequest, evaluate, require_gate
 
+    own = workspace.corpus if workspace.corpus.is_dir() or "tasks" not in given else None
     request = EvalRequest(
         adapter or workspace.adapter,
-        corpus or workspace.corpus,
+        corpus or own,
         output_dir or workspace.eval,
         model,
         overwrite,
+        domain=workspace.given,
         train_command=workspace.command("train"),
         prepare_command=workspace.command("prepare"),
         resume_command=arguments.same_command(sys.argv[1:]),

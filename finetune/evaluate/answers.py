@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -33,6 +33,18 @@ class Answers:
     shots: int = 0
     scoring: Scoring | None = None
     scorings: dict[Scoring, list[str]] = field(default_factory=dict)
+
+    def take(self, rows: Sequence[int]) -> Answers:
+        """The answers to some of the rows, in the given order."""
+        return replace(
+            self,
+            texts=[self.texts[row] for row in rows],
+            probabilities=[self.probabilities[row] for row in rows] if self.probabilities else [],
+            labels=[self.labels[row] for row in rows] if self.labels else [],
+            logprobs=[self.logprobs[row] for row in rows] if self.logprobs else [],
+            unparsable=frozenset(number for number, row in enumerate(rows) if row in self.unparsable),
+            abstained=frozenset(number for number, row in enumerate(rows) if row in self.abstained),
+        )
 
 
 def pick_labels(task: EvalTask, rows: Sequence[LabelScores], *, tuned: bool) -> Answers:

@@ -17,13 +17,14 @@ Baseline = Literal["base", "majority", "sentence"]
 
 @dataclass(frozen=True)
 class EvalRequest(EvalOptions):
-    """What to evaluate, on which rows, and where to put the report."""
+    """What to evaluate, on which rows, and where to put the report; `domain` has the sources that `tasks` can name."""
 
     adapter: Path
-    corpus: Path
+    corpus: Path | None
     output_dir: Path
     model: str | None = None
     overwrite: bool = False
+    domain: str | None = None
     train_command: str = Adapter.made_by  # suggested if the adapter is missing
     prepare_command: str = Corpus.made_by
     resume_command: str = EvalReport.made_by  # continues an interrupted evaluation
@@ -46,6 +47,17 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class CleanScore:
+    """The figures of a task without the rows on which the adapter was trained."""
+
+    n: int
+    base: Scores
+    adapter: Scores
+    delta: float
+    ci95: Interval
+
+
+@dataclass(frozen=True)
 class TaskScore:
     """One task's figures; `delta` is adapter minus base in `metric`, with its 95 % interval.
 
@@ -57,6 +69,9 @@ class TaskScore:
     A score that these rows do not define is None, and `undefined` has its reason. `majority` and `random` are the accuracies
     of answers that look at no row, and `guesses` all their scores. Two scores with equal `rows_hash` are about the same rows.
     `scorer` is the program that asked and scored, if that is not slmtune itself.
+
+    `train_overlap` counts the rows on which the adapter was trained, None if this machine does not know; `clean` has the
+    figures without these.
     """
 
     n: int
@@ -80,6 +95,8 @@ class TaskScore:
     undefined: Mapping[str, str] = field(default_factory=dict)
     scorer: str = ""
     rows_hash: str = ""
+    train_overlap: int | None = None
+    clean: CleanScore | None = None
 
     @property
     def scores(self) -> dict[str, Scores]:

@@ -26,11 +26,14 @@ from finetune.cards.eval_report import eval_report
 from finetune.cards.loss_curve import read_loss_curve
 from finetune.cards.scored_rows import ScoredRow
 from finetune.errors import InputError
+from finetune.evaluate.answers import Answers
 from finetune.evaluate.ask import AllAnswers, StageCallback, ask_all
 from finetune.evaluate.contestants.baseline import BASELINES
 from finetune.evaluate.contestants.lineup import line_up, report_order
 from finetune.evaluate.contestants.rivals import open_rivals
+from finetune.evaluate.eval_sets import open_tasks
 from finetune.evaluate.gate import read_gate
+from finetune.evaluate.overlap import Seen, add_overlap, find_seen
 from finetune.evaluate.progress import ProgressCallback
 from finetune.evaluate.request import EvalRequest, EvalResult, TaskScore
 from finetune.evaluate.score import score_rows, score_task
@@ -42,7 +45,7 @@ from finetune.models.heads import Head
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe.options import check
 from finetune.scoring.generation import spell_calls
-from finetune.scoring.tasks import EvalTask, reference_labels, tasks_of
+from finetune.scoring.tasks import EvalTask, reference_labels
 from finetune.scoring.texts import require_libraries
 
 
@@ -58,9 +61,11 @@ def evaluate(
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     adapter = Adapter.open(request.adapter, command=request.train_command)
     rivals = open_rivals(request)
-    corpus = Corpus.open(request.corpus, command=request.prepare_command)
+    corpus = Corpus.open(request.corpus, command=request.prepare_command) if request.corpus else None
     head = Head.of_manifest(adapter.manifest)
-    tasks = tasks_of(corpus, request.split, request.tasks, request.limit, head.kind if head else None)
+    sets = open_tasks(request, adapter, corpus, head)
+    tasks = sets.tasks
+    seen = find_seen(adapter, corpus, tasks, allowed=request.allow_train_overlap)
     require_libraries({task.metric for task in tasks})
     conditions = read_gate(request.gate, tasks)
     if head is None:
@@ -69,7 +74,7 @@ def evaluate(
     groups = line_up(request, adapter, corpus, tasks, rivals)
     pairs = len(tasks) * sum(len(group.members) for group in groups)
     with (
-        keep_answers(request, (adapter.fingerprint, corpus.fingerprint), pairs) as store,
+        keep_answers(request, (adapter.fingerprint, corpus.fingerprint if corpus else ""), pairs) as store,
         writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer,
     ):
         given, absent = ask_all(groups, tasks, store, on_progress, on_stage)
@@ -77,11 +82,7 @@ def evaluate(
         answers = {task: {name: by_name[name] for name in order if name in by_name} for task, by_name in given.items()}
         rows = {task.name: score_rows(task, answers[task.name]) for task in tasks}
         scores = {
-            task.name: score_task(
-                *(task, rows[task.name], answers[task.name]),
-                BASELINES[task.metric] if head else "base",
-                absent[task.name],
-            )
+            task.name: _score(task, answers[task.name], rows[task.name], absent[task.name], head, seen)
             for task in tasks
         }
         if foreign:
@@ -97,6 +98,7 @@ def evaluate(
             peak_bytes(),
             tuple(condition.check(scores) for condition in conditions),
         )
+        writer.manifest["eval_sets"] = sets.origins
         _write(writer, request, adapter, corpus, result, rows)
         write_jsonl(writer.folder / "samples.jsonl", [*_samples(tasks, answers, rows), *_foreign_samples(rows, scores)])
     return result
@@ -108,9 +110,26 @@ def _open_harness(request: EvalRequest, head: Head | None) -> Mapping[str, Any]:
         return {}
     if head is not None:
         raise InputError("--lm-eval asks language models, and the base of this adapter is an encoder. Leave it out")
-    from finetune.evaluate.harness import open_tasks
+    from finetune.evaluate import harness
 
-    return open_tasks(request.lm_eval)
+    return harness.open_tasks(request.lm_eval)
+
+
+def _score(
+    task: EvalTask,
+    answers: Mapping[str, Answers],
+    rows: Sequence[ScoredRow],
+    absent: Mapping[str, str],
+    head: Head | None,
+    seen: Seen | None,
+) -> TaskScore:
+    """The figures of a task and, if the adapter was trained on some of its rows, those without these."""
+    baseline = BASELINES[task.metric] if head else "base"
+
+    def score(part: EvalTask, given: Mapping[str, Answers]) -> TaskScore:
+        return score_task(part, score_rows(part, given), given, baseline, absent)
+
+    return add_overlap(score_task(task, rows, answers, baseline, absent), task, answers, seen, score)
 
 
 def _spell_calls(tasks: Sequence[EvalTask], adapter: Adapter, request: EvalRequest) -> list[EvalTask]:
@@ -161,7 +180,7 @@ def _write(
     writer: ArtifactWriter,
     request: EvalRequest,
     adapter: Adapter,
-    corpus: Corpus,
+    corpus: Corpus | None,
     result: EvalResult,
     rows: Mapping[str, Sequence[ScoredRow]],
 ) -> None:
@@ -176,7 +195,10 @@ def _write(
     }
     writer.manifest["parents"] = {
         "adapter": {"fingerprint": adapter.fingerprint},
-        "corpus": {"fingerprint": corpus.fingerprint, "domain": corpus.manifest.get("domain")},
+        "corpus": {
+            "fingerprint": corpus.fingerprint if corpus else "",
+            "domain": corpus.manifest.get("domain") if corpus else request.domain,
+        },
         "base_model": adapter.manifest["parents"]["base_model"],
     }
     data = eval_report(asdict(result), writer.manifest)

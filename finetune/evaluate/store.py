@@ -34,16 +34,8 @@ log = logging.getLogger(__name__)
 # Options that decide which rows are answered and by whom, which the key holds anyway, but not what the answers are.
 FREE = frozenset(
     {
-        "split",
-        "tasks",
-        "limit",
-        "batch_size",
-        "few_shot",
-        "vs",
-        "vs_key_file",
-        "gate",
-        "lm_eval",
-        "lm_eval_chat_template",
+        *("split", "tasks", "accept_noncommercial", "allow_train_overlap", "limit", "batch_size"),
+        *("few_shot", "vs", "vs_key_file", "gate", "lm_eval", "lm_eval_chat_template"),
     }
 )
 

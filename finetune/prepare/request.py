@@ -8,19 +8,23 @@ from pathlib import Path
 
 from finetune.cards.corpus_facts import SourceFacts
 from finetune.recipe.options import PrepareOptions
-from finetune.records import Unused
+from finetune.records import Split, Unused
 
 Progress = Callable[[str, int, int, str], None]  # stage, amount done, total amount, unit
 
 
 @dataclass(frozen=True)
 class PrepareRequest(PrepareOptions):
-    """What to prepare, how, and where to put the corpus; `label_rows` is the number of rows searched for labels."""
+    """What to prepare, how, and where to put the corpus; `label_rows` is the number of rows searched for labels.
+
+    With `only`, files of other splits are not read, and all rows of the user's own files that name no split belong to it.
+    """
 
     output_dir: Path
     domain: str | None = None
     overwrite: bool = False
     label_rows: int | None = None  # of each file; None: all
+    only: Split | None = None
 
 
 @dataclass(frozen=True)

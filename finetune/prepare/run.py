@@ -56,7 +56,7 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
         _check_rows_left(drops, shards, table)
         facts = write_corpus(inputs, parts, shards, table, selection, drops, on_progress)
         corpus = Corpus.open(request.output_dir)
-    if not corpus.counts["train"] and parse_ratio(request.split_ratio)["train"]:
+    if not corpus.counts["train"] and parse_ratio(request.split_ratio)["train"] and request.only is None:
         log.warning("The train split is empty: training on this corpus is impossible.")
     return _result(corpus, facts, time.perf_counter() - started)
 

@@ -113,9 +113,11 @@ def _assign_splits(inputs: Inputs, table: RowTable) -> str:
 
 def _shares(inputs: Inputs, table: RowTable) -> list[dict[Split, float]]:
     """The shares of each source for its rows without a split."""
-    ratio = parse_ratio(inputs.request.split_ratio)
+    ratio, only = parse_ratio(inputs.request.split_ratio), inputs.request.only
     return [
-        shares_left(ratio, source.taken or splits_of_rows(table, number), source.id)
+        {only: 1}
+        if only is not None and source.recipe is None
+        else shares_left(ratio, source.taken or splits_of_rows(table, number), source.id)
         if any(file.split is None for file in source.files)
         else {"train": 1}
         for number, source in enumerate(inputs.all_sources)

@@ -117,7 +117,16 @@ class EvalOptions:
     """Which rows to evaluate on, and how."""
 
     split: Literal["test", "validation", "train"] = option("test", "Split to evaluate on.")
-    tasks: tuple[str, ...] = option((), "Evaluate only this task; tasks are named after their sources.", flag="--task")
+    tasks: tuple[str, ...] = option(
+        (),
+        "Evaluate only this task: one of the corpus (named after its source), another source of the domain, or a file of rows.",
+        flag="--task",
+        metavar="NAME|FILE|NAME=FILE",
+    )
+    accept_noncommercial: bool = option(False, "Also use sources whose licence forbids commercial use.")
+    allow_train_overlap: bool = option(
+        False, "Evaluate even on rows that the adapter was trained on; gives figures with and without them."
+    )
     limit: int | None = option(None, "At most N rows per task.", ge=1)
     few_shot: int = option(
         5, "Also score the base model with at most N examples from the training split in its prompt; 0: not.", ge=0

@@ -33,23 +33,30 @@ class EvalTask:
 
 
 def tasks_of(
-    corpus: Corpus, split: Split, names: Sequence[str] = (), limit: int | None = None, head: HeadKind | None = None
+    corpus: Corpus,
+    split: Split,
+    names: Sequence[str] = (),
+    limit: int | None = None,
+    head: HeadKind | None = None,
+    place: str = "",
 ) -> list[EvalTask]:
     """Group the rows of a split into tasks, one per source, each with at most `limit` rows drawn by a hash of their ids.
 
-    The head of an encoder decides how all rows are scored; without one, each row does.
+    The head of an encoder decides how all rows are scored; without one, each row does. `place` is where the rows come from,
+    for errors: by default the folder of the corpus.
 
     Raises:
         InputError: the split has no rows to evaluate on, or rows of preferences that are no pairs or not for an encoder.
         UnknownNameError: a requested task does not exist.
     """
+    place = place or str(corpus.path)
     groups: dict[tuple[str, Metric], list[Example]] = {}
     chosen = {source["id"]: source.get("metrics", ()) for source in corpus.manifest.get("sources", ())}
     for example in read_split(corpus, split):
         if example.task == "preference" and (head or not example.rejected):
             reason = "an encoder has no preferences" if head else "it has no rejected answer beside a chosen one"
             raise InputError(
-                f"Row {example.id} of the {split} split of {corpus.path}, for preference tuning, is not scored: {reason}. "
+                f"Row {example.id} of the {split} split of {place}, for preference tuning, is not scored: {reason}. "
                 "Evaluate on a corpus of questions and answers; --ignore rejected prepares one from the preferred answers"
             )
         if example.task == "text":
@@ -58,7 +65,7 @@ def tasks_of(
         groups.setdefault((example.source, metric), []).append(example)
     if not groups:
         raise InputError(
-            f"The {split} split of {corpus.path} has no rows to evaluate on. Prepare a corpus with --split-ratio"
+            f"The {split} split of {place} has no rows to evaluate on. Prepare a corpus with --split-ratio"
         )
     sources = [source for source, _ in groups]
     tasks = [

@@ -32,6 +32,7 @@ from finetune.train.model_checks import check_model
 from finetune.train.out_of_memory import explain_full_memory
 from finetune.train.progress import Outcome, Step
 from finetune.train.request import TrainPlan, TrainRequest, TrainResult
+from finetune.train.trained_rows import remember_training
 from finetune.train.validation import (
     plan_metric,
     scored_rows,
@@ -83,6 +84,7 @@ def train(
             outcome = _fit(request, inputs, lineage, writer.folder, on_step, on_line)
             result = _result(out, inputs, outcome, time.monotonic() - started + outcome.seconds_before)
             _describe(writer, lineage, result)
+        remember_training(out, inputs)
         shutil.rmtree(folder)
     return result
 

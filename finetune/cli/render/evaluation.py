@@ -19,6 +19,7 @@ def render_evaluation(result: EvalResult, next_command: str) -> str:
     """All contestants side by side, task by task."""
     summary = facts(
         {
+            **_training_rows(result.tasks),
             "report": result.report,
             "peak memory": format_bytes(result.peak_memory_bytes),
             "time": duration(result.seconds),
@@ -35,6 +36,12 @@ def _render_gate(result: EvalResult) -> list[str]:
     if missed := [one for one in result.gate if not one.passed]:
         return ["\n".join(f"gate failed: {describe_condition(one)}" for one in missed)]
     return [f"gate passed: {', '.join(map(describe_condition, result.gate))}"] if result.gate else []
+
+
+def _training_rows(tasks: Mapping[str, TaskScore]) -> dict[str, str]:
+    """That nobody knows whether the adapter was trained on these rows; nothing if it is known."""
+    is_known = any(task.train_overlap is not None for task in tasks.values())
+    return {} if is_known else {"training rows": "not compared with these: this machine did not train the adapter"}
 
 
 def render_scores(tasks: Mapping[str, TaskScore]) -> str:
@@ -73,10 +80,14 @@ def _render_task(task: TaskScore) -> str:
 
 
 def _notes(task: TaskScore) -> list[str]:
-    """What is not defined, could not be read or is not there, and why."""
+    """What is not defined, was seen in training, could not be read or is not there, and why."""
     from finetune.cards.metric_names import METRIC_NAMES
 
     notes = [f"{METRIC_NAMES[name]}: not defined, because {reason}." for name, reason in task.undefined.items()]
+    if task.train_overlap:
+        clean = task.clean and task.clean.adapter.get(task.metric)
+        without = "" if clean is None else f"; without these, its {METRIC_NAMES[task.metric]} is {clean:.3f}"
+        notes.append(f"The adapter was trained on {task.train_overlap} of these rows{without}.")
     for name, details in task.details.items():
         if details.scoring and details.scoring != "raw":
             ways = ", ".join(f"{way} {scores[task.metric]:.3f}" for way, scores in details.scorings.items())

@@ -31,7 +31,7 @@ class Group:
 
 
 def line_up(
-    request: EvalRequest, adapter: Adapter, corpus: Corpus, tasks: Sequence[EvalTask], rivals: Sequence[Rival]
+    request: EvalRequest, adapter: Adapter, corpus: Corpus | None, tasks: Sequence[EvalTask], rivals: Sequence[Rival]
 ) -> list[Group]:
     """The groups of contestants, the first with base and adapter; nothing is loaded yet.
 
@@ -48,7 +48,8 @@ def line_up(
         first = Group(members, lambda: open_encoder(request, adapter, tasks))
         return [first, *(_group_alone(request, rival) for rival in rivals)]
     joining = [rival for rival in rivals if isinstance(rival, LocalRival) and shares_base(rival, adapter)]
-    examples = {FEW_SHOT: f"{base} {request.few_shot} {corpus.fingerprint}"} if request.few_shot else {}
+    rows = corpus.fingerprint if corpus else ""
+    examples = {FEW_SHOT: f"{base} {request.few_shot} {rows}"} if request.few_shot else {}
     others = {rival.name: rival.identity for rival in joining}
     members = {BASE: base, **examples, **others, ADAPTER: adapter.fingerprint}
     first = Group(members, lambda: open_adapter(request, adapter, corpus, joining))

@@ -46,7 +46,7 @@ class Side:
 
 @contextlib.contextmanager
 def open_adapter(
-    request: EvalRequest, adapter: Adapter, corpus: Corpus, rivals: Sequence[LocalRival]
+    request: EvalRequest, adapter: Adapter, corpus: Corpus | None, rivals: Sequence[LocalRival]
 ) -> Iterator[list[Contestant]]:
     """A causal language model without and with the adapter, with examples in its prompt, and with other adapters."""
     loaded = load_adapter(adapter, request.model)
@@ -117,9 +117,9 @@ def _attach(own: Side, adapter: Adapter, name: str) -> Side:
     return Side(replace(loaded, tokenizer=tokenizer), own.request, switch)
 
 
-def _few_shot(base: Side, corpus: Corpus, max_length: int) -> Contestant:
+def _few_shot(base: Side, corpus: Corpus | None, max_length: int) -> Contestant:
     """The base model with examples from the training split in its prompt, within the length of training rows."""
-    request, training = base.request, read_split(corpus, "train")
+    request, training = base.request, read_split(corpus, "train") if corpus else []
 
     @cache
     def extend(task: EvalTask) -> FewShotTask:

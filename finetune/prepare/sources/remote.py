@@ -31,7 +31,7 @@ NO_DATA = {
     "contamination.jsonl",
     "corpus.html",
 }
-INSTEAD = "Connect to the network once, or pass a local file with --source"
+INSTEAD = "Connect to the network once, or give a local file instead"
 
 
 @dataclass(frozen=True)

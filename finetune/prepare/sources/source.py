@@ -19,7 +19,7 @@ from finetune.prepare.licenses import is_noncommercial
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.sources.download import download, is_address, public_address
 from finetune.prepare.sources.local import NO_ENDING, count_names, find_files, is_document
-from finetune.prepare.sources.remote import fetch
+from finetune.prepare.sources.remote import URI, fetch
 from finetune.prepare.splits.shares import is_only_split, named_folder, named_split, rest_of
 from finetune.recipe import Domain, SourceRecipe
 from finetune.records import SPLIT_WORDS, SPLITS, Split
@@ -67,7 +67,23 @@ def open_sources(request: PrepareRequest, domain: Domain | None) -> list[Source]
     else:
         opened = [_open(recipe, request, domain) for recipe in _choose_recipes(request, domain)]
     settled = iter(_settle_splits([source for source in opened if source.recipe is None], request))
-    return _with_own_ids([next(settled) if source.recipe is None else source for source in opened])
+    sources = _with_own_ids([next(settled) if source.recipe is None else source for source in opened])
+    return sources if request.only is None else [_only_split(source, request.only) for source in sources]
+
+
+def _only_split(source: Source, split: Split) -> Source:
+    """The source without the files of other splits.
+
+    Raises:
+        InputError: no file is left.
+    """
+    files = tuple(file for file in source.files if file.split in (None, split))
+    if not files:
+        raise InputError(
+            f"{source.uri} has no rows of the {split} split: its files name {', '.join(sorted(source.taken))}. Choose another "
+            "source or split"
+        )
+    return replace(source, files=files)
 
 
 def with_encoding(source: Source, encoding: str) -> Source:
@@ -157,7 +173,7 @@ def _open_address(url: str, request: PrepareRequest) -> Source:
 
 
 def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) -> Source:
-    data = fetch(uri)
+    data = fetch(uri if request.only is None else _narrow(uri, recipe, request.only))
     license = recipe.license if recipe else request.license or data.license or UNKNOWN_LICENSE
     if recipe is None and is_noncommercial(data.license or "") and not request.accept_noncommercial:
         raise _license_error(uri, data.license or "")
@@ -171,6 +187,15 @@ def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) ->
     name = recipe.id if recipe else _plain_id(uri.removeprefix(f"{HUB}datasets/").split("@")[0].split("/")[-1])
     unread = count_names((suffix_of(other) or NO_ENDING, other) for other in data.others) if recipe is None else {}
     return Source(name, uri, license, files, data.revision, recipe, unread=unread)
+
+
+def _narrow(uri: str, recipe: SourceRecipe | None, split: Split) -> str:
+    """The address of the one split of a data set that becomes `split`, so that nothing else is downloaded."""
+    names = [name for name, becomes in (recipe.splits if recipe else {}).items() if becomes == split]
+    match = URI.fullmatch(uri)
+    if len(names) != 1 or match is None or match["split"]:
+        return uri
+    return f"{uri}{'' if match['config'] else ':'}:{names[0]}"
 
 
 def _listed_name(name: str | None, recipe: SourceRecipe) -> str:
@@ -217,7 +242,7 @@ def _settle_splits(sources: Sequence[Source], request: PrepareRequest) -> list[S
     files = [file for source in sources for file in source.files]
     with_documents = any(is_document(file) and file.split == "train" for file in files)
     splits = {file.split if with_documents or not is_document(file) else None for file in files}
-    if splits == {"validation", "test"} and request.split_ratio is None:
+    if splits == {"validation", "test"} and request.split_ratio is None and request.only is None:
         raise InputError(
             f"All files name a held-out split ({', '.join(file.shown for file in files[:3])}): nothing is left to train on. "
             "Add rows for training with --source, or pass --split-ratio 0/0.5/0.5 for a corpus without them"
