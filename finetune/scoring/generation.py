@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from finetune.models.chat_template import render_answer
-from finetune.models.load import LoadedModel, greedy_settings
+from finetune.models.chat_template import end_of_turn_ids, render_answer
+from finetune.models.load import LoadedModel
 from finetune.models.structure import base_model, find_state
 from finetune.records import Example, Message, Task
 from finetune.scoring.inputs import RowsCallback, count_common, pad_left, render_prompts, sort_batches
-from finetune.scoring.label_decoding import LabelAnswers, OnlyLabels, label_answers
+from finetune.scoring.label_decoding import AllowedTokens, LabelAnswers, label_answers
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def generate(
     answers = [""] * len(examples)
     for batch in sort_batches([len(prompt) for prompt in prompts], batch_size):
         rows = [grammars[number] for number in batch]
-        tokens = _continue(loaded, [prompts[number] for number in batch], rows, prefix, max_new_tokens)
+        with torch.inference_mode():
+            tokens = _decode(loaded, [prompts[number] for number in batch], rows, prefix, max_new_tokens)
         texts = loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         for number, text in zip(batch, texts, strict=True):
             answers[number] = trim_answer(text, examples[number].task)
@@ -61,30 +62,63 @@ def generate(
     return answers
 
 
-def _continue(
+def _decode(
     loaded: LoadedModel,
     prompts: Sequence[tuple[int, ...]],
     grammars: Sequence[LabelAnswers | None],
     prefix: Prefix | None,
     max_new_tokens: int,
-) -> Tensor:
-    """The tokens of greedy answers: (prompts, tokens), padded after their ends."""
-    known = len(prefix.tokens) if prefix else 0
+) -> list[list[int]]:
+    """The tokens of greedy answers. A row leaves the batch as soon as it has ended."""
+    ids, mask, positions = _read(loaded, prompts, len(prefix.tokens) if prefix else 0)
+    cache = prefix.repeat(len(prompts)) if prefix else None
+    limits = [max(max_new_tokens, grammar.shortest_limit if grammar else 0) for grammar in grammars]
+    allowed = [grammar.allow(limit) if grammar else None for grammar, limit in zip(grammars, limits, strict=True)]
+    ends = end_of_turn_ids(loaded.tokenizer)
+    answers: list[list[int]] = [[] for _ in prompts]
+    active = list(range(len(prompts)))  # the rows of the batch
+    while True:
+        output = loaded.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = output.past_key_values
+        tokens = _pick(output.logits[:, -1], [allowed[row] for row in active], [answers[row] for row in active])
+        for row, token in zip(active, tokens, strict=True):
+            answers[row].append(token)
+        going = [
+            place for place, row in enumerate(active) if tokens[place] not in ends and len(answers[row]) < limits[row]
+        ]
+        if not going:
+            return answers
+        if len(going) < len(active):
+            kept = torch.tensor(going, device=ids.device)
+            cache.reorder_cache(kept)
+            mask, positions = mask[kept], positions[kept]
+        active = [active[place] for place in going]
+        ids = torch.tensor([[tokens[place]] for place in going], device=ids.device)
+        mask, positions = torch.cat([mask, mask.new_ones(len(mask), 1)], 1), positions[:, -1:] + 1
+
+
+def _read(loaded: LoadedModel, prompts: Sequence[tuple[int, ...]], known: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids after the `known` ones, the attention mask of all, and positions: (prompts, tokens)."""
     ids, mask = pad_left(loaded, [prompt[known:] for prompt in prompts])
-    options: dict[str, Any] = {}
-    if prefix:
-        before = torch.tensor([prefix.tokens], device=ids.device).expand(len(ids), -1)
-        ids, mask = torch.cat([before, ids], 1), torch.cat([torch.ones_like(before), mask], 1)
-        options["past_key_values"] = prefix.repeat(len(ids))
-    limit = max(max_new_tokens, *(grammar.shortest_limit for grammar in grammars if grammar), 0)
-    if any(grammars):
-        allowed = [grammar.allow(limit) if grammar else None for grammar in grammars]
-        options["logits_processor"] = LogitsProcessorList([OnlyLabels(allowed, ids.shape[1])])
-    settings = greedy_settings(loaded.tokenizer, limit)
-    with torch.inference_mode():
-        output = loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings, **options)
-    result: Tensor = output[:, ids.shape[1] :]
-    return result
+    mask = torch.cat([mask.new_ones(len(mask), known), mask], 1)
+    return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)[:, known:]
+
+
+def _pick(logits: Tensor, allowed: Sequence[AllowedTokens | None], answers: Sequence[Sequence[int]]) -> list[int]:
+    """The most likely token of each row, or of those that may follow in its answer: (rows, vocabulary) → tokens."""
+    tokens: list[int] = logits.argmax(-1).tolist()
+    for place, (allow, answer) in enumerate(zip(allowed, answers, strict=True)):
+        if allow is not None:
+            following = allow(tuple(answer))
+            tokens[place] = following[int(logits[place, following].argmax())]
+    return tokens
 
 
 def _build_grammars(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[LabelAnswers | None]:

@@ -5,14 +5,11 @@ The labels are a tree of tokens, and behind every label of several the tree of t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-import torch
-from torch import Tensor
-from transformers import LogitsProcessor, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from finetune.models.chat_template import render_answer
 from finetune.records import NO_LABEL, SEPARATOR, Example, Message
@@ -98,27 +95,6 @@ class LabelAnswers:
 
     def _tree(self, state: State) -> Trie:
         return self.first if state.first else self.later
-
-
-class OnlyLabels(LogitsProcessor):
-    """Keeps the tokens that may follow in each row of a batch, all of them where a row has no labels.
-
-    Args:
-        allowed: what may follow in each row.
-        start: where in the rows the answers begin.
-    """
-
-    def __init__(self, allowed: Sequence[AllowedTokens | None], start: int) -> None:
-        self._allowed, self._start = allowed, start
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """(rows, tokens) and (rows, vocabulary) → the scores, -inf for all other tokens."""
-        kept = torch.full_like(scores, -math.inf)
-        for number, allowed in enumerate(self._allowed):
-            tokens = tuple(input_ids[number, self._start :].tolist())
-            places = slice(None) if allowed is None else allowed(tokens)
-            kept[number, places] = scores[number, places]
-        return kept
 
 
 def _begins(before: State, after: State) -> bool:

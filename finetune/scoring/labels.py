@@ -97,7 +97,7 @@ def _score_rows(
     loaded: LoadedModel, rows: Sequence[TreeRow], batch_size: int
 ) -> Iterator[list[tuple[int, list[float]]]]:
     """The log-probabilities of the nodes of each row, in one pass for all of them if the model can."""
-    if rows and _takes_trees(loaded, max(rows, key=len)):
+    if rows and _takes_trees(loaded, rows):
         yield from score_tries(loaded, rows, batch_size=batch_size)
         return
     order = sorted(range(len(rows)), key=lambda number: (-len(rows[number]), number))
@@ -105,16 +105,20 @@ def _score_rows(
         yield [(number, _score_plainly(loaded, rows[number], range(len(rows[number].trie.paths)), batch_size))]
 
 
-def _takes_trees(loaded: LoadedModel, row: TreeRow) -> bool:
-    """Whether one pass over a tree of answers gives what plain passes give; tried once per model, with its longest row."""
+def _takes_trees(loaded: LoadedModel, rows: Sequence[TreeRow]) -> bool:
+    """Whether one pass over a tree of answers gives what plain passes give; tried once per model.
+
+    It is tried with the shortest row, and if rows exceed the sliding window, with the longest.
+    """
     model = base_model(loaded.model)
     if find_state(model) or not model._supports_attention_backend:
         return False
     window = getattr(model.config.get_text_config(), "sliding_window", None)
-    beyond = bool(window and len(row) > window)
+    longest = max(rows, key=len)
+    beyond = bool(window and len(longest) > window)
     verdicts = _verdicts.setdefault(model, {})
     if beyond not in verdicts:
-        difference = _compare(loaded, row)
+        difference = _compare(loaded, longest if beyond else min(rows, key=len))
         verdicts[beyond] = difference <= (EXACT if model.dtype in (torch.float32, torch.float64) else ROUNDED)
         if not verdicts[beyond]:
             log.warning(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from finetune.models.chat_template import render_answer
 from finetune.models.load import LoadedModel
 from finetune.records import Message
 from finetune.scoring.generation import generate, trim_answer
@@ -38,3 +39,18 @@ def test_common_beginning_of_prompts_is_computed_once(loaded: LoadedModel) -> No
     common = count_common(prompts)
     assert read[0] == (1, common)
     assert read[1] == (2, max(map(len, prompts)) - common)
+
+
+def test_rows_leave_the_batch_when_they_end(loaded: LoadedModel) -> None:
+    labels = ["up", "down a little", "down by more than anyone thought"]
+    rows = [replace(examples()[0], choices=(label,)) for label in labels]
+    batches = []
+    with (
+        loaded.model.get_base_model()
+        .get_input_embeddings()
+        .register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
+    ):
+        assert generate(loaded, rows, batch_size=3, max_new_tokens=1) == labels
+    steps = [len(render_answer(loaded.tokenizer, rows[0].prompt, label)) for label in labels]
+    assert len(set(steps)) == 3
+    assert batches[-max(steps) :] == [sum(step > number for step in steps) for number in range(max(steps))]

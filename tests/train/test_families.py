@@ -24,13 +24,15 @@ from finetune.artifacts import Adapter
 from finetune.errors import UnplannedModelError
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.merge import MergeRequest, distance, held_out, merge_adapter
+from finetune.models.chat_template import render_prompt
 from finetune.models.find import find_base
-from finetune.models.load import load, load_adapter, load_base
+from finetune.models.load import greedy_settings, load, load_adapter, load_base
 from finetune.plan.shapes import FAMILIES as PLANNED
 from finetune.plan.shapes import read_shape
 from finetune.recipe import AdapterRecipe
 from finetune.records import Message
-from finetune.scoring import generation, labels
+from finetune.scoring import labels
+from finetune.scoring.generation import generate
 from finetune.scoring.labels import label_logprobs, score_labels
 from finetune.train import TrainRequest, train
 from finetune.train.arguments import lora_config
@@ -174,15 +176,18 @@ def test_labels_in_one_pass_equal_single_answers(family: Family, models: Any) ->
 
 
 @every_family
-def test_generated_answers_do_not_depend_on_what_is_shared(
-    family: Family, models: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_generated_answers_are_those_of_transformers(family: Family, models: Any) -> None:
     loaded = load(find_base(str(models(family))), AdapterRecipe(quantization="none"))
     system = Message("system", "Is this sentence about a company good news for those who own its shares?")
     rows = [replace(row, messages=(system, *row.messages), choices=()) for row in examples()]
-    together = generation.generate(loaded, rows, batch_size=2, max_new_tokens=6)
-    monkeypatch.setattr(generation, "count_common", lambda prompts: 0)
-    assert together == generation.generate(loaded, rows, batch_size=2, max_new_tokens=6)
+    rows.append(replace(rows[0], choices=("yes",)))  # leaves the batch before the others
+    expected = []
+    for row in rows[:-1]:
+        prompt = render_prompt(loaded.tokenizer, row.prompt)
+        ids = torch.tensor([prompt])
+        output = loaded.model.generate(ids, generation_config=greedy_settings(loaded.tokenizer, 6))
+        expected.append(str(loaded.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)).strip())
+    assert generate(loaded, rows, batch_size=4, max_new_tokens=6) == [*expected, "yes"]
 
 
 @every_family
