@@ -38,6 +38,7 @@ from finetune.evaluate.progress import ProgressCallback
 from finetune.evaluate.request import EvalRequest, EvalResult, TaskScore
 from finetune.evaluate.score import score_rows, score_task
 from finetune.evaluate.store import keep_answers
+from finetune.evaluate.tracked_figures import tracked_config, tracked_figures
 from finetune.machine import peak_bytes
 from finetune.models.chat_template import require_tools
 from finetune.models.find import base_of
@@ -47,6 +48,7 @@ from finetune.recipe.options import check
 from finetune.scoring.generation import spell_calls
 from finetune.scoring.tasks import EvalTask, reference_labels
 from finetune.scoring.texts import require_libraries
+from finetune.trackers.tracked_run import open_run, require_tracker
 
 
 def evaluate(
@@ -58,6 +60,7 @@ def evaluate(
     """
     started = time.monotonic()
     check(request)
+    require_tracker(request.report_to)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     adapter = Adapter.open(request.adapter, command=request.train_command)
     rivals = open_rivals(request)
@@ -74,6 +77,7 @@ def evaluate(
     groups = line_up(request, adapter, corpus, tasks, rivals)
     pairs = len(tasks) * sum(len(group.members) for group in groups)
     with (
+        open_run(tracked_config(request, adapter, corpus, tasks), request.output_dir.parent) as run,
         keep_answers(request, (adapter.fingerprint, corpus.fingerprint if corpus else ""), pairs) as store,
         writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer,
     ):
@@ -101,6 +105,7 @@ def evaluate(
         writer.manifest["eval_sets"] = sets.origins
         _write(writer, request, adapter, corpus, result, rows)
         write_jsonl(writer.folder / "samples.jsonl", [*_samples(tasks, answers, rows), *_foreign_samples(rows, scores)])
+        run.finish(tracked_figures(result))
     return result
 
 
