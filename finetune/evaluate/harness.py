@@ -27,7 +27,7 @@ from finetune.errors import InputError, OfflineError, SlmtuneError, UnknownNameE
 from finetune.evaluate.contestants.contestant import ADAPTER, BASE
 from finetune.evaluate.details import ModelDetails
 from finetune.evaluate.request import EvalRequest, TaskScore
-from finetune.evaluate.score import count_differences
+from finetune.evaluate.score import count_differences, hash_rows
 from finetune.evaluate.significance import compare, interval, means_scorer, resample
 from finetune.hub.settings import is_offline
 from finetune.models.load import LoadedModel, load_adapter
@@ -152,6 +152,7 @@ def _score(task: Any, base: list[dict[str, Any]], tuned: list[dict[str, Any]], *
         comparisons={BASE: count_differences(figures, rows, BASE, is_binary=is_binary)},
         details={who: ModelDetails(interval(one)) for who, one in zip(sides, resampled, strict=True)},
         scorer=f"lm-evaluation-harness {version('lm_eval')}, version {task.VERSION} of the task, {template} the chat template",
+        rows_hash=hash_rows(rows),
     )
     return HarnessScore(score, rows)
 

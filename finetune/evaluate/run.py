@@ -175,6 +175,7 @@ def _foreign_samples(rows: Mapping[str, Sequence[ScoredRow]], scores: Mapping[st
     return [
         {"task": task, "id": row.id, "reference": row.reference}
         | {name: answer.text for name, answer in row.answers.items()}
+        | {f"{name}_score": answer.score for name, answer in row.answers.items()}
         for task in rows
         if scores[task].scorer
         for row in rows[task]
