@@ -35,7 +35,7 @@ from finetune.evaluate.eval_sets import open_tasks
 from finetune.evaluate.gate import read_gate
 from finetune.evaluate.overlap import Seen, add_overlap, find_seen
 from finetune.evaluate.progress import ProgressCallback
-from finetune.evaluate.request import EvalRequest, EvalResult, TaskScore
+from finetune.evaluate.request import HARNESS, EvalRequest, EvalResult, TaskScore
 from finetune.evaluate.score import score_rows, score_task
 from finetune.evaluate.store import keep_answers
 from finetune.evaluate.tracked_figures import tracked_config, tracked_figures
@@ -70,10 +70,10 @@ def evaluate(
     tasks = sets.tasks
     seen = find_seen(adapter, corpus, tasks, allowed=request.allow_train_overlap)
     require_libraries({task.metric for task in tasks})
-    conditions = read_gate(request.gate, tasks)
     if head is None:
         tasks = _spell_calls(tasks, adapter, request)
     foreign = _open_harness(request, head)
+    conditions = read_gate(request.gate, tasks, [HARNESS + name for name in foreign])
     groups = line_up(request, adapter, corpus, tasks, rivals)
     pairs = len(tasks) * sum(len(group.members) for group in groups)
     with (

@@ -25,8 +25,7 @@ def tracked_config(
         "max_new_tokens": request.max_new_tokens,
         "model": adapter.manifest["parents"]["base_model"]["name"],
         "adapter": adapter.fingerprint,
-        "corpus": corpus.fingerprint if corpus else "",
-        "domain": str(corpus.manifest.get("domain")) if corpus else "",
+        **({"corpus": corpus.fingerprint, "domain": str(corpus.manifest.get("domain"))} if corpus else {}),
     }
 
 
