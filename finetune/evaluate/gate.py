@@ -53,13 +53,18 @@ class Condition:
         return GateResult(str(self), value, is_met, reason)
 
 
-def read_gate(texts: Sequence[str], tasks: Sequence[EvalTask]) -> list[Condition]:
+def read_gate(texts: Sequence[str], tasks: Sequence[EvalTask], foreign: Sequence[str] = ()) -> list[Condition]:
     """The conditions in the values of --gate.
+
+    Args:
+        texts: the values.
+        tasks: those of the evaluation.
+        foreign: tasks that have figures of another program, whose names are not known yet.
 
     Raises:
         ConfigError: lists everything that is no condition, or about a task or a figure that is not there.
     """
-    figures = {task.name: _figures_of(task) for task in tasks}
+    figures = {task.name: _figures_of(task) for task in tasks} | {name: [] for name in foreign}
     conditions, problems = [], []
     for text in texts:
         place = 0
@@ -104,7 +109,7 @@ def _figures_of(task: EvalTask) -> list[str]:
 
 
 def _read_condition(match: re.Match[str], figures: Mapping[str, Sequence[str]]) -> Condition | str:
-    """A condition, or what is wrong with it."""
+    """A condition, or what is wrong with it; a task without known figures may have any."""
     try:
         limit = float(match["limit"])
     except ValueError:
@@ -112,9 +117,9 @@ def _read_condition(match: re.Match[str], figures: Mapping[str, Sequence[str]]) 
     task, _, figure = match["figure"].rpartition(".")
     if task not in figures:
         return f"--gate: there is no task {task or figure!r}. {did_you_mean(task or figure, figures)}"
-    if figure not in figures[task]:
+    if figure not in figures[task] and figures[task]:
         return f"--gate: {task} has no figure {figure!r}. {did_you_mean(figure, figures[task])}"
-    if not -1 <= limit <= 1:
+    if figures[task] and not -1 <= limit <= 1:
         return f"--gate: {figure} of {task} is never {match['sign']} {match['limit']}: scores are from 0 to 1"
     return Condition(task, figure, match["sign"], limit)
 

@@ -26,13 +26,12 @@ from finetune.cards.scored_rows import Answer, ScoredRow
 from finetune.errors import InputError, OfflineError, SlmtuneError, UnknownNameError
 from finetune.evaluate.contestants.contestant import ADAPTER, BASE
 from finetune.evaluate.details import ModelDetails
-from finetune.evaluate.request import EvalRequest, TaskScore
-from finetune.evaluate.score import count_differences
+from finetune.evaluate.request import HARNESS, EvalRequest, TaskScore
+from finetune.evaluate.score import count_differences, hash_rows
 from finetune.evaluate.significance import compare, interval, means_scorer, resample
 from finetune.hub.settings import is_offline
 from finetune.models.load import LoadedModel, load_adapter
 
-PREFIX = "lm-eval/"
 SEED = 1234  # of the examples in a prompt, as the harness's own command sets it
 # The harness logs at every step, and some of its warnings repeat a row.
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -98,7 +97,7 @@ def score_tasks(
             base = ask(loaded, tasks, request)
         tuned = ask(loaded, tasks, request)
     return {
-        PREFIX + name: _score(task, base[name], tuned[name], with_template=request.lm_eval_chat_template)
+        HARNESS + name: _score(task, base[name], tuned[name], with_template=request.lm_eval_chat_template)
         for name, task in tasks.items()
     }
 
@@ -152,6 +151,7 @@ def _score(task: Any, base: list[dict[str, Any]], tuned: list[dict[str, Any]], *
         comparisons={BASE: count_differences(figures, rows, BASE, is_binary=is_binary)},
         details={who: ModelDetails(interval(one)) for who, one in zip(sides, resampled, strict=True)},
         scorer=f"lm-evaluation-harness {version('lm_eval')}, version {task.VERSION} of the task, {template} the chat template",
+        rows_hash=hash_rows(rows),
     )
     return HarnessScore(score, rows)
 

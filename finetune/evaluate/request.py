@@ -12,6 +12,7 @@ from finetune.evaluate.details import Interval, ModelDetails
 from finetune.recipe.options import EvalOptions
 
 Scores = Mapping[str, float | None]  # by metric
+HARNESS = "lm-eval/"  # before the names of tasks of lm-evaluation-harness
 Baseline = Literal["base", "majority", "sentence"]
 
 

@@ -35,9 +35,10 @@ from finetune.evaluate.eval_sets import open_tasks
 from finetune.evaluate.gate import read_gate
 from finetune.evaluate.overlap import Seen, add_overlap, find_seen
 from finetune.evaluate.progress import ProgressCallback
-from finetune.evaluate.request import EvalRequest, EvalResult, TaskScore
+from finetune.evaluate.request import HARNESS, EvalRequest, EvalResult, TaskScore
 from finetune.evaluate.score import score_rows, score_task
 from finetune.evaluate.store import keep_answers
+from finetune.evaluate.tracked_figures import tracked_config, tracked_figures
 from finetune.machine import peak_bytes
 from finetune.models.chat_template import require_tools
 from finetune.models.find import base_of
@@ -47,6 +48,7 @@ from finetune.recipe.options import check
 from finetune.scoring.generation import spell_calls
 from finetune.scoring.tasks import EvalTask, reference_labels
 from finetune.scoring.texts import require_libraries
+from finetune.trackers.tracked_run import open_run, require_tracker
 
 
 def evaluate(
@@ -58,6 +60,7 @@ def evaluate(
     """
     started = time.monotonic()
     check(request)
+    require_tracker(request.report_to)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     adapter = Adapter.open(request.adapter, command=request.train_command)
     rivals = open_rivals(request)
@@ -67,13 +70,14 @@ def evaluate(
     tasks = sets.tasks
     seen = find_seen(adapter, corpus, tasks, allowed=request.allow_train_overlap)
     require_libraries({task.metric for task in tasks})
-    conditions = read_gate(request.gate, tasks)
     if head is None:
         tasks = _spell_calls(tasks, adapter, request)
     foreign = _open_harness(request, head)
+    conditions = read_gate(request.gate, tasks, [HARNESS + name for name in foreign])
     groups = line_up(request, adapter, corpus, tasks, rivals)
     pairs = len(tasks) * sum(len(group.members) for group in groups)
     with (
+        open_run(tracked_config(request, adapter, corpus, tasks), request.output_dir.parent) as run,
         keep_answers(request, (adapter.fingerprint, corpus.fingerprint if corpus else ""), pairs) as store,
         writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer,
     ):
@@ -101,6 +105,7 @@ def evaluate(
         writer.manifest["eval_sets"] = sets.origins
         _write(writer, request, adapter, corpus, result, rows)
         write_jsonl(writer.folder / "samples.jsonl", [*_samples(tasks, answers, rows), *_foreign_samples(rows, scores)])
+        run.finish(tracked_figures(result))
     return result
 
 
@@ -170,6 +175,7 @@ def _foreign_samples(rows: Mapping[str, Sequence[ScoredRow]], scores: Mapping[st
     return [
         {"task": task, "id": row.id, "reference": row.reference}
         | {name: answer.text for name, answer in row.answers.items()}
+        | {f"{name}_score": answer.score for name, answer in row.answers.items()}
         for task in rows
         if scores[task].scorer
         for row in rows[task]

@@ -89,11 +89,11 @@ def score_task(
         random=guesses.get("random", {}).get("accuracy"),
         guesses=guesses,
         undefined=undefined,
-        rows_hash=_hash(rows),
+        rows_hash=hash_rows(rows),
     )
 
 
-def _hash(rows: Sequence[ScoredRow]) -> str:
+def hash_rows(rows: Sequence[ScoredRow]) -> str:
     """SHA-256 over what identifies the rows: their ids, prompts and expected answers."""
     texts = [(row.id, row.instruction, row.prompt, row.reference) for row in rows]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()

@@ -59,7 +59,7 @@ def is_offline() -> bool:
 
 @contextmanager
 def importing_trainer() -> Iterator[None]:
-    """Keep wandb out of what is imported in the block; only `finetune.train.trackers` uses it.
+    """Keep wandb out of what is imported in the block; only `finetune.trackers` uses it.
 
     Transformers and TRL import it wherever it is installed, which takes half a second, and Transformers prints a line if
     `WANDB_MODE` is "offline".

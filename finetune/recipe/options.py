@@ -151,6 +151,9 @@ class EvalOptions:
         (), "Also evaluate on this task of lm-evaluation-harness: its name, or a YAML file.", metavar="TASK"
     )
     lm_eval_chat_template: bool = option(True, "Ask these tasks in the chat template of the model.")
+    report_to: Literal["none", "wandb", "tensorboard", "trackio", "mlflow"] = option(
+        "none", "Experiment tracker that logs the figures."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from finetune.errors import EvaluationStoppedError, StoppedError
 from finetune.models.find import BaseModel
 from finetune.models.heads import Head, write_head_config
 from finetune.recipe import AdapterRecipe
+from finetune.trackers.tracked_run import open_run
 from finetune.train import plot
 from finetune.train.batches.collate import NumberedRows
 from finetune.train.batches.mixture import Mixture
@@ -28,7 +29,6 @@ from finetune.train.objectives.objective import Objective
 from finetune.train.objectives.preference import Preference
 from finetune.train.progress import Outcome, Step
 from finetune.train.start import fit_untouched_base, start_adapter
-from finetune.train.trackers.tracked_run import open_run
 from finetune.train.trainer import SupervisedTrainer
 from finetune.train.validation import Validation
 
@@ -102,7 +102,7 @@ def fit(
             held_out_truncated=held_out.truncated,
             resumed_from=start.path.name if start else None,
         )
-        run.finish(outcome)
+        run.finish(outcome.figures, outcome.steps)
     return outcome
 
 

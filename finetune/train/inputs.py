@@ -16,6 +16,7 @@ from finetune.models.find import BaseModel, find_base
 from finetune.models.heads import Head
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Split
+from finetune.trackers.tracked_run import require_tracker
 from finetune.train.batches.labelled import encode_rows
 from finetune.train.batches.mixture import Mixture
 from finetune.train.batches.rows import Rows, render_rows
@@ -25,7 +26,6 @@ from finetune.train.method_checks import check_method, require_pairs
 from finetune.train.replay import Replayed, mix_rows, read_replayed
 from finetune.train.request import TrainRequest
 from finetune.train.task import find_head, task_of
-from finetune.train.trackers.tracked_run import require_tracker
 from finetune.train.validation import (
     EncoderValidation,
     LabelValidation,

@@ -140,3 +140,14 @@ class Outcome:
     def tokens_per_second(self) -> float:
         """Tokens of rows per second of training."""
         return self.counts.tokens / self.seconds
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The final figures that experiment trackers log."""
+        return {
+            "steps": self.steps,
+            "train_loss": self.train_loss,
+            **{f"eval_{name}": value for name, value in self.held_out.items()},
+            **asdict(self.counts),
+            "tokens_per_second": self.tokens_per_second,
+        }

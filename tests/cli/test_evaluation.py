@@ -90,6 +90,12 @@ def test_what_is_not_defined_or_missing_has_its_reason() -> None:
     assert "adapter: of 180 answers, 3 unparsable and 1 empty or refused; they count as wrong." in text
 
 
+def test_task_of_the_harness_has_its_own_metrics() -> None:
+    scores = {"acc": 0.5, "acc_norm": 0.625}
+    task = replace(CODE, metric="acc", base=scores, adapter=scores, scorer="lm-evaluation-harness 0.4")
+    assert "adapter  0.500     0.625  0.400 to 0.600" in render_scores({"lm-eval/arc": task})
+
+
 def test_encoder_has_its_baseline_once() -> None:
     text = render_scores({"news": replace(LABELS, baseline="majority", few_shot=None, vs={})})
     assert [line.split()[0] for line in text.splitlines()[3:6]] == ["random", "majority", "adapter"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -71,6 +72,12 @@ def test_what_is_no_condition_is_refused(text: str, problem: str | None) -> None
     with pytest.raises(ConfigError) as refusal:
         read_gate([text], [NEWS])
     assert problem in str(refusal.value)
+
+
+def test_figures_of_the_harness_are_known_only_afterwards() -> None:
+    (condition,) = read_gate(["lm-eval/arc_easy.acc_norm>=0.6"], [NEWS], ["lm-eval/arc_easy"])
+    assert condition.check({"lm-eval/arc_easy": replace(SCORE, adapter={"acc_norm": 0.7})}).passed
+    assert not condition.check({"lm-eval/arc_easy": replace(SCORE, adapter={"acc": 0.7})}).passed
 
 
 def test_all_problems_are_named_at_once() -> None:

@@ -42,11 +42,15 @@ def question(number: int) -> Example:
     return Example(f"questions-{number}", chat(f"What is {number}?", f"It is {number}."), "qa", source="questions")
 
 
-ROWS = [
-    *(labelled(number, "news", NEWS) for number in range(30)),
-    *(labelled(number, "intents", INTENTS) for number in range(30)),
-    *(question(number) for number in range(30)),
-]
+def rows_of(numbers: range) -> list[Example]:
+    return [
+        *(labelled(number, "news", NEWS) for number in numbers),
+        *(labelled(number, "intents", INTENTS) for number in numbers),
+        *(question(number) for number in numbers),
+    ]
+
+
+ROWS = rows_of(range(30))
 TASKS = ("news", "intents", "questions")
 
 
@@ -115,7 +119,9 @@ def answers_in(report: Path) -> dict[str, dict[str, list[str]]]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "corpus", {"train": ROWS, "test": ROWS}).path
+    return write_corpus(
+        tmp_path_factory.mktemp("corpus") / "corpus", {"train": rows_of(range(30, 60)), "test": ROWS}
+    ).path
 
 
 @pytest.fixture(scope="module")

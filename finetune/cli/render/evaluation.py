@@ -63,8 +63,10 @@ def _render_task(task: TaskScore) -> str:
     guesses = {name: scores for name, scores in task.guesses.items() if name != task.baseline}
     every: list[Mapping[str, float | None]] = [*guesses.values(), *task.scores.values()]
     metrics = [name for name in PRINTED if any(scores.get(name) is not None for scores in every)]
+    if task.scorer:  # has metrics of its own
+        metrics = list(task.adapter)[:MOST_METRICS]
     with_interval = len(metrics) <= MOST_METRICS
-    columns = ["", *(METRIC_NAMES[name].replace(" ", "\n") for name in metrics)]
+    columns = ["", *(METRIC_NAMES.get(name, name).replace(" ", "\n") for name in metrics)]
     columns += ["95 %\ninterval"] if with_interval else []
     rows = [[name, *_scores(scores, metrics)] for name, scores in guesses.items()]
     for name, scores in task.scores.items():

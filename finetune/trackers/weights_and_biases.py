@@ -9,7 +9,7 @@ from typing import Any
 
 import wandb
 
-from finetune.train.trackers.tracker import PROJECT
+from finetune.trackers.tracker import PROJECT
 
 
 class WeightsAndBiases:
@@ -40,7 +40,7 @@ class WeightsAndBiases:
         """Log the figures of a step."""
         self.session.log(dict(figures), step=step)
 
-    def finish(self, figures: Mapping[str, float]) -> None:
+    def finish(self, figures: Mapping[str, float], step: int) -> None:
         """Set the summary of the run."""
         self.session.summary.update(dict(figures))
 

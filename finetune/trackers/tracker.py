@@ -16,7 +16,7 @@ class Tracker(Protocol):
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """Log the figures of an optimizer step; those that a resumed run repeats count once."""
 
-    def finish(self, figures: Mapping[str, float]) -> None:
+    def finish(self, figures: Mapping[str, float], step: int) -> None:
         """Log the final figures."""
 
     def close(self, *, failed: bool) -> None:

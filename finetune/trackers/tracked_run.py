@@ -1,4 +1,4 @@
-"""Logs a run to the experiment tracker that the recipe names."""
+"""Logs a training run or an evaluation to an experiment tracker."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from finetune.errors import InputError
 from finetune.hub.settings import is_offline
-from finetune.train.progress import Outcome
-from finetune.train.trackers.tracker import Tracker
+from finetune.trackers.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +40,9 @@ class TrackedRun:
         figures = {_name(key): value for key, value in line.items()}
         self._call(lambda tracker: tracker.log(figures, int(line["step"])))
 
-    def finish(self, outcome: Outcome) -> None:
-        """Log the final figures."""
-        figures = {
-            "steps": outcome.steps,
-            "train_loss": outcome.train_loss,
-            **{f"eval_{name}": value for name, value in outcome.held_out.items()},
-            **asdict(outcome.counts),
-            "tokens_per_second": outcome.tokens_per_second,
-        }
-        self._call(lambda tracker: tracker.finish(figures))
+    def finish(self, figures: Mapping[str, float], step: int = 0) -> None:
+        """Log the final figures, which some trackers want to be those of a step."""
+        self._call(lambda tracker: tracker.finish(figures, step))
 
     def close(self, *, failed: bool) -> None:
         """End the session."""
@@ -68,7 +59,7 @@ class TrackedRun:
 
 
 @contextmanager
-def open_run(config: Mapping[str, Any], folder: Path, resumed: str | None) -> Iterator[TrackedRun]:
+def open_run(config: Mapping[str, Any], folder: Path, resumed: str | None = None) -> Iterator[TrackedRun]:
     """Open a run, or continue the one with the id `resumed`.
 
     Only the configuration and the figures are logged: no paths, names, command lines or output of this machine.
@@ -87,7 +78,7 @@ def open_run(config: Mapping[str, Any], folder: Path, resumed: str | None) -> It
     except Exception as error:
         raise InputError(
             f"--report-to {config['report_to']}: the tracker cannot be used ({_describe(error)}). Correct its settings, or "
-            "train without --report-to"
+            "leave out --report-to"
         ) from error
     try:
         yield run
@@ -106,14 +97,14 @@ def require_tracker(name: str) -> None:
     server = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")).scheme in ("http", "https", "databricks")
     if name == "mlflow" and server and is_offline():
         raise InputError(
-            "MLFLOW_TRACKING_URI names a server, which --offline forbids. Unset it to log to a file next to the adapter, "
+            "MLFLOW_TRACKING_URI names a server, which --offline forbids. Unset it to log to a file next to the result, "
             "or leave out --offline"
         )
     missing = [package for package in PACKAGES.get(name, ()) if importlib.util.find_spec(package) is None]
     if missing:
         raise InputError(
             f"--report-to {name} needs {' and '.join(missing)}, which cannot be imported. Install with: pip install "
-            f"'slmtune[{name}]'; or train without --report-to"
+            f"'slmtune[{name}]'; or leave out --report-to"
         )
 
 
@@ -121,19 +112,19 @@ def _start(config: Mapping[str, Any], folder: Path, resumed: str | None) -> Trac
     """The tracker of the recipe; only its library is imported, which takes up to two seconds."""
     match config["report_to"]:
         case "tensorboard":
-            from finetune.train.trackers.tensorboard import TensorBoard
+            from finetune.trackers.tensorboard import TensorBoard
 
             return TensorBoard(config, folder, resumed)
         case "trackio":
-            from finetune.train.trackers.trackio import Trackio
+            from finetune.trackers.trackio import Trackio
 
             return Trackio(config, folder, resumed)
         case "mlflow":
-            from finetune.train.trackers.mlflow import MLflow
+            from finetune.trackers.mlflow import MLflow
 
             return MLflow(config, folder, resumed)
         case _:
-            from finetune.train.trackers.weights_and_biases import WeightsAndBiases
+            from finetune.trackers.weights_and_biases import WeightsAndBiases
 
             return WeightsAndBiases(config, folder, resumed)
 

@@ -1,4 +1,4 @@
-"""Logs to MLflow: to what `MLFLOW_TRACKING_URI` names, or to the database `mlflow.db` next to the adapter."""
+"""Logs to MLflow: to what `MLFLOW_TRACKING_URI` names, or to the database `mlflow.db` next to the result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune.train.trackers.tracker import PROJECT
+from finetune.trackers.tracker import PROJECT
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # mlflow 3.17 uses what SQLAlchemy 2.1 deprecates
@@ -38,9 +38,9 @@ class MLflow:
         new = {name: value for name, value in figures.items() if step > self._last_step(name)}
         self.client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in new.items()])
 
-    def finish(self, figures: Mapping[str, float]) -> None:
+    def finish(self, figures: Mapping[str, float], step: int) -> None:
         """Log the final figures as those of the last step."""
-        self.log({f"final/{name}": value for name, value in figures.items()}, int(figures["steps"]))
+        self.log({f"final/{name}": value for name, value in figures.items()}, step)
 
     def close(self, *, failed: bool) -> None:
         """Set the status of the run."""

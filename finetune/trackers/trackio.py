@@ -11,7 +11,7 @@ from typing import Any
 
 from trackio.sqlite_storage import SQLiteStorage
 
-from finetune.train.trackers.tracker import PROJECT
+from finetune.trackers.tracker import PROJECT
 
 
 class Trackio:
@@ -33,9 +33,9 @@ class Trackio:
         )
         self.config = None  # from here on, the database has it
 
-    def finish(self, figures: Mapping[str, float]) -> None:
+    def finish(self, figures: Mapping[str, float], step: int) -> None:
         """Log the final figures as those of the last step."""
-        self.log({f"final/{name}": value for name, value in figures.items()}, int(figures["steps"]))
+        self.log({f"final/{name}": value for name, value in figures.items()}, step)
 
     def close(self, *, failed: bool) -> None:
         """Nothing: each line is on the disk already."""

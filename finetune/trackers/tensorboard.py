@@ -1,4 +1,4 @@
-"""Logs event files for TensorBoard, next to the adapter or in `TENSORBOARD_LOGGING_DIR`."""
+"""Logs event files for TensorBoard, next to the result or in `TENSORBOARD_LOGGING_DIR`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TensorBoard:
             self._write(Event(step=step, summary=scalar(name, value)))
         self.records.flush()
 
-    def finish(self, figures: Mapping[str, float]) -> None:
+    def finish(self, figures: Mapping[str, float], step: int) -> None:
         """Log the final figures, and the settings beside them for the tab that compares runs."""
         final = {f"final/{name}": value for name, value in figures.items()}
         for summary in hparams(self.config, final):
