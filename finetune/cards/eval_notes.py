@@ -9,19 +9,15 @@ from finetune.cards.metric_names import METRIC_NAMES
 from finetune.cards.templating import sentence_case
 
 
-def list_notes(task: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
+def list_notes(task: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[str]:
     """One sentence each.
 
     Args:
         task: an entry of `tasks` in report.json.
-        titles: what the contestants are called.
+        titles: what the contestants are called where a sentence begins; the others have their names.
     """
-    return [sentence_case(note) for note in _notes(task, titles)]
-
-
-def _notes(task: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[str]:
     for metric, reason in task["undefined"].items():
-        yield f"{METRIC_NAMES[metric]} is not defined: {reason}."
+        yield f"{sentence_case(METRIC_NAMES[metric])} is not defined: {reason}."
     for name, reason in task["absent"].items():
         yield f"{titles.get(name, name)} is left out: {reason}."
     for name, details in task["details"].items():
