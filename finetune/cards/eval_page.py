@@ -120,6 +120,7 @@ def eval_page(
         parents=_further_parents(adapter),
         forgetting=data.get("forgetting"),
         remembers=_say_what_is_left(data["forgetting"]["ci95"]) if data.get("forgetting") else "",
+        overlap=_overlap(facts.values()),
         others=_others(tasks.values()),
         tasks=tasks,
         curve=curve,
@@ -158,6 +159,12 @@ def _say_what_is_left(ci95: tuple[float, float]) -> str:
     if ci95[0] > 0:
         return "The adapter has lost some of what its base could do."
     return "The adapter does better than its base." if ci95[1] < 0 else "Nothing measurable was lost."
+
+
+def _overlap(tasks: Iterable[Mapping[str, Any]]) -> int | None:
+    """How many evaluated rows the adapter was trained on, or None if nobody knows."""
+    known = [task["train_overlap"] for task in tasks if task["train_overlap"] is not None]
+    return sum(known) if known else None
 
 
 def _others(tasks: Iterable[TaskPage]) -> list[str]:
