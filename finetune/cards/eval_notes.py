@@ -9,19 +9,17 @@ from finetune.cards.metric_names import METRIC_NAMES
 from finetune.cards.templating import sentence_case
 
 
-def list_notes(task: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
+def list_notes(task: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[str]:
     """One sentence each.
 
     Args:
         task: an entry of `tasks` in report.json.
-        titles: what the contestants are called.
+        titles: what the contestants are called where a sentence begins; the others have their names.
     """
-    return [sentence_case(note) for note in _notes(task, titles)]
-
-
-def _notes(task: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[str]:
     for metric, reason in task["undefined"].items():
-        yield f"{METRIC_NAMES[metric]} is not defined: {reason}."
+        yield f"{sentence_case(METRIC_NAMES[metric])} is not defined: {reason}."
+    if task["train_overlap"]:
+        yield f"The adapter was trained on {task['train_overlap']:,} of these rows{_without_them(task)}."
     for name, reason in task["absent"].items():
         yield f"{titles.get(name, name)} is left out: {reason}."
     for name, details in task["details"].items():
@@ -37,6 +35,16 @@ def _notes(task: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[str]:
             yield f"{title}, {metric} by the way labels are scored: {', '.join(ways)}; used: {details['scoring']}."
     if task["scorer"]:
         yield f"Scored by {task['scorer']}."
+
+
+def _without_them(task: Mapping[str, Any]) -> str:
+    """The figures of the rows on which the adapter was not trained, if there are any."""
+    clean, metric = task["clean"], task["metric"]
+    if clean is None or None in (clean["base"].get(metric), clean["adapter"].get(metric)):
+        return ""
+    low, high = clean["ci95"]
+    change = f"{clean['base'][metric]:.3f} → {clean['adapter'][metric]:.3f}, {clean['delta']:+.3f}"
+    return f"; {METRIC_NAMES[metric]} without these: {change} ({low:+.3f} to {high:+.3f})"
 
 
 def _count(answers: int) -> str:

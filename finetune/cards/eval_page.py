@@ -37,6 +37,7 @@ from finetune.cards.verdict import RIVALS, verdict
 FILTER_LABELS = 200  # more expected labels are not offered as a filter
 OPEN_CLASSES = 20  # a longer table of classes is folded
 TITLES = {"few_shot": "few-shot base"}  # of contestants whose name is not a name for people
+HEADINGS = {name: sentence_case(title) for name, title in TITLES.items()}
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class TaskPage:
     verdict: str
     notes: list[str]
     bars: str
-    lines: dict[str, float]  # guesses, in the headline metric
+    guesses: dict[str, Mapping[str, float]]  # of answers that look at no row
+    lines: dict[str, float]  # the same in the headline metric
     reliability: str
     calibrated: list[Side]
     labels: list[str]  # both axes of the matrices
@@ -118,6 +120,7 @@ def eval_page(
         parents=_further_parents(adapter),
         forgetting=data.get("forgetting"),
         remembers=_say_what_is_left(data["forgetting"]["ci95"]) if data.get("forgetting") else "",
+        overlap=_overlap(facts.values()),
         others=_others(tasks.values()),
         tasks=tasks,
         curve=curve,
@@ -132,7 +135,7 @@ def eval_page(
         with_mcnemar=any(
             each["mcnemar_p_value"] is not None for task in facts.values() for each in task["comparisons"].values()
         ),
-        with_guesses=any("majority" in task["guesses"] for task in facts.values()),
+        guesses={name for task in tasks.values() for name in task.guesses},
         columns=[
             name
             for name in PRINTED
@@ -158,6 +161,12 @@ def _say_what_is_left(ci95: tuple[float, float]) -> str:
     return "The adapter does better than its base." if ci95[1] < 0 else "Nothing measurable was lost."
 
 
+def _overlap(tasks: Iterable[Mapping[str, Any]]) -> int | None:
+    """How many evaluated rows the adapter was trained on, or None if nobody knows."""
+    known = [task["train_overlap"] for task in tasks if task["train_overlap"] is not None]
+    return sum(known) if known else None
+
+
 def _others(tasks: Iterable[TaskPage]) -> list[str]:
     """Who took part beside base and adapter."""
     sides = [side for task in tasks for side in task.sides if side.name not in ("base", "adapter")]
@@ -168,7 +177,8 @@ def _task_page(id_: str, task: Mapping[str, Any], rows: Sequence[ScoredRow]) -> 
     metric, has_labels = task["metric"], task["majority"] is not None
     sides, is_binary = _sides(task), task["comparisons"]["base"]["mcnemar_p_value"] is not None
     compared = [side for side in sides if side.name == "adapter" or (side.name, task["baseline"]) == ("base", "base")]
-    lines = {name: scores[metric] for name, scores in task["guesses"].items() if metric in scores}
+    guesses = {name: scores for name, scores in task["guesses"].items() if name != task["baseline"]}
+    lines = {name: scores[metric] for name, scores in guesses.items() if metric in scores}
     calibrated = [side for side in compared if side.details["calibration"]]
     labels = eval_confusions.labels_of(rows) if has_labels else []
     small = 0 < len(labels) <= MATRIX_LABELS
@@ -176,8 +186,9 @@ def _task_page(id_: str, task: Mapping[str, Any], rows: Sequence[ScoredRow]) -> 
         sides=sides,
         is_binary=is_binary,
         verdict=verdict(task),
-        notes=list_notes(task, {side.name: side.title for side in sides} | TITLES),
+        notes=list(list_notes(task, HEADINGS | {side.name: side.heading for side in sides})),
         bars=eval_plots.draw_bars(f"{id_}-bars", [_bar(side, metric) for side in sides], lines, METRIC_NAMES[metric]),
+        guesses=guesses,
         lines=lines,
         reliability=eval_plots.draw_reliability(f"{id_}-bins", _bins(calibrated)) if calibrated else "",
         calibrated=calibrated,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from finetune.cards.scored_rows import ANSWER_LENGTH, LISTED, PROMPT_LENGTH, Ans
 from finetune.cli.render.evaluation import render_scores
 from finetune.evaluate import TaskScore
 from finetune.evaluate.details import Bin, Calibration, ClassScore, ModelDetails
-from finetune.evaluate.request import Comparison
+from finetune.evaluate.request import CleanScore, Comparison
 
 from .page import Page
 
@@ -68,7 +69,7 @@ ADAPTER = Adapter(
 FORGETTING = {
     **{"n": 312, "base": 0.61, "adapter": 0.58, "drop": 0.03, "ci95": [0.01, 0.05]},
     "categories": {"common_sense": {"n": 70, "base": 0.5, "adapter": 0.45, "drop": 0.05, "ci95": [-0.01, 0.11]}},
-    "perplexity": {"base": 21.34, "adapter": 23.46},
+    "perplexity": {"n": 40, "tokens": 3000, "base": 21.34, "adapter": 23.46, "ratio": 1.0993, "ci95": [1.0802, 1.1201]},
 }
 CURVE = LossCurve([(10, 1.0), (20, 0.5), (50, 0.25)], [(50, 0.375)])
 
@@ -98,6 +99,7 @@ def render(
     rows: dict[str, list[ScoredRow]] | None = None,
     curve: LossCurve | None = CURVE,
     forgetting: dict[str, Any] | None = None,
+    gate: Sequence[dict[str, Any]] = (),
     **tasks: TaskScore,
 ) -> Page:
     data: dict[str, Any] = {
@@ -113,6 +115,8 @@ def render(
         "seconds": 30.2,
         "libraries": {"torch": "2.13.0"},
         "forgetting": forgetting,
+        "gate": gate,
+        "eval_sets": {"tfns": {"uri": "hf://datasets/acme/tfns", "revision": "e" * 40, "license": None}},
     }
     return Page(eval_page(data, ADAPTER, rows or {"news": NEWS}, curve))
 
@@ -328,16 +332,41 @@ def test_page_says_where_everything_comes_from() -> None:
     assert facts["Trained on the corpus"] == "e" * 16
     assert facts["Replayed rows"] == "f" * 16
     assert facts["Libraries"] == "torch 2.13.0"
+    assert facts["Rows of tfns"] == f"hf://datasets/acme/tfns, revision {'e' * 12} (licence unknown)"
+    assert facts["Rows of the training"].startswith("not compared with those evaluated")
+
+
+def test_rows_of_the_training_are_told_apart() -> None:
+    base, tuned = {"weighted_f1": 0.2}, {"weighted_f1": 0.7}
+    score = replace(LABELS, train_overlap=3, clean=CleanScore(1, base, tuned, 0.5, (0.25, 0.75)))
+    page = render(news=score)
+    assert (
+        "The adapter was trained on 3 of these rows; weighted F1 without these: 0.200 → 0.700, +0.500 (+0.250 to +0.750)."
+        in page.text
+    )
+    assert "compared with those evaluated: 3 in both" in page.text
+    assert "trained on 3 of these rows." in render(news=replace(score, clean=None)).text
+
+
+def test_conditions_of_the_gate_are_listed() -> None:
+    conditions: list[dict[str, Any]] = [
+        {"condition": "news.weighted_f1>=0.8", "value": 0.7662, "passed": False, "reason": None},
+        {"condition": "news.macro_f1>=0.1", "value": None, "passed": False, "reason": "it is one class"},
+        {"condition": "news.delta>0", "value": 0.5651, "passed": True, "reason": None},
+    ]
+    text = render(gate=conditions).text
+    assert "✗ Gate failed: news.weighted_f1>=0.8 (0.7662)" in text
+    assert "✗ Gate failed: news.macro_f1>=0.1 (not defined, because it is one class)" in text
+    assert "✓ Gate passed: news.delta>0 (0.5651)" in text
+    assert "Gate" not in render().text
 
 
 def test_what_was_forgotten_is_told_by_category() -> None:
     page = render(forgetting=FORGETTING)
     assert ["common sense", "70", "0.500", "0.450", "+0.050", "-0.010 to +0.110"] in cells(page)
     assert ["all", "312", "0.610", "0.580", "+0.030", "+0.010 to +0.050"] in cells(page)
-    assert (
-        "The adapter has lost some of what its base could do. Perplexity of general text, lower is better: 21.34 → 23.46."
-        in page.text
-    )
+    assert "The adapter has lost some of what its base could do." in page.text
+    assert "Perplexity of general text (lower is better): 21.34 → 23.46, ratio 1.099 (1.080 to 1.120)." in page.text
     assert "Nothing measurable was lost." in render(forgetting={**FORGETTING, "ci95": [-0.01, 0.05]}).text
     assert "What was forgotten" not in render().text
 

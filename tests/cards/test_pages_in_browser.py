@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from finetune.evaluate.details import ClassScore
+
 from ..browser import CHROMIUM, Browser
 from ..command import run
-from .test_eval_page import label, render
+from .page import Page
+from .test_eval_page import FORGETTING, GAIN, LABELS, TEXTS, label, render, text
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")]
 
@@ -25,6 +28,7 @@ HEADINGS = {
         "How training went",
         "Where it comes from",
     ],
+    "crowd": ["Scores", "news", "faq", "Label by label", "Rows to read", "What was forgotten", "Where it comes from"],
     "corpus": ["Splits", "Sources", "Tasks", "Labels", "Lengths", "What was left out"],
 }
 VISIBLE = (
@@ -70,7 +74,32 @@ def pages(tiny_corpus: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPa
     words = ("eval", tiny_adapter, "--corpus", tiny_corpus, "--output-dir", folder / "eval", "--max-new-tokens", 8)
     done = run(*words, cwd=folder)
     assert done.returncode == 0, done.stderr
-    return {"report": folder / "eval" / "report.html", "corpus": tiny_corpus / "corpus.html"}
+    crowd = folder / "crowd.html"
+    crowd.write_text(render_crowd().html, "utf-8")
+    return {"report": folder / "eval" / "report.html", "crowd": crowd, "corpus": tiny_corpus / "corpus.html"}
+
+
+def render_crowd() -> Page:
+    """A report with five contestants, 77 labels with long names, and everything else that a report can have."""
+    names = [
+        "few_shot",
+        "llama-3.2-1b-instruct-q4_k_m.gguf",
+        "http://127.0.0.1:8080/v1/models/a-model-with-a-long-name",
+    ]
+    labels = [f"a label with a rather long name, number {number}" for number in range(77)]
+    classes = tuple(ClassScore(each, 2, 1, 1, 1.0, 0.5, 2 / 3) for each in labels)
+    rows = [label(number, each, labels[0], labels[number // 2]) for number, each in enumerate(labels)]
+    rows = [replace(row, answers={**row.answers, **dict.fromkeys(names, row.base)}) for row in rows]
+    score = replace(
+        LABELS,
+        few_shot=LABELS.base,
+        vs=dict.fromkeys(names[1:], LABELS.base),
+        comparisons=dict.fromkeys(["base", *names], GAIN),
+        details=dict.fromkeys(["base", *names, "adapter"], replace(LABELS.details["adapter"], classes=classes)),
+        absent={"an-adapter-of-another-domain": "it knows other labels"},
+    )
+    answers = {"news": rows, "faq": [text(1, 0.4, 0.3), text(2, 0.1, 0.9)]}
+    return render(answers, forgetting=FORGETTING, news=score, faq=TEXTS)
 
 
 @pytest.fixture(scope="module")
