@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -36,15 +37,16 @@ class Answers:
 
     def take(self, rows: Sequence[int]) -> Answers:
         """The answers to some of the rows, in the given order."""
-        return replace(
-            self,
-            texts=[self.texts[row] for row in rows],
-            probabilities=[self.probabilities[row] for row in rows] if self.probabilities else [],
-            labels=[self.labels[row] for row in rows] if self.labels else [],
-            logprobs=[self.logprobs[row] for row in rows] if self.logprobs else [],
-            unparsable=frozenset(number for number, row in enumerate(rows) if row in self.unparsable),
-            abstained=frozenset(number for number, row in enumerate(rows) if row in self.abstained),
-        )
+        places = {row: number for number, row in enumerate(rows)}
+
+        def choose(value: Any) -> Any:
+            if isinstance(value, list):
+                return [value[row] for row in rows] if value else []
+            if isinstance(value, frozenset):
+                return frozenset(places[row] for row in value if row in places)
+            return {name: choose(each) for name, each in value.items()} if isinstance(value, dict) else value
+
+        return replace(self, **{one.name: choose(getattr(self, one.name)) for one in fields(self)})
 
 
 def pick_labels(task: EvalTask, rows: Sequence[LabelScores], *, tuned: bool) -> Answers:

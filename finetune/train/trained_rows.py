@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from numpy.typing import NDArray
 from finetune.artifacts import Corpus, read_manifest, write_aside
 from finetune.corpus.store import read_split
 from finetune.machine import cache_folder
+from finetune.prepare.clean.scrub import scrub
+from finetune.prepare.clean.text import clean_text
 from finetune.prepare.dedup.keys import answer_digest, question_digest
+from finetune.prepare.rows.change import change_turns
 from finetune.records import Example
 from finetune.train.inputs import Inputs
 
@@ -27,13 +31,21 @@ Hashes = NDArray[np.uint64]
 
 
 def hash_rows(rows: Iterable[Example]) -> Hashes:
-    """A 64-bit hash of each row: of its question and answer, without instructions, case and repeated white space."""
+    """A 64-bit hash of each row: of its question and answer, without instructions, case and repeated white space.
+
+    Rows are hashed in clean text without personal data, however they were prepared.
+    """
     return np.fromiter((_hash_row(row) for row in rows), np.uint64)
 
 
 def _hash_row(row: Example) -> int:
+    row = change_turns(row, _plain)
     question = question_digest(row)
     return int.from_bytes(hashlib.sha256(question + answer_digest(row, question)).digest()[:8])
+
+
+def _plain(text: str) -> str:
+    return scrub(clean_text(text), Counter())
 
 
 def remember_training(out: Path, inputs: Inputs) -> None:
@@ -47,9 +59,11 @@ def remember_training(out: Path, inputs: Inputs) -> None:
     with suppress(OSError):
         _folder().mkdir(parents=True, exist_ok=True)
         _folder().chmod(0o700)
-        sets = [_remember(inputs.corpus.fingerprint, read_split(inputs.corpus, "train"))]
-        if inputs.replayed is not None:
-            sets.append(_remember(inputs.replayed.fingerprint, inputs.replayed.rows))
+        sets = {inputs.corpus.fingerprint: lambda: read_split(inputs.corpus, "train")}
+        if (replayed := inputs.replayed) is not None:
+            sets[replayed.fingerprint] = lambda: list(replayed.rows)
+        for name, read_rows in sets.items():
+            _remember(name, read_rows)
         earlier = _lineage(inputs.init_adapter["fingerprint"]) if inputs.init_adapter else []
         if earlier is None:
             return
@@ -81,12 +95,11 @@ def _read(name: str, corpus: Corpus | None) -> Hashes | None:
     return np.unique(hash_rows(read_split(corpus, "train"))) if corpus and corpus.fingerprint == name else None
 
 
-def _remember(name: str, rows: Iterable[Example]) -> str:
+def _remember(name: str, read_rows: Callable[[], Iterable[Example]]) -> None:
     path = _folder() / f"{name}.npy"
     if not path.is_file():
         with write_aside(path) as staging, staging.open("wb") as file:
-            np.save(file, np.unique(hash_rows(rows)))
-    return name
+            np.save(file, np.unique(hash_rows(read_rows())))
 
 
 def _lineage(adapter: str) -> list[str] | None:
