@@ -151,6 +151,7 @@ class EvalOptions:
         (), "Also evaluate on this task of lm-evaluation-harness: its name, or a YAML file.", metavar="TASK"
     )
     lm_eval_chat_template: bool = option(True, "Ask these tasks in the chat template of the model.")
+    forgetting: bool = option(True, "Also measure what the adapter has forgotten, with general questions and texts.")
 
 
 @dataclass(frozen=True, kw_only=True)
