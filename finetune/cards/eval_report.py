@@ -14,7 +14,8 @@ def eval_report(result: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[
         manifest: that of the report.
     """
     return {
-        **{name: value for name, value in result.items() if name != "report"},  # the path of the page
+        # Without the path of the page, and what was not measured.
+        **{name: value for name, value in result.items() if name != "report" and value is not None},
         "split": manifest["config"]["split"],
         "parents": manifest["parents"],
         "eval_sets": manifest["eval_sets"],

@@ -39,7 +39,8 @@ def quickstart(workspace: Workspace, overrides: Mapping[str, Any], progress: Pro
     progress.stage(f"train: QLoRA on {recipe.model}")
     trained = train(TrainRequest(corpus, adapter, recipe, overwrite=True, resume_command=RESUME), progress.step)
     progress.stage("eval: base and adapter on the held-out test split")
-    request = EvalRequest(adapter, corpus, workspace.eval, overwrite=True, resume_command=RESUME)
+    # Without what was forgotten, which takes as long as the rows of the sample.
+    request = EvalRequest(adapter, corpus, workspace.eval, overwrite=True, resume_command=RESUME, forgetting=False)
     evaluated = evaluate(request, progress.rows)
     progress.stage("merge: adapter into the base weights, verified")
     merged = merge_adapter(MergeRequest(adapter, workspace.model, corpus, overwrite=True))

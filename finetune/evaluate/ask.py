@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from finetune.evaluate.answers import Answers
+from finetune.evaluate.contestants.contestant import ADAPTER, BASE
 from finetune.evaluate.contestants.lineup import Group
 from finetune.evaluate.progress import Pace, ProgressCallback
 from finetune.evaluate.store import AnswerStore
@@ -17,6 +18,11 @@ log = logging.getLogger(__name__)
 AllAnswers = Mapping[str, Mapping[str, Answers]]  # what each contestant answered, by task and name
 AllAbsences = Mapping[str, Mapping[str, str]]  # why a contestant did not, by task and name
 StageCallback = Callable[[str], None]  # called with the name of each stage that begins
+
+
+def takes_part(name: str, task: EvalTask) -> bool:
+    """Whether a contestant answers a task; only base and adapter answer the probe for forgetting."""
+    return not task.is_probe or name in (BASE, ADAPTER)
 
 
 def ask_all(
@@ -31,9 +37,17 @@ def ask_all(
     Stored answers are taken over, and a group whose answers are all stored is not loaded.
     """
     entrants = [(name, identity) for group in groups for name, identity in group.members.items()]
-    answers = {task.name: {name: store.read(task, name, identity) for name, identity in entrants} for task in tasks}
+    answers = {
+        task.name: {name: store.read(task, name, identity) for name, identity in entrants if takes_part(name, task)}
+        for task in tasks
+    }
     absent: dict[str, dict[str, str]] = {task.name: {} for task in tasks}
-    pending = [(name, task) for name, _ in entrants for task in tasks if answers[task.name][name] is None]
+    pending = [
+        (name, task)
+        for name, _ in entrants
+        for task in tasks
+        if takes_part(name, task) and answers[task.name][name] is None
+    ]
     pace = Pace(pending, on_progress)
     for group in groups:
         left = [(name, task) for name, task in pending if name in group.members]

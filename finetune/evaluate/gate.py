@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from finetune.errors import CheckFailedError, ConfigError, did_you_mean
 from finetune.evaluate.contestants.contestant import FEW_SHOT
-from finetune.evaluate.request import EvalResult, GateResult, TaskScore
+from finetune.evaluate.request import EvalResult, Forgetting, GateResult, TaskScore
 from finetune.scoring.tasks import EvalTask
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
@@ -31,12 +31,13 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "rouge_l": ("rouge_l", "rouge_1", "rouge_2"),
     "edit_similarity": ("edit_similarity", "exact_match", "parses"),
 }
+FORGETTING, DROP = "forgetting", "drop"  # the base minus the adapter on the general probe
 DELTA, FEW_SHOT_DELTA = "delta", "few_shot_delta"  # the adapter minus its base, without and with examples in the prompt
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A bound on a figure of the adapter: a score of a task, or its difference from the base."""
+    """A bound on a figure of the adapter: a score of a task, its difference from the base, or what was forgotten."""
 
     task: str
     figure: str
@@ -46,25 +47,34 @@ class Condition:
     def __str__(self) -> str:
         return f"{self.task}.{self.figure}{self.sign}{self.limit:g}"
 
-    def check(self, tasks: Mapping[str, TaskScore]) -> GateResult:
+    def check(self, tasks: Mapping[str, TaskScore], forgetting: Forgetting | None = None) -> GateResult:
         """Whether the figure keeps the bound; a figure that is not defined does not."""
-        value, reason = _read_figure(tasks[self.task], self.figure)
+        value: float | None
+        if forgetting and self.task == FORGETTING:
+            value, reason = forgetting.drop, None
+        else:
+            value, reason = _read_figure(tasks[self.task], self.figure)
         is_met = value is not None and OPERATORS[self.sign](value, self.limit)
         return GateResult(str(self), value, is_met, reason)
 
 
-def read_gate(texts: Sequence[str], tasks: Sequence[EvalTask], foreign: Sequence[str] = ()) -> list[Condition]:
+def read_gate(
+    texts: Sequence[str], tasks: Sequence[EvalTask], foreign: Sequence[str] = (), *, with_forgetting: bool = False
+) -> list[Condition]:
     """The conditions in the values of --gate.
 
     Args:
         texts: the values.
         tasks: those of the evaluation.
         foreign: tasks that have figures of another program, whose names are not known yet.
+        with_forgetting: whether it is measured what the adapter has forgotten.
 
     Raises:
         ConfigError: lists everything that is no condition, or about a task or a figure that is not there.
     """
     figures = {task.name: _figures_of(task) for task in tasks} | {name: [] for name in foreign}
+    if with_forgetting:
+        figures[FORGETTING] = [DROP]
     conditions, problems = [], []
     for text in texts:
         place = 0
@@ -115,6 +125,10 @@ def _read_condition(match: re.Match[str], figures: Mapping[str, Sequence[str]]) 
     except ValueError:
         return f"--gate: {match['limit']!r} is no number. Write, for example, {EXAMPLE}"
     task, _, figure = match["figure"].rpartition(".")
+    if figure == FORGETTING:
+        task, figure = FORGETTING, DROP
+        if FORGETTING not in figures:
+            return "--gate: forgetting is not measured with --no-forgetting, or of an encoder"
     if task not in figures:
         return f"--gate: there is no task {task or figure!r}. {did_you_mean(task or figure, figures)}"
     if figure not in figures[task] and figures[task]:

@@ -122,11 +122,44 @@ class GateResult:
 
 
 @dataclass(frozen=True)
+class ScoreDrop:
+    """How many of `n` items of the probe base and adapter answer rightly, as shares; `drop` is base minus adapter."""
+
+    n: int
+    base: float
+    adapter: float
+    drop: float
+    ci95: Interval
+
+
+@dataclass(frozen=True)
+class PerplexityChange:
+    """The perplexity of `n` passages of general prose per token; `ratio` is that of the adapter divided by the base's."""
+
+    n: int
+    tokens: int
+    base: float
+    adapter: float
+    ratio: float
+    ci95: Interval
+
+
+@dataclass(frozen=True)
+class Forgetting(ScoreDrop):
+    """What the adapter has forgotten of a general probe, on the whole and by category of items."""
+
+    p_value: float
+    categories: Mapping[str, ScoreDrop]
+    perplexity: PerplexityChange
+
+
+@dataclass(frozen=True)
 class EvalResult:
-    """The page of the report, and its figures."""
+    """The page of the report, and its figures; nothing is measured of forgetting by an encoder or if it is not asked for."""
 
     report: Path
     tasks: dict[str, TaskScore]
     seconds: float
     peak_memory_bytes: int
     gate: tuple[GateResult, ...] = ()
+    forgetting: Forgetting | None = None

@@ -27,11 +27,13 @@ from finetune.cards.loss_curve import read_loss_curve
 from finetune.cards.scored_rows import ScoredRow
 from finetune.errors import InputError
 from finetune.evaluate.answers import Answers
-from finetune.evaluate.ask import AllAnswers, StageCallback, ask_all
+from finetune.evaluate.ask import AllAnswers, StageCallback, ask_all, takes_part
 from finetune.evaluate.contestants.baseline import BASELINES
 from finetune.evaluate.contestants.lineup import line_up, report_order
 from finetune.evaluate.contestants.rivals import open_rivals
 from finetune.evaluate.eval_sets import open_tasks
+from finetune.evaluate.forgetting.measure import measure_forgetting
+from finetune.evaluate.forgetting.probe import probe_tasks
 from finetune.evaluate.gate import read_gate
 from finetune.evaluate.overlap import Seen, add_overlap, find_seen
 from finetune.evaluate.progress import ProgressCallback
@@ -70,18 +72,20 @@ def evaluate(
     tasks = sets.tasks
     seen = find_seen(adapter, corpus, tasks, allowed=request.allow_train_overlap)
     require_libraries({task.metric for task in tasks})
+    probe = probe_tasks() if request.forgetting and head is None else []
     if head is None:
         tasks = _spell_calls(tasks, adapter, request)
     foreign = _open_harness(request, head)
-    conditions = read_gate(request.gate, tasks, [HARNESS + name for name in foreign])
+    conditions = read_gate(request.gate, tasks, [HARNESS + name for name in foreign], with_forgetting=bool(probe))
     groups = line_up(request, adapter, corpus, tasks, rivals)
-    pairs = len(tasks) * sum(len(group.members) for group in groups)
+    names = [name for group in groups for name in group.members]
+    pairs = sum(takes_part(name, task) for task in (*tasks, *probe) for name in names)
     with (
         open_run(tracked_config(request, adapter, corpus, tasks), request.output_dir.parent) as run,
         keep_answers(request, (adapter.fingerprint, corpus.fingerprint if corpus else ""), pairs) as store,
         writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer,
     ):
-        given, absent = ask_all(groups, tasks, store, on_progress, on_stage)
+        given, absent = ask_all(groups, [*tasks, *probe], store, on_progress, on_stage)
         order = report_order(rivals)
         answers = {task: {name: by_name[name] for name in order if name in by_name} for task, by_name in given.items()}
         rows = {task.name: score_rows(task, answers[task.name]) for task in tasks}
@@ -95,12 +99,14 @@ def evaluate(
             harness = score_tasks(foreign, request, adapter, on_stage)
             scores |= {name: one.score for name, one in harness.items()}
             rows |= {name: one.rows for name, one in harness.items()}
+        forgetting = measure_forgetting(probe, answers) if probe else None
         result = EvalResult(
             request.output_dir / "report.html",
             scores,
             time.monotonic() - started,
             peak_bytes(),
-            tuple(condition.check(scores) for condition in conditions),
+            tuple(condition.check(scores, forgetting) for condition in conditions),
+            forgetting,
         )
         writer.manifest["eval_sets"] = sets.origins
         _write(writer, request, adapter, corpus, result, rows)

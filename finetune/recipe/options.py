@@ -154,6 +154,7 @@ class EvalOptions:
     report_to: Literal["none", "wandb", "tensorboard", "trackio", "mlflow"] = option(
         "none", "Experiment tracker that logs the figures."
     )
+    forgetting: bool = option(True, "Also measure what the adapter has forgotten, with general questions and texts.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ def pair_logprobs(
     scores = [(0.0, 0.0)] * len(pairs)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        sums = [_sum_answers(loaded, [pairs[number][answer] for number in batch]) for answer in (0, 1)]
+        sums = [sum_logprobs(loaded, [pairs[number][answer] for number in batch]) for answer in (0, 1)]
         for number, chosen, rejected in zip(batch, *sums, strict=True):
             scores[number] = (chosen, rejected)
         if on_rows:
@@ -34,13 +34,13 @@ def pair_logprobs(
     return scores
 
 
-def _sum_answers(loaded: LoadedModel, rows: Sequence[Rendering]) -> list[float]:
+def sum_logprobs(loaded: LoadedModel, rows: Sequence[Rendering]) -> list[float]:
     """The summed log-probability of the supervised tokens of each conversation, in passes of at most `MOST_LOGITS`."""
     longest = max(len(row.ids) - row.supervised.index(True, 1) for row in rows)  # the first token is never predicted
     size = max(1, MOST_LOGITS // (longest * loaded.model.get_output_embeddings().weight.shape[0]))
     if len(rows) > size:
         return [
-            total for start in range(0, len(rows), size) for total in _sum_answers(loaded, rows[start : start + size])
+            total for start in range(0, len(rows), size) for total in sum_logprobs(loaded, rows[start : start + size])
         ]
     ids, mask = pad_left(loaded, [list(row.ids) for row in rows])
     with torch.inference_mode():

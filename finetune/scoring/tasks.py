@@ -24,12 +24,16 @@ HEAD_METRICS: Mapping[HeadKind, Metric] = {
 
 @dataclass(frozen=True)
 class EvalTask:
-    """Rows that are scored together as one task, by `metric`; `further` metrics of generated answers are beside it."""
+    """Rows that are scored together as one task, by `metric`; `further` metrics of generated answers are beside it.
+
+    A task of the probe for forgetting is answered by base and adapter only.
+    """
 
     name: str
     metric: Metric
     examples: tuple[Example, ...]
     further: tuple[TextMetric, ...] = ()
+    is_probe: bool = False
 
 
 def tasks_of(

@@ -12,7 +12,7 @@ import pytest
 from finetune.errors import ConfigError
 from finetune.evaluate.answers import Answers
 from finetune.evaluate.gate import METRICS, Condition, describe_condition, read_gate
-from finetune.evaluate.request import Comparison, TaskScore
+from finetune.evaluate.request import Comparison, Forgetting, GateResult, PerplexityChange, TaskScore
 from finetune.evaluate.score import score_rows, score_task
 from finetune.records import Example, Message
 from finetune.scoring.tasks import EvalTask, Metric
@@ -49,6 +49,16 @@ def test_conditions_are_divided_by_commas_and_flags() -> None:
         Condition("news", "delta", ">", 0.0),
         Condition("v1.2, final", "token_f1", "<", 1.0),
     ]
+
+
+def test_what_was_forgotten_is_a_figure_where_it_is_measured() -> None:
+    (condition,) = read_gate(["forgetting<=0.05"], [NEWS], with_forgetting=True)
+    change = PerplexityChange(1, 10, 20.0, 22.0, 1.1, (1.0, 1.2))
+    for drop, passed in ((0.04, True), (0.06, False)):
+        forgetting = Forgetting(300, 0.5, 0.5 - drop, drop, (drop - 0.02, drop + 0.02), 0.2, {}, change)
+        assert condition.check({}, forgetting) == GateResult("forgetting.drop<=0.05", drop, passed)
+    with pytest.raises(ConfigError, match="forgetting is not measured"):
+        read_gate(["forgetting<=0.05"], [NEWS])
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_adapter_is_evaluated_merged_and_equals_that_of_peft(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     adapter = adapters[method]
-    assert evaluate(EvalRequest(adapter, tiny_corpus, tmp_path / "eval", limit=2)).tasks
+    assert evaluate(EvalRequest(adapter, tiny_corpus, tmp_path / "eval", limit=2, forgetting=False)).tasks
     for module, constant, value in (
         (held_out, "ROWS", 4),
         (distance, "GREEDY_ROWS", 1),

@@ -11,6 +11,7 @@ from finetune.machine import format_bytes
 
 if TYPE_CHECKING:
     from finetune.evaluate import EvalResult, TaskScore
+    from finetune.evaluate.request import Forgetting
 
 MOST_METRICS = 2  # beside which the intervals of the figures themselves fit in 80 columns
 
@@ -19,6 +20,7 @@ def render_evaluation(result: EvalResult, next_command: str) -> str:
     """All contestants side by side, task by task."""
     summary = facts(
         {
+            **_forgetting(result.forgetting),
             **_training_rows(result.tasks),
             "report": result.report,
             "peak memory": format_bytes(result.peak_memory_bytes),
@@ -42,6 +44,20 @@ def _training_rows(tasks: Mapping[str, TaskScore]) -> dict[str, str]:
     """That nobody knows whether the adapter was trained on these rows; nothing if it is known."""
     is_known = any(task.train_overlap is not None for task in tasks.values())
     return {} if is_known else {"training rows": "not compared with these: this machine did not train the adapter"}
+
+
+def _forgetting(forgetting: Forgetting | None) -> dict[str, str]:
+    """What the adapter has forgotten, if that was measured."""
+    if forgetting is None:
+        return {}
+    low, high = forgetting.ci95
+    prose, (least, most) = forgetting.perplexity, forgetting.perplexity.ci95
+    return {
+        "forgetting": f"{forgetting.n} items: {forgetting.base:.3f} → {forgetting.adapter:.3f}, drop {forgetting.drop:+.3f} "
+        f"({low:+.3f} to {high:+.3f})",
+        "perplexity": f"of general prose: {prose.base:.2f} → {prose.adapter:.2f}, ratio {prose.ratio:.3f} "
+        f"({least:.3f} to {most:.3f})",
+    }
 
 
 def render_scores(tasks: Mapping[str, TaskScore]) -> str:

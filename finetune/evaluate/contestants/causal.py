@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 from finetune.errors import InputError
 from finetune.evaluate.answers import Answers, pick_answers, pick_labels, read_texts
 from finetune.evaluate.contestants.contestant import RowsCallback
+from finetune.evaluate.forgetting.ask import ask_probe
 from finetune.models.chat_template import render_answer, render_conversations, render_prompt, unrendered_parts
 from finetune.models.load import LoadedModel
 from finetune.models.structure import has_adapter
@@ -44,6 +45,8 @@ def ask_model(
     loaded: LoadedModel, task: EvalTask, *, batch_size: int, max_new_tokens: int, on_rows: RowsCallback
 ) -> Answers:
     """The model's answers, with its adapter if that is enabled."""
+    if task.is_probe:
+        return ask_probe(loaded, task, batch_size=batch_size, on_rows=on_rows)
     if task.metric == "weighted_f1":
         rows = score_labels(loaded, task.examples, batch_size=batch_size, on_rows=on_rows)
         return pick_labels(task, rows, tuned=has_adapter(loaded.model))
