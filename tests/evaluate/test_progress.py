@@ -68,7 +68,9 @@ def test_rows_that_were_not_reported_are_not_waited_for() -> None:
 def test_evaluation_reports_every_row_and_its_stages(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     steps: list[Step] = []
     stages: list[str] = []
-    request = EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "eval", batch_size=2, max_new_tokens=4)
+    request = EvalRequest(
+        tiny_adapter, tiny_corpus, tmp_path / "eval", batch_size=2, max_new_tokens=4, forgetting=False
+    )
     result = evaluate(request, steps.append, stages.append)
     last = {(step.task, step.contestant): step for step in steps}
     assert {key: step.done for key, step in last.items()} == {
