@@ -11,7 +11,9 @@ rows.
 Prints the median of the rounds of:
   seconds  of scoring, without loading the model
   peak     maximum GiB resident in the process (wait4), from start to exit
-and how many predictions are the same, the largest difference of a log-probability, and the ratio of the seconds.
+and how many predictions are the same, the largest difference of a log-probability, and the ratio of the seconds. The
+log-probabilities of a row are compared after that of its first choice is taken off, because the harness adds that of the blanks
+at the end of the prompt to all of them.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ def report(ours: list[Measurement], theirs: list[Measurement]) -> float:
         print(f"{name:<10} {seconds:>8.1f} s {peak / 2**30:>8.2f} GiB")
     pairs = list(zip(ours[0].picks, theirs[0].picks, strict=True))
     gaps = [
-        abs(one - other)
+        abs((one - row[0][0]) - (other - row[1][0]))
         for row in zip(ours[0].logprobs, theirs[0].logprobs, strict=True)
         for one, other in zip(*row, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Benchmarks that take hours, or a GPU, run to their end on little, so that they do on the machine that they are for."""
+"""The benchmarks that compare slmtune with other tools run to their ends, and both sides compute the same."""
 
 from __future__ import annotations
 
@@ -78,3 +78,21 @@ def test_page_of_results_takes_only_whole_measurements(tmp_path: Path) -> None:
     done = run_domains(tmp_path, "--only", "tfns", "--seeds", "1", "--limit", "9")
     assert "was measured with other options" in done.stderr
     assert not (tmp_path / "results.md").exists()
+
+
+@pytest.mark.slow
+def test_harness_and_own_scores_give_the_same_labels(tiny_model: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "eval_throughput.py"), "--model", str(tiny_model)]
+    command += ["--rows", "12", "--rounds", "1", "--batches", "4", "--json", str(figures)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=fresh_environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "same predictions 12 of 12" in done.stdout
+    measured = json.loads(figures.read_text("utf-8"))
+    ours, theirs = measured["slmtune"][0]["logprobs"], measured["harness"][0]["logprobs"]
+    for row, other in zip(
+        ours, theirs, strict=True
+    ):  # the harness counts the last line break of the prompt to all answers
+        assert [one - row[0] for one in row] == pytest.approx([one - other[0] for one in other], abs=1e-3)

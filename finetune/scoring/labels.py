@@ -55,12 +55,15 @@ def score_labels(
     """The log-probabilities of each row's choices; rows with the same content-free prompt share its computation."""
     tries = _build_tries(loaded, examples)
     rows = [TreeRow(prompt, trie) for prompt, trie in zip(render_prompts(loaded, examples), tries, strict=True)]
-    frames: dict[tuple[tuple[int, ...], Trie], int] = {}  # content-free prompts: their numbers after those of the rows
+    every = [*rows]
+    frames: dict[tuple[tuple[Message, ...], str | None, tuple[str, ...]], int] = {}  # their places behind the rows
     owners = []
     for example, trie in zip(examples if with_priors else (), tries, strict=False):
-        prompt = tuple(render_prompt(loaded.tokenizer, empty_question(example.prompt), example.tools))
-        owners.append(len(rows) + frames.setdefault((prompt, trie), len(frames)))
-    every = [*rows, *(TreeRow(*frame) for frame in frames)]
+        frame = (empty_question(example.prompt), example.tools, example.choices)
+        if frame not in frames:
+            frames[frame] = len(every)
+            every.append(TreeRow(tuple(render_prompt(loaded.tokenizer, *frame[:2])), trie))
+        owners.append(frames[frame])
     nodes: list[list[float]] = [[] for _ in every]
     for batch in _score_rows(loaded, every, batch_size):
         for number, logprobs in batch:
