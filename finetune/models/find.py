@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,16 +176,22 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights_fingerprint(folder: Path) -> str:
-    """SHA-256 over the size, the header and 64 evenly spaced blocks of every file of weights, hexadecimal.
-
-    Two trainings of one architecture differ in every block, so samples are enough to distinguish them without reading
-    gigabytes.
+    """The `sampled_fingerprint` of the weights in a folder.
 
     Raises:
         InputError: there are no safetensors files.
     """
+    return sampled_fingerprint(weight_files(folder))
+
+
+def sampled_fingerprint(files: Iterable[Path]) -> str:
+    """SHA-256 over the size, the header and 64 evenly spaced blocks of every file of weights, hexadecimal.
+
+    Two trainings of one architecture differ in every block, so samples are enough to distinguish them without reading
+    gigabytes.
+    """
     digest = hashlib.sha256()
-    for path in weight_files(folder):
+    for path in files:
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as file:

@@ -133,8 +133,8 @@ class EvalOptions:
     )
     vs: tuple[str, ...] = option(
         (),
-        "Also score this model: the folder of an adapter or model, the name of a base model, or URL[#MODEL] of an "
-        "OpenAI-compatible server. NAME= before it names it in the report.",
+        "Also score this model: the folder of an adapter or model, the name of a base model, a GGUF file, or URL[#MODEL] "
+        "of an OpenAI-compatible server. NAME= before it names it in the report.",
         metavar="[NAME=]MODEL",
     )
     vs_key_file: str | None = option(

@@ -25,13 +25,13 @@ def refuse_model(tokenizer: PreTrainedTokenizerBase, task: EvalTask, context: in
     if any(row.uses_tools and unrendered_parts(tokenizer, row) for row in task.examples):
         return "its chat template leaves out what the rows have of tools"
     try:
-        longest = max(_count_tokens(tokenizer, task, row, max_new_tokens) for row in task.examples)
+        longest = max(count_tokens(tokenizer, task, row, max_new_tokens) for row in task.examples)
     except InputError as error:
         return str(error)
     return f"its context has {context} tokens, and the longest row {longest}" if longest > context else None
 
 
-def _count_tokens(tokenizer: PreTrainedTokenizerBase, task: EvalTask, row: Example, max_new_tokens: int) -> int:
+def count_tokens(tokenizer: PreTrainedTokenizerBase, task: EvalTask, row: Example, max_new_tokens: int) -> int:
     """Tokens of a row with the longest answer that may follow its prompt."""
     if task.metric == "preference_accuracy":
         return max(len(rendering.ids) for rendering in render_conversations(tokenizer, row))

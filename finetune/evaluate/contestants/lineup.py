@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from finetune.artifacts import Adapter, Corpus
 from finetune.evaluate.contestants.contestant import ADAPTER, BASE, FEW_SHOT, Contestant
 from finetune.evaluate.contestants.encoder import require_rows
+from finetune.evaluate.contestants.gguf import open_gguf
 from finetune.evaluate.contestants.local import open_adapter, open_encoder, open_rival, shares_base
-from finetune.evaluate.contestants.rivals import LocalRival, Rival, ServerRival
+from finetune.evaluate.contestants.rivals import GgufRival, LocalRival, Rival, ServerRival
 from finetune.evaluate.contestants.server import open_server
 from finetune.evaluate.request import EvalRequest
 from finetune.models.find import base_of
@@ -46,14 +47,14 @@ def line_up(
         require_rows(head, tasks, request.split)
         members = {BASE: base, ADAPTER: adapter.fingerprint}
         first = Group(members, lambda: open_encoder(request, adapter, tasks))
-        return [first, *(_group_alone(request, rival) for rival in rivals)]
+        return [first, *(_group_alone(request, rival, tasks) for rival in rivals)]
     joining = [rival for rival in rivals if isinstance(rival, LocalRival) and shares_base(rival, adapter)]
     rows = corpus.fingerprint if corpus else ""
     examples = {FEW_SHOT: f"{base} {request.few_shot} {rows}"} if request.few_shot else {}
     others = {rival.name: rival.identity for rival in joining}
     members = {BASE: base, **examples, **others, ADAPTER: adapter.fingerprint}
     first = Group(members, lambda: open_adapter(request, adapter, corpus, joining))
-    return [first, *(_group_alone(request, rival) for rival in rivals if rival not in joining)]
+    return [first, *(_group_alone(request, rival, tasks) for rival in rivals if rival not in joining)]
 
 
 def report_order(rivals: Sequence[Rival]) -> list[str]:
@@ -61,10 +62,12 @@ def report_order(rivals: Sequence[Rival]) -> list[str]:
     return [BASE, FEW_SHOT, *(rival.name for rival in rivals), ADAPTER]
 
 
-def _group_alone(request: EvalRequest, rival: Rival) -> Group:
+def _group_alone(request: EvalRequest, rival: Rival, tasks: Sequence[EvalTask]) -> Group:
     members = {rival.name: rival.identity}
     if isinstance(rival, ServerRival):
         return Group(members, lambda: open_server(request, rival))
+    if isinstance(rival, GgufRival):
+        return Group(members, lambda: open_gguf(request, rival, tasks))
     if isinstance(rival.model, Adapter):
         base_of(rival.model)  # raises if it cannot be found
     return Group(members, lambda: open_rival(request, rival))

@@ -19,6 +19,7 @@ from finetune.evaluate.contestants.encoder import ask_encoder, refuse_encoder
 from finetune.evaluate.contestants.few_shot import Budget, FewShotTask, add_examples
 from finetune.evaluate.contestants.rivals import LocalRival
 from finetune.evaluate.request import EvalRequest
+from finetune.models.effect import require_effect
 from finetune.models.load import LoadedModel, attach_adapter, load, load_adapter, load_merged
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
@@ -104,6 +105,7 @@ def _attach(own: Side, adapter: Adapter, name: str) -> Side:
     """The side of another adapter on the same base model, with its own chat template."""
     loaded = own.loaded
     attach_adapter(loaded.model, adapter.path, name)
+    require_effect(loaded.model, adapter.path, name)
     tokenizer = load_tokenizer(adapter.path, loaded.base)
 
     @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections import Counter
@@ -14,7 +15,7 @@ from finetune.errors import InputError
 from finetune.evaluate.contestants.chat_server import ChatServer, find_server, is_loopback
 from finetune.evaluate.contestants.contestant import ADAPTER, BASE, FEW_SHOT
 from finetune.evaluate.request import EvalRequest
-from finetune.models.find import BaseModel, is_name
+from finetune.models.find import BaseModel, is_name, sampled_fingerprint
 from finetune.models.heads import Head
 from finetune.models.kind import find_kind
 from finetune.models.open import AnyModel, open_model
@@ -22,7 +23,7 @@ from finetune.models.presets import list_presets
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@ -]{0,127}")
 RESERVED = (BASE, FEW_SHOT, ADAPTER)
-FORMS = "the folder of an adapter or a model, the name of a base model, or the URL of a server"
+FORMS = "the folder of an adapter or a model, the name of a base model, a GGUF file, or the URL of a server"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,19 @@ class LocalRival:
 
 
 @dataclass(frozen=True)
+class GgufRival:
+    """A model in a GGUF file, computed by llama.cpp."""
+
+    name: str
+    path: Path
+
+    @property
+    def identity(self) -> str:
+        """A hash of parts of the file."""
+        return sampled_fingerprint([self.path])
+
+
+@dataclass(frozen=True)
 class ServerRival:
     """A model behind a URL."""
 
@@ -56,7 +70,7 @@ class ServerRival:
         return f"{self.server.url} {self.server.model}"
 
 
-Rival = LocalRival | ServerRival
+Rival = LocalRival | GgufRival | ServerRival
 
 
 def open_rivals(request: EvalRequest) -> list[Rival]:
@@ -76,6 +90,9 @@ def _open(text: str, request: EvalRequest) -> Rival:
         server = find_server(place, read_key(request.vs_key_file, place))
         return ServerRival(given or f"{server.host}/{server.model}", server)
     folder = Path(place).expanduser()
+    if folder.suffix == ".gguf" and not folder.is_dir():
+        require_llama_cpp(folder)
+        return GgufRival(given or folder.stem, folder)
     if not folder.is_dir() and not is_name(place):
         raise InputError(f"There is nothing at {place} to evaluate (--vs). Give {FORMS}")
     model = open_model(folder if folder.is_dir() else place)
@@ -93,6 +110,20 @@ def split_name(text: str) -> tuple[str | None, str]:
     if not separator or not NAME.fullmatch(name) or "/" in name or Path(text).expanduser().exists():
         return None, text
     return name.strip(), place
+
+
+def require_llama_cpp(path: Path) -> None:
+    """Refuse a GGUF file that is not there, or that nothing here can compute.
+
+    Raises:
+        InputError: names the file, or the command that installs what is missing.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no file {path} (--vs). Give {FORMS}")
+    if importlib.util.find_spec("cyllama") is None:
+        raise InputError(
+            f"{path.name} (--vs) is a GGUF file, which needs cyllama. Install it with: pip install 'slmtune[gguf]'"
+        )
 
 
 def read_key(path: str | None, url: str) -> str | None:
