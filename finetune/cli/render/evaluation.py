@@ -101,7 +101,9 @@ def _notes(task: TaskScore) -> list[str]:
     """What is not defined, was seen in training, could not be read or is not there, and why."""
     from finetune.cards.metric_names import METRIC_NAMES
 
-    notes = [f"{METRIC_NAMES[name]}: not defined, because {reason}." for name, reason in task.undefined.items()]
+    errors = [f"{name} {one.calibration.ece:.3f}" for name, one in task.details.items() if one.calibration]
+    notes = [f"Expected calibration error: {', '.join(errors)}."] if errors else []
+    notes += [f"{METRIC_NAMES[name]}: not defined, because {reason}." for name, reason in task.undefined.items()]
     if task.train_overlap:
         clean = task.clean and task.clean.adapter.get(task.metric)
         without = "" if clean is None else f"; without these, its {METRIC_NAMES[task.metric]} is {clean:.3f}"
