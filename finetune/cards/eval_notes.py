@@ -29,12 +29,19 @@ def list_notes(task: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[s
             yield f"{title}: {number} not what was asked for (a choice, a number), which counts as wrong."
         if details["abstained"]:
             yield f"{title}: {_count(details['abstained'])} empty or a refusal, which counts as wrong."
-        if len(details["scorings"]) > 1:
-            ways = [f"{way} {scores[task['metric']]:.3f}" for way, scores in details["scorings"].items()]
-            metric = METRIC_NAMES[task["metric"]]
-            yield f"{title}, {metric} by the way labels are scored: {', '.join(ways)}; used: {details['scoring']}."
     if task["scorer"]:
         yield f"Scored by {task['scorer']}."
+
+
+def list_scorings(task: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[str]:
+    """What each way to score labels gives, one sentence per contestant."""
+    for name, details in task["details"].items():
+        if len(details["scorings"]) > 1:
+            ways = [f"{way} {scores[task['metric']]:.3f}" for way, scores in details["scorings"].items()]
+            yield (
+                f"{titles.get(name, name)}, {METRIC_NAMES[task['metric']]} by the way labels are scored: {', '.join(ways)}; "
+                f"used: {details['scoring']}."
+            )
 
 
 def _without_them(task: Mapping[str, Any]) -> str:

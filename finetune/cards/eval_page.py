@@ -15,7 +15,7 @@ from typing import Any
 from finetune.artifacts import Adapter
 from finetune.cards import eval_confusions, eval_plots
 from finetune.cards.eval_confusions import MATRIX_LABELS, Cell, Confusion
-from finetune.cards.eval_notes import list_notes
+from finetune.cards.eval_notes import list_notes, list_scorings
 from finetune.cards.eval_plots import Bar, Bin
 from finetune.cards.loss_curve import LossCurve
 from finetune.cards.metric_names import METRIC_NAMES, PRINTED
@@ -182,11 +182,12 @@ def _task_page(id_: str, task: Mapping[str, Any], rows: Sequence[ScoredRow]) -> 
     calibrated = [side for side in compared if side.details["calibration"]]
     labels = eval_confusions.labels_of(rows) if has_labels else []
     small = 0 < len(labels) <= MATRIX_LABELS
+    headings = HEADINGS | {side.name: side.heading for side in sides}
     return TaskPage(
         sides=sides,
         is_binary=is_binary,
         verdict=verdict(task),
-        notes=list(list_notes(task, HEADINGS | {side.name: side.heading for side in sides})),
+        notes=[*list_notes(task, headings), *list_scorings(task, headings)],
         bars=eval_plots.draw_bars(f"{id_}-bars", [_bar(side, metric) for side in sides], lines, METRIC_NAMES[metric]),
         guesses=guesses,
         lines=lines,

@@ -31,29 +31,34 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "rouge_l": ("rouge_l", "rouge_1", "rouge_2"),
     "edit_similarity": ("edit_similarity", "exact_match", "parses"),
 }
-FORGETTING, DROP = "forgetting", "drop"  # the base minus the adapter on the general probe
+# Of the general probe: how much of it was lost, and the perplexity of the adapter divided by its base's.
+GENERAL: Mapping[str, Callable[[Forgetting], float]] = {
+    "forgetting": lambda measured: measured.drop,
+    "perplexity": lambda measured: measured.perplexity.ratio,
+}
 DELTA, FEW_SHOT_DELTA = "delta", "few_shot_delta"  # the adapter minus its base, without and with examples in the prompt
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A bound on a figure of the adapter: a score of a task, its difference from the base, or what was forgotten."""
+    """A bound on a figure of the adapter: of a task, or of the general probe, which is no task."""
 
-    task: str
+    task: str | None
     figure: str
     sign: str
     limit: float
 
     def __str__(self) -> str:
-        return f"{self.task}.{self.figure}{self.sign}{self.limit:g}"
+        return f"{f'{self.task}.' if self.task else ''}{self.figure}{self.sign}{self.limit:g}"
 
     def check(self, tasks: Mapping[str, TaskScore], forgetting: Forgetting | None = None) -> GateResult:
         """Whether the figure keeps the bound; a figure that is not defined does not."""
-        value: float | None
-        if forgetting and self.task == FORGETTING:
-            value, reason = forgetting.drop, None
-        else:
+        value: float | None = None
+        if self.task:
             value, reason = _read_figure(tasks[self.task], self.figure)
+        else:
+            assert forgetting is not None  # otherwise `read_gate` refuses the condition
+            value, reason = GENERAL[self.figure](forgetting), None
         is_met = value is not None and OPERATORS[self.sign](value, self.limit)
         return GateResult(str(self), value, is_met, reason)
 
@@ -73,8 +78,6 @@ def read_gate(
         ConfigError: lists everything that is no condition, or about a task or a figure that is not there.
     """
     figures = {task.name: _figures_of(task) for task in tasks} | {name: [] for name in foreign}
-    if with_forgetting:
-        figures[FORGETTING] = [DROP]
     conditions, problems = [], []
     for text in texts:
         place = 0
@@ -84,7 +87,7 @@ def read_gate(
                 problems.append(f"--gate: {text[place:].strip()!r} is no condition. Write, for example, {EXAMPLE}")
                 break
             place = match.end()
-            condition = _read_condition(match, figures)
+            condition = _read_condition(match, figures, with_forgetting=with_forgetting)
             if isinstance(condition, Condition):
                 conditions.append(condition)
             else:
@@ -118,17 +121,19 @@ def _figures_of(task: EvalTask) -> list[str]:
     return [*METRICS.get(task.metric, (task.metric,)), *further, DELTA, FEW_SHOT_DELTA]
 
 
-def _read_condition(match: re.Match[str], figures: Mapping[str, Sequence[str]]) -> Condition | str:
+def _read_condition(
+    match: re.Match[str], figures: Mapping[str, Sequence[str]], *, with_forgetting: bool
+) -> Condition | str:
     """A condition, or what is wrong with it; a task without known figures may have any."""
     try:
         limit = float(match["limit"])
     except ValueError:
         return f"--gate: {match['limit']!r} is no number. Write, for example, {EXAMPLE}"
     task, _, figure = match["figure"].rpartition(".")
-    if figure == FORGETTING:
-        task, figure = FORGETTING, DROP
-        if FORGETTING not in figures:
-            return "--gate: forgetting is not measured with --no-forgetting, or of an encoder"
+    if figure in GENERAL and not task:
+        if with_forgetting:
+            return Condition(None, figure, match["sign"], limit)
+        return f"--gate: {figure} is not measured with --no-forgetting, or of an encoder"
     if task not in figures:
         return f"--gate: there is no task {task or figure!r}. {did_you_mean(task or figure, figures)}"
     if figure not in figures[task] and figures[task]:

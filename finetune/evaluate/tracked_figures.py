@@ -32,6 +32,8 @@ def tracked_config(
 def tracked_figures(result: EvalResult) -> dict[str, float]:
     """The figures of the report, named TASK/CONTESTANT/METRIC and TASK/FIGURE."""
     figures = {"seconds": result.seconds, "peak_memory_bytes": float(result.peak_memory_bytes)}
+    if result.forgetting:
+        figures |= {"forgetting": result.forgetting.drop, "perplexity_ratio": result.forgetting.perplexity.ratio}
     for name, task in result.tasks.items():
         figures |= {UNUSUAL.sub("_", f"{name}/{key}"): value for key, value in _task_figures(task)}
     return figures

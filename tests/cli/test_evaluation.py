@@ -8,7 +8,7 @@ import pytest
 
 from finetune.cli.render.evaluation import render_scores
 from finetune.evaluate import Comparison, TaskScore
-from finetune.evaluate.details import ModelDetails
+from finetune.evaluate.details import Calibration, ModelDetails
 
 COMPARISON = Comparison(0.1, (0.05, 0.15), 0.0005)
 NAMES = ("few_shot", "SmolLM2-135M-Instruct", "my-earlier-adapter", "llama-3.2-1b-q4_k_m.gguf")
@@ -43,6 +43,7 @@ CODE = TaskScore(
     comparisons={"base": Comparison(0.0, (-0.2, 0.3), 0.7)},
     details=dict.fromkeys(("base", "adapter"), ModelDetails((0.4, 0.6))),
 )
+SURE = ModelDetails((0.5, 0.6), calibration=Calibration(0.0712, ()))
 
 
 @pytest.fixture(autouse=True)
@@ -84,10 +85,15 @@ def test_what_is_not_defined_or_missing_has_its_reason() -> None:
         },
     )
     text = " ".join(render_scores({"news": task}).split())
-    assert "weighted F1: not defined, because all rows have the same label." in text
-    assert "api: left out, because it gives no probabilities." in text
-    assert "base: labels scored normalized, which suits it best (accuracy raw 0.250, normalized 0.500)." in text
-    assert "adapter: of 180 answers, 3 unparsable and 1 empty or refused; they count as wrong." in text
+    assert "Weighted F1 is not defined: all rows have the same label." in text
+    assert "api is left out: it gives no probabilities." in text
+    assert "Labels are scored: base normalized." in text
+    assert "adapter: 3 answers are not what was asked for" in text
+
+
+def test_calibration_is_said_where_there_are_probabilities() -> None:
+    task = replace(LABELS, details={**LABELS.details, "base": replace(SURE, unparsable=1), "adapter": SURE})
+    assert "Expected calibration error: base 0.071, adapter 0.071." in render_scores({"news": task})
 
 
 def test_task_of_the_harness_has_its_own_metrics() -> None:

@@ -56,7 +56,9 @@ def test_what_was_forgotten_is_a_figure_where_it_is_measured() -> None:
     change = PerplexityChange(1, 10, 20.0, 22.0, 1.1, (1.0, 1.2))
     for drop, passed in ((0.04, True), (0.06, False)):
         forgetting = Forgetting(300, 0.5, 0.5 - drop, drop, (drop - 0.02, drop + 0.02), 0.2, {}, change)
-        assert condition.check({}, forgetting) == GateResult("forgetting.drop<=0.05", drop, passed)
+        assert condition.check({}, forgetting) == GateResult("forgetting<=0.05", drop, passed)
+    (ratio,) = read_gate(["perplexity<1.05"], [NEWS], with_forgetting=True)
+    assert ratio.check({}, forgetting) == GateResult("perplexity<1.05", 1.1, False)
     with pytest.raises(ConfigError, match="forgetting is not measured"):
         read_gate(["forgetting<=0.05"], [NEWS])
 

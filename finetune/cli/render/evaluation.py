@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune.cli.console import duration, facts, paragraph, table
 from finetune.machine import format_bytes
@@ -67,7 +67,8 @@ def render_scores(tasks: Mapping[str, TaskScore]) -> str:
     blocks = []
     for name, task in tasks.items():
         heading = f"{name}: {task.n} row{'' if task.n == 1 else 's'}"
-        texts = [verdict(asdict(task)), *_notes(task)]
+        facts = asdict(task)
+        texts = [verdict(facts), *_notes(facts)]
         blocks.append("\n".join([heading, _render_task(task), *map(paragraph, texts)]))
     return "\n\n".join(blocks)
 
@@ -97,25 +98,16 @@ def _render_task(task: TaskScore) -> str:
     return table(columns, [[*row, *[""] * (len(columns) - len(row))] for row in rows], fold_first=True)
 
 
-def _notes(task: TaskScore) -> list[str]:
-    """What is not defined, was seen in training, could not be read or is not there, and why."""
-    from finetune.cards.metric_names import METRIC_NAMES
+def _notes(task: Mapping[str, Any]) -> list[str]:
+    """What the table does not say: notes as on the page, how sure the contestants are, and how their labels are scored."""
+    from finetune.cards.eval_notes import list_notes
 
-    notes = [f"{METRIC_NAMES[name]}: not defined, because {reason}." for name, reason in task.undefined.items()]
-    if task.train_overlap:
-        clean = task.clean and task.clean.adapter.get(task.metric)
-        without = "" if clean is None else f"; without these, its {METRIC_NAMES[task.metric]} is {clean:.3f}"
-        notes.append(f"The adapter was trained on {task.train_overlap} of these rows{without}.")
-    for name, details in task.details.items():
-        if details.scoring and details.scoring != "raw":
-            ways = ", ".join(f"{way} {scores[task.metric]:.3f}" for way, scores in details.scorings.items())
-            notes.append(
-                f"{name}: labels scored {details.scoring}, which suits it best ({METRIC_NAMES[task.metric]} {ways})."
-            )
-        counts = {"unparsable": details.unparsable, "empty or refused": details.abstained}
-        if parts := [f"{number} {kind}" for kind, number in counts.items() if number]:
-            notes.append(f"{name}: of {task.n} answers, {' and '.join(parts)}; they count as wrong.")
-    return notes + [f"{name}: left out, because {reason}." for name, reason in task.absent.items()]
+    details = task["details"].items()
+    errors = [f"{name} {one['calibration']['ece']:.3f}" for name, one in details if one["calibration"]]
+    ways = [f"{name} {one['scoring']}" for name, one in details if one["scoring"]]
+    notes = [f"Expected calibration error: {', '.join(errors)}."] if errors else []
+    notes += [f"Labels are scored: {', '.join(ways)}."] if ways else []
+    return [*notes, *list_notes(task, {"base": task["baseline"]})]
 
 
 def _scores(values: Mapping[str, float | None], metrics: Sequence[str]) -> list[str]:
