@@ -57,7 +57,7 @@ def open_tasks(request: EvalRequest, adapter: Adapter, corpus: Corpus | None, he
             )
         return EvalSets(tasks_of(corpus, request.split, limit=request.limit, head=kind))
     domain = _find_domain(request, adapter, corpus)
-    own = tasks_of(corpus, request.split, head=kind) if corpus and corpus.counts.get(request.split) else []
+    own, problem = _own_tasks(corpus, request, head)
     known = known_tasks(own, domain, head)
     sets = EvalSets([])
     for name in request.tasks:
@@ -65,13 +65,28 @@ def open_tasks(request: EvalRequest, adapter: Adapter, corpus: Corpus | None, he
         if mine:
             sets.tasks.extend(mine)
             continue
-        wanted = _find_set(name, domain, own)
+        try:
+            wanted = _find_set(name, domain, own)
+        except UnknownNameError as error:
+            raise problem or error from None
         tasks, result = _read_set(wanted, request, domain, corpus, head)
         sets.tasks.extend(tasks if wanted.recipe else [ask_as_in_training(task, known) for task in tasks])
         (source,) = (source for source in result.sources if wanted.recipe is None or source.id == wanted.name)
         sets.origins[wanted.name] = {"uri": source.uri, "revision": source.revision, "license": source.license}
     _check_names([task.name for task in sets.tasks])
     return replace(sets, tasks=[replace(task, examples=task.examples[: request.limit]) for task in sets.tasks])
+
+
+def _own_tasks(
+    corpus: Corpus | None, request: EvalRequest, head: Head | None
+) -> tuple[list[EvalTask], InputError | None]:
+    """The tasks of the corpus, or why it has none: which matters only if one of them is asked for."""
+    if corpus is None:
+        return [], None
+    try:
+        return tasks_of(corpus, request.split, head=head.kind if head else None), None
+    except InputError as error:
+        return [], error
 
 
 def _check_names(names: Sequence[str]) -> None:

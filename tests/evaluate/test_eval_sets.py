@@ -20,6 +20,7 @@ from finetune.errors import InputError, RecordError, UnknownNameError
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.evaluate.eval_sets import EvalSets, open_tasks
 from finetune.models.heads import Head
+from finetune.prepare import PrepareRequest, prepare
 
 from ..hub.local_hub import LocalHub
 from ..prepare.sources.hub_shapes import TFNS
@@ -138,6 +139,17 @@ def test_nothing_to_evaluate_on_is_refused(opened: Opener, tmp_path: Path) -> No
     (tmp_path / "empty.jsonl").write_text("", "utf-8")
     with pytest.raises(InputError, match=r"empty\.jsonl is empty"):
         opened(str(tmp_path / "empty.jsonl"))
+
+
+def test_a_corpus_without_rows_to_evaluate_on_matters_only_if_one_of_its_tasks_is_asked_for(
+    opened: Opener, tmp_path: Path
+) -> None:
+    rows = [{"question": f"Which pier has number {n}?", "answer": f"Pier {n}."} for n in range(3)]
+    source = write_rows(tmp_path / "piers.jsonl", rows)
+    prepare(PrepareRequest(tmp_path / "corpus", sources=(source,), split_ratio="1/0/0", near_duplicates=1))
+    assert [task.name for task in opened(source, corpus=tmp_path / "corpus").tasks] == ["piers"]
+    with pytest.raises(InputError, match=r"The test split of .*corpus has no rows to evaluate on"):
+        opened("piers", corpus=tmp_path / "corpus")
 
 
 def test_texts_without_a_question_are_refused_by_the_name_of_their_file(opened: Opener, tmp_path: Path) -> None:
