@@ -102,7 +102,16 @@ def measure(study: Study, seed: int, conditions: Conditions, work: Path) -> Run:
         words = ["train", "--domain", study.domain, "--corpus", str(corpus), "--model", study.model]
         resume = ["--resume"] if (folder / "adapter.checkpoints").exists() else []
         _slmtune(folder, [*words, "--seed", str(seed), "--out", str(adapter), *conditions.train.split(), *resume])
-    words = ["eval", str(adapter), "--corpus", str(corpus), "--out", str(report), "--overwrite"]
+    words = [
+        "eval",
+        str(adapter),
+        "--corpus",
+        str(corpus),
+        "--out",
+        str(report),
+        "--overwrite",
+        "--allow-train-overlap",
+    ]
     evaluation = _slmtune(folder, words)
     (task,) = evaluation["tasks"].values()
     training = json.loads((adapter / "manifest.json").read_text("utf-8"))["result"]

@@ -188,7 +188,10 @@ class Progress:
     def rows(self, step: EvalStep) -> None:
         """Report a finished batch of rows of an evaluation."""
         left, overall = duration(step.remaining), duration(step.remaining_overall)
-        speed = f"{step.rows_per_second:.{0 if step.rows_per_second >= 10 else 1}f} rows/s"
+        rate = step.rows_per_second
+        speed = (
+            f"{rate:.0f} rows/s" if rate >= 10 else f"{rate:.1f} rows/s" if rate >= 1 else f"{rate * 60:.1f} rows/min"
+        )
         self.update(
             f"{step.task}, {step.contestant}", step.done, step.total, f"{speed}, {left} left ({overall} for everything)"
         )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from finetune.cli.console import Progress
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.evaluate.progress import Pace, Step
 from finetune.records import Example
@@ -83,9 +86,18 @@ def test_evaluation_reports_every_row_and_its_stages(tiny_adapter: Path, tiny_co
     assert stages == ["Loading base, few_shot, adapter"]
 
 
+@pytest.mark.parametrize(
+    ("rate", "text"), [(12.3, "12 rows/s"), (1.26, "1.3 rows/s"), (0.051, "3.1 rows/min")], ids=str
+)
+def test_slow_models_have_a_speed_that_is_not_zero(rate: float, text: str) -> None:
+    details: list[str] = []
+    Progress(lambda *line: details.append(str(line[-1])), print).rows(Step("news", "base", 1, 9, rate, 75.0, 200.0))
+    assert details == [f"{text}, 1:15 left (3:20 for everything)"]
+
+
 def test_progress_lines_tell_the_speed_and_the_time_left(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     done = run("eval", tiny_adapter, "--corpus", tiny_corpus, "--task", "news", "--out", "eval", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("news, adapter: ")]
     assert lines
-    assert lines[-1].endswith(" rows/s, 0:00 left (0:00 for everything)")
+    assert lines[-1].endswith(" left (0:00 for everything)")

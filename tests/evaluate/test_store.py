@@ -51,7 +51,9 @@ def at(contestant: str, task: str, act: Callable[[], object]) -> Callable[[Step]
 def whole(tiny_adapter: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of an evaluation that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole")
-    return evaluate(EvalRequest(tiny_adapter, tiny_corpus, folder / "eval", max_new_tokens=8, batch_size=1)).report
+    return evaluate(
+        EvalRequest(tiny_adapter, tiny_corpus, folder / "eval", max_new_tokens=8, batch_size=1, forgetting=False)
+    ).report
 
 
 @pytest.fixture
@@ -60,6 +62,7 @@ def request_(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> EvalReque
         *(tiny_adapter, tiny_corpus, tmp_path / "eval"),
         batch_size=1,
         max_new_tokens=8,
+        forgetting=False,
         resume_command="slmtune eval …",
     )
 
@@ -79,6 +82,7 @@ def test_stopped_evaluation_resumes_to_the_same_report(
         "8",
         "--batch-size",
         "1",
+        "--no-forgetting",
     ]
     first = Command(*words, cwd=tmp_path)
     assert first.until(lambda: files(tmp_path)), first.stderr
