@@ -21,6 +21,7 @@ from finetune.evaluate.contestants.contestant import Contestant
 from finetune.evaluate.contestants.few_shot import Budget, add_examples, choose_examples
 from finetune.evaluate.contestants.lineup import Group
 from finetune.evaluate.store import AnswerStore
+from finetune.merge import MergeRequest, merge_adapter
 from finetune.models.chat_template import render_messages
 from finetune.models.find import find_base
 from finetune.models.tokenizer import load_tokenizer
@@ -167,6 +168,29 @@ def test_weights_of_a_group_are_freed_before_the_next_is_loaded(tiny_corpus: Pat
         [Group({"one": ""}, load), Group({"two": ""}, load)], [news_task(tiny_corpus)], AnswerStore(tmp_path, {}, ())
     )
     assert len(alive) == 2
+
+
+def test_merged_model_answers_beside_its_adapter(
+    tiny_adapter: Path, tiny_corpus: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    merged = merge_adapter(MergeRequest(tiny_adapter, tmp_path / "finance" / "model", tiny_corpus)).model
+    request = EvalRequest(
+        *(tiny_adapter, tiny_corpus, tmp_path / "eval"), tasks=("news",), vs=(str(merged),), few_shot=0
+    )
+    result = evaluate(request)
+    assert list(result.tasks["news"].vs) == ["finance/model"]  # every workspace has a folder called model
+    assert result.tasks["news"].headline["finance/model"] > result.tasks["news"].headline["base"]
+
+
+def test_language_models_answer_beside_an_encoder(
+    tiny_adapter: Path, tiny_corpus: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    encoder = write_encoder_adapter(tmp_path / "encoder", write_encoder(tmp_path / "bert", "bert"), NEWS)
+    rivals = (f"tuned={tiny_adapter}", f"plain={tiny_model}")
+    result = evaluate(EvalRequest(encoder, tiny_corpus, tmp_path / "eval", tasks=("news",), vs=rivals))
+    task = result.tasks["news"]
+    assert list(task.scores) == ["base", "tuned", "plain", "adapter"]
+    assert task.headline["tuned"] > task.headline["plain"]
 
 
 def test_encoder_has_no_few_shot_base(tiny_corpus: Path, tmp_path: Path) -> None:
