@@ -241,6 +241,7 @@ SHOWN_OTHERWISE = {
     "split_ratio": "0.9/0.05/0.05",
     "workers": "all cores",
     "encoding": "detected for each file",
+    "vs_key_file": "the key in OPENAI_API_KEY",
 }
 
 
