@@ -7,27 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from finetune.artifacts import (
-    Adapter,
-    ArtifactWriter,
-    Corpus,
-    EvalReport,
-    ensure_replaceable,
-    library_versions,
-    write_json,
-    write_jsonl,
-    writing,
-)
-from finetune.cards.eval_page import eval_page
-from finetune.cards.eval_report import eval_report
-from finetune.cards.loss_curve import read_loss_curve
+from finetune.artifacts import Adapter, Corpus, EvalReport, ensure_replaceable, writing
 from finetune.cards.scored_rows import ScoredRow
 from finetune.errors import InputError
 from finetune.evaluate.answers import Answers
-from finetune.evaluate.ask import AllAnswers, StageCallback, ask_all, takes_part
+from finetune.evaluate.ask import StageCallback, ask_all, takes_part
 from finetune.evaluate.contestants.baseline import BASELINES
 from finetune.evaluate.contestants.lineup import line_up, report_order
 from finetune.evaluate.contestants.rivals import open_rivals
@@ -41,6 +28,7 @@ from finetune.evaluate.request import HARNESS, EvalRequest, EvalResult, TaskScor
 from finetune.evaluate.score import score_rows, score_task
 from finetune.evaluate.store import keep_answers
 from finetune.evaluate.tracked_figures import tracked_config, tracked_figures
+from finetune.evaluate.write import write_report, write_samples
 from finetune.machine import peak_bytes
 from finetune.models.chat_template import require_tools
 from finetune.models.find import base_of
@@ -48,7 +36,7 @@ from finetune.models.heads import Head
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe.options import check
 from finetune.scoring.generation import spell_calls
-from finetune.scoring.tasks import EvalTask, reference_labels
+from finetune.scoring.tasks import EvalTask
 from finetune.scoring.texts import require_libraries
 from finetune.trackers.tracked_run import open_run, require_tracker
 
@@ -109,8 +97,8 @@ def evaluate(
             forgetting,
         )
         writer.manifest["eval_sets"] = sets.origins
-        _write(writer, request, adapter, corpus, result, rows)
-        write_jsonl(writer.folder / "samples.jsonl", [*_samples(tasks, answers, rows), *_foreign_samples(rows, scores)])
+        write_report(writer, request, adapter, corpus, result, rows)
+        write_samples(writer.folder / "samples.jsonl", tasks, answers, rows, scores)
         run.finish(tracked_figures(result))
     return result
 
@@ -153,67 +141,3 @@ def _spell_calls(tasks: Sequence[EvalTask], adapter: Adapter, request: EvalReque
             if row.uses_tools:
                 require_tools(tokenizer, row)
     return [replace(task, examples=tuple(spell_calls(tokenizer, row) for row in task.examples)) for task in tasks]
-
-
-def _samples(
-    tasks: Sequence[EvalTask], answers: AllAnswers, rows: Mapping[str, Sequence[ScoredRow]]
-) -> list[dict[str, Any]]:
-    """One line per row: what is expected, and the answers of every contestant with their scores."""
-    samples = []
-    for task in tasks:
-        for number, example in enumerate(task.examples):
-            sample: dict[str, Any] = {"task": task.name, "id": example.id, "reference": example.label or example.answer}
-            if task.metric == "micro_f1":
-                sample["reference_labels"] = reference_labels(example)
-            for name, given in answers[task.name].items():
-                sample[name] = given.texts[number]
-                sample[f"{name}_score"] = rows[task.name][number].answers[name].score
-                if given.labels:
-                    sample[f"{name}_labels"] = given.labels[number]
-                if given.probabilities:
-                    sample[f"{name}_probabilities"] = given.probabilities[number]
-            samples.append(sample)
-    return samples
-
-
-def _foreign_samples(rows: Mapping[str, Sequence[ScoredRow]], scores: Mapping[str, TaskScore]) -> list[dict[str, Any]]:
-    """The rows of tasks that another program scored."""
-    return [
-        {"task": task, "id": row.id, "reference": row.reference}
-        | {name: answer.text for name, answer in row.answers.items()}
-        | {f"{name}_score": answer.score for name, answer in row.answers.items()}
-        for task in rows
-        if scores[task].scorer
-        for row in rows[task]
-    ]
-
-
-def _write(
-    writer: ArtifactWriter,
-    request: EvalRequest,
-    adapter: Adapter,
-    corpus: Corpus | None,
-    result: EvalResult,
-    rows: Mapping[str, Sequence[ScoredRow]],
-) -> None:
-    scorers = require_libraries(score.metric for score in result.tasks.values())
-    writer.manifest["libraries"] |= library_versions([*scorers, *(["lm_eval"] if request.lm_eval else [])])
-    writer.manifest["config"] = {
-        "split": request.split,
-        "tasks": sorted(result.tasks),
-        "limit": request.limit,
-        "max_new_tokens": request.max_new_tokens,
-        "few_shot": request.few_shot,
-    }
-    writer.manifest["parents"] = {
-        "adapter": {"fingerprint": adapter.fingerprint},
-        "corpus": {
-            "fingerprint": corpus.fingerprint if corpus else "",
-            "domain": corpus.manifest.get("domain") if corpus else request.domain,
-        },
-        "base_model": adapter.manifest["parents"]["base_model"],
-    }
-    data = eval_report(asdict(result), writer.manifest)
-    write_json(writer.folder / "report.json", data)
-    page = eval_page(data, adapter, rows, read_loss_curve(adapter.path))
-    (writer.folder / "report.html").write_text(page, "utf-8")
