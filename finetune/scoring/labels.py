@@ -17,7 +17,7 @@ from finetune.models.chat_template import render_answer, render_prompt
 from finetune.models.load import LoadedModel
 from finetune.models.structure import base_model, find_state
 from finetune.records import Example, Message
-from finetune.scoring.inputs import RowsCallback, pad_left, render_prompts
+from finetune.scoring.inputs import RowsCallback, pad_left, render_prompts, sort_batches
 from finetune.scoring.label_scores import LabelScores
 from finetune.scoring.tree_passes import TreeRow, score_tries
 from finetune.scoring.trie import Trie, build_trie
@@ -103,9 +103,11 @@ def _score_rows(
     if rows and _takes_trees(loaded, rows):
         yield from score_tries(loaded, rows, batch_size=batch_size)
         return
-    order = sorted(range(len(rows)), key=lambda number: (-len(rows[number]), number))
-    for number in order:
-        yield [(number, _score_plainly(loaded, rows[number], range(len(rows[number].trie.paths)), batch_size))]
+    rows_per_pass = max(1, batch_size // max((len(row.trie.paths) for row in rows), default=1))
+    for batch in sort_batches([len(row) for row in rows], rows_per_pass):
+        members = [rows[number] for number in batch]
+        answers = [(place, path) for place, row in enumerate(members) for path in range(len(row.trie.paths))]
+        yield list(zip(batch, _score_plainly(loaded, members, answers, batch_size), strict=True))
 
 
 def _takes_trees(loaded: LoadedModel, rows: Sequence[TreeRow]) -> bool:
@@ -135,7 +137,7 @@ def _takes_trees(loaded: LoadedModel, rows: Sequence[TreeRow]) -> bool:
 def _compare(loaded: LoadedModel, row: TreeRow) -> float:
     """The largest difference of a log-probability between one pass and plain passes, for up to two choices of a row."""
     paths = [0, len(row.trie.paths) - 1]
-    nodes = _score_plainly(loaded, row, paths, len(paths))
+    (nodes,) = _score_plainly(loaded, [row], [(0, path) for path in paths], len(paths))
     try:
         ((_, own),) = next(iter(score_tries(loaded, [row], batch_size=1)))
     except TypeError:  # the architecture does not pass the layout on to its attention
@@ -143,24 +145,32 @@ def _compare(loaded: LoadedModel, row: TreeRow) -> float:
     return max(abs(own[node - 1] - nodes[node - 1]) for path in paths for node in row.trie.paths[path])
 
 
-def _score_plainly(loaded: LoadedModel, row: TreeRow, paths: Sequence[int], batch_size: int) -> list[float]:
-    """The log-probabilities of the nodes of some paths, each answer with its prompt in one pass and without a cache."""
-    logprobs = [0.0] * (len(row.trie.tokens) - 1)
-    for start in range(0, len(paths), batch_size):
-        chosen = [row.trie.paths[path] for path in paths[start : start + batch_size]]
-        answers = [[row.trie.tokens[node] for node in path] for path in chosen]
-        ids, mask = pad_left(loaded, [[*row.prompt, *answer] for answer in answers])
-        longest = max(map(len, answers))
+def _score_plainly(
+    loaded: LoadedModel, rows: Sequence[TreeRow], answers: Sequence[tuple[int, int]], batch_size: int
+) -> list[list[float]]:
+    """The log-probabilities of the nodes of each row along some answers, each with its prompt and without a cache.
+
+    Args:
+        answers: which row, and which path of its tree.
+        batch_size: answers per forward pass.
+    """
+    nodes = [[0.0] * (len(row.trie.tokens) - 1) for row in rows]
+    for start in range(0, len(answers), batch_size):
+        batch = [(row, rows[row].trie.paths[path]) for row, path in answers[start : start + batch_size]]
+        tokens = [[rows[row].trie.tokens[node] for node in path] for row, path in batch]
+        ids, mask = pad_left(loaded, [[*rows[row].prompt, *own] for (row, _), own in zip(batch, tokens, strict=True)])
         with torch.inference_mode():
             output = loaded.model(
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
                 use_cache=False,
-                logits_to_keep=longest + 1,
+                logits_to_keep=max(map(len, tokens)) + 1,
             )
-        for path, answer, logits in zip(chosen, answers, output.logits[:, :-1], strict=True):
-            picked = logits[-len(answer) :].float().log_softmax(-1)
-            for node, token, row_logprobs in zip(path, answer, picked, strict=True):
-                logprobs[node - 1] = float(row_logprobs[token])
-    return logprobs
+        for (row, path), own, logits in zip(batch, tokens, output.logits[:, :-1], strict=True):
+            picked = (
+                logits[-len(own) :].float().log_softmax(-1).gather(-1, torch.tensor(own, device=ids.device)[:, None])
+            )
+            for node, logprob in zip(path, picked[:, 0].tolist(), strict=True):
+                nodes[row][node - 1] = logprob
+    return nodes
