@@ -70,8 +70,8 @@ def _against_majority(task: Mapping[str, Any]) -> str:
     majority, accuracy = task["majority"], task["adapter"].get("accuracy")
     if majority is None or accuracy is None or accuracy > majority or task.get("baseline") == "majority":
         return ""
-    label = str(task["majority_label"])
-    answer = f"answering “{label}”" if len(label) <= LONGEST_LABEL else "giving the most frequent answer"
+    label = task.get("majority_label")
+    answer = f"answering “{label}”" if label and len(label) <= LONGEST_LABEL else "giving the most frequent answer"
     return f"It is not more accurate than always {answer}."
 
 

@@ -73,7 +73,7 @@ def score_task(
         n=len(rows),
         metric=metric,
         majority=guesses["majority"]["accuracy"] if labels else None,
-        majority_label=metrics.majority(labels).label if labels else None,
+        majority_label=metrics.majority(labels).label if labels and _are_classes(rows) else None,
         base=scores[BASE],
         adapter=scores[ADAPTER],
         delta=against_base.delta,
@@ -97,6 +97,11 @@ def hash_rows(rows: Sequence[ScoredRow]) -> str:
     """SHA-256 over what identifies the rows: their ids, prompts and expected answers."""
     texts = [(row.id, row.instruction, row.prompt, row.reference) for row in rows]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+
+
+def _are_classes(rows: Sequence[ScoredRow]) -> bool:
+    """Whether all rows have the same choices; otherwise these are answers to one question each, and text of rows."""
+    return len({row.choices for row in rows}) == 1
 
 
 def undefined_metrics(task: EvalTask) -> dict[str, str]:
@@ -180,11 +185,10 @@ def count_differences(figures: Comparison, rows: Sequence[ScoredRow], name: str,
 def _describe(task: EvalTask, rows: Sequence[ScoredRow], name: str, answers: Answers, ci95: Interval) -> ModelDetails:
     """What stands behind the scores of a contestant."""
     classes: tuple[ClassScore, ...] = ()
-    choices = {row.choices for row in rows}  # several: the answers to one question each, and no classes
-    if task.metric == "weighted_f1" and len(choices) == 1:
+    if task.metric == "weighted_f1" and _are_classes(rows):
         given = [(text,) for text in answers.texts]
         classes = class_scores(rows[0].choices, [(row.reference,) for row in rows], given)
-    elif task.metric == "micro_f1" and len(choices) == 1:
+    elif task.metric == "micro_f1" and _are_classes(rows):
         classes = class_scores(rows[0].choices, [reference_labels(row) for row in task.examples], answers.labels)
     sure = [row.answers[name].probability for row in rows]
     right = [row.answers[name].score == 1 for row in rows]
