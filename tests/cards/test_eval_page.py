@@ -157,6 +157,13 @@ def test_policy_allows_the_one_script_of_the_page_and_no_other() -> None:
     assert [name for _, name, _ in page.attributes if name.startswith("on")] == []
 
 
+def test_page_is_whole_without_its_script() -> None:
+    page = render()
+    hidden = [(tag, name) for tag, name, _ in page.attributes if name == "hidden"]
+    assert hidden == [("div", "hidden"), ("button", "hidden")]  # the search, and the button that shows more rows
+    assert page.tags["li"] == len(NEWS)
+
+
 def test_page_has_every_figure_of_every_contestant() -> None:
     score = replace(
         LABELS,
