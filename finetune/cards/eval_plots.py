@@ -81,7 +81,7 @@ def draw_loss(name: str, curve: LossCurve) -> str:
         if curve.held_out:
             axes.plot(*zip(*curve.held_out, strict=True), "o-", color=WRONG, linewidth=2, markersize=6)
         axes.set(xlabel="optimizer step", xlim=(0, None))
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         if curve.logarithmic:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))

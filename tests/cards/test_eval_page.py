@@ -18,7 +18,7 @@ from finetune.cards.scored_rows import ANSWER_LENGTH, LISTED, PROMPT_LENGTH, Ans
 from finetune.cli.render.evaluation import render_scores
 from finetune.evaluate import TaskScore
 from finetune.evaluate.details import Bin, Calibration, ClassScore, ModelDetails
-from finetune.evaluate.request import CleanScore, Comparison
+from finetune.evaluate.request import CleanScore, Comparison, Forgetting, PerplexityChange, ScoreDrop
 
 from .page import Page
 
@@ -66,11 +66,11 @@ ADAPTER = Adapter(
         },
     },
 )
-FORGETTING = {
-    **{"n": 312, "base": 0.61, "adapter": 0.58, "drop": 0.03, "ci95": [0.01, 0.05]},
-    "categories": {"common_sense": {"n": 70, "base": 0.5, "adapter": 0.45, "drop": 0.05, "ci95": [-0.01, 0.11]}},
-    "perplexity": {"n": 40, "tokens": 3000, "base": 21.34, "adapter": 23.46, "ratio": 1.0993, "ci95": [1.0802, 1.1201]},
-}
+FORGETTING = Forgetting(
+    *(312, 0.61, 0.58, 0.03, (0.01, 0.05), 0.004),
+    categories={"common_sense": ScoreDrop(70, 0.5, 0.45, 0.05, (-0.01, 0.11))},
+    perplexity=PerplexityChange(40, 3000, 21.34, 23.46, 1.0993, (1.0802, 1.1201)),
+)
 CURVE = LossCurve([(10, 1.0), (20, 0.5), (50, 0.25)], [(50, 0.375)])
 
 
@@ -98,7 +98,7 @@ NEWS = [
 def render(
     rows: dict[str, list[ScoredRow]] | None = None,
     curve: LossCurve | None = CURVE,
-    forgetting: dict[str, Any] | None = None,
+    forgetting: Forgetting | None = None,
     gate: Sequence[dict[str, Any]] = (),
     **tasks: TaskScore,
 ) -> Page:
@@ -114,7 +114,7 @@ def render(
         "created": "2026-11-25T18:50:01+00:00",
         "seconds": 30.2,
         "libraries": {"torch": "2.13.0"},
-        "forgetting": forgetting,
+        **({"forgetting": asdict(forgetting)} if forgetting else {}),
         "gate": gate,
         "eval_sets": {"tfns": {"uri": "hf://datasets/acme/tfns", "revision": "e" * 40, "license": None}},
     }
@@ -155,6 +155,13 @@ def test_policy_allows_the_one_script_of_the_page_and_no_other() -> None:
     assert page.tags["script"] == len(scripts) == 1
     assert re.findall(r"script-src ([^;]+)", policy) == [f"'sha256-{digest}'"]
     assert [name for _, name, _ in page.attributes if name.startswith("on")] == []
+
+
+def test_page_is_whole_without_its_script() -> None:
+    page = render()
+    hidden = [(tag, name) for tag, name, _ in page.attributes if name == "hidden"]
+    assert hidden == [("div", "hidden"), ("button", "hidden")]  # the search, and the button that shows more rows
+    assert page.tags["li"] == len(NEWS)
 
 
 def test_page_has_every_figure_of_every_contestant() -> None:
@@ -367,7 +374,7 @@ def test_what_was_forgotten_is_told_by_category() -> None:
     assert ["all", "312", "0.610", "0.580", "+0.030", "+0.010 to +0.050"] in cells(page)
     assert "The adapter has lost some of what its base could do." in page.text
     assert "Perplexity of general text (lower is better): 21.34 → 23.46, ratio 1.099 (1.080 to 1.120)." in page.text
-    assert "Nothing measurable was lost." in render(forgetting={**FORGETTING, "ci95": [-0.01, 0.05]}).text
+    assert "Nothing measurable was lost." in render(forgetting=replace(FORGETTING, ci95=(-0.01, 0.05))).text
     assert "What was forgotten" not in render().text
 
 
