@@ -107,7 +107,7 @@ def test_full_memory_divides_the_batch(tiny_model: Path, tmp_path: Path, caplog:
 
 def test_adapter_is_evaluated_and_merged(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     assert losses(tiny_adapter)[-1] < losses(tiny_adapter)[0] / 2
-    evaluated = evaluate(EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "eval"))
+    evaluated = evaluate(EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "eval", forgetting=False))
     assert evaluated.tasks["news"].delta > 0
     merged = merge_adapter(MergeRequest(tiny_adapter, tmp_path / "model", tiny_corpus))
     assert merged.exact.mean_kl < 0.02

@@ -104,9 +104,9 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
 
 def test_command_compares_real_reports(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     first = tmp_path / "runs" / "a" / "eval"
-    evaluate(EvalRequest(tiny_adapter, tiny_corpus, first, tasks=("news",)))
+    evaluate(EvalRequest(tiny_adapter, tiny_corpus, first, tasks=("news",), forgetting=False))
     shutil.copytree(first, tmp_path / "runs" / "b" / "eval")
-    evaluate(EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "few", tasks=("news",), limit=5))
+    evaluate(EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "few", tasks=("news",), limit=5, forgetting=False))
     done = slmtune("compare", "runs/a", "runs/b", "few", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     task = json.loads(done.stdout)["tasks"]["news"]

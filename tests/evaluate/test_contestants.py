@@ -44,7 +44,9 @@ def result(
     other = make_adapter(folder / "other", tiny_model, seed=1)
     encoder = write_encoder_adapter(folder / "classifier", write_encoder(folder / "bert", "bert"), NEWS)
     rivals = (str(encoder), f"plain base={tiny_model}", str(other), f"copy={tiny_adapter}")
-    return evaluate(EvalRequest(tiny_adapter, tiny_corpus, folder / "eval", max_new_tokens=8, limit=6, vs=rivals))
+    return evaluate(
+        EvalRequest(tiny_adapter, tiny_corpus, folder / "eval", max_new_tokens=8, limit=6, vs=rivals, forgetting=False)
+    )
 
 
 def news_task(corpus: Path) -> EvalTask:
@@ -144,7 +146,12 @@ def test_unusable_rival_is_refused_before_anything_is_loaded(
         "corpus": tiny_corpus,
     }
     request = EvalRequest(
-        tiny_adapter, tiny_corpus, tmp_path / "out", vs=tuple(text.format(**places) for text in vs), model="not/loaded"
+        tiny_adapter,
+        tiny_corpus,
+        tmp_path / "out",
+        vs=tuple(text.format(**places) for text in vs),
+        model="not/loaded",
+        forgetting=False,
     )
     with pytest.raises(SlmtuneError, match=reason):
         evaluate(request)
@@ -196,6 +203,6 @@ def test_language_models_answer_beside_an_encoder(
 def test_encoder_has_no_few_shot_base(tiny_corpus: Path, tmp_path: Path) -> None:
     adapter = write_encoder_adapter(tmp_path / "adapter", write_encoder(tmp_path / "bert", "bert"), NEWS)
     with pytest.raises(InputError):  # the rows of questions have no label
-        evaluate(EvalRequest(adapter, tiny_corpus, tmp_path / "all"))
-    result = evaluate(EvalRequest(adapter, tiny_corpus, tmp_path / "eval", tasks=("news",), limit=3))
+        evaluate(EvalRequest(adapter, tiny_corpus, tmp_path / "all", forgetting=False))
+    result = evaluate(EvalRequest(adapter, tiny_corpus, tmp_path / "eval", tasks=("news",), limit=3, forgetting=False))
     assert list(result.tasks["news"].scores) == ["base", "adapter"]

@@ -42,7 +42,7 @@ def opened(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> Opener:
     def open_named(
         *names: str, corpus: Path | None = tiny_corpus, head: Head | None = None, **options: Any
     ) -> EvalSets:
-        request = EvalRequest(tiny_adapter, corpus, tmp_path / "out", tasks=names, **options)
+        request = EvalRequest(tiny_adapter, corpus, tmp_path / "out", tasks=names, **options, forgetting=False)
         return open_tasks(request, adapter, Corpus.open(corpus) if corpus else None, head)
 
     return open_named
@@ -120,7 +120,7 @@ def test_a_source_of_the_domain_needs_no_corpus(opened: Opener) -> None:
 def test_the_domain_of_the_training_is_known(opened: Opener, tiny_adapter: Path, tmp_path: Path) -> None:
     adapter = Adapter.open(tiny_adapter)
     trained = {**adapter.manifest, "parents": {"corpus": {"domain": "finance"}}}
-    request = EvalRequest(tiny_adapter, None, tmp_path / "out", tasks=("news",))
+    request = EvalRequest(tiny_adapter, None, tmp_path / "out", tasks=("news",), forgetting=False)
     assert len(open_tasks(request, replace(adapter, manifest=trained), None, None).tasks[0].examples) == 180
 
 
@@ -191,7 +191,7 @@ def test_noncommercial_sources_need_consent(opened: Opener) -> None:
 
 def test_an_evaluation_on_a_file_says_so(tiny_adapter: Path, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "mine.jsonl", NEWS)
-    result = evaluate(EvalRequest(tiny_adapter, None, tmp_path / "out", tasks=(file,)))
+    result = evaluate(EvalRequest(tiny_adapter, None, tmp_path / "out", tasks=(file,), forgetting=False))
     assert {name: task.n for name, task in result.tasks.items()} == {"mine": 3}
     report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
     assert report["eval_sets"] == {"mine": {"uri": "mine.jsonl", "revision": None, "license": "unknown"}}

@@ -19,7 +19,7 @@ from finetune.evaluate import EvalRequest, EvalResult, evaluate
 @pytest.fixture(scope="module")
 def result(tiny_adapter: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> EvalResult:
     folder = tmp_path_factory.mktemp("reports") / "eval"
-    return evaluate(EvalRequest(tiny_adapter, tiny_corpus, folder, max_new_tokens=8))
+    return evaluate(EvalRequest(tiny_adapter, tiny_corpus, folder, max_new_tokens=8, forgetting=False))
 
 
 def test_training_helped_on_held_out_rows(result: EvalResult) -> None:
@@ -90,12 +90,12 @@ def samples_of(result: EvalResult) -> list[dict[str, Any]]:
 
 
 def test_limit_and_task_select_rows(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
-    request = EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", tasks=("news",), limit=3)
+    request = EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", tasks=("news",), limit=3, forgetting=False)
     assert {name: task.n for name, task in evaluate(request).tasks.items()} == {"news": 3}
 
 
 def test_single_row_has_a_report_without_f1(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
-    request = EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", tasks=("news",), limit=1)
+    request = EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", tasks=("news",), limit=1, forgetting=False)
     evaluate(request)
     task = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["tasks"]["news"]
     assert (task["metric"], task["adapter"]["weighted_f1"]) == ("accuracy", None)

@@ -131,7 +131,7 @@ def test_every_figure_of_a_task_can_be_in_a_condition(metric: Metric) -> None:
 def test_missed_condition_ends_with_code_3_after_the_report(
     tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path
 ) -> None:
-    command = ("eval", tiny_adapter, "--corpus", tiny_corpus, "--task", "news", "--limit", 4)
+    command = ("eval", tiny_adapter, "--corpus", tiny_corpus, "--task", "news", "--limit", 4, "--no-forgetting")
     missed = slmtune(*command, "--out", "out", "--gate", "news.accuracy>=0,news.accuracy<0", cwd=tmp_path)
     assert missed.returncode == 3
     assert "gate failed: news.accuracy<0 (" in missed.stdout
@@ -141,7 +141,7 @@ def test_missed_condition_ends_with_code_3_after_the_report(
 
 
 def test_met_conditions_are_said(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
-    command = ("eval", tiny_adapter, "--corpus", tiny_corpus, "--task", "news", "--limit", 4)
+    command = ("eval", tiny_adapter, "--corpus", tiny_corpus, "--task", "news", "--limit", 4, "--no-forgetting")
     met = slmtune(*command, "--out", "out", "--gate", "news.accuracy>=0", cwd=tmp_path)
     assert met.returncode == 0, met.stderr
     assert "gate passed: news.accuracy>=0 (" in met.stdout

@@ -136,7 +136,9 @@ def adapter(corpus: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFac
 def result(adapter: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> EvalResult:
     folder = tmp_path_factory.mktemp("tasks")
     files = tuple(str(write_task(folder, source, ROWS)) for source in TASKS)
-    request = EvalRequest(adapter, corpus, folder / "eval", tasks=("questions",), max_new_tokens=8, lm_eval=files)
+    request = EvalRequest(
+        adapter, corpus, folder / "eval", tasks=("questions",), max_new_tokens=8, lm_eval=files, forgetting=False
+    )
     return evaluate(request)
 
 
@@ -152,7 +154,9 @@ def test_real_model_has_the_same_predictions_row_by_row(real_model: Path, corpus
     recipe = AdapterRecipe(model=str(real_model), quantization="none", max_steps=4, eval_steps=0)
     train(TrainRequest(corpus, tmp_path / "adapter", recipe))
     files = tuple(str(write_task(tmp_path, source, ROWS)) for source in TASKS)
-    request = EvalRequest(tmp_path / "adapter", corpus, tmp_path / "eval", tasks=("questions",), max_new_tokens=8)
+    request = EvalRequest(
+        tmp_path / "adapter", corpus, tmp_path / "eval", tasks=("questions",), max_new_tokens=8, forgetting=False
+    )
     theirs = answers_in(evaluate(replace(request, lm_eval=files)).report)
     assert theirs == answers_of_slmtune(tmp_path / "adapter", ROWS)
     assert len(set(theirs["intents"]["base"])) > 1
@@ -184,6 +188,7 @@ def test_limit_and_plain_prompts(adapter: Path, corpus: Path, tmp_path: Path) ->
         limit=5,
         lm_eval=(str(path),),
         lm_eval_chat_template=False,
+        forgetting=False,
     )
     score = evaluate(request).tasks["lm-eval/news"]
     assert score.n == 5
@@ -191,7 +196,7 @@ def test_limit_and_plain_prompts(adapter: Path, corpus: Path, tmp_path: Path) ->
 
 
 def test_unusable_tasks_are_refused_before_a_model_is_loaded(adapter: Path, corpus: Path, tmp_path: Path) -> None:
-    request = EvalRequest(adapter, corpus, tmp_path / "eval")
+    request = EvalRequest(adapter, corpus, tmp_path / "eval", forgetting=False)
 
     def refused(spec: Path | str, kind: type[InputError], problem: str) -> None:
         with pytest.raises(kind, match=problem):
@@ -208,7 +213,7 @@ def test_unusable_tasks_are_refused_before_a_model_is_loaded(adapter: Path, corp
 
 def test_rows_of_the_hub_need_a_network(adapter: Path, corpus: Path, tmp_path: Path) -> None:
     path = write_task(tmp_path, "news", ROWS, dataset_path="someone/something", dataset_kwargs={})
-    words = ["eval", adapter, "--corpus", corpus, "--out", "eval", "--lm-eval", path, "--offline"]
+    words = ["eval", adapter, "--corpus", corpus, "--out", "eval", "--lm-eval", path, "--offline", "--no-forgetting"]
     done = run(*words, cwd=tmp_path)
     assert done.returncode == OfflineError.exit_code
     assert done.stderr.strip().endswith("or give a YAML file that names local files")

@@ -41,7 +41,7 @@ def mixed(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rows_of_the_training_are_refused(tiny_adapter: Path, mixed: Path, tmp_path: Path) -> None:
-    request = EvalRequest(tiny_adapter, None, tmp_path / "out", tasks=(str(mixed),))
+    request = EvalRequest(tiny_adapter, None, tmp_path / "out", tasks=(str(mixed),), forgetting=False)
     expected = r"trained on 3 of the 5 rows of mixed, such as mixed/mixed\.jsonl:\d: .* --allow-train-overlap"
     with pytest.raises(InputError, match=expected) as error:
         evaluate(request)
@@ -52,7 +52,9 @@ def test_rows_of_the_training_are_refused(tiny_adapter: Path, mixed: Path, tmp_p
 def test_allowed_rows_are_counted_and_left_out_of_a_second_figure(
     tiny_adapter: Path, mixed: Path, tmp_path: Path
 ) -> None:
-    request = EvalRequest(tiny_adapter, None, tmp_path / "out", tasks=(str(mixed),), allow_train_overlap=True)
+    request = EvalRequest(
+        tiny_adapter, None, tmp_path / "out", tasks=(str(mixed),), allow_train_overlap=True, forgetting=False
+    )
     task = evaluate(request).tasks["mixed"]
     assert (task.n, task.train_overlap) == (5, 3)
     assert task.clean is not None
@@ -64,7 +66,7 @@ def test_allowed_rows_are_counted_and_left_out_of_a_second_figure(
 
 def test_training_split_is_refused(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--allow-train-overlap"):
-        evaluate(EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", split="train", limit=2))
+        evaluate(EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", split="train", limit=2, forgetting=False))
 
 
 def test_held_out_rows_are_found_to_be_unseen(tiny_adapter: Path, tiny_corpus: Path) -> None:
@@ -82,7 +84,7 @@ def test_report_says_that_nothing_was_compared_where_the_training_is_unknown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other-machine"))
-    request = EvalRequest(tiny_adapter, None, tmp_path / "out", str(tiny_model), tasks=(str(mixed),))
+    request = EvalRequest(tiny_adapter, None, tmp_path / "out", str(tiny_model), tasks=(str(mixed),), forgetting=False)
     task = evaluate(request).tasks["mixed"]
     assert task.train_overlap is None
     assert task.clean is None

@@ -44,7 +44,7 @@ def adapter(corpus: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def result(adapter: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> EvalResult:
-    return evaluate(EvalRequest(adapter, corpus, tmp_path_factory.mktemp("reports") / "eval"))
+    return evaluate(EvalRequest(adapter, corpus, tmp_path_factory.mktemp("reports") / "eval", forgetting=False))
 
 
 def test_accuracy_of_preference_is_that_of_the_log_probabilities(result: EvalResult, adapter: Path) -> None:
@@ -91,5 +91,5 @@ def test_rows_with_a_single_answer_are_refused(label: str | None, tiny_adapter: 
     single = Example("alone", chat("Hello?", "Go away."), "preference", label=label)
     corpus = write_corpus(tmp_path / "corpus", {"test": [pair(0), single]}).path
     with pytest.raises(InputError, match=r"Row alone of the test split .*: it has no rejected answer"):
-        evaluate(EvalRequest(tiny_adapter, corpus, tmp_path / "report"))
+        evaluate(EvalRequest(tiny_adapter, corpus, tmp_path / "report", forgetting=False))
     assert not (tmp_path / "report").exists()

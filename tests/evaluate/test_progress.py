@@ -96,7 +96,18 @@ def test_slow_models_have_a_speed_that_is_not_zero(rate: float, text: str) -> No
 
 
 def test_progress_lines_tell_the_speed_and_the_time_left(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
-    done = run("eval", tiny_adapter, "--corpus", tiny_corpus, "--task", "news", "--out", "eval", cwd=tmp_path)
+    done = run(
+        "eval",
+        tiny_adapter,
+        "--corpus",
+        tiny_corpus,
+        "--task",
+        "news",
+        "--out",
+        "eval",
+        "--no-forgetting",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("news, adapter: ")]
     assert lines

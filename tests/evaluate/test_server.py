@@ -102,7 +102,9 @@ def test_served_model_answers_as_the_same_model_here(
     with running(engine) as server:
         rivals = (f"here={tiny_model}", f"served={server.url}")
         options: dict[str, Any] = {"max_new_tokens": 8, "limit": 5, "few_shot": 0}
-        result = evaluate(EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "eval", vs=rivals, **options))
+        result = evaluate(
+            EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "eval", vs=rivals, **options, forgetting=False)
+        )
     samples = [json.loads(line) for line in (tmp_path / "eval" / "samples.jsonl").read_text("utf-8").splitlines()]
     questions = [sample for sample in samples if sample["task"] == "questions"]
     assert questions
@@ -202,7 +204,7 @@ def test_unreachable_server_is_refused_before_anything_is_loaded(
 ) -> None:
     with serving(lambda *_: (200, {})) as url:
         pass  # now nobody listens there
-    request = EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", model="not/loaded", vs=(url,))
+    request = EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", model="not/loaded", vs=(url,), forgetting=False)
     with pytest.raises(InputError, match="cannot be reached"):
         evaluate(request)
 
@@ -232,9 +234,15 @@ def test_key_is_sent_and_not_shown(tiny_adapter: Path, tiny_corpus: Path, tmp_pa
     options: dict[str, Any] = {"tasks": ("news",), "limit": 2, "few_shot": 0}
     with serving(lambda *_: (200, say("bearish")), key="a-secret-key") as url:
         with pytest.raises(InputError, match="refuses the key"):
-            evaluate(EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", vs=(url,), **options))
+            evaluate(EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", vs=(url,), **options, forgetting=False))
         request = EvalRequest(
-            tiny_adapter, tiny_corpus, tmp_path / "out", vs=(url,), vs_key_file=str(tmp_path / "key"), **options
+            tiny_adapter,
+            tiny_corpus,
+            tmp_path / "out",
+            vs=(url,),
+            vs_key_file=str(tmp_path / "key"),
+            **options,
+            forgetting=False,
         )
         result = evaluate(request)
         server = find_server(url, "a-secret-key")
