@@ -13,8 +13,9 @@ SCORE = TaskScore(5, "token_f1", None, None, {"token_f1": 0.1}, {"token_f1": 0.9
 
 def test_rows_of_the_training_are_named_beside_the_figure_without_them() -> None:
     clean = CleanScore(2, {"token_f1": 0.1}, {"token_f1": 0.4}, 0.3, (0.0, 0.6))
-    score = replace(SCORE, train_overlap=3, clean=clean)
-    assert "The adapter was trained on 3 of these rows; without these, its token F1 is 0.400." in words(render(score))
+    text = words(render(replace(SCORE, train_overlap=3, clean=clean)))
+    assert "The adapter was trained on 3 of these rows" in text
+    assert "0.100 → 0.400, +0.300 (+0.000 to +0.600)" in text
     assert "The adapter was trained on 5 of these rows." in words(render(replace(SCORE, train_overlap=5)))
 
 
