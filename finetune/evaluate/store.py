@@ -35,17 +35,7 @@ log = logging.getLogger(__name__)
 FREE = frozenset(
     {
         *("split", "tasks", "accept_noncommercial", "allow_train_overlap", "limit", "batch_size"),
-        *(
-            "few_shot",
-            "forgetting",
-            "vs",
-            "vs_key_file",
-            "gate",
-            "forgetting",
-            "report_to",
-            "lm_eval",
-            "lm_eval_chat_template",
-        ),
+        *("few_shot", "vs", "vs_key_file", "gate", "forgetting", "report_to", "lm_eval", "lm_eval_chat_template"),
     }
 )
 

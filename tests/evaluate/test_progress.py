@@ -72,7 +72,7 @@ def test_evaluation_reports_every_row_and_its_stages(tiny_adapter: Path, tiny_co
     steps: list[Step] = []
     stages: list[str] = []
     request = EvalRequest(
-        tiny_adapter, tiny_corpus, tmp_path / "eval", batch_size=2, max_new_tokens=4, forgetting=False
+        *(tiny_adapter, tiny_corpus, tmp_path / "eval"), batch_size=2, max_new_tokens=4, forgetting=False
     )
     result = evaluate(request, steps.append, stages.append)
     last = {(step.task, step.contestant): step for step in steps}
@@ -96,18 +96,8 @@ def test_slow_models_have_a_speed_that_is_not_zero(rate: float, text: str) -> No
 
 
 def test_progress_lines_tell_the_speed_and_the_time_left(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
-    done = run(
-        "eval",
-        tiny_adapter,
-        "--corpus",
-        tiny_corpus,
-        "--task",
-        "news",
-        "--out",
-        "eval",
-        "--no-forgetting",
-        cwd=tmp_path,
-    )
+    words = ["eval", tiny_adapter, "--corpus", tiny_corpus, "--task", "news", "--out", "eval", "--no-forgetting"]
+    done = run(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("news, adapter: ")]
     assert lines
