@@ -17,6 +17,7 @@ from finetune.errors import InputError, SlmtuneError
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.evaluate.contestants import chat_server
 from finetune.evaluate.contestants.chat_server import find_server
+from finetune.evaluate.contestants.rivals import read_key
 from finetune.evaluate.contestants.server import ask_server, match_choice, refuse_server
 from finetune.records import Example
 from finetune.scoring.tasks import EvalTask
@@ -251,9 +252,14 @@ def test_key_is_sent_and_not_shown(tiny_adapter: Path, tiny_corpus: Path, tmp_pa
     assert not [path for path in (tmp_path / "out").iterdir() if b"a-secret-key" in path.read_bytes()]
 
 
-def test_key_of_the_environment_is_not_sent_unencrypted_to_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    from finetune.evaluate.contestants.rivals import read_key
+@pytest.mark.parametrize("content", [b"", b"two\nlines", b"not a key", "schlüssel".encode(), b"\xff"])
+def test_file_without_a_key_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(InputError, match="--vs-key-file"):
+        read_key(str(tmp_path / "key"), "https://api.example.org/v1")
 
+
+def test_key_of_the_environment_is_not_sent_unencrypted_to_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "a-secret-key")
     assert read_key(None, "https://api.example.org/v1") == "a-secret-key"
     assert read_key(None, "http://127.0.0.1:8000") == "a-secret-key"
@@ -269,10 +275,10 @@ def test_offline_forbids_other_machines_but_not_this_one(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "url", ["http://me:word@localhost/v1", "http:///v1", "http://localhost:99999", "http://a?key=b"]
+    "url", ["http://me:word@localhost/v1", "http:///v1", "http://localhost:99999", "http://a?key=b", "http://a b"]
 )
 def test_malformed_address_is_refused(url: str) -> None:
-    with pytest.raises(InputError, match="A server is given as"):
+    with pytest.raises(InputError, match=r"\(--vs\)"):
         find_server(url, None)
 
 

@@ -93,7 +93,7 @@ class ChatServer:
         for pause in (*WAITS, None):
             try:
                 response = client.post("chat/completions", json=body)
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 problem, delay = type(error).__name__, 0.0
             else:
                 if response.status_code not in TRANSIENT:
@@ -178,7 +178,7 @@ def _list_models(url: str, key: str | None) -> list[str]:
     try:
         with _client(url, key, LOOK_UP) as client:
             response = client.get("models")
-    except httpx2.TransportError as error:
+    except (httpx2.RequestError, httpx2.InvalidURL) as error:
         raise InputError(
             f"The server at {host} (--vs) cannot be reached ({type(error).__name__}). Start it, or correct the address"
         ) from None

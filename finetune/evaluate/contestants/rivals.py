@@ -129,14 +129,17 @@ def require_llama_cpp(path: Path) -> None:
 def read_key(path: str | None, url: str) -> str | None:
     """The key in a file or else in OPENAI_API_KEY, which is never sent unencrypted to another machine."""
     if path is None:
-        return os.environ.get("OPENAI_API_KEY") if url.startswith("https://") or is_loopback(url) else None
+        return (os.environ.get("OPENAI_API_KEY") or None) if url.startswith("https://") or is_loopback(url) else None
     try:
-        return Path(path).read_text("utf-8").strip()
+        key = Path(path).read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
+        reason = getattr(error, "strerror", None) or "it has letters that no key has"
         raise InputError(
             f"The key in {path} cannot be read ({reason}). Write it to that file (--vs-key-file)"
         ) from None
+    if not key or not key.isprintable() or " " in key:
+        raise InputError(f"{path} (--vs-key-file) must contain one key on one line, and nothing else")
+    return key
 
 
 def _name_folder(folder: Path) -> str:
