@@ -39,7 +39,7 @@ def quickstart(workspace: Workspace, overrides: Mapping[str, Any], progress: Pro
     progress.stage(f"train: QLoRA on {recipe.model}")
     trained = train(TrainRequest(corpus, adapter, recipe, overwrite=True, resume_command=RESUME), progress.step)
     progress.stage("eval: base and adapter on the held-out test split")
-    # Without what was forgotten, which takes as long as the rows of the sample.
+    # Without the probe for forgetting, to stay quick.
     request = EvalRequest(adapter, corpus, workspace.eval, overwrite=True, resume_command=RESUME, forgetting=False)
     evaluated = evaluate(request, progress.rows)
     progress.stage("merge: adapter into the base weights, verified")
