@@ -108,7 +108,10 @@ def test_fewer_examples_are_taken_if_not_all_fit(tiny_corpus: Path, tiny_model: 
     extended = add_examples(tokenizer, task, training, 5, replace(ROOM, max_length=room))
     assert extended.shots == 2
     assert longest(extended.task.examples) <= room
-    none = add_examples(tokenizer, task, training, 5, replace(ROOM, max_length=longest(task.examples)))
+    short = longest(task.examples)
+    in_context = add_examples(tokenizer, task, training, 5, replace(ROOM, max_length=short))
+    assert in_context.shots == 5
+    none = add_examples(tokenizer, task, training, 5, Budget(max_length=short, context=short, answer=0))
     assert none.reason is not None
     assert "leaves no room" in none.reason
 

@@ -17,7 +17,8 @@ from finetune.scoring.tasks import EvalTask, hash_id
 class Budget:
     """How many tokens a row may have with its examples, as in training, and how many the model's context has room for.
 
-    `answer` is kept free in the context for a generated answer.
+    If not even one example fits into a row of the training, the context is the limit. `answer` is kept free in it for a
+    generated answer.
     """
 
     max_length: int
@@ -46,12 +47,16 @@ def add_examples(
         return FewShotTask(task, 0, "the training split has no rows like its own")
     try:
         longest = max(task.examples, key=lambda row: len(render_prompt(tokenizer, row.prompt, row.tools)))
-        shots = next((n for n in range(len(chosen), 0, -1) if _fits(tokenizer, longest, chosen[:n], budget)), 0)
+        limits = (budget.max_length, budget.context)
+        sizes = ((limit, n) for limit in limits for n in range(len(chosen), 0, -1))
+        shots = next(
+            (n for limit, n in sizes if _fits(tokenizer, longest, chosen[:n], replace(budget, max_length=limit))), 0
+        )
     except InputError as error:
         return FewShotTask(task, 0, str(error))
     if not shots:
-        room = min(budget.max_length, budget.context)
-        return FewShotTask(task, 0, f"its longest row leaves no room for an example in {room} tokens")
+        reason = f"its longest row leaves no room for an example in the {budget.context} tokens of the context"
+        return FewShotTask(task, 0, reason)
     rows = tuple(_extend(row, chosen[:shots]) for row in task.examples)
     return FewShotTask(replace(task, examples=rows), shots)
 
