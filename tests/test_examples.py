@@ -73,4 +73,5 @@ def test_preferences(tiny_model: Path, tmp_path: Path) -> None:
     done = run("preferences.sh", "--model", tiny_model, "--max-steps", 2, "--eval-steps", 0, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {"corpus", "adapter", "eval", "model"} == {path.name for path in (tmp_path / "runs/custom").iterdir()}
-    assert "preference accuracy" in done.stdout
+    assert "tone: 24 rows" in done.stdout
+    assert "reward" in done.stdout

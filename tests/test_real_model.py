@@ -24,11 +24,14 @@ from finetune.train import TrainRequest, train
 
 @pytest.mark.slow
 def test_finance_sample_makes_a_real_model_better(real_model: Path, tmp_path: Path) -> None:
-    """QLoRA for 24 steps on the bundled news, then 60 held-out sentences: base against adapter, and the merged model."""
+    """QLoRA for 40 steps on the bundled news, then 60 held-out sentences: base against adapter, and the merged model."""
     prepared = prepare(PrepareRequest(tmp_path / "corpus", domain="finance", sample=True, tasks=("sentiment",)))
-    recipe = load_adapter_recipe("finance", overrides={"model": str(real_model), "max_steps": 24, "eval_steps": 0})
+    recipe = load_adapter_recipe("finance", overrides={"model": str(real_model), "max_steps": 40, "eval_steps": 0})
     train(TrainRequest(prepared.corpus, tmp_path / "adapter", recipe))
-    evaluated = evaluate(EvalRequest(tmp_path / "adapter", prepared.corpus, tmp_path / "eval", limit=60))
+    request = EvalRequest(
+        tmp_path / "adapter", prepared.corpus, tmp_path / "eval", limit=60, few_shot=0, forgetting=False
+    )
+    evaluated = evaluate(request)
     news = evaluated.tasks["news"]
     assert news.n == 60
     assert news.ci95[0] > 0, f"weighted F1 {news.base['weighted_f1']:.2f} -> {news.adapter['weighted_f1']:.2f}"

@@ -323,7 +323,8 @@ def test_wait_that_is_too_long_is_left_to_the_user(hub: LocalHub, adapter: Adapt
 
 def write_report(folder: Path, adapter: Artifact, files: dict[str, str] | None = None) -> None:
     scores = {"accuracy": 0.75}
-    task = {"n": 8, "metric": "accuracy", "majority": 0.5, "base": scores, "adapter": scores, "ci95": [0.0, 0.0]}
+    task = {"n": 8, "metric": "accuracy", "majority": 0.5, "majority_label": "up", "base": scores, "adapter": scores}
+    task |= {"delta": 0.0, "ci95": [0.0, 0.0], "p_value": 1.0}
     with writing(folder, EvalReport, overwrite=True) as writer:
         (writer.folder / "report.json").write_text(json.dumps({"tasks": {"sentiment": task}}))
         for name, text in (files or {}).items():

@@ -165,7 +165,8 @@ def test_rows_with_tools_are_trained_on_and_scored(tiny_model: Path, corpus: Pat
     model = give_template(tiny_model, OBJECTS, tmp_path / "tools")
     recipe = AdapterRecipe(model=str(model), max_steps=2, quantization="none")
     train(TrainRequest(corpus, tmp_path / "adapter", recipe))
-    evaluate(EvalRequest(tmp_path / "adapter", corpus, tmp_path / "report", max_new_tokens=4, forgetting=False))
+    request = EvalRequest(tmp_path / "adapter", corpus, tmp_path / "report", max_new_tokens=4, forgetting=False)
+    evaluate(replace(request, allow_train_overlap=True))
     lines = (tmp_path / "report" / "samples.jsonl").read_text("utf-8").splitlines()
     references = {sample["id"]: sample["reference"] for sample in map(json.loads, lines)}
     assert references == {"r/1": "At 17:40.", "r/2": 'I look.<call>tide {"town": "Brest"}</call>'}
