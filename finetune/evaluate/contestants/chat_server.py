@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import logging
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -68,40 +67,42 @@ class ChatServer:
         """
         if not is_loopback(self.url):
             log.warning("The text of %d rows is sent to %s.", len(questions), self.host)
-        replies: dict[int, Reply] = {}
-        stop = threading.Event()
-        with _client(self.url, self.key, TIMEOUT) as client, ThreadPoolExecutor(AT_ONCE) as pool:
-            asked = {
-                pool.submit(self._ask, client, question, max_tokens, stop.wait): number
-                for number, question in enumerate(questions)
-            }
-            try:
-                for future in as_completed(asked):
-                    replies[asked[future]] = future.result()
-                    on_rows(1)
-            except BaseException:
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                client.close()  # ends the requests that are under way
-                raise
-        return [replies[number] for number in range(len(questions))]
+        return asyncio.run(self._ask_all(questions, max_tokens, on_rows))
 
-    def _ask(self, client: httpx2.Client, question: Question, max_tokens: int, wait: Callable[[float], bool]) -> Reply:
+    async def _ask_all(self, questions: Sequence[Question], max_tokens: int, on_rows: RowsCallback) -> list[Reply]:
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(question: Question) -> Reply:
+            async with slots:
+                reply = await self._ask(client, question, max_tokens)
+            on_rows(1)
+            return reply
+
+        async with httpx2.AsyncClient(**_settings(self.url, self.key), timeout=TIMEOUT) as client:
+            try:
+                async with asyncio.TaskGroup() as group:  # one that fails cancels the others, also while they wait
+                    tasks = [group.create_task(ask(question)) for question in questions]
+            except* SlmtuneError as errors:
+                raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _ask(self, client: httpx2.AsyncClient, question: Question, max_tokens: int) -> Reply:
         messages = [{"role": turn.role, "content": turn.content} for turn in question.messages]
         body = {"model": self.model, "messages": messages, "max_tokens": max_tokens, "temperature": 0}
         problem, delay = "", 0.0
         for pause in (*WAITS, None):
             try:
-                response = client.post("chat/completions", json=body)
+                response = await client.post("chat/completions", json=body)
             except httpx2.RequestError as error:
                 problem, delay = type(error).__name__, 0.0
             else:
                 if response.status_code not in TRANSIENT:
                     return self._read(response, question)
                 problem, delay = f"status {response.status_code}", min(requested_wait(response), LONGEST_WAIT)
-            if pause is None or wait(max(pause, delay)):
+            if pause is None:
                 break
             log.info("%s: %s. Trying again.", self.host, problem)
+            await asyncio.sleep(max(pause, delay))
         raise SlmtuneError(
             f"The server at {self.host} (--vs) did not answer row {question.id} in {len(WAITS) + 1} tries ({problem}). See its "
             "log, then run the same command again: answers of other models are kept"
@@ -176,7 +177,7 @@ def _read_url(text: str) -> tuple[str, str | None]:
 def _list_models(url: str, key: str | None) -> list[str]:
     host = urlsplit(url).netloc
     try:
-        with _client(url, key, LOOK_UP) as client:
+        with httpx2.Client(**_settings(url, key), timeout=LOOK_UP) as client:
             response = client.get("models")
     except (httpx2.RequestError, httpx2.InvalidURL) as error:
         raise InputError(
@@ -196,7 +197,7 @@ def _list_models(url: str, key: str | None) -> list[str]:
         ) from None
 
 
-def _client(url: str, key: str | None, timeout: httpx2.Timeout) -> httpx2.Client:
-    headers: dict[str, Any] = {} if key is None else {"Authorization": f"Bearer {key}"}
-    # No proxy for this machine, whatever the environment says.
-    return httpx2.Client(base_url=f"{url}/", headers=headers, timeout=timeout, trust_env=not is_loopback(url))
+def _settings(url: str, key: str | None) -> dict[str, Any]:
+    """The settings of a client; for this machine it takes no proxy, whatever the environment says."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return {"base_url": f"{url}/", "headers": headers, "trust_env": not is_loopback(url)}
