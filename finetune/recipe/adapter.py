@@ -14,7 +14,7 @@ from finetune.errors import InputError
 from finetune.recipe.domain import recipes_folder
 from finetune.recipe.options import SEED
 from finetune.recipe.strict import Strict, read_yaml, validate
-from finetune.recipe.values import Mix, Names, Pattern, Share
+from finetune.recipe.values import Mix, Names, Pattern, Share, Tracker
 
 DEFAULT_MODEL = "smollm2-135m"
 Method = Literal["sft", "dpo"]
@@ -182,9 +182,7 @@ class AdapterRecipe(Strict):
     save_total_limit: int = Field(2, ge=1, description="Number of checkpoints to keep during training.")
     logging_steps: int = Field(5, gt=0, description="Add a line to training.jsonl every N steps.")
     seed: int = Field(SEED, ge=0, description="Seed for LoRA initialisation, dropout and row order.")
-    report_to: Literal["none", "wandb", "tensorboard", "trackio", "mlflow"] = Field(
-        "none", description="Experiment tracker."
-    )
+    report_to: Tracker = Field("none", description="Experiment tracker.")
 
     @property
     def is_quantized(self) -> bool:

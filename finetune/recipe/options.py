@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from finetune.errors import ConfigError
+from finetune.recipe.values import Tracker
 
 T = TypeVar("T")
 
@@ -151,9 +152,7 @@ class EvalOptions:
         (), "Also evaluate on this task of lm-evaluation-harness: its name, or a YAML file.", metavar="TASK"
     )
     lm_eval_chat_template: bool = option(True, "Ask these tasks in the chat template of the model.")
-    report_to: Literal["none", "wandb", "tensorboard", "trackio", "mlflow"] = option(
-        "none", "Experiment tracker that logs the figures."
-    )
+    report_to: Tracker = option("none", "Experiment tracker that logs the figures.")
     forgetting: bool = option(True, "Also measure what the adapter has forgotten, with general questions and texts.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -48,6 +48,7 @@ def _read_shares(value: object) -> object:
     return {name: share for name, _, share in pairs}
 
 
+Tracker = Literal["none", "wandb", "tensorboard", "trackio", "mlflow"]  # of experiments
 Names = Annotated[tuple[str, ...], BeforeValidator(_read_names)]
 Pattern = Annotated[Mapping[str, Annotated[int, Field(gt=0, le=1024)]], BeforeValidator(_read_pairs)]
 Mix = Annotated[Mapping[str, Annotated[Share, Field(ge=0)]], BeforeValidator(_read_shares)]

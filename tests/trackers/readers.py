@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from finetune.recipe.values import Tracker
+
 Logged = dict[str, dict[int, float]]  # name → step → value
-TRACKERS = ("wandb", "tensorboard", "trackio", "mlflow")
+TRACKERS: tuple[Tracker, ...] = ("wandb", "tensorboard", "trackio", "mlflow")
 
 
 def read_wandb(folder: Path) -> list[tuple[Logged, dict[str, Any], dict[str, float]]]:
