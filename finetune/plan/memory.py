@@ -117,7 +117,8 @@ def weight_bytes(recipe: AdapterRecipe, device: Device) -> float:
 def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Device) -> Breakdown:
     """Estimate the components of peak memory."""
     word = compute_bytes(recipe, device)
-    weights = int(shape.linear_parameters * weight_bytes(recipe, device)) + shape.other_parameters * word
+    rounded = HALF if recipe.compute_dtype == "mixed" else 0  # beside the packed ones
+    weights = int(shape.linear_parameters * (weight_bytes(recipe, device) + rounded)) + shape.other_parameters * word
     adapter = shape.adapter_parameters(recipe)
     moments = MOMENTS_8BIT if device.kind == "gpu" and recipe.is_quantized else MOMENTS
     activations = activation_bytes(shape, recipe, batch, device)

@@ -68,8 +68,10 @@ class AdapterRecipe(Strict):
         "nf4",
         description="Form of the base model's weights: nf4 and fp4 have 4 bits (QLoRA), int8 has 8; none: as stored.",
     )
-    compute_dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Precision of matrix products; auto: bfloat16 if the GPU supports it, else float32."
+    compute_dtype: Literal["auto", "float32", "bfloat16", "mixed"] = Field(
+        "auto",
+        description="Precision of matrix products; mixed: float32, but bfloat16 for those with frozen weights; auto: bfloat16 "
+        "if the GPU supports it, mixed for models from 50 M parameters on a CPU with AMX, else float32.",
     )
     lora_r: int = Field(16, gt=0, le=1024, description="LoRA rank.")
     lora_alpha: int = Field(32, gt=0, description="LoRA scale; the update is multiplied by alpha / r.")
@@ -237,10 +239,10 @@ class AdapterRecipe(Strict):
         return self.lora_dropout > 0 or self.neftune_noise_alpha > 0
 
     def precision(self, *, has_bfloat16: bool) -> Literal["float32", "bfloat16"]:
-        """The precision of matrix products on this device."""
+        """The precision of the model on this device."""
         if self.compute_dtype == "auto":
             return "bfloat16" if has_bfloat16 else "float32"
-        return self.compute_dtype
+        return "bfloat16" if self.compute_dtype == "bfloat16" else "float32"
 
     def for_model(self, parameters: int, context: int | None = None) -> AdapterRecipe:
         """The recipe with the settings that depend on the base model filled in: its size, and the tokens that it can read.

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from finetune.errors import EvaluationStoppedError, StoppedError
+from finetune.machine import release_memory
 from finetune.models.find import BaseModel
 from finetune.models.heads import Head, write_head_config
 from finetune.recipe import AdapterRecipe
@@ -21,6 +22,7 @@ from finetune.train.batches.mixture import Mixture
 from finetune.train.batches.rows import Rows
 from finetune.train.checkpoints.checkpoint import JOURNAL, Checkpoint, Checkpoints
 from finetune.train.checkpoints.disk import require_room
+from finetune.train.fast.lora_linear import round_frozen_weights
 from finetune.train.journal import Journal
 from finetune.train.objectives.classification import Classification
 from finetune.train.objectives.extraction import Extraction
@@ -76,6 +78,11 @@ def fit(
         pissa = recipe.init_lora_weights == "pissa"
         first = {name: each.detach().cpu().clone() for name, each in trainer.trainable.items()} if pissa else {}
         start_adapter(trainer.model, trainer.objective, recipe)
+        adapted: Any = trainer.model
+        is_mixed = recipe.compute_dtype == "mixed"
+        if is_mixed:
+            round_frozen_weights(adapted)
+            release_memory()
         count = recipe.save_total_limit + 1 if recipe.save_steps else 1  # one of the last step, before its evaluation
         require_room(checkpoints.folder, count, trainer.checkpoint_bytes, trainer.trainable_weights)
         with trainer.interrupt.listen(), suppress(EvaluationStoppedError):
@@ -98,6 +105,7 @@ def fit(
             counts=journal.counts,
             seconds=seconds,
             seconds_before=journal.seconds_before,
+            precision="mixed" if is_mixed else str(model.dtype).removeprefix("torch."),
             truncated=rows.truncated,
             held_out_truncated=held_out.truncated,
             resumed_from=start.path.name if start else None,

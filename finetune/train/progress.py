@@ -132,6 +132,7 @@ class Outcome:
     counts: Counts
     seconds: float
     seconds_before: float  # of which before the run was resumed
+    precision: str  # of matrix products, as `AdapterRecipe.compute_dtype` names it
     truncated: int  # number of truncated training rows
     held_out_truncated: int
     resumed_from: str | None  # name of a checkpoint

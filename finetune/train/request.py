@@ -46,6 +46,7 @@ class TrainResult:
     held_out_truncated: int
     seconds: float
     resumed_from: str | None = None
+    precision: str | None = None  # of matrix products: what `compute_dtype` came to
     pairs: int = 0  # of answers, in preference tuning
     eval_figures: Mapping[str, float] = field(default_factory=dict)  # of the adapter, held out, beside the loss
     planned_steps: int | None = None  # more than `steps` if the run stopped early

@@ -213,6 +213,7 @@ def _result(adapter: Path, inputs: Inputs, outcome: Outcome, seconds: float) -> 
         held_out_truncated=outcome.held_out_truncated,
         seconds=seconds,
         resumed_from=outcome.resumed_from,
+        precision=outcome.precision,
         planned_steps=outcome.planned_steps,
         adapter_step=outcome.adapter_step,
         metric=outcome.metric,

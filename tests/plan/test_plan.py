@@ -236,6 +236,19 @@ def test_activations_are_full_words_if_a_gpu_has_no_bfloat16() -> None:
     assert plan(explicit, device=GPU).breakdown == word
 
 
+def test_products_are_rounded_where_the_cpu_gains_and_memory_allows() -> None:
+    amx = replace(CPU, has_amx=True)
+    exact, mixed = plan(AdapterRecipe(), device=CPU), plan(AdapterRecipe(), device=amx)
+    linear = 106_168_320  # weights of the linear layers of SmolLM2-135M
+    assert mixed.breakdown.weights - exact.breakdown.weights == 2 * linear
+    tight = replace(amx, free=mixed.peak_bytes - 1)
+    assert plan(AdapterRecipe(), device=tight).breakdown == exact.breakdown
+    for kept in (AdapterRecipe(compute_dtype="float32"), AdapterRecipe(method="dpo"), AdapterRecipe(model="minilm-l6")):
+        assert plan(kept, device=amx).breakdown == plan(kept, device=CPU).breakdown
+    chosen = AdapterRecipe(compute_dtype="mixed")
+    assert plan(chosen, device=CPU).breakdown == mixed.breakdown
+
+
 @pytest.mark.parametrize("supported", [True, False])
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
 def test_plan_counts_the_bytes_of_the_precision_of_training(

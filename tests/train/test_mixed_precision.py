@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finetune.models.load import load_base
-from finetune.models.quantize import keep_linear4bit_unpacked
+from finetune.models.quantize import keep_linear4bit_unpacked, unpack_weight
 from finetune.recipe import AdapterRecipe
+from finetune.recipe.adapter import Quantization
 from finetune.train import TrainRequest, train
 from finetune.train.batches.collate import NumberedRows, PackedBatches, PaddedBatches
 from finetune.train.fast import prefix_attention
 from finetune.train.fast.cpu_attention import dot_product_attention
-from finetune.train.fast.lora_linear import FusedLinear
+from finetune.train.fast.lora_linear import FusedLinear, round_frozen_weights
 from finetune.train.fast.loss import summed_loss
 from finetune.train.fast.swiglu import replace_swiglu_blocks
 
@@ -169,6 +170,42 @@ def test_a_layer_keeps_no_copy_in_float32_and_gives_gradients_in_float32(
     assert {gradient.dtype for gradient in gradients(model).values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("quantization", ["nf4", "int8", "none"])
+@pytest.mark.parametrize("biased", [False, True])
+def test_rounded_weights_give_the_result_and_gradients_of_a_plain_product_in_bfloat16(
+    tiny_model: Path, quantization: Quantization, biased: bool
+) -> None:
+    loaded: Any = load_base(tiny_model, AdapterRecipe(quantization=quantization), unpack=False)
+    base = loaded.get_submodule("model.layers.0.mlp.gate_proj")
+    if biased:
+        base.bias = nn.Parameter(torch.linspace(-1, 1, base.out_features), requires_grad=False)
+    model = layer(base, True)
+    weight = unpack_weight(base).bfloat16()
+    plain = nn.Linear(base.in_features, base.out_features, bias=False)
+    plain.weight = nn.Parameter(torch.zeros_like(plain.weight), requires_grad=False)
+    update = layer(plain, False)
+
+    def reference(x: Tensor) -> Tensor:
+        product: Tensor = (x.bfloat16() @ weight.t()).float() + update(x)
+        return product + base.bias if biased else product
+
+    def derive(function: Any, trained: Any) -> list[Tensor]:
+        x = torch.randn(9, base.in_features, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        result = function(x)
+        assert result.dtype == torch.float32
+        (result * torch.linspace(-1, 1, result.shape[-1])).sum().backward()
+        assert x.grad is not None
+        return [result.detach(), x.grad, *gradients(trained).values()]
+
+    exact = derive(model, model)
+    model.zero_grad()
+    round_frozen_weights(model)
+    rounded = derive(model, model)
+    for left, right in zip(rounded, derive(reference, update), strict=True):
+        torch.testing.assert_close(left, right)
+    assert 0 < (rounded[0] - exact[0]).norm() < 0.01 * exact[0].norm()
+
+
 def test_weights_with_quantised_scales_give_the_gradients_of_peft(tiny_model: Path) -> None:
     """As on a GPU; on a CPU, slmtune stores the scales as plain numbers."""
     model = packed_model(tiny_model)
@@ -183,15 +220,17 @@ def test_weights_with_quantised_scales_give_the_gradients_of_peft(tiny_model: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "mixed"])
 def test_killed_run_in_bfloat16_resumes_to_the_same_bytes_and_is_evaluated(
-    tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, precision: str
 ) -> None:
-    arguments = training(tiny_model, tiny_corpus, compute_dtype="bfloat16", max_steps=8)
+    arguments = training(tiny_model, tiny_corpus, compute_dtype=precision, max_steps=8)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
     run = Command(*arguments, cwd=whole)
     assert run.wait() == 0, run.stderr
+    assert run.result["precision"] == precision
     assert {tensor.dtype for tensor in load_file(whole / "adapter/adapter_model.safetensors").values()} == {
         torch.float32
     }

@@ -10,7 +10,7 @@ from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
-from finetune.models.quantize import Int8Linear
+from finetune.models.quantize import Int8Linear, unpack_weight
 
 
 class FusedLinear(Linear):
@@ -22,8 +22,11 @@ class FusedLinear(Linear):
 
     Precisions, on every device: x, W, the result and every product are in the compute dtype of the model, and products
     sum in float32. The LoRA matrices, their gradients and the optimizer are in float32; the matrices are rounded to the
-    compute dtype for each product, so x needs no copy in float32. Nothing relies on autocast.
+    compute dtype for each product, so x needs no copy in float32. Nothing relies on autocast. With `rounded`, a model that
+    computes in float32 multiplies x and W in bfloat16: W is then rounded once and x for each product, and nothing else is.
     """
+
+    rounded: Tensor | None = None  # W in bfloat16, (out features, in features): round_frozen_weights
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(…, in features) → (…, out features)."""
@@ -35,10 +38,13 @@ class FusedLinear(Linear):
         flat = x.reshape(-1, x.shape[-1])
         dropout = self.lora_dropout[name]
         dropped = None if isinstance(dropout, nn.Identity) or not self.training else dropout(flat)
-        state = base.state.SCB if isinstance(base, Int8Linear) else getattr(base.weight, "quant_state", None)
+        weight, state = self.rounded, None
+        if weight is None:
+            weight = base.weight
+            state = base.state.SCB if isinstance(base, Int8Linear) else getattr(weight, "quant_state", None)
         lora_a, lora_b = self.lora_A[name].weight, self.lora_B[name].weight
         apply: Any = _LoraProduct.apply
-        out: Tensor = apply(flat, dropped, base.weight, state, base.bias, lora_a, lora_b, self.scaling[name])
+        out: Tensor = apply(flat, dropped, weight, state, base.bias, lora_a, lora_b, self.scaling[name])
         return out.view(*x.shape[:-1], out.shape[-1])
 
     def _plain_adapter(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
@@ -53,8 +59,18 @@ class FusedLinear(Linear):
         return name if x.dtype == precision and self.lora_B[name].bias is None else None
 
 
+def round_frozen_weights(model: nn.Module) -> None:
+    """Let the fused layers of a model that computes in float32 multiply with their frozen weights in bfloat16.
+
+    The weights are unpacked and rounded once, which takes 2 bytes for each.
+    """
+    for layer in model.modules():
+        if isinstance(layer, FusedLinear) and not layer.fan_in_fan_out:
+            layer.rounded = unpack_weight(layer.get_base_layer()).to(torch.bfloat16)
+
+
 class _LoraProduct(torch.autograd.Function):
-    """`x Wᵀ + bias + scaling · (dropped Aᵀ) Bᵀ`, where W and bias are frozen and W may be packed in 4 or 8 bits.
+    """`x Wᵀ + bias + scaling · (dropped Aᵀ) Bᵀ`, where W and bias are frozen and W may be packed in 4 or 8 bits, or rounded.
 
     `dropped` is x after dropout, or None for x itself.
     """
@@ -74,7 +90,7 @@ class _LoraProduct(torch.autograd.Function):
         entering = x if dropped is None else dropped
         inner = entering @ lora_a.t().to(x.dtype)  # (tokens, rank)
         full = _unpack(weight, state, x.dtype)
-        result = x @ full.t() if bias is None else torch.addmm(bias.to(x.dtype), x, full.t())
+        result = _multiply(x, full.t(), bias)
         result.addmm_(inner, lora_b.t().to(x.dtype), alpha=scaling)
         ctx.save_for_backward(entering, inner, weight, lora_a, lora_b)
         ctx.state, ctx.scaling = state, scaling
@@ -86,13 +102,21 @@ class _LoraProduct(torch.autograd.Function):
         (gradient,) = gradients
         dtype, (needs_x, needs_dropped) = gradient.dtype, ctx.needs_input_grad[:2]
         through = (gradient @ lora_b.to(dtype)).mul_(ctx.scaling)  # (tokens, rank)
-        of_x = gradient @ _unpack(weight, ctx.state, dtype) if needs_x else None
+        of_x = _multiply(gradient, _unpack(weight, ctx.state, dtype)) if needs_x else None
         of_dropped = through @ lora_a.to(dtype) if needs_dropped else None
         if of_x is not None and not needs_dropped:
             of_x.addmm_(through, lora_a.to(dtype))
         of_a = (through.t() @ entering).to(lora_a.dtype)
         of_b = (gradient.t() @ inner).to(lora_b.dtype).mul_(ctx.scaling)
         return of_x, of_dropped, None, None, None, of_a, of_b, None
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x · weight + bias`, multiplied in the precision of `weight` and returned in that of `x`."""
+    if weight.dtype == x.dtype:
+        return x @ weight if bias is None else torch.addmm(bias.to(x.dtype), x, weight)
+    result = (x.to(weight.dtype) @ weight).to(x.dtype)
+    return result if bias is None else result.add_(bias)
 
 
 def _unpack(weight: Tensor, state: QuantState | Tensor | None, dtype: torch.dtype) -> Tensor:
