@@ -28,20 +28,32 @@ def test_gpu_benchmark_measures_the_same_training_twice(tmp_path: Path) -> None:
     assert min(point[name] for point in (ours, theirs) for name in ("rate", "mfu", "peak")) > 0
 
 
-def stored_run(study: str, seed: int, f1: float) -> dict[str, Any]:
-    """A result as benchmarks/domains.py stores it."""
+def store_result(folder: Path, study: str, scores: tuple[float, ...]) -> None:
+    """Write a result as benchmarks/domains.py stores it; `scores` are those of the seeds."""
     is_encoder = study == "tfns-encoder"
     figures: dict[str, Any] = {"n": 1000, "metric": "weighted_f1", "baseline": "majority" if is_encoder else "base"}
-    figures |= {"base": {"weighted_f1": 0.25, "accuracy": 0.3}, "adapter": {"weighted_f1": f1, "accuracy": f1 + 0.01}}
-    figures |= {"delta": f1 - 0.25, "ci95": [f1 - 0.3, f1 - 0.2], "p_value": 0.001}
+    first, *others = ({"weighted_f1": score, "accuracy": score + 0.01} for score in scores)
+    figures |= {"base": {"weighted_f1": 0.25, "accuracy": 0.3}, "adapter": first}
+    figures["vs"] = {f"seed {seed}": each for seed, each in enumerate(others, 1)}
+    figures |= {"delta": 0.55, "ci95": [0.5, 0.6], "p_value": 0.001}
     if not is_encoder:
-        few_shot = {"delta": f1 - 0.4, "ci95": [f1 - 0.45, f1 - 0.35], "p_value": 0.001}
+        few_shot = {"delta": 0.4, "ci95": [0.35, 0.45], "p_value": 0.001}
         figures |= {"few_shot": {"weighted_f1": 0.4}, "shots": 5, "comparisons": {"few_shot": few_shot}}
+    forgetting = {"base": 0.5, "adapter": 0.4, "drop": 0.1, "ci95": [0.05, 0.15]}
+    perplexity = {"perplexity": {"base": 60.0, "adapter": 90.0}}
+    settings = {"learning_rate": 0.001}
+    trainings = [
+        {"seed": seed, "seconds": 600.0 + 60 * seed, "tokens_per_second": 100.0, "peak_memory_bytes": 2**30}
+        | {"precision": "float32", "settings": settings}
+        for seed in range(len(scores))
+    ]
     conditions = {"train": "", "limit": None, "machine": "2 cores (invented)", "versions": {"slmtune": "0.1.0"}}
-    return {
-        **{"study": study, "seed": seed, "conditions": conditions, "rows": {"test": 1000}, "figures": figures},
-        **{"train_seconds": 600.0, "eval_seconds": 60.0, "peak_memory_bytes": 2**30},
+    result = {
+        **{"study": study, "conditions": conditions, "rows": {"train": 5000, "test": 1000}, "matching_rows": 7},
+        **{"trainings": trainings, "figures": figures, "eval_seconds": 60.0},
+        "forgetting": None if is_encoder else forgetting | perplexity,
     }
+    (folder / f"{study}.json").write_text(json.dumps(result), "utf-8")
 
 
 def run_domains(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -51,33 +63,39 @@ def run_domains(folder: Path, *options: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
-def test_page_of_results_is_written_from_stored_runs(tmp_path: Path) -> None:
+def test_page_of_results_is_written_from_stored_results(tmp_path: Path) -> None:
     for study in ("tfns", "tfns-encoder", "pubmedqa", "banking77"):
-        for seed, f1 in enumerate((0.8, 0.7, 0.75)):
-            path = tmp_path / f"{study}-seed{seed}.json"
-            path.write_text(json.dumps(stored_run(study, seed, f1)), "utf-8")
+        store_result(tmp_path, study, (0.8, 0.7, 0.75))
     done = run_domains(tmp_path, "--write", "--page", str(tmp_path / "results.md"))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[2] == (
         "| TFNS, SmolLM2-135M QLoRA | 1,000 | 0.250 | 0.400 (5 examples) | 0.750 (0.700–0.800) | 0.760 (0.710–0.810) "
-        "| +0.500 (+0.450 to +0.550) | +0.350 (+0.300 to +0.400) | 10 + 1 |"
+        "| +0.550 (+0.500 to +0.600) | +0.400 (+0.350 to +0.450) | 10 (10, 11, 12) |"
     )
     assert "| 0.250 (most frequent label) | – |" in lines[3]
     page = (tmp_path / "results.md").read_text("utf-8")
     assert done.stdout.strip() in page
     assert "Measured on 2 cores (invented), with slmtune 0.1.0; seeds 0 to 2." in page
+    assert "TFNS: `prepare` dropped 7 training rows that match test rows." in page
+    assert "| TFNS, SmolLM2-135M QLoRA | 0.500 | 0.400 | +0.100 (+0.050 to +0.150) | 60.0 | 90.0 |" in page
+    assert "Not measured" not in page
 
 
-def test_page_of_results_takes_only_whole_measurements(tmp_path: Path) -> None:
-    (tmp_path / "tfns-seed0.json").write_text(json.dumps(stored_run("tfns", 0, 0.8)), "utf-8")
-    for options in (["--only", "tfns"], ["--limit", "9"], ["--train", "--max-steps 1"]):
-        done = run_domains(tmp_path, *options, "--write", "--page", str(tmp_path / "results.md"))
+def test_page_of_results_takes_only_whole_measurements_and_names_what_was_not_measured(tmp_path: Path) -> None:
+    store_result(tmp_path, "tfns", (0.8,))
+    for options in (["--limit", "9"], ["--train", "--max-steps 1"]):
+        done = run_domains(tmp_path, "--only", "tfns", *options, "--write", "--page", str(tmp_path / "results.md"))
         assert done.returncode == 2
-        assert "--write takes results of every study" in done.stderr
-    done = run_domains(tmp_path, "--only", "tfns", "--seeds", "1", "--limit", "9")
-    assert "was measured with other options" in done.stderr
+        assert "--write takes whole measurements" in done.stderr
+    for options in (["--seeds", "1", "--limit", "9"], ["--seeds", "2"]):
+        done = run_domains(tmp_path, "--only", "tfns", *options)
+        assert "was measured with other options" in done.stderr
     assert not (tmp_path / "results.md").exists()
+    page = tmp_path / "results.md"
+    done = run_domains(tmp_path, "--only", "tfns", "--seeds", "1", "--write", "--page", str(page))
+    assert done.returncode == 0, done.stderr
+    assert "Not measured here: TFNS, MiniLM-L6 LoRA; PubMedQA, SmolLM2-135M QLoRA; Banking77" in page.read_text("utf-8")
 
 
 @pytest.mark.slow

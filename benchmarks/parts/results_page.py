@@ -6,11 +6,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parts.domain_runs import Run, Study
+from parts.domain_runs import Result, Study
 
 HEADER = (
     "| | test rows | base | few-shot base | adapter | accuracy | over the base | over few-shot | minutes |\n"
     "|---|---|---|---|---|---|---|---|---|"
+)
+FORGETTING = (
+    "| | general questions right: base | adapter | drop | perplexity of general prose: base | adapter |\n"
+    "|---|---|---|---|---|---|"
 )
 
 PAGE = """# Results
@@ -24,10 +28,20 @@ were chosen on parts of the training data, and a test split is used once, at the
 
 Weighted F1, and accuracy in a column of its own: the median of the seeds, with the lowest and the highest. The prompt of the
 few-shot base has as many examples from the training split as the table says. An encoder without an adapter has no answers:
-beside it stands the most frequent label. Differences are those of the median seed, with 95 % intervals from a paired bootstrap
-over the test rows. Minutes are those of `slmtune train` and, after the plus sign, of `slmtune eval`.
+beside it stands the most frequent label. Differences are those of the first seed, with 95 % intervals from a paired bootstrap
+over the test rows. Minutes are those of `slmtune train`: of the fastest seed, since the others shared the machine with other
+work, in brackets those of all seeds.
 
-{clean}{conditions}
+{matches}{missing}{conditions}
+
+{settings}
+
+## What was forgotten
+
+{forgetting}
+
+Of the adapter of the first seed; an encoder has no general answers to lose. See
+[what the adapter has forgotten](guide/evaluation.md).
 
 ## Published figures
 
@@ -48,46 +62,74 @@ For orientation: other models, other settings, and not always the same rows.
 FINGPT, HUB = "https://github.com/AI4Finance-Foundation/FinGPT", "https://huggingface.co/"
 
 
-def table(results: Mapping[Study, Sequence[Run]]) -> str:
+def table(results: Mapping[Study, Result]) -> str:
     """One line per study: the median of its seeds."""
-    return "\n".join([HEADER, *(_line(study, runs) for study, runs in results.items() if runs)])
+    return "\n".join([HEADER, *(_line(study, result) for study, result in results.items())])
 
 
-def page(results: Mapping[Study, Sequence[Run]]) -> str:
-    """The contents of docs/results.md."""
-    runs = [run for each in results.values() for run in each]
-    machines = sorted({run.conditions.machine for run in runs})
-    versions = sorted({f"{name} {number}" for run in runs for name, number in run.conditions.versions.items()})
-    lowest, highest = min(run.seed for run in runs), max(run.seed for run in runs)
-    conditions = f"Measured on {'; '.join(machines)}, with {', '.join(versions)}; seeds {lowest} to {highest}."
-    return PAGE.format(table=table(results), clean=_clean(results), conditions=conditions, fingpt=FINGPT, hub=HUB)
+def page(results: Mapping[Study, Result], missing: Sequence[Study]) -> str:
+    """The contents of docs/results.md; `missing` are the studies without a result."""
+    machines = sorted({result.conditions.machine for result in results.values()})
+    each = {pair for result in results.values() for pair in result.conditions.versions.items()}
+    seeds = [seed for result in results.values() for seed in result.seeds]
+    conditions = (
+        f"Measured on {'; '.join(machines)}, with {', '.join(f'{name} {number}' for name, number in sorted(each))}; "
+        f"seeds {min(seeds)} to {max(seeds)}."
+    )
+    matches = "".join(
+        f"{study.title.partition(',')[0]}: `prepare` dropped {result.matching_rows} training rows that match test rows.\n"
+        for study, result in {study.task: (study, result) for study, result in results.items()}.values()
+    )
+    absent = f"Not measured here: {'; '.join(study.title for study in missing)}.\n" if missing else ""
+    return PAGE.format(
+        table=table(results),
+        matches=matches,
+        missing=absent,
+        conditions=conditions,
+        settings="\n".join(_settings(study, result) for study, result in results.items()),
+        forgetting="\n".join([FORGETTING, *_forgetting(results)]),
+        fingpt=FINGPT,
+        hub=HUB,
+    )
 
 
-def _line(study: Study, runs: Sequence[Run]) -> str:
-    middle = _middle(runs)
-    figures = middle.figures
+def _line(study: Study, result: Result) -> str:
+    figures = result.figures
     metric = figures["metric"]
     few_shot, rival = figures.get("few_shot"), figures.get("comparisons", {}).get("few_shot")
     base = f"{figures['base'][metric]:.3f}{' (most frequent label)' if figures['baseline'] == 'majority' else ''}"
-    minutes = [statistics.median(getattr(run, name) for run in runs) / 60 for name in ("train_seconds", "eval_seconds")]
+    minutes = [training.seconds / 60 for training in result.trainings]
     cells = [
         study.title,
         f"{figures['n']:,}",
         base,
         f"{few_shot[metric]:.3f} ({figures['shots']} examples)" if few_shot else "–",
-        _spread([run.figures["adapter"][metric] for run in runs]),
-        _spread([run.figures["adapter"]["accuracy"] for run in runs]),
+        _spread(result.scores(metric)),
+        _spread(result.scores("accuracy")),
         _difference(figures),
         _difference(rival) if rival else "–",
-        f"{minutes[0]:.0f} + {minutes[1]:.0f}",
+        f"{min(minutes):.0f} ({', '.join(f'{each:.0f}' for each in minutes)})",
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _middle(runs: Sequence[Run]) -> Run:
-    """The run with the median score; of an even number, the lower one in the middle."""
-    ordered = sorted(runs, key=lambda run: float(run.figures["adapter"][run.figures["metric"]]))
-    return ordered[(len(ordered) - 1) // 2]
+def _settings(study: Study, result: Result) -> str:
+    first = result.trainings[0]
+    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in first.settings.items())
+    return f"- {study.title}: {result.rows['train']:,} training rows; {settings}; precision {first.precision}."
+
+
+def _forgetting(results: Mapping[Study, Result]) -> list[str]:
+    lines = []
+    for study, result in results.items():
+        if (probe := result.forgetting) is not None:
+            low, high = probe["ci95"]
+            perplexity = probe["perplexity"]
+            lines.append(
+                f"| {study.title} | {probe['base']:.3f} | {probe['adapter']:.3f} | "
+                f"{probe['drop']:+.3f} ({low:+.3f} to {high:+.3f}) | {perplexity['base']:.1f} | {perplexity['adapter']:.1f} |"
+            )
+    return lines
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -98,14 +140,3 @@ def _spread(values: Sequence[float]) -> str:
 def _difference(comparison: Mapping[str, Any]) -> str:
     low, high = comparison["ci95"]
     return f"{comparison['delta']:+.3f} ({low:+.3f} to {high:+.3f})"
-
-
-def _clean(results: Mapping[Study, Sequence[Run]]) -> str:
-    """A sentence on test rows that match training rows, where an evaluation tells of some."""
-    sentences = []
-    for study, runs in results.items():
-        clean = _middle(runs).figures.get("clean") if runs else None
-        if clean:
-            score = clean["adapter"][_middle(runs).figures["metric"]]
-            sentences.append(f"{study.title}: {score:.3f} on the {clean['n']:,} test rows that match no training row.")
-    return "".join(f"{sentence}\n" for sentence in sentences) + ("\n" if sentences else "")
