@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune.artifacts import Adapter, Corpus, EvalReport, ensure_replaceable, writing
@@ -16,12 +16,12 @@ from finetune.errors import InputError
 from finetune.evaluate.answers import Answers
 from finetune.evaluate.ask import StageCallback, ask_all, takes_part
 from finetune.evaluate.contestants.baseline import BASELINES
-from finetune.evaluate.contestants.lineup import line_up, report_order
+from finetune.evaluate.contestants.lineup import Group, line_up, report_order
 from finetune.evaluate.contestants.rivals import open_rivals
 from finetune.evaluate.eval_sets import open_tasks
 from finetune.evaluate.forgetting.measure import measure_forgetting
 from finetune.evaluate.forgetting.probe import probe_tasks
-from finetune.evaluate.gate import read_gate
+from finetune.evaluate.gate import Condition, read_gate
 from finetune.evaluate.overlap import Seen, add_overlap, find_seen
 from finetune.evaluate.progress import ProgressCallback
 from finetune.evaluate.request import HARNESS, EvalRequest, EvalResult, TaskScore
@@ -41,6 +41,34 @@ from finetune.scoring.texts import require_libraries
 from finetune.trackers.tracked_run import open_run, require_tracker
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """What an evaluation needs, checked before any weights are loaded."""
+
+    adapter: Adapter
+    corpus: Corpus | None
+    head: Head | None
+    tasks: Sequence[EvalTask]
+    origins: Mapping[str, Any]  # of the rows, for the manifest
+    probe: Sequence[EvalTask]  # of what the adapter may have forgotten
+    foreign: Mapping[str, Any]  # tasks of lm-evaluation-harness
+    seen: Seen | None
+    conditions: Sequence[Condition]
+    groups: Sequence[Group]
+    order: Sequence[str]  # of the contestants in the report
+
+    @property
+    def sources(self) -> tuple[str, str]:
+        """The fingerprints of adapter and corpus."""
+        return self.adapter.fingerprint, self.corpus.fingerprint if self.corpus else ""
+
+    @property
+    def answer_sets(self) -> int:
+        """How many contestants answer tasks, counted once per task."""
+        names = [name for group in self.groups for name in group.members]
+        return sum(takes_part(name, task) for task in (*self.tasks, *self.probe) for name in names)
+
+
 def evaluate(
     request: EvalRequest, on_progress: ProgressCallback | None = None, on_stage: StageCallback | None = None
 ) -> EvalResult:
@@ -52,55 +80,79 @@ def evaluate(
     check(request)
     require_tracker(request.report_to)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
+    inputs = _open_inputs(request)
+    adapter, corpus, tasks = inputs.adapter, inputs.corpus, inputs.tasks
+    with (
+        open_run(tracked_config(request, adapter, corpus, tasks), request.output_dir.parent) as run,
+        keep_answers(request, inputs.sources, inputs.answer_sets) as store,
+        writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer,
+    ):
+        given, absent = ask_all(inputs.groups, [*tasks, *inputs.probe], store, on_progress, on_stage)
+        answers = {
+            task: {name: by_name[name] for name in inputs.order if name in by_name} for task, by_name in given.items()
+        }
+        scores, rows = _score_tasks(inputs, answers, absent)
+        if inputs.foreign:
+            from finetune.evaluate.harness import score_tasks
+
+            harness = score_tasks(inputs.foreign, request, adapter, on_stage)
+            scores |= {name: one.score for name, one in harness.items()}
+            rows |= {name: one.rows for name, one in harness.items()}
+        forgetting = measure_forgetting(inputs.probe, answers) if inputs.probe else None
+        result = EvalResult(
+            request.output_dir / "report.html",
+            scores,
+            time.monotonic() - started,
+            peak_bytes(),
+            tuple(condition.check(scores, forgetting) for condition in inputs.conditions),
+            forgetting,
+        )
+        writer.manifest["eval_sets"] = inputs.origins
+        write_report(writer, request, adapter, corpus, result, rows)
+        write_samples(writer.folder / "samples.jsonl", tasks, answers, rows, scores)
+        run.finish(tracked_figures(result))
+    return result
+
+
+def _open_inputs(request: EvalRequest) -> _Inputs:
+    """Open adapter, rivals, rows and conditions of a request; whatever is wrong with them shows here."""
     adapter = Adapter.open(request.adapter, command=request.train_command)
     rivals = open_rivals(request)
     corpus = Corpus.open(request.corpus, command=request.prepare_command) if request.corpus else None
     head = Head.of_manifest(adapter.manifest)
     sets = open_tasks(request, adapter, corpus, head)
-    tasks = sets.tasks
+    tasks: Sequence[EvalTask] = sets.tasks
     seen = find_seen(adapter, corpus, tasks, allowed=request.allow_train_overlap)
     require_libraries({task.metric for task in tasks})
     probe = probe_tasks() if request.forgetting and head is None else []
     if head is None:
         tasks = _spell_calls(tasks, adapter, request)
     foreign = _open_harness(request, head)
-    conditions = read_gate(request.gate, tasks, [HARNESS + name for name in foreign], with_forgetting=bool(probe))
-    groups = line_up(request, adapter, corpus, tasks, rivals)
-    names = [name for group in groups for name in group.members]
-    pairs = sum(takes_part(name, task) for task in (*tasks, *probe) for name in names)
-    with (
-        open_run(tracked_config(request, adapter, corpus, tasks), request.output_dir.parent) as run,
-        keep_answers(request, (adapter.fingerprint, corpus.fingerprint if corpus else ""), pairs) as store,
-        writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer,
-    ):
-        given, absent = ask_all(groups, [*tasks, *probe], store, on_progress, on_stage)
-        order = report_order(rivals)
-        answers = {task: {name: by_name[name] for name in order if name in by_name} for task, by_name in given.items()}
-        rows = {task.name: score_rows(task, answers[task.name]) for task in tasks}
-        scores = {
-            task.name: _score(task, answers[task.name], rows[task.name], absent[task.name], head, seen)
-            for task in tasks
-        }
-        if foreign:
-            from finetune.evaluate.harness import score_tasks
+    return _Inputs(
+        adapter=adapter,
+        corpus=corpus,
+        head=head,
+        tasks=tasks,
+        origins=sets.origins,
+        probe=probe,
+        foreign=foreign,
+        seen=seen,
+        conditions=read_gate(request.gate, tasks, [HARNESS + name for name in foreign], with_forgetting=bool(probe)),
+        groups=line_up(request, adapter, corpus, tasks, rivals),
+        order=report_order(rivals),
+    )
 
-            harness = score_tasks(foreign, request, adapter, on_stage)
-            scores |= {name: one.score for name, one in harness.items()}
-            rows |= {name: one.rows for name, one in harness.items()}
-        forgetting = measure_forgetting(probe, answers) if probe else None
-        result = EvalResult(
-            request.output_dir / "report.html",
-            scores,
-            time.monotonic() - started,
-            peak_bytes(),
-            tuple(condition.check(scores, forgetting) for condition in conditions),
-            forgetting,
-        )
-        writer.manifest["eval_sets"] = sets.origins
-        write_report(writer, request, adapter, corpus, result, rows)
-        write_samples(writer.folder / "samples.jsonl", tasks, answers, rows, scores)
-        run.finish(tracked_figures(result))
-    return result
+
+def _score_tasks(
+    inputs: _Inputs, answers: Mapping[str, Mapping[str, Answers]], absent: Mapping[str, Mapping[str, str]]
+) -> tuple[dict[str, TaskScore], dict[str, Sequence[ScoredRow]]]:
+    """The figures of the tasks, and their rows."""
+    rows: dict[str, Sequence[ScoredRow]] = {task.name: score_rows(task, answers[task.name]) for task in inputs.tasks}
+    scores = {
+        task.name: _score(task, answers[task.name], rows[task.name], absent[task.name], inputs.head, inputs.seen)
+        for task in inputs.tasks
+    }
+    return scores, rows
 
 
 def _open_harness(request: EvalRequest, head: Head | None) -> Mapping[str, Any]:
