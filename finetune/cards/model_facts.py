@@ -138,6 +138,11 @@ class Subject:
         }
         return [[name, value] for name, value in rows.items() if value]
 
+    @property
+    def is_verified(self) -> bool:
+        """Whether a merged model was within the limits of its comparison."""
+        return bool((self.artifact.manifest.get("verification") or {}).get("verified", True))
+
     def comparisons(self) -> list[list[str]]:
         """The distance of a merged model from the adapter, one row per comparison."""
         distances = self.artifact.manifest.get("verification") or {}

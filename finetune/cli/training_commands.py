@@ -153,6 +153,8 @@ def sweep_command(
     type=options.PATH,
     help="Corpus whose held-out rows are the prompts of the comparison, instead of the workspace's.",
 )
+@options.fields("finetune.recipe.options:MergeOptions", ranges=True)
+@click.option("--dry-run", is_flag=True, help="Measure the merge, without keeping the model.")
 @options.base_model
 @options.output_dir
 @options.overwrite
@@ -161,9 +163,11 @@ def merge_command(
     workspace: Workspace,
     adapter: Path | None,
     corpus: Path | None,
+    dry_run: bool,
     model: str | None,
     output_dir: Path | None,
     overwrite: bool,
+    given: Given,
 ) -> None:
     """Merge an adapter into its base model and verify the result."""
     with importing_libraries():
@@ -175,7 +179,10 @@ def merge_command(
         corpus or (workspace.corpus if adapter is None else None),
         model,
         overwrite,
+        dry_run,
         train_command=workspace.command("train"),
+        **given,
     )
     result = merge_adapter(request, console.say)
-    console.result(result, lambda: results.render_merge(result, workspace.command("serve", result.model)))
+    following = workspace.command("serve", result.model) if result.written else workspace.command("merge", adapter)
+    console.result(result, lambda: results.render_merge(result, following))

@@ -1,6 +1,6 @@
 """Adapter → Model: folds an adapter into its base model, and proves that the result is the adapter."""
 
-from finetune.merge.request import Distance, MergeRequest, MergeResult
+from finetune.merge.request import Candidate, Distance, MergeRequest, MergeResult
 from finetune.merge.run import merge_adapter
 
-__all__ = ["Distance", "MergeRequest", "MergeResult", "merge_adapter"]
+__all__ = ["Candidate", "Distance", "MergeRequest", "MergeResult", "merge_adapter"]

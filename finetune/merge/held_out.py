@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -12,42 +14,35 @@ from finetune.errors import MissingStageError
 from finetune.models.chat_template import unrendered_parts
 from finetune.models.heads import Head
 from finetune.records import Example, Message
+from finetune.train.replay import bundled_rows
 
 ROWS = 64  # that are compared
 
-# Used if there is no corpus.
-BUNDLED_PROMPTS = (
-    ("What is inflation?", "Inflation is a general rise in prices, so that money buys less than before."),
-    ("Why do banks hold capital?", "Capital absorbs losses before depositors and other creditors are hurt."),
-    (
-        "How does a vaccine work?",
-        "It shows the immune system a harmless part of a germ, so that defences are ready later.",
-    ),
-    ("What is a dividend?", "A dividend is the part of its profit that a company pays out to its shareholders."),
-    ("Name a source of vitamin C.", "Oranges, peppers and broccoli are rich in vitamin C."),
-    ("What does liquidity mean?", "Liquidity is how quickly something can be turned into cash without a loss."),
-    ("Why wash hands?", "Washing hands with soap removes germs before they reach the mouth, nose or eyes."),
-    ("What is a bond?", "A bond is a loan that investors give to a company or a state against interest."),
-)
-
 
 def choose_rows(corpus: Path | None, tokenizer: PreTrainedTokenizerBase, head: Head | None) -> list[Example]:
-    """Held-out rows of the corpus that the model reads, spread over its tasks; bundled ones if there is no corpus.
+    """Held-out rows of the corpus that the model reads, spread over its tasks, and bundled ones if these are too few.
 
     Rows that use tools are left out if the chat template leaves the tools out. An encoder for answers needs contexts.
     """
-    if corpus is not None:
-        try:
-            opened = Corpus.open(corpus)
-        except MissingStageError:
-            opened = None
-        if opened is not None:
-            rows = read_split(opened, "test") or read_split(opened, "validation")
-            rows = [row for row in rows if row.task != "text" and _can_read(tokenizer, head, row)]
-            if rows:
-                step = max(1, len(rows) // ROWS)
-                return rows[::step][:ROWS]
-    return [_bundled(number, *texts, head) for number, texts in enumerate(BUNDLED_PROMPTS)]
+    rows = [row for row in _read_held_out(corpus) if row.task != "text" and _can_read(tokenizer, head, row)]
+    rows = spread(rows)
+    return [*rows, *(_adapt(row, head) for row in spread(bundled_rows(), ROWS - len(rows)))]
+
+
+def spread(rows: Sequence[Example], count: int | None = None) -> list[Example]:
+    """At most `count` rows, by default `ROWS`, at even distances."""
+    count = ROWS if count is None else count
+    return [*rows] if len(rows) <= count else [rows[number * len(rows) // count] for number in range(count)]
+
+
+def _read_held_out(corpus: Path | None) -> list[Example]:
+    if corpus is None:
+        return []
+    try:
+        opened = Corpus.open(corpus)
+    except MissingStageError:
+        return []
+    return read_split(opened, "test") or read_split(opened, "validation")
 
 
 def _can_read(tokenizer: PreTrainedTokenizerBase, head: Head | None, row: Example) -> bool:
@@ -56,7 +51,13 @@ def _can_read(tokenizer: PreTrainedTokenizerBase, head: Head | None, row: Exampl
     return row.context is not None if head.kind == "extraction" else row.task != "preference"
 
 
-def _bundled(number: int, question: str, answer: str, head: Head | None) -> Example:
-    context = answer if head and head.kind == "extraction" else None
-    prompt = question if context is None else f"{question}\n\n{context}"
-    return Example(f"bundled-{number}", (Message("user", prompt), Message("assistant", answer)), "qa", context=context)
+def _adapt(row: Example, head: Head | None) -> Example:
+    """A bundled row as the model reads it: an encoder for answers finds them in a context, which is the answer itself."""
+    if head is None or head.kind != "extraction":
+        return row
+    question, answer = row.messages
+    return replace(
+        row,
+        messages=(Message("user", f"{question.content}\n\n{answer.content}"), answer),
+        context=answer.content,
+    )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import finetune.models.eager_bitsandbytes  # isort: skip # noqa: F401
 import torch
 from bitsandbytes.functional import QuantState, dequantize_4bit, dequantize_blockwise, int8_vectorwise_dequant
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from torch import Tensor, nn
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.auto import AutoHfQuantizer
 
-from finetune.machine import format_bytes, free_memory
+from finetune.machine import device_name, format_bytes, free_memory
 from finetune.recipe.adapter import FOUR_BIT, Quantization
 
 MEMORY_SHARE = 0.5  # of the free memory, for unpacked weights
@@ -43,6 +45,51 @@ def quantization_config(
         bnb_4bit_quant_storage=torch.uint8,
         llm_int8_skip_modules=skipped,
     )
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What quantisation makes of the weights of a model: the numbers with which its layers then compute."""
+
+    kind: Quantization
+    compute_dtype: torch.dtype
+    layers: Mapping[str, bool]  # the path of each quantised layer, and whether its weights are (in, out) features
+
+    def apply(self, layer: str, weight: Tensor) -> Tensor:
+        """The weights of a layer as `unpack_weight` returns them, but in the orientation of `weight`."""
+        is_transposed = self.layers[layer]
+        weight = (weight.t() if is_transposed else weight).to(device_name(), self.compute_dtype)
+        packed: Any  # quantised when it is moved
+        if self.kind in FOUR_BIT:
+            packed = Params4bit(
+                weight, requires_grad=False, compress_statistics=True, quant_type=self.kind, quant_storage=torch.uint8
+            )
+            packed = packed.to(weight.device)
+            rounded = dequantize_4bit(packed.data, packed.quant_state)
+        else:
+            packed = Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+            packed = packed.to(weight.device)
+            rounded = int8_vectorwise_dequant(packed.data, packed.SCB)
+        rounded = rounded.to(self.compute_dtype).cpu()
+        return rounded.t().contiguous() if is_transposed else rounded
+
+
+def rounding_of(
+    model: PreTrainedModel, kind: Quantization, compute_dtype: torch.dtype, plain: Sequence[str] | None = None
+) -> Rounding:
+    """How the layers of a model are quantised. The model needs no memory for its weights; it is changed.
+
+    Args:
+        plain: as in `quantization_config`.
+    """
+    quantizer: Any = AutoHfQuantizer.from_config(quantization_config(kind, compute_dtype, plain), pre_quantized=False)
+    quantizer.preprocess_model(model, device_map=None)
+    layers = {
+        name: module.source_cls is Conv1D
+        for name, module in model.named_modules()
+        if isinstance(module, (Linear4bit, Linear8bitLt))
+    }
+    return Rounding(kind, compute_dtype, layers)
 
 
 class Int8Linear(Linear8bitLt):

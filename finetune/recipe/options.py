@@ -157,6 +157,21 @@ class EvalOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """Onto which weights an adapter is merged, and what is accepted."""
+
+    onto: Literal["auto", "original", "dequantized"] = option(
+        "auto",
+        "Weights to merge onto: the original ones, or those that the adapter saw in training (dequantized); auto measures both "
+        "and keeps the closer merge.",
+    )
+    allow_drift: bool = option(
+        False,
+        "Keep the merged model even if it answers differently from the adapter; it is then marked as not verified.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServeOptions:
     """Where the server listens."""
 

@@ -62,6 +62,20 @@ def generate(
     return answers
 
 
+def generate_tokens(
+    loaded: LoadedModel, prompts: Sequence[tuple[int, ...]], *, batch_size: int, max_new_tokens: int
+) -> list[list[int]]:
+    """Greedy answers to prompts, both as token ids, up to the end of the turn or `max_new_tokens`."""
+    answers: list[list[int]] = [[] for _ in prompts]
+    for batch in sort_batches([len(prompt) for prompt in prompts], batch_size):
+        rows = [prompts[number] for number in batch]
+        with torch.inference_mode():
+            tokens = _decode(loaded, rows, [None] * len(rows), None, max_new_tokens)
+        for number, answer in zip(batch, tokens, strict=True):
+            answers[number] = answer
+    return answers
+
+
 def _decode(
     loaded: LoadedModel,
     prompts: Sequence[tuple[int, ...]],

@@ -6,13 +6,12 @@ Rehearsal of older rows is the simplest remedy for forgetting (Robins, Catastrop
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.artifacts import Corpus
+from finetune.artifacts import Corpus, sha256_of
 from finetune.corpus.store import read_split
 from finetune.errors import InputError
 from finetune.models.heads import Head
@@ -53,7 +52,7 @@ def read_replayed(request: TrainRequest, head: Head | None) -> Replayed | None:
         learner = "an encoder learns classes or spans" if head is not None else "--method dpo learns from pairs"
         raise InputError(f"--replay adds general questions and answers, but {learner}. Leave it out")
     if folder is None:
-        return _read_bundled()
+        return Replayed(bundled_rows(), "bundled general questions", sha256_of(BUNDLED))
     corpus = Corpus.open(folder)
     rows = read_split(corpus, "train")
     if not rows or any(row.task == "preference" for row in rows):
@@ -75,11 +74,11 @@ def mix_rows(recipe: AdapterRecipe, corpus: Corpus, replayed: Replayed | None) -
     return mix(sources, recipe.mix, len(replayed.rows) if replayed else 0, recipe.replay, recipe.seed)
 
 
-def _read_bundled() -> Replayed:
-    data = BUNDLED.read_bytes()
+def bundled_rows() -> list[Example]:
+    """The bundled general questions with their answers."""
     rows = []
-    for number, line in enumerate(data.decode("utf-8").splitlines()):
+    for number, line in enumerate(BUNDLED.read_text("utf-8").splitlines()):
         row = json.loads(line)
         messages = (Message("user", row["question"]), Message("assistant", row["answer"]))
         rows.append(Example(f"{BUNDLED.stem}:{number}", messages, "qa", source=BUNDLED.stem))
-    return Replayed(rows, "bundled general questions", hashlib.sha256(data).hexdigest())
+    return rows

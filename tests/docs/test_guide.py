@@ -17,7 +17,16 @@ from ..hub.local_hub import USER, LocalHub
 pytestmark = pytest.mark.slow
 
 GUIDE = ROOT / "docs" / "guide"
-PAGES = ("quickstart", "data", "plan", "training", "evaluation", "serving", "sharing")  # each continues the last
+PAGES = (
+    "quickstart",
+    "data",
+    "plan",
+    "training",
+    "evaluation",
+    "merging",
+    "serving",
+    "sharing",
+)  # each continues the last
 FOLDER, ENDPOINT, YOU = "/data", "https://huggingface.co", "YOUR_NAME"  # of the reader, on the pages
 ANY_LENGTH = ("--max-truncated", "100%")  # the tiny model's tokenizer makes several tokens of most words
 QUICKER = {

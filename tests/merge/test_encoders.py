@@ -12,16 +12,17 @@ import torch
 from finetune.artifacts import Adapter, Model
 from finetune.cli.render.results import render_merge
 from finetune.errors import CheckFailedError
-from finetune.merge import MergeRequest, merge_adapter
+from finetune.merge import MergeRequest, candidate, merge_adapter
+from finetune.merge.held_out import choose_rows
 from finetune.models.encoder_inputs import encode_texts
 from finetune.models.heads import Head
-from finetune.models.load import LoadedModel, load_adapter, load_merged
+from finetune.models.load import LoadedModel, load_adapter, load_base, load_merged
 from finetune.records import Example, Message
 from finetune.scoring.encoders import Labelling, Prediction, predict
 from finetune.serve.chat import open_conversation
 
 from ..corpora import write_corpus
-from ..encoders import ANSWERS, ENCODERS, NEWS, TOPICS, write_encoder, write_encoder_adapter
+from ..encoders import ANSWERS, ENCODERS, NEWS, TOPICS, encoder_tokenizer, write_encoder, write_encoder_adapter
 
 TEXTS = ["profit rose", "shares fell as costs grew. the bank held capital.", "costs"]
 CONTEXT = "The bank raised its outlook after profit rose."
@@ -42,10 +43,10 @@ def predictions(loaded: LoadedModel) -> list[Prediction]:
 def test_merged_encoder_predicts_what_the_adapter_predicts(kind: str, head: Head, tmp_path: Path) -> None:
     adapter = adapter_of(tmp_path, kind, head)
     result = merge_adapter(MergeRequest(adapter, tmp_path / "model"))
-    assert result.exact.prompts == 8
-    assert result.exact.greedy_agreement == result.drift.greedy_agreement == 1.0
-    assert result.exact.mean_kl < 1e-6
-    model = Model.open(result.model)
+    assert result.drift.prompts == 64
+    assert result.drift.greedy_agreement == 1.0
+    assert result.drift.mean_kl < 1e-6
+    model = Model.open(tmp_path / "model")
     assert Head.of_manifest(model.manifest) == head
     for one, other in zip(
         predictions(load_adapter(Adapter.open(adapter))), predictions(load_merged(model)), strict=True
@@ -75,7 +76,8 @@ def test_transformers_alone_gives_the_same_labels(kind: str, tmp_path: Path) -> 
 def test_cost_of_leaving_four_bits_is_measured(tmp_path: Path) -> None:
     adapter = adapter_of(tmp_path, "bert", NEWS, std=0.05, quantization="nf4")
     result = merge_adapter(MergeRequest(adapter, tmp_path / "model"))
-    assert result.exact.mean_kl < 1e-6 < result.drift.mean_kl
+    original, dequantized = result.candidates
+    assert dequantized.distance.mean_kl < 1e-6 < original.distance.mean_kl
     table = render_merge(result, "next").splitlines()[0]
     assert "equal predictions" in table
     assert "rows" in table.split()
@@ -89,25 +91,23 @@ def test_held_out_rows_that_the_head_reads_are_compared(tmp_path: Path) -> None:
         Example("b", (Message("user", "what rose?"), Message("assistant", "profit")), "qa"),
     ]
     corpus = write_corpus(tmp_path / "corpus", {"test": rows}).path
+    chosen = choose_rows(corpus, encoder_tokenizer(), ANSWERS)
+    assert [row.id for row in chosen if not row.id.startswith("general_rows")] == ["a"]
     result = merge_adapter(MergeRequest(adapter_of(tmp_path, "bert", ANSWERS), tmp_path / "model", corpus))
-    assert result.exact.prompts == 1
+    assert result.drift.prompts == 64
 
 
-def test_wrong_head_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from peft import LoraModel
+def test_model_with_another_head_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_wrong(*arguments: Any, **options: Any) -> Any:
+        model: Any = load_base(*arguments, **options)
+        torch.nn.init.normal_(model.classifier.weight)
+        return model
 
-    merge_right = LoraModel.merge_and_unload
-
-    def merge_wrong(self: LoraModel, **options: Any) -> Any:
-        merged: Any = merge_right(self, **options)
-        torch.nn.init.normal_(merged.classifier.weight)
-        return merged
-
-    monkeypatch.setattr(LoraModel, "merge_and_unload", merge_wrong)
+    monkeypatch.setattr(candidate, "load_base", load_wrong)
     adapter = adapter_of(tmp_path, "bert", NEWS)
-    with pytest.raises(CheckFailedError, match="not the adapter over the same weights"):
+    with pytest.raises(CheckFailedError, match="not the adapter: merged onto the original weights"):
         merge_adapter(MergeRequest(adapter, tmp_path / "model"))
-    assert not (tmp_path / "model").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "bert"]
 
 
 def test_merged_encoder_is_chatted_with(tmp_path: Path) -> None:

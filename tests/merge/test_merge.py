@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraModel
 from torch.nn.modules.module import register_module_forward_hook
 
 from finetune.artifacts import Adapter, Model
-from finetune.errors import CheckFailedError
-from finetune.merge import Distance, MergeRequest, MergeResult, distance, merge_adapter
+from finetune.merge import Distance, MergeRequest, MergeResult, distance, held_out, merge_adapter
 from finetune.merge.distance import RunningDistance, Trace
+from finetune.merge.held_out import choose_rows
+from finetune.models.find import find_base
 from finetune.models.load import load_merged
+from finetune.models.tokenizer import load_tokenizer
 from finetune.records import Example, Message, ToolCall
 
 from ..command import Command
@@ -32,19 +33,24 @@ def result(tiny_adapter: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempP
     return merge_adapter(MergeRequest(tiny_adapter, tmp_path_factory.mktemp("merged") / "model", tiny_corpus))
 
 
-def test_merged_model_equals_the_adapter_over_the_same_weights(result: MergeResult) -> None:
+def test_merge_onto_what_the_adapter_saw_is_kept_because_it_is_the_closest(result: MergeResult) -> None:
     assert result.verified
-    assert result.exact.max_abs_logit_diff < 1e-3
-    assert result.exact.greedy_agreement == 1.0
-    assert result.drift.mean_kl == result.mean_kl
+    assert result.drift.max_abs_logit_diff < 1e-3
+    assert result.drift.greedy_agreement == 1.0
+    assert result.onto == "dequantized"
+    original, dequantized = result.candidates
+    assert dequantized.distance.mean_kl == result.drift.mean_kl == result.mean_kl < 1e-6 < original.distance.mean_kl
+    assert result.drift.loss == pytest.approx(result.drift.adapter_loss, abs=1e-5)
+    assert dequantized.score == result.adapter_score
 
 
-def test_merged_weights_equal_those_of_peft(result: MergeResult, tiny_adapter: Path, tiny_model: Path) -> None:
+def test_merged_weights_equal_those_of_peft(tiny_adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), str(tiny_adapter))
     expected = plain.merge_and_unload().state_dict()
+    result = merge_adapter(MergeRequest(tiny_adapter, tmp_path / "model", onto="original"))
     merged = AutoModelForCausalLM.from_pretrained(result.model).state_dict()
     assert set(merged) == set(expected)
     for name, tensor in expected.items():
@@ -59,38 +65,24 @@ def test_merged_folder_needs_no_other_files(result: MergeResult, tiny_adapter: P
     assert loaded.tokenizer.eos_token_id in loaded.model.generation_config.eos_token_id
 
 
-def test_any_row_that_the_template_renders_is_a_prompt(tiny_adapter: Path, tmp_path: Path) -> None:
+def test_any_row_that_the_template_renders_is_a_prompt(tiny_model: Path, tmp_path: Path) -> None:
     call = Message("assistant", "", (ToolCall("add", '{"a": 1}'),))
     pair = Example("pair", chat("Up?", "Yes."), "preference", rejected=chat("Up?", "No."))
     rows = [pair, Example("tools", (*chat("1 + 1?"), call), "chat"), Example("text", chat("Up?", "Yes.")[1:], "text")]
     corpus = write_corpus(tmp_path / "corpus", {"test": rows}).path
-    assert merge_adapter(MergeRequest(tiny_adapter, tmp_path / "model", corpus)).exact.prompts == 1
-
-
-def test_wrong_merge_is_not_written(
-    tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    merge_right = LoraModel.merge_and_unload
-
-    def merge_wrong(self: LoraModel, **options: Any) -> Any:
-        merged: Any = merge_right(self, **options)
-        merged.model.layers[0].mlp.down_proj.weight.data.zero_()
-        return merged
-
-    monkeypatch.setattr(LoraModel, "merge_and_unload", merge_wrong)
-    with pytest.raises(CheckFailedError, match="not the adapter over the same weights"):
-        merge_adapter(MergeRequest(tiny_adapter, tmp_path / "model", tiny_corpus))
-    assert list(tmp_path.iterdir()) == []
+    chosen = choose_rows(corpus, load_tokenizer(tiny_model, find_base(str(tiny_model))), None)
+    assert [row.id for row in chosen if not row.id.startswith("general_rows")] == ["pair"]
+    assert len(chosen) == len({row.id for row in chosen}) == 64
 
 
 def test_logits_in_memory_do_not_grow_with_the_prompts(
     tiny_adapter: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distance, "GREEDY_ROWS", 1)
     monkeypatch.setattr(distance, "GREEDY_TOKENS", 2)
     vocabulary = json.loads((tiny_model / "config.json").read_text("utf-8"))["vocab_size"]
     peaks = []
     for rows in (3, 12):
+        monkeypatch.setattr(held_out, "ROWS", rows)
         examples = [
             Example(f"row-{number}", chat("What is inflation?", "Prices rose."), "qa") for number in range(rows)
         ]

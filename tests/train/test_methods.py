@@ -93,11 +93,10 @@ def test_adapter_is_evaluated_merged_and_equals_that_of_peft(
     assert evaluate(EvalRequest(adapter, tiny_corpus, tmp_path / "eval", limit=2, forgetting=False)).tasks
     for module, constant, value in (
         (held_out, "ROWS", 4),
-        (distance, "GREEDY_ROWS", 1),
         (distance, "GREEDY_TOKENS", 2),
     ):
         monkeypatch.setattr(module, constant, value)
-    assert merge_adapter(MergeRequest(adapter, tmp_path / "model", tiny_corpus)).exact.max_abs_logit_diff < 1e-3
+    assert merge_adapter(MergeRequest(adapter, tmp_path / "model", tiny_corpus, onto="original")).verified
     merged: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     plain: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), str(adapter)).eval()
     untouched: Any = AutoModelForCausalLM.from_pretrained(tiny_model)

@@ -114,27 +114,40 @@ def _describe_step(result: TrainResult) -> str:
 
 
 def render_merge(result: MergeResult, next_command: str) -> str:
-    """The merged model and how close it is to the adapter."""
+    """The merges that were measured, each compared with the adapter, and the one that is kept."""
+    prompts, alike = ("rows", "equal predictions") if result.is_encoder else ("prompts", "greedy agreement")
     rows = [
         [
-            name,
-            far.prompts,
-            f"{far.max_abs_logit_diff:.4f}",
-            f"{max(far.mean_kl, 0.0):.5f}",
-            f"{far.greedy_agreement:.1%}",
+            one.onto,
+            one.distance.prompts,
+            f"{one.distance.max_abs_logit_diff:.4f}",
+            f"{max(one.distance.mean_kl, 0.0):.5f}",
+            f"{one.distance.greedy_agreement:.1%}",
+            _figure(one.distance.loss),
+            _figure(one.score),
         ]
-        for name, far in (
-            ("adapter over the same weights", result.exact),
-            ("adapter over its base as trained", result.drift),
-        )
+        for one in result.candidates
     ]
-    columns = ["compared with", "prompts", "max. logit difference", "mean KL, nats", "greedy agreement"]
-    if result.is_encoder:
-        columns[1], columns[-1] = "rows", "equal predictions"
+    rows.append(
+        [
+            "(adapter)",
+            result.drift.prompts,
+            "",
+            "",
+            "",
+            _figure(result.drift.adapter_loss),
+            _figure(result.adapter_score),
+        ]
+    )
+    columns = ["merged onto", prompts, "max. logit difference", "mean KL, nats", alike, "loss", "F1"]
+    verified = "verified" if result.verified else "not verified: it drifts"
+    model = f"{result.model} ({verified})" if result.written else "not written (--dry-run)"
+    (best,) = (one for one in result.candidates if one.onto == result.onto)
     summary = facts(
         {
-            "model": f"{result.model} (onto the {result.onto} weights, "
-            f"{'verified' if result.verified else 'unverified'})",
+            "model": model,
+            "closest": f"onto the {result.onto} weights",
+            "weights": f"{best.replay.tensors} tensors equal base and adapter, {best.replay.merged} of them merged",
             "peak memory": format_bytes(result.peak_memory_bytes),
             "time": duration(result.seconds),
             "next": next_command,
@@ -167,6 +180,10 @@ def render_pull(result: PullResult) -> str:
             "next": f"{following.get(result.kind, 'ls')} {result.path}",
         }
     )
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def render_quickstart(result: QuickstartResult, workspace: Workspace) -> str:
