@@ -116,6 +116,13 @@ class Model(Artifact):
     made_by = "slmtune merge --domain DOMAIN"
 
 
+class Export(Artifact):
+    """Files of an adapter or model for another runtime."""
+
+    kind = "export"
+    made_by = "slmtune export --domain DOMAIN --format FORMAT"
+
+
 class Sweep(Artifact):
     """The trials of a sweep, and the best recipe."""
 

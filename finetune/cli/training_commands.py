@@ -1,4 +1,4 @@
-"""The commands from a corpus to a model: train, plan, sweep and merge."""
+"""The commands from a corpus to a model: train, plan, sweep, merge and export."""
 
 from __future__ import annotations
 
@@ -186,3 +186,42 @@ def merge_command(
     result = merge_adapter(request, console.say)
     following = workspace.command("serve", result.model) if result.written else workspace.command("merge", adapter)
     console.result(result, lambda: results.render_merge(result, following))
+
+
+@options.command()
+@click.argument("artifact", type=options.PATH, required=False)
+@options.workspace
+@options.fields("finetune.recipe.options:ExportOptions")
+@click.option(
+    "--corpus", type=options.PATH, help="Corpus whose held-out rows are compared, instead of the workspace's."
+)
+@options.base_model
+@options.output_dir
+@options.overwrite
+@options.common
+def export_command(
+    workspace: Workspace,
+    artifact: Path | None,
+    corpus: Path | None,
+    model: str | None,
+    output_dir: Path | None,
+    overwrite: bool,
+    given: Given,
+) -> None:
+    """Export an adapter or a merged model for another runtime, and verify it there."""
+    with importing_libraries():
+        from finetune.export import ExportRequest, export_artifact
+        from finetune.recipe.options import ExportOptions
+
+    chosen = ExportOptions(**given)
+    request = ExportRequest(
+        artifact or workspace.adapter,
+        output_dir or workspace.export / chosen.format,
+        chosen,
+        corpus or (workspace.corpus if artifact is None else None),
+        model,
+        overwrite,
+        train_command=workspace.command("train"),
+    )
+    result = export_artifact(request, console.say)
+    console.result(result, lambda: results.render_export(result))

@@ -66,6 +66,11 @@ class Workspace:
         """The folder of the merged model."""
         return self.root / "model"
 
+    @property
+    def export(self) -> Path:
+        """The folder of the exports, one per format."""
+        return self.root / "export"
+
     def command(self, stage: str, artifact: Path | None = None, *, corpus: Path | None = None) -> str:
         """The command that runs a stage in this workspace, for hints to the user.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from finetune.cli.doctor import DoctorReport
     from finetune.cli.quickstart import QuickstartResult
     from finetune.cli.workspace import Workspace
+    from finetune.export import ExportResult
     from finetune.hub.pull import PullResult
     from finetune.hub.push import PushResult
     from finetune.merge import MergeResult
@@ -154,6 +155,28 @@ def render_merge(result: MergeResult, next_command: str) -> str:
         }
     )
     return f"{table(columns, rows)}\n\n{summary}"
+
+
+def render_export(result: ExportResult) -> str:
+    """The files, how closely they follow the adapter, and how they are run."""
+    agreement = result.agreement
+    verdict = (
+        f"yes, in {agreement.runtime}: mean KL {max(agreement.mean_kl, 0.0):.4f} nats, greedy agreement {agreement.greedy:.1%} "
+        f"({agreement.rows} rows)"
+        if agreement
+        else "no: nothing here runs these files"
+    )
+    return facts(
+        {
+            "export": f"{result.path} ({', '.join(filter(None, (result.format, result.quantization)))})",
+            "verified": verdict,
+            "size": format_bytes(result.size_bytes),
+            **{name.replace("_", " "): value for name, value in result.facts.items()},
+            "peak memory": format_bytes(result.peak_memory_bytes),
+            "time": duration(result.seconds),
+            **({"run": "\n".join(result.commands)} if result.commands else {}),
+        }
+    )
 
 
 def render_push(result: PushResult) -> str:

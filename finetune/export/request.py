@@ -1,0 +1,63 @@
+"""The input and the result of `slmtune export`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from finetune.artifacts import Adapter
+from finetune.recipe.options import ExportOptions
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export and where the files go; a corpus supplies held-out rows."""
+
+    artifact: Path  # an adapter or a merged model
+    output_dir: Path
+    options: ExportOptions
+    corpus: Path | None = None
+    model: str | None = None
+    overwrite: bool = False
+    train_command: str = Adapter.made_by
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How closely the files, in their own runtime, follow the adapter on the same rows.
+
+    KL in nats per token of the answers, or of an encoder per row and label. `greedy` is the share of equal greedy tokens, or
+    of an encoder of equal predictions.
+    """
+
+    rows: int
+    mean_kl: float
+    greedy: float
+    runtime: str  # with its version
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The export and how it was verified; `agreement` is None for files that no runtime here can run."""
+
+    path: Path
+    format: str
+    quantization: str | None
+    verified: bool
+    agreement: Agreement | None
+    size_bytes: int  # of the files for the runtime
+    seconds: float
+    peak_memory_bytes: int
+    commands: tuple[str, ...] = ()  # that run the files
+    facts: Mapping[str, str | float] = field(default_factory=dict)  # further measurements, by name
+
+    @property
+    def mean_kl(self) -> float | None:
+        """The divergence from the adapter, in nats."""
+        return self.agreement and self.agreement.mean_kl
+
+    @property
+    def greedy_agreement(self) -> float | None:
+        """The share of equal greedy tokens or predictions."""
+        return self.agreement and self.agreement.greedy
