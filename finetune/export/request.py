@@ -38,6 +38,16 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class Files:
+    """What a format wrote: how it agrees with the adapter, and how the files are run."""
+
+    agreement: Agreement | None
+    quantization: str | None = None
+    commands: tuple[str, ...] = ()
+    facts: Mapping[str, float] = field(default_factory=dict)  # further measurements, by name
+
+
+@dataclass(frozen=True)
 class ExportResult:
     """The export and how it was verified; `agreement` is None for files that no runtime here can run."""
 
@@ -45,19 +55,11 @@ class ExportResult:
     format: str
     quantization: str | None
     verified: bool
+    mean_kl: float | None  # from the adapter, as in `agreement`
+    greedy_agreement: float | None
     agreement: Agreement | None
     size_bytes: int  # of the files for the runtime
     seconds: float
     peak_memory_bytes: int
     commands: tuple[str, ...] = ()  # that run the files
-    facts: Mapping[str, str | float] = field(default_factory=dict)  # further measurements, by name
-
-    @property
-    def mean_kl(self) -> float | None:
-        """The divergence from the adapter, in nats."""
-        return self.agreement and self.agreement.mean_kl
-
-    @property
-    def greedy_agreement(self) -> float | None:
-        """The share of equal greedy tokens or predictions."""
-        return self.agreement and self.agreement.greedy
+    facts: Mapping[str, float] = field(default_factory=dict)  # further measurements, by name

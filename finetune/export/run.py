@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
-from finetune.artifacts import Adapter, ArtifactWriter, Export, Model, ensure_replaceable, open_any, writing
-from finetune.export.request import Agreement, ExportRequest, ExportResult
+from finetune.artifacts import MANIFEST, Adapter, ArtifactWriter, Export, Model, ensure_replaceable, open_any, writing
+from finetune.export.request import ExportRequest, ExportResult, Files
 from finetune.machine import explain_full_disk, peak_bytes
 
 Stage = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Files:
-    """What a format wrote: how it agrees with the adapter, and how the files are run."""
-
-    agreement: Agreement | None
-    quantization: str | None = None
-    commands: tuple[str, ...] = ()
-    facts: dict[str, str | float] = field(default_factory=dict)
 
 
 def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> ExportResult:
@@ -35,18 +25,21 @@ def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> Ex
     started = time.monotonic()
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     artifact = open_any(request.artifact, (Adapter, Model))
+    assert isinstance(artifact, Adapter | Model)
     with (
         writing(request.output_dir, Export, overwrite=request.overwrite) as writer,
         explain_full_disk(writer.folder.parent, "or choose another --output-dir"),
     ):
         files = _write(artifact, request, writer.folder, on_stage or (lambda name: None))
         _describe(writer, artifact, request, files)
-    sizes = [path.stat().st_size for path in request.output_dir.rglob("*") if path.is_file()]
+    sizes = [path.stat().st_size for path in request.output_dir.iterdir() if path.name != MANIFEST]
     return ExportResult(
         path=request.output_dir,
         format=request.options.format,
         quantization=files.quantization,
         verified=files.agreement is not None,
+        mean_kl=files.agreement.mean_kl if files.agreement else None,
+        greedy_agreement=files.agreement.greedy if files.agreement else None,
         agreement=files.agreement,
         size_bytes=sum(sizes),
         seconds=time.monotonic() - started,
@@ -58,19 +51,9 @@ def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> Ex
 
 def _write(artifact: Adapter | Model, request: ExportRequest, folder: Path, stage: Stage) -> Files:
     """Write and verify the files of the format in `folder`."""
-    match request.options.format:
-        case "gguf" | "gguf-lora":
-            from finetune.export.gguf.run import write_gguf
+    from finetune.export.gguf.run import write_gguf
 
-            return write_gguf(artifact, request, folder, stage)
-        case "onnx":
-            from finetune.export.onnx.run import write_onnx
-
-            return write_onnx(artifact, request, folder, stage)
-        case "vllm":
-            from finetune.export.vllm.run import write_vllm
-
-            return write_vllm(artifact, request, folder, stage)
+    return write_gguf(artifact, request, folder, stage)
 
 
 def _describe(writer: ArtifactWriter, artifact: Adapter | Model, request: ExportRequest, files: Files) -> None:

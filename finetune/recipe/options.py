@@ -156,22 +156,16 @@ class EvalOptions:
     forgetting: bool = option(True, "Also measure what the adapter has forgotten, with general questions and texts.")
 
 
-ExportFormat = Literal["gguf", "gguf-lora", "onnx", "vllm"]
+ExportFormat = Literal["gguf"]
+GgufPrecision = Literal["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """For which runtime, and in which precision."""
 
-    format: ExportFormat = option(
-        "gguf",
-        "gguf: a whole model for llama.cpp and Ollama; gguf-lora: the adapter alone, for the same; onnx: for onnxruntime and "
-        "browsers; vllm: the adapter, for vLLM and SGLang.",
-    )
-    quantization: str | None = option(
-        None, "Precision of the weights: for gguf f16, q8_0, q4_k_m …; for onnx none or int8.", metavar="NAME"
-    )
-    ollama: bool = option(False, "With --format gguf: also write a Modelfile for Ollama.")
+    format: ExportFormat = option("gguf", "gguf: a whole model for llama.cpp and Ollama.")
+    quantization: GgufPrecision = option("q8_0", "Precision of the weights.")
 
 
 @dataclass(frozen=True, kw_only=True)

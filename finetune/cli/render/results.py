@@ -171,7 +171,7 @@ def render_export(result: ExportResult) -> str:
             "export": f"{result.path} ({', '.join(filter(None, (result.format, result.quantization)))})",
             "verified": verdict,
             "size": format_bytes(result.size_bytes),
-            **{name.replace("_", " "): value for name, value in result.facts.items()},
+            **{name.replace("_", " "): f"{value:.4g}" for name, value in result.facts.items()},
             "peak memory": format_bytes(result.peak_memory_bytes),
             "time": duration(result.seconds),
             **({"run": "\n".join(result.commands)} if result.commands else {}),

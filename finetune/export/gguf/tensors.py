@@ -1,0 +1,124 @@
+"""The weights of a model as the tensors of a GGUF file, read one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from finetune.errors import InputError
+from finetune.export.gguf.families import Shape, rope_factors
+from finetune.models.find import weight_files
+
+PRECISIONS = {
+    "f32": (torch.float32, gguf.GGMLQuantizationType.F32),
+    "f16": (torch.float16, gguf.GGMLQuantizationType.F16),
+    "bf16": (torch.bfloat16, gguf.GGMLQuantizationType.BF16),
+}
+SUFFIXES = (".weight", ".bias")
+BUFFERS = (".rotary_emb.inv_freq", ".masked_bias")  # that some checkpoints contain beside the weights
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file of weights, under its name in llama.cpp."""
+
+    file: Path
+    key: str
+    name: str
+    shape: tuple[int, ...]
+
+    def load(self, shape: Shape) -> torch.Tensor:
+        """The tensor as llama.cpp expects it."""
+        with safe_open(self.file, framework="pt") as weights:
+            tensor: torch.Tensor = weights.get_tensor(self.key)
+        return arrange(tensor, self.key, shape)
+
+
+def arrange(tensor: torch.Tensor, key: str, shape: Shape) -> torch.Tensor:
+    """A tensor, or the rows of one, as llama.cpp expects it: with pairs of rotated rows, and the whole weight of a norm."""
+    family, config = shape.family, shape.config
+    if family.norm_shift and key.endswith("norm.weight"):
+        return tensor.float() + family.norm_shift
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    count = next((heads[part] for part in heads if f".{part}." in key), None)
+    if count is None or not family.has_pairs:
+        return tensor
+    rows, *rest = tensor.shape
+    return tensor.reshape(count, 2, rows // count // 2, *rest).swapaxes(1, 2).reshape(tensor.shape)
+
+
+def list_tensors(folder: Path, shape: Shape) -> list[StoredTensor]:
+    """All tensors of the model in a folder, from the headers of its files.
+
+    Raises:
+        InputError: one has no place in the architecture of llama.cpp.
+    """
+    names = gguf.get_tensor_name_map(shape.family.arch, shape.config.num_hidden_layers)
+    tensors = []
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as weights:
+            for key in weights.keys():  # noqa: SIM118 # a safetensors file has no other way
+                if key.endswith(BUFFERS) or (key == "lm_head.weight" and shape.config.tie_word_embeddings):
+                    continue
+                name = names.get_name(key, try_suffixes=SUFFIXES)
+                if name is None:
+                    raise InputError(
+                        f"{file.name} in {folder} has a tensor that llama.cpp does not know: {key}. Export is not possible"
+                    )
+                tensors.append(StoredTensor(file, key, name, tuple(weights.get_slice(key).get_shape())))
+    return tensors
+
+
+def stored_precision(folder: Path) -> str:
+    """The precision that keeps every weight in a folder as it is."""
+    dtypes = set()
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as weights:
+            dtypes |= {weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118 # as above
+    return {"F16": "f16", "BF16": "bf16"}.get(dtypes.pop(), "f32") if len(dtypes) == 1 else "f32"
+
+
+def add_tensors(writer: gguf.GGUFWriter, tensors: list[StoredTensor], shape: Shape, precision: str) -> None:
+    """Write the header and then every tensor; vectors, such as norms and biases, in 32 bits, as llama.cpp expects them."""
+    factors = rope_factors(shape)
+    if factors is not None:
+        _announce(writer, "rope_freqs.weight", tuple(factors.shape), "f32")
+    for tensor in tensors:
+        _announce(writer, tensor.name, tensor.shape, _precision(tensor, precision))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for data in _data(tensors, shape, precision, factors):
+        writer.write_tensor_data(data)
+
+
+def _data(
+    tensors: list[StoredTensor], shape: Shape, precision: str, factors: torch.Tensor | None
+) -> Iterator[NDArray[np.uint8]]:
+    if factors is not None:
+        yield to_bytes(factors, "f32")
+    for tensor in tensors:
+        yield to_bytes(tensor.load(shape), _precision(tensor, precision))
+
+
+def _precision(tensor: StoredTensor, precision: str) -> str:
+    return "f32" if len(tensor.shape) == 1 else precision
+
+
+def _announce(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], precision: str) -> None:
+    dtype, stored = PRECISIONS[precision]
+    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=stored)
+
+
+def to_bytes(tensor: torch.Tensor, precision: str) -> NDArray[np.uint8]:
+    """The values of a tensor in the given precision."""
+    values = tensor.to(PRECISIONS[precision][0]).contiguous()
+    return np.asarray(values.view(torch.uint8).numpy())

@@ -1,0 +1,39 @@
+"""Writes the model in a folder as a GGUF file, tensor by tensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+from transformers import PreTrainedTokenizerBase
+
+from finetune.export.gguf.families import Shape, add_hyperparameters
+from finetune.export.gguf.tensors import add_tensors, list_tensors
+from finetune.export.gguf.vocabulary import add_vocabulary
+
+FILE_TYPES = {
+    "f32": gguf.LlamaFileType.ALL_F32,
+    "f16": gguf.LlamaFileType.MOSTLY_F16,
+    "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+}
+
+
+def write_model(
+    folder: Path, shape: Shape, tokenizer: PreTrainedTokenizerBase, out: Path, *, precision: str, name: str
+) -> None:
+    """Write a model in an unquantised precision; at most one tensor is in memory.
+
+    Raises:
+        InputError: llama.cpp does not know its tokenizer or one of its tensors.
+    """
+    tensors = list_tensors(folder, shape)
+    writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[shape.family.arch])
+    try:
+        writer.add_type(gguf.GGUFType.MODEL)
+        writer.add_name(name)
+        writer.add_file_type(FILE_TYPES[precision])
+        add_hyperparameters(writer, shape)
+        add_vocabulary(writer, tokenizer, shape.config.vocab_size)
+        add_tensors(writer, tensors, shape, precision)
+    finally:
+        writer.close()
