@@ -173,12 +173,12 @@ def _click_type(info: FieldInfo, *, ranges: bool) -> Any:
     kind: Any = info.annotation
     if any(isinstance(part, BeforeValidator) for part in info.metadata):
         return str  # the model parses it
-    if get_origin(kind) is Literal:
-        return click.Choice(get_args(kind))
     if get_origin(kind) in (Union, types.UnionType):
         members = [member for member in get_args(kind) if member is not type(None)]
         kind = str if str in members else members[0]
-    elif get_args(kind):  # a tuple or a mapping: the option can be repeated
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
+    if get_args(kind):  # a tuple or a mapping: the option can be repeated
         kind = get_args(kind)[0]
     if ranges and kind in (int, float):
         low = next((part.ge for part in info.metadata if hasattr(part, "ge")), None)

@@ -24,7 +24,10 @@ def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> Ex
     """
     started = time.monotonic()
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
-    artifact = open_any(request.artifact, (Adapter, Model))
+    if request.artifact.is_dir():
+        artifact = open_any(request.artifact, (Adapter, Model))
+    else:
+        artifact = Adapter.open(request.artifact, command=request.train_command)
     assert isinstance(artifact, Adapter | Model)
     with (
         writing(request.output_dir, Export, overwrite=request.overwrite) as writer,
@@ -51,9 +54,10 @@ def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> Ex
 
 def _write(artifact: Adapter | Model, request: ExportRequest, folder: Path, stage: Stage) -> Files:
     """Write and verify the files of the format in `folder`."""
-    from finetune.export.gguf.run import write_gguf
+    from finetune.export.gguf.run import write_gguf, write_gguf_lora
 
-    return write_gguf(artifact, request, folder, stage)
+    write = {"gguf": write_gguf, "gguf-lora": write_gguf_lora}[request.options.format]
+    return write(artifact, request, folder, stage)
 
 
 def _describe(writer: ArtifactWriter, artifact: Adapter | Model, request: ExportRequest, files: Files) -> None:

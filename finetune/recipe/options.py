@@ -156,7 +156,7 @@ class EvalOptions:
     forgetting: bool = option(True, "Also measure what the adapter has forgotten, with general questions and texts.")
 
 
-ExportFormat = Literal["gguf"]
+ExportFormat = Literal["gguf", "gguf-lora"]
 GgufPrecision = Literal["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m"]
 
 
@@ -164,8 +164,12 @@ GgufPrecision = Literal["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"
 class ExportOptions:
     """For which runtime, and in which precision."""
 
-    format: ExportFormat = option("gguf", "gguf: a whole model for llama.cpp and Ollama.")
-    quantization: GgufPrecision = option("q8_0", "Precision of the weights.")
+    format: ExportFormat = option(
+        "gguf", "gguf: a whole model for llama.cpp and Ollama; gguf-lora: an adapter alone, for its base model there."
+    )
+    quantization: GgufPrecision | None = option(
+        None, "Precision of the weights.", value="q8_0, or f32 for an adapter alone"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

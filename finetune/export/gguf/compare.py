@@ -1,4 +1,4 @@
-"""Compares a GGUF file, run by llama.cpp, with models of transformers on the same held-out rows."""
+"""Compares GGUF files, run by llama.cpp, with models of transformers on the same held-out rows."""
 
 from __future__ import annotations
 
@@ -13,64 +13,145 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from finetune.errors import CheckFailedError
-from finetune.merge.distance import GREEDY_ROWS, GREEDY_TOKENS, RunningDistance, Trace
+from finetune.export.gguf.server import LlamaServer
+from finetune.merge.distance import RunningDistance, Trace
 from finetune.merge.request import Distance
-from finetune.models.chat_template import end_of_turn_ids, render, render_prompt
-from finetune.models.llama_cpp import GgufModel, generate_greedily
+from finetune.models.chat_template import render, render_prompt
+from finetune.models.llama_cpp import GgufModel
 from finetune.records import Example
+
+# Of an adapter beside its base model, llama.cpp's server computes one token per request: it is asked for the likeliest tokens
+# after the first tokens of an answer, and all others are taken as one.
+ANSWER_TOKENS, LIKELIEST = 16, 1000
+SPEED_TOKENS = 32  # whose generation is timed
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The distances from each reference, and the speed of greedy generation, its prompts included."""
+    """The distances from each reference, and the speed of llama.cpp, one token at a time."""
 
     distances: tuple[Distance, ...]
     tokens_per_second: float
 
 
+def require_same_tokens(file: Path, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -> None:
+    """Require that llama.cpp, with the tokenizer and the chat template in a file, reads rows as the model was trained on them.
+
+    Raises:
+        CheckFailedError: a row has other tokens; says of how many.
+    """
+    with GgufModel(file) as model:
+        others = sum(render(model.tokenizer, row) != render(tokenizer, row) for row in rows)
+    prompts = [render_prompt(tokenizer, row.prompt) for row in rows if not row.uses_tools]
+    with LlamaServer(file, max(map(len, prompts), default=0) + 1) as server:
+        given = [server.render_prompt(row.prompt) for row in rows if not row.uses_tools]
+    others = max(others, sum(one != other for one, other in zip(given, prompts, strict=True)))
+    if others:
+        raise CheckFailedError(
+            f"llama.cpp reads {others} of {len(rows)} conversations as other tokens than slmtune does, so it would "
+            "answer other prompts than the model was trained on. Nothing was written. Serve the model with slmtune serve"
+        )
+
+
 def compare_file(
     file: Path, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example], references: Sequence[Path]
 ) -> Comparison:
-    """Run a GGUF file on rows whose traces by models of transformers are in the folders `references`.
-
-    Raises:
-        CheckFailedError: with the tokenizer and the chat template in the file, a row has other tokens.
-    """
-    rendered = [render(tokenizer, row) for row in rows]
+    """Run a GGUF file on rows whose traces by models of transformers are in the folders `references`."""
     sums = [RunningDistance() for _ in references]
-    ends, tokens, seconds = end_of_turn_ids(tokenizer), 0, 0.0
     with GgufModel(file) as model:
-        if (others := sum(render(model.tokenizer, row) != one for row, one in zip(rows, rendered, strict=True))) > 0:
-            raise CheckFailedError(
-                f"llama.cpp reads {others} of {len(rows)} conversations as other tokens than slmtune does. Nothing was "
-                "written. The tokenizer of this model cannot be exported to GGUF"
-            )
-        model.reserve(max(len(row.ids) for row in rendered) + GREEDY_TOKENS, 1)
-        for number, (row, one) in enumerate(zip(rows, rendered, strict=True)):
-            logits = _answer_logits(model, one.ids, one.supervised)
-            greedy: list[int] = []
-            if number < GREEDY_ROWS:
-                started = time.monotonic()
-                greedy = _continue(model, render_prompt(tokenizer, row.prompt, row.tools), ends)
-                tokens, seconds = tokens + len(greedy), seconds + time.monotonic() - started
+        model.reserve(_room(tokenizer, rows, references), 1)
+        for number, row in enumerate(rows):
+            one = render(tokenizer, row)
+            start = one.supervised.index(True)
+            logits = _logits_after(model, one.ids[:-1], start)[list(one.supervised[start:])]
+            prompt = render_prompt(tokenizer, row.prompt, row.tools)
             for total, folder in zip(sums, references, strict=True):
-                reference = Trace(**load_file(folder / f"{number}.safetensors"))
-                total.add(reference, Trace(logits, torch.tensor(greedy, dtype=torch.long)))
-    return Comparison(tuple(total.distance() for total in sums), tokens / max(seconds, 1e-9))
+                reference = _read_trace(folder, number)
+                text = [*prompt, *reference.greedy.tolist()]
+                greedy = (
+                    _logits_after(model, text[:-1], len(prompt)).argmax(-1)
+                    if len(reference.greedy)
+                    else reference.greedy
+                )
+                total.add(reference, Trace(logits, _until_different(greedy, reference.greedy)))
+        speed = _measure_speed(model, render_prompt(tokenizer, rows[0].prompt, rows[0].tools))
+    return Comparison(tuple(total.distance() for total in sums), speed)
 
 
-def _answer_logits(model: GgufModel, ids: Sequence[int], supervised: Sequence[bool]) -> torch.Tensor:
-    """The logits before each token of an answer, (answer tokens, vocabulary)."""
-    start = supervised.index(True)
+def compare_lora(
+    base: Path, lora: Path, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example], references: Sequence[Path]
+) -> Comparison:
+    """Run the GGUF file of a base model with an adapter beside it; for what is compared, see ANSWER_TOKENS."""
+    sums = [RunningDistance() for _ in references]
+    started, tokens = time.monotonic(), 0
+    with LlamaServer(base, _room(tokenizer, rows, references), lora) as server:
+        for number, row in enumerate(rows):
+            one = render(tokenizer, row)
+            places = [place for place, is_answer in enumerate(one.supervised) if is_answer][:ANSWER_TOKENS]
+            likeliest = [server.next_tokens(one.ids[:place], LIKELIEST) for place in places]
+            prompt = render_prompt(tokenizer, row.prompt, row.tools)
+            for total, folder in zip(sums, references, strict=True):
+                reference = _read_trace(folder, number)
+                pairs = [_outcomes(*pair) for pair in zip(reference.logits, likeliest, strict=False)]
+                ours, theirs = (torch.stack(part) for part in zip(*pairs, strict=True))
+                greedy = _follow(server, prompt, reference.greedy)
+                total.add(Trace(ours, reference.greedy), Trace(theirs, greedy))
+                tokens += len(greedy)
+            tokens += len(places)
+    return Comparison(tuple(total.distance() for total in sums), tokens / (time.monotonic() - started))
+
+
+def _room(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example], references: Sequence[Path]) -> int:
+    """The number of tokens of the longest text that is computed."""
+    texts = [len(render(tokenizer, row).ids) for row in rows]
+    prompts = [len(render_prompt(tokenizer, row.prompt, row.tools)) for row in rows]
+    greedy = [len(_read_trace(folder, number).greedy) for folder in references for number in range(len(rows))]
+    return max(*texts, max(prompts) + max(greedy)) + SPEED_TOKENS + 1
+
+
+def _read_trace(folder: Path, number: int) -> Trace:
+    return Trace(**load_file(folder / f"{number}.safetensors"))
+
+
+def _logits_after(model: GgufModel, ids: Sequence[int], start: int) -> torch.Tensor:
+    """The logits after each of the tokens from number `start` - 1 on, (tokens, vocabulary)."""
     first = model.read(ids[:start])
-    nodes = [(token, depth, (0,)) for depth, token in enumerate(ids[start:-1], 1)]
-    logits = [first, *model.read_tree(nodes, 1)]
-    wanted = [one for one, is_answer in zip(logits, supervised[start:], strict=True) if is_answer]
-    return torch.from_numpy(np.stack(wanted)).float()
+    nodes = [(token, depth, (0,)) for depth, token in enumerate(ids[start:], 1)]
+    return torch.from_numpy(np.stack([first, *model.read_tree(nodes, 1)])).float()
 
 
-def _continue(model: GgufModel, prompt: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """The greedy continuation of a prompt, with the token that ends it, as transformers gives it."""
-    tokens = generate_greedily(model, prompt, (), GREEDY_TOKENS, None)
-    last = next((number for number, token in enumerate(tokens) if token in ends), len(tokens) - 1)
-    return tokens[: last + 1]
+def _until_different(tokens: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """The tokens up to the first that differs: behind it, the two no longer continue the same text."""
+    same = int((tokens == reference).long().cumprod(0).sum())
+    return tokens[: same + 1]
+
+
+def _measure_speed(model: GgufModel, prompt: Sequence[int]) -> float:
+    """Tokens per second that follow a prompt, one at a time."""
+    token = int(np.argmax(model.read(prompt)))
+    started = time.monotonic()
+    for _ in range(SPEED_TOKENS):
+        token = int(np.argmax(model.read_more(token)))
+    return SPEED_TOKENS / (time.monotonic() - started)
+
+
+def _outcomes(logits: torch.Tensor, likeliest: dict[int, float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The log-probabilities by a reference and by llama.cpp of the tokens that it finds likeliest, and of all others as one."""
+    ours = logits.float().log_softmax(-1)[list(likeliest)]
+    theirs = torch.tensor(list(likeliest.values()))
+    return _add_rest(ours), _add_rest(theirs)
+
+
+def _add_rest(logprobs: torch.Tensor) -> torch.Tensor:
+    rest = (1 - logprobs.double().exp().sum()).clamp(min=1e-9).log().float()
+    return torch.cat([logprobs, rest[None]])
+
+
+def _follow(server: LlamaServer, prompt: list[int], reference: torch.Tensor) -> torch.Tensor:
+    """The greedy tokens after a prompt, up to the first that differs from the reference."""
+    tokens: list[int] = []
+    for expected in reference.tolist():
+        tokens.append(next(iter(server.next_tokens([*prompt, *tokens], 1))))
+        if tokens[-1] != expected:
+            break
+    return torch.tensor(tokens, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Adapter or Model → GGUF: writes the file and compares it, in llama.cpp, with the adapter as it was trained."""
+"""Adapter or Model → GGUF: writes the files and compares them, in llama.cpp, with the adapter as it was trained."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import CheckFailedError, InputError
-from finetune.export.gguf.compare import Comparison, compare_file
+from finetune.export.gguf.compare import Comparison, compare_file, compare_lora, require_same_tokens
 from finetune.export.gguf.families import Shape, read_shape
-from finetune.export.gguf.quantize import MAX_KL, UNQUANTIZED, quantize
+from finetune.export.gguf.lora import read_lora, write_lora
+from finetune.export.gguf.quantize import MAX_DRIFT_KL, MAX_KL, UNQUANTIZED, quantize
 from finetune.export.gguf.tensors import list_tensors, stored_precision
 from finetune.export.gguf.vocabulary import read_vocabulary
 from finetune.export.gguf.writer import write_model
@@ -23,21 +24,28 @@ from finetune.export.request import Agreement, ExportRequest, Files
 from finetune.merge import MergeRequest, merge_adapter
 from finetune.merge.distance import store_traces
 from finetune.merge.held_out import choose_rows
-from finetune.merge.run import MAX_DRIFT_KL
 from finetune.models.find import BaseModel, base_of
-from finetune.models.load import LoadedModel, load_adapter, load_merged
+from finetune.models.load import LoadedModel, load, load_adapter, load_merged
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example
 
 Stage = Callable[[str], None]
+RUNTIMES = (
+    "cyllama",
+    "xllamacpp",
+)  # both are llama.cpp: one gives logits, the other renders templates and adds adapters
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model that llama.cpp can run: its shape, its tokenizer, and the name of its base model."""
+    """A model that llama.cpp can run: the folder of its weights, its shape, its tokenizer, and the name of its base model.
+
+    Of an adapter, folder and shape are those of its base model.
+    """
 
     artifact: Adapter | Model
+    folder: Path
     shape: Shape
     tokenizer: PreTrainedTokenizerBase
     name: str
@@ -50,62 +58,111 @@ def write_gguf(artifact: Adapter | Model, request: ExportRequest, folder: Path, 
         CheckFailedError: in llama.cpp, the file computes something else than the adapter or the model.
         InputError: llama.cpp does not support the model, or is not installed.
     """
-    precision = request.options.quantization
+    precision = request.options.quantization or "q8_0"
     source = _read_source(artifact, request)
     rows = choose_rows(request.corpus, source.tokenizer, None)
     file = folder / f"model-{precision}.gguf"
     with TemporaryDirectory(dir=folder) as scratch:
-        references = _trace(source, request, rows, Path(scratch), stage)
+        references = _trace_merged(source, request, rows, Path(scratch), stage)
         model = artifact.path if isinstance(artifact, Model) else Path(scratch, "model")
         stage("writing the GGUF file")
         _write(source, model, file, Path(scratch), precision)
         stage("running the file in llama.cpp")
+        require_same_tokens(file, source.tokenizer, rows)
         comparison = compare_file(file, source.tokenizer, rows, references)
     _require_close(comparison, precision)
-    return _describe(comparison, len(rows), precision, request.output_dir / file.name)
+    command = f"llama-cli -m {request.output_dir / file.name}"
+    return _describe(comparison, len(rows), precision, command)
+
+
+def write_gguf_lora(artifact: Adapter | Model, request: ExportRequest, folder: Path, stage: Stage) -> Files:
+    """Write an adapter as a GGUF file of its own in `folder`, and run it beside its base model in llama.cpp.
+
+    Raises:
+        CheckFailedError: in llama.cpp, base model and adapter compute something else than the adapter as trained.
+        InputError: llama.cpp does not support the model or the kind of adapter, or is not installed.
+    """
+    if not isinstance(artifact, Adapter):
+        raise InputError(f"{artifact.path} is a merged model, which has no adapter. Export it with: --format gguf")
+    if request.options.quantization not in (None, "f32"):
+        raise InputError("--format gguf-lora always writes 32 bits. Leave out --quantization")
+    source = _read_source(artifact, request)
+    config = read_lora(artifact, source.shape)
+    rows = choose_rows(request.corpus, source.tokenizer, None)
+    file = folder / "adapter.gguf"
+    with TemporaryDirectory(dir=folder) as scratch:
+        references = _trace_adapter(source, request, rows, Path(scratch), stage)
+        stage("writing the GGUF files of adapter and base model")
+        write_lora(artifact, config, source.shape, file)
+        base, whole = Path(scratch, "base.gguf"), source.folder
+        write_model(whole, source.shape, source.tokenizer, base, precision=stored_precision(whole), name=source.name)
+        stage("running both in llama.cpp")
+        require_same_tokens(base, source.tokenizer, rows)
+        comparison = compare_lora(base, file, source.tokenizer, rows, references)
+    _require_close(comparison, "f32")
+    return _describe(comparison, len(rows), "f32", f"llama-cli -m BASE.gguf --lora {request.output_dir / file.name}")
 
 
 def _read_source(artifact: Adapter | Model, request: ExportRequest) -> Source:
     """Refuse, before any work, what llama.cpp cannot run."""
-    if importlib.util.find_spec("cyllama") is None:
-        raise InputError("--format gguf needs llama.cpp. Install it with: pip install 'slmtune[gguf]'")
+    if not all(map(importlib.util.find_spec, RUNTIMES)):
+        raise InputError(
+            f"--format {request.options.format} needs llama.cpp. Install it with: pip install 'slmtune[gguf]'"
+        )
     if artifact.manifest.get("head") is not None:
         raise InputError(f"{artifact.path} is an encoder. The export to GGUF supports causal language models only")
     if isinstance(artifact, Adapter):
         base = base_of(artifact, request.model)
-        folder, tokenizer = base.folder, load_tokenizer(artifact.path, base)
     else:
-        folder, tokenizer = (
-            artifact.path,
-            load_tokenizer(artifact.path, BaseModel(artifact.path.name, artifact.path, "local", "")),
-        )
-    shape = read_shape(folder)
-    list_tensors(folder, shape)
+        base = BaseModel(artifact.path.name, artifact.path, "local", "")
+    tokenizer, shape = load_tokenizer(artifact.path, base), read_shape(base.folder)
+    list_tensors(base.folder, shape)
     read_vocabulary(tokenizer, shape.config.vocab_size)
-    return Source(artifact, shape, tokenizer, artifact.manifest["parents"]["base_model"]["name"])
+    return Source(artifact, base.folder, shape, tokenizer, artifact.manifest["parents"]["base_model"]["name"])
 
 
-def _trace(
+def _trace_merged(
     source: Source, request: ExportRequest, rows: Sequence[Example], scratch: Path, stage: Stage
-) -> tuple[Path, ...]:
+) -> list[Path]:
     """Trace the weights that the file will contain and, of an adapter, what they were trained to be."""
-
-    def trace(loaded: LoadedModel, name: str) -> Path:
-        store_traces(loaded, rows, loaded.context, scratch / name)
-        return scratch / name
-
     artifact = source.artifact
     if isinstance(artifact, Model):
         stage("tracing the model")
-        return (trace(load_merged(artifact), "exact"),)
-    stage("tracing the adapter over its base as trained")
-    live = trace(load_adapter(artifact, request.model), "live")
-    merged = MergeRequest(artifact.path, scratch / "model", request.corpus, request.model)
-    merge_adapter(merged, stage)
-    if not AdapterRecipe.model_validate(artifact.config).is_quantized:
-        return (live,)
+        return [_trace(load_merged(artifact), rows, scratch / "exact")]
+    merge_adapter(
+        MergeRequest(adapter=artifact.path, output_dir=scratch / "model", corpus=request.corpus, model=request.model),
+        stage,
+    )
     stage("tracing the merged model")
-    return trace(load_merged(Model.open(scratch / "model")), "exact"), live
+    exact = _trace(load_merged(Model.open(scratch / "model")), rows, scratch / "exact")
+    return [exact, *_trace_live(artifact, request, rows, scratch, stage)]
+
+
+def _trace_adapter(
+    source: Source, request: ExportRequest, rows: Sequence[Example], scratch: Path, stage: Stage
+) -> list[Path]:
+    """Trace an adapter over its base as it is, and as it was trained."""
+    artifact = source.artifact
+    assert isinstance(artifact, Adapter)
+    stage("tracing the adapter over the unquantised weights")
+    recipe = AdapterRecipe.model_validate(artifact.config).model_copy(update={"quantization": "none"})
+    plain = load(base_of(artifact, request.model), recipe, artifact.path)
+    return [_trace(plain, rows, scratch / "exact"), *_trace_live(artifact, request, rows, scratch, stage)]
+
+
+def _trace_live(
+    adapter: Adapter, request: ExportRequest, rows: Sequence[Example], scratch: Path, stage: Stage
+) -> list[Path]:
+    """Trace an adapter over its base as trained, if that was quantised."""
+    if not AdapterRecipe.model_validate(adapter.config).is_quantized:
+        return []
+    stage("tracing the adapter over its base as trained")
+    return [_trace(load_adapter(adapter, request.model), rows, scratch / "live")]
+
+
+def _trace(loaded: LoadedModel, rows: Sequence[Example], folder: Path) -> Path:
+    store_traces(loaded, rows, loaded.context, folder)
+    return folder
 
 
 def _write(source: Source, model: Path, file: Path, scratch: Path, precision: str) -> None:
@@ -133,13 +190,13 @@ def _require_close(comparison: Comparison, precision: str) -> None:
             )
 
 
-def _describe(comparison: Comparison, rows: int, precision: str, file: Path) -> Files:
+def _describe(comparison: Comparison, rows: int, precision: str, command: str) -> Files:
     exact, last = comparison.distances[0], comparison.distances[-1]
-    runtime = f"llama.cpp (cyllama {metadata.version('cyllama')})"
+    runtime = "llama.cpp (" + ", ".join(f"{name} {metadata.version(name)}" for name in RUNTIMES) + ")"
     return Files(
         Agreement(rows, last.mean_kl, last.greedy_agreement, runtime),
         precision,
-        (f"llama-cli -m {file}",),
+        (command,),
         {
             "mean_kl_of_the_weights": exact.mean_kl,
             "greedy_agreement_of_the_weights": exact.greedy_agreement,

@@ -1,15 +1,15 @@
-"""The weights of a model as the tensors of a GGUF file, read one at a time."""
+"""The weights of a model as the tensors of a GGUF file, read and written one at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 
 from finetune.errors import InputError
@@ -88,37 +88,28 @@ def stored_precision(folder: Path) -> str:
 def add_tensors(writer: gguf.GGUFWriter, tensors: list[StoredTensor], shape: Shape, precision: str) -> None:
     """Write the header and then every tensor; vectors, such as norms and biases, in 32 bits, as llama.cpp expects them."""
     factors = rope_factors(shape)
+    first = [] if factors is None else [("rope_freqs.weight", tuple(factors.shape), "f32")]
+    precisions = ["f32" if len(tensor.shape) == 1 else precision for tensor in tensors]
+    rest = [(tensor.name, tensor.shape, kept) for tensor, kept in zip(tensors, precisions, strict=True)]
+    write_header(writer, first + rest)
     if factors is not None:
-        _announce(writer, "rope_freqs.weight", tuple(factors.shape), "f32")
-    for tensor in tensors:
-        _announce(writer, tensor.name, tensor.shape, _precision(tensor, precision))
+        write_tensor(writer, factors, "f32")
+    for tensor, kept in zip(tensors, precisions, strict=True):
+        write_tensor(writer, tensor.load(shape), kept)
+
+
+def write_header(writer: gguf.GGUFWriter, tensors: Sequence[tuple[str, tuple[int, ...], str]]) -> None:
+    """Write the metadata, and the name, shape and precision of every tensor; the tensors follow in this order."""
+    for name, shape, precision in tensors:
+        dtype, stored = PRECISIONS[precision]
+        size = dtype.itemsize * math.prod(shape)
+        writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for data in _data(tensors, shape, precision, factors):
-        writer.write_tensor_data(data)
 
 
-def _data(
-    tensors: list[StoredTensor], shape: Shape, precision: str, factors: torch.Tensor | None
-) -> Iterator[NDArray[np.uint8]]:
-    if factors is not None:
-        yield to_bytes(factors, "f32")
-    for tensor in tensors:
-        yield to_bytes(tensor.load(shape), _precision(tensor, precision))
-
-
-def _precision(tensor: StoredTensor, precision: str) -> str:
-    return "f32" if len(tensor.shape) == 1 else precision
-
-
-def _announce(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], precision: str) -> None:
-    dtype, stored = PRECISIONS[precision]
-    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=stored)
-
-
-def to_bytes(tensor: torch.Tensor, precision: str) -> NDArray[np.uint8]:
-    """The values of a tensor in the given precision."""
+def write_tensor(writer: gguf.GGUFWriter, tensor: torch.Tensor, precision: str) -> None:
+    """Write the values of the next tensor."""
     values = tensor.to(PRECISIONS[precision][0]).contiguous()
-    return np.asarray(values.view(torch.uint8).numpy())
+    writer.write_tensor_data(values.view(torch.uint8).numpy())

@@ -11,7 +11,8 @@ from gguf import TokenType
 from transformers import PreTrainedTokenizerBase
 
 from finetune.errors import InputError
-from finetune.models.chat_template import end_of_turn_ids
+from finetune.models.chat_template import TEMPLATE_DATE, end_of_turn_ids, render_prompt
+from finetune.records import Message
 
 # How a text is split before tokens are merged: the regular expressions of tokenizer.json (published by each family of models)
 # and the name under which llama.cpp has the same rule.
@@ -99,10 +100,22 @@ def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, 
     ):
         if special[name] is not None:
             add(special[name])
-    ids: list[int] = tokenizer("a")["input_ids"]
-    writer.add_add_bos_token(special["bos"] is not None and ids[0] == special["bos"])
+    writer.add_add_bos_token(_adds_bos(tokenizer))
     writer.add_add_eos_token(False)
-    writer.add_chat_template(str(tokenizer.chat_template))
+    writer.add_chat_template(fixed_template(tokenizer))
+
+
+def fixed_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The chat template, with the date of training where it would put today's."""
+    template = str(tokenizer.chat_template)
+    return f'{{%- set date_string = "{TEMPLATE_DATE}" -%}}\n{template}' if "date_string" in template else template
+
+
+def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a text begins with a token that the tokenizer adds; llama.cpp then leaves out that of the chat template."""
+    ids: list[int] = tokenizer("a")["input_ids"]
+    prompt = render_prompt(tokenizer, [Message("user", "-")])
+    return tokenizer.bos_token_id is not None and ids[0] == prompt[0] == tokenizer.bos_token_id
 
 
 def _tokens(

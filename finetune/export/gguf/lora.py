@@ -1,0 +1,85 @@
+"""Writes an adapter as a GGUF file of its own, which llama.cpp adds to its base model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import gguf
+import torch
+from peft import LoraConfig, PeftConfig
+from peft.utils.other import get_pattern_key
+from safetensors import safe_open
+
+from finetune.artifacts import Adapter
+from finetune.errors import InputError
+from finetune.export.gguf.families import Shape
+from finetune.export.gguf.tensors import SUFFIXES, arrange, write_header, write_tensor
+
+PREFIX, MATRICES = "base_model.model.", (".lora_A.weight", ".lora_B.weight")
+
+
+def read_lora(adapter: Adapter, shape: Shape) -> LoraConfig:
+    """The settings of an adapter that llama.cpp can add to its base model.
+
+    Raises:
+        InputError: the adapter has parts that llama.cpp does not have; names one.
+    """
+    config = PeftConfig.from_pretrained(str(adapter.path))
+    assert isinstance(config, LoraConfig)
+    with safe_open(adapter.path / "adapter_model.safetensors", framework="pt") as tensors:
+        keys = list(tensors.keys())
+    other = next((key for key in keys if not key.endswith(MATRICES)), None)
+    reason = (
+        "it is a DoRA adapter"
+        if config.use_dora
+        else "it corrects the quantised weights of its base model (LoftQ)"
+        if adapter.config.get("init_lora_weights") == "loftq"
+        else f"it has more than the two matrices of LoRA ({other})"
+        if other
+        else next((f"it changes {key.removeprefix(PREFIX)}" for key in keys if _name(key, shape) is None), None)
+    )
+    if reason:
+        raise InputError(
+            f"{adapter.path} cannot be exported as a LoRA file of llama.cpp: {reason}. Merge first: --format gguf does"
+        )
+    return config
+
+
+def write_lora(adapter: Adapter, config: LoraConfig, shape: Shape, out: Path) -> None:
+    """Write the matrices of an adapter in 32 bits, as they were trained."""
+    writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[shape.family.arch])
+    try:
+        writer.add_type(gguf.GGUFType.ADAPTER)
+        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(config.lora_alpha))
+        with safe_open(adapter.path / "adapter_model.safetensors", framework="pt") as tensors:
+            keys = sorted(tensors.keys())
+            data = {_name(key, shape): _matrix(tensors.get_tensor(key), key, config, shape) for key in keys}
+        write_header(writer, [(str(name), tuple(matrix.shape), "f32") for name, matrix in data.items()])
+        for matrix in data.values():
+            write_tensor(writer, matrix, "f32")
+    finally:
+        writer.close()
+
+
+def _matrix(matrix: torch.Tensor, key: str, config: LoraConfig, shape: Shape) -> torch.Tensor:
+    """A matrix as llama.cpp expects it, which multiplies the product of the two by alpha / rank."""
+    if key.endswith(MATRICES[0]):
+        return matrix
+    module = key.removeprefix(PREFIX).removesuffix(MATRICES[1])
+    pattern = config.alpha_pattern or {}
+    alpha = pattern.get(get_pattern_key(list(pattern), module), config.lora_alpha)
+    root = math.sqrt(matrix.shape[1]) if config.use_rslora else 1.0
+    return arrange(matrix * (alpha * root / config.lora_alpha), key, shape)
+
+
+def _name(key: str, shape: Shape) -> str | None:
+    """The name in llama.cpp of a matrix; None if llama.cpp does not add to that weight."""
+    for matrix, suffix in zip(MATRICES, (".lora_a", ".lora_b"), strict=True):
+        if key.endswith(matrix):
+            weight = key.removeprefix(PREFIX).removesuffix(matrix) + ".weight"
+            names = gguf.get_tensor_name_map(shape.family.arch, shape.config.num_hidden_layers)
+            name = names.get_name(weight, try_suffixes=SUFFIXES)
+            return None if name is None or not name.startswith("blk.") else name + suffix
+    return None
