@@ -51,6 +51,18 @@ def read_target(text: str) -> tuple[str, Path | str]:
     return (name if separator else path.name), (path.expanduser() if is_path else place)
 
 
+def read_weights(text: str | None) -> tuple[float, ...]:
+    """Numbers separated by commas, such as 0.7,0.3.
+
+    Raises:
+        InputError: a part is not a number.
+    """
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise InputError(f"--weights {text} is not a list of numbers. Write, for example, --weights 0.7,0.3") from None
+
+
 def read_key(path: Path) -> str:
     """The API key in a file.
 

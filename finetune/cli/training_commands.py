@@ -146,12 +146,15 @@ def sweep_command(
 
 
 @options.command()
-@click.argument("adapter", required=False, type=options.PATH)
+@click.argument("adapters", metavar="[ADAPTER]...", nargs=-1, type=options.PATH)
 @options.workspace
 @click.option(
     "--corpus",
     type=options.PATH,
     help="Corpus whose held-out rows are the prompts of the comparison, instead of the workspace's.",
+)
+@click.option(
+    "--weights", metavar="N,N,…", help="Weights of several adapters, such as 0.7,0.3; by default, they are equal."
 )
 @options.fields("finetune.recipe.options:MergeOptions", ranges=True)
 @click.option("--dry-run", is_flag=True, help="Measure the merge, without keeping the model.")
@@ -161,30 +164,35 @@ def sweep_command(
 @options.common
 def merge_command(
     workspace: Workspace,
-    adapter: Path | None,
+    adapters: tuple[Path, ...],
     corpus: Path | None,
+    weights: str | None,
     dry_run: bool,
     model: str | None,
     output_dir: Path | None,
     overwrite: bool,
     given: Given,
 ) -> None:
-    """Merge an adapter into its base model and verify the result."""
+    """Merge an adapter, or several of one base model, into the base model and verify the result."""
     with importing_libraries():
         from finetune.merge import MergeRequest, merge_adapter
 
     request = MergeRequest(
-        adapter or workspace.adapter,
+        adapters[0] if adapters else workspace.adapter,
         output_dir or workspace.model,
-        corpus or (workspace.corpus if adapter is None else None),
+        corpus or (None if adapters else workspace.corpus),
         model,
         overwrite,
         dry_run,
+        adapters[1:],
+        arguments.read_weights(weights),
         train_command=workspace.command("train"),
         **given,
     )
     result = merge_adapter(request, console.say)
-    following = workspace.command("serve", result.model) if result.written else workspace.command("merge", adapter)
+    following = (
+        workspace.command("serve", result.model) if result.written else workspace.command("merge", request.adapter)
+    )
     console.result(result, lambda: results.render_merge(result, following))
 
 

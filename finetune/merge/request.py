@@ -15,7 +15,10 @@ Onto = Literal["original", "dequantized"]
 
 @dataclass(frozen=True)
 class MergeRequest(MergeOptions):
-    """What to merge and where the model goes; a corpus supplies held-out prompts."""
+    """What to merge and where the model goes; a corpus supplies held-out prompts.
+
+    Several adapters of one base model are merged as one, in which each has its weight, by default the same.
+    """
 
     adapter: Path
     output_dir: Path
@@ -23,6 +26,8 @@ class MergeRequest(MergeOptions):
     model: str | None = None
     overwrite: bool = False
     dry_run: bool = False  # measure, and write nothing
+    others: tuple[Path, ...] = ()  # further adapters
+    weights: tuple[float, ...] = ()  # of all adapters
     train_command: str = Adapter.made_by
 
 

@@ -23,11 +23,12 @@ from finetune.cards.model_card import model_card
 from finetune.errors import CheckFailedError
 from finetune.machine import explain_full_disk, peak_bytes
 from finetune.merge.candidate import Source, check_candidate, choose_forms, trace_adapter, write_candidate
+from finetune.merge.combine import combine_adapters, require_combinable
 from finetune.merge.held_out import choose_rows
 from finetune.merge.request import Candidate, MergeRequest, MergeResult
 from finetune.merge.weights.matrices import require_trained_scale
-from finetune.merge.work_folder import TRACES, open_work_folder, require_space
-from finetune.models.find import base_of
+from finetune.merge.work_folder import SCRATCH, open_work_folder, require_space
+from finetune.models.find import BaseModel, base_of
 from finetune.models.heads import Head
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
@@ -47,25 +48,27 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
     started, stage = time.monotonic(), on_stage or (lambda name: None)
     check(request)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
-    adapter = Adapter.open(request.adapter, command=request.train_command)
-    source = _open_source(adapter, request)
-    forms = choose_forms(request.onto, source.recipe)
-    inputs = {"adapter": adapter.fingerprint, "base": source.base.fingerprint}
+    adapters = [Adapter.open(path, command=request.train_command) for path in (request.adapter, *request.others)]
+    require_combinable(adapters, request.weights)
+    forms = choose_forms(request.onto, AdapterRecipe.model_validate(adapters[0].config))
+    base = base_of(adapters[0], request.model)
+    inputs = {"adapters": [one.fingerprint for one in adapters], "base": base.fingerprint, **_combination(request)}
     parent = Path(os.path.abspath(request.output_dir)).parent
     with (
         explain_full_disk(parent, "or choose another --output-dir"),
         open_work_folder(request.output_dir, inputs) as work,
     ):
+        source = _open_source(adapters, base, request, work / SCRATCH)
         kept = sum(path.stat().st_size for path in work.glob("*/*"))
         require_space(work, len(forms) * source.weights_size + source.traces_size - kept)
         stage("tracing the adapter over its base as trained")
-        score = trace_adapter(source, work / TRACES)
+        score = trace_adapter(source, work / SCRATCH / "traces")
         candidates = []
         for onto in forms:
             stage(f"merging onto {FORMS[onto]}")
             write_candidate(source, onto, work / onto)
             stage("verifying the merged model")
-            candidates.append(check_candidate(source, onto, work / onto, work / TRACES))
+            candidates.append(check_candidate(source, onto, work / onto, work / SCRATCH / "traces"))
         best = min(candidates, key=lambda one: (math.isnan(one.distance.mean_kl), one.distance.mean_kl))
         if not request.dry_run:
             if not (best.is_close or request.allow_drift):
@@ -73,7 +76,7 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
             with writing(request.output_dir, Model, overwrite=request.overwrite) as writer:
                 for path in (work / best.onto).iterdir():
                     os.replace(path, writer.folder / path.name)
-                _describe(writer, adapter, source, best, candidates, score)
+                _describe(writer, adapters, request, source, best, candidates, score)
     return MergeResult(
         model=request.output_dir,
         written=not request.dry_run,
@@ -91,24 +94,42 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
     )
 
 
-def _open_source(adapter: Adapter, request: MergeRequest) -> Source:
-    base, head = base_of(adapter, request.model), Head.of_manifest(adapter.manifest)
-    recipe = AdapterRecipe.model_validate(adapter.config)
-    require_trained_scale(adapter.path, recipe)
-    rows = choose_rows(request.corpus, load_tokenizer(adapter.path, base), head)
-    return Source(adapter.path, base, recipe, head, rows)
+def _open_source(adapters: Sequence[Adapter], base: BaseModel, request: MergeRequest, scratch: Path) -> Source:
+    """What is merged: the adapter, or the combination of several, which is made in the folder `scratch`."""
+    scratch.mkdir()
+    adapter = adapters[0]
+    head = Head.of_manifest(adapter.manifest)
+    folder, recipe = adapter.path, AdapterRecipe.model_validate(adapter.config)
+    if len(adapters) == 1:
+        require_trained_scale(folder, recipe)
+    else:
+        folder = scratch / "combined"
+        recipe = combine_adapters(adapters, base.folder, request, folder)
+    return Source(folder, base, recipe, head, choose_rows(request.corpus, load_tokenizer(folder, base), head))
+
+
+def _combination(request: MergeRequest) -> dict[str, object]:
+    """How several adapters are combined; empty if there is only one."""
+    names = ("combination", "density", "weights") if request.others else ()
+    return {name: list(value) if isinstance(value := getattr(request, name), tuple) else value for name in names}
 
 
 def _describe(
     writer: ArtifactWriter,
-    adapter: Adapter,
+    adapters: Sequence[Adapter],
+    request: MergeRequest,
     source: Source,
     best: Candidate,
     candidates: Sequence[Candidate],
     score: float | None,
 ) -> None:
-    writer.manifest["config"] = {"onto": best.onto, "adapter_config": dict(adapter.config)}
-    writer.manifest["parents"] = {"adapter": {"fingerprint": adapter.fingerprint}, **adapter.manifest["parents"]}
+    first = adapters[0]
+    writer.manifest["config"] = {"onto": best.onto, "adapter_config": dict(first.config), **_combination(request)}
+    parents = {"adapter": {"fingerprint": first.fingerprint}, **first.manifest["parents"]}
+    for number, other in enumerate(adapters[1:], 2):
+        parents[f"adapter_{number}"] = {"fingerprint": other.fingerprint}
+        parents[f"corpus_{number}"] = other.manifest["parents"]["corpus"]
+    writer.manifest["parents"] = parents
     if source.head is not None:
         writer.manifest["head"] = source.head.describe()
     writer.manifest["verification"] = {

@@ -16,11 +16,11 @@ from finetune.lock import LOCK, lock_folder
 from finetune.machine import format_bytes
 
 IDENTITY = "inputs.json"
-TRACES = "adapter"  # the subfolder of what is measured anew each time; the others are those of merged models
+SCRATCH = "scratch"  # the subfolder of what is made anew each time; the others are those of merged models
 
 
 @contextmanager
-def open_work_folder(out: Path, inputs: Mapping[str, str]) -> Iterator[Path]:
+def open_work_folder(out: Path, inputs: Mapping[str, object]) -> Iterator[Path]:
     """Lock the folder; files in subfolders that a killed merge of the same inputs has finished are there again.
 
     It is removed at the end, also after an error or a signal.
@@ -53,7 +53,7 @@ def require_space(folder: Path, needed: int) -> None:
         )
 
 
-def _take_over(folder: Path, identity: Mapping[str, str]) -> None:
+def _take_over(folder: Path, identity: Mapping[str, object]) -> None:
     """Keep the finished shards of a killed merge if it had the same inputs; remove everything else."""
     known: object = None
     with suppress(OSError, ValueError):
@@ -61,7 +61,7 @@ def _take_over(folder: Path, identity: Mapping[str, str]) -> None:
     if known != identity:
         _empty(folder)
         write_json(folder / IDENTITY, identity)
-    shutil.rmtree(folder / TRACES, ignore_errors=True)
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
     for path in folder.glob("*/*"):
         if path.suffix != ".safetensors":
             path.unlink()

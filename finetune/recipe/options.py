@@ -181,6 +181,12 @@ class MergeOptions:
         "Weights to merge onto: the original ones, or those that the adapter saw in training (dequantized); auto measures both "
         "and keeps the closer merge.",
     )
+    combination: Literal["cat", "linear", "ties", "dare_linear", "dare_ties"] = option(
+        "cat", "How PEFT makes one of several adapters; cat: the weighted sum of what they change."
+    )
+    density: float = option(
+        0.5, "Share of each adapter's numbers that ties and dare keep.", ge=0.01, le=1, metavar="SHARE"
+    )
     allow_drift: bool = option(
         False,
         "Keep the merged model even if it answers differently from the adapter; it is then marked as not verified.",

@@ -243,6 +243,6 @@ def test_memory_is_that_of_one_layer(tmp_path: Path) -> None:
 def test_dora_scales_rows_to_their_learned_norms() -> None:
     torch.manual_seed(0)
     weight, a, b, magnitude = torch.randn(6, 5), torch.randn(2, 5), torch.randn(6, 2), torch.rand(6)
-    folded = Matrices(a, b, 0.5, False, magnitude).fold(weight)
+    folded = Matrices(a, b, 0.5, is_transposed=False, magnitude=magnitude).fold(weight)
     torch.testing.assert_close(folded.norm(dim=1), magnitude)
     torch.testing.assert_close(folded / folded.norm(dim=1)[:, None], torch.nn.functional.normalize(weight + b @ a / 2))

@@ -36,6 +36,7 @@ class Matrices:
     b: Tensor  # (out features, rank)
     scale: float
     is_transposed: bool  # the weight is (in features, out features), as in GPT-2 and in embeddings
+    is_embedding: bool = False
     magnitude: Tensor | None = None  # (out features,), of DoRA
 
     def fold(self, weight: Tensor) -> Tensor:
@@ -147,7 +148,8 @@ def _matrices(name: str, layer: Any, stored: Mapping[str, Tensor]) -> Matrices:
     return Matrices(
         a,
         b,
-        float(layer.scaling[NAME]),
-        is_embedding or bool(layer.fan_in_fan_out),
-        None if magnitude is None else magnitude.float(),
+        scale=float(layer.scaling[NAME]),
+        is_transposed=is_embedding or bool(layer.fan_in_fan_out),
+        is_embedding=is_embedding,
+        magnitude=None if magnitude is None else magnitude.float(),
     )
