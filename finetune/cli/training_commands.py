@@ -21,6 +21,7 @@ from finetune.machine import importing_libraries
 @click.option("--corpus", type=options.PATH, help="Corpus to train on, instead of the workspace's.")
 @click.option("--replay-corpus", type=options.PATH, help="Corpus of the rows for --replay, instead of bundled ones.")
 @click.option("--config", type=options.PATH, help="YAML file that sets any of the options below.")
+@click.option("--check", type=click.Choice(["vllm"]), help="Refuse settings whose adapter vLLM and SGLang cannot load.")
 @click.option("--dry-run", is_flag=True, help="Show what would be trained, without training.")
 @click.option("--resume", is_flag=True, help="Resume a stopped or killed run from its newest checkpoint.")
 @options.memory
@@ -33,6 +34,7 @@ def train_command(
     corpus: Path | None,
     replay_corpus: Path | None,
     config: Path | None,
+    check: str | None,
     dry_run: bool,
     resume: bool,
     memory: str | None,
@@ -45,6 +47,10 @@ def train_command(
     from finetune.recipe import load_adapter_recipe
 
     recipe = load_adapter_recipe(workspace.given, config, given | {"load_in_4bit": load_in_4bit})
+    if check:
+        from finetune.recipe.vllm_rules import require_loadable
+
+        require_loadable(recipe)
     from finetune.cli.render.plan import render_training_plan
 
     with importing_libraries():

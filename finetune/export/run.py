@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 from finetune.artifacts import MANIFEST, Adapter, ArtifactWriter, Export, Model, ensure_replaceable, open_any, writing
+from finetune.errors import InputError
 from finetune.export.request import ExportRequest, ExportResult, Files
 from finetune.machine import explain_full_disk, peak_bytes
+from finetune.recipe.options import ExportFormat, ExportOptions, GgufPrecision, OnnxPrecision
 
 Stage = Callable[[str], None]
+
+PRECISIONS: Mapping[ExportFormat, tuple[str, ...]] = {
+    "gguf": get_args(GgufPrecision),
+    "gguf-lora": ("f32",),
+    "onnx": get_args(OnnxPrecision),
+    "vllm": (),
+}
 
 
 def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> ExportResult:
@@ -23,6 +33,7 @@ def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> Ex
         DiskFullError: there is no room for the files; nothing is left behind.
     """
     started = time.monotonic()
+    _check_precision(request.options)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     if request.artifact.is_dir():
         artifact = open_any(request.artifact, (Adapter, Model))
@@ -35,7 +46,7 @@ def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> Ex
     ):
         files = _write(artifact, request, writer.folder, on_stage or (lambda name: None))
         _describe(writer, artifact, request, files)
-    sizes = [path.stat().st_size for path in request.output_dir.iterdir() if path.name != MANIFEST]
+    sizes = [path.stat().st_size for path in request.output_dir.rglob("*") if path.is_file() and path.name != MANIFEST]
     return ExportResult(
         path=request.output_dir,
         format=request.options.format,
@@ -52,11 +63,28 @@ def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> Ex
     )
 
 
+def _check_precision(options: ExportOptions) -> None:
+    chosen, known = options.quantization, PRECISIONS[options.format]
+    if chosen is None or chosen in known:
+        return
+    way_out = f"Choose one of: {', '.join(known)}" if len(known) > 1 else "Leave out --quantization"
+    raise InputError(f"--quantization {chosen} does not exist for --format {options.format}. {way_out}")
+
+
 def _write(artifact: Adapter | Model, request: ExportRequest, folder: Path, stage: Stage) -> Files:
     """Write and verify the files of the format in `folder`."""
+    format_ = request.options.format
+    if format_ == "onnx":
+        from finetune.export.onnx.run import write_onnx
+
+        return write_onnx(artifact, request, folder, stage)
+    if format_ == "vllm":
+        from finetune.export.vllm.run import write_vllm
+
+        return write_vllm(artifact, request, folder, stage)
     from finetune.export.gguf.run import write_gguf, write_gguf_lora
 
-    write = {"gguf": write_gguf, "gguf-lora": write_gguf_lora}[request.options.format]
+    write = {"gguf": write_gguf, "gguf-lora": write_gguf_lora}[format_]
     return write(artifact, request, folder, stage)
 
 

@@ -19,14 +19,16 @@ from finetune.train.replay import bundled_rows
 ROWS = 64  # that are compared
 
 
-def choose_rows(corpus: Path | None, tokenizer: PreTrainedTokenizerBase, head: Head | None) -> list[Example]:
+def choose_rows(
+    corpus: Path | None, tokenizer: PreTrainedTokenizerBase, head: Head | None, count: int | None = None
+) -> list[Example]:
     """Held-out rows of the corpus that the model reads, spread over its tasks, and bundled ones if these are too few.
 
     Rows that use tools are left out if the chat template leaves the tools out. An encoder for answers needs contexts.
     """
     rows = [row for row in _read_held_out(corpus) if row.task != "text" and _can_read(tokenizer, head, row)]
-    rows = spread(rows)
-    return [*rows, *(_adapt(row, head) for row in spread(bundled_rows(), ROWS - len(rows)))]
+    rows = spread(rows, count)
+    return [*rows, *(_adapt(row, head) for row in spread(bundled_rows(), max(0, ROWS - len(rows))))]
 
 
 def spread(rows: Sequence[Example], count: int | None = None) -> list[Example]:

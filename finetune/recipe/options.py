@@ -156,8 +156,9 @@ class EvalOptions:
     forgetting: bool = option(True, "Also measure what the adapter has forgotten, with general questions and texts.")
 
 
-ExportFormat = Literal["gguf", "gguf-lora"]
+ExportFormat = Literal["gguf", "gguf-lora", "onnx", "vllm"]
 GgufPrecision = Literal["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m"]
+OnnxPrecision = Literal["f32", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,10 +166,12 @@ class ExportOptions:
     """For which runtime, and in which precision."""
 
     format: ExportFormat = option(
-        "gguf", "gguf: a whole model for llama.cpp and Ollama; gguf-lora: an adapter alone, for its base model there."
+        "gguf",
+        "gguf: a whole model for llama.cpp and Ollama; gguf-lora: an adapter alone, for its base model there; onnx: an encoder "
+        "for onnxruntime and browsers; vllm: an adapter for vLLM and SGLang.",
     )
-    quantization: GgufPrecision | None = option(
-        None, "Precision of the weights.", value="q8_0, or f32 for an adapter alone"
+    quantization: GgufPrecision | OnnxPrecision | None = option(
+        None, "Precision of the weights; for onnx f32 or int8.", value="q8_0 for gguf, f32 for gguf-lora and onnx"
     )
 
 

@@ -84,8 +84,6 @@ def write_gguf_lora(artifact: Adapter | Model, request: ExportRequest, folder: P
     """
     if not isinstance(artifact, Adapter):
         raise InputError(f"{artifact.path} is a merged model, which has no adapter. Export it with: --format gguf")
-    if request.options.quantization not in (None, "f32"):
-        raise InputError("--format gguf-lora always writes 32 bits. Leave out --quantization")
     source = _read_source(artifact, request)
     config = read_lora(artifact, source.shape)
     rows = choose_rows(request.corpus, source.tokenizer, None)

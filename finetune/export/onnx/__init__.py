@@ -1,0 +1,1 @@
+"""ONNX files of encoders, for onnxruntime on servers, phones and in browsers."""

@@ -1,0 +1,63 @@
+"""An encoder in memory → an ONNX file for rows and texts of any length, in float32 or with weights in 8 bits."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import InputError
+from finetune.models.load import LoadedModel
+from finetune.recipe.options import OnnxPrecision
+
+FILES: dict[OnnxPrecision, str] = {  # where transformers.js looks for them: dtype "fp32", and "q8", its default
+    "f32": "onnx/model.onnx",
+    "int8": "onnx/model_quantized.onnx",
+}
+LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
+SAMPLE = "A sentence that is long enough to have several tokens."
+
+
+def require_onnx() -> None:
+    """Refuse before any work if a library is missing.
+
+    Raises:
+        InputError: names it, and what to install.
+    """
+    for library in LIBRARIES:
+        if find_spec(library) is None:
+            raise InputError(f"{library} writes and runs ONNX files. Install it with: pip install 'slmtune[onnx]'")
+
+
+def convert(loaded: LoadedModel, precision: OnnxPrecision, file: Path) -> None:
+    """Write an encoder, without adapters, as one ONNX file whose inputs are those that its tokenizer makes."""
+    import onnx_ir
+    from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
+
+    # Two rows of different length: with one row, or rows without padding, the sizes or the mask would be taken as constant.
+    sample: dict[str, Any] = dict(loaded.tokenizer([SAMPLE, f"{SAMPLE} {SAMPLE}"], padding=True, return_tensors="pt"))
+    dynamic = OnnxRuntimeDynamicConfig(per_channel=True)
+    quantizer = OnnxRuntimeQuantizer(dynamic) if precision == "int8" else None
+    config = OnnxConfig(dynamic=True, quantizer=quantizer)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _silence():
+        exported = OnnxExporter().export(loaded.model, sample, config=config)
+    onnx_ir.save(exported.program, str(file))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what the converters print, log and warn of for each stage, library and operator away from the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,1 @@
+"""Adapters as folders that vLLM and SGLang load beside the base model."""

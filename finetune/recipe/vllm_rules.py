@@ -1,0 +1,47 @@
+"""Which adapters vLLM and SGLang load beside their base model, and with which --max-lora-rank."""
+
+from __future__ import annotations
+
+from finetune.errors import InputError
+from finetune.recipe.adapter import AdapterRecipe
+
+# vllm/config/lora.py, MaxLoRARanks, and vllm/lora/peft_helper.py. SGLang takes any rank.
+MAX_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+WAY_OUT = "Train without these settings, or merge the adapter first (slmtune merge) and serve the merged model"
+
+
+def find_obstacles(recipe: AdapterRecipe) -> list[str]:
+    """The settings of a recipe whose adapters these servers refuse or would compute wrongly."""
+    obstacles = []
+    if recipe.task in ("classification", "extraction"):
+        obstacles.append(f"--task {recipe.task}: they load adapters of causal language models only")
+    if recipe.use_dora:
+        obstacles.append("--use-dora: they know plain LoRA only")
+    if recipe.modules_to_save:
+        obstacles.append("--modules-to-save: they load no whole modules")
+    if recipe.rank_pattern or recipe.alpha_pattern:
+        obstacles.append("--rank-pattern and --alpha-pattern: they scale all layers alike")
+    if recipe.lora_r > MAX_RANKS[-1]:
+        obstacles.append(f"--lora-r {recipe.lora_r}: vLLM takes ranks up to {MAX_RANKS[-1]}")
+    if not isinstance(recipe.target_modules, str) and {"embed_tokens", "lm_head"} & set(recipe.target_modules):
+        obstacles.append("--target-modules: not all models take LoRA matrices on embeddings or the output head")
+    if recipe.init_lora_weights == "loftq":
+        obstacles.append(
+            "--init-lora-weights loftq: the adapter corrects quantised weights, and they load the original ones"
+        )
+    return obstacles
+
+
+def require_loadable(recipe: AdapterRecipe) -> None:
+    """Refuse a recipe whose adapter vLLM and SGLang would not load.
+
+    Raises:
+        InputError: names every setting, and the way out.
+    """
+    if obstacles := find_obstacles(recipe):
+        raise InputError(f"vLLM and SGLang cannot load such an adapter: {'; '.join(obstacles)}. {WAY_OUT}")
+
+
+def max_rank(recipe: AdapterRecipe) -> int:
+    """The smallest value of vLLM's --max-lora-rank that has room for the adapter."""
+    return next(rank for rank in MAX_RANKS if rank >= recipe.lora_r)
