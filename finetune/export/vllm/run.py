@@ -79,7 +79,7 @@ def _write_settings(adapter: Path, folder: Path) -> None:
 
 def _commands(artifact: Adapter, recipe: AdapterRecipe, out: Path) -> tuple[str, ...]:
     parent = artifact.manifest["parents"]["base_model"]
-    base, name = str(parent["name"]), out.resolve().parent.parent.name or "adapter"
+    base, name = str(parent["name"]), artifact.manifest["parents"].get("corpus", {}).get("domain") or "adapter"
     template = out / "chat_template.jinja"
     vllm = [
         *("vllm", "serve", base, *(["--revision", str(parent["revision"])] if parent.get("revision") else [])),
