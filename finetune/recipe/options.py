@@ -170,6 +170,7 @@ class ExportOptions:
     quantization: GgufPrecision | None = option(
         None, "Precision of the weights.", value="q8_0, or f32 for an adapter alone"
     )
+    ollama: bool = option(False, "Also write a Modelfile for Ollama, with the chat template and the ends of turns.")
 
 
 @dataclass(frozen=True, kw_only=True)
