@@ -33,7 +33,7 @@ def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> Ex
         DiskFullError: there is no room for the files; nothing is left behind.
     """
     started = time.monotonic()
-    _check_precision(request.options)
+    _check_options(request.options)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     if request.artifact.is_dir():
         artifact = open_any(request.artifact, (Adapter, Model))
@@ -63,7 +63,9 @@ def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> Ex
     )
 
 
-def _check_precision(options: ExportOptions) -> None:
+def _check_options(options: ExportOptions) -> None:
+    if options.ollama and options.format != "gguf":
+        raise InputError("A Modelfile is for a whole model. Leave out --ollama, or export with: --format gguf")
     chosen, known = options.quantization, PRECISIONS[options.format]
     if chosen is None or chosen in known:
         return

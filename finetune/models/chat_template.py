@@ -115,6 +115,11 @@ def render_prompt(
     return [token for text, _ in earlier for token in _encode(tokenizer, text)]
 
 
+def render_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None = None) -> str:
+    """The text up to the start of the assistant's next turn, of which `render_prompt` gives the ids."""
+    return _apply(tokenizer, messages, tools, open_turn=True)
+
+
 def render_answer(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],

@@ -173,6 +173,7 @@ class ExportOptions:
     quantization: GgufPrecision | OnnxPrecision | None = option(
         None, "Precision of the weights; for onnx f32 or int8.", value="q8_0 for gguf, f32 for gguf-lora and onnx"
     )
+    ollama: bool = option(False, "Also write a Modelfile for Ollama, with the chat template and the ends of turns.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, 
     ):
         if special[name] is not None:
             add(special[name])
-    writer.add_add_bos_token(_adds_bos(tokenizer))
+    writer.add_add_bos_token(adds_bos(tokenizer))
     writer.add_add_eos_token(False)
     writer.add_chat_template(fixed_template(tokenizer))
 
@@ -111,7 +111,7 @@ def fixed_template(tokenizer: PreTrainedTokenizerBase) -> str:
     return f'{{%- set date_string = "{TEMPLATE_DATE}" -%}}\n{template}' if "date_string" in template else template
 
 
-def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a text begins with a token that the tokenizer adds; llama.cpp then leaves out that of the chat template."""
     ids: list[int] = tokenizer("a")["input_ids"]
     prompt = render_prompt(tokenizer, [Message("user", "-")])
