@@ -241,17 +241,26 @@ def test_file_names_no_place_of_this_machine(result: ExportResult, tiny_model: P
     assert not [name for name, field in fields.items() if str(tiny_model.parent) in str(field.contents())]
 
 
+@pytest.mark.parametrize(
+    ("part", "precision", "compared"), [(".k_proj.", "f16", "f16"), ("layers.1.self_attn.k_proj.", "q3_k_m", "f32")]
+)
 def test_wrong_file_is_not_written(
-    tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str,
+    precision: str,
+    compared: str,
+    tiny_adapter: Path,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arrange = tensors.arrange
 
     def forget_pairs(tensor: torch.Tensor, key: str, shape: Any) -> torch.Tensor:
-        return tensor if ".k_proj." in key else arrange(tensor, key, shape)
+        return tensor if part in key else arrange(tensor, key, shape)
 
     monkeypatch.setattr(tensors, "arrange", forget_pairs)
-    with pytest.raises(CheckFailedError, match="mean KL"):
-        export(tiny_adapter, tmp_path / "gguf", tiny_corpus, quantization="f16")
+    with pytest.raises(CheckFailedError, match=f"the {compared} file is not .* mean KL"):
+        export(tiny_adapter, tmp_path / "gguf", tiny_corpus, quantization=precision)
     assert list(tmp_path.iterdir()) == []
 
 

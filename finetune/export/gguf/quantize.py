@@ -9,16 +9,17 @@ import gguf
 from finetune.errors import SlmtuneError
 
 UNQUANTIZED = ("f32", "f16", "bf16")
-# The precisions, and the largest mean KL of a file from the same weights in transformers, in nats per token.
+# The precisions, and the largest mean KL of a file from the same weights in transformers, in nats per token. Measured with
+# SmolLM2-135M and the finance sample: f16 0.000, q8_0 0.0005, q6_k 0.002, q5_k_m 0.064, q4_k_m 0.006, q3_k_m 0.082.
 MAX_KL = {
     "f32": 0.01,
     "f16": 0.01,
     "bf16": 0.01,
     "q8_0": 0.02,
     "q6_k": 0.05,
-    "q5_k_m": 0.1,
+    "q5_k_m": 0.15,
     "q4_k_m": 0.25,
-    "q3_k_m": 0.8,
+    "q3_k_m": 0.4,
 }
 MAX_DRIFT_KL = 0.35  # more, from the adapter over its base as trained: what leaving 4 bits may cost
 
