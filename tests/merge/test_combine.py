@@ -24,7 +24,7 @@ from ..command import run as slmtune
 WEIGHTS = (0.7, -0.3)
 
 
-def write_adapter(folder: Path, model: Path, seed: int, **settings: Any) -> Path:
+def write_adapter(folder: Path, model: Path, seed: int, std: float = 0.1, **settings: Any) -> Path:
     """An adapter artifact with random matrices."""
     options = {"lora_r": 4, "lora_alpha": 8, "quantization": "none", **settings}
     recipe = AdapterRecipe.model_validate({"model": str(model), **options})
@@ -41,7 +41,7 @@ def write_adapter(folder: Path, model: Path, seed: int, **settings: Any) -> Path
     torch.manual_seed(seed)
     for name, parameter in adapted.named_parameters():
         if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
+            torch.nn.init.normal_(parameter, std=std)
     with writing(folder, Adapter, overwrite=False) as writer:
         adapted.save_pretrained(str(writer.folder))
         (writer.folder / "README.md").unlink()
@@ -54,7 +54,7 @@ def write_adapter(folder: Path, model: Path, seed: int, **settings: Any) -> Path
 
 @pytest.fixture
 def pair(tiny_model: Path, tmp_path: Path) -> tuple[Path, Path]:
-    ranks = {"rank_pattern": {"q_proj": 2}}
+    ranks: dict[str, Any] = {"rank_pattern": {"q_proj": 2}}
     return (
         write_adapter(tmp_path / "one", tiny_model, 1, **ranks),
         write_adapter(tmp_path / "two", tiny_model, 2, lora_alpha=4, **ranks),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import CheckFailedError, InputError
@@ -15,6 +18,7 @@ from finetune.models.load import load_merged
 
 from ..command import run as slmtune
 from ..encoders import NEWS, write_encoder, write_encoder_adapter
+from .test_combine import write_adapter
 
 
 def refuse_any_drift(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +50,15 @@ def test_dry_run_measures_both_merges_and_writes_nothing(tiny_adapter: Path, tin
     assert [line.split()[0] for line in done.stdout.splitlines()[1:4]] == ["original", "dequantized", "(adapter)"]
     assert "not written (--dry-run)" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_barely_trained_adapter_is_not_refused_for_rounding(tiny_model: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).save_pretrained(base)
+    adapter = write_adapter(tmp_path / "adapter", base, seed=1, std=1e-3)
+    result = merge_adapter(MergeRequest(adapter, tmp_path / "model"))
+    assert result.verified
+    assert result.mean_kl > 0
 
 
 def test_form_of_the_base_can_be_chosen(tiny_adapter: Path, tmp_path: Path) -> None:
