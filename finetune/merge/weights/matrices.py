@@ -40,10 +40,10 @@ class Matrices:
     magnitude: Tensor | None = None  # (out features,), of DoRA
 
     def fold(self, weight: Tensor) -> Tensor:
-        """The weight with the adapter folded in; both are float32."""
-        update = self._orient(self.b @ self.a) * self.scale
+        """The weight with the adapter folded in; both are float32, and the memory of `weight` is used for it."""
+        update = self._orient((self.b @ self.a).mul_(self.scale))
         if self.magnitude is None:
-            return weight + update
+            return weight.add_(update)
         norms = torch.linalg.norm(self._orient(weight) + self._orient(update), dim=1)
         return self._orient((self.magnitude / norms).view(-1, 1)) * (weight + update)
 

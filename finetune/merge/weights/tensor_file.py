@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,11 +64,8 @@ class StoredTensor:
 
     def read(self) -> Tensor:
         """The tensor, in memory of its own."""
-        data = bytearray(self.form.size)
-        with self.file.open("rb") as file:
-            file.seek(self.start)
-            file.readinto(data)
-        return torch.frombuffer(data, dtype=DTYPES[self.form.dtype]).reshape(self.form.shape)
+        data = np.fromfile(self.file, np.uint8, self.form.size, offset=self.start)  # bytearray would be zeroed first
+        return torch.from_numpy(data).view(DTYPES[self.form.dtype]).reshape(self.form.shape)
 
     def blocks(self) -> Iterator[bytes]:
         """Its bytes, block by block."""

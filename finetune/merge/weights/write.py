@@ -61,7 +61,7 @@ def merge_tensor(planned: Planned, rounding: Rounding | None) -> Tensor | None:
         if planned.matrices is not None:
             merged = planned.matrices.fold(merged)
     merged = merged.to(DTYPES[planned.form.dtype])
-    if not torch.isfinite(merged).all():
+    if not all(torch.isfinite(end) for end in torch.aminmax(merged)):  # one pass, and NaN passes through
         raise ArtifactError(
             f"The merged weight {planned.form.name} has numbers that are not finite in {planned.form.dtype}, the type of the "
             "base model's weights. Serve the adapter itself, or train again with a lower --learning-rate"
