@@ -124,13 +124,6 @@ def has_bfloat16() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def has_amx() -> bool:
-    """Whether the CPU has AMX, with which torch multiplies bfloat16 several times as fast as float32; as far as Linux tells."""
-    with suppress(OSError):
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text("utf-8").split()
-    return False
-
-
 def peak_bytes() -> int:
     """Peak memory so far, in bytes: on the GPU with its context, if there is one; else the resident memory of this process."""
     torch = sys.modules.get("torch")

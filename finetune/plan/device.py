@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Literal
 
-from finetune.machine import free_memory, has_amx
+from finetune.machine import free_memory
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,6 @@ class Device:
     kind: Literal["cpu", "gpu"]
     free: int
     has_bfloat16: bool = True  # for a GPU: computes in bfloat16 without emulating it
-    has_amx: bool = False  # for a CPU: multiplies in bfloat16 several times as fast as in float32
     is_given: bool = False  # the user set `free`, with --memory or --gpu
 
 
@@ -31,7 +30,7 @@ def this_device(memory: int | None = None) -> Device:
         memory: bytes that training may use, whatever is free.
     """
     free = _free_on_gpu()
-    device = Device("cpu", free_memory(), has_amx=has_amx()) if free is None else Device("gpu", free)
+    device = Device("cpu", free_memory()) if free is None else Device("gpu", free)
     return device if memory is None else replace(device, free=memory, is_given=True)
 
 

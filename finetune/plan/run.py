@@ -18,7 +18,6 @@ from finetune.recipe import AdapterRecipe
 from finetune.recipe.adapter import Method, Quantization
 
 GROWTH_SHARE = 0.5  # of the free memory, for larger forward passes than the user asked for
-GAINS = 50_000_000  # parameters from which a model is worth bfloat16 products; measured at 135 M
 SHORTEST = 128  # tokens; suggesting even shorter rows would not help
 
 
@@ -85,7 +84,7 @@ def plan(
     """
     device = device or this_device()
     shape = shape or shape_of(recipe.model, recipe.revision)
-    recipe = choose_precision(recipe.within_context(shape.context), device=device, rows=rows, shape=shape)
+    recipe = recipe.within_context(shape.context)
     _require_targets(shape, recipe)
     batch = _batch(shape, recipe, rows)
     breakdown = estimate(shape, recipe, batch, device)
@@ -108,20 +107,6 @@ def plan(
         gradient_checkpointing=recipe.gradient_checkpointing,
         suggestion=None if fits else _suggest(shape, recipe, device, rows),
     )
-
-
-def choose_precision(
-    recipe: AdapterRecipe, *, device: Device, rows: RowSizes | None, shape: ModelShape
-) -> AdapterRecipe:
-    """The recipe with products in bfloat16 if the precision is left open and they are faster on this CPU and fit in memory.
-
-    A policy that learns preferences is compared with the model without adapter, whose products are not rounded.
-    """
-    gains = device.kind == "cpu" and device.has_amx and shape.kind == "causal" and shape.parameters >= GAINS
-    if recipe.compute_dtype != "auto" or recipe.method == "dpo" or not gains:
-        return recipe
-    mixed = _with(recipe, compute_dtype="mixed")
-    return mixed if _peak(shape, mixed, device, rows) <= device.free else recipe
 
 
 def divide_to_fit(

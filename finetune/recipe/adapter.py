@@ -70,8 +70,8 @@ class AdapterRecipe(Strict):
     )
     compute_dtype: Literal["auto", "float32", "bfloat16", "mixed"] = Field(
         "auto",
-        description="Precision of matrix products; mixed: float32, but bfloat16 for those with frozen weights; auto: bfloat16 "
-        "if the GPU supports it, mixed for models from 50 M parameters on a CPU with AMX, else float32.",
+        description="Precision of matrix products; mixed: float32, but bfloat16 for those with frozen weights, which is faster "
+        "on a CPU with AMX; auto: bfloat16 if the GPU supports it, else float32.",
     )
     lora_r: int = Field(16, gt=0, le=1024, description="LoRA rank.")
     lora_alpha: int = Field(32, gt=0, description="LoRA scale; the update is multiplied by alpha / r.")

@@ -10,7 +10,7 @@ from finetune.machine import has_bfloat16
 from finetune.models.find import BaseModel
 from finetune.plan.device import Device, this_device
 from finetune.plan.memory import RowSizes, is_padded
-from finetune.plan.run import Plan, choose_precision, divide_to_fit, plan
+from finetune.plan.run import Plan, divide_to_fit, plan
 from finetune.plan.shapes import read_shape
 from finetune.recipe import AdapterRecipe
 from finetune.train.batches.rows import Rows, TokenRows
@@ -40,7 +40,6 @@ def fit_memory(
         log.info("%s.", error)
         return recipe, None
     sizes = row_sizes(rows, is_shared=recipe.shares_prefixes and shape.shares and not is_padded(shape, recipe))
-    recipe = choose_precision(recipe, device=device, rows=sizes, shape=shape)
     fitted = (
         recipe if SIZE in recipe.model_fields_set else divide_to_fit(recipe, device=device, rows=sizes, shape=shape)
     )
