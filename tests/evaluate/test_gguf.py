@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from gguf import GGUFWriter, TokenType
 
 from finetune.errors import InputError
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.evaluate.contestants.gguf import score_choices, sum_answer
+from finetune.export.gguf.families import read_shape
+from finetune.export.gguf.writer import write_model
 from finetune.models.chat_template import render_conversations, render_prompt
 from finetune.models.find import find_base
 from finetune.models.llama_cpp import GgufModel
@@ -28,79 +27,12 @@ from ..serve.conftest import load
 CHOICES = ("bearish", "bullish", "bear", "neutral")
 
 
-def write_gguf(model: Path, out: Path) -> Path:
-    """The tiny model as a GGUF file in 32 bits; llama.cpp expects other rows of queries and keys to be neighbours."""
-    from transformers import AutoModelForCausalLM
-
-    loaded = AutoModelForCausalLM.from_pretrained(model)
-    config, tokenizer = loaded.config, json.loads((model / "tokenizer.json").read_text("utf-8"))
-    settings = json.loads((model / "tokenizer_config.json").read_text("utf-8"))
-    writer = GGUFWriter(out, "llama")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    vocabulary = tokenizer["model"]["vocab"]
-    special = {one["content"] for one in tokenizer["added_tokens"]}
-    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
-    writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.CONTROL if token in special else TokenType.NORMAL for token in tokens])
-    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_pad_token_id(0)
-    template = model / "chat_template.jinja"
-    writer.add_chat_template(template.read_text("utf-8") if template.exists() else settings["chat_template"])
-    for name, tensor in loaded.state_dict().items():
-        if name != "lm_head.weight":  # the embeddings
-            writer.add_tensor(gguf_name(name), interleave(name, tensor.float().numpy(), config))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return out
-
-
-def gguf_name(name: str) -> str:
-    names = {
-        "model.embed_tokens": "token_embd",
-        "model.norm": "output_norm",
-        "model.layers": "blk",
-        "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output",
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
-        "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down",
-    }
-    for theirs, ours in names.items():
-        name = name.replace(theirs, ours)
-    return name
-
-
-def interleave(name: str, weight: np.ndarray[Any, Any], config: Any) -> np.ndarray[Any, Any]:
-    """The rotated halves of each head's queries and keys, pair by pair."""
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    count = next((heads[part] for part in heads if part in name), None)
-    if count is None:
-        return weight
-    halves = weight.reshape(count, 2, weight.shape[0] // count // 2, weight.shape[1])
-    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(weight.shape)
-
-
 @pytest.fixture(scope="module")
 def tiny_gguf(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_gguf(tiny_model, tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+    file = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    tokenizer = load_tokenizer(tiny_model, find_base(str(tiny_model)))
+    write_model(tiny_model, read_shape(tiny_model), tokenizer, file, precision="f32", name="tiny")
+    return file
 
 
 def rows(count: int) -> list[Example]:

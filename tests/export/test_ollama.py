@@ -51,9 +51,11 @@ def run_template(template: str, messages: tuple[Message, ...]) -> str:
     system = next((message.content for message in messages if message.role == "system"), "")
     head, loop = template.split("{{ range .Messages }}")
     with_system, without = head.removeprefix("{{ if .System }}").removesuffix("{{ end }}").split("{{ else }}")
-    user, assistant = re.fullmatch(
+    match = re.fullmatch(
         r'\{\{ if eq \.Role "user" \}\}(.*)\{\{ else if eq \.Role "assistant" \}\}(.*)\{\{ end \}\}\{\{ end \}\}', loop
-    ).groups()  # type: ignore[union-attr]
+    )
+    assert match is not None
+    user, assistant = match.groups()
     text = fill(with_system if system else without, system)
     for message in messages:
         if message.role != "system":

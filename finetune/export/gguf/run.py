@@ -18,7 +18,7 @@ from finetune.export.gguf.families import Shape, read_shape
 from finetune.export.gguf.lora import read_lora, write_lora
 from finetune.export.gguf.ollama import modelfile
 from finetune.export.gguf.quantize import MAX_DRIFT_KL, MAX_KL, UNQUANTIZED, quantize
-from finetune.export.gguf.tensors import list_tensors, stored_precision
+from finetune.export.gguf.tensors import place_tensors, stored_precision
 from finetune.export.gguf.vocabulary import read_vocabulary
 from finetune.export.gguf.writer import write_model
 from finetune.export.request import Agreement, ExportRequest, Files
@@ -126,7 +126,7 @@ def _read_source(artifact: Adapter | Model, request: ExportRequest) -> Source:
     else:
         base = BaseModel(artifact.path.name, artifact.path, "local", "")
     tokenizer, shape = load_tokenizer(artifact.path, base), read_shape(base.folder)
-    list_tensors(base.folder, shape)
+    place_tensors(base.folder, shape)
     read_vocabulary(tokenizer, shape.config.vocab_size)
     return Source(artifact, base.folder, shape, tokenizer, artifact.manifest["parents"]["base_model"]["name"])
 

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from finetune.errors import InputError
 from finetune.export.gguf.families import Shape, rope_factors
+from finetune.merge.weights.tensor_file import list_tensors
 from finetune.models.find import weight_files
 
 PRECISIONS = {
@@ -26,7 +27,7 @@ BUFFERS = (".rotary_emb.inv_freq", ".masked_bias")  # that some checkpoints cont
 
 
 @dataclass(frozen=True)
-class StoredTensor:
+class PlacedTensor:
     """A tensor in a file of weights, under its name in llama.cpp."""
 
     file: Path
@@ -54,7 +55,7 @@ def arrange(tensor: torch.Tensor, key: str, shape: Shape) -> torch.Tensor:
     return tensor.reshape(count, 2, rows // count // 2, *rest).swapaxes(1, 2).reshape(tensor.shape)
 
 
-def list_tensors(folder: Path, shape: Shape) -> list[StoredTensor]:
+def place_tensors(folder: Path, shape: Shape) -> list[PlacedTensor]:
     """All tensors of the model in a folder, from the headers of its files.
 
     Raises:
@@ -63,29 +64,25 @@ def list_tensors(folder: Path, shape: Shape) -> list[StoredTensor]:
     names = gguf.get_tensor_name_map(shape.family.arch, shape.config.num_hidden_layers)
     tensors = []
     for file in weight_files(folder):
-        with safe_open(file, framework="pt") as weights:
-            for key in weights.keys():  # noqa: SIM118 # a safetensors file has no other way
-                if key.endswith(BUFFERS) or (key == "lm_head.weight" and shape.config.tie_word_embeddings):
-                    continue
-                name = names.get_name(key, try_suffixes=SUFFIXES)
-                if name is None:
-                    raise InputError(
-                        f"{file.name} in {folder} has a tensor that llama.cpp does not know: {key}. Export is not possible"
-                    )
-                tensors.append(StoredTensor(file, key, name, tuple(weights.get_slice(key).get_shape())))
+        for key, stored in list_tensors(file).items():
+            if key.endswith(BUFFERS) or (key == "lm_head.weight" and shape.config.tie_word_embeddings):
+                continue
+            name = names.get_name(key, try_suffixes=SUFFIXES)
+            if name is None:
+                raise InputError(
+                    f"{file.name} in {folder} has a tensor that llama.cpp does not know: {key}. Export is not possible"
+                )
+            tensors.append(PlacedTensor(file, key, name, stored.form.shape))
     return tensors
 
 
 def stored_precision(folder: Path) -> str:
     """The precision that keeps every weight in a folder as it is."""
-    dtypes = set()
-    for file in weight_files(folder):
-        with safe_open(file, framework="pt") as weights:
-            dtypes |= {weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118 # as above
+    dtypes = {stored.form.dtype for file in weight_files(folder) for stored in list_tensors(file).values()}
     return {"F16": "f16", "BF16": "bf16"}.get(dtypes.pop(), "f32") if len(dtypes) == 1 else "f32"
 
 
-def add_tensors(writer: gguf.GGUFWriter, tensors: list[StoredTensor], shape: Shape, precision: str) -> None:
+def add_tensors(writer: gguf.GGUFWriter, tensors: list[PlacedTensor], shape: Shape, precision: str) -> None:
     """Write the header and then every tensor; vectors, such as norms and biases, in 32 bits, as llama.cpp expects them."""
     factors = rope_factors(shape)
     first = [] if factors is None else [("rope_freqs.weight", tuple(factors.shape), "f32")]

@@ -8,7 +8,7 @@ import gguf
 from transformers import PreTrainedTokenizerBase
 
 from finetune.export.gguf.families import Shape, add_hyperparameters
-from finetune.export.gguf.tensors import add_tensors, list_tensors
+from finetune.export.gguf.tensors import add_tensors, place_tensors
 from finetune.export.gguf.vocabulary import add_vocabulary
 
 FILE_TYPES = {
@@ -26,7 +26,7 @@ def write_model(
     Raises:
         InputError: llama.cpp does not know its tokenizer or one of its tensors.
     """
-    tensors = list_tensors(folder, shape)
+    tensors = place_tensors(folder, shape)
     writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[shape.family.arch])
     try:
         writer.add_type(gguf.GGUFType.MODEL)

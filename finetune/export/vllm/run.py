@@ -10,13 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from safetensors import safe_open
-
 from finetune.artifacts import Adapter, Model, write_json
 from finetune.errors import CheckFailedError, InputError
 from finetune.export.request import Agreement, ExportRequest, Files
 from finetune.merge.distance import measure_distance, store_traces
 from finetune.merge.held_out import choose_rows
+from finetune.merge.weights.tensor_file import list_tensors
 from finetune.models.chat_template import end_of_turn_ids
 from finetune.models.find import base_of
 from finetune.models.load import load
@@ -72,8 +71,7 @@ def write_vllm(artifact: Adapter | Model, request: ExportRequest, folder: Path, 
 def _write_settings(adapter: Path, folder: Path) -> None:
     """Write the settings, with the names of the layers spelt out instead of a pattern for their paths."""
     settings = json.loads((adapter / SETTINGS).read_text("utf-8"))
-    with safe_open(adapter / WEIGHTS, framework="pt") as tensors:
-        layers = {name.partition(".lora_")[0].rpartition(".")[2] for name in tensors.keys()}  # noqa: SIM118
+    layers = {name.partition(".lora_")[0].rpartition(".")[2] for name in list_tensors(adapter / WEIGHTS)}
     write_json(folder / SETTINGS, {name: settings[name] for name in READ} | {"target_modules": sorted(layers)})
 
 
