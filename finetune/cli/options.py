@@ -175,6 +175,8 @@ def _click_type(info: FieldInfo, *, ranges: bool) -> Any:
         return str  # the model parses it
     if get_origin(kind) in (Union, types.UnionType):
         members = [member for member in get_args(kind) if member is not type(None)]
+        if all(get_origin(member) is Literal for member in members):
+            return click.Choice([*dict.fromkeys(value for member in members for value in get_args(member))])
         kind = str if str in members else members[0]
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))

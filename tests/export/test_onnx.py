@@ -103,9 +103,11 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
 
 def test_command_prints_how_the_file_was_verified(tmp_path: Path) -> None:
     adapter = adapter_of(tmp_path, "distilbert", NEWS)
-    done = slmtune("export", str(adapter), "--format", "onnx", "--out", "export", cwd=tmp_path)
+    words = ("--format", "onnx", "--quantization", "int8", "--out", "export")
+    done = slmtune("export", str(adapter), *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "verified" in done.stdout
+    assert (tmp_path / "export" / FILES["int8"]).is_file()
     assert "onnxruntime" in done.stdout
     assert "[torch.onnx]" not in done.stdout + done.stderr
     assert "experimental" not in done.stderr
