@@ -110,8 +110,12 @@ def write_candidate(source: Source, onto: Onto, folder: Path) -> None:
         generation.save_pretrained(folder)
 
 
-def check_candidate(source: Source, onto: Onto, folder: Path, traces: Path) -> Candidate:
+def check_candidate(source: Source, onto: Onto, folder: Path, traces: Path, keep: Path | None) -> Candidate:
     """Replay the stored weights, and compare the stored model with the adapter.
+
+    Args:
+        traces: the folder of the adapter's traces.
+        keep: a new folder for the traces of the stored model; None: they are not needed.
 
     Raises:
         CheckFailedError: a stored tensor is not what base and adapter give.
@@ -124,7 +128,7 @@ def check_candidate(source: Source, onto: Onto, folder: Path, traces: Path) -> C
     is_same = onto == "dequantized" or not source.recipe.is_quantized
     return Candidate(
         onto,
-        measure_distance(loaded, source.rows, source.recipe.max_length, traces),
+        measure_distance(loaded, source.rows, source.recipe.max_length, traces, keep),
         score_rows(loaded, source.rows, source.recipe.max_length),
         replay,
         MAX_SAME_KL if is_same else MAX_OTHER_KL,

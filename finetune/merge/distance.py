@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -100,7 +100,12 @@ def store_traces(loaded: LoadedModel, rows: Sequence[Example], max_length: int, 
     greedy = _continue_prompts(loaded, rows) if loaded.head is None else []
     for number, row in enumerate(rows):
         trace = _trace(loaded, row, max_length, _nothing())
-        save_file(vars(trace) | ({"greedy": greedy[number]} if greedy else {}), _trace_file(folder, number))
+        _store(replace(trace, greedy=greedy[number]) if greedy else trace, folder, number)
+
+
+def read_trace(folder: Path, number: int) -> Trace:
+    """The stored trace of a row."""
+    return Trace(**load_file(_trace_file(folder, number)))
 
 
 def _continue_prompts(loaded: LoadedModel, rows: Sequence[Example]) -> list[Tensor]:
@@ -115,13 +120,28 @@ def _continue_prompts(loaded: LoadedModel, rows: Sequence[Example]) -> list[Tens
     return [torch.tensor(by_row.get(number, []), dtype=torch.long) for number in range(len(rows))]
 
 
-def measure_distance(loaded: LoadedModel, rows: Sequence[Example], max_length: int, reference: Path) -> Distance:
-    """The distance of a model from the one whose traces of the same rows are in the folder `reference`."""
+def measure_distance(
+    loaded: LoadedModel, rows: Sequence[Example], max_length: int, reference: Path, keep: Path | None = None
+) -> Distance:
+    """The distance of a model from the one whose traces of the same rows are in the folder `reference`.
+
+    Args:
+        keep: a new folder for the model's own traces, whose greedy tokens are those along the text of the reference.
+    """
     running = RunningDistance(is_text=loaded.head is None)
+    if keep is not None:
+        keep.mkdir()
     for number, row in enumerate(rows):
-        expected = Trace(**load_file(_trace_file(reference, number)))
-        running.add(expected, _trace(loaded, row, max_length, expected.greedy))
+        expected = read_trace(reference, number)
+        trace = _trace(loaded, row, max_length, expected.greedy)
+        running.add(expected, trace)
+        if keep is not None:
+            _store(trace, keep, number)
     return running.distance()
+
+
+def _store(trace: Trace, folder: Path, number: int) -> None:
+    save_file({name: value.contiguous() for name, value in vars(trace).items()}, _trace_file(folder, number))
 
 
 def _trace_file(folder: Path, number: int) -> Path:

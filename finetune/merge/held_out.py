@@ -20,7 +20,7 @@ ROWS = 64  # that are compared
 
 
 def choose_rows(
-    corpus: Path | None, tokenizer: PreTrainedTokenizerBase, head: Head | None, count: int | None = None
+    corpus: Path | None, tokenizer: PreTrainedTokenizerBase, head: Head | None, count: int = ROWS
 ) -> list[Example]:
     """Held-out rows of the corpus that the model reads, spread over its tasks, and bundled ones if these are too few.
 
@@ -28,12 +28,11 @@ def choose_rows(
     """
     rows = [row for row in _read_held_out(corpus) if row.task != "text" and _can_read(tokenizer, head, row)]
     rows = spread(rows, count)
-    return [*rows, *(_adapt(row, head) for row in spread(bundled_rows(), max(0, ROWS - len(rows))))]
+    return [*rows, *(_adapt(row, head) for row in spread(bundled_rows(), max(0, min(ROWS, count) - len(rows))))]
 
 
-def spread(rows: Sequence[Example], count: int | None = None) -> list[Example]:
-    """At most `count` rows, by default `ROWS`, at even distances."""
-    count = ROWS if count is None else count
+def spread(rows: Sequence[Example], count: int) -> list[Example]:
+    """At most `count` rows, at even distances."""
     return [*rows] if len(rows) <= count else [rows[number * len(rows) // count] for number in range(count)]
 
 

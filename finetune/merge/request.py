@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from finetune.artifacts import Adapter
+from finetune.merge.held_out import ROWS
 from finetune.merge.weights.replay import Replay
 from finetune.recipe.options import MergeOptions
 
@@ -29,6 +30,8 @@ class MergeRequest(MergeOptions):
     others: tuple[Path, ...] = ()  # further adapters
     weights: tuple[float, ...] = ()  # of all adapters
     train_command: str = Adapter.made_by
+    rows: int = ROWS  # held-out rows that are compared
+    traces: Path | None = None  # a folder that gets the traces of the rows: `adapter` and `model`
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -60,15 +61,19 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
     ):
         source = _open_source(adapters, base, request, work / SCRATCH)
         kept = sum(path.stat().st_size for path in work.glob("*/*"))
-        require_space(work, len(forms) * source.weights_size + source.traces_size - kept)
+        traced = 1 if request.traces is None else 1 + len(forms)
+        require_space(work, len(forms) * source.weights_size + traced * source.traces_size - kept)
+        traces = work / SCRATCH / "traces"
+        traces.mkdir()
         stage("tracing the adapter over its base as trained")
-        score = trace_adapter(source, work / SCRATCH / "traces")
+        score = trace_adapter(source, traces / "adapter")
         candidates = []
         for onto in forms:
             stage(f"merging onto {FORMS[onto]}")
             write_candidate(source, onto, work / onto)
             stage("verifying the merged model")
-            candidates.append(check_candidate(source, onto, work / onto, work / SCRATCH / "traces"))
+            keep = None if request.traces is None else traces / onto
+            candidates.append(check_candidate(source, onto, work / onto, traces / "adapter", keep))
         best = min(candidates, key=lambda one: (math.isnan(one.distance.mean_kl), one.distance.mean_kl))
         if not request.dry_run:
             if not (best.is_close or request.allow_drift):
@@ -77,6 +82,9 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
                 for path in (work / best.onto).iterdir():
                     os.replace(path, writer.folder / path.name)
                 _describe(writer, adapters, request, source, best, candidates, score)
+            if request.traces is not None:
+                shutil.move(traces / "adapter", request.traces / "adapter")
+                shutil.move(traces / best.onto, request.traces / "model")
     return MergeResult(
         model=request.output_dir,
         written=not request.dry_run,
@@ -105,7 +113,9 @@ def _open_source(adapters: Sequence[Adapter], base: BaseModel, request: MergeReq
     else:
         folder = scratch / "combined"
         recipe = combine_adapters(adapters, base.folder, request, folder)
-    return Source(folder, base, recipe, head, choose_rows(request.corpus, load_tokenizer(folder, base), head))
+    return Source(
+        folder, base, recipe, head, choose_rows(request.corpus, load_tokenizer(folder, base), head, request.rows)
+    )
 
 
 def _combination(request: MergeRequest) -> dict[str, object]:

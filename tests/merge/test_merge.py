@@ -15,7 +15,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from finetune.artifacts import Adapter, Model
-from finetune.merge import Distance, MergeRequest, MergeResult, distance, held_out, merge_adapter
+from finetune.merge import Distance, MergeRequest, MergeResult, distance, merge_adapter
 from finetune.merge.distance import RunningDistance, Trace
 from finetune.merge.held_out import choose_rows
 from finetune.models.find import find_base
@@ -82,12 +82,12 @@ def test_logits_in_memory_do_not_grow_with_the_prompts(
     vocabulary = json.loads((tiny_model / "config.json").read_text("utf-8"))["vocab_size"]
     peaks = []
     for rows in (3, 12):
-        monkeypatch.setattr(held_out, "ROWS", rows)
         examples = [
             Example(f"row-{number}", chat("What is inflation?", "Prices rose."), "qa") for number in range(rows)
         ]
         corpus = write_corpus(tmp_path / f"corpus-{rows}", {"test": examples}).path
-        peaks.append(peak_of_logits(MergeRequest(tiny_adapter, tmp_path / f"model-{rows}", corpus), vocabulary))
+        request = MergeRequest(tiny_adapter, tmp_path / f"model-{rows}", corpus, rows=rows)
+        peaks.append(peak_of_logits(request, vocabulary))
     assert peaks[0] == peaks[1] > 0
 
 

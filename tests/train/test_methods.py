@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from finetune.artifacts import Adapter
 from finetune.errors import InputError
 from finetune.evaluate import EvalRequest, evaluate
-from finetune.merge import MergeRequest, distance, held_out, merge_adapter
+from finetune.merge import MergeRequest, distance, merge_adapter
 from finetune.models.load import load_adapter
 from finetune.recipe import AdapterRecipe
 from finetune.train import Step, TrainRequest, train
@@ -91,12 +91,8 @@ def test_adapter_is_evaluated_merged_and_equals_that_of_peft(
 ) -> None:
     adapter = adapters[method]
     assert evaluate(EvalRequest(adapter, tiny_corpus, tmp_path / "eval", limit=2, forgetting=False)).tasks
-    for module, constant, value in (
-        (held_out, "ROWS", 4),
-        (distance, "GREEDY_TOKENS", 2),
-    ):
-        monkeypatch.setattr(module, constant, value)
-    assert merge_adapter(MergeRequest(adapter, tmp_path / "model", tiny_corpus, onto="original")).verified
+    monkeypatch.setattr(distance, "GREEDY_TOKENS", 2)
+    assert merge_adapter(MergeRequest(adapter, tmp_path / "model", tiny_corpus, rows=4, onto="original")).verified
     merged: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     plain: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), str(adapter)).eval()
     untouched: Any = AutoModelForCausalLM.from_pretrained(tiny_model)

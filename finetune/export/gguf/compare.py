@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from finetune.errors import CheckFailedError
 from finetune.export.gguf.server import LlamaServer
-from finetune.merge.distance import RunningDistance, Trace
+from finetune.merge.distance import RunningDistance, Trace, read_trace
 from finetune.merge.request import Distance
 from finetune.models.chat_template import render, render_prompt
 from finetune.models.llama_cpp import GgufModel
@@ -30,7 +29,7 @@ SPEED_TOKENS = 32  # whose generation is timed
 class Comparison:
     """The distances from each reference, and the speed of llama.cpp, one token at a time."""
 
-    distances: tuple[Distance, ...]
+    distances: tuple[Distance, ...]  # from the adapter as trained, if there is one, and last from the same weights
     tokens_per_second: float
 
 
@@ -56,7 +55,10 @@ def require_same_tokens(file: Path, tokenizer: PreTrainedTokenizerBase, rows: Se
 def compare_file(
     file: Path, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example], references: Sequence[Path]
 ) -> Comparison:
-    """Run a GGUF file on rows whose traces by models of transformers are in the folders `references`."""
+    """Run a GGUF file on rows whose traces by models of transformers are in the folders `references`.
+
+    The greedy tokens of all are those along the text that the first has written.
+    """
     sums = [RunningDistance() for _ in references]
     with GgufModel(file) as model:
         model.reserve(_room(tokenizer, rows, references), 1)
@@ -65,14 +67,11 @@ def compare_file(
             start = one.supervised.index(True)
             logits = _logits_after(model, one.ids[:-1], start)[list(one.supervised[start:])]
             prompt = render_prompt(tokenizer, row.prompt, row.tools)
-            for total, folder in zip(sums, references, strict=True):
-                reference = _read_trace(folder, number)
-                text = [*prompt, *reference.greedy.tolist()]
-                greedy = (
-                    _logits_after(model, text[:-1], len(prompt)).argmax(-1)
-                    if len(reference.greedy)
-                    else reference.greedy
-                )
+            traces = [read_trace(folder, number) for folder in references]
+            greedy = text = traces[0].greedy
+            if len(text):
+                greedy = _logits_after(model, [*prompt, *text.tolist()[:-1]], len(prompt)).argmax(-1)
+            for total, reference in zip(sums, traces, strict=True):
                 total.add(reference, Trace(logits, _until_different(greedy, reference.greedy)))
         speed = _measure_speed(model, render_prompt(tokenizer, rows[0].prompt, rows[0].tools))
     return Comparison(tuple(total.distance() for total in sums), speed)
@@ -90,14 +89,14 @@ def compare_lora(
             places = [place for place, is_answer in enumerate(one.supervised) if is_answer][:ANSWER_TOKENS]
             likeliest = [server.next_tokens(one.ids[:place], LIKELIEST) for place in places]
             prompt = render_prompt(tokenizer, row.prompt, row.tools)
-            for total, folder in zip(sums, references, strict=True):
-                reference = _read_trace(folder, number)
+            traces = [read_trace(folder, number) for folder in references]
+            greedy = _follow(server, prompt, [reference.greedy for reference in traces])
+            tokens += len(places) + len(greedy)
+            for total, reference in zip(sums, traces, strict=True):
                 pairs = [_outcomes(*pair) for pair in zip(reference.logits, likeliest, strict=False)]
                 ours, theirs = (torch.stack(part) for part in zip(*pairs, strict=True))
-                greedy = _follow(server, prompt, reference.greedy)
-                total.add(Trace(ours, reference.greedy), Trace(theirs, greedy))
-                tokens += len(greedy)
-            tokens += len(places)
+                written = _until_different(greedy, reference.greedy[: len(greedy)])
+                total.add(Trace(ours, reference.greedy), Trace(theirs, written))
     return Comparison(tuple(total.distance() for total in sums), tokens / (time.monotonic() - started))
 
 
@@ -105,12 +104,8 @@ def _room(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example], reference
     """The number of tokens of the longest text that is computed."""
     texts = [len(render(tokenizer, row).ids) for row in rows]
     prompts = [len(render_prompt(tokenizer, row.prompt, row.tools)) for row in rows]
-    greedy = [len(_read_trace(folder, number).greedy) for folder in references for number in range(len(rows))]
+    greedy = [len(read_trace(references[0], number).greedy) for number in range(len(rows))]
     return max(*texts, max(prompts) + max(greedy)) + SPEED_TOKENS + 1
-
-
-def _read_trace(folder: Path, number: int) -> Trace:
-    return Trace(**load_file(folder / f"{number}.safetensors"))
 
 
 def _logits_after(model: GgufModel, ids: Sequence[int], start: int) -> torch.Tensor:
@@ -147,11 +142,11 @@ def _add_rest(logprobs: torch.Tensor) -> torch.Tensor:
     return torch.cat([logprobs, rest[None]])
 
 
-def _follow(server: LlamaServer, prompt: list[int], reference: torch.Tensor) -> torch.Tensor:
-    """The greedy tokens after a prompt, up to the first that differs from the reference."""
+def _follow(server: LlamaServer, prompt: Sequence[int], references: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The greedy tokens along the text of the first reference, until each reference has had another one."""
+    text, same = references[0].tolist(), list(references)
     tokens: list[int] = []
-    for expected in reference.tolist():
-        tokens.append(next(iter(server.next_tokens([*prompt, *tokens], 1))))
-        if tokens[-1] != expected:
-            break
+    while same and len(tokens) < len(text):
+        tokens.append(next(iter(server.next_tokens([*prompt, *text[: len(tokens)]], 1))))
+        same = [reference for reference in same if reference[len(tokens) - 1] == tokens[-1]]
     return torch.tensor(tokens, dtype=torch.long)

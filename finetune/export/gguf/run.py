@@ -21,9 +21,9 @@ from finetune.export.gguf.quantize import MAX_DRIFT_KL, MAX_KL, UNQUANTIZED, qua
 from finetune.export.gguf.tensors import place_tensors, stored_precision
 from finetune.export.gguf.vocabulary import read_vocabulary
 from finetune.export.gguf.writer import write_model
+from finetune.export.merged import merge_for_export
 from finetune.export.request import Agreement, ExportRequest, Files
-from finetune.merge import MergeRequest, merge_adapter
-from finetune.merge.distance import store_traces
+from finetune.merge.distance import measure_distance, store_traces
 from finetune.merge.held_out import choose_rows
 from finetune.models.find import BaseModel, base_of
 from finetune.models.load import LoadedModel, load, load_adapter, load_merged
@@ -65,8 +65,7 @@ def write_gguf(artifact: Adapter | Model, request: ExportRequest, folder: Path, 
     file = folder / f"model-{precision}.gguf"
     text = modelfile(file.name, source.tokenizer, rows) if request.options.ollama else None
     with TemporaryDirectory(dir=folder) as scratch:
-        references = _trace_merged(source, request, rows, Path(scratch), stage)
-        model = artifact.path if isinstance(artifact, Model) else Path(scratch, "model")
+        model, references = _trace_model(source, request, rows, Path(scratch), stage)
         stage("writing the GGUF file")
         kept = precision if precision in UNQUANTIZED else stored_precision(model)
         whole = file if kept == precision else Path(scratch, "whole.gguf")
@@ -131,21 +130,15 @@ def _read_source(artifact: Adapter | Model, request: ExportRequest) -> Source:
     return Source(artifact, base.folder, shape, tokenizer, artifact.manifest["parents"]["base_model"]["name"])
 
 
-def _trace_merged(
+def _trace_model(
     source: Source, request: ExportRequest, rows: Sequence[Example], scratch: Path, stage: Stage
-) -> list[Path]:
-    """Trace the weights that the file will contain and, of an adapter, what they were trained to be."""
-    artifact = source.artifact
-    if isinstance(artifact, Model):
-        stage("tracing the model")
-        return [_trace(load_merged(artifact), rows, scratch / "exact")]
-    merge_adapter(
-        MergeRequest(adapter=artifact.path, output_dir=scratch / "model", corpus=request.corpus, model=request.model),
-        stage,
-    )
-    stage("tracing the merged model")
-    exact = _trace(load_merged(Model.open(scratch / "model")), rows, scratch / "exact")
-    return [exact, *_trace_live(artifact, request, rows, scratch, stage)]
+) -> tuple[Path, list[Path]]:
+    """The folder of a merged model, and the traces; an adapter is merged in `scratch`, and its own traces come first."""
+    if isinstance(source.artifact, Adapter):
+        merged = merge_for_export(source.artifact, request, scratch, stage)
+        return merged.model.path, [merged.adapter_traces, merged.model_traces]
+    stage("tracing the model")
+    return source.artifact.path, [_trace(load_merged(source.artifact), rows, scratch / "model")]
 
 
 def _trace_adapter(
@@ -154,20 +147,15 @@ def _trace_adapter(
     """Trace an adapter over its base as it is, and as it was trained."""
     artifact = source.artifact
     assert isinstance(artifact, Adapter)
-    stage("tracing the adapter over the unquantised weights")
-    recipe = AdapterRecipe.model_validate(artifact.config).model_copy(update={"quantization": "none"})
-    plain = load(base_of(artifact, request.model), recipe, artifact.path)
-    return [_trace(plain, rows, scratch / "exact"), *_trace_live(artifact, request, rows, scratch, stage)]
-
-
-def _trace_live(
-    adapter: Adapter, request: ExportRequest, rows: Sequence[Example], scratch: Path, stage: Stage
-) -> list[Path]:
-    """Trace an adapter over its base as trained, if that was quantised."""
-    if not AdapterRecipe.model_validate(adapter.config).is_quantized:
-        return []
     stage("tracing the adapter over its base as trained")
-    return [_trace(load_adapter(adapter, request.model), rows, scratch / "live")]
+    trained = _trace(load_adapter(artifact, request.model), rows, scratch / "adapter")
+    recipe = AdapterRecipe.model_validate(artifact.config)
+    if not recipe.is_quantized:
+        return [trained]
+    stage("tracing the adapter over the unquantised weights")
+    plain = load(base_of(artifact, request.model), recipe.model_copy(update={"quantization": "none"}), artifact.path)
+    measure_distance(plain, rows, plain.context, trained, keep=scratch / "weights")
+    return [trained, scratch / "weights"]
 
 
 def _trace(loaded: LoadedModel, rows: Sequence[Example], folder: Path) -> Path:
@@ -178,7 +166,7 @@ def _trace(loaded: LoadedModel, rows: Sequence[Example], folder: Path) -> Path:
 def _require_close(comparison: Comparison, precision: str) -> None:
     """Refuse a file that is too far from its weights in transformers, or from the adapter as trained."""
     for distance, limit, reference in zip(
-        comparison.distances,
+        reversed(comparison.distances),
         (MAX_KL[precision], MAX_KL[precision] + MAX_DRIFT_KL),
         ("the same weights in transformers", "the adapter over its base as trained"),
         strict=False,
@@ -192,15 +180,15 @@ def _require_close(comparison: Comparison, precision: str) -> None:
 
 
 def _describe(comparison: Comparison, rows: int, precision: str, command: str) -> Files:
-    exact, last = comparison.distances[0], comparison.distances[-1]
+    trained, weights = comparison.distances[0], comparison.distances[-1]
     runtime = "llama.cpp (" + ", ".join(f"{name} {metadata.version(name)}" for name in RUNTIMES) + ")"
     return Files(
-        Agreement(rows, last.mean_kl, last.greedy_agreement, runtime),
+        Agreement(rows, trained.mean_kl, trained.greedy_agreement, runtime),
         precision,
         (command,),
         {
-            "mean_kl_of_the_weights": exact.mean_kl,
-            "greedy_agreement_of_the_weights": exact.greedy_agreement,
+            "mean_kl_of_the_weights": weights.mean_kl,
+            "greedy_agreement_of_the_weights": weights.greedy_agreement,
             "tokens_per_second": comparison.tokens_per_second,
         },
     )

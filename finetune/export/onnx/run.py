@@ -11,15 +11,15 @@ from tempfile import TemporaryDirectory
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import CheckFailedError, InputError
+from finetune.export.merged import merge_for_export
 from finetune.export.onnx.convert import FILES, convert, require_onnx
 from finetune.export.onnx.session import OnnxEncoder
 from finetune.export.request import Agreement, ExportRequest, Files
-from finetune.merge import MergeRequest, merge_adapter
 from finetune.merge.distance import measure_distance, store_traces
 from finetune.merge.held_out import choose_rows
 from finetune.models.encoder_inputs import encode
 from finetune.models.heads import write_head_config
-from finetune.models.load import LoadedModel, load_adapter, load_merged
+from finetune.models.load import LoadedModel, load_merged
 from finetune.models.tokenizer import save_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import OnnxPrecision
@@ -51,21 +51,25 @@ def write_onnx(artifact: Adapter | Model, request: ExportRequest, folder: Path, 
     require_onnx()
     file = folder / FILES[precision]
     with TemporaryDirectory(dir=folder) as scratch:
-        live, exact = Path(scratch, "live"), Path(scratch, "exact")
-        plain = _merge(artifact, request, Path(scratch), stage)
+        exact = trained = Path(scratch, "exact")
+        model = artifact
+        if isinstance(artifact, Adapter):
+            merged = merge_for_export(artifact, request, Path(scratch), stage, ROWS)
+            model, trained = merged.model, merged.adapter_traces
+        assert isinstance(model, Model)
+        plain = load_merged(model)
+        plain.model.float()
         rows = choose_rows(request.corpus, plain.tokenizer, plain.head, ROWS)
         length = _max_length(artifact)
         stage("tracing the model")
         store_traces(plain, rows, length, exact)
-        if isinstance(artifact, Adapter):
-            store_traces(load_adapter(artifact, request.model), rows, length, live)
         stage("writing the ONNX file")
         convert(plain, precision, file)
         stage("running the file in onnxruntime")
         encoder = OnnxEncoder(file, plain.model.config)
         exported = replace(plain, model=encoder)
         gap = measure_distance(exported, rows, length, exact).max_abs_logit_diff
-        distance = measure_distance(exported, rows, length, live if live.is_dir() else exact)
+        distance = measure_distance(exported, rows, length, trained)
     _require_close(precision, distance.mean_kl, gap)
     write_head_config(plain.model, folder)
     save_tokenizer(plain.tokenizer, folder, is_encoder=True)
@@ -78,17 +82,6 @@ def write_onnx(artifact: Adapter | Model, request: ExportRequest, folder: Path, 
             "ms per row in torch": _milliseconds(plain, rows, length),
         },
     )
-
-
-def _merge(artifact: Adapter | Model, request: ExportRequest, scratch: Path, stage: Stage) -> LoadedModel:
-    """The model in float32; an adapter is merged first."""
-    if isinstance(artifact, Adapter):
-        merge = MergeRequest(artifact.path, scratch / "model", corpus=request.corpus, model=request.model)
-        merge_adapter(merge, stage)
-        artifact = Model.open(scratch / "model")
-    loaded = load_merged(artifact)
-    loaded.model.float()
-    return loaded
 
 
 def _max_length(artifact: Adapter | Model) -> int:
