@@ -25,6 +25,7 @@ from finetune.export.merged import merge_for_export
 from finetune.export.request import Agreement, ExportRequest, Files
 from finetune.merge.distance import measure_distance, store_traces
 from finetune.merge.held_out import choose_rows
+from finetune.merge.request import Distance
 from finetune.models.find import BaseModel, base_of
 from finetune.models.load import LoadedModel, load, load_adapter, load_merged
 from finetune.models.tokenizer import load_tokenizer
@@ -190,5 +191,12 @@ def _describe(comparison: Comparison, rows: int, precision: str, command: str) -
             "mean_kl_of_the_weights": weights.mean_kl,
             "greedy_agreement_of_the_weights": weights.greedy_agreement,
             "tokens_per_second": comparison.tokens_per_second,
+            **_losses(trained),
         },
     )
+
+
+def _losses(distance: Distance) -> dict[str, float]:
+    """The loss of the expected answers in nats per token, in llama.cpp and in transformers, where it was measured."""
+    losses = {"held_out_loss": distance.loss, "held_out_loss_in_transformers": distance.adapter_loss}
+    return {name: loss for name, loss in losses.items() if loss is not None}
