@@ -30,6 +30,36 @@ FLAGS = (
     *(("--no-sandbox",) if os.geteuid() == 0 else ()),  # the sandbox refuses to run as root
 )
 PATIENCE = 60  # seconds until an answer that does not come fails the test
+OVERFLOW = "document.documentElement.scrollWidth - innerWidth"
+# Texts whose contrast with their background is below the 4.5 of WCAG 2.2, level AA. A canvas turns any color into bytes.
+FAINT = """
+(() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const bytes = color => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = color;
+    canvas.fillRect(0, 0, 1, 1);
+    return canvas.getImageData(0, 0, 1, 1).data;
+  };
+  const luminance = color => {
+    const [red, green, blue] = [...bytes(color)].map(byte => byte / 255)
+      .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const behind = element => {
+    while (element && bytes(getComputedStyle(element).backgroundColor)[3] === 0) element = element.parentElement;
+    return getComputedStyle(element ?? document.body).backgroundColor;
+  };
+  return [...document.body.querySelectorAll("*")]
+    .filter(each => [...each.childNodes].some(node => node.nodeType === 3 && node.data.trim()))
+    .filter(each => each.checkVisibility() && !each.closest("svg"))
+    .filter(each => {
+      const [low, high] = [getComputedStyle(each).color, behind(each)].map(luminance).sort((one, two) => one - two);
+      return (high + 0.05) / (low + 0.05) < 4.5;
+    })
+    .map(each => each.outerHTML.slice(0, 100));
+})()
+"""
 
 
 @dataclass
@@ -43,8 +73,9 @@ class Visit:
     loaded: bool = False
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
-        answer = self.browser.ask("Runtime.evaluate", self.session, expression=expression, returnByValue=True)
+        """The value of a JavaScript expression in the page, or what the promise that it is comes to."""
+        settings = {"returnByValue": True, "awaitPromise": True}
+        answer = self.browser.ask("Runtime.evaluate", self.session, expression=expression, **settings)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
@@ -100,8 +131,8 @@ class Browser:
             self._process.wait()
         os.close(self._events)
 
-    def open(self, page: Path, *, width: int, height: int, dark: bool = False, scale: float = 1) -> Visit:
-        """Open a file in a window of this size, and wait until it is loaded; the page opened before it is closed."""
+    def open(self, page: Path | str, *, width: int, height: int, dark: bool = False, scale: float = 1) -> Visit:
+        """Open a file or a URL in a window of this size, and wait until it is loaded; the page opened before it is closed."""
         if self._visit:
             self.ask("Page.close", self._visit.session)
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
@@ -113,7 +144,7 @@ class Browser:
         self.ask("Emulation.setDeviceMetricsOverride", session, **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", session, features=[scheme])
-        self.ask("Page.navigate", session, url=page.as_uri())
+        self.ask("Page.navigate", session, url=page if isinstance(page, str) else page.as_uri())
         while not self._visit.loaded:
             self._next()
         return self._visit

@@ -11,7 +11,7 @@ import pytest
 
 from finetune.evaluate.details import ClassScore
 
-from ..browser import CHROMIUM, Browser
+from ..browser import CHROMIUM, FAINT, OVERFLOW, Browser
 from ..command import run
 from .page import Page
 from .test_eval_page import FORGETTING, GAIN, LABELS, TEXTS, label, render, text
@@ -35,36 +35,6 @@ VISIBLE = (
     "[...document.querySelectorAll('h1, h2, h3')].filter(each => each.checkVisibility()).map(each => each.innerText)"
 )
 VISIBLE_ROWS = "[...document.querySelectorAll('.rows > li')].filter(row => row.checkVisibility())"
-OVERFLOW = "document.documentElement.scrollWidth - innerWidth"
-# Texts whose contrast with their background is below the 4.5 of WCAG 2.2, level AA. A canvas turns any color into bytes.
-FAINT = """
-(() => {
-  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const bytes = color => {
-    canvas.clearRect(0, 0, 1, 1);
-    canvas.fillStyle = color;
-    canvas.fillRect(0, 0, 1, 1);
-    return canvas.getImageData(0, 0, 1, 1).data;
-  };
-  const luminance = color => {
-    const [red, green, blue] = [...bytes(color)].map(byte => byte / 255)
-      .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
-  };
-  const behind = element => {
-    while (element && bytes(getComputedStyle(element).backgroundColor)[3] === 0) element = element.parentElement;
-    return getComputedStyle(element ?? document.body).backgroundColor;
-  };
-  return [...document.body.querySelectorAll("*")]
-    .filter(each => [...each.childNodes].some(node => node.nodeType === 3 && node.data.trim()))
-    .filter(each => each.checkVisibility() && !each.closest("svg"))
-    .filter(each => {
-      const [low, high] = [getComputedStyle(each).color, behind(each)].map(luminance).sort((one, two) => one - two);
-      return (high + 0.05) / (low + 0.05) < 4.5;
-    })
-    .map(each => each.outerHTML.slice(0, 100));
-})()
-"""
 
 
 @pytest.fixture(scope="module")

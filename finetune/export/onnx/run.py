@@ -72,6 +72,7 @@ def write_onnx(artifact: Adapter | Model, request: ExportRequest, folder: Path, 
         distance = measure_distance(exported, rows, length, trained)
     _require_close(precision, distance.mean_kl, gap)
     write_head_config(plain.model, folder)
+    plain.tokenizer.model_max_length = plain.context  # where programs without transformers cut a text
     save_tokenizer(plain.tokenizer, folder, is_encoder=True)
     return Files(
         agreement=Agreement(len(rows), distance.mean_kl, distance.greedy_agreement, encoder.runtime),
