@@ -1,4 +1,4 @@
-"""Model cards: the page of an adapter or merged model on the Hub, written from its manifest and its evaluation."""
+"""Model cards: the page of an adapter, a merged model or an export on the Hub, from its manifest and the evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from finetune.artifacts import Adapter, EvalReport, Model
+from finetune.artifacts import Adapter, EvalReport, Export, Model
+from finetune.cards.export_facts import ExportFacts
 from finetune.cards.model_facts import Subject, cell
 from finetune.cards.templating import ENVIRONMENT
 from finetune.cards.verdict import RIVALS, verdict
@@ -43,13 +44,13 @@ log = logging.getLogger(__name__)
 
 
 def model_card(
-    artifact: Adapter | Model,
+    artifact: Adapter | Model | Export,
     report: EvalReport | None,
     *,
     repo_id: str | None = None,
     is_public: Callable[[str], bool] = lambda _: True,
 ) -> str:
-    """The README.md of an adapter (or of the model that it was merged into): YAML metadata, then text.
+    """The README.md of an adapter, of the model that it was merged into, or of an export of either: YAML metadata, then text.
 
     The same arguments give the same bytes. `is_public` says which Hub data sets of the corpus may be named.
     """
@@ -77,20 +78,22 @@ def _read_report(report: EvalReport | None) -> dict[str, Any]:
 
 def _metadata(subject: Subject, scores: Mapping[str, Any], is_public: Callable[[str], bool]) -> str:
     """The YAML front matter, without the lines of dashes."""
-    base, results = subject.base["name"], _eval_results(subject, scores)
+    base, form = subject.base["name"], subject.form
+    results = [] if subject.is_export else _eval_results(subject, scores)  # its files are not those that were scored
     if subject.license is None:
         log.warning("The licence of %s is unknown, and the card says so. Find out before you share it.", base)
     data = ModelCardData(
         language="en",
         license=subject.license or "other",
         license_name=None if subject.license else "unknown",
-        library_name="transformers" if subject.is_merged else "peft",
+        library_name=form.library,
         pipeline_tag=subject.pipeline_tag,
         base_model=base if subject.base_is_on_hub else None,
-        base_model_relation=("finetune" if subject.is_merged else "adapter") if subject.base_is_on_hub else None,
+        base_model_relation=form.relation if subject.base_is_on_hub else None,
         datasets=[name for name in subject.hub_datasets if is_public(name)] or None,
         tags=[
             "slmtune",
+            *form.tags,
             "lora",
             *(["qlora"] if subject.is_quantized else []),
             *(["dpo"] if subject.recipe.get("method") == "dpo" else []),
@@ -126,11 +129,15 @@ def _eval_results(subject: Subject, scores: Mapping[str, Any]) -> list[EvalResul
 
 def _body(subject: Subject, scores: Mapping[str, Any], repo_id: str) -> str:
     is_bundled = subject.domain in domain_names()
-    return ENVIRONMENT.get_template("model_card.md.jinja").render(
+    export = ExportFacts(subject.artifact) if isinstance(subject.artifact, Export) else None
+    template = "model_card.md.jinja" if export is None else "export_card.md.jinja"
+    return ENVIRONMENT.get_template(template).render(
         subject=subject,
+        export=export,
         kind=subject.artifact.kind,
         base=subject.base,
         base_package=subject.base["source"] if "==" in subject.base["source"] else None,
+        before="export" if export else "merge" if subject.is_merged else None,
         method="QLoRA" if subject.is_quantized else "LoRA",
         has_preferences=subject.recipe.get("method") == "dpo",
         version=subject.artifact.manifest.get("slmtune_version"),

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.artifacts import Adapter, Model
+from finetune.artifacts import Adapter, Export, Model
+from finetune.cards.hub_forms import FORMS, HubForm
 from finetune.machine import format_bytes
 
 UNKNOWN_LICENSES = {"", "other", "unknown"}
@@ -22,14 +23,24 @@ COMPARED_WITH = {"exact": "adapter over the same weights", "drift": "adapter ove
 
 @dataclass(frozen=True)
 class Subject:
-    """The subject of a card: an adapter, or the model that it was merged into."""
+    """The subject of a card: an adapter, the model that it was merged into, or an export of either."""
 
-    artifact: Adapter | Model
+    artifact: Adapter | Model | Export
+
+    @property
+    def form(self) -> HubForm:
+        """How the Hub files the artifact."""
+        return FORMS[self.artifact.config["format"] if self.is_export else self.artifact.kind]
+
+    @property
+    def is_export(self) -> bool:
+        """Whether the artifact is an export, whose files are not those of PEFT or transformers."""
+        return isinstance(self.artifact, Export)
 
     @property
     def is_merged(self) -> bool:
         """Whether the artifact includes the weights of the base model."""
-        return isinstance(self.artifact, Model)
+        return self.form.relation != "adapter"
 
     @property
     def recipe(self) -> Mapping[str, Any]:

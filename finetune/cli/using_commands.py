@@ -79,7 +79,7 @@ def chat_command(
 @click.option("--message", help="Commit message.")
 @options.common
 def push_command(path: Path, repo_id: str, public: bool, message: str | None) -> None:
-    """Share an artifact through the Hugging Face Hub, privately by default."""
+    """Share a corpus, adapter, model or export through the Hugging Face Hub, privately by default."""
     from finetune.hub.push import push
 
     result = push(path, repo_id, public=public, message=message)
@@ -93,7 +93,7 @@ def push_command(path: Path, repo_id: str, public: bool, message: str | None) ->
 @options.overwrite
 @options.common
 def pull_command(repo_id: str, revision: str | None, output_dir: Path | None, overwrite: bool) -> None:
-    """Fetch an artifact from the Hugging Face Hub and verify it."""
+    """Fetch a corpus, adapter, model or export from the Hugging Face Hub and verify it."""
     from finetune.hub.pull import pull
 
     out = output_dir or Path(repo_id.split("/")[-1])

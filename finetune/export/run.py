@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from finetune.artifacts import MANIFEST, Adapter, ArtifactWriter, Export, Model, ensure_replaceable, open_any, writing
+from finetune.artifacts import UNHASHED, Adapter, ArtifactWriter, Export, Model, ensure_replaceable, open_any, writing
+from finetune.cards.model_card import model_card
 from finetune.errors import InputError
 from finetune.export.request import ExportRequest, ExportResult, Files
 from finetune.machine import explain_full_disk, peak_bytes
@@ -46,7 +47,7 @@ def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> Ex
     ):
         files = _write(artifact, request, writer.folder, on_stage or (lambda name: None))
         _describe(writer, artifact, request, files)
-    sizes = [path.stat().st_size for path in request.output_dir.rglob("*") if path.is_file() and path.name != MANIFEST]
+    written = [path for path in request.output_dir.rglob("*") if path.is_file() and path.name not in UNHASHED]
     return ExportResult(
         path=request.output_dir,
         format=request.options.format,
@@ -55,7 +56,7 @@ def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> Ex
         mean_kl=files.agreement.mean_kl if files.agreement else None,
         greedy_agreement=files.agreement.greedy if files.agreement else None,
         agreement=files.agreement,
-        size_bytes=sum(sizes),
+        size_bytes=sum(path.stat().st_size for path in written),
         seconds=time.monotonic() - started,
         peak_memory_bytes=peak_bytes(),
         commands=files.commands,
@@ -91,10 +92,15 @@ def _write(artifact: Adapter | Model, request: ExportRequest, folder: Path, stag
 
 
 def _describe(writer: ArtifactWriter, artifact: Adapter | Model, request: ExportRequest, files: Files) -> None:
-    writer.manifest["config"] = asdict(request.options)
+    recipe = artifact.config if isinstance(artifact, Adapter) else artifact.config["adapter_config"]
+    options = asdict(request.options) | {"quantization": files.quantization}
+    writer.manifest["config"] = options | {"adapter_config": dict(recipe)}
     writer.manifest["parents"] = {
         artifact.kind: {"fingerprint": artifact.fingerprint},
         **artifact.manifest["parents"],
     }
     writer.manifest["verification"] = files.agreement and asdict(files.agreement)
     writer.manifest["facts"] = files.facts
+    if "head" in artifact.manifest:
+        writer.manifest["head"] = artifact.manifest["head"]
+    (writer.folder / "README.md").write_text(model_card(Export(writer.folder, writer.manifest), None), "utf-8")

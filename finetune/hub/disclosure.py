@@ -6,14 +6,17 @@ import getpass
 import json
 import re
 import socket
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from finetune.errors import CheckFailedError
+from finetune.hub.metadata import WEIGHTS, read_texts
 
 # Data formats only. A pickle or a script runs code on the reader's machine.
-SHAREABLE = {".safetensors", ".json", ".jsonl", ".md", ".parquet", ".html", ".png", ".jinja", ".txt", ".model"}
-SHAREABLE_NAMES = {"LICENSE", "NOTICE"}
+DATA = {".json", ".jsonl", ".md", ".parquet", ".html", ".png", ".jinja", ".txt", ".model"}
+SHAREABLE = DATA | WEIGHTS
+SHAREABLE_NAMES = {"LICENSE", "NOTICE", "Modelfile", "template", "params"}
 PICKLE = re.compile(
     rb"\x80[\x02-\x05]|PK\x03\x04"
 )  # a pickle of protocol 2 to 5, or a zip file as written by torch.save
@@ -30,6 +33,12 @@ PERSONAL_PATH = re.compile(
     r"|(?<![A-Za-z])[A-Za-z]:[\\/]+(?:Users|Documents and Settings)[\\/]|file:///\w"
 )
 WHOLE_PATH = re.compile(r"(?:/[^/\s<>]+){2,}/?|[A-Za-z]:[\\/]\S+|~/\S+")
+MODELFILE_WORDS = {
+    "FROM",
+    "TEMPLATE",
+    "PARAMETER",
+}  # that slmtune writes; SYSTEM and MESSAGE hold text of conversations
+QUOTED_BLOCK = re.compile(r'"""(?:.|\n)*?"""')
 COMMON_NAMES = {"root", "user", "admin", "ubuntu", "runner", "nobody", "test", "dev", "localhost"}
 
 
@@ -60,46 +69,60 @@ def _problems(name: str, path: Path, token: str | None) -> Iterator[str]:
         if PICKLE.match(file.read(4)):
             yield "is a pickle or a zip archive under another name"
             return
-    private = _own_folders(path)
-    if any(SECRET.search(text) or (token and token in text) for text in _texts(name, path)):
+    try:
+        yield from _disclosures(name, path, token)
+    except ValueError:
+        yield "is damaged: its metadata cannot be read"
+
+
+def _disclosures(name: str, path: Path, token: str | None) -> Iterator[str]:
+    if any(SECRET.search(text) or (token and token in text) for text in _texts(path, names=True)):
         yield "contains an access token or a private key"
     if path.suffix == ".parquet" or name in VOCABULARIES:
         return
-    if any(PERSONAL_PATH.search(text) or any(folder in text for folder in private) for text in _texts(name, path)):
+    texts, values, private = [*_texts(path, names=False)], [*_values(path)], _own_folders(path)
+    if any(PERSONAL_PATH.search(text) or any(folder in text for folder in private) for text in texts):
         yield "contains an absolute path of this machine"
-    elif any(WHOLE_PATH.fullmatch(value) for value in _values(name, path)):
+    elif any(WHOLE_PATH.fullmatch(value) for value in values):
         yield "contains an absolute path"
-    if (is_named := _machine_name_test()) and any(
-        is_named(text) for text in (*_texts(name, path), *_values(name, path))
-    ):
+    if (is_named := _machine_name_test()) and any(map(is_named, texts + values)):
         yield "contains the name of this machine or of its user"
+    if path.name == "Modelfile" and any(line.split()[0].upper() not in MODELFILE_WORDS for line in _lines(path)):
+        yield f"contains lines other than {', '.join(sorted(MODELFILE_WORDS))}, which may be text of conversations"
 
 
-def _texts(name: str, path: Path) -> Iterator[str]:
-    """The readable text of a file: all of it, the metadata of a safetensors file, or a Parquet file's values by batch."""
+def _texts(path: Path, *, names: bool) -> Iterator[str]:
+    """The readable text of a file: all of it, that in a file of weights, or a Parquet file's values by batch."""
     if path.suffix == ".parquet":
         import pyarrow.parquet as parquet
 
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
             yield json.dumps(batch.to_pylist(), ensure_ascii=False, default=str)
-    elif path.suffix == ".safetensors":
-        with path.open("rb") as file:
-            header = file.read(int.from_bytes(file.read(8), "little"))
-        yield json.dumps(json.loads(header).get("__metadata__", {}))
+    elif path.suffix in WEIGHTS:
+        yield from read_texts(path, names=names)
     else:
         yield path.read_text("utf-8", errors="replace")
 
 
-def _values(name: str, path: Path) -> Iterator[str]:
-    """Every string value of a JSON file, or of each line of a JSON Lines file."""
-    if path.suffix not in {".json", ".jsonl"}:
-        return
-    text = path.read_text("utf-8", errors="replace")
-    for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
-        try:
-            yield from _strings(json.loads(part))
-        except ValueError:
-            continue
+def _values(path: Path) -> Iterator[str]:
+    """Every text in a file of weights, string in a JSON file or in a line of a JSON Lines file, or word of a Modelfile."""
+    if path.suffix in WEIGHTS:
+        yield from read_texts(path, names=False)
+    elif path.name == "Modelfile":
+        yield from (word for line in _lines(path) for word in line.split())
+    elif path.suffix in {".json", ".jsonl"}:
+        text = path.read_text("utf-8", errors="replace")
+        for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
+            try:
+                yield from _strings(json.loads(part))
+            except ValueError:
+                continue
+
+
+def _lines(modelfile: Path) -> list[str]:
+    """The lines of a Modelfile that say something, without texts in triple quotes."""
+    text = QUOTED_BLOCK.sub("", modelfile.read_text("utf-8", errors="replace"))
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def _strings(value: object) -> Iterator[str]:
@@ -115,7 +138,7 @@ def _strings(value: object) -> Iterator[str]:
 
 def _own_folders(path: Path) -> list[str]:
     """Folders of this machine that a file could mention by accident, except short ones, which reveal nothing."""
-    folders = (Path.home(), Path.cwd(), path.resolve().parent)
+    folders = (Path.home(), Path.cwd(), path.resolve().parent, Path(sysconfig.get_path("purelib")))
     return [str(folder) for folder in folders if len(folder.parts) > 2]
 
 

@@ -21,6 +21,7 @@ from finetune.artifacts import (
     Artifact,
     Corpus,
     EvalReport,
+    Export,
     Model,
     open_any,
     read_manifest,
@@ -54,7 +55,7 @@ class PushResult:
 def push(
     path: Path, repo_id: str, *, public: bool = False, message: str | None = None, token: str | None = None
 ) -> PushResult:
-    """Upload a corpus (as a data set repository), adapter or model to the Hub, in one commit.
+    """Upload a corpus (as a data set repository), adapter, model or export to the Hub, in one commit.
 
     A new repository is private unless `public`; the visibility of an existing one is never changed. If nothing has
     changed, no commit is made.
@@ -93,7 +94,9 @@ def refresh_card(artifact: Artifact, repo: Repo) -> None:
     A card that someone has edited is not changed.
     """
     card = artifact.path / CARD
-    if not isinstance(artifact, Adapter | Model) or (card.is_file() and not is_untouched(card.read_text("utf-8"))):
+    if not isinstance(artifact, Adapter | Model | Export) or (
+        card.is_file() and not is_untouched(card.read_text("utf-8"))
+    ):
         return
     text = model_card(artifact, _report_of(artifact), repo_id=repo.id, is_public=partial(_is_public, repo.api))
     if not card.is_file() or card.read_text("utf-8") != text:
@@ -105,15 +108,17 @@ def refresh_card(artifact: Artifact, repo: Repo) -> None:
 
 def _report_of(artifact: Artifact) -> EvalReport | None:
     """The evaluation in the same workspace, if it belongs to this artifact."""
-    try:
-        report = EvalReport.open(artifact.path.resolve().parent / "eval")
-    except SlmtuneError:
-        return None
     adapter = artifact.fingerprint if isinstance(artifact, Adapter) else _adapter_in(artifact)
-    if _adapter_in(report) != adapter:
+    folders = artifact.path.resolve().parents[: 2 if isinstance(artifact, Export) else 1]
+    for folder in folders:
+        try:
+            report = EvalReport.open(folder / "eval")
+        except SlmtuneError:
+            continue
+        if _adapter_in(report) == adapter:
+            return report
         log.info("%s belongs to another adapter: the card does not quote it.", report.path)
-        return None
-    return report
+    return None
 
 
 def _adapter_in(artifact: Artifact) -> str | None:

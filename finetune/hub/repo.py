@@ -9,11 +9,11 @@ from huggingface_hub import DatasetInfo, HfApi, ModelInfo
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, not in __all__
 
-from finetune.artifacts import Adapter, Artifact, Corpus, Model
+from finetune.artifacts import Adapter, Artifact, Corpus, Export, Model
 from finetune.errors import InputError
 
 CARD = "README.md"
-SHARED: dict[str, type[Artifact]] = {kind.kind: kind for kind in (Adapter, Model, Corpus)}
+SHARED: dict[str, type[Artifact]] = {kind.kind: kind for kind in (Adapter, Model, Export, Corpus)}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,11 @@
-"""Which adapters vLLM and SGLang load beside their base model, and with which --max-lora-rank."""
+"""Which adapters vLLM and SGLang load beside their base model, and the commands that serve them."""
 
 from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from finetune.errors import InputError
 from finetune.recipe.adapter import AdapterRecipe
@@ -45,3 +50,19 @@ def require_loadable(recipe: AdapterRecipe) -> None:
 def max_rank(recipe: AdapterRecipe) -> int:
     """The smallest value of vLLM's --max-lora-rank that has room for the adapter."""
     return next(rank for rank in MAX_RANKS if rank >= recipe.lora_r)
+
+
+def serve_commands(recipe: AdapterRecipe, parents: Mapping[str, Any], folder: Path) -> tuple[str, str]:
+    """The commands of vLLM and SGLang that serve the adapter exported to `folder`, beside its base model in `parents`."""
+    parent, template = parents["base_model"], folder / "chat_template.jinja"
+    base, name = str(parent["name"]), parents.get("corpus", {}).get("domain") or "adapter"
+    vllm = [
+        *("vllm", "serve", base, *(["--revision", str(parent["revision"])] if parent.get("revision") else [])),
+        *("--enable-lora", "--max-lora-rank", str(max_rank(recipe)), "--lora-modules", f"{name}={folder}"),
+        *("--chat-template", str(template), "--generation-config", str(folder)),
+    ]
+    sglang = [
+        *("python", "-m", "sglang.launch_server", "--model-path", base, "--enable-lora"),
+        *("--lora-paths", f"{name}={folder}", "--chat-template", str(template)),
+    ]
+    return shlex.join(vllm), shlex.join(sglang)

@@ -215,7 +215,7 @@ def test_adapter_alone_is_run_beside_its_base_model(tiny_adapter: Path, tiny_cor
     given = export(tiny_adapter, tmp_path / "lora", tiny_corpus, format="gguf-lora")
     assert given.mean_kl is not None
     assert -0.001 < given.facts["mean_kl_of_the_weights"] < given.mean_kl < 0.35
-    assert sorted(path.name for path in given.path.iterdir()) == ["adapter.gguf", "manifest.json"]
+    assert sorted(path.name for path in given.path.iterdir()) == ["README.md", "adapter.gguf", "manifest.json"]
     fields = GGUFReader(given.path / "adapter.gguf").fields
     assert (fields["general.type"].contents(), fields["adapter.type"].contents()) == ("adapter", "lora")
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from finetune.artifacts import Export
 from finetune.errors import InputError
 from finetune.export import ExportRequest, export_artifact
-from finetune.export.gguf.ollama import modelfile
+from finetune.export.gguf.ollama import ollama_files
 from finetune.models.chat_template import render_text
 from finetune.models.find import BaseModel
 from finetune.models.presets import PHI2_TEMPLATE, PLAIN_TEMPLATE
@@ -73,11 +74,14 @@ def fill(part: str, text: str) -> str:
 def test_ollama_renders_what_the_chat_template_renders(template: str, tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = template
     rows = [Example(str(n), (*turns, Message("assistant", "-")), "chat") for n, turns in enumerate(CONVERSATIONS)]
-    lines = modelfile("model.gguf", tokenizer, rows).splitlines()
+    files = ollama_files("model.gguf", tokenizer, rows)
+    lines = files["Modelfile"].splitlines()
     assert lines[0] == "FROM ./model.gguf"
     assert 'PARAMETER stop "<|im_end|>"' in lines
     written = lines[1].removeprefix('TEMPLATE """').removesuffix('"""')
     assert '"""' not in written
+    assert files["template"] == written
+    assert "<|im_end|>" in json.loads(files["params"])["stop"]
     for turns in CONVERSATIONS:
         assert run_template(written, turns) == render_text(tokenizer, turns)
 
@@ -86,12 +90,12 @@ def test_template_that_ollama_cannot_follow_is_refused(tokenizer: PreTrainedToke
     tokenizer.chat_template = CHATML.replace("'<|im_start|>' +", "loop.index | string + '<|im_start|>' +")
     rows = [Example("1", chat("Up?", "Yes.", "Why?", "-"), "chat")]
     with pytest.raises(InputError, match="1 of 1 conversations differently"):
-        modelfile("model.gguf", tokenizer, rows)
+        ollama_files("model.gguf", tokenizer, rows)
 
 
 def test_export_writes_a_modelfile_beside_the_file(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     options = ExportOptions(quantization="f16", ollama=True)
     result = export_artifact(ExportRequest(tiny_adapter, tmp_path / "out", options, tiny_corpus))
-    assert sorted(path.name for path in result.path.iterdir()) == ["Modelfile", "manifest.json", "model-f16.gguf"]
+    assert set(Export.open(result.path).manifest["files"]) == {"Modelfile", "model-f16.gguf", "params", "template"}
     assert (result.path / "Modelfile").read_text("utf-8").startswith("FROM ./model-f16.gguf\n")
     assert result.commands[0].startswith("ollama create")

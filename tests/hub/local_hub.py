@@ -29,7 +29,15 @@ import yaml
 USER, ORGANIZATION = "tester", "tester-lab"
 WRITE_TOKEN, READ_TOKEN = "hf_" + "w" * 34, "hf_" + "r" * 34
 ROLES = {WRITE_TOKEN: "write", READ_TOKEN: "read"}
-LARGE = (".safetensors", ".parquet", ".bin", ".model", ".png")  # what the Hub sends to large-file storage
+LARGE = (
+    ".safetensors",
+    ".gguf",
+    ".onnx",
+    ".parquet",
+    ".bin",
+    ".model",
+    ".png",
+)  # what the Hub sends to large-file storage
 
 API = r"/api/(?P<kind>model|dataset)s/(?P<repo_id>[^/]+/[^/]+)"
 REVISION = r"(?P<revision>refs/[^/]+/[^/]+|[^/]+)"

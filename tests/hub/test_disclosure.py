@@ -3,15 +3,19 @@ from __future__ import annotations
 import getpass
 import json
 import socket
+import sysconfig
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from gguf import GGUFWriter
+from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
-from finetune.errors import CheckFailedError
+from finetune.errors import CheckFailedError, InputError
 from finetune.hub.disclosure import check_disclosure, is_shareable
 
 TOKEN = "hf_" + "aB3" * 11
@@ -95,6 +99,81 @@ def test_path_in_the_header_of_weights_is_found(tmp_path: Path) -> None:
         check_disclosure({"model.safetensors": path})
 
 
+def write_gguf(path: Path, **texts: str) -> None:
+    writer = GGUFWriter(path, "llama")
+    writer.add_name("acme/tiny")
+    writer.add_token_list(["/home/ann", "/usr/bin/env"])
+    for name, text in texts.items():
+        writer.add_string(f"general.{name}", text)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_onnx(path: Path, **notes: str) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    node = helper.make_node("Identity", ["x"], ["y"], name="/bert/embeddings/Identity")
+    helper.set_model_props(node, notes)
+    onnx.save(helper.make_model(helper.make_graph([node], "main", values[:1], values[1:])), path)
+
+
+WRITERS = {"model-q8_0.gguf": write_gguf, "onnx/model.onnx": write_onnx}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('File "/home/ann/run.py", line 3', "absolute path of this machine"),
+        (f"{sysconfig.get_path('purelib')}/torch/nn.py", "absolute path of this machine"),
+        ("/data/models/tiny", "absolute path"),
+        (TOKEN, "access token"),
+    ],
+)
+@pytest.mark.parametrize("name", WRITERS)
+def test_metadata_of_an_exported_file_is_read(name: str, text: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / Path(name).name
+    WRITERS[name](path)
+    check_disclosure({name: path})
+    WRITERS[name](path, source=text)
+
+    with pytest.raises(CheckFailedError, match=f"{name} contains an {problem}") as refusal:
+        check_disclosure({name: path})
+    assert text not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_file_that_cannot_be_read_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckFailedError, match="damaged"):
+        check(tmp_path, Path(name).name, b"\x07GGUF" + bytes(64))
+
+
+def test_onnx_file_is_not_shared_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_onnx(tmp_path / "model.onnx")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(InputError, match=r"pip install 'slmtune\[onnx\]'"):
+        check_disclosure({"model.onnx": tmp_path / "model.onnx"})
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("MESSAGE user Is Ann ill?", "text of conversations"),
+        ('system """You work for Ann."""', "text of conversations"),
+        ("# for Ann", "text of conversations"),
+        ("ADAPTER /data/models/ann.gguf", "an absolute path"),
+    ],
+)
+def test_private_text_in_a_modelfile_is_found(line: str, problem: str, tmp_path: Path) -> None:
+    written = 'FROM ./model.gguf\nTEMPLATE """{{ .Prompt }}\nMESSAGE /a/b """\nPARAMETER stop "<|im_end|>"\n'
+    check(tmp_path, "Modelfile", written)
+
+    with pytest.raises(CheckFailedError, match=f"Modelfile contains .*{problem}") as refusal:
+        check(tmp_path, "Modelfile", written + line)
+    assert "Ann" not in str(refusal.value)
+
+
 def test_names_of_machine_and_user_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "gpu-box-7.example.org")
     monkeypatch.setattr(getpass, "getuser", lambda: "annabel")
@@ -107,5 +186,10 @@ def test_names_of_machine_and_user_are_found(tmp_path: Path, monkeypatch: pytest
 
 
 def test_only_data_formats_are_shared() -> None:
-    assert all(map(is_shareable, ["a.safetensors", "data/x.parquet", "chat_template.jinja", "LICENSE"]))
-    assert not any(map(is_shareable, ["a.bin", "a.pt", "a.py", "a.sh", "a", "a.json.exe"]))
+    assert all(
+        map(
+            is_shareable,
+            ["a.safetensors", "a.gguf", "onnx/a.onnx", "Modelfile", "data/x.parquet", "chat_template.jinja", "LICENSE"],
+        )
+    )
+    assert not any(map(is_shareable, ["a.bin", "a.pt", "a.py", "a.sh", "a", "a.json.exe", "system", "Modelfile.sh"]))

@@ -11,15 +11,18 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import yaml
+from gguf import GGUFWriter
 from safetensors.numpy import save_file
 
-from finetune.artifacts import Adapter, Artifact, Corpus, EvalReport, Model, writing
+from finetune.artifacts import Adapter, Artifact, Corpus, EvalReport, Export, Model, writing
 from finetune.cards.model_card import model_card
 from finetune.errors import ArtifactError, HubError, InputError, OutputExistsError, UnknownNameError
+from finetune.export import ExportRequest, export_artifact
 from finetune.hub.pull import pull
 from finetune.hub.push import push
 from finetune.merge import MergeRequest, merge_adapter
 from finetune.recipe import AdapterRecipe
+from finetune.recipe.options import ExportFormat, ExportOptions
 from finetune.records import Example, Message
 from finetune.serve.chat import open_conversation
 
@@ -159,6 +162,60 @@ def test_encoder_comes_back_with_its_head_and_its_labels(hub: LocalHub, tmp_path
         with open_conversation("news", folder, model=None if merged else str(base)) as session:
             answers.append(session.answer("profit rose"))
     assert answers[0] == answers[1]
+
+
+EXPORTS: dict[ExportFormat, tuple[str, str]] = {  # the main file, and how the card runs it
+    "gguf": ("model-q8_0.gguf", "llama-cli -hf tester/export\nollama run hf.co/tester/export\n"),
+    "gguf-lora": ("adapter.gguf", "llama-cli -m BASE.gguf --lora export/adapter.gguf\n"),
+    "vllm": ("adapter_config.json", "--enable-lora --max-lora-rank 16 --lora-modules custom=export --chat-template"),
+    "onnx": ("onnx/model.onnx", 'pipeline("text-classification", "tester/export", { dtype: "fp32" })'),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", EXPORTS)
+def test_export_is_pushed_with_a_card_that_runs_it_and_pulled_whole(
+    client: Client, tiny_adapter: Path, tmp_path: Path, kind: ExportFormat
+) -> None:
+    source = tiny_adapter
+    if kind == "onnx":
+        source = write_encoder_adapter(tmp_path / "adapter", write_encoder(tmp_path / "bert", "bert"), NEWS)
+    write_report(tmp_path / "runs" / "eval", Adapter.open(source))
+    folder = tmp_path / "runs" / "export" / kind
+    made = export_artifact(ExportRequest(source, folder, ExportOptions(format=kind, ollama=kind == "gguf")))
+    pushed = client.ok("push", folder, "tester/export")
+    client.ok("pull", "tester/export", "--output-dir", tmp_path / "there")
+
+    name, command = EXPORTS[kind]
+    text = card(client.hub, "tester/export")
+    assert pushed["kind"] == "export"
+    assert contents(tmp_path / "there") == contents(folder)
+    assert Export.open(tmp_path / "there").manifest["files"][name]
+    assert command in text
+    assert made.agreement is not None
+    assert f"| Mean KL in nats | {max(made.agreement.mean_kl, 0):.4f} |" in text
+    assert made.agreement.runtime in text
+    assert "| sentiment | 8 | Accuracy | 0.500 | 0.750 | 0.750 |" in text
+
+
+def test_export_that_discloses_something_is_refused_by_name(client: Client, tmp_path: Path) -> None:
+    row = "MESSAGE user Was Swordfish 4711 ill?"
+    with writing(tmp_path / "export", Export, overwrite=False) as writer:
+        gguf = GGUFWriter(writer.folder / "model.gguf", "llama")
+        gguf.add_source_url("/home/ann/models/tiny")
+        gguf.write_header_to_file()
+        gguf.write_kv_data_to_file()
+        gguf.close()
+        (writer.folder / "Modelfile").write_text(f"FROM ./model.gguf\n{row}\n")
+        (writer.folder / "system").write_text(row)
+
+    refusal = client.refused("push", tmp_path / "export", "tester/export", code=3)
+    assert "Modelfile contains lines other than FROM, PARAMETER, TEMPLATE" in refusal
+    assert "model.gguf contains an absolute path" in refusal
+    assert "system is not in a shareable format" in refusal
+    assert "Swordfish" not in refusal
+    assert "ann" not in refusal
+    assert client.hub.requests == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Writes a Modelfile: how Ollama renders conversations for a GGUF file, and where it stops."""
+"""The files for Ollama: how it renders conversations for a GGUF file, and where it stops."""
 
 from __future__ import annotations
 
@@ -89,8 +89,10 @@ def _split(text: str, word: str) -> tuple[str, str]:
     return before, after
 
 
-def modelfile(file: str, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -> str:
-    """The Modelfile of a GGUF file in the same folder.
+def ollama_files(file: str, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -> dict[str, str]:
+    """The texts of the files that Ollama reads, by name, for a GGUF file in the same folder.
+
+    It reads the Modelfile of a folder, and `template` and `params` of a repository on the Hub.
 
     Raises:
         InputError: see `read_turns`.
@@ -98,4 +100,4 @@ def modelfile(file: str, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Exam
     template = read_turns(tokenizer, rows).template(str(tokenizer.bos_token) if adds_bos(tokenizer) else "")
     stops = [str(tokenizer.convert_ids_to_tokens(token)) for token in end_of_turn_ids(tokenizer)]
     lines = [f"FROM ./{file}", f'TEMPLATE """{template}"""', *(f"PARAMETER stop {json.dumps(stop)}" for stop in stops)]
-    return "\n".join(lines) + "\n"
+    return {"Modelfile": "\n".join(lines) + "\n", "template": template, "params": json.dumps({"stop": stops}) + "\n"}

@@ -16,7 +16,7 @@ from finetune.errors import CheckFailedError, InputError
 from finetune.export.gguf.compare import Comparison, compare_file, compare_lora, require_same_tokens
 from finetune.export.gguf.families import Shape, read_shape
 from finetune.export.gguf.lora import read_lora, write_lora
-from finetune.export.gguf.ollama import modelfile
+from finetune.export.gguf.ollama import ollama_files
 from finetune.export.gguf.quantize import MAX_DRIFT_KL, MAX_KL, UNQUANTIZED, quantize
 from finetune.export.gguf.tensors import place_tensors, stored_precision
 from finetune.export.gguf.vocabulary import read_vocabulary
@@ -64,7 +64,7 @@ def write_gguf(artifact: Adapter | Model, request: ExportRequest, folder: Path, 
     source = _read_source(artifact, request)
     rows = choose_rows(request.corpus, source.tokenizer, None)
     file = folder / f"model-{precision}.gguf"
-    text = modelfile(file.name, source.tokenizer, rows) if request.options.ollama else None
+    texts = ollama_files(file.name, source.tokenizer, rows) if request.options.ollama else {}
     with TemporaryDirectory(dir=folder) as scratch:
         model, references = _trace_model(source, request, rows, Path(scratch), stage)
         stage("writing the GGUF file")
@@ -81,8 +81,8 @@ def write_gguf(artifact: Adapter | Model, request: ExportRequest, folder: Path, 
             comparison = compare_file(file, source.tokenizer, rows, references)
             _require_close(comparison, precision)
     command = f"llama-cli -m {request.output_dir / file.name}"
-    if text is not None:
-        (folder / "Modelfile").write_text(text, "utf-8")
+    for name, text in texts.items():
+        (folder / name).write_text(text, "utf-8")
         command = f"ollama create NAME -f {request.output_dir / 'Modelfile'}"
     return _describe(comparison, len(rows), precision, command)
 

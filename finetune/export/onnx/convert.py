@@ -37,6 +37,7 @@ def require_onnx() -> None:
 def convert(loaded: LoadedModel, precision: OnnxPrecision, file: Path) -> None:
     """Write an encoder, without adapters, as one ONNX file whose inputs are those that its tokenizer makes."""
     import onnx_ir
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
     from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
     # Two rows of different length: with one row, or rows without padding, the sizes or the mask would be taken as constant.
@@ -47,6 +48,7 @@ def convert(loaded: LoadedModel, precision: OnnxPrecision, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with _silence():
         exported = OnnxExporter().export(loaded.model, sample, config=config)
+    ClearMetadataAndDocStringPass()(exported.program)  # it has the paths of the source files that were traced
     onnx_ir.save(exported.program, str(file))
 
 

@@ -21,7 +21,7 @@ from finetune.models.find import base_of
 from finetune.models.load import load
 from finetune.models.tokenizer import load_tokenizer, save_tokenizer
 from finetune.recipe import AdapterRecipe
-from finetune.recipe.vllm_rules import max_rank, require_loadable
+from finetune.recipe.vllm_rules import require_loadable, serve_commands
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 # What these servers read of PEFT's settings; others, even with their defaults, may be refused by some versions.
@@ -64,7 +64,7 @@ def write_vllm(artifact: Adapter | Model, request: ExportRequest, folder: Path, 
     runtime = f"PEFT {metadata.version('peft')} (vLLM itself was not run)"
     return Files(
         agreement=Agreement(len(rows), distance.mean_kl, distance.greedy_agreement, runtime),
-        commands=_commands(artifact, recipe, request.output_dir),
+        commands=serve_commands(recipe, artifact.manifest["parents"], request.output_dir),
     )
 
 
@@ -73,19 +73,3 @@ def _write_settings(adapter: Path, folder: Path) -> None:
     settings = json.loads((adapter / SETTINGS).read_text("utf-8"))
     layers = {name.partition(".lora_")[0].rpartition(".")[2] for name in list_tensors(adapter / WEIGHTS)}
     write_json(folder / SETTINGS, {name: settings[name] for name in READ} | {"target_modules": sorted(layers)})
-
-
-def _commands(artifact: Adapter, recipe: AdapterRecipe, out: Path) -> tuple[str, ...]:
-    parent = artifact.manifest["parents"]["base_model"]
-    base, name = str(parent["name"]), artifact.manifest["parents"].get("corpus", {}).get("domain") or "adapter"
-    template = out / "chat_template.jinja"
-    vllm = [
-        *("vllm", "serve", base, *(["--revision", str(parent["revision"])] if parent.get("revision") else [])),
-        *("--enable-lora", "--max-lora-rank", str(max_rank(recipe)), "--lora-modules", f"{name}={out}"),
-        *("--chat-template", str(template), "--generation-config", str(out)),
-    ]
-    sglang = [
-        *("python", "-m", "sglang.launch_server", "--model-path", base, "--enable-lora"),
-        *("--lora-paths", f"{name}={out}", "--chat-template", str(template)),
-    ]
-    return shlex.join(vllm), shlex.join(sglang)
