@@ -61,7 +61,9 @@ class ExportFacts:
             return "adapter over its unquantised base model"
         if "model" in self.export.manifest["parents"]:
             return "merged model"
-        return "adapter over its base model as trained"
+        if "adapter" in self.export.manifest["parents"]:
+            return "adapter over its base model as trained"
+        return "same weights in transformers"
 
     def measurements(self) -> list[list[str]]:
         """The figures of the comparison, and what else was measured with it."""

@@ -94,10 +94,10 @@ def _metadata(subject: Subject, scores: Mapping[str, Any], is_public: Callable[[
         tags=[
             "slmtune",
             *form.tags,
-            "lora",
+            *([] if subject.is_base else ["lora"]),
             *(["qlora"] if subject.is_quantized else []),
             *(["dpo"] if subject.recipe.get("method") == "dpo" else []),
-            subject.domain,
+            *([] if subject.is_base else [subject.domain]),
         ],
         metrics=sorted({result.metric_type for result in results}) or None,
     )
@@ -130,8 +130,8 @@ def _eval_results(subject: Subject, scores: Mapping[str, Any]) -> list[EvalResul
 def _body(subject: Subject, scores: Mapping[str, Any], repo_id: str) -> str:
     is_bundled = subject.domain in domain_names()
     export = ExportFacts(subject.artifact) if isinstance(subject.artifact, Export) else None
-    template = "model_card.md.jinja" if export is None else "export_card.md.jinja"
-    return ENVIRONMENT.get_template(template).render(
+    name = "base_export_card" if subject.is_base else "export_card" if export else "model_card"
+    return ENVIRONMENT.get_template(f"{name}.md.jinja").render(
         subject=subject,
         export=export,
         kind=subject.artifact.kind,

@@ -38,6 +38,11 @@ class Subject:
         return isinstance(self.artifact, Export)
 
     @property
+    def is_base(self) -> bool:
+        """Whether the artifact is an export of a base model, without an adapter."""
+        return self.is_export and "adapter_config" not in self.artifact.config
+
+    @property
     def is_merged(self) -> bool:
         """Whether the artifact includes the weights of the base model."""
         return self.form.relation != "adapter"
@@ -45,7 +50,8 @@ class Subject:
     @property
     def recipe(self) -> Mapping[str, Any]:
         """The recipe that the adapter was trained with, also for a merged model."""
-        recipe: Mapping[str, Any] = self.artifact.config.get("adapter_config", self.artifact.config)
+        config = self.artifact.config
+        recipe: Mapping[str, Any] = config.get("adapter_config", {} if self.is_base else config)
         return recipe
 
     @property

@@ -42,13 +42,18 @@ def read_preparation(given: Mapping[str, Any], group_by: str | None) -> dict[str
 
 def read_target(text: str) -> tuple[str, Path | str]:
     """The name and the location of a target: NAME=ADAPTER, an adapter's path (named after its folder) or a model name."""
-    from finetune.models.find import is_name
-
     name, separator, value = text.partition("=")
     place = value if separator else text
-    path = Path(place)
-    is_path = path.exists() or path.parts[0] == RUNS.name or not is_name(place)
-    return (name if separator else path.name), (path.expanduser() if is_path else place)
+    return (name if separator else Path(place).name), read_place(place)
+
+
+def read_place(text: str) -> Path | str:
+    """The path of an artifact, or the name of a base model."""
+    from finetune.models.find import is_name
+
+    path = Path(text)
+    is_path = path.exists() or path.parts[0] == RUNS.name or not is_name(text)
+    return path.expanduser() if is_path else text
 
 
 def read_weights(text: str | None) -> tuple[float, ...]:

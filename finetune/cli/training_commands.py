@@ -203,7 +203,7 @@ def merge_command(
 
 
 @options.command()
-@click.argument("artifact", type=options.PATH, required=False)
+@click.argument("artifact", required=False, metavar="[ADAPTER|MODEL]")
 @options.workspace
 @options.fields("finetune.recipe.options:ExportOptions")
 @click.option(
@@ -215,22 +215,24 @@ def merge_command(
 @options.common
 def export_command(
     workspace: Workspace,
-    artifact: Path | None,
+    artifact: str | None,
     corpus: Path | None,
     model: str | None,
     output_dir: Path | None,
     overwrite: bool,
     given: Given,
 ) -> None:
-    """Export an adapter or a merged model for another runtime, and verify it there."""
+    """Export an adapter, a merged model or a base model for another runtime, and verify it."""
     with importing_libraries():
         from finetune.export import ExportRequest, export_artifact
         from finetune.recipe.options import ExportOptions
 
     chosen = ExportOptions(**given)
+    source = arguments.read_place(artifact) if artifact else workspace.adapter
+    home = workspace if isinstance(source, Path) else workspace.named(Path(source).name, workspace.root.parent)
     request = ExportRequest(
-        artifact or workspace.adapter,
-        output_dir or workspace.export / chosen.format,
+        source,
+        output_dir or home.export / chosen.format,
         chosen,
         corpus or (workspace.corpus if artifact is None else None),
         model,

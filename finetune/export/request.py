@@ -14,7 +14,7 @@ from finetune.recipe.options import ExportOptions
 class ExportRequest:
     """What to export and where the files go; a corpus supplies held-out rows."""
 
-    artifact: Path  # an adapter or a merged model
+    artifact: Path | str  # an adapter, a merged model, or a base model: a preset, a Hub id or a folder
     output_dir: Path
     options: ExportOptions
     corpus: Path | None = None

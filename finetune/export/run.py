@@ -8,11 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from finetune.artifacts import UNHASHED, Adapter, ArtifactWriter, Export, Model, ensure_replaceable, open_any, writing
+from finetune.artifacts import UNHASHED, Adapter, ArtifactWriter, Export, Model, ensure_replaceable, writing
 from finetune.cards.model_card import model_card
 from finetune.errors import InputError
 from finetune.export.request import ExportRequest, ExportResult, Files
 from finetune.machine import explain_full_disk, peak_bytes
+from finetune.models.find import BaseModel
+from finetune.models.open import open_model
 from finetune.recipe.options import ExportFormat, ExportOptions, GgufPrecision, OnnxPrecision
 
 Stage = Callable[[str], None]
@@ -26,7 +28,7 @@ PRECISIONS: Mapping[ExportFormat, tuple[str, ...]] = {
 
 
 def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> ExportResult:
-    """Export an adapter or a merged model for another runtime, and verify the files in that runtime.
+    """Export an adapter, a merged model or a base model for another runtime, and verify the files in that runtime.
 
     Raises:
         CheckFailedError: the files do not follow the adapter; nothing is left behind.
@@ -36,11 +38,7 @@ def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> Ex
     started = time.monotonic()
     _check_options(request.options)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
-    if request.artifact.is_dir():
-        artifact = open_any(request.artifact, (Adapter, Model))
-    else:
-        artifact = Adapter.open(request.artifact, command=request.train_command)
-    assert isinstance(artifact, Adapter | Model)
+    artifact = _open_artifact(request)
     with (
         writing(request.output_dir, Export, overwrite=request.overwrite) as writer,
         explain_full_disk(writer.folder.parent, "or choose another --output-dir"),
@@ -62,6 +60,20 @@ def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> Ex
         commands=files.commands,
         facts=files.facts,
     )
+
+
+def _open_artifact(request: ExportRequest) -> Adapter | Model:
+    """The adapter or model to export; a base model as a model in which no adapter is merged.
+
+    Raises:
+        InputError: a base model is to be exported to a format for adapters.
+    """
+    opened = open_model(request.artifact, command=request.train_command)
+    if not isinstance(opened, BaseModel):
+        return opened
+    if request.options.format != "gguf":
+        raise InputError(f"{request.artifact} is a base model, without an adapter. Export it with: --format gguf")
+    return Model(opened.folder, {"config": {}, "parents": {"base_model": opened.describe()}})
 
 
 def _check_options(options: ExportOptions) -> None:
@@ -92,13 +104,12 @@ def _write(artifact: Adapter | Model, request: ExportRequest, folder: Path, stag
 
 
 def _describe(writer: ArtifactWriter, artifact: Adapter | Model, request: ExportRequest, files: Files) -> None:
-    recipe = artifact.config if isinstance(artifact, Adapter) else artifact.config["adapter_config"]
+    is_base = not artifact.config
+    recipe = artifact.config.get("adapter_config") or artifact.config
     options = asdict(request.options) | {"quantization": files.quantization}
-    writer.manifest["config"] = options | {"adapter_config": dict(recipe)}
-    writer.manifest["parents"] = {
-        artifact.kind: {"fingerprint": artifact.fingerprint},
-        **artifact.manifest["parents"],
-    }
+    writer.manifest["config"] = options | ({} if is_base else {"adapter_config": dict(recipe)})
+    itself = {} if is_base else {artifact.kind: {"fingerprint": artifact.fingerprint}}
+    writer.manifest["parents"] = itself | artifact.manifest["parents"]
     writer.manifest["verification"] = files.agreement and asdict(files.agreement)
     writer.manifest["facts"] = files.facts
     if "head" in artifact.manifest:

@@ -92,7 +92,8 @@ def load_adapter(adapter: Adapter, model: str | None = None) -> LoadedModel:
 
 def load_merged(model: Model) -> LoadedModel:
     """Load a merged model, unquantised."""
-    base = BaseModel(model.path.name, model.path, "local", weights_fingerprint(model.path))
+    name = str(model.manifest["parents"]["base_model"]["name"])
+    base = BaseModel(name, model.path, "local", weights_fingerprint(model.path))
     return load(base, AdapterRecipe(quantization="none"), head=Head.of_manifest(model.manifest))
 
 

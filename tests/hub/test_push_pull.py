@@ -166,7 +166,7 @@ def test_encoder_comes_back_with_its_head_and_its_labels(hub: LocalHub, tmp_path
 
 EXPORTS: dict[ExportFormat, tuple[str, str]] = {  # the main file, and how the card runs it
     "gguf": ("model-q8_0.gguf", "llama-cli -hf tester/export\nollama run hf.co/tester/export\n"),
-    "gguf-lora": ("adapter.gguf", "llama-cli -m BASE.gguf --lora export/adapter.gguf\n"),
+    "gguf-lora": ("adapter.gguf", "llama-cli -m base/model-q8_0.gguf --lora export/adapter.gguf\n"),
     "vllm": ("adapter_config.json", "--enable-lora --max-lora-rank 16 --lora-modules custom=export --chat-template"),
     "onnx": ("onnx/model.onnx", 'pipeline("text-classification", "tester/export", { dtype: "fp32" })'),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -110,7 +111,15 @@ def write_gguf_lora(artifact: Adapter | Model, request: ExportRequest, folder: P
         require_same_tokens(base, source.tokenizer, rows)
         comparison = compare_lora(base, file, source.tokenizer, rows, references)
     _require_close(comparison, "f32")
-    return _describe(comparison, len(rows), "f32", f"llama-cli -m BASE.gguf --lora {request.output_dir / file.name}")
+    base_command = shlex.join(["slmtune", "export", _place_of_base(artifact, source), "--output-dir", "base"])
+    run = f"llama-cli -m base/model-q8_0.gguf --lora {request.output_dir / file.name}"
+    return _describe(comparison, len(rows), "f32", base_command, run)
+
+
+def _place_of_base(adapter: Adapter, source: Source) -> str:
+    """The name of the base model of an adapter, or its folder if it is not on the Hub."""
+    is_local = adapter.manifest["parents"]["base_model"]["source"] == "local"
+    return str(source.folder) if is_local else source.name
 
 
 def _read_source(artifact: Adapter | Model, request: ExportRequest) -> Source:
@@ -121,14 +130,13 @@ def _read_source(artifact: Adapter | Model, request: ExportRequest) -> Source:
         )
     if artifact.manifest.get("head") is not None:
         raise InputError(f"{artifact.path} is an encoder. The export to GGUF supports causal language models only")
-    if isinstance(artifact, Adapter):
-        base = base_of(artifact, request.model)
-    else:
-        base = BaseModel(artifact.path.name, artifact.path, "local", "")
+    name = str(artifact.manifest["parents"]["base_model"]["name"])
+    local = BaseModel(name, artifact.path, "local", "")
+    base = base_of(artifact, request.model) if isinstance(artifact, Adapter) else local
     tokenizer, shape = load_tokenizer(artifact.path, base), read_shape(base.folder)
     place_tensors(base.folder, shape)
     read_vocabulary(tokenizer, shape.config.vocab_size)
-    return Source(artifact, base.folder, shape, tokenizer, artifact.manifest["parents"]["base_model"]["name"])
+    return Source(artifact, base.folder, shape, tokenizer, name)
 
 
 def _trace_model(
@@ -180,13 +188,13 @@ def _require_close(comparison: Comparison, precision: str) -> None:
             )
 
 
-def _describe(comparison: Comparison, rows: int, precision: str, command: str) -> Files:
+def _describe(comparison: Comparison, rows: int, precision: str, *commands: str) -> Files:
     trained, weights = comparison.distances[0], comparison.distances[-1]
     runtime = "llama.cpp (" + ", ".join(f"{name} {metadata.version(name)}" for name in RUNTIMES) + ")"
     return Files(
         Agreement(rows, trained.mean_kl, trained.greedy_agreement, runtime),
         precision,
-        (command,),
+        commands,
         {
             "mean_kl_of_the_weights": weights.mean_kl,
             "greedy_agreement_of_the_weights": weights.greedy_agreement,
