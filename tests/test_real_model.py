@@ -37,7 +37,9 @@ def test_finance_sample_makes_a_real_model_better(real_model: Path, tmp_path: Pa
     assert news.n == 60
     assert news.ci95[0] > 0, f"weighted F1 {news.base['weighted_f1']:.2f} -> {news.adapter['weighted_f1']:.2f}"
 
-    merged = merge_adapter(MergeRequest(tmp_path / "adapter", tmp_path / "model", prepared.corpus, onto="dequantized"))
+    merged = merge_adapter(
+        MergeRequest(tmp_path / "adapter", tmp_path / "model", prepared.corpus, onto="dequantized", rows=16)
+    )
     assert merged.drift.mean_kl < 0.02
     assert merged.greedy_agreement > 0.7
     (task,) = tasks_of(Corpus.open(prepared.corpus), "test", limit=60)
