@@ -168,7 +168,7 @@ class ExportOptions:
     format: ExportFormat = option(
         "gguf",
         "gguf: a whole model for llama.cpp and Ollama; gguf-lora: an adapter alone, for its base model there; onnx: an encoder "
-        "for onnxruntime and browsers; vllm: an adapter for vLLM and SGLang.",
+        "or a small language model for onnxruntime and browsers; vllm: an adapter for vLLM and SGLang.",
     )
     quantization: GgufPrecision | OnnxPrecision | None = option(
         None, "Precision of the weights; for onnx f32 or int8.", value="q8_0 for gguf, f32 for gguf-lora and onnx"

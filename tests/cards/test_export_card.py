@@ -90,6 +90,13 @@ def test_encoder_that_finds_answers_is_asked_a_question_in_a_context(tmp_path: P
     assert "| Equal predictions | 97.0% |" in card
 
 
+def test_model_that_writes_is_asked_in_a_conversation(tmp_path: Path) -> None:
+    card = model_card(export(tmp_path, "onnx", "f32"), None, repo_id="me/x")
+
+    assert 'const run = await pipeline("text-generation", "me/x", { dtype: "fp32" });' in card
+    assert 'await run([{ role: "user", content: "..." }]' in card
+
+
 def test_unknown_licence_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = export(tmp_path, "vllm")
     parents = source.manifest["parents"] | {"base_model": BASE | {"license": "other"}}

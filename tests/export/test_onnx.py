@@ -88,11 +88,7 @@ def test_a_file_that_predicts_something_else_is_not_written(tmp_path: Path, monk
     assert [path.name for path in tmp_path.iterdir() if "export" in path.name] == []
 
 
-def test_what_cannot_be_exported_is_refused_before_any_work(
-    tiny_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(InputError, match=r"is a causal language model\. Export it with --format gguf"):
-        export(tiny_adapter, tmp_path / "export")
+def test_what_cannot_be_exported_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = adapter_of(tmp_path, "bert", NEWS)
     with pytest.raises(InputError, match="Choose one of: f32, int8"):
         export(adapter, tmp_path / "export", quantization="q4_k_m")

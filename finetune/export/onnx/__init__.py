@@ -1,1 +1,1 @@
-"""ONNX files of encoders, for onnxruntime on servers, phones and in browsers."""
+"""ONNX files, for onnxruntime on servers, phones and in browsers."""

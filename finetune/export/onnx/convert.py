@@ -1,4 +1,4 @@
-"""An encoder in memory → an ONNX file for rows and texts of any length, in float32 or with weights in 8 bits."""
+"""A model in memory → an ONNX file for rows and texts of any length, in float32 or with weights in 8 bits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import InputError
+from finetune.export.onnx.decoder import name_tensors, sample_inputs
 from finetune.models.load import LoadedModel
 from finetune.recipe.options import OnnxPrecision
 
@@ -20,6 +21,7 @@ FILES: dict[OnnxPrecision, str] = {  # where transformers.js looks for them: dty
     "int8": "onnx/model_quantized.onnx",
 }
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
+LARGEST = 2**31 - 2**24  # bytes of weights in the file itself, which is a protocol buffer; of more, they are beside it
 SAMPLE = "A sentence that is long enough to have several tokens."
 
 
@@ -35,21 +37,31 @@ def require_onnx() -> None:
 
 
 def convert(loaded: LoadedModel, precision: OnnxPrecision, file: Path) -> None:
-    """Write an encoder, without adapters, as one ONNX file whose inputs are those that its tokenizer makes."""
+    """Write a model, without adapters, as one ONNX file; weights of more than 2 GiB are written beside it."""
     import onnx_ir
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
     from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
-    # Two rows of different length: with one row, or rows without padding, the sizes or the mask would be taken as constant.
-    sample: dict[str, Any] = dict(loaded.tokenizer([SAMPLE, f"{SAMPLE} {SAMPLE}"], padding=True, return_tensors="pt"))
+    sample = sample_inputs(loaded.model) if loaded.head is None else _sample_texts(loaded)
     dynamic = OnnxRuntimeDynamicConfig(per_channel=True)
     quantizer = OnnxRuntimeQuantizer(dynamic) if precision == "int8" else None
     config = OnnxConfig(dynamic=True, quantizer=quantizer)
     file.parent.mkdir(parents=True, exist_ok=True)
     with _silence():
-        exported = OnnxExporter().export(loaded.model, sample, config=config)
-    ClearMetadataAndDocStringPass()(exported.program)  # it has the paths of the source files that were traced
-    onnx_ir.save(exported.program, str(file))
+        program = OnnxExporter().export(loaded.model, sample, config=config).program
+    ClearMetadataAndDocStringPass()(program)  # it has the paths of the source files that were traced
+    if loaded.head is None:
+        name_tensors(program, loaded.model.config)
+    weights = sum(value.const_value.nbytes for value in program.graph.initializers.values())
+    onnx_ir.save(program, str(file), external_data=f"{file.name}_data" if weights > LARGEST else None)
+
+
+def _sample_texts(loaded: LoadedModel) -> dict[str, Any]:
+    """What an encoder reads: the inputs that its tokenizer makes.
+
+    Two rows of different length: with one row, or rows without padding, the sizes or the mask would be taken as constant.
+    """
+    return dict(loaded.tokenizer([SAMPLE, f"{SAMPLE} {SAMPLE}"], padding=True, return_tensors="pt"))
 
 
 @contextmanager
