@@ -23,4 +23,5 @@ FORMS: Mapping[str, HubForm] = {  # by the kind of an artifact, or the format of
     "gguf-lora": HubForm("gguf", "adapter", ("gguf",), "llama.cpp"),
     "onnx": HubForm("transformers.js", "quantized", ("onnx", "transformers.js"), "onnxruntime"),
     "vllm": HubForm("peft", "adapter", ("vllm",), "vLLM and SGLang"),
+    "fp8": HubForm("transformers", "quantized", ("fp8", "compressed-tensors", "vllm"), "vLLM and SGLang"),
 }

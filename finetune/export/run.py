@@ -24,7 +24,9 @@ PRECISIONS: Mapping[ExportFormat, tuple[str, ...]] = {
     "gguf-lora": ("f32",),
     "onnx": get_args(OnnxPrecision),
     "vllm": (),
+    "fp8": (),
 }
+WHOLE: tuple[ExportFormat, ...] = ("gguf", "fp8")  # formats of models to which nothing need be added
 
 
 def export_artifact(request: ExportRequest, on_stage: Stage | None = None) -> ExportResult:
@@ -71,7 +73,7 @@ def _open_artifact(request: ExportRequest) -> Adapter | Model:
     opened = open_model(request.artifact, command=request.train_command)
     if not isinstance(opened, BaseModel):
         return opened
-    if request.options.format != "gguf":
+    if request.options.format not in WHOLE:
         raise InputError(f"{request.artifact} is a base model, without an adapter. Export it with: --format gguf")
     return Model(opened.folder, {"config": {}, "parents": {"base_model": opened.describe()}})
 
@@ -97,6 +99,10 @@ def _write(artifact: Adapter | Model, request: ExportRequest, folder: Path, stag
         from finetune.export.vllm.run import write_vllm
 
         return write_vllm(artifact, request, folder, stage)
+    if format_ == "fp8":
+        from finetune.export.fp8.run import write_fp8
+
+        return write_fp8(artifact, request, folder, stage)
     from finetune.export.gguf.run import write_gguf, write_gguf_lora
 
     write = {"gguf": write_gguf, "gguf-lora": write_gguf_lora}[format_]

@@ -41,6 +41,7 @@ def metadata(card: str) -> dict[str, Any]:
         ("gguf-lora", "gguf", "adapter", {"gguf"}),
         ("onnx", "transformers.js", "quantized", {"onnx", "transformers.js"}),
         ("vllm", "peft", "adapter", {"vllm"}),
+        ("fp8", "transformers", "quantized", {"fp8", "compressed-tensors", "vllm"}),
     ],
 )
 def test_metadata_files_the_export_under_its_base_model(

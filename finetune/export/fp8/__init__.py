@@ -1,0 +1,1 @@
+"""Models with linear layers in 8-bit floats, for vLLM and SGLang."""
