@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune.errors import InputError
 
-WEIGHTS = {".safetensors", ".gguf", ".onnx"}
+WEIGHTS = {".safetensors", ".gguf", ".onnx", ".onnx_data"}  # the last has nothing but numbers
 # Fragments that may look like anything: the words of a tokenizer, and what the nodes of a graph are called.
 GGUF_NAMES = {"tokenizer.ggml.tokens", "tokenizer.ggml.merges"}
 ONNX_NAMES = {"name", "input", "output"}
@@ -27,7 +27,7 @@ def read_texts(path: Path, *, names: bool) -> Iterator[str]:
         yield from _safetensors_texts(path)
     elif path.suffix == ".gguf":
         yield from _gguf_texts(path, names=names)
-    else:
+    elif path.suffix == ".onnx":
         yield from _onnx_texts(path, names=names)
 
 

@@ -142,6 +142,10 @@ def test_metadata_of_an_exported_file_is_read(name: str, text: str, problem: str
     assert text not in str(refusal.value)
 
 
+def test_numbers_beside_an_onnx_file_are_shared_unread(tmp_path: Path) -> None:
+    check(tmp_path, "model.onnx_data", b"\xff/home/ann")  # as in any tensor, bytes may look like anything
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_file_that_cannot_be_read_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckFailedError, match="damaged"):
