@@ -22,6 +22,7 @@ FORMS: Mapping[str, HubForm] = {  # by the kind of an artifact, or the format of
     "gguf": HubForm("gguf", "quantized", ("gguf",), "llama.cpp"),
     "gguf-lora": HubForm("gguf", "adapter", ("gguf",), "llama.cpp"),
     "onnx": HubForm("transformers.js", "quantized", ("onnx", "transformers.js"), "onnxruntime"),
+    "executorch": HubForm("executorch", "quantized", ("executorch",), "ExecuTorch"),
     "vllm": HubForm("peft", "adapter", ("vllm",), "vLLM and SGLang"),
     "fp8": HubForm("transformers", "quantized", ("fp8", "compressed-tensors", "vllm"), "vLLM and SGLang"),
 }

@@ -23,6 +23,7 @@ PRECISIONS: Mapping[ExportFormat, tuple[str, ...]] = {
     "gguf": get_args(GgufPrecision),
     "gguf-lora": ("f32",),
     "onnx": get_args(OnnxPrecision),
+    "executorch": ("f32",),
     "vllm": (),
     "fp8": (),
 }
@@ -95,6 +96,10 @@ def _write(artifact: Adapter | Model, request: ExportRequest, folder: Path, stag
         from finetune.export.onnx.run import write_onnx
 
         return write_onnx(artifact, request, folder, stage)
+    if format_ == "executorch":
+        from finetune.export.executorch.run import write_executorch
+
+        return write_executorch(artifact, request, folder, stage)
     if format_ == "vllm":
         from finetune.export.vllm.run import write_vllm
 

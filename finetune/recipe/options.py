@@ -156,7 +156,7 @@ class EvalOptions:
     forgetting: bool = option(True, "Also measure what the adapter has forgotten, with general questions and texts.")
 
 
-ExportFormat = Literal["gguf", "gguf-lora", "onnx", "vllm", "fp8"]
+ExportFormat = Literal["gguf", "gguf-lora", "onnx", "executorch", "vllm", "fp8"]
 GgufPrecision = Literal["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m"]
 OnnxPrecision = Literal["f32", "int8"]
 
@@ -168,8 +168,8 @@ class ExportOptions:
     format: ExportFormat = option(
         "gguf",
         "gguf: a whole model for llama.cpp and Ollama; gguf-lora: an adapter alone, for its base model there; onnx: an encoder "
-        "or a small language model for onnxruntime and browsers; vllm: an adapter for vLLM and SGLang; fp8: a whole model for "
-        "these, in 8-bit floats.",
+        "or a small language model for onnxruntime and browsers; executorch: an encoder for phones; vllm: an adapter for vLLM "
+        "and SGLang; fp8: a whole model for these, in 8-bit floats.",
     )
     quantization: GgufPrecision | OnnxPrecision | None = option(
         None, "Precision of the weights; for onnx f32 or int8.", value="q8_0 for gguf, f32 for gguf-lora and onnx"

@@ -40,6 +40,7 @@ def metadata(card: str) -> dict[str, Any]:
         ("gguf", "gguf", "quantized", {"gguf"}),
         ("gguf-lora", "gguf", "adapter", {"gguf"}),
         ("onnx", "transformers.js", "quantized", {"onnx", "transformers.js"}),
+        ("executorch", "executorch", "quantized", {"executorch"}),
         ("vllm", "peft", "adapter", {"vllm"}),
         ("fp8", "transformers", "quantized", {"fp8", "compressed-tensors", "vllm"}),
     ],

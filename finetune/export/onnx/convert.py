@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from finetune.errors import InputError
+from finetune.export.compared import silence
 from finetune.export.onnx.decoder import name_tensors, sample_inputs
 from finetune.models.load import LoadedModel
 from finetune.recipe.options import OnnxPrecision
@@ -47,7 +43,7 @@ def convert(loaded: LoadedModel, precision: OnnxPrecision, file: Path) -> None:
     quantizer = OnnxRuntimeQuantizer(dynamic) if precision == "int8" else None
     config = OnnxConfig(dynamic=True, quantizer=quantizer)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _silence():
+    with silence():
         program = OnnxExporter().export(loaded.model, sample, config=config).program
     ClearMetadataAndDocStringPass()(program)  # it has the paths of the source files that were traced
     if loaded.head is None:
@@ -62,16 +58,3 @@ def _sample_texts(loaded: LoadedModel) -> dict[str, Any]:
     Two rows of different length: with one row, or rows without padding, the sizes or the mask would be taken as constant.
     """
     return dict(loaded.tokenizer([SAMPLE, f"{SAMPLE} {SAMPLE}"], padding=True, return_tensors="pt"))
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep what the converters print, log and warn of for each stage, library and operator away from the user."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

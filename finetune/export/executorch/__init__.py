@@ -1,0 +1,1 @@
+"""ExecuTorch programs of encoders, for phones and other small devices."""
