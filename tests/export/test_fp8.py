@@ -61,7 +61,7 @@ def test_command_writes_a_base_model_that_transformers_reads(tiny_model: Path, t
     with torch.inference_mode():
         expected, given = (AutoModelForCausalLM.from_pretrained(path)(**ids).logits for path in (tiny_model, out))
     assert 0 < (expected.float() - given.float()).abs().max() < 1
-    assert Export.open(out).manifest["config"]["quantization"] == "fp8"
+    assert Export.open(out).manifest["config"]["quantization"] == "e4m3"
 
 
 @pytest.mark.parametrize("factor", [0.97, 1.03])

@@ -69,7 +69,7 @@ def write_fp8(artifact: Adapter | Model, request: ExportRequest, folder: Path, s
     _require_close(weights, trained)
     return Files(
         Agreement(len(rows), trained.mean_kl, trained.greedy_agreement, _runtime()),
-        "fp8",
+        "e4m3",
         commands=tuple(
             shlex.join([*words, str(request.output_dir)])
             for words in (("vllm", "serve"), ("python", "-m", "sglang.launch_server", "--model-path"))
