@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +21,7 @@ from finetune.models.load import LoadedModel
 FILE = "model.pte"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # in this order; the last one only if the model reads it
 SHORTEST = 3  # tokens of a row; of two, MobileBERT is a special case to torch.export, which refuses a range with it
+STDERR = 2  # the number of the file
 SAMPLE = "A sentence that is long enough to have several tokens."
 
 
@@ -47,18 +50,31 @@ def convert(loaded: LoadedModel, file: Path) -> None:
         exporter.save_program(exporter.export(loaded.model, sample, config=config).program, file)
 
 
+@contextmanager
+def _closed_stderr() -> Iterator[None]:
+    """Drop what the runtime, in C++, writes to stderr about files of the processor that it cannot open."""
+    kept = os.dup(STDERR)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), STDERR)
+    try:
+        yield
+    finally:
+        os.dup2(kept, STDERR)
+        os.close(kept)
+
+
 class ExecutorchEncoder:
     """Takes the place of the model in `finetune.models.load.LoadedModel`, for one row at a time."""
 
     device = torch.device("cpu")
 
     def __init__(self, file: Path, config: Any) -> None:
-        with silence():
-            from executorch.runtime import Runtime
-
         self.config = config
         self.runtime = f"ExecuTorch {metadata.version('executorch')}"
-        self._method = Runtime.get().load_program(file).load_method("forward")
+        with silence(), _closed_stderr():
+            from executorch.runtime import Runtime
+
+            self._method = Runtime.get().load_program(file).load_method("forward")
 
     def __call__(self, **inputs: Tensor) -> Mapping[str, Tensor]:
         """The logits of a row: of labels, or of the first and the last token of an answer."""

@@ -49,7 +49,7 @@ def sample_inputs(model: Any) -> dict[str, Any]:
 
 
 def name_tensors(program: Any, config: Any) -> None:
-    """Give inputs and outputs the names and the sizes that transformers.js and onnxruntime-genai look for."""
+    """Give inputs and outputs the names and the sizes that transformers.js looks for."""
     import onnx_ir
 
     heads = config.num_key_value_heads
