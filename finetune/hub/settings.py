@@ -38,9 +38,11 @@ def configure_libraries(*, offline: bool = False) -> None:
         os.environ.setdefault(name, value)
     # It has no variable for this, and on CPUs with AVX512-BF16 its import warns if an optional kernel is missing.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    logging.getLogger("torch.utils._pytree").setLevel(
-        logging.ERROR
-    )  # torchao, which comes with ExecuTorch, uses old calls
+    for name in (
+        "torchao",
+        "torch.utils._pytree",
+    ):  # torchao, which comes with ExecuTorch, warns of kernels and old calls
+        logging.getLogger(name).setLevel(logging.ERROR)
     if not is_real_hub(os.environ.get("HF_ENDPOINT", "")):
         os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # only the real Hub has xet, and hf_xet does not fall back
     if offline:

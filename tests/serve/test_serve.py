@@ -151,6 +151,7 @@ def test_a_model_without_adapters_is_served_under_its_name(tiny_model: Path, tmp
         with writing(path, Model, overwrite=False) as writer:
             AutoModelForCausalLM.from_pretrained(tiny_model).save_pretrained(writer.folder)
             AutoTokenizer.from_pretrained(tiny_model).save_pretrained(writer.folder)
+            writer.manifest["parents"] = {"base_model": {"name": "tiny-llama"}}
     engine = open_engine([ServeTarget("mine", path)])
     try:
         assert list(engine.served) == ["mine"]

@@ -57,19 +57,26 @@ def kill(progress: Step) -> None:
         raise Killed
 
 
+class Adapters(dict[str, Path]):
+    """The adapter of each method, from a run that nothing stopped; trained when a test asks for it."""
+
+    def __init__(self, model: Path, corpus: Path, folder: Path) -> None:
+        self._model, self._corpus, self._folder = model, corpus, folder
+
+    def __missing__(self, name: str) -> Path:
+        settings = (METHODS | APART)[name]
+        self[name] = train(request(self._model, self._corpus, self._folder / name, **settings)).adapter
+        return self[name]
+
+
 @pytest.fixture(scope="module")
-def adapters(tiny_model: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The adapter of each method, from a run that nothing stopped."""
-    folder = tmp_path_factory.mktemp("methods")
-    return {
-        name: train(request(tiny_model, tiny_corpus, folder / name, **settings)).adapter
-        for name, settings in (METHODS | APART).items()
-    }
+def adapters(tiny_model: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapters:
+    return Adapters(tiny_model, tiny_corpus, tmp_path_factory.mktemp("methods"))
 
 
 @pytest.mark.parametrize("method", [*METHODS, *APART])
 def test_killed_run_resumes_to_the_same_bytes(
-    method: str, adapters: dict[str, Path], tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+    method: str, adapters: Adapters, tiny_model: Path, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     first = request(tiny_model, tiny_corpus, tmp_path / "out", **(METHODS | APART)[method])
     with pytest.raises(Killed):
@@ -83,7 +90,7 @@ def test_killed_run_resumes_to_the_same_bytes(
 @pytest.mark.parametrize("method", METHODS)
 def test_adapter_is_evaluated_merged_and_equals_that_of_peft(
     method: str,
-    adapters: dict[str, Path],
+    adapters: Adapters,
     tiny_model: Path,
     tiny_corpus: Path,
     tmp_path: Path,
@@ -104,7 +111,7 @@ def test_adapter_is_evaluated_merged_and_equals_that_of_peft(
 
 
 @pytest.mark.parametrize("method", ["patterns", "dora", "saved-norm", "saved-embeddings"])
-def test_trained_weights_are_those_that_the_method_names(method: str, adapters: dict[str, Path]) -> None:
+def test_trained_weights_are_those_that_the_method_names(method: str, adapters: Adapters) -> None:
     shapes = {name: tuple(one.shape) for name, one in load_file(adapters[method] / "adapter_model.safetensors").items()}
     ranks = {name: shape[0] for name, shape in shapes.items() if "lora_A" in name}
     if method == "patterns":
@@ -122,7 +129,7 @@ def test_trained_weights_are_those_that_the_method_names(method: str, adapters: 
     assert {name.split(".")[-2] for name in whole} == names.get(method, set())
 
 
-def test_int8_model_computes_with_8_bits_per_weight(adapters: dict[str, Path]) -> None:
+def test_int8_model_computes_with_8_bits_per_weight(adapters: Adapters) -> None:
     loaded = load_adapter(Adapter.open(adapters["int8"]))
     weight = loaded.model.get_base_model().model.layers[0].mlp.up_proj.get_base_layer().weight
     assert all(len(row.unique()) <= 255 for row in weight)
