@@ -16,6 +16,14 @@ FORGETTING = (
     "| | general questions right: base | adapter | drop | perplexity of general prose: base | adapter |\n"
     "|---|---|---|---|---|---|"
 )
+FORGOTTEN = """## What was forgotten
+
+{table}
+
+Of the adapter of the first seed; an encoder has no general answers to lose. See
+[what the adapter has forgotten](guide/evaluation.md).
+
+"""
 
 PAGE = """# Results
 
@@ -36,14 +44,7 @@ work, in brackets those of all seeds.
 
 {settings}
 
-## What was forgotten
-
-{forgetting}
-
-Of the adapter of the first seed; an encoder has no general answers to lose. See
-[what the adapter has forgotten](guide/evaluation.md).
-
-## Published figures
+{forgotten}## Published figures
 
 For orientation: other models, other settings, and not always the same rows.
 
@@ -87,7 +88,7 @@ def page(results: Mapping[Study, Result], missing: Sequence[Study]) -> str:
         missing=absent,
         conditions=conditions,
         settings="\n".join(_settings(study, result) for study, result in results.items()),
-        forgetting="\n".join([FORGETTING, *_forgetting(results)]),
+        forgotten=FORGOTTEN.format(table="\n".join([FORGETTING, *lines])) if (lines := [*_forgetting(results)]) else "",
         fingpt=FINGPT,
         hub=HUB,
     )
