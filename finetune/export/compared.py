@@ -103,7 +103,7 @@ def convert_and_compare(
         plain = load_merged(model)
         plain.model.float()
         chosen = choose_rows(request.corpus, plain.tokenizer, plain.head, rows)
-        length = _max_length(artifact)
+        length = max_length(artifact)
         stage("tracing the model")
         store_traces(plain, chosen, length, exact)
         stage("writing the file, and running it")
@@ -138,7 +138,6 @@ def silence() -> Iterator[None]:
         logging.disable(before)
 
 
-def _max_length(artifact: Adapter | Model) -> int:
+def max_length(artifact: Adapter | Model) -> int:
     """The tokens of a row in training."""
-    config = artifact.config if isinstance(artifact, Adapter) else artifact.config["adapter_config"]
-    return AdapterRecipe.model_validate(config).max_length
+    return AdapterRecipe.model_validate(artifact.config.get("adapter_config", artifact.config)).max_length

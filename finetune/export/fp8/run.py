@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import CheckFailedError, InputError
+from finetune.export.compared import max_length
 from finetune.export.fp8.weights import require_rounded
 from finetune.export.merged import merge_for_export
 from finetune.export.request import Agreement, ExportRequest, Files
@@ -24,7 +25,6 @@ from finetune.merge.held_out import choose_rows
 from finetune.merge.request import Distance
 from finetune.models.load import LoadedModel, load_merged
 from finetune.models.tokenizer import save_tokenizer
-from finetune.recipe import AdapterRecipe
 from finetune.records import Example
 
 LIBRARY = "compressed_tensors"
@@ -56,7 +56,7 @@ def write_fp8(artifact: Adapter | Model, request: ExportRequest, folder: Path, s
         assert isinstance(model, Model)
         plain = load_merged(model)
         rows = choose_rows(request.corpus, plain.tokenizer, None)
-        length = AdapterRecipe.model_validate(artifact.config.get("adapter_config", artifact.config)).max_length
+        length = max_length(artifact)
         stage("tracing the model")
         store_traces(plain, rows, length, Path(scratch, "exact"))
         stage("quantising the model")
