@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import NoReturn
+import threading
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -12,12 +13,17 @@ from finetune.cli.commands import cli
 from finetune.cli.console import console
 from finetune.errors import EXIT_FAILURE, EXIT_INPUT, SlmtuneError, TerminatedError
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+REDELIVERY = 0.01  # seconds: long enough to leave the finalizer, too short to be noticed
 
 
 def main() -> NoReturn:
     """Run the command line and end the process with the documented exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _deliver_again
     try:
         cli.main(standalone_mode=False)
         sys.exit(0)
@@ -40,3 +46,14 @@ def main() -> NoReturn:
 
 def _terminate(number: int, frame: object) -> None:
     raise TerminatedError
+
+
+def _deliver_again(unraisable: UnraisableHookArgs) -> None:
+    """Send a signal once more that arrived during a finalizer: Python drops the exceptions of `__del__`."""
+    if issubclass(unraisable.exc_type, (KeyboardInterrupt, TerminatedError)):
+        number = signal.SIGTERM if issubclass(unraisable.exc_type, TerminatedError) else signal.SIGINT
+        again = threading.Timer(REDELIVERY, signal.pthread_kill, (threading.main_thread().ident, number))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(unraisable)
