@@ -172,7 +172,7 @@ async def _events(reply: Reply, form: Form, *, with_usage: bool) -> AsyncIterato
         yield chunk(form.opening)
     try:
         async for piece in reply.pieces():
-            yield chunk(form.delta(piece))
+            yield chunk(form.delta(piece.text))
     except SlmtuneError as error:
         yield _event(api_error(error).body())  # the status line has been sent
         return

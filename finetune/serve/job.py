@@ -6,20 +6,65 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import torch
 
 from finetune.errors import SlmtuneError
 
 
+class Constraint(Protocol):
+    """Which tokens an answer may consist of, such as a grammar; it follows the answer token by token."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer is whole, so that nothing may follow."""
+        ...
+
+    def allowed(self) -> torch.Tensor | None:
+        """The tokens that may come next, as a boolean tensor (vocabulary,); None for any token."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Take note of a generated token."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationParams:
-    """How to sample. `temperature` 0 is greedy; `max_tokens` None is `ANSWER_TOKENS`, or the rest of the context."""
+    """How to sample. `temperature` 0 is greedy; `max_tokens` None is `ANSWER_TOKENS`, or the rest of the context.
+
+    `logprobs` asks for the log-probability of each token and of that many alternatives. `deadline` is in seconds from the
+    submission; an answer that is not complete by then ends with an error. Requests of one `client` wait for each other.
+    """
 
     max_tokens: int | None = None
     temperature: float = 1.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    logprobs: int | None = None
+    constraint: Constraint | None = None
+    deadline: float | None = None
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A generated token and its natural log-probability; `top` are the likeliest tokens: (id, text, log-probability)."""
+
+    id: int
+    text: str
+    logprob: float
+    top: tuple[tuple[int, str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next part of an answer. `tokens` are those that it consists of, if the request asked for log-probabilities."""
+
+    text: str
+    tokens: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +85,19 @@ class ServedModel:
     parent: str | None = None
 
 
-Event = str | Result | SlmtuneError
+Event = Piece | Result | SlmtuneError
 R = TypeVar("R")  # the result of a job
 
 
 class Job(Generic[R]):
     """One request, from the queue to its end; its methods may be called from any thread.
 
-    `listener` receives every event, on the thread that reports it: perhaps pieces of text, then one result or one error.
+    `listener` receives every event, on the thread that reports it: perhaps pieces of an answer, then one result or one error.
     `dequeue` removes the job from the queue. `when_cancelled` is the result of a job that is cancelled before it runs.
     """
 
     def __init__(
-        self, listener: Callable[[str | R | SlmtuneError], None], dequeue: Callable[[Any], None], when_cancelled: R
+        self, listener: Callable[[Piece | R | SlmtuneError], None], dequeue: Callable[[Any], None], when_cancelled: R
     ) -> None:
         self.cancelled = threading.Event()
         self.when_cancelled = when_cancelled
@@ -61,11 +106,11 @@ class Job(Generic[R]):
         self._reporting = threading.Lock()
         self._ended = False
 
-    def report(self, event: str | R | SlmtuneError) -> None:
+    def report(self, event: Piece | R | SlmtuneError) -> None:
         """Pass an event on, but nothing after a result or an error."""
         with self._reporting:
             if not self._ended:
-                self._ended = not isinstance(event, str)
+                self._ended = not isinstance(event, Piece)
                 self._listener(event)
 
     def cancel(self) -> None:
@@ -102,7 +147,7 @@ class Generation:
         self.result: Result | None = None
 
     def __iter__(self) -> Iterator[str]:
-        """Pieces of the answer, each at least one character.
+        """The text of the answer, piece by piece.
 
         Raises:
             SlmtuneError: the engine failed or was closed.
@@ -110,8 +155,8 @@ class Generation:
         try:
             while self.result is None:
                 event = self._events.get()
-                if isinstance(event, str):
-                    yield event
+                if isinstance(event, Piece):
+                    yield event.text
                 elif isinstance(event, Result):
                     self.result = event
                 else:

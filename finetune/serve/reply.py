@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from finetune.errors import SlmtuneError
 from finetune.serve.classifier import Classification, Classifier, EncodedTexts
 from finetune.serve.engine import Engine
-from finetune.serve.job import Event, GenerationParams, Job, Result
+from finetune.serve.job import Event, GenerationParams, Job, Piece, Result
 
 log = logging.getLogger(__name__)
 
@@ -85,15 +85,15 @@ class Reply(Submission):
         self.model = model
         self.result: Result | None = None
 
-    async def pieces(self) -> AsyncIterator[str]:
-        """The text as it is generated; `result` is set afterwards.
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """The answer as it is generated; `result` is set afterwards.
 
         Raises:
             SlmtuneError: the engine failed or was closed.
         """
         while self.result is None:
             event: Event = await self._events.get()
-            if isinstance(event, str):
+            if isinstance(event, Piece):
                 yield event
             elif isinstance(event, Result):
                 self.result = event
@@ -104,7 +104,7 @@ class Reply(Submission):
     async def text(self, request: Request) -> str:
         """The whole answer; see `pieces`."""
         async with self.cancelled_on_disconnect(request.receive):
-            return "".join([piece async for piece in self.pieces()])
+            return "".join([piece.text async for piece in self.pieces()])
 
     def _log(self, result: Result) -> None:
         log.info(

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 import torch
 from transformers import StoppingCriteria
 
-from finetune.serve.job import GenerationJob, Result
+from finetune.serve.job import GenerationJob, Piece, Result
 from finetune.serve.text import Detokenizer, StopStrings
 
 
@@ -50,4 +50,4 @@ class Watcher(StoppingCriteria):
 
     def _report(self, piece: str) -> None:
         if piece:
-            self._job.report(piece)
+            self._job.report(Piece(piece))

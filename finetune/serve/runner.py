@@ -1,0 +1,57 @@
+"""What computes the logits of an engine: several sequences at once, each with its own adapter and its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A slot for a sequence, and how many tokens at the start of its prompt are in its cache already."""
+
+    slot: int
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """Tokens that follow those that a slot already holds; at least one."""
+
+    slot: int
+    tokens: tuple[int, ...]
+
+
+class Runner(Protocol):
+    """A model that extends sequences. Only one thread uses it."""
+
+    @property
+    def context(self) -> int:
+        """The number of tokens that a sequence may have, prompt and answer together."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """The number of sequences that are held at once."""
+        ...
+
+    def open(self, prompt: Sequence[int], adapter: str | None) -> Opened:
+        """Take a free slot for a prompt; the caller extends it with the tokens after the cached ones, at least one.
+
+        Cached tokens were computed with the same adapter.
+        """
+        ...
+
+    def advance(self, extensions: Sequence[Extension]) -> torch.Tensor:
+        """Logits after the last token of each extension, (extensions, vocabulary) in float32.
+
+        Each slot occurs once.
+        """
+        ...
+
+    def close(self, slot: int) -> None:
+        """Free a slot."""
+        ...
