@@ -19,19 +19,30 @@ from finetune.machine import importing_libraries
 @options.workspace
 @options.fields("finetune.recipe.options:ServeOptions", ranges=True)
 @click.option("--api-key-file", type=options.PATH, help="File with the key that clients must send.")
+@click.option("--print-vllm-command", is_flag=True, help="Print the commands that serve the same with vLLM, and exit.")
 @options.base_model
 @options.common
 def serve_command(
-    workspace: Workspace, targets: tuple[str, ...], api_key_file: Path | None, model: str | None, given: Given
+    workspace: Workspace,
+    targets: tuple[str, ...],
+    api_key_file: Path | None,
+    print_vllm_command: bool,
+    model: str | None,
+    given: Given,
 ) -> None:
     """Serve adapters over HTTP, for clients of the OpenAI API."""
     with importing_libraries():
         from finetune.recipe.options import ServeOptions
-        from finetune.serve import ServeTarget, serve
+        from finetune.serve import ServeTarget, hand_over, serve
 
     named = [arguments.read_target(text) for text in targets] or [(workspace.name, served_artifact(workspace))]
+    served = [ServeTarget(name, path) for name, path in named]
+    if print_vllm_command:
+        handover = hand_over(served, ServeOptions(**given), key_file=api_key_file, model=model)
+        console.result(handover, lambda: "\n".join([*handover.exports, handover.vllm]))
+        return
     number = serve(
-        [ServeTarget(name, path) for name, path in named],
+        served,
         ServeOptions(**given),
         api_key=arguments.read_key(api_key_file) if api_key_file else None,
         model=model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +54,34 @@ def max_rank(recipe: AdapterRecipe) -> int:
 
 def serve_commands(recipe: AdapterRecipe, parents: Mapping[str, Any], folder: Path) -> tuple[str, str]:
     """The commands of vLLM and SGLang that serve the adapter exported to `folder`, beside its base model in `parents`."""
-    parent, template = parents["base_model"], folder / "chat_template.jinja"
+    parent = parents["base_model"]
     base, name = str(parent["name"]), parents.get("corpus", {}).get("domain") or "adapter"
-    vllm = [
-        *("vllm", "serve", base, *(["--revision", str(parent["revision"])] if parent.get("revision") else [])),
-        *("--enable-lora", "--max-lora-rank", str(max_rank(recipe)), "--lora-modules", f"{name}={folder}"),
-        *("--chat-template", str(template), "--generation-config", str(folder)),
-    ]
     sglang = [
         *("python", "-m", "sglang.launch_server", "--model-path", base, "--enable-lora"),
-        *("--lora-paths", f"{name}={folder}", "--chat-template", str(template)),
+        *("--lora-paths", f"{name}={folder}", "--chat-template", str(folder / "chat_template.jinja")),
     ]
-    return shlex.join(vllm), shlex.join(sglang)
+    return vllm_command(base, parent.get("revision"), {name: folder}, max_rank(recipe)), shlex.join(sglang)
+
+
+def vllm_command(
+    base: str, revision: str | None, adapters: Mapping[str, Path], rank: int, options: Sequence[str] = ()
+) -> str:
+    """The command of vLLM that serves exported adapters, by name, beside their base model.
+
+    Args:
+        base: the Hub id or the folder of the base model.
+        revision: its revision on the Hub, if it has one.
+        adapters: the folders of the exports; all have the chat template of the first.
+        rank: the largest `max_rank` of the adapters.
+        options: further options of vLLM.
+    """
+    first = next(iter(adapters.values()))
+    words = [
+        *("vllm", "serve", base, *(["--revision", str(revision)] if revision else []), *options),
+        *("--enable-lora", "--max-lora-rank", str(rank)),
+        # Without it, requests for one adapter wait until those for another are done.
+        *(["--max-loras", str(len(adapters))] if len(adapters) > 1 else []),
+        *("--lora-modules", *(f"{name}={folder}" for name, folder in adapters.items())),
+        *("--chat-template", str(first / "chat_template.jinja"), "--generation-config", str(first)),
+    ]
+    return shlex.join(words)

@@ -2,5 +2,6 @@
 
 from finetune.serve.run import serve
 from finetune.serve.targets import ServeTarget
+from finetune.serve.vllm import Handover, hand_over
 
-__all__ = ["ServeTarget", "serve"]
+__all__ = ["Handover", "ServeTarget", "hand_over", "serve"]

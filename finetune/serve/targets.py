@@ -44,7 +44,7 @@ def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> 
         InputError: names clash, or the targets need different base models in memory.
         SlmtuneError: an artifact or the base model cannot be opened.
     """
-    _check_names([target.name for target in targets])
+    check_names([target.name for target in targets])
     opened = [(target.name, open_model(target.path)) for target in targets]
     adapters = [(name, artifact) for name, artifact in opened if isinstance(artifact, Adapter)]
     if adapters:
@@ -118,7 +118,12 @@ def _precision(adapter: Adapter) -> tuple[str, str]:
     return recipe.quantization, recipe.compute_dtype
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that requests could not contain, or that occur twice.
+
+    Raises:
+        InputError: names the name at fault, or there are none.
+    """
     if not names:
         raise InputError("There is nothing to serve. Pass --domain, or NAME=ADAPTER")
     for name in names:
