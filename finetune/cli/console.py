@@ -201,9 +201,9 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time (seconds since the epoch), level and message."""
+        """Time (seconds since the epoch), level and message, and the `fields` of a record that has them."""
         line = {"time": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage()}
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line | getattr(record, "fields", {}), ensure_ascii=False)
 
 
 def to_json(value: Any) -> Any:

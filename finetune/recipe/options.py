@@ -200,10 +200,11 @@ class MergeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """Where the server listens."""
+    """Where the server listens, and what it logs."""
 
     host: str = option("127.0.0.1", "Address to listen on; any but a loopback address requires a key.")
     port: int = option(8000, "Port to listen on; 0: any free port.", ge=0, le=65535)
+    log_prompts: bool = option(False, "Also log the text of prompts and answers.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,11 @@ from finetune.serve.auth import Gate
 from finetune.serve.body import read_body
 from finetune.serve.classifier import Classifier, describe
 from finetune.serve.engine import Engine
+from finetune.serve.facts import facts_of
 from finetune.serve.job import Result, ServedModel
 from finetune.serve.problem import ApiError, api_error
 from finetune.serve.reply import ClassificationReply, EventStream, Reply
+from finetune.serve.request_log import RequestLog
 from finetune.serve.schema import (
     ChatRequest,
     ClassifyRequest,
@@ -38,8 +40,8 @@ from finetune.serve.targets import AnyEngine
 DONE = "data: [DONE]\n\n"
 
 
-def create_app(engine: AnyEngine, *, api_key: str | None = None, host: str = ServeOptions.host) -> FastAPI:
-    """The ASGI application for an engine; `host` is the name under which clients reach it."""
+def create_app(engine: AnyEngine, options: ServeOptions, *, api_key: str | None = None) -> FastAPI:
+    """The ASGI application for an engine."""
     app = FastAPI(
         title="slmtune",
         version=__version__,
@@ -53,7 +55,8 @@ def create_app(engine: AnyEngine, *, api_key: str | None = None, host: str = Ser
             "auto_configure": False,
         },
     )
-    app.add_middleware(Gate, api_key=api_key, host=host)
+    app.add_middleware(Gate, api_key=api_key, host=options.host)
+    app.add_middleware(RequestLog, with_text=options.log_prompts)  # the last one added is the outermost
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ApiError, _on_api_error)
 
@@ -62,21 +65,25 @@ def create_app(engine: AnyEngine, *, api_key: str | None = None, host: str = Ser
         """Answer a conversation."""
         body = parse_request(ChatRequest, await read_body(request))
         messages = [message.to_message() for message in body.messages]
-        generator = _generator(engine, body.model)
+        generator = _generator(engine, request, body.model)
+        facts_of(request).add_prompt([message.model_dump() for message in body.messages])
         return await _answer(generator, request, body, CHAT, lambda: generator.encode_chat(messages))
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         """Continue a text."""
         body = parse_request(CompletionRequest, await read_body(request))
-        generator = _generator(engine, body.model)
+        generator = _generator(engine, request, body.model)
+        facts_of(request).add_prompt(body.prompt)
         return await _answer(generator, request, body, COMPLETION, lambda: generator.encode_text(body.prompt))
 
     @app.post("/v1/classify")
     async def classify(request: Request) -> Response:
         """Label texts, or find answers in contexts."""
         body = parse_request(ClassifyRequest, await read_body(request))
-        return await _classify(_classifier(engine, body.model), request, body)
+        classifier = _classifier(engine, request, body.model)
+        facts_of(request).add_prompt(body.input)
+        return await _classify(classifier, request, body)
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -136,7 +143,7 @@ async def _answer(
 ) -> Response:
     try:
         prompt = await run_in_threadpool(encode)
-        reply = Reply(engine, prompt, body.params(), body.model)
+        reply = Reply(engine, prompt, body.params(), body.model, facts_of(request))
         if body.stream:
             return EventStream(reply, _events(reply, form, with_usage=body.with_usage))
         text = await reply.text(request)
@@ -195,8 +202,8 @@ def _usage(result: Result) -> dict[str, int]:
     return Usage.of(result).model_dump()
 
 
-def _generator(engine: AnyEngine, name: str) -> Engine:
-    _find(engine, name)
+def _generator(engine: AnyEngine, request: Request, name: str) -> Engine:
+    facts_of(request).model = _find(engine, name).id
     if isinstance(engine, Classifier):
         raise ApiError(
             400,
@@ -206,8 +213,8 @@ def _generator(engine: AnyEngine, name: str) -> Engine:
     return engine
 
 
-def _classifier(engine: AnyEngine, name: str) -> Classifier:
-    _find(engine, name)
+def _classifier(engine: AnyEngine, request: Request, name: str) -> Classifier:
+    facts_of(request).model = _find(engine, name).id
     if isinstance(engine, Classifier):
         return engine
     raise ApiError(400, f"{name} writes text, and only encoders classify. Use POST /v1/chat/completions", param="model")

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hmac
-import logging
 
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from finetune.serve.problem import ApiError
 
 OPEN_PATH = "/health"  # for load balancers; reveals nothing but up or down
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
-log = logging.getLogger(__name__)
-
 
 class Gate:
-    """Passes a request on to the routes or refuses it; also answers when a route fails.
+    """Passes a request on to the routes or refuses it.
 
     It runs before routing and denies by default, so a new route is closed unless it is listed here. It checks the path
     that the server uses for routing; headers such as Host cannot change it.
@@ -40,7 +36,7 @@ class Gate:
         if refusal is not None:
             await refusal.response()(scope, receive, send)
             return
-        await self._run_routes(scope, receive, send)
+        await self._app(scope, receive, send)
 
     def _refuse(self, scope: Scope) -> ApiError | None:
         if scope["path"] == OPEN_PATH:
@@ -57,24 +53,6 @@ class Gate:
             return None
         message = "A valid API key is needed: Authorization: Bearer KEY"
         return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-
-    async def _run_routes(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the routes; an unexpected error becomes a 500 response that does not reveal the cause."""
-        started = False
-
-        async def watch(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watch)
-        except ClientDisconnect:
-            return
-        except Exception as error:
-            log.error("%s %r failed: %s.", scope["method"], scope["path"], type(error).__name__)
-            if not started:
-                await ApiError(500, "The server failed to answer").response()(scope, receive, send)
 
 
 def _host_name(host: bytes) -> str:

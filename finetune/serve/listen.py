@@ -60,21 +60,26 @@ def url_of(host: str, server_socket: socket.socket) -> str:
 
 
 def run(
-    engine: AnyEngine, server_socket: socket.socket, *, host: str, api_key: str | None, on_ready: Callable[[], None]
+    engine: AnyEngine,
+    server_socket: socket.socket,
+    options: ServeOptions,
+    *,
+    api_key: str | None,
+    on_ready: Callable[[], None],
 ) -> int:
     """Serve until SIGINT or SIGTERM, and return the signal's number.
 
     Raises:
         PortInUseError: another program has started listening on the address since it was bound.
     """
-    server = Server(engine, host=host, api_key=api_key, on_ready=on_ready)
+    server = Server(engine, options, api_key=api_key, on_ready=on_ready)
     port = server_socket.getsockname()[1]
     try:
         server.run(sockets=[server_socket])
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        raise PortInUseError(host, port) from None
+        raise PortInUseError(options.host, port) from None
     finally:
         server_socket.close()
     return server.stopped_by
@@ -83,9 +88,11 @@ def run(
 class Server(uvicorn.Server):
     """Reports when it is listening, and shuts down gracefully unless a second signal arrives."""
 
-    def __init__(self, engine: AnyEngine, *, host: str, api_key: str | None, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, engine: AnyEngine, options: ServeOptions, *, api_key: str | None, on_ready: Callable[[], None]
+    ) -> None:
         config = uvicorn.Config(
-            create_app(engine, api_key=api_key, host=host),
+            create_app(engine, options, api_key=api_key),
             http="h11",
             ws="none",
             lifespan="off",

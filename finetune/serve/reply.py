@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -16,16 +14,14 @@ from starlette.types import Receive, Scope, Send
 from finetune.errors import SlmtuneError
 from finetune.serve.classifier import Classification, Classifier, EncodedTexts
 from finetune.serve.engine import Engine
+from finetune.serve.facts import RequestFacts, facts_of
 from finetune.serve.job import Event, GenerationParams, Job, Piece, Result
-
-log = logging.getLogger(__name__)
 
 
 class Submission:
     """A submitted job, whose events arrive on the event loop. Raises what `submit` raises."""
 
     def __init__(self, submit: Callable[[Callable[[Any], None]], Job[Any]]) -> None:
-        self._started = time.monotonic()
         self._events: asyncio.Queue[Any] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._job = submit(self._post)
@@ -51,17 +47,12 @@ class Submission:
         with suppress(RuntimeError):  # the loop is closed: nobody is waiting any more
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-    @property
-    def _seconds(self) -> float:
-        return time.monotonic() - self._started
-
 
 class ClassificationReply(Submission):
     """The labels or answers of a submitted request."""
 
     def __init__(self, classifier: Classifier, texts: EncodedTexts, model: str) -> None:
         super().__init__(lambda report: classifier.submit(texts, model, report))
-        self._model = model
 
     async def result(self, request: Request) -> Classification:
         """What the model says about each text.
@@ -73,16 +64,19 @@ class ClassificationReply(Submission):
             event: Classification | SlmtuneError = await self._events.get()
         if isinstance(event, SlmtuneError):
             raise event
-        log.info("%s: %d texts, %d tokens, %.1f s.", self._model, len(event.rows), event.tokens, self._seconds)
+        facts_of(request).add_result("", event.tokens, 0)
         return event
 
 
 class Reply(Submission):
     """A submitted prompt. Raises the exceptions of `Engine.submit` before anything is sent."""
 
-    def __init__(self, engine: Engine, prompt: Sequence[int], params: GenerationParams, model: str) -> None:
+    def __init__(
+        self, engine: Engine, prompt: Sequence[int], params: GenerationParams, model: str, facts: RequestFacts
+    ) -> None:
         super().__init__(lambda report: engine.submit(prompt, params, model, report))
         self.model = model
+        self._facts = facts
         self.result: Result | None = None
 
     async def pieces(self) -> AsyncIterator[Piece]:
@@ -94,10 +88,11 @@ class Reply(Submission):
         while self.result is None:
             event: Event = await self._events.get()
             if isinstance(event, Piece):
+                self._facts.add_text(event.text)
                 yield event
             elif isinstance(event, Result):
                 self.result = event
-                self._log(event)
+                self._facts.add_result(event.finish_reason, event.prompt_tokens, event.completion_tokens)
             else:
                 raise event
 
@@ -105,16 +100,6 @@ class Reply(Submission):
         """The whole answer; see `pieces`."""
         async with self.cancelled_on_disconnect(request.receive):
             return "".join([piece.text async for piece in self.pieces()])
-
-    def _log(self, result: Result) -> None:
-        log.info(
-            "%s: %d prompt tokens, %d completion tokens, %s, %.1f s.",
-            self.model,
-            result.prompt_tokens,
-            result.completion_tokens,
-            result.finish_reason,
-            self._seconds,
-        )
 
 
 class EventStream(StreamingResponse):

@@ -44,7 +44,7 @@ def serve(
             return run(
                 engine,
                 server_socket,
-                host=options.host,
+                options,
                 api_key=api_key,
                 on_ready=lambda: on_ready(url) if on_ready is not None else None,
             )

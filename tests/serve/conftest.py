@@ -20,6 +20,7 @@ from finetune.models.load import LoadedModel
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.adapter import Quantization
+from finetune.recipe.options import ServeOptions
 from finetune.serve.engine import Engine
 from finetune.serve.job import ServedModel
 from finetune.serve.listen import Server, bind, url_of
@@ -160,11 +161,11 @@ class Running:
 
 
 @contextmanager
-def running(engine: AnyEngine, api_key: str | None = None) -> Iterator[Running]:
+def running(engine: AnyEngine, api_key: str | None = None, **options: Any) -> Iterator[Running]:
     """Serve an engine from a thread of this process."""
     ready = threading.Event()
     with bind("127.0.0.1", 0, local_only=True) as server_socket:
-        server = Server(engine, host="127.0.0.1", api_key=api_key, on_ready=ready.set)
+        server = Server(engine, ServeOptions(**options), api_key=api_key, on_ready=ready.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [server_socket]})
         thread.start()
         assert ready.wait(30)

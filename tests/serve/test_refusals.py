@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from finetune.models.load import LoadedModel
+from finetune.recipe.options import ServeOptions
 from finetune.serve.app import create_app
 from finetune.serve.engine import Engine
 
@@ -172,7 +173,7 @@ def test_this_machine_has_several_names(server: Running, host: str) -> None:
 
 
 def test_every_route_but_health_needs_the_key(guarded: Running, engine: Engine) -> None:
-    routes: list[Any] = create_app(engine).routes
+    routes: list[Any] = create_app(engine, ServeOptions()).routes
     endpoints = {(method, route.path.replace("{name:path}", "tiny")) for route in routes for method in route.methods}
     assert ("POST", CHAT) in endpoints
     assert ("GET", "/health") in endpoints
