@@ -16,6 +16,7 @@ from finetune.errors import InputError
 
 if TYPE_CHECKING:
     from finetune.plan import Device
+    from finetune.serve import ApiKey
 
 
 def read_preparation(given: Mapping[str, Any], group_by: str | None) -> dict[str, Any]:
@@ -68,18 +69,22 @@ def read_weights(text: str | None) -> tuple[float, ...]:
         raise InputError(f"--weights {text} is not a list of numbers. Write, for example, --weights 0.7,0.3") from None
 
 
-def read_key(path: Path) -> str:
-    """The API key in a file.
+def read_api_keys(path: Path | None) -> tuple[ApiKey, ...]:
+    """The API keys in a file, or else those in the environment variable SLMTUNE_API_KEYS, or none.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or its contents are not keys.
     """
+    from finetune.serve.keys import VARIABLE, read_keys
+
+    if path is None:
+        return read_keys(os.environ[VARIABLE], VARIABLE) if VARIABLE in os.environ else ()
     try:
-        return path.read_text("utf-8").strip()
+        return read_keys(path.read_text("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise InputError(
-            f"The API key in {path} cannot be read ({reason}). Write a long random string to that file"
+            f"The API keys in {path} cannot be read ({reason}). Write a long random string to that file"
         ) from None
 
 

@@ -18,7 +18,11 @@ from finetune.machine import importing_libraries
 @click.argument("targets", nargs=-1, metavar="[NAME=ADAPTER]...")
 @options.workspace
 @options.fields("finetune.recipe.options:ServeOptions", ranges=True)
-@click.option("--api-key-file", type=options.PATH, help="File with the key that clients must send.")
+@click.option(
+    "--api-key-file",
+    type=options.PATH,
+    help="File of the keys that clients may send, one per line: KEY, or NAME KEY.  [$SLMTUNE_API_KEYS]",
+)
 @click.option("--print-vllm-command", is_flag=True, help="Print the commands that serve the same with vLLM, and exit.")
 @options.base_model
 @options.common
@@ -44,7 +48,7 @@ def serve_command(
     number = serve(
         served,
         ServeOptions(**given),
-        api_key=arguments.read_key(api_key_file) if api_key_file else None,
+        keys=arguments.read_api_keys(api_key_file),
         model=model,
         on_ready=lambda url: console.result({"url": url}, lambda: f"Serving {', '.join(dict(named))} at {url}/v1"),
     )

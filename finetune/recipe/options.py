@@ -200,10 +200,19 @@ class MergeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """Where the server listens, and what it logs."""
+    """Where the server listens, whom it answers, and what it logs."""
 
     host: str = option("127.0.0.1", "Address to listen on; any but a loopback address requires a key.")
     port: int = option(8000, "Port to listen on; 0: any free port.", ge=0, le=65535)
+    ssl_certfile: Path | None = option(
+        None, "Certificate of the server in PEM format; with it, the server speaks HTTPS."
+    )
+    ssl_keyfile: Path | None = option(None, "Private key of the certificate, without a passphrase.")
+    requests_per_minute: int | None = option(None, "Requests per minute and key; by default without limit.", ge=1)
+    concurrency: int | None = option(None, "Requests at once per key; by default without limit.", ge=1)
+    cors_origins: tuple[str, ...] = option(
+        (), "Let web pages of this origin use the server.", flag="--cors-origin", metavar="URL"
+    )
     log_prompts: bool = option(False, "Also log the text of prompts and answers.")
 
 

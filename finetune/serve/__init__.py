@@ -1,7 +1,8 @@
 """Serves artifacts over HTTP for clients of the OpenAI API."""
 
+from finetune.serve.keys import ApiKey
 from finetune.serve.run import serve
 from finetune.serve.targets import ServeTarget
 from finetune.serve.vllm import Handover, hand_over
 
-__all__ = ["Handover", "ServeTarget", "hand_over", "serve"]
+__all__ = ["ApiKey", "Handover", "ServeTarget", "hand_over", "serve"]

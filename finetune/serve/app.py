@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 
 from finetune import __version__
@@ -23,6 +24,8 @@ from finetune.serve.classifier import Classifier, describe
 from finetune.serve.engine import Engine
 from finetune.serve.facts import facts_of
 from finetune.serve.job import Result, ServedModel
+from finetune.serve.keys import ApiKey, KeyRing
+from finetune.serve.limits import Limits
 from finetune.serve.problem import ApiError, api_error
 from finetune.serve.reply import ClassificationReply, EventStream, Reply
 from finetune.serve.request_log import RequestLog
@@ -40,7 +43,7 @@ from finetune.serve.targets import AnyEngine
 DONE = "data: [DONE]\n\n"
 
 
-def create_app(engine: AnyEngine, options: ServeOptions, *, api_key: str | None = None) -> FastAPI:
+def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] = ()) -> FastAPI:
     """The ASGI application for an engine."""
     app = FastAPI(
         title="slmtune",
@@ -55,7 +58,17 @@ def create_app(engine: AnyEngine, options: ServeOptions, *, api_key: str | None 
             "auto_configure": False,
         },
     )
-    app.add_middleware(Gate, api_key=api_key, host=options.host)
+    limits = Limits(options.requests_per_minute, options.concurrency)
+    app.add_middleware(Gate, keys=KeyRing(keys) if keys else None, host=options.host, limits=limits)
+    if options.cors_origins:  # outside the gate: a browser asks for permission without the key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=options.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            allow_private_network=True,
+            expose_headers=("x-request-id", "retry-after"),
+        )
     app.add_middleware(RequestLog, with_text=options.log_prompts)  # the last one added is the outermost
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ApiError, _on_api_error)
@@ -100,6 +113,13 @@ def create_app(engine: AnyEngine, options: ServeOptions, *, api_key: str | None 
         """Report whether requests can be answered."""
         if not engine.alive:
             raise ApiError(503, "The worker is not running. Restart the server", code="unavailable")
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        """Report whether a request sent now would be answered."""
+        if not engine.alive or engine.waiting >= engine.queue_size:
+            raise ApiError(503, "The queue is full, or the worker is not running", code="unavailable")
         return JSONResponse({"status": "ok"})
 
     return app

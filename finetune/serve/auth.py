@@ -1,27 +1,27 @@
-"""Access control: every route but /health needs the API key; without a key, only this machine has access."""
+"""Access control: every route but two needs a key and counts towards its limits; without keys, only this machine is let in."""
 
 from __future__ import annotations
 
-import hmac
-
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from finetune.serve.facts import facts_of
+from finetune.serve.keys import KeyRing
+from finetune.serve.limits import Limits
 from finetune.serve.problem import ApiError
 
-OPEN_PATH = "/health"  # for load balancers; reveals nothing but up or down
+OPEN_PATHS = frozenset({"/health", "/ready"})  # for load balancers; they reveal nothing but up or down
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Gate:
-    """Passes a request on to the routes or refuses it.
+    """Passes a request on to the routes or refuses it; `keys` None is a server without keys.
 
     It runs before routing and denies by default, so a new route is closed unless it is listed here. It checks the path
     that the server uses for routing; headers such as Host cannot change it.
     """
 
-    def __init__(self, app: ASGIApp, api_key: str | None, host: str) -> None:
-        self._app = app
-        self._key = api_key.encode() if api_key is not None else None
+    def __init__(self, app: ASGIApp, *, keys: KeyRing | None, host: str, limits: Limits) -> None:
+        self._app, self._keys, self._limits = app, keys, limits
         self._names = LOCAL_NAMES | {host.lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -29,30 +29,36 @@ class Gate:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        refusal = self._refuse(scope)
-        if refusal is not None:
-            await refusal.response()(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        try:
+            client = self._client_of(scope)
+            facts_of(scope).client = client
+            with self._limits.admit(client):
+                await self._app(scope, receive, send)
+        except ApiError as error:  # of this gate: the routes answer their own
+            await error.response()(scope, receive, send)
 
-    def _refuse(self, scope: Scope) -> ApiError | None:
-        if scope["path"] == OPEN_PATH:
-            return None
+    def _client_of(self, scope: Scope) -> str:
+        """The name of the key that a request has sent, or an empty name without keys.
+
+        Raises:
+            ApiError: 401 no valid key; 403 there are no keys, and the request comes from a web page elsewhere.
+        """
         headers = dict(scope["headers"])  # ASGI lower-cases the names
-        if self._key is None:
+        if self._keys is None:
             # A web page can point its own domain at this machine and then read the answers of a server without a key.
             if _host_name(headers.get(b"host", b"")) not in self._names:
                 message = "Without an API key, the Host must be this machine. Start the server with --api-key-file"
-                return ApiError(403, message, code="host_not_allowed")
-            return None
+                raise ApiError(403, message, code="host_not_allowed")
+            return ""
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer" and hmac.compare_digest(key.strip(), self._key):
-            return None
-        message = "A valid API key is needed: Authorization: Bearer KEY"
-        return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+        name = self._keys.name_of(key.strip()) if scheme.lower() == b"bearer" else None
+        if name is None:
+            message = "A valid API key is needed: Authorization: Bearer KEY"
+            raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+        return name
 
 
 def _host_name(host: bytes) -> str:

@@ -64,6 +64,7 @@ class Classifier:
         self.head = loaded.head
         self.served = {entry.id: entry for entry in served}
         self.created = int(time.time())
+        self.queue_size = queue_size
         self._loaded = loaded
         self._encoding = threading.Lock()
         self._worker = Worker(self._classify, queue_size, "Send fewer or shorter texts")
@@ -72,6 +73,11 @@ class Classifier:
     def alive(self) -> bool:
         """Whether requests are served: the engine is not closed and its worker is running."""
         return self._worker.alive
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests in the queue."""
+        return self._worker.waiting
 
     def encode(self, texts: Sequence[Texts]) -> EncodedTexts:
         """Tokenise texts.

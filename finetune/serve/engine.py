@@ -44,12 +44,18 @@ class Engine:
         self.served = {entry.id: entry for entry in served}
         self.context = loaded.context
         self.created = int(time.time())
+        self.queue_size = queue_size
         self._worker = Worker(self._generate, queue_size, "Shorten the prompt or lower max_tokens")
 
     @property
     def alive(self) -> bool:
         """Whether requests are served: the engine is not closed and its worker is running."""
         return self._worker.alive
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests in the queue."""
+        return self._worker.waiting
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation up to the assistant's next turn.

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
@@ -14,6 +14,7 @@ import uvicorn
 from finetune.errors import InputError, PortInUseError
 from finetune.recipe.options import ServeOptions
 from finetune.serve.app import create_app
+from finetune.serve.keys import ApiKey
 from finetune.serve.targets import AnyEngine
 
 GRACE_SECONDS = 5  # for requests to finish after a signal
@@ -53,18 +54,18 @@ def bind(host: str, port: int, *, local_only: bool) -> socket.socket:
     return server_socket
 
 
-def url_of(host: str, server_socket: socket.socket) -> str:
+def url_of(options: ServeOptions, server_socket: socket.socket) -> str:
     """The address of the server for clients."""
-    port = server_socket.getsockname()[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if options.ssl_certfile is None else "https"
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    return f"{scheme}://{host}:{server_socket.getsockname()[1]}"
 
 
 def run(
     engine: AnyEngine,
     server_socket: socket.socket,
     options: ServeOptions,
-    *,
-    api_key: str | None,
+    keys: Sequence[ApiKey],
     on_ready: Callable[[], None],
 ) -> int:
     """Serve until SIGINT or SIGTERM, and return the signal's number.
@@ -72,7 +73,7 @@ def run(
     Raises:
         PortInUseError: another program has started listening on the address since it was bound.
     """
-    server = Server(engine, options, api_key=api_key, on_ready=on_ready)
+    server = Server(engine, options, keys, on_ready)
     port = server_socket.getsockname()[1]
     try:
         server.run(sockets=[server_socket])
@@ -89,10 +90,12 @@ class Server(uvicorn.Server):
     """Reports when it is listening, and shuts down gracefully unless a second signal arrives."""
 
     def __init__(
-        self, engine: AnyEngine, options: ServeOptions, *, api_key: str | None, on_ready: Callable[[], None]
+        self, engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey], on_ready: Callable[[], None]
     ) -> None:
         config = uvicorn.Config(
-            create_app(engine, options, api_key=api_key),
+            create_app(engine, options, keys),
+            ssl_certfile=options.ssl_certfile,
+            ssl_keyfile=options.ssl_keyfile,
             http="h11",
             ws="none",
             lifespan="off",

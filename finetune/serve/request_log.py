@@ -17,7 +17,7 @@ from finetune.serve.problem import ApiError
 
 ID = re.compile(r"[A-Za-z0-9._-]{1,128}")  # of a client: fits in a header and a log line
 MAX_PATH = 200  # characters that are logged
-PROBES = frozenset({"/health"})  # asked for every few seconds by other programs: logged only if they fail
+PROBES = frozenset({"/health", "/ready"})  # asked for every few seconds by other programs: logged only if they fail
 CLIENT_LEFT = 499  # the status that nginx logs
 
 log = logging.getLogger(__name__)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Sequence
 
 from finetune.errors import InputError
 from finetune.recipe.options import ServeOptions, check
+from finetune.serve.keys import ApiKey
 from finetune.serve.targets import ServeTarget, open_engine
+from finetune.serve.tls import check_certificate
+
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")  # as browsers send it: no path, not even a slash
 
 
 def serve(
     targets: Sequence[ServeTarget],
     options: ServeOptions | None = None,
     *,
-    api_key: str | None = None,
+    keys: Sequence[ApiKey] = (),
     model: str | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> int:
@@ -25,32 +30,44 @@ def serve(
 
     Raises:
         PortInUseError: the port is in use; checked before a model is loaded.
-        ConfigError: the port is out of range.
-        InputError: other machines could reach the host without a key, there is nothing to serve, or fastapi or uvicorn
-            is missing.
+        ConfigError: an option is out of range.
+        InputError: other machines could reach the host without a key, the certificate or an origin cannot be used, there
+            is nothing to serve, or fastapi or uvicorn is missing.
         SlmtuneError: what `finetune.serve.targets.open_engine` raises.
     """
     options = options or ServeOptions()
     check(options)
     _require_libraries()
-    if api_key is not None and not api_key.strip():
-        raise InputError("The API key is empty. Put a long random string into the --api-key-file")
+    check_certificate(options.ssl_certfile, options.ssl_keyfile)
+    _check_origins(options.cors_origins, with_keys=bool(keys))
     from finetune.serve.listen import bind, run, url_of  # here: it needs those libraries
 
-    with bind(options.host, options.port, local_only=api_key is None) as server_socket:
-        url = url_of(options.host, server_socket)
+    with bind(options.host, options.port, local_only=not keys) as server_socket:
+        url = url_of(options, server_socket)
         engine = open_engine(targets, model=model)
         try:
             return run(
                 engine,
                 server_socket,
                 options,
-                api_key=api_key,
-                on_ready=lambda: on_ready(url) if on_ready is not None else None,
+                keys,
+                lambda: on_ready(url) if on_ready is not None else None,
             )
         finally:
             engine.close()
             engine.join()
+
+
+def _check_origins(origins: Sequence[str], *, with_keys: bool) -> None:
+    for origin in origins:
+        if origin == "*" and not with_keys:
+            raise InputError(
+                "--cors-origin '*' would let any web page use a server without a key. Name the origin, or add --api-key-file"
+            )
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise InputError(
+                f"--cors-origin {origin} is not an origin. Write it without a path, as in https://example.org"
+            )
 
 
 def _require_libraries() -> None:

@@ -39,6 +39,11 @@ class Worker(Generic[J]):
         """Whether jobs are run: the worker is not closed and its thread is running."""
         return self._thread.is_alive() and not self._closed
 
+    @property
+    def waiting(self) -> int:
+        """The number of jobs in the queue."""
+        return len(self._waiting)
+
     def submit(self, job: J) -> None:
         """Queue a job.
 

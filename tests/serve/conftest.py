@@ -23,10 +23,12 @@ from finetune.recipe.adapter import Quantization
 from finetune.recipe.options import ServeOptions
 from finetune.serve.engine import Engine
 from finetune.serve.job import ServedModel
+from finetune.serve.keys import ApiKey
 from finetune.serve.listen import Server, bind, url_of
 from finetune.serve.targets import AnyEngine
 
 KEY = "a-long-random-string"
+ALICE = ApiKey("alice", KEY)
 
 
 def make_adapter(
@@ -161,16 +163,17 @@ class Running:
 
 
 @contextmanager
-def running(engine: AnyEngine, api_key: str | None = None, **options: Any) -> Iterator[Running]:
+def running(engine: AnyEngine, *keys: ApiKey, **settings: Any) -> Iterator[Running]:
     """Serve an engine from a thread of this process."""
+    options = ServeOptions(**settings)
     ready = threading.Event()
     with bind("127.0.0.1", 0, local_only=True) as server_socket:
-        server = Server(engine, ServeOptions(**options), api_key=api_key, on_ready=ready.set)
+        server = Server(engine, options, keys, ready.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [server_socket]})
         thread.start()
         assert ready.wait(30)
         try:
-            yield Running(server, url_of("127.0.0.1", server_socket))
+            yield Running(server, url_of(options, server_socket))
         finally:
             server.should_exit = True
             thread.join(30)

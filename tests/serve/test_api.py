@@ -27,12 +27,12 @@ from pathlib import Path
 from finetune.hub.settings import configure_libraries
 configure_libraries()
 from finetune.recipe.options import ServeOptions
-from finetune.serve import ServeTarget, serve
+from finetune.serve import ApiKey, ServeTarget, serve
 key, *targets = sys.argv[1:]
 named = [target.partition("=") for target in targets]
 signal = serve(
     [ServeTarget(name, Path(path)) for name, _, path in named],
-    ServeOptions(port=0), api_key=key or None, on_ready=lambda url: print(url, flush=True),
+    ServeOptions(port=0), keys=[ApiKey("test", key)], on_ready=lambda url: print(url, flush=True),
 )
 print("ended by signal", signal)
 """

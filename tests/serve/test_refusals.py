@@ -12,7 +12,7 @@ from finetune.recipe.options import ServeOptions
 from finetune.serve.app import create_app
 from finetune.serve.engine import Engine
 
-from .conftest import KEY, Running, hello, running
+from .conftest import ALICE, KEY, Running, hello, running
 
 CHAT = "/v1/chat/completions"
 
@@ -25,7 +25,7 @@ def server(engine: Engine) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def guarded(engine: Engine) -> Iterator[Running]:
-    with running(engine, api_key=KEY) as server:
+    with running(engine, ALICE) as server:
         yield server
 
 
@@ -172,14 +172,16 @@ def test_this_machine_has_several_names(server: Running, host: str) -> None:
     assert server.ask("GET", "/v1/models", headers={"Host": host}).status == 200
 
 
-def test_every_route_but_health_needs_the_key(guarded: Running, engine: Engine) -> None:
+def test_every_route_but_health_and_ready_needs_a_key(guarded: Running, engine: Engine) -> None:
     routes: list[Any] = create_app(engine, ServeOptions()).routes
     endpoints = {(method, route.path.replace("{name:path}", "tiny")) for route in routes for method in route.methods}
     assert ("POST", CHAT) in endpoints
-    assert ("GET", "/health") in endpoints
-    for method, path in endpoints - {("GET", "/health")}:
+    probes = {("GET", "/health"), ("GET", "/ready")}
+    assert probes < endpoints
+    for method, path in endpoints - probes:
         assert guarded.ask(method, path).status == 401, path
-    assert guarded.ask("GET", "/health").status == 200
+    for method, path in probes:
+        assert guarded.ask(method, path).status == 200, path
 
 
 @pytest.mark.parametrize(

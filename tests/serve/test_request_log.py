@@ -15,7 +15,7 @@ from finetune.cli.console import JsonFormatter
 from finetune.serve.engine import Engine
 from finetune.serve.request_log import RequestLog
 
-from .conftest import KEY, Running, hello, running
+from .conftest import ALICE, Running, hello, running
 
 CHAT = "/v1/chat/completions"
 SECRET = "hypertension"
@@ -29,7 +29,7 @@ def server(engine: Engine) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def guarded(engine: Engine) -> Iterator[Running]:
-    with running(engine, api_key=KEY) as server:
+    with running(engine, ALICE) as server:
         yield server
 
 
