@@ -1,4 +1,4 @@
-"""Access control: every route but /health needs the API key; without a key, only this machine has access."""
+"""Access control: every route but two needs the API key; without a key, only this machine has access."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from finetune.serve.problem import ApiError
 
-OPEN_PATH = "/health"  # for load balancers; reveals nothing but up or down
+# "/health" is for load balancers and reveals nothing but up or down; the page at "/" asks its reader for the key.
+OPEN_PATHS = frozenset({"/", "/health"})
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -39,7 +40,7 @@ class Gate:
         await self._app(scope, receive, send)
 
     def _refuse(self, scope: Scope) -> ApiError | None:
-        if scope["path"] == OPEN_PATH:
+        if scope["path"] in OPEN_PATHS:
             return None
         headers = dict(scope["headers"])  # ASGI lower-cases the names
         if self._key is None:
