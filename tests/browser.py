@@ -30,6 +30,7 @@ FLAGS = (
     *(("--no-sandbox",) if os.geteuid() == 0 else ()),  # the sandbox refuses to run as root
 )
 PATIENCE = 60  # seconds until an answer that does not come fails the test
+KEY_CODES = {"Tab": 9, "Enter": 13, "Escape": 27}
 OVERFLOW = "document.documentElement.scrollWidth - innerWidth"
 # Texts whose contrast with their background is below the 4.5 of WCAG 2.2, level AA. A canvas turns any color into bytes.
 FAINT = """
@@ -78,6 +79,20 @@ class Visit:
         answer = self.browser.ask("Runtime.evaluate", self.session, expression=expression, **settings)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def wait_for(self, condition: str) -> None:
+        """Return when a JavaScript condition holds."""
+        self.evaluate(
+            f"new Promise(done => {{ const look = () => {condition} ? done() : setTimeout(look, 10); look(); }})"
+        )
+
+    def press(self, key: str, *, control: bool = False, shift: bool = False) -> None:
+        """Press a key and let it go, as a person would: what has the focus receives it."""
+        modifiers = 2 * control + 8 * shift
+        event = {"key": key, "code": key, "windowsVirtualKeyCode": KEY_CODES[key], "modifiers": modifiers}
+        text = {"text": "\r"} if key == "Enter" else {}  # without it, Enter in a field submits nothing
+        self.browser.ask("Input.dispatchKeyEvent", self.session, type="keyDown", **event, **text)
+        self.browser.ask("Input.dispatchKeyEvent", self.session, type="keyUp", **event)
 
     def take_picture(self) -> bytes:
         """What is visible, as PNG."""

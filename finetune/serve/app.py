@@ -26,6 +26,7 @@ from finetune.serve.facts import facts_of
 from finetune.serve.job import Result, ServedModel
 from finetune.serve.keys import ApiKey, KeyRing
 from finetune.serve.limits import Limits
+from finetune.serve.page import page_response
 from finetune.serve.problem import ApiError, api_error
 from finetune.serve.reply import ClassificationReply, EventStream, Reply
 from finetune.serve.request_log import RequestLog
@@ -107,6 +108,11 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
     async def model(name: str) -> Response:
         """Describe one of these models."""
         return JSONResponse(_card(engine, _find(engine, name)))
+
+    @app.get("/")
+    async def page() -> Response:
+        """Show the page on which people compare the models."""
+        return page_response()
 
     @app.get("/health")
     async def health() -> Response:
@@ -251,8 +257,8 @@ def _find(engine: AnyEngine, name: str) -> ServedModel:
 
 
 def _card(engine: AnyEngine, served: ServedModel) -> dict[str, Any]:
-    root = served.parent or served.id
-    return ModelCard(id=served.id, created=engine.created, root=root, parent=served.parent).model_dump()
+    root, task = served.parent or served.id, engine.head.kind if isinstance(engine, Classifier) else "generation"
+    return ModelCard(id=served.id, created=engine.created, root=root, parent=served.parent, task=task).model_dump()
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Access control: every route but two needs a key and counts towards its limits; without keys, only this machine is let in."""
+"""Access control: all but three routes need a key and count towards its limits; without keys, only this machine has access."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from finetune.serve.keys import KeyRing
 from finetune.serve.limits import Limits
 from finetune.serve.problem import ApiError
 
-OPEN_PATHS = frozenset({"/health", "/ready"})  # for load balancers; they reveal nothing but up or down
+# Those for load balancers reveal nothing but up or down; the page at "/" asks its reader for the key.
+OPEN_PATHS = frozenset({"/", "/health", "/ready"})
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 

@@ -199,7 +199,10 @@ class Usage(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """An entry of /v1/models: `parent` is the base model of an adapter, `root` the start of the lineage."""
+    """An entry of /v1/models: `parent` is the base model of an adapter, `root` the start of the lineage.
+
+    `task` is "generation" or what the head of an encoder predicts.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -207,6 +210,7 @@ class ModelCard(BaseModel):
     owned_by: Literal["slmtune"] = "slmtune"
     root: str
     parent: str | None
+    task: str
 
 
 def parse_request(model: type[R], body: bytes) -> R:

@@ -142,7 +142,7 @@ def test_messages_that_the_template_refuses_are_a_client_error(
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("POST", "/", 405),
         ("GET", "/v1/nothing", 404),
         ("GET", "/v1/models/nobody", 404),
         ("GET", "/health/", 404),
@@ -172,22 +172,22 @@ def test_this_machine_has_several_names(server: Running, host: str) -> None:
     assert server.ask("GET", "/v1/models", headers={"Host": host}).status == 200
 
 
-def test_every_route_but_health_and_ready_needs_a_key(guarded: Running, engine: Engine) -> None:
+def test_every_route_but_the_page_and_the_probes_needs_a_key(guarded: Running, engine: Engine) -> None:
     routes: list[Any] = create_app(engine, ServeOptions()).routes
     endpoints = {(method, route.path.replace("{name:path}", "tiny")) for route in routes for method in route.methods}
     assert ("POST", CHAT) in endpoints
-    probes = {("GET", "/health"), ("GET", "/ready")}
-    assert probes < endpoints
-    for method, path in endpoints - probes:
+    open_ones = {("GET", "/"), ("GET", "/health"), ("GET", "/ready")}
+    assert open_ones < endpoints
+    for method, path in endpoints - open_ones:
         assert guarded.ask(method, path).status == 401, path
-    for method, path in probes:
+    for method, path in open_ones:
         assert guarded.ask(method, path).status == 200, path
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", "/nothing"), ("OPTIONS", CHAT), ("GET", "/health/"), ("GET", "//health"), ("GET", "/health/../v1/models"),
-     ("GET", "/v1/models?x=/health"), ("GET", "/%68ealth/x"), ("GET", "/v1/models/")],
+     ("GET", "//"), ("GET", "/."), ("GET", "/v1/models?x=/health"), ("GET", "/%68ealth/x"), ("GET", "/v1/models/")],
 )  # fmt: skip
 def test_paths_near_the_open_one_need_the_key(guarded: Running, method: str, path: str) -> None:
     answer = guarded.ask(method, path, headers={"Host": "x/health"})
