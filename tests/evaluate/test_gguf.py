@@ -11,10 +11,10 @@ import pytest
 from finetune.errors import InputError
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.evaluate.contestants.gguf import score_choices, sum_answer
-from finetune.export.gguf.families import read_shape
-from finetune.export.gguf.writer import write_model
 from finetune.models.chat_template import render_conversations, render_prompt
 from finetune.models.find import find_base
+from finetune.models.gguf.families import read_shape
+from finetune.models.gguf.writer import write_model
 from finetune.models.llama_cpp import GgufModel
 from finetune.models.tokenizer import load_tokenizer
 from finetune.records import Example

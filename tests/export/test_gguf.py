@@ -19,13 +19,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBa
 from finetune.artifacts import Adapter, Export
 from finetune.errors import CheckFailedError, InputError
 from finetune.export import ExportRequest, ExportResult, export_artifact
-from finetune.export.gguf import run, tensors
-from finetune.export.gguf.families import read_shape
-from finetune.export.gguf.lora import read_lora, write_lora
+from finetune.export.gguf import run
 from finetune.export.gguf.server import LlamaServer
-from finetune.export.gguf.vocabulary import SPLITS
-from finetune.export.gguf.writer import write_model
 from finetune.models.find import BaseModel
+from finetune.models.gguf import tensors
+from finetune.models.gguf.families import read_shape
+from finetune.models.gguf.lora import read_lora, write_lora
+from finetune.models.gguf.vocabulary import SPLITS
+from finetune.models.gguf.writer import write_model
 from finetune.models.llama_cpp import GgufModel
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe.options import ExportOptions

@@ -21,7 +21,7 @@ from finetune.lock import lock_folder
 from finetune.merge import MergeRequest, merge_adapter
 from finetune.merge import run as merge_run
 from finetune.merge.weights import plan, write
-from finetune.merge.weights.tensor_file import write_tensors
+from finetune.models.tensor_file import write_tensors
 
 from ..command import Command
 

@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 
 from finetune.errors import CheckFailedError
-from finetune.merge.weights.tensor_file import list_tensors
 from finetune.models.find import weight_files
+from finetune.models.tensor_file import list_tensors
 
 SCALE = "_scale"  # after the name of the weight
 # Half a step of E4M3 (3 bits of mantissa, smallest exponent -6), relative to a number and, near zero, to the scale of its row

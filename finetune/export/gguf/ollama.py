@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from finetune.errors import InputError
-from finetune.export.gguf.vocabulary import adds_bos
 from finetune.models.chat_template import end_of_turn_ids, render_text
+from finetune.models.gguf.vocabulary import adds_bos
 from finetune.records import Example, Message
 
 # What stands for the texts of a conversation, in words that no template contains.

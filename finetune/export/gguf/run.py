@@ -15,19 +15,19 @@ from transformers import PreTrainedTokenizerBase
 from finetune.artifacts import Adapter, Model
 from finetune.errors import CheckFailedError, InputError
 from finetune.export.gguf.compare import Comparison, compare_file, compare_lora, require_same_tokens
-from finetune.export.gguf.families import Shape, read_shape
-from finetune.export.gguf.lora import read_lora, write_lora
 from finetune.export.gguf.ollama import ollama_files
-from finetune.export.gguf.quantize import MAX_DRIFT_KL, MAX_KL, UNQUANTIZED, quantize
-from finetune.export.gguf.tensors import place_tensors, stored_precision
-from finetune.export.gguf.vocabulary import read_vocabulary
-from finetune.export.gguf.writer import write_model
 from finetune.export.merged import merge_for_export
 from finetune.export.request import Agreement, ExportRequest, Files
 from finetune.merge.distance import measure_distance, store_traces
 from finetune.merge.held_out import choose_rows
 from finetune.merge.request import Distance
 from finetune.models.find import BaseModel, base_of
+from finetune.models.gguf.families import Shape, read_shape
+from finetune.models.gguf.lora import read_lora, write_lora
+from finetune.models.gguf.quantize import MAX_DRIFT_KL, MAX_KL, UNQUANTIZED, quantize
+from finetune.models.gguf.tensors import place_tensors, stored_precision
+from finetune.models.gguf.vocabulary import read_vocabulary
+from finetune.models.gguf.writer import write_model
 from finetune.models.load import LoadedModel, load, load_adapter, load_merged
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe

@@ -15,10 +15,10 @@ from finetune.errors import CheckFailedError, InputError
 from finetune.export.request import Agreement, ExportRequest, Files
 from finetune.merge.distance import measure_distance, store_traces
 from finetune.merge.held_out import choose_rows
-from finetune.merge.weights.tensor_file import list_tensors
 from finetune.models.chat_template import end_of_turn_ids
 from finetune.models.find import base_of
 from finetune.models.load import load
+from finetune.models.tensor_file import list_tensors
 from finetune.models.tokenizer import load_tokenizer, save_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.vllm_rules import require_loadable, serve_commands

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from finetune.errors import ArtifactError, InputError
-from finetune.merge.weights.tensor_file import list_tensors
 from finetune.models.structure import has_transposed_weights
+from finetune.models.tensor_file import list_tensors
 from finetune.recipe import AdapterRecipe
 
 WAYS = ("use_rslora", "use_dora")  # that change how the matrices are multiplied

@@ -16,9 +16,9 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 
 from finetune.errors import InputError
 from finetune.merge.weights.matrices import AdapterWeights, Matrices, read_weights
-from finetune.merge.weights.tensor_file import Form, StoredTensor, list_tensors
 from finetune.models.find import weight_files
 from finetune.models.heads import Head, build_skeleton
+from finetune.models.tensor_file import Form, StoredTensor, list_tensors
 from finetune.train.adapter_checks import find_tied
 
 SHARD_BYTES = 4 * 10**9

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from finetune.errors import CheckFailedError
 from finetune.merge.weights.matrices import NAME, PREFIX, attach_layers
 from finetune.merge.weights.plan import Planned
-from finetune.merge.weights.tensor_file import DTYPES, StoredTensor, list_tensors
 from finetune.models.quantize import Rounding
+from finetune.models.tensor_file import DTYPES, StoredTensor, list_tensors
 
 
 @dataclass(frozen=True)

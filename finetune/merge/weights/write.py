@@ -11,8 +11,8 @@ from torch import Tensor
 from finetune.artifacts import write_json
 from finetune.errors import ArtifactError
 from finetune.merge.weights.plan import Planned
-from finetune.merge.weights.tensor_file import DTYPES, bytes_of, write_tensors
 from finetune.models.quantize import Rounding
+from finetune.models.tensor_file import DTYPES, bytes_of, write_tensors
 
 INDEX = "model.safetensors.index.json"
 

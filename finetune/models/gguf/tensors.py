@@ -13,9 +13,9 @@ import torch
 from safetensors import safe_open
 
 from finetune.errors import InputError
-from finetune.export.gguf.families import Shape, rope_factors
-from finetune.merge.weights.tensor_file import list_tensors
 from finetune.models.find import weight_files
+from finetune.models.gguf.families import Shape, rope_factors
+from finetune.models.tensor_file import list_tensors
 
 PRECISIONS = {
     "f32": (torch.float32, gguf.GGMLQuantizationType.F32),

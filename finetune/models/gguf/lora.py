@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from safetensors import safe_open
 
 from finetune.artifacts import Adapter
 from finetune.errors import InputError
-from finetune.export.gguf.families import Shape
-from finetune.export.gguf.tensors import SUFFIXES, arrange, write_header, write_tensor
+from finetune.models.gguf.families import Shape
+from finetune.models.gguf.tensors import SUFFIXES, arrange, write_header, write_tensor
 
 PREFIX, MATRICES = "base_model.model.", (".lora_A.weight", ".lora_B.weight")
 
@@ -79,7 +80,12 @@ def _name(key: str, shape: Shape) -> str | None:
     for matrix, suffix in zip(MATRICES, (".lora_a", ".lora_b"), strict=True):
         if key.endswith(matrix):
             weight = key.removeprefix(PREFIX).removesuffix(matrix) + ".weight"
-            names = gguf.get_tensor_name_map(shape.family.arch, shape.config.num_hidden_layers)
-            name = names.get_name(weight, try_suffixes=SUFFIXES)
+            name = _names(shape.family.arch, shape.config.num_hidden_layers).get_name(weight, try_suffixes=SUFFIXES)
             return None if name is None or not name.startswith("blk.") else name + suffix
     return None
+
+
+@functools.lru_cache(maxsize=4)  # building the map takes longer than writing a small adapter
+def _names(arch: gguf.MODEL_ARCH, layers: int) -> gguf.TensorNameMap:
+    """The names in llama.cpp of the tensors of an architecture."""
+    return gguf.get_tensor_name_map(arch, layers)

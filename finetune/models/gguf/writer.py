@@ -7,9 +7,9 @@ from pathlib import Path
 import gguf
 from transformers import PreTrainedTokenizerBase
 
-from finetune.export.gguf.families import Shape, add_hyperparameters
-from finetune.export.gguf.tensors import add_tensors, place_tensors
-from finetune.export.gguf.vocabulary import add_vocabulary
+from finetune.models.gguf.families import Shape, add_hyperparameters
+from finetune.models.gguf.tensors import add_tensors, place_tensors
+from finetune.models.gguf.vocabulary import add_vocabulary
 
 FILE_TYPES = {
     "f32": gguf.LlamaFileType.ALL_F32,

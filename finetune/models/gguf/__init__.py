@@ -1,0 +1,1 @@
+"""Models, tokenizers and adapters of Hugging Face as GGUF files, for llama.cpp."""
