@@ -26,7 +26,10 @@ from finetune.train import TrainRequest, train
 def test_finance_sample_makes_a_real_model_better(real_model: Path, tmp_path: Path) -> None:
     """QLoRA for 40 steps on the bundled news, then 40 held-out sentences: base against adapter, and the merged model."""
     prepared = prepare(PrepareRequest(tmp_path / "corpus", domain="finance", sample=True, tasks=("sentiment",)))
-    recipe = load_adapter_recipe("finance", overrides={"model": str(real_model), "max_steps": 40, "per_device_train_batch_size": 4, "eval_steps": 0})
+    recipe = load_adapter_recipe(
+        "finance",
+        overrides={"model": str(real_model), "max_steps": 40, "per_device_train_batch_size": 4, "eval_steps": 0},
+    )
     recipe = recipe.model_copy(update={"seed": 0})  # so few steps do not help with every seed
     train(TrainRequest(prepared.corpus, tmp_path / "adapter", recipe))
     request = EvalRequest(
