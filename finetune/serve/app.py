@@ -23,9 +23,11 @@ from finetune.serve.body import read_body
 from finetune.serve.classifier import Classifier, describe
 from finetune.serve.engine import Engine
 from finetune.serve.facts import facts_of
-from finetune.serve.job import Result, ServedModel
+from finetune.serve.job import Result
 from finetune.serve.keys import ApiKey, KeyRing
 from finetune.serve.limits import Limits
+from finetune.serve.metrics import Metrics
+from finetune.serve.operations import add_operations, find_model
 from finetune.serve.page import page_response
 from finetune.serve.problem import ApiError, api_error
 from finetune.serve.reply import ClassificationReply, EventStream, Reply
@@ -35,7 +37,6 @@ from finetune.serve.schema import (
     ClassifyRequest,
     CompletionRequest,
     GenerationRequest,
-    ModelCard,
     Usage,
     parse_request,
 )
@@ -70,7 +71,10 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
             allow_private_network=True,
             expose_headers=("x-request-id", "retry-after"),
         )
-    app.add_middleware(RequestLog, with_text=options.log_prompts)  # the last one added is the outermost
+    metrics = Metrics(engine)
+    app.add_middleware(
+        RequestLog, with_text=options.log_prompts, count=metrics.count
+    )  # the last one added is the outermost
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ApiError, _on_api_error)
 
@@ -99,35 +103,12 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
         facts_of(request).add_prompt(body.input)
         return await _classify(classifier, request, body)
 
-    @app.get("/v1/models")
-    async def models() -> Response:
-        """List the models that requests may name."""
-        return JSONResponse({"object": "list", "data": [_card(engine, served) for served in engine.served.values()]})
-
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> Response:
-        """Describe one of these models."""
-        return JSONResponse(_card(engine, _find(engine, name)))
-
     @app.get("/")
     async def page() -> Response:
         """Show the page on which people compare the models."""
         return page_response()
 
-    @app.get("/health")
-    async def health() -> Response:
-        """Report whether requests can be answered."""
-        if not engine.alive:
-            raise ApiError(503, "The worker is not running. Restart the server", code="unavailable")
-        return JSONResponse({"status": "ok"})
-
-    @app.get("/ready")
-    async def ready() -> Response:
-        """Report whether a request sent now would be answered."""
-        if not engine.alive or engine.waiting >= engine.queue_size:
-            raise ApiError(503, "The queue is full, or the worker is not running", code="unavailable")
-        return JSONResponse({"status": "ok"})
-
+    add_operations(app, engine, metrics)
     return app
 
 
@@ -229,7 +210,7 @@ def _usage(result: Result) -> dict[str, int]:
 
 
 def _generator(engine: AnyEngine, request: Request, name: str) -> Engine:
-    facts_of(request).model = _find(engine, name).id
+    facts_of(request).model = find_model(engine, name).id
     if isinstance(engine, Classifier):
         raise ApiError(
             400,
@@ -240,25 +221,10 @@ def _generator(engine: AnyEngine, request: Request, name: str) -> Engine:
 
 
 def _classifier(engine: AnyEngine, request: Request, name: str) -> Classifier:
-    facts_of(request).model = _find(engine, name).id
+    facts_of(request).model = find_model(engine, name).id
     if isinstance(engine, Classifier):
         return engine
     raise ApiError(400, f"{name} writes text, and only encoders classify. Use POST /v1/chat/completions", param="model")
-
-
-def _find(engine: AnyEngine, name: str) -> ServedModel:
-    served = engine.served.get(name)
-    if served is None:
-        known = ", ".join(engine.served)
-        raise ApiError(
-            404, f"This server has no model of that name. Available: {known}", param="model", code="model_not_found"
-        )
-    return served
-
-
-def _card(engine: AnyEngine, served: ServedModel) -> dict[str, Any]:
-    root, task = served.parent or served.id, engine.head.kind if isinstance(engine, Classifier) else "generation"
-    return ModelCard(id=served.id, created=engine.created, root=root, parent=served.parent, task=task).model_dump()
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -64,7 +64,7 @@ class ClassificationReply(Submission):
             event: Classification | SlmtuneError = await self._events.get()
         if isinstance(event, SlmtuneError):
             raise event
-        facts_of(request).add_result("", event.tokens, 0)
+        facts_of(request).add_result("" if event.rows else "cancelled", event.tokens, 0)
         return event
 
 
@@ -78,6 +78,7 @@ class Reply(Submission):
         self.model = model
         self._facts = facts
         self.result: Result | None = None
+        self._failed = False
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """The answer as it is generated; `result` is set afterwards.
@@ -94,7 +95,15 @@ class Reply(Submission):
                 self.result = event
                 self._facts.add_result(event.finish_reason, event.prompt_tokens, event.completion_tokens)
             else:
+                self._failed = True
                 raise event
+
+    async def settle(self) -> None:
+        """Wait for the end of a cancelled answer, whose tokens count as well."""
+        if not self._failed:
+            with suppress(SlmtuneError):
+                async for _ in self.pieces():
+                    pass
 
     async def text(self, request: Request) -> str:
         """The whole answer; see `pieces`."""
@@ -114,5 +123,8 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they end or the client disconnects."""
-        async with self._reply.cancelled_on_disconnect(receive):
-            await super().__call__(scope, receive, send)
+        try:
+            async with self._reply.cancelled_on_disconnect(receive):
+                await super().__call__(scope, receive, send)
+        finally:
+            await self._reply.settle()

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,18 +18,19 @@ from finetune.serve.problem import ApiError
 
 ID = re.compile(r"[A-Za-z0-9._-]{1,128}")  # of a client: fits in a header and a log line
 MAX_PATH = 200  # characters that are logged
-PROBES = frozenset({"/health", "/ready"})  # asked for every few seconds by other programs: logged only if they fail
+PROBES = frozenset(
+    {"/health", "/ready", "/metrics"}
+)  # asked for every few seconds by other programs: logged only if they fail
 CLIENT_LEFT = 499  # the status that nginx logs
 
 log = logging.getLogger(__name__)
 
 
 class RequestLog:
-    """Logs every request when it has been answered: never its text, unless `with_text` is set."""
+    """Logs and counts every request when it has been answered; logs no text unless `with_text` is set."""
 
-    def __init__(self, app: ASGIApp, *, with_text: bool) -> None:
-        self._app = app
-        self._with_text = with_text
+    def __init__(self, app: ASGIApp, *, with_text: bool, count: Callable[[RequestFacts], None]) -> None:
+        self._app, self._with_text, self._count = app, with_text, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -47,6 +49,7 @@ class RequestLog:
             await self._run(scope, receive, watch, facts)
         finally:
             facts.route = getattr(scope.get("route"), "path", "")
+            self._count(facts)
             _write(facts)
 
     def _open(self, scope: Scope) -> RequestFacts:

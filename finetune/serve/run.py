@@ -32,7 +32,7 @@ def serve(
         PortInUseError: the port is in use; checked before a model is loaded.
         ConfigError: an option is out of range.
         InputError: other machines could reach the host without a key, the certificate or an origin cannot be used, there
-            is nothing to serve, or fastapi or uvicorn is missing.
+            is nothing to serve, or a library is missing.
         SlmtuneError: what `finetune.serve.targets.open_engine` raises.
     """
     options = options or ServeOptions()
@@ -71,6 +71,6 @@ def _check_origins(origins: Sequence[str], *, with_keys: bool) -> None:
 
 
 def _require_libraries() -> None:
-    missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("fastapi", "prometheus_client", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"{' and '.join(missing)} cannot be imported. Install with: pip install 'slmtune[serve]'")
+        raise InputError(f"{', '.join(missing)} cannot be imported. Install with: pip install 'slmtune[serve]'")

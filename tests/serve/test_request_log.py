@@ -130,7 +130,7 @@ def test_a_route_that_fails_is_a_500_without_the_cause(caplog: pytest.LogCapture
 
     scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": [(b"x-request-id", b"one")]}
     caplog.set_level(logging.DEBUG)
-    asyncio.run(RequestLog(fail, with_text=False)(scope, receive, send))
+    asyncio.run(RequestLog(fail, with_text=False, count=lambda facts: None)(scope, receive, send))
     assert sent[0]["status"] == 500
     assert (b"x-request-id", b"one") in sent[0]["headers"]
     assert json.loads(sent[1]["body"])["error"]["type"] == "server_error"
