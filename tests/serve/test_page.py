@@ -22,7 +22,7 @@ from finetune.serve.targets import AnyEngine, ServeTarget, open_engine
 
 from ..browser import CHROMIUM, FAINT, OVERFLOW, Browser, Visit
 from ..encoders import ANSWERS, NEWS, TOPICS, write_encoder, write_encoder_adapter
-from .conftest import KEY, Brake, Running, running
+from .conftest import ALICE, KEY, Brake, Running, running
 
 in_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
 
@@ -210,7 +210,7 @@ def test_error_of_the_server_is_shown_where_the_answer_would_be(browser: Browser
 
 @in_browser
 def test_key_is_asked_for_and_kept_in_memory_only(browser: Browser, compared: AnyEngine) -> None:
-    with running(compared, api_key=KEY) as server:
+    with running(compared, ALICE) as server:
         visit = browser.open(f"{server.url}/", width=375, height=800)
         visit.wait_for("!document.querySelector('#access').hidden")
         assert visit.evaluate(FOCUS) == "key"
