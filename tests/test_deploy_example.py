@@ -24,6 +24,7 @@ DEPLOY = ROOT / "examples/deploy"
 UNIT = (DEPLOY / "slmtune.service").read_text("utf-8")
 COMPOSE = (DEPLOY / "compose.yaml").read_text("utf-8")
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
+QUERIES = (DEPLOY / "README.md").read_text("utf-8").partition("PromQL")[2].partition("##")[0]
 KEYS = {"people": "a-long-random-string", "prometheus": "another-long-random-string"}
 MOST_EXPOSED = 1.5  # of 10, as systemd rates services; those without any protection get 9.6
 
@@ -77,6 +78,12 @@ def test_command_starts_a_server_that_ends_as_expected(words: list[str], tiny_ad
             assert subprocess.run(check, timeout=30, check=False).returncode == 0
             models = json.loads(ask(f"{url}/v1/models", KEYS["people"]))["data"]
             assert "news" in [model["id"] for model in models]
+            figures = ask(url + read_prometheus()["metrics_path"], KEYS["prometheus"])
+            assert "slmtune_up 1.0" in figures
+            families = set(re.findall(r"^# TYPE (\w+) ", figures, re.M))
+            queried = set(re.findall(r"slmtune_[a-z_]+?(?=_bucket|\W)", QUERIES))
+            assert queried
+            assert queried <= families
         finally:
             process.send_signal(signal.SIGTERM)
     assert process.returncode == int(setting("SuccessExitStatus"))
