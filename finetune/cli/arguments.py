@@ -88,6 +88,15 @@ def read_api_keys(path: Path | None) -> tuple[ApiKey, ...]:
         ) from None
 
 
+def key_source(path: Path | None) -> str | None:
+    """The command that prints the keys that `read_api_keys` would read, or None if there are none."""
+    from finetune.serve.keys import VARIABLE
+
+    if path is not None:
+        return f"cat {shlex.quote(str(path))}"
+    return f"printenv {VARIABLE}" if VARIABLE in os.environ else None
+
+
 def read_device(gpu: str | None, memory: str | None) -> Device:
     """A GPU with the memory that --gpu gives, or this machine's device, with the memory that --memory gives or what is free.
 

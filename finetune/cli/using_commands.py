@@ -42,7 +42,7 @@ def serve_command(
     named = [arguments.read_target(text) for text in targets] or [(workspace.name, served_artifact(workspace))]
     served = [ServeTarget(name, path) for name, path in named]
     if print_vllm_command:
-        handover = hand_over(served, ServeOptions(**given), key_file=api_key_file, model=model)
+        handover = hand_over(served, ServeOptions(**given), key_source=arguments.key_source(api_key_file), model=model)
         console.result(handover, lambda: "\n".join([*handover.exports, handover.vllm]))
         return
     number = serve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from finetune.recipe.options import ServeOptions, check
 from finetune.recipe.vllm_rules import find_obstacles, max_rank, vllm_command
 from finetune.serve.targets import ServeTarget, check_names
 
+FIRST_KEY = (
+    "tr , '\\n' | awk '!/^ *#/ && NF {print $NF; exit}'"  # of lines `KEY` or `NAME KEY`, as `read_keys` takes them
+)
+
 
 @dataclass(frozen=True)
 class Handover:
@@ -30,16 +35,22 @@ def hand_over(
     targets: Sequence[ServeTarget],
     options: ServeOptions | None = None,
     *,
-    key_file: Path | None = None,
+    key_source: str | None = None,
     model: str | None = None,
 ) -> Handover:
     """The commands with which vLLM serves the targets at the same address, under the same names and with the same key.
 
-    No weights are loaded. `model` is the base model of the adapters, if it is no longer where it was during training.
+    No weights are loaded.
+
+    Args:
+        targets: what `slmtune serve` would serve.
+        options: the address, and the certificate if there is one.
+        key_source: the command that prints the keys of the server; vLLM takes the first of them.
+        model: the base model of the adapters, if it is no longer where it was during training.
 
     Raises:
-        InputError: vLLM cannot load an adapter, which is named with the reason and the command that merges it; or the
-            targets cannot be served together.
+        InputError: vLLM cannot load an adapter, which is named with the reason and the command that merges it; the targets
+            cannot be served together; or other machines could reach vLLM without a key.
         SlmtuneError: an artifact or the base model cannot be opened.
     """
     options = options or ServeOptions()
@@ -48,8 +59,8 @@ def hand_over(
     opened = {target.name: open_model(target.path) for target in targets}
     adapters = {name: artifact for name, artifact in opened.items() if isinstance(artifact, Adapter)}
     _require_loadable(opened)
-    address = ["--host", options.host, "--port", str(options.port)]  # by default vLLM listens on every address
-    key = f'VLLM_API_KEY="$(cat {shlex.quote(str(key_file))})" ' if key_file is not None else ""
+    address = _address(options, has_key=key_source is not None)
+    key = f'VLLM_API_KEY="$({key_source} | {FIRST_KEY})" ' if key_source is not None else ""
     if not adapters:
         return Handover((), key + _serve_whole(opened, address))
     base = _common_base(opened, adapters, model)
@@ -65,6 +76,21 @@ def hand_over(
         [*(["--served-model-name", *names] if names != [location] else []), *address],
     )
     return Handover(tuple(export for _, export in exports.values() if export), key + command)
+
+
+def _address(options: ServeOptions, *, has_key: bool) -> list[str]:
+    """The options for the address; without them, vLLM listens on every address."""
+    try:
+        is_local = ipaddress.ip_address(options.host).is_loopback
+    except ValueError:
+        is_local = options.host == "localhost"
+    if not (is_local or has_key):
+        raise InputError(
+            f"{options.host} can be reached from other machines, which requires a key. Add --api-key-file FILE"
+        )
+    certificate = {"--ssl-certfile": options.ssl_certfile, "--ssl-keyfile": options.ssl_keyfile}
+    tls = [word for option, path in certificate.items() if path is not None for word in (option, str(path))]
+    return ["--host", options.host, "--port", str(options.port), *tls]
 
 
 def _serve_whole(opened: Mapping[str, AnyModel], address: Sequence[str]) -> str:

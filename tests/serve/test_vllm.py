@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +70,33 @@ def test_each_adapter_is_exported_and_then_served_under_its_name(
 
 def test_address_is_stated_because_vllm_would_listen_on_every_one(two_adapters: dict[str, Path]) -> None:
     assert values(of(two_adapters), "--host") == ["127.0.0.1"]
-    handover = of(two_adapters, options=ServeOptions(host="0.0.0.0", port=9), key_file=Path("the key"))
+    everywhere = ServeOptions(host="0.0.0.0", port=9, ssl_certfile=Path("cert.pem"), ssl_keyfile=Path("key.pem"))
+    handover = of(two_adapters, options=everywhere, key_source="cat keys")
     assert (values(handover, "--host"), values(handover, "--port")) == (["0.0.0.0"], ["9"])
-    assert handover.vllm.startswith("VLLM_API_KEY=\"$(cat 'the key')\" vllm serve ")
+    assert (values(handover, "--ssl-certfile"), values(handover, "--ssl-keyfile")) == (["cert.pem"], ["key.pem"])
+    with pytest.raises(InputError, match=r"0\.0\.0\.0 can be reached from other machines"):
+        of(two_adapters, options=everywhere)
+
+
+@pytest.mark.parametrize(
+    "lines", ["secret-1\n", "# people\n\nalice secret-1\nbob secret-2\n", "alice secret-1,bob secret-2"]
+)
+def test_vllm_gets_the_first_key(two_adapters: dict[str, Path], tmp_path: Path, lines: str) -> None:
+    keys = tmp_path / "the keys"
+    keys.write_text(lines, "utf-8")
+    for key_file, environment in ((keys, {}), (None, {"SLMTUNE_API_KEYS": lines})):
+        given = ["--api-key-file", key_file] if key_file else []
+        target = f"health={two_adapters['health']}"
+        done = slmtune("serve", target, "--print-vllm-command", *given, cwd=tmp_path, env=environment)
+        [_, command] = done.stdout.splitlines()
+        key = command.partition(" vllm serve ")[0]
+        printed = subprocess.run(
+            ["bash", "-c", f'{key}; echo "$VLLM_API_KEY"'],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert printed.stdout == "secret-1\n"
 
 
 def test_room_is_made_for_the_largest_rank(two_adapters: dict[str, Path], tmp_path: Path) -> None:
