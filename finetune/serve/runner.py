@@ -38,6 +38,11 @@ class Runner(Protocol):
         """The number of sequences that are held at once."""
         ...
 
+    @property
+    def chunk(self) -> int:
+        """The number of tokens that an extension may have, so that other sequences do not wait long for the pass."""
+        ...
+
     def open(self, prompt: Sequence[int], adapter: str | None) -> Opened:
         """Take a free slot for a prompt; the caller extends it with the tokens after the cached ones, at least one.
 
