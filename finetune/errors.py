@@ -76,11 +76,23 @@ class PortInUseError(SlmtuneError):
 class QueueFullError(SlmtuneError):
     """The server's queue of waiting requests is full.
 
-    Clients see status 429. Send the request again later, or send fewer requests at once: they are answered one after another.
+    Clients see status 429. Send the request again later, or send fewer requests at once.
     """
 
     def __init__(self, waiting: int) -> None:
         super().__init__(f"The queue is full: {waiting} requests are waiting. Try again later")
+
+
+class DeadlineError(SlmtuneError):
+    """An answer was not complete within the time that its request, or the server, allows.
+
+    Clients see status 504. Ask for fewer tokens (`max_tokens`), or send the request again when the server has less to do.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The answer was not complete within the time limit. Lower max_tokens, or send the request again later"
+        )
 
 
 class EngineStoppedError(SlmtuneError):

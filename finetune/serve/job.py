@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -136,6 +137,11 @@ class GenerationJob(Job[Result]):
         self.params = params
         self.max_tokens = max_tokens
         self.adapter = adapter
+        self._deadline = None if params.deadline is None else time.monotonic() + params.deadline
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether its deadline has passed; `now` is that of `time.monotonic`."""
+        return self._deadline is not None and now > self._deadline
 
 
 class Generation:

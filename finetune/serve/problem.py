@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse
 
-from finetune.errors import ContextLengthError, EngineStoppedError, InputError, QueueFullError, SlmtuneError
+from finetune.errors import (
+    ContextLengthError,
+    DeadlineError,
+    EngineStoppedError,
+    InputError,
+    QueueFullError,
+    SlmtuneError,
+)
 
 RETRY_AFTER = "1"  # seconds; clients of the API back off by themselves
 
@@ -47,6 +54,8 @@ def api_error(error: SlmtuneError, param: str | None = None) -> ApiError:
         return ApiError(429, str(error), code="queue_full", headers=retry)
     if isinstance(error, EngineStoppedError):
         return ApiError(503, str(error), code="unavailable", headers=retry)
+    if isinstance(error, DeadlineError):
+        return ApiError(504, str(error), code="deadline_exceeded")
     if isinstance(error, ContextLengthError):
         return ApiError(400, str(error), param=param, code="context_length_exceeded")
     if isinstance(error, InputError):

@@ -40,7 +40,7 @@ class Runner(Protocol):
 
     @property
     def chunk(self) -> int:
-        """The number of tokens that an extension may have, so that other sequences do not wait long for the pass."""
+        """The number of tokens of prompts that a pass may have, so that other sequences do not wait long for it."""
         ...
 
     def open(self, prompt: Sequence[int], adapter: str | None) -> Opened:

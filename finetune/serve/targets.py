@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import InputError
@@ -19,6 +21,7 @@ from finetune.recipe import AdapterRecipe
 from finetune.serve.classifier import Classifier
 from finetune.serve.engine import Engine
 from finetune.serve.job import ServedModel
+from finetune.serve.transformers_runner import TransformersRunner
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # the value of `model` in requests, also used in paths
 
@@ -75,26 +78,40 @@ def _open_adapters(
         raise _several_bases_error(name for name, _ in (*adapters, *others))
     base_ids = [name for name, _ in others] or ([base.name] if head is None else [])
     _check_distinct([*base_ids, *(name for name, _ in adapters)])
-    loaded = load_adapter(adapters[0][1], model)
-    inner = {name: f"adapter{number}" if number else "default" for number, (name, _) in enumerate(adapters)}
-    for name, adapter in adapters[1:]:
-        tokenizer = load_tokenizer(adapter.path, base)
-        if (tokenizer.chat_template, tokenizer.get_vocab()) != (
-            loaded.tokenizer.chat_template,
-            loaded.tokenizer.get_vocab(),
-        ):
-            raise InputError(
-                f"{name} and {adapters[0][0]} have different tokenizers or chat templates. Serve them separately"
-            )
-        attach_adapter(loaded.model, adapter.path, inner[name])
-        require_effect(loaded.model, adapter.path, inner[name], is_encoder=head is not None)
     parent = base_ids[0] if base_ids else base.name
-    served = [ServedModel(name, inner[name], parent) for name, _ in adapters]
-    return _start(loaded, [*served, *(ServedModel(name) for name in base_ids)])
+    served = [ServedModel(name, name, parent) for name, _ in adapters] + [ServedModel(name) for name in base_ids]
+    tokenizer = _load_tokenizer(adapters, base)
+    if head is not None:
+        loaded = load_adapter(adapters[0][1], model)
+        for name, adapter in adapters[1:]:
+            attach_adapter(loaded.model, adapter.path, name)
+            require_effect(loaded.model, adapter.path, name, is_encoder=True)
+        return Classifier(loaded, served)
+    loaded = replace(load(base, AdapterRecipe.model_validate(adapters[0][1].config)), tokenizer=tokenizer)
+    runner = TransformersRunner(loaded, adapters=len(adapters))
+    for name, adapter in adapters:
+        runner.load_adapter(name, adapter.path)
+        runner.require_effect(name, adapter.path)
+    return Engine(loaded, served, runner=runner)
 
 
 def _start(loaded: LoadedModel, served: Sequence[ServedModel]) -> AnyEngine:
     return Engine(loaded, served) if loaded.head is None else Classifier(loaded, served)
+
+
+def _load_tokenizer(adapters: Sequence[tuple[str, Adapter]], base: BaseModel) -> PreTrainedTokenizerBase:
+    """The tokenizer of all adapters.
+
+    Raises:
+        InputError: they have different ones, or different chat templates.
+    """
+    (first, adapter), *others = adapters
+    tokenizer = load_tokenizer(adapter.path, base)
+    for name, other in others:
+        its = load_tokenizer(other.path, base)
+        if (its.chat_template, its.get_vocab()) != (tokenizer.chat_template, tokenizer.get_vocab()):
+            raise InputError(f"{name} and {first} have different tokenizers or chat templates. Serve them separately")
+    return tokenizer
 
 
 def _require_same_head(adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, AnyModel]]) -> None:

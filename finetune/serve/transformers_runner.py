@@ -21,7 +21,7 @@ from finetune.serve.runner import Extension, Opened
 from finetune.serve.slot_attention import SLOTS, SequenceCache, Span, register
 
 SLOT_COUNT = 16
-CHUNK = 256  # tokens of an extension; others wait for the pass that computes it
+CHUNK = 256  # tokens of prompts in a pass, for which all sequences wait
 PREFIX_SHARE = 0.1  # of the free memory, for sequences that have ended
 PROBE = tuple(range(5, 13))  # token ids: any will do
 CLOSE = 1e-2  # of the largest logit; sums in another order change less even in bfloat16, wrong attention more
@@ -53,7 +53,7 @@ class TransformersRunner:
         self._prefixes = PrefixCache(int(PREFIX_SHARE * free_memory()))
         register()
         self._is_joint = _attends_only(loaded.model) and self._is_joint_right()
-        self.chunk = CHUNK if self._is_joint else self.context
+        self.chunk = CHUNK if self._is_joint else slots * self.context
 
     def open(self, prompt: Sequence[int], adapter: str | None) -> Opened:
         """Take a slot for a prompt; see `Runner`."""
@@ -81,12 +81,18 @@ class TransformersRunner:
 
         Raises:
             ArtifactError: its tensors do not fit the base model.
-            CheckFailedError: it changes nothing.
+            CheckFailedError: all of its updates are zero.
             InputError: it is of a kind that cannot be computed beside others.
         """
         self._adapters.add(name, read_adapter(folder, self._model))
+
+    def require_effect(self, name: str, folder: Path) -> None:
+        """Compute a few tokens with and without an adapter, which came from `folder`.
+
+        Raises:
+            CheckFailedError: the results are equal.
+        """
         if torch.equal(self._probe(name), self._probe(None)):
-            self.unload_adapter(name)
             raise CheckFailedError(
                 f"The adapter at {folder} changes nothing: with and without it, the model computes the same. Its updates are "
                 "smaller than the precision of the base model, or the layers that it changes do not affect the output. Train "

@@ -53,7 +53,7 @@ class Worker(Generic[J]):
         """
         with self._changed:
             if not self.alive:
-                raise _stop_error()
+                raise stop_error()
             if len(self._waiting) + (self._running is not None) > self._queue_size:
                 raise QueueFullError(len(self._waiting))
             self._waiting.append(job)
@@ -76,7 +76,7 @@ class Worker(Generic[J]):
             self._changed.notify()
         for job in jobs:
             job.cancelled.set()
-            job.report(_stop_error())  # immediately: the step being computed may take a while
+            job.report(stop_error())  # immediately: the step being computed may take a while
 
     def join(self) -> None:
         """Wait a few seconds at most for the thread of a closed worker to end."""
@@ -100,20 +100,26 @@ class Worker(Generic[J]):
 
     def _run(self, job: J) -> None:
         """Run a job, and report any outcome: a caller must never wait for an answer that cannot come."""
-        outcome: Any = _stop_error()
+        outcome: Any = stop_error()
         try:
             outcome = job.when_cancelled if job.cancelled.is_set() else self._run_job(job)
-        except torch.OutOfMemoryError:
-            outcome = SlmtuneError(f"There is not enough memory for this request. {self._too_large}")
-        except torch.AcceleratorError:
-            raise  # the device is unusable from now on: let the worker die, which /health reports
         except Exception as error:
-            log.error("A request failed: %s.", type(error).__name__)  # its message could contain the prompt
-            log.debug("%s", "".join(traceback.format_tb(error.__traceback__)))
-            outcome = SlmtuneError(f"The request failed ({type(error).__name__})")
+            outcome = failure_of(error, self._too_large)
         finally:
             job.report(outcome)
 
 
-def _stop_error() -> EngineStoppedError:
+def failure_of(error: Exception, too_large: str) -> SlmtuneError:
+    """What the caller of a job learns about its failure. Raises errors after which the device cannot be used."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return SlmtuneError(f"There is not enough memory for this request. {too_large}")
+    if isinstance(error, torch.AcceleratorError):
+        raise error  # let the worker die, which /health reports
+    log.error("A request failed: %s.", type(error).__name__)  # its message could contain the prompt
+    log.debug("%s", "".join(traceback.format_tb(error.__traceback__)))
+    return SlmtuneError(f"The request failed ({type(error).__name__})")
+
+
+def stop_error() -> EngineStoppedError:
+    """The error of jobs that end with their worker."""
     return EngineStoppedError("The server is shutting down or its worker died. Send the request again later")

@@ -26,6 +26,7 @@ from finetune.serve.job import ServedModel
 from finetune.serve.keys import ApiKey
 from finetune.serve.listen import Server, bind, url_of
 from finetune.serve.targets import AnyEngine
+from finetune.serve.transformers_runner import TransformersRunner
 
 KEY = "a-long-random-string"
 ALICE = ApiKey("alice", KEY)
@@ -86,11 +87,12 @@ def load(model: Path) -> LoadedModel:
 
 @pytest.fixture
 def make_engine(loaded: LoadedModel) -> Iterator[Callable[..., Engine]]:
-    """Builds engines with the tiny model, named `tiny`, and closes them."""
+    """Builds engines with the tiny model, named `tiny`, and closes them; `slots` requests run at once."""
     engines: list[Engine] = []
 
-    def make(queue_size: int = 4) -> Engine:
-        engines.append(Engine(loaded, [ServedModel("tiny")], queue_size=queue_size))
+    def make(queue_size: int = 4, slots: int = 1) -> Engine:
+        runner = TransformersRunner(loaded, slots=slots)
+        engines.append(Engine(loaded, [ServedModel("tiny")], runner=runner, queue_size=queue_size))
         return engines[-1]
 
     yield make
@@ -100,7 +102,7 @@ def make_engine(loaded: LoadedModel) -> Iterator[Callable[..., Engine]]:
 
 
 class Brake:
-    """Stops a model before each of its steps until released, and counts the steps."""
+    """Stops a model before each step of an engine until released, and counts the steps."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.reached = threading.Event()
@@ -109,6 +111,8 @@ class Brake:
         loaded.model.register_forward_pre_hook(self._step)
 
     def _step(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            return  # an engine that is being built tries its model
         self.steps += 1
         self.reached.set()
         assert self.released.wait(30)

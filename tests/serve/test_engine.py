@@ -241,8 +241,8 @@ def test_when_the_worker_dies_nobody_waits_for_ever(make_engine: Callable[..., E
     def die(*_: object) -> None:
         raise SystemExit
 
-    loaded.model.register_forward_pre_hook(die)
     engine = make_engine()
+    loaded.model.register_forward_pre_hook(die)
     generations = []
     for _ in range(3):
         try:

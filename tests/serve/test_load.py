@@ -100,7 +100,7 @@ def test_parallel_requests_get_their_own_answers(make_engine: Callable[..., Engi
         )
         return answer.data["choices"], answer.data["usage"]
 
-    with running(make_engine(queue_size=8)) as server:
+    with running(make_engine(slots=4, queue_size=8)) as server:
         one_by_one = [ask(text) for text in texts]
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(ask, texts)) == one_by_one
@@ -111,8 +111,8 @@ def test_health_is_down_when_the_worker_died(make_engine: Callable[..., Engine],
     def die(*_: object) -> None:
         raise SystemExit
 
-    loaded.model.register_forward_pre_hook(die)
     engine = make_engine()
+    loaded.model.register_forward_pre_hook(die)
     with running(engine) as server:
         assert server.ask("GET", "/health").status == 200
         assert server.ask("POST", CHAT, hello()).error["code"] == "unavailable"
@@ -130,8 +130,9 @@ def test_a_failing_model_is_a_500_without_its_cause_and_a_stream_says_so_in_its_
     def fail(*_: object) -> None:
         raise RuntimeError(secret)
 
+    engine = make_engine()
     loaded.model.register_forward_pre_hook(fail)
-    with running(make_engine()) as server:
+    with running(engine) as server:
         whole = server.ask("POST", CHAT, hello())
         streamed = server.ask("POST", CHAT, hello(stream=True))
     assert (whole.status, whole.error["type"]) == (500, "server_error")
