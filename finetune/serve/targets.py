@@ -82,17 +82,24 @@ def _open_adapters(
     served = [ServedModel(name, name, parent) for name, _ in adapters] + [ServedModel(name) for name in base_ids]
     tokenizer = _load_tokenizer(adapters, base)
     if head is not None:
-        loaded = load_adapter(adapters[0][1], model)
-        for name, adapter in adapters[1:]:
-            attach_adapter(loaded.model, adapter.path, name)
-            require_effect(loaded.model, adapter.path, name, is_encoder=True)
-        return Classifier(loaded, served)
+        return _open_classifier(adapters, served, model)
     loaded = replace(load(base, AdapterRecipe.model_validate(adapters[0][1].config)), tokenizer=tokenizer)
     runner = TransformersRunner(loaded, adapters=len(adapters))
     for name, adapter in adapters:
         runner.load_adapter(name, adapter.path)
         runner.require_effect(name, adapter.path)
     return Engine(loaded, served, runner=runner)
+
+
+def _open_classifier(
+    adapters: Sequence[tuple[str, Adapter]], served: Sequence[ServedModel], model: str | None
+) -> Classifier:
+    loaded = load_adapter(adapters[0][1], model)
+    inner = [loaded.model.active_adapter, *(f"adapter{number}" for number in range(1, len(adapters)))]
+    for inner_name, (_, adapter) in zip(inner[1:], adapters[1:], strict=True):
+        attach_adapter(loaded.model, adapter.path, inner_name)
+        require_effect(loaded.model, adapter.path, inner_name, is_encoder=True)
+    return Classifier(loaded, [replace(one, adapter=name) for one, name in zip(served, inner, strict=True)])
 
 
 def _start(loaded: LoadedModel, served: Sequence[ServedModel]) -> AnyEngine:

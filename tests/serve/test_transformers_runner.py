@@ -24,7 +24,7 @@ from finetune.serve.transformers_runner import TransformersRunner
 
 from ..train.families import FAMILIES, SHAPE, Family
 
-PROMPTS = {
+PROMPTS: dict[str | None, list[int]] = {
     "a": [5, 9, 30, 31, 32, 33, 7, 8, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111],
     "b": [17, 18, 19],
     "c": [50, 51, 52, 53, 54, 55, 56],
@@ -59,8 +59,8 @@ def open_base(folder: Path) -> LoadedModel:
 
 def save_adapter(folder: Path, base: Path, seed: int, **settings: Any) -> Path:
     """A PEFT adapter with random matrices."""
-    options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"} | settings
-    model = AutoModelForCausalLM.from_pretrained(base)
+    options: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"} | settings
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
     options["fan_in_fan_out"] = has_transposed_weights(model)
     if model.config.model_type == "falcon_h1":
         options["target_modules"] = ["q_proj", "up_proj", "in_proj"]  # PEFT has none for the others
@@ -106,12 +106,15 @@ class Driver:
         return answers
 
 
-def reference(loaded: LoadedModel, adapters: dict[str, Path], prompts: dict[str | None, list[int]]) -> Any:
+def reference(
+    loaded: LoadedModel, adapters: dict[str, Path], prompts: dict[str | None, list[int]]
+) -> tuple[dict[str | None, Tensor], dict[str | None, list[int]]]:
     """The logits after each prompt and its greedy answer, by PEFT and without a cache."""
     model: Any = copy.deepcopy(loaded.model)
-    for name, folder in adapters.items():
-        model = attach_adapter(model, folder, name)
-    logits, answers = {}, {}
+    for adapter, folder in adapters.items():
+        model = attach_adapter(model, folder, adapter)
+    logits: dict[str | None, Tensor] = {}
+    answers: dict[str | None, list[int]] = {}
     for name, prompt in prompts.items():
         context = model.disable_adapter() if name is None else torch.no_grad()
         if name is not None:
@@ -135,8 +138,8 @@ def require_agreement(base: Path, adapters: dict[str, Path]) -> TransformersRunn
     loaded = open_base(base)
     logits, answers = reference(loaded, adapters, PROMPTS)
     runner = TransformersRunner(loaded)
-    for name, folder in adapters.items():
-        runner.load_adapter(name, folder)
+    for adapter, folder in adapters.items():
+        runner.load_adapter(adapter, folder)
     together = Driver(runner)
     assert together.run(PROMPTS) == answers
     for name, row in logits.items():
