@@ -33,7 +33,13 @@ ALICE = ApiKey("alice", KEY)
 
 
 def make_adapter(
-    folder: Path, base_folder: Path, seed: int, *, chat_template: str | None = None, quantization: Quantization = "nf4"
+    folder: Path,
+    base_folder: Path,
+    seed: int,
+    *,
+    chat_template: str | None = None,
+    quantization: Quantization = "nf4",
+    std: float = 0.5,
 ) -> Path:
     """An adapter artifact whose random matrices change every answer."""
     import torch
@@ -46,7 +52,7 @@ def make_adapter(
     peft_model = get_peft_model(AutoModelForCausalLM.from_pretrained(base_folder), config)
     for name, parameter in peft_model.named_parameters():
         if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.5)
+            torch.nn.init.normal_(parameter, std=std)
     with writing(folder, Adapter, overwrite=False) as writer:
         peft_model.save_pretrained(str(writer.folder))
         tokenizer = load_tokenizer(base_folder, base)

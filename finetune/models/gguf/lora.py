@@ -42,9 +42,26 @@ def read_lora(adapter: Adapter, shape: Shape) -> LoraConfig:
     )
     if reason:
         raise InputError(
-            f"{adapter.path} cannot be exported as a LoRA file of llama.cpp: {reason}. Merge first: --format gguf does"
+            f"llama.cpp cannot add {adapter.path} to its base model: {reason}. Merge first: slmtune merge, or slmtune export "
+            "--format gguf"
         )
     return config
+
+
+def read_matrices(adapter: Adapter, config: LoraConfig, shape: Shape) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """What an adapter adds to the product of each weight, by its name in llama.cpp: x downᵀ up.
+
+    Returns:
+        (rank, in features) and (rank, out features), which is multiplied by the scale of the adapter; in 32 bits.
+    """
+    updates = {}
+    with safe_open(adapter.path / "adapter_model.safetensors", framework="pt") as tensors:
+        for key in [key for key in tensors.keys() if key.endswith(MATRICES[0])]:  # noqa: SIM118 it is no dict
+            other = key.removesuffix(MATRICES[0]) + MATRICES[1]
+            down, up = tensors.get_tensor(key).float(), tensors.get_tensor(other).float()
+            up = _matrix(up, other, config, shape) * (config.lora_alpha / up.shape[1])
+            updates[str(_name(key, shape)).removesuffix(".lora_a")] = (down, up.t().contiguous())
+    return updates
 
 
 def write_lora(adapter: Adapter, config: LoraConfig, shape: Shape, out: Path) -> None:

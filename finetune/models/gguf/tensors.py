@@ -15,6 +15,7 @@ from safetensors import safe_open
 from finetune.errors import InputError
 from finetune.models.find import weight_files
 from finetune.models.gguf.families import Shape, rope_factors
+from finetune.models.quantize import Rounding
 from finetune.models.tensor_file import list_tensors
 
 PRECISIONS = {
@@ -35,10 +36,13 @@ class PlacedTensor:
     name: str
     shape: tuple[int, ...]
 
-    def load(self, shape: Shape) -> torch.Tensor:
-        """The tensor as llama.cpp expects it."""
+    def load(self, shape: Shape, rounding: Rounding | None = None) -> torch.Tensor:
+        """The tensor as llama.cpp expects it, perhaps rounded first."""
         with safe_open(self.file, framework="pt") as weights:
             tensor: torch.Tensor = weights.get_tensor(self.key)
+        layer = self.key.removesuffix(".weight")
+        if rounding is not None and layer in rounding.layers:
+            tensor = rounding.apply(layer, tensor.float())
         return arrange(tensor, self.key, shape)
 
 
@@ -82,7 +86,13 @@ def stored_precision(folder: Path) -> str:
     return {"F16": "f16", "BF16": "bf16"}.get(dtypes.pop(), "f32") if len(dtypes) == 1 else "f32"
 
 
-def add_tensors(writer: gguf.GGUFWriter, tensors: list[PlacedTensor], shape: Shape, precision: str) -> None:
+def add_tensors(
+    writer: gguf.GGUFWriter,
+    tensors: list[PlacedTensor],
+    shape: Shape,
+    precision: str,
+    rounding: Rounding | None = None,
+) -> None:
     """Write the header and then every tensor; vectors, such as norms and biases, in 32 bits, as llama.cpp expects them."""
     factors = rope_factors(shape)
     first = [] if factors is None else [("rope_freqs.weight", tuple(factors.shape), "f32")]
@@ -92,7 +102,7 @@ def add_tensors(writer: gguf.GGUFWriter, tensors: list[PlacedTensor], shape: Sha
     if factors is not None:
         write_tensor(writer, factors, "f32")
     for tensor, kept in zip(tensors, precisions, strict=True):
-        write_tensor(writer, tensor.load(shape), kept)
+        write_tensor(writer, tensor.load(shape, rounding), kept)
 
 
 def write_header(writer: gguf.GGUFWriter, tensors: Sequence[tuple[str, tuple[int, ...], str]]) -> None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from finetune.models.gguf.families import Shape, add_hyperparameters
 from finetune.models.gguf.tensors import add_tensors, place_tensors
 from finetune.models.gguf.vocabulary import add_vocabulary
+from finetune.models.quantize import Rounding
 
 FILE_TYPES = {
     "f32": gguf.LlamaFileType.ALL_F32,
@@ -19,9 +20,19 @@ FILE_TYPES = {
 
 
 def write_model(
-    folder: Path, shape: Shape, tokenizer: PreTrainedTokenizerBase, out: Path, *, precision: str, name: str
+    folder: Path,
+    shape: Shape,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    *,
+    precision: str,
+    name: str,
+    rounding: Rounding | None = None,
 ) -> None:
     """Write a model in an unquantised precision; at most one tensor is in memory.
+
+    Args:
+        rounding: what becomes of the weights first, such as those that an adapter was trained over; None: nothing.
 
     Raises:
         InputError: llama.cpp does not know its tokenizer or one of its tensors.
@@ -34,6 +45,6 @@ def write_model(
         writer.add_file_type(FILE_TYPES[precision])
         add_hyperparameters(writer, shape)
         add_vocabulary(writer, tokenizer, shape.config.vocab_size)
-        add_tensors(writer, tensors, shape, precision)
+        add_tensors(writer, tensors, shape, precision, rounding)
     finally:
         writer.close()
