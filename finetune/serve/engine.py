@@ -9,8 +9,9 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.errors import ContextLengthError, InputError, UnknownNameError
 from finetune.models.chat_template import end_of_turn_ids, render_prompt
@@ -24,6 +25,9 @@ from finetune.serve.sampling import Sampler
 from finetune.serve.scheduler import Scheduler
 from finetune.serve.transformers_runner import TransformersRunner
 from finetune.serve.worker import QUEUE_SIZE
+
+if TYPE_CHECKING:
+    from finetune.serve.constraint import Constraints
 
 
 class Engine:
@@ -68,6 +72,13 @@ class Engine:
     def running(self) -> int:
         """The number of requests that are being answered."""
         return self._scheduler.running
+
+    @cached_property
+    def constraints(self) -> Constraints:
+        """The forms that answers can be made to follow."""
+        from finetune.serve.constraint import Constraints  # here: `slmtune chat` does without its library
+
+        return Constraints(self._decoder, self._ends)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation up to the assistant's next turn.

@@ -12,7 +12,7 @@ KEY = "slmtune.facts"  # in the ASGI scope
 
 @dataclass(slots=True)
 class RequestFacts:
-    """The facts of one request. Times are in seconds; `prompt` and `answer` stay empty unless `with_text` is set."""
+    """The facts of one request. Times are in seconds; `prompt` and `answers` stay empty unless `with_text` is set."""
 
     id: str
     method: str
@@ -28,7 +28,7 @@ class RequestFacts:
     completion_tokens: int = 0
     first_text: float | None = None
     prompt: Any = None
-    answer: str = ""
+    answers: list[str] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -40,17 +40,18 @@ class RequestFacts:
         if self.with_text:
             self.prompt = prompt
 
-    def add_text(self, text: str) -> None:
-        """Note when the answer began, and keep its text for the log, if that may contain text."""
+    def add_text(self, number: int, text: str) -> None:
+        """Note when the first answer began, and keep the text of answer `number` for the log, if that may contain text."""
         if self.first_text is None:
             self.first_text = self.seconds
         if self.with_text:
-            self.answer += text
+            self.answers += [""] * (number + 1 - len(self.answers))
+            self.answers[number] += text
 
     def add_result(self, finish_reason: str, prompt_tokens: int, completion_tokens: int) -> None:
-        """Add the end and the tokens of one answer."""
+        """Add the end and the tokens of one answer to the prompt."""
         self.finish_reason = finish_reason
-        self.prompt_tokens += prompt_tokens
+        self.prompt_tokens = prompt_tokens
         self.completion_tokens += completion_tokens
 
 

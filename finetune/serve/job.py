@@ -23,7 +23,7 @@ class Constraint(Protocol):
         ...
 
     def allowed(self) -> torch.Tensor | None:
-        """The tokens that may come next, as a boolean tensor (vocabulary,); None for any token."""
+        """The tokens that may come next, as a boolean tensor (ids of the tokenizer,); None for any token."""
         ...
 
     def accept(self, token: int) -> None:

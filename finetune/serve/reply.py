@@ -1,10 +1,12 @@
-"""An answer of an engine on the event loop: waits for it, and cancels it when the client disconnects."""
+"""Answers of an engine on the event loop: waits for them, and cancels them when the client disconnects."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -15,37 +17,49 @@ from finetune.errors import SlmtuneError
 from finetune.serve.classifier import Classification, Classifier, EncodedTexts
 from finetune.serve.engine import Engine
 from finetune.serve.facts import RequestFacts, facts_of
-from finetune.serve.job import Event, GenerationParams, Job, Piece, Result
+from finetune.serve.job import Event, GenerationParams, Job, Piece, Result, TokenScore
+
+Submit = Callable[[Callable[[Any], None]], Job[Any]]
 
 
 class Submission:
-    """A submitted job, whose events arrive on the event loop. Raises what `submit` raises."""
+    """Submitted jobs, whose events arrive on the event loop. Raises what a `submit` raises, with all jobs cancelled."""
 
-    def __init__(self, submit: Callable[[Callable[[Any], None]], Job[Any]]) -> None:
-        self._events: asyncio.Queue[Any] = asyncio.Queue()
+    def __init__(self, *submits: Submit) -> None:
+        self._events: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()  # with the number of the job
         self._loop = asyncio.get_running_loop()
-        self._job = submit(self._post)
+        self._jobs: list[Job[Any]] = []
+        try:
+            for number, submit in enumerate(submits):
+                self._jobs.append(submit(partial(self._post, number)))
+        except SlmtuneError:
+            self._cancel()
+            raise
 
     @asynccontextmanager
     async def cancelled_on_disconnect(self, receive: Receive) -> AsyncIterator[None]:
-        """Cancel the job when the client disconnects, and in any case when the block ends."""
+        """Cancel the jobs when the client disconnects, and in any case when the block ends."""
 
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
-            self._job.cancel()
+            self._cancel()
 
         watching = asyncio.create_task(watch())
         try:
             yield
         finally:
             watching.cancel()
-            self._job.cancel()
+            self._cancel()
 
-    def _post(self, event: object) -> None:
+    def _cancel(self) -> None:
+        for job in self._jobs:
+            job.cancel()
+
+    def _post(self, number: int, event: object) -> None:
         """Called from the engine's thread."""
         with suppress(RuntimeError):  # the loop is closed: nobody is waiting any more
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+            self._loop.call_soon_threadsafe(self._events.put_nowait, (number, event))
 
 
 class ClassificationReply(Submission):
@@ -60,55 +74,81 @@ class ClassificationReply(Submission):
         Raises:
             SlmtuneError: the engine failed or was closed.
         """
+        event: Classification | SlmtuneError
         async with self.cancelled_on_disconnect(request.receive):
-            event: Classification | SlmtuneError = await self._events.get()
+            _, event = await self._events.get()
         if isinstance(event, SlmtuneError):
             raise event
         facts_of(request).add_result("" if event.rows else "cancelled", event.tokens, 0)
         return event
 
 
+@dataclass
+class Draft:
+    """The part of an answer that has been generated."""
+
+    text: str = ""
+    tokens: list[TokenScore] = field(default_factory=list)
+
+
 class Reply(Submission):
-    """A submitted prompt. Raises the exceptions of `Engine.submit` before anything is sent."""
+    """The answers to a submitted prompt, one for each of `params`. Raises what `Engine.submit` raises.
+
+    `results` says how each answer ended, by its number.
+    """
 
     def __init__(
-        self, engine: Engine, prompt: Sequence[int], params: GenerationParams, model: str, facts: RequestFacts
+        self,
+        engine: Engine,
+        prompt: Sequence[int],
+        params: Sequence[GenerationParams],
+        model: str,
+        facts: RequestFacts,
     ) -> None:
-        super().__init__(lambda report: engine.submit(prompt, params, model, report))
+        super().__init__(*(partial(engine.submit, prompt, one, model) for one in params))
         self.model = model
+        self.count = len(params)
+        self.results: dict[int, Result] = {}
         self._facts = facts
-        self.result: Result | None = None
-        self._failed = False
+        self._open = set(range(self.count))
 
-    async def pieces(self) -> AsyncIterator[Piece]:
-        """The answer as it is generated; `result` is set afterwards.
+    async def events(self) -> AsyncIterator[tuple[int, Piece | Result]]:
+        """Pieces of the answers as they are generated, each with the number of its answer, and how each answer ends.
 
         Raises:
             SlmtuneError: the engine failed or was closed.
         """
-        while self.result is None:
-            event: Event = await self._events.get()
-            if isinstance(event, Piece):
-                self._facts.add_text(event.text)
-                yield event
-            elif isinstance(event, Result):
-                self.result = event
-                self._facts.add_result(event.finish_reason, event.prompt_tokens, event.completion_tokens)
-            else:
-                self._failed = True
-                raise event
+        while self._open:
+            yield await self._next()
+
+    async def drafts(self, request: Request) -> list[Draft]:
+        """The whole answers; see `events`."""
+        drafts = [Draft() for _ in range(self.count)]
+        async with self.cancelled_on_disconnect(request.receive):
+            async for number, event in self.events():
+                if isinstance(event, Piece):
+                    drafts[number].text += event.text
+                    drafts[number].tokens += event.tokens
+        return drafts
 
     async def settle(self) -> None:
-        """Wait for the end of a cancelled answer, whose tokens count as well."""
-        if not self._failed:
+        """Wait for the end of cancelled answers, whose tokens count as well."""
+        while self._open:
             with suppress(SlmtuneError):
-                async for _ in self.pieces():
-                    pass
+                await self._next()
 
-    async def text(self, request: Request) -> str:
-        """The whole answer; see `pieces`."""
-        async with self.cancelled_on_disconnect(request.receive):
-            return "".join([piece.text async for piece in self.pieces()])
+    async def _next(self) -> tuple[int, Piece | Result]:
+        event: Event
+        number, event = await self._events.get()
+        if isinstance(event, Piece):
+            self._facts.add_text(number, event.text)
+            return number, event
+        self._open.discard(number)
+        if isinstance(event, SlmtuneError):
+            raise event
+        self.results[number] = event
+        self._facts.add_result(event.finish_reason, event.prompt_tokens, event.completion_tokens)
+        return number, event
 
 
 class EventStream(StreamingResponse):

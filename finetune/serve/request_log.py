@@ -89,7 +89,7 @@ def _write(facts: RequestFacts) -> None:
         fields |= {"model": facts.model, "prompt_tokens": facts.prompt_tokens}
         fields |= {"completion_tokens": facts.completion_tokens, "finish_reason": facts.finish_reason}
     if facts.with_text:
-        fields |= {"prompt": facts.prompt, "answer": facts.answer}
+        fields |= {"prompt": facts.prompt, "answers": facts.answers}
     log.log(level, "%s", _describe(facts), extra={"fields": fields})
 
 
@@ -105,4 +105,4 @@ def _describe(facts: RequestFacts) -> str:
 
 
 def _texts(facts: RequestFacts) -> dict[str, Any]:
-    return {name: text for name, text in (("prompt", facts.prompt), ("answer", facts.answer)) if text}
+    return {name: text for name, text in (("prompt", facts.prompt), ("answers", facts.answers)) if text}

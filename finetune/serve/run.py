@@ -71,6 +71,10 @@ def _check_origins(origins: Sequence[str], *, with_keys: bool) -> None:
 
 
 def _require_libraries() -> None:
-    missing = [name for name in ("fastapi", "prometheus_client", "uvicorn") if importlib.util.find_spec(name) is None]
+    missing = [
+        name
+        for name in ("fastapi", "llguidance", "prometheus_client", "uvicorn")
+        if importlib.util.find_spec(name) is None
+    ]
     if missing:
         raise InputError(f"{', '.join(missing)} cannot be imported. Install with: pip install 'slmtune[serve]'")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from finetune.serve.job import GenerationParams
 
@@ -37,7 +38,7 @@ class Sampler:
         self._seen = set(prompt) if repetition_penalty != 1 else set()
 
     def choose(self, logits: Tensor) -> Choice:
-        """The next token, from logits of shape (vocabulary,) on the CPU, which are changed.
+        """The next token, from logits of shape (vocabulary,) on the CPU.
 
         Log-probabilities are those of the model, before temperature, top_p and constraint.
         """
@@ -57,9 +58,13 @@ class Sampler:
         if self._seen:
             seen = torch.tensor(sorted(self._seen))
             scores = logits[seen]
-            logits[seen] = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
+            penalised = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
+            logits = logits.index_copy(0, seen, penalised)  # a copy: the logits of a runner may not be changed
         allowed = None if self._params.constraint is None else self._params.constraint.allowed()
-        return logits if allowed is None else logits.masked_fill_(~allowed, float("-inf"))
+        if allowed is None:
+            return logits
+        allowed = functional.pad(allowed, (0, len(logits) - len(allowed)))  # ids beyond the tokenizer's mean nothing
+        return logits.masked_fill(~allowed, float("-inf"))
 
     def _pick(self, logits: Tensor) -> int:
         if self._params.temperature < GREEDY_BELOW:

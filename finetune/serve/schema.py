@@ -1,68 +1,22 @@
-"""The contents of requests and responses: the supported part of the OpenAI API, with limits on every field.
-
-Unsupported fields of the API are refused by name, unless their value requests nothing (`n: 1`, `tools: []`). Fields that
-have no effect here, such as `user`, are ignored. Any other field is treated as a mistake.
-"""
+"""The contents of requests and responses: the supported part of the OpenAI API, with limits on every field."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from finetune.errors import did_you_mean
+from finetune.errors import InputError
 from finetune.records import Message
+from finetune.serve.answer_form import ResponseFormat, StructuredOutputs
 from finetune.serve.job import GenerationParams, Result
 from finetune.serve.problem import ApiError
+from finetune.serve.request_fields import RequestPart
 
-R = TypeVar("R", bound="RequestPart")
-
-JSON_OBJECT = TypeAdapter(dict[str, Any])
-
-MAX_MESSAGES, MAX_STOPS, MAX_STOP_LENGTH, MAX_NAME, MAX_TEXTS = 256, 4, 256, 256, 256
+MAX_MESSAGES, MAX_STOPS, MAX_STOP_LENGTH, MAX_NAME, MAX_TEXTS, MAX_ANSWERS = 256, 4, 256, 256, 256, 8
+MAX_CHAT_SCORES, MAX_TEXT_SCORES = 20, 5  # as in the API of OpenAI
 INT64 = 1 << 63
-MAX_KEY = 64  # characters of an unknown key that an error repeats
-
-# Fields that would change the answer, with the values that request nothing.
-UNSUPPORTED: dict[str, tuple[object, ...]] = {
-    "audio": (),
-    "best_of": (1,),
-    "echo": (False,),
-    "frequency_penalty": (0,),
-    "function_call": ("none",),
-    "functions": ([],),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "modalities": (["text"],),
-    "presence_penalty": (0,),
-    "response_format": ({"type": "text"},),
-    "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_logprobs": (0,),
-    "web_search_options": (),
-}
-IGNORED = frozenset(
-    {
-        "metadata",
-        "parallel_tool_calls",
-        "prediction",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "reasoning_effort",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "user",
-        "verbosity",
-    }
-)
-
-
-class RequestPart(BaseModel):
-    """A part of a request. It allows no conversions: the string "5" is not a number."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
 
 
 def _text_of(content: object) -> object:
@@ -132,9 +86,30 @@ class GenerationRequest(RequestPart):
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
     stop: Annotated[list[Stop] | None, BeforeValidator(_as_list)] = Field(None, max_length=MAX_STOPS)
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
-    n: int | None = Field(None, ge=1, le=1)
+    n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+
+    def grammar(self) -> str | None:
+        """The grammar of the answer; None is any text.
+
+        Raises:
+            ApiError: 400; names the field whose schema is too large.
+        """
+        if self.response_format is not None and self.structured_outputs is not None:
+            raise ApiError(400, "Set response_format or structured_outputs, not both", param="structured_outputs")
+        try:
+            form = self.structured_outputs or self.response_format
+            return None if form is None else form.grammar()
+        except InputError as error:
+            raise ApiError(400, str(error), param=self.form_field) from None
+
+    @property
+    def form_field(self) -> str:
+        """The field that says which form the answer has."""
+        return "response_format" if self.structured_outputs is None else "structured_outputs"
 
     @property
     def answer_limit(self) -> int | None:
@@ -146,14 +121,21 @@ class GenerationRequest(RequestPart):
         """Whether the stream ends with a count of tokens."""
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def params(self) -> GenerationParams:
-        """How to sample; the API's default temperature and top_p are 1."""
+    @property
+    def score_count(self) -> int | None:
+        """How many alternatives to each token come with log-probabilities; None without these."""
+        return None
+
+    def params(self, client: str) -> GenerationParams:
+        """How to sample an answer for a client; the API's default temperature and top_p are 1."""
         return GenerationParams(
             max_tokens=self.answer_limit,
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             stop=tuple(self.stop or ()),
             seed=self.seed,
+            logprobs=self.score_count,
+            client=client,
         )
 
 
@@ -162,6 +144,8 @@ class ChatRequest(GenerationRequest):
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1, lt=INT64)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_CHAT_SCORES)
 
     @property
     def answer_limit(self) -> int | None:
@@ -170,11 +154,22 @@ class ChatRequest(GenerationRequest):
             (limit for limit in (self.max_tokens, self.max_completion_tokens) if limit is not None), default=None
         )
 
+    @property
+    def score_count(self) -> int | None:
+        """None unless `logprobs` is true."""
+        return self.top_logprobs or 0 if self.logprobs else None
+
 
 class CompletionRequest(GenerationRequest):
     """Body of POST /v1/completions."""
 
     prompt: Annotated[str, BeforeValidator(_unwrap_prompt)]
+    logprobs: int | None = Field(None, ge=0, le=MAX_TEXT_SCORES)
+
+    @property
+    def score_count(self) -> int | None:
+        """The number in `logprobs`."""
+        return self.logprobs
 
 
 class ClassifyRequest(RequestPart):
@@ -192,9 +187,9 @@ class Usage(BaseModel):
     total_tokens: int
 
     @classmethod
-    def of(cls, result: Result) -> Usage:
-        """The token counts of an answer."""
-        prompt, completion = result.prompt_tokens, result.completion_tokens
+    def of(cls, results: Sequence[Result]) -> Usage:
+        """The token counts of all answers to one prompt."""
+        prompt, completion = results[0].prompt_tokens, sum(result.completion_tokens for result in results)
         return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
@@ -211,48 +206,3 @@ class ModelCard(BaseModel):
     root: str
     parent: str | None
     task: str
-
-
-def parse_request(model: type[R], body: bytes) -> R:
-    """Parse a request.
-
-    Raises:
-        ApiError: 400; names the field and never repeats a value.
-    """
-    try:
-        data = JSON_OBJECT.validate_json(body)
-    except ValidationError:
-        raise ApiError(400, "The body is not a JSON object in UTF-8") from None
-    try:
-        request = model.model_validate(_select_fields(data, set(model.model_fields)))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = _path_of(first["loc"])
-        raise ApiError(400, f"{param}: {first['msg'].removeprefix('Value error, ')}", param=param) from None
-    if isinstance(request, GenerationRequest) and request.stream_options is not None and not request.stream:
-        raise ApiError(400, "stream_options: only allowed with stream: true", param="stream_options")
-    return request
-
-
-def _select_fields(data: dict[str, Any], fields: set[str]) -> dict[str, Any]:
-    """The supported fields; null means the default.
-
-    Raises:
-        ApiError: 400; a field is unsupported or unknown.
-    """
-    for key, value in data.items():
-        if value is None or key in fields or key in IGNORED:
-            continue
-        if key not in UNSUPPORTED:
-            name = key[:MAX_KEY]
-            hint = did_you_mean(name, sorted(fields))
-            raise ApiError(400, f"{name}: unknown parameter. {hint}", param=name)
-        if value not in UNSUPPORTED[key]:
-            raise ApiError(400, f"{key}: not supported by this server", param=key)
-    return {key: value for key, value in data.items() if key in fields and value is not None}
-
-
-def _path_of(location: tuple[int | str, ...]) -> str:
-    """Join the parts of a location, such as `messages[0].content`."""
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return path.removeprefix(".") or "body"

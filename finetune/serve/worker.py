@@ -111,6 +111,8 @@ class Worker(Generic[J]):
 
 def failure_of(error: Exception, too_large: str) -> SlmtuneError:
     """What the caller of a job learns about its failure. Raises errors after which the device cannot be used."""
+    if isinstance(error, SlmtuneError):
+        return error
     if isinstance(error, torch.OutOfMemoryError):
         return SlmtuneError(f"There is not enough memory for this request. {too_large}")
     if isinstance(error, torch.AcceleratorError):

@@ -270,3 +270,18 @@ def test_closing_ends_running_and_waiting_requests_at_once(
         with pytest.raises(EngineStoppedError):
             list(generation)
     brake.released.set()
+
+
+def test_the_repetition_penalty_of_a_model_applies(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
+    import torch
+
+    assert loaded.model.generation_config is not None
+    loaded.model.generation_config.repetition_penalty = 5.0
+    engine = make_engine()
+    ids = engine.encode_text("The bank raised its outlook")
+    model: Any = loaded.model
+    new = model.generate(input_ids=torch.tensor([ids]), do_sample=False, max_new_tokens=16)[0, len(ids) :].tolist()
+    text = "".join(
+        engine.generate("The bank raised its outlook", GenerationParams(max_tokens=16, temperature=0), "tiny")
+    )
+    assert text == loaded.tokenizer.decode(new, skip_special_tokens=True)

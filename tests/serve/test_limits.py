@@ -60,8 +60,10 @@ def test_a_client_over_its_limit_gets_a_429_that_says_when_to_retry(engine: Engi
         refused = server.ask("GET", "/v1/models", headers=as_client(ALICE))
         other = server.ask("GET", "/v1/models", headers=as_client(BOB))
         probe = server.ask("GET", "/health", headers=as_client(ALICE))
-        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0)
-        with pytest.raises(openai.RateLimitError, match="2 requests per minute"):
+        with (
+            openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client,
+            pytest.raises(openai.RateLimitError, match="2 requests per minute"),
+        ):
             client.models.list()
     assert (statuses, refused.status, other.status, probe.status) == ([200, 200], 429, 200, 200)
     assert (refused.error["type"], refused.error["code"]) == ("rate_limit_error", "rate_limit_exceeded")

@@ -105,7 +105,7 @@ def test_text_is_logged_only_on_request(engine: Engine, caplog: pytest.LogCaptur
         said = server.ask("POST", CHAT, hello(messages=messages, temperature=0)).data["choices"][0]
         server.ask("POST", "/v1/completions", {"model": "tiny", "prompt": SECRET, "max_tokens": 2})
     chat, completion = lines(caplog)
-    assert (chat["prompt"], chat["answer"]) == (messages, said["message"]["content"])
+    assert (chat["prompt"], chat["answers"]) == (messages, [said["message"]["content"]])
     assert completion["prompt"] == SECRET
     assert SECRET in chat["message"]
 

@@ -65,7 +65,9 @@ def test_an_address_that_cannot_be_used_is_named(host: str, port: int, said: str
 
 def test_missing_libraries_are_named_with_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"fastapi, prometheus_client, uvicorn .*pip install 'slmtune\[serve\]'"):
+    with pytest.raises(
+        InputError, match=r"fastapi, llguidance, prometheus_client, uvicorn .*pip install 'slmtune\[serve\]'"
+    ):
         serve([ServeTarget("a", NOTHING)], ServeOptions(port=0))
 
 
