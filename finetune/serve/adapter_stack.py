@@ -106,16 +106,13 @@ class AdaptedLayer:
 class AdapterStack:
     """The adapters of a base model, and which tokens of the next pass have which."""
 
-    def __init__(self, model: nn.Module, places: int = 1) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._layers: dict[str, AdaptedLayer] = {}
         self._places: dict[str, int] = {}
-        self._count, self._rank = places, 1
+        self._count, self._rank = 1, 1
         self._plans: dict[int, Plan] = {}  # by the number of tokens
         self._any: Plan | None = None  # for any number
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._places
 
     def add(self, name: str, weights: AdapterWeights) -> None:
         """Add an adapter under a name that is free."""

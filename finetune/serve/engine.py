@@ -6,10 +6,12 @@ A caller submits a prompt and receives events: pieces of text, then one `Result`
 from __future__ import annotations
 
 import copy
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from finetune.models.load import LoadedModel
 from finetune.recipe.options import ANSWER_TOKENS
 from finetune.records import Message
 from finetune.serve.answer import Answer
+from finetune.serve.compatible import UNQUANTIZED, Company
 from finetune.serve.job import Event, Generation, GenerationJob, GenerationParams, ServedModel
 from finetune.serve.runner import Runner
 from finetune.serve.sampling import Sampler
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 class Engine:
     """Generates with a loaded model: many requests at once, each with its adapter.
 
-    `runner` computes the logits; by default, transformers does.
+    `runner` computes the logits; by default, transformers does. `precision` is that of the base model in memory.
     """
 
     def __init__(
@@ -42,8 +45,10 @@ class Engine:
         served: Sequence[ServedModel],
         *,
         runner: Runner | None = None,
+        precision: tuple[str, str] = UNQUANTIZED,
         queue_size: int = QUEUE_SIZE,
     ) -> None:
+        self.loaded = loaded
         self._encoder = loaded.tokenizer
         self._encoding = threading.Lock()
         # The encoder may be busy in another thread, and fast tokenizers cannot be used by two threads.
@@ -52,11 +57,15 @@ class Engine:
         self._ends = _end_ids(loaded, settings)
         self._repetition_penalty = float(getattr(settings, "repetition_penalty", None) or 1.0)
         self.served = {entry.id: entry for entry in served}
-        runner = runner or TransformersRunner(loaded)
-        self.context = runner.context
+        self._company = Company(loaded, precision)
+        self._runner = runner or TransformersRunner(loaded)
+        self._serving = threading.Lock()  # held while `served` is read for a request, or changed
+        self._loading = threading.Lock()  # held while an adapter is loaded or unloaded
+        self._versions = itertools.count(1)
+        self.context = self._runner.context
         self.created = int(time.time())
         self.queue_size = queue_size
-        self._scheduler = Scheduler(runner, self._begin, queue_size)
+        self._scheduler = Scheduler(self._runner, self._begin, queue_size)
 
     @property
     def alive(self) -> bool:
@@ -107,13 +116,13 @@ class Engine:
             QueueFullError: the queue of waiting requests is full.
             EngineStoppedError: the engine was closed, or its thread died.
         """
-        if model not in self.served:
-            raise UnknownNameError("model", model, self.served)
         if not prompt:
             raise InputError("The prompt is empty. Send at least one token")
         max_tokens = self._limit_answer(len(prompt), params.max_tokens)
-        job = GenerationJob(tuple(prompt), params, max_tokens, self.served[model].adapter, report, self._scheduler.drop)
-        self._scheduler.submit(job)
+        with self._serving:
+            adapter = self._find(model).adapter
+            job = GenerationJob(tuple(prompt), params, max_tokens, adapter, report, self._scheduler.drop)
+            self._scheduler.submit(job)
         return job
 
     def generate(self, prompt: str | Sequence[Message], params: GenerationParams, model: str) -> Generation:
@@ -122,6 +131,45 @@ class Engine:
         events: SimpleQueue[Event] = SimpleQueue()
         return Generation(self.submit(ids, params, model, events.put), events)
 
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Serve the adapter in a folder under a name, in place of the one that has it; running requests keep theirs.
+
+        Returns when the former one is out of memory.
+
+        Raises:
+            InputError: the name is that of the base model, or the adapter cannot be served beside the others.
+            CheckFailedError: the adapter changes nothing.
+            EngineStoppedError: the engine was closed, or its thread died.
+        """
+        with self._loading:
+            before = self.served.get(name)
+            if before is not None and before.adapter is None:
+                raise InputError(f"{name} is the base model. Give the adapter another name")
+            adapter = self._company.open(folder)
+            inner = f"{name} {next(self._versions)}"  # what the former one computed is not its
+            self._scheduler.call(lambda: self._runner.load_adapter(inner, adapter.path))
+            base = next((entry.id for entry in self.served.values() if entry.adapter is None), None)
+            with self._serving:
+                self.served = {**self.served, name: ServedModel(name, inner, base)}
+            if before is not None:
+                self._drop(before)
+
+    def unload_adapter(self, name: str) -> None:
+        """Serve an adapter no longer. Returns when running requests have ended and its memory is free.
+
+        Raises:
+            UnknownNameError: no model has this name.
+            InputError: the name is that of the base model.
+            EngineStoppedError: the engine was closed, or its thread died.
+        """
+        with self._loading:
+            entry = self._find(name)
+            if entry.adapter is None:
+                raise InputError(f"{name} is the base model, without which there are no adapters. It stays")
+            with self._serving:
+                self.served = {other: model for other, model in self.served.items() if other != name}
+            self._drop(entry)
+
     def close(self) -> None:
         """Refuse new requests and end all others with an `EngineStoppedError`. Can be called repeatedly."""
         self._scheduler.close()
@@ -129,6 +177,17 @@ class Engine:
     def join(self) -> None:
         """Wait a few seconds at most for the thread of a closed engine to end."""
         self._scheduler.join()
+
+    def _find(self, name: str) -> ServedModel:
+        if name not in self.served:
+            raise UnknownNameError("model", name, self.served)
+        return self.served[name]
+
+    def _drop(self, entry: ServedModel) -> None:
+        """Free the memory of an adapter that is not served any more, once no request needs it."""
+        adapter = entry.adapter
+        assert adapter is not None
+        self._scheduler.call(lambda: self._runner.unload_adapter(adapter), adapter)
 
     def _limit_answer(self, prompt: int, max_tokens: int | None) -> int:
         room = self.context - prompt

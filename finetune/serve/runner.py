@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -59,4 +60,17 @@ class Runner(Protocol):
 
     def close(self, slot: int) -> None:
         """Free a slot."""
+        ...
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Load an adapter under a name that is free; `open` may then ask for it.
+
+        Raises:
+            CheckFailedError: it changes nothing.
+            InputError: it cannot be added to the model.
+        """
+        ...
+
+    def unload_adapter(self, name: str) -> None:
+        """Remove an adapter that no slot uses, and what it computed."""
         ...

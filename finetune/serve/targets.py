@@ -19,6 +19,7 @@ from finetune.models.open import AnyModel, open_model
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.serve.classifier import Classifier
+from finetune.serve.compatible import precision_of
 from finetune.serve.engine import Engine
 from finetune.serve.job import ServedModel
 from finetune.serve.transformers_runner import TransformersRunner
@@ -73,7 +74,7 @@ def _open_adapters(
     _require_same_head(adapters, others)
     fingerprints = {base_of(adapter, model).fingerprint for _, adapter in adapters}
     fingerprints |= {other.fingerprint if isinstance(other, BaseModel) else "merged" for _, other in others}
-    precisions = {_precision(adapter) for _, adapter in adapters}
+    precisions = {precision_of(adapter) for _, adapter in adapters}
     if len(fingerprints) > 1 or len(precisions) > 1:
         raise _several_bases_error(name for name, _ in (*adapters, *others))
     base_ids = [name for name, _ in others] or ([base.name] if head is None else [])
@@ -84,11 +85,10 @@ def _open_adapters(
     if head is not None:
         return _open_classifier(adapters, served, model)
     loaded = replace(load(base, AdapterRecipe.model_validate(adapters[0][1].config)), tokenizer=tokenizer)
-    runner = TransformersRunner(loaded, adapters=len(adapters))
+    runner = TransformersRunner(loaded)
     for name, adapter in adapters:
         runner.load_adapter(name, adapter.path)
-        runner.require_effect(name, adapter.path)
-    return Engine(loaded, served, runner=runner)
+    return Engine(loaded, served, runner=runner, precision=precision_of(adapters[0][1]))
 
 
 def _open_classifier(
@@ -135,11 +135,6 @@ def _require_same_head(adapters: Sequence[tuple[str, Adapter]], others: Sequence
         )
     if others and heads != {None}:
         raise InputError(f"{others[0][0]} has no head for labels or answers. Serve only adapters of this encoder")
-
-
-def _precision(adapter: Adapter) -> tuple[str, str]:
-    recipe = AdapterRecipe.model_validate(adapter.config)
-    return recipe.quantization, recipe.compute_dtype
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -17,10 +17,12 @@ from finetune.models.structure import attention_of, find_state
 from finetune.serve.adapter_stack import AdapterStack
 from finetune.serve.adapter_weights import read_adapter
 from finetune.serve.prefix_cache import PrefixCache
+from finetune.serve.resident import ResidentAdapters
 from finetune.serve.runner import Extension, Opened
 from finetune.serve.slot_attention import SLOTS, SequenceCache, Span, register
 
 SLOT_COUNT = 16
+ADAPTER_COUNT = 16  # in memory; others are read when they are asked for
 CHUNK = 256  # tokens of prompts in a pass, for which all sequences wait
 PREFIX_SHARE = 0.1  # of the free memory, for sequences that have ended
 PROBE = tuple(range(5, 13))  # token ids: any will do
@@ -43,20 +45,28 @@ class TransformersRunner:
 
     Models whose tokens pass on more than keys and values, or whose attention is not known here, compute one sequence after
     the other, each prompt at once and without a prefix cache.
+
+    Args:
+        slots: sequences at once.
+        adapters: the number that is kept in memory; those used least recently make room for others.
     """
 
-    def __init__(self, loaded: LoadedModel, *, slots: int = SLOT_COUNT, adapters: int = 1) -> None:
+    def __init__(self, loaded: LoadedModel, *, slots: int = SLOT_COUNT, adapters: int = ADAPTER_COUNT) -> None:
         self.context, self.slots = loaded.context, slots
         self._model = loaded.model
-        self._adapters = AdapterStack(loaded.model, adapters)
+        self._adapters = AdapterStack(loaded.model)
+        self._resident = ResidentAdapters(adapters, self._read_adapter, self._adapters.remove)
         self._taken: dict[int, _Slot] = {}
         self._prefixes = PrefixCache(int(PREFIX_SHARE * free_memory()))
+        self._plain = self._probe(None)
         register()
         self._is_joint = _attends_only(loaded.model) and self._is_joint_right()
         self.chunk = CHUNK if self._is_joint else slots * self.context
 
     def open(self, prompt: Sequence[int], adapter: str | None) -> Opened:
         """Take a slot for a prompt; see `Runner`."""
+        if adapter is not None:
+            self._resident.use(adapter, self._in_use())
         number = next(number for number in range(self.slots) if number not in self._taken)
         cache = self._prefixes.find(prompt, adapter) if self._is_joint else None
         cached = 0 if cache is None else cache.length
@@ -77,22 +87,16 @@ class TransformersRunner:
             self._prefixes.keep(taken.tokens, taken.adapter, taken.cache)
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Load an adapter under a name that is free.
+        """Load an adapter under a name that is free; see `Runner`.
 
         Raises:
             ArtifactError: its tensors do not fit the base model.
-            CheckFailedError: all of its updates are zero.
+            CheckFailedError: it changes nothing.
             InputError: it is of a kind that cannot be computed beside others.
         """
-        self._adapters.add(name, read_adapter(folder, self._model))
-
-    def require_effect(self, name: str, folder: Path) -> None:
-        """Compute a few tokens with and without an adapter, which came from `folder`.
-
-        Raises:
-            CheckFailedError: the results are equal.
-        """
-        if torch.equal(self._probe(name), self._probe(None)):
+        self._resident.add(name, folder, self._in_use())
+        if torch.equal(self._probe(name), self._plain):
+            self.unload_adapter(name)
             raise CheckFailedError(
                 f"The adapter at {folder} changes nothing: with and without it, the model computes the same. Its updates are "
                 "smaller than the precision of the base model, or the layers that it changes do not affect the output. Train "
@@ -101,8 +105,14 @@ class TransformersRunner:
 
     def unload_adapter(self, name: str) -> None:
         """Remove an adapter that no slot uses, and what it computed."""
-        self._adapters.remove(name)
+        self._resident.remove(name)
         self._prefixes.forget(name)
+
+    def _read_adapter(self, name: str, folder: Path) -> None:
+        self._adapters.add(name, read_adapter(folder, self._model))
+
+    def _in_use(self) -> set[str | None]:
+        return {taken.adapter for taken in self._taken.values()}
 
     def _probe(self, adapter: str | None) -> Tensor:
         """The logits of a few tokens, each (vocabulary,)."""
@@ -115,7 +125,7 @@ class TransformersRunner:
 
     def _is_joint_right(self) -> bool:
         """Whether two sequences in one pass, one of them in two parts, have the logits that the model computes alone."""
-        expected = self._probe(None)[[-1, 2]].float()
+        expected = self._plain[[-1, 2]].float()
         ids = [token % self._model.config.get_text_config().vocab_size for token in PROBE]
         self._taken = {number: _Slot(None, [], SequenceCache()) for number in range(2)}
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -53,6 +54,12 @@ class CountingRunner:
 
     def close(self, slot: int) -> None:
         del self.open_slots[slot]
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        raise AssertionError
+
+    def unload_adapter(self, name: str) -> None:
+        raise AssertionError
 
     def wait(self) -> None:
         """Wait until a pass has begun."""
