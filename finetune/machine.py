@@ -147,6 +147,11 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("slmtune")
 
 
+def state_folder() -> Path:
+    """The folder for what slmtune remembers of its use, and keeps only if asked to."""
+    return platformdirs.user_state_path("slmtune")
+
+
 def format_bytes(count: float) -> str:
     """Bytes in the largest unit that leaves a non-zero digit before the point, such as 1.9 GiB."""
     for unit in ("B", "KiB", "MiB"):

@@ -12,17 +12,15 @@ import sys
 import textwrap
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from finetune.errors import InputError
 from finetune.machine import format_bytes
 
 if TYPE_CHECKING:
     from finetune.evaluate.progress import Step as EvalStep
-    from finetune.serve.chat import Conversation, Reading
     from finetune.train import Step
 
 REPORT_EVERY = 0.1  # of the work, if there is no terminal for a progress bar
@@ -106,35 +104,20 @@ class Console:
 
                 yield Progress(update, lambda text: terminal.print(text, markup=False))
 
-    def converse(self, conversation: Conversation | Reading, prompt: str | None) -> None:
-        """Send `prompt`, or everything that the user types until the end of input, to the model."""
-        if prompt is not None:
-            if self.as_json:
-                print(json.dumps(conversation.answer(prompt), ensure_ascii=False), file=self.out)
-            else:
-                self._stream(conversation.reply(prompt))
-            return
-        self.say("Ctrl-D ends the conversation.")
-        while (question := self._ask()) is not None:
-            if question:
-                self._talk(conversation, question)
-
-    def _talk(self, conversation: Conversation | Reading, question: str) -> None:
-        """Stream a reply; in a terminal, a question that cannot be answered does not end the conversation."""
+    def ask(self) -> str | None:
+        """The next line that a person types or a file contains; None at the end of the input."""
         try:
-            self._stream(conversation.reply(question))
-        except InputError as error:
             if not sys.stdin.isatty():
-                raise
-            self.error(str(error))
-
-    def _ask(self) -> str | None:
-        try:
-            return input("> " if sys.stdin.isatty() else "").strip()
+                return input().strip()
+            if not self.out.isatty():
+                return input("> ").strip()
+            with redirect_stdout(self.out):  # lines can be edited only if both are the terminal
+                return input("> ").strip()
         except EOFError:
             return None
 
-    def _stream(self, pieces: Iterator[str]) -> None:
+    def stream(self, pieces: Iterable[str]) -> None:
+        """Print the pieces of an answer as they arrive."""
         for piece in pieces:
             print(piece, end="", file=self.out, flush=True)
         print(file=self.out)

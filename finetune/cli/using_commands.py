@@ -8,6 +8,7 @@ import click
 
 from finetune.cli import arguments, options
 from finetune.cli.console import console
+from finetune.cli.dialogue import converse
 from finetune.cli.options import Given
 from finetune.cli.render import results
 from finetune.cli.workspace import Workspace, served_artifact
@@ -56,35 +57,39 @@ def serve_command(
 
 
 @options.command()
-@click.argument("adapter", required=False)
+@click.argument("targets", nargs=-1, metavar="[[NAME=]ADAPTER]...")
 @options.workspace
 @click.option("--system", help="System message that opens the conversation.")
 @click.option("--prompt", help="Ask this one question and exit.")
 @click.option(
     "--context", type=options.PATH, help="Text file in which an encoder finds answers, or the second of two texts."
 )
+@click.option("--save-history", is_flag=True, help="Keep what is typed for the arrow keys of later conversations.")
 @options.fields("finetune.recipe.options:ChatOptions", ranges=True)
 @options.base_model
 @options.common
 def chat_command(
     workspace: Workspace,
-    adapter: str | None,
+    targets: tuple[str, ...],
     system: str | None,
     prompt: str | None,
     context: Path | None,
+    save_history: bool,
     model: str | None,
     given: Given,
 ) -> None:
     """Chat with an adapter, a merged model or a base model in the terminal; an encoder labels each line, or answers it."""
     with importing_libraries():
         from finetune.recipe.options import ChatOptions
+        from finetune.serve import ServeTarget
         from finetune.serve.chat import open_conversation
 
-    name, path = arguments.read_target(adapter) if adapter else (workspace.name, served_artifact(workspace))
+    named = [arguments.read_target(text) for text in targets] or [(workspace.name, served_artifact(workspace))]
+    (name, path), others = named[0], [ServeTarget(*other) for other in named[1:]]
     with open_conversation(
-        name, path, ChatOptions(**given), system=system, context=context, model=model
+        name, path, ChatOptions(**given), system=system, context=context, model=model, others=others
     ) as conversation:
-        console.converse(conversation, prompt)
+        converse(conversation, prompt, save_history=save_history)
 
 
 @options.command()

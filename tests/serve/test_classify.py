@@ -266,7 +266,7 @@ def test_chat_answers_from_a_context_that_a_line_may_replace(adapters: dict[str,
     (tmp_path / "two.txt").write_text("Shares fell.", "utf-8")
     with reading(adapters["answers"], context=tmp_path / "one.txt") as session:
         assert session.answer("what rose?")["answer"] in CONTEXT
-        assert "".join(session.reply(f"/context {tmp_path / 'two.txt'}")) == "Context: 12 characters"
+        assert session.take_context(tmp_path / "two.txt") == 12
         assert session.answer("what fell?")["answer"] in "Shares fell."
 
 
@@ -319,5 +319,5 @@ def test_question_without_a_context_does_not_end_a_conversation_in_a_terminal(
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "Error: This model finds the answer to a question in a context." in err
-    assert f"Context: {len(CONTEXT)} characters" in out
-    assert out.splitlines()[1].removeprefix("> ").partition("  (")[0] in CONTEXT
+    assert f"Context: {len(CONTEXT)} characters" in err
+    assert out.splitlines()[-1].removeprefix("> > > ").partition("  (")[0] in CONTEXT
