@@ -151,12 +151,20 @@ def test_three_tasks_have_the_same_predictions_row_by_row(result: EvalResult, ad
 
 @pytest.mark.slow
 def test_real_model_has_the_same_predictions_row_by_row(real_model: Path, corpus: Path, tmp_path: Path) -> None:
-    recipe = AdapterRecipe(model=str(real_model), quantization="none", max_steps=4, eval_steps=0)
+    recipe = AdapterRecipe(
+        model=str(real_model), quantization="none", max_steps=2, per_device_train_batch_size=2, eval_steps=0
+    )
     train(TrainRequest(corpus, tmp_path / "adapter", recipe))
     rows = [row for source in TASKS for row in [one for one in ROWS if one.source == source][:3]]
     files = tuple(str(write_task(tmp_path, source, rows)) for source in TASKS)
     request = EvalRequest(
-        tmp_path / "adapter", corpus, tmp_path / "eval", tasks=("questions",), max_new_tokens=8, forgetting=False
+        tmp_path / "adapter",
+        corpus,
+        tmp_path / "eval",
+        tasks=("questions",),
+        limit=3,
+        max_new_tokens=8,
+        forgetting=False,
     )
     theirs = answers_in(evaluate(replace(request, lm_eval=files)).report)
     assert theirs == answers_of_slmtune(tmp_path / "adapter", rows)
