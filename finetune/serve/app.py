@@ -26,6 +26,7 @@ from finetune.serve.page import page_response
 from finetune.serve.problem import ApiError
 from finetune.serve.request_fields import parse_request
 from finetune.serve.request_log import RequestLog
+from finetune.serve.responses import ResponsesRequest, respond
 from finetune.serve.schema import ChatRequest, ClassifyRequest, CompletionRequest
 from finetune.serve.targets import AnyEngine
 
@@ -79,6 +80,12 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
         generator = _generator(engine, request, body.model)
         facts_of(request).add_prompt(body.prompt)
         return await answer(generator, request, body, COMPLETION, lambda: generator.encode_text(body.prompt))
+
+    @app.post("/v1/responses")
+    async def responses(request: Request) -> Response:
+        """Answer a conversation in the form of OpenAI's responses."""
+        body = parse_request(ResponsesRequest, await read_body(request))
+        return await respond(_generator(engine, request, body.model), request, body)
 
     @app.post("/v1/classify")
     async def labels(request: Request) -> Response:

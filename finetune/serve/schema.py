@@ -17,13 +17,15 @@ from finetune.serve.request_fields import RequestPart
 MAX_MESSAGES, MAX_STOPS, MAX_STOP_LENGTH, MAX_NAME, MAX_TEXTS, MAX_ANSWERS = 256, 4, 256, 256, 256, 8
 MAX_CHAT_SCORES, MAX_TEXT_SCORES = 20, 5  # as in the API of OpenAI
 INT64 = 1 << 63
+TEXT_PARTS = ("text", "input_text", "output_text")  # the latter two in responses
 
 
 def _text_of(content: object) -> object:
     """The text of a list of text parts; a plain string is returned unchanged."""
     if not isinstance(content, list):
         return content
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
+    parts = [part if isinstance(part, dict) and part.get("type") in TEXT_PARTS else {} for part in content]
+    texts = [part.get("text") for part in parts]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("only parts of type text are supported")
     return "".join(text for text in texts if text is not None)
