@@ -43,6 +43,30 @@ class ResponseFormat(RequestPart):
         return json_grammar({"type": "object"} if self.json_schema is None else self.json_schema.definition)
 
 
+class TextFormat(RequestPart):
+    """The form of an answer, as the responses of OpenAI describe it: the schema and its name are beside the type."""
+
+    model_config = ConfigDict(strict=True, frozen=True, populate_by_name=True)
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = Field(None, min_length=1, max_length=MAX_NAME)
+    definition: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+    @model_validator(mode="after")
+    def _require_schema(self) -> Self:
+        if (self.type == "json_schema") != (self.definition is not None):
+            raise ValueError("schema is needed for type json_schema, and only for it")
+        return self
+
+    def to_response_format(self) -> ResponseFormat:
+        """The same in the form of chat completions."""
+        if self.definition is None:
+            return ResponseFormat(type=self.type)
+        return ResponseFormat(
+            type=self.type, json_schema=JsonSchema(name=self.name or "answer", definition=self.definition)
+        )
+
+
 class StructuredOutputs(RequestPart):
     """The form of an answer, as vLLM describes it: one of these."""
 

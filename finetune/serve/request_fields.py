@@ -21,19 +21,25 @@ MAX_KEY = 64  # characters of an unknown key that an error repeats
 # Fields that would change the answer, with the values that request nothing.
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "audio": (),
+    "background": (False,),
     "best_of": (1,),
+    "conversation": (),
     "echo": (False,),
     "frequency_penalty": (0,),
     "function_call": ("none",),
     "functions": ([],),
+    "include": ([],),
     "logit_bias": ({},),
     "logprobs": (False,),
     "modalities": (["text"],),
     "presence_penalty": (0,),
+    "previous_response_id": (),
+    "reasoning": ({},),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
     "top_logprobs": (0,),
+    "truncation": ("disabled",),
     "web_search_options": (),
 }
 REQUIRES = {"stream_options": "stream", "top_logprobs": "logprobs"}

@@ -17,13 +17,15 @@ from finetune.serve.request_fields import RequestPart
 MAX_MESSAGES, MAX_STOPS, MAX_STOP_LENGTH, MAX_NAME, MAX_TEXTS, MAX_ANSWERS = 256, 4, 256, 256, 256, 8
 MAX_CHAT_SCORES, MAX_TEXT_SCORES = 20, 5  # as in the API of OpenAI
 INT64 = 1 << 63
+TEXT_PARTS = ("text", "input_text", "output_text")  # the latter two in responses
 
 
 def _text_of(content: object) -> object:
     """The text of a list of text parts; a plain string is returned unchanged."""
     if not isinstance(content, list):
         return content
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
+    parts = [part if isinstance(part, dict) and part.get("type") in TEXT_PARTS else {} for part in content]
+    texts = [part.get("text") for part in parts]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("only parts of type text are supported")
     return "".join(text for text in texts if text is not None)
@@ -57,7 +59,7 @@ class ChatMessage(RequestPart):
     """One turn. `developer` is the API's newer name for `system`."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_text_of)]
+    content: Annotated[str, BeforeValidator(_text_of, json_schema_input_type=str | list[dict[str, str]])]
 
     @model_validator(mode="before")
     @classmethod
@@ -84,7 +86,9 @@ class GenerationRequest(RequestPart):
     max_tokens: int | None = Field(None, ge=1, lt=INT64)
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
-    stop: Annotated[list[Stop] | None, BeforeValidator(_as_list)] = Field(None, max_length=MAX_STOPS)
+    stop: Annotated[list[Stop] | None, BeforeValidator(_as_list, json_schema_input_type=Stop | list[Stop] | None)] = (
+        Field(None, max_length=MAX_STOPS)
+    )
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
     n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
     stream: bool | None = None
@@ -163,7 +167,7 @@ class ChatRequest(GenerationRequest):
 class CompletionRequest(GenerationRequest):
     """Body of POST /v1/completions."""
 
-    prompt: Annotated[str, BeforeValidator(_unwrap_prompt)]
+    prompt: Annotated[str, BeforeValidator(_unwrap_prompt, json_schema_input_type=str | list[str])]
     logprobs: int | None = Field(None, ge=0, le=MAX_TEXT_SCORES)
 
     @property
@@ -176,7 +180,9 @@ class ClassifyRequest(RequestPart):
     """Body of POST /v1/classify: one text, or a list whose items are texts or pairs of texts."""
 
     model: str = Field(min_length=1, max_length=MAX_NAME)
-    input: Annotated[list[tuple[str, str | None]], BeforeValidator(_as_texts)]
+    input: Annotated[
+        list[tuple[str, str | None]], BeforeValidator(_as_texts, json_schema_input_type=str | list[str | list[str]])
+    ]
 
 
 class Usage(BaseModel):
