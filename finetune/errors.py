@@ -3,6 +3,7 @@
     SlmtuneError                 1  something failed while running
     ├── PortInUseError           1  the address is in use
     ├── QueueFullError           1  the server's queue of waiting requests is full
+    ├── DeadlineError            1  an answer was not complete within its time limit
     ├── EngineStoppedError       1  generation ended without an answer: the server is shutting down, or its worker died
     ├── HubError                 1  the Hub refused a request or could not be reached
     ├── TrainingDivergedError    1  the loss or a gradient is not finite

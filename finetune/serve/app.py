@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from finetune import __version__
 from finetune.recipe.options import ServeOptions
@@ -15,6 +15,7 @@ from finetune.serve.auth import Gate
 from finetune.serve.body import read_body
 from finetune.serve.classifier import Classifier
 from finetune.serve.completions import CHAT, COMPLETION, answer
+from finetune.serve.document import URL, describe_app
 from finetune.serve.engine import Engine
 from finetune.serve.facts import facts_of
 from finetune.serve.keys import ApiKey, KeyRing
@@ -36,7 +37,7 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
     app = FastAPI(
         title="slmtune",
         version=__version__,
-        openapi_url=None,  # its pages load scripts from other sites
+        openapi_url=None,  # it is served below; the pages that FastAPI shows it on load scripts from other sites
         redirect_slashes=False,
         telemetry={
             "tracing": False,
@@ -58,9 +59,8 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
             expose_headers=("x-request-id", "retry-after"),
         )
     metrics = Metrics(engine)
-    app.add_middleware(
-        RequestLog, with_text=options.log_prompts, count=metrics.count
-    )  # the last one added is the outermost
+    # The last one added is the outermost.
+    app.add_middleware(RequestLog, with_text=options.log_prompts, count=metrics.count)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ApiError, _on_api_error)
 
@@ -101,6 +101,12 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
         return page_response()
 
     add_operations(app, engine, metrics)
+
+    @app.get(URL)
+    async def openapi() -> Response:
+        """Describe all routes as OpenAPI does."""
+        return JSONResponse(describe_app(app, list(engine.served)))
+
     return app
 
 

@@ -93,8 +93,12 @@ class Engine:
         """Token ids of a conversation up to the assistant's next turn.
 
         Raises:
-            InputError: the model's chat template rejects the messages.
+            InputError: the model's chat template rejects the messages, or the first one is an answer.
         """
+        if messages[0].role == "assistant":
+            raise InputError(
+                "The conversation begins with an answer. Begin it with a message of the system or the user"
+            )
         with self._encoding:
             return render_prompt(self._encoder, messages)
 

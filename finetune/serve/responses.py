@@ -39,7 +39,9 @@ class ResponsesRequest(RequestPart):
     """Body of POST /v1/responses: a text or messages. `instructions` are a system message before them."""
 
     model: str = Field(min_length=1, max_length=MAX_NAME)
-    input: Annotated[list[ChatMessage], BeforeValidator(_as_messages)] = Field(min_length=1, max_length=MAX_MESSAGES)
+    input: Annotated[
+        list[ChatMessage], BeforeValidator(_as_messages, json_schema_input_type=str | list[ChatMessage])
+    ] = Field(min_length=1, max_length=MAX_MESSAGES)
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1, lt=INT64)
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)

@@ -76,7 +76,7 @@ class Sampler:
         if float(values.sum()) < self._params.top_p:
             values, ids = probabilities.sort(descending=True)
         before = values.cumsum(-1) - values
-        values = values[before < self._params.top_p] if self._params.top_p > 0 else values[:1]
+        values = values[: max(1, int((before < self._params.top_p).sum()))]  # at least one, however small top_p is
         return int(ids[self._draw(values)])
 
     def _draw(self, weights: Tensor) -> int:

@@ -59,7 +59,7 @@ class ChatMessage(RequestPart):
     """One turn. `developer` is the API's newer name for `system`."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_text_of)]
+    content: Annotated[str, BeforeValidator(_text_of, json_schema_input_type=str | list[dict[str, str]])]
 
     @model_validator(mode="before")
     @classmethod
@@ -86,7 +86,9 @@ class GenerationRequest(RequestPart):
     max_tokens: int | None = Field(None, ge=1, lt=INT64)
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
-    stop: Annotated[list[Stop] | None, BeforeValidator(_as_list)] = Field(None, max_length=MAX_STOPS)
+    stop: Annotated[list[Stop] | None, BeforeValidator(_as_list, json_schema_input_type=Stop | list[Stop] | None)] = (
+        Field(None, max_length=MAX_STOPS)
+    )
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
     n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
     stream: bool | None = None
@@ -165,7 +167,7 @@ class ChatRequest(GenerationRequest):
 class CompletionRequest(GenerationRequest):
     """Body of POST /v1/completions."""
 
-    prompt: Annotated[str, BeforeValidator(_unwrap_prompt)]
+    prompt: Annotated[str, BeforeValidator(_unwrap_prompt, json_schema_input_type=str | list[str])]
     logprobs: int | None = Field(None, ge=0, le=MAX_TEXT_SCORES)
 
     @property
@@ -178,7 +180,9 @@ class ClassifyRequest(RequestPart):
     """Body of POST /v1/classify: one text, or a list whose items are texts or pairs of texts."""
 
     model: str = Field(min_length=1, max_length=MAX_NAME)
-    input: Annotated[list[tuple[str, str | None]], BeforeValidator(_as_texts)]
+    input: Annotated[
+        list[tuple[str, str | None]], BeforeValidator(_as_texts, json_schema_input_type=str | list[str | list[str]])
+    ]
 
 
 class Usage(BaseModel):

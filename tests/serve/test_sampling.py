@@ -69,6 +69,11 @@ def test_a_constraint_masks_the_tokens_and_hears_of_each() -> None:
     assert logprob == pytest.approx(math.log(0.5))
 
 
+@pytest.mark.parametrize("top_p", [1e-9, 5e-324])
+def test_the_likeliest_token_is_left_however_small_top_p_is(top_p: float) -> None:
+    assert Sampler(GenerationParams(top_p=top_p)).choose(LOGITS.clone()).token == 0
+
+
 def test_a_repetition_penalty_counts_prompt_and_answer() -> None:
     sampler = Sampler(GenerationParams(temperature=0), [0], repetition_penalty=10.0)
     assert [sampler.choose(LOGITS.clone()).token for _ in range(3)] == [1, 2, 3]
