@@ -86,7 +86,7 @@ def test_an_answer_follows_an_expression_or_is_one_of_the_choices(server: Runnin
 
 
 def test_several_answers_each_follow_the_form_and_a_stream_does_too(server: Running) -> None:
-    form = {"regex": r"\d{4}"}
+    form = {"regex": r"[0-9]{4}"}
     many = server.ask("POST", CHAT, hello(structured_outputs=form, n=3, max_tokens=32)).data["choices"]
     assert all(re.fullmatch(r"\d{4}", choice["message"]["content"]) for choice in many)
     assert len({choice["message"]["content"] for choice in many}) > 1
@@ -95,7 +95,7 @@ def test_several_answers_each_follow_the_form_and_a_stream_does_too(server: Runn
 
 
 def test_an_answer_that_is_cut_off_begins_as_its_form_says(server: Running) -> None:
-    choice = server.ask("POST", CHAT, hello(structured_outputs={"regex": r"\d{50}"}, max_tokens=3)).data["choices"][0]
+    choice = server.ask("POST", CHAT, hello(structured_outputs={"regex": r"[0-9]{50}"}, max_tokens=3)).data["choices"][0]
     assert choice["finish_reason"] == "length"
     assert choice["message"]["content"].isdigit()
 
