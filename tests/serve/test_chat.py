@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from finetune.artifacts import Corpus
+from finetune.cli.console import console
+from finetune.cli.dialogue import Dialogue
 from finetune.errors import ContextLengthError, EngineStoppedError, InputError, UnknownNameError
 from finetune.models.load import LoadedModel
 from finetune.recipe.options import ChatOptions
@@ -152,6 +158,43 @@ def test_saved_conversations_are_rows_for_prepare(make_engine: Callable[..., Eng
     done = slmtune(*words, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert sum(Corpus.open(tmp_path / "corpus").counts.values()) == 20
+
+
+class Typed(io.StringIO):
+    """Lines that come from a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_interrupted_answer_is_not_the_end(
+    make_engine: Callable[..., Engine],
+    loaded: LoadedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    brake = Brake(loaded)
+    conversation = Conversation(make_engine(), "tiny", params=GREEDY)
+
+    def interrupt() -> None:
+        assert brake.reached.wait(30)
+        os.kill(os.getpid(), signal.SIGINT)
+        brake.released.set()
+
+    monkeypatch.setattr("sys.stdin", Typed("Did profit rise?\nDid costs?\n/modle\n"))
+    monkeypatch.setattr(console, "out", out := io.StringIO())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        Dialogue(conversation).run()
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)
+    first, second = out.getvalue().splitlines()
+    assert first == " (stopped)"
+    assert second == conversation.messages[-1].content
+    assert "Did you mean '/model'?" in capsys.readouterr().err
 
 
 def test_a_conversation_with_an_adapter_is_greedy_and_closes_the_engine(two_adapters: dict[str, Path]) -> None:
