@@ -154,6 +154,12 @@ def test_everything_is_reached_with_the_keyboard(browser: Browser, server: Runni
         *("first", "second", "temperature", "length", "Send"),
         *(base, f"Remove {base}", "health", "Remove health", "add"),
     ]
+    tree = browser.ask("Accessibility.getFullAXTree", visit.session)["nodes"]
+    controls = [
+        node for node in tree if node["role"]["value"] in ("button", "combobox", "spinbutton", "textbox", "region")
+    ]
+    assert len(controls) > 10
+    assert [node["role"]["value"] for node in controls if not node["name"]["value"]] == []
     unnamed = "[...document.querySelectorAll('input, textarea, select')].filter(each => !each.labels.length).length"
     assert visit.evaluate(unnamed) == 0
 
