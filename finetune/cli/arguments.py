@@ -75,17 +75,37 @@ def read_api_keys(path: Path | None) -> tuple[ApiKey, ...]:
     Raises:
         InputError: the file cannot be read, or its contents are not keys.
     """
-    from finetune.serve.keys import VARIABLE, read_keys
+    from finetune.serve.keys import VARIABLE
+
+    return _read_keys(path, VARIABLE, is_admin=False)
+
+
+def read_admin_keys(path: Path | None) -> tuple[ApiKey, ...]:
+    """The keys of administrators, in the same way, with SLMTUNE_ADMIN_KEYS. Raises what `read_api_keys` raises."""
+    from finetune.serve.keys import ADMIN_VARIABLE
+
+    return _read_keys(path, ADMIN_VARIABLE, is_admin=True)
+
+
+def _read_keys(path: Path | None, variable: str, *, is_admin: bool) -> tuple[ApiKey, ...]:
+    from finetune.serve.keys import read_keys
 
     if path is None:
-        return read_keys(os.environ[VARIABLE], VARIABLE) if VARIABLE in os.environ else ()
+        return read_keys(os.environ[variable], variable, is_admin=is_admin) if variable in os.environ else ()
     try:
-        return read_keys(path.read_text("utf-8"), str(path))
+        return read_keys(path.read_text("utf-8"), str(path), is_admin=is_admin)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise InputError(
             f"The API keys in {path} cannot be read ({reason}). Write a long random string to that file"
         ) from None
+
+
+def list_adapters(folder: Path | None) -> list[tuple[str, Path]]:
+    """The artifacts in a folder with their names, which are those of their folders; none without a folder."""
+    if folder is None or not folder.is_dir():
+        return []
+    return sorted((path.name, path) for path in folder.iterdir() if (path / "manifest.json").is_file())
 
 
 def key_source(path: Path | None) -> str | None:

@@ -24,6 +24,11 @@ from finetune.machine import importing_libraries
     type=options.PATH,
     help="File of the keys that clients may send, one per line: KEY, or NAME KEY.  [$SLMTUNE_API_KEYS]",
 )
+@click.option(
+    "--admin-key-file",
+    type=options.PATH,
+    help="File of the keys with which adapters are loaded while the server runs.  [$SLMTUNE_ADMIN_KEYS]",
+)
 @click.option("--print-vllm-command", is_flag=True, help="Print the commands that serve the same with vLLM, and exit.")
 @options.base_model
 @options.common
@@ -31,6 +36,7 @@ def serve_command(
     workspace: Workspace,
     targets: tuple[str, ...],
     api_key_file: Path | None,
+    admin_key_file: Path | None,
     print_vllm_command: bool,
     model: str | None,
     given: Given,
@@ -40,7 +46,8 @@ def serve_command(
         from finetune.recipe.options import ServeOptions
         from finetune.serve import ServeTarget, hand_over, serve
 
-    named = [arguments.read_target(text) for text in targets] or [(workspace.name, served_artifact(workspace))]
+    named = [arguments.read_target(text) for text in targets] or arguments.list_adapters(given.get("adapter_dir"))
+    named = named or [(workspace.name, served_artifact(workspace))]
     served = [ServeTarget(name, path) for name, path in named]
     if print_vllm_command:
         handover = hand_over(served, ServeOptions(**given), key_source=arguments.key_source(api_key_file), model=model)
@@ -49,7 +56,7 @@ def serve_command(
     number = serve(
         served,
         ServeOptions(**given),
-        keys=arguments.read_api_keys(api_key_file),
+        keys=[*arguments.read_api_keys(api_key_file), *arguments.read_admin_keys(admin_key_file)],
         model=model,
         on_ready=lambda url: console.result({"url": url}, lambda: f"Serving {', '.join(dict(named))} at {url}/v1"),
     )

@@ -208,6 +208,9 @@ class ServeOptions:
         None, "Certificate of the server in PEM format; with it, the server speaks HTTPS."
     )
     ssl_keyfile: Path | None = option(None, "Private key of the certificate, without a passphrase.")
+    adapter_dir: Path | None = option(
+        None, "Folder of adapters: all are served if none is named, and administrators may load others.", metavar="DIR"
+    )
     requests_per_minute: int | None = option(None, "Requests per minute and key; by default without limit.", ge=1)
     concurrency: int | None = option(None, "Requests at once per key; by default without limit.", ge=1)
     cors_origins: tuple[str, ...] = option(

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from finetune import __version__
 from finetune.recipe.options import ServeOptions
+from finetune.serve.admin import add_admin
 from finetune.serve.auth import Gate
 from finetune.serve.body import read_body
 from finetune.serve.classifier import Classifier
@@ -48,7 +49,14 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
         },
     )
     limits = Limits(options.requests_per_minute, options.concurrency)
-    app.add_middleware(Gate, keys=KeyRing(keys) if keys else None, host=options.host, limits=limits)
+    clients, admins = ([key for key in keys if key.is_admin is kind] for kind in (False, True))
+    app.add_middleware(
+        Gate,
+        keys=KeyRing(clients) if clients else None,
+        admin_keys=KeyRing(admins),
+        host=options.host,
+        limits=limits,
+    )
     if options.cors_origins:  # outside the gate: a browser asks for permission without the key
         app.add_middleware(
             CORSMiddleware,
@@ -101,6 +109,8 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
         return page_response()
 
     add_operations(app, engine, metrics)
+    if options.adapter_dir is not None and admins:
+        add_admin(app, engine, options.adapter_dir)
 
     @app.get(URL)
     async def openapi() -> Response:

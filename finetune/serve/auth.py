@@ -11,6 +11,7 @@ from finetune.serve.problem import ApiError
 
 # Those for load balancers reveal nothing but up or down; the page at "/" asks its reader for the key.
 OPEN_PATHS = frozenset({"/", "/health", "/ready"})
+LOAD_PATH, UNLOAD_PATH = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"  # for administrators only
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -21,8 +22,8 @@ class Gate:
     that the server uses for routing; headers such as Host cannot change it.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing | None, host: str, limits: Limits) -> None:
-        self._app, self._keys, self._limits = app, keys, limits
+    def __init__(self, app: ASGIApp, *, keys: KeyRing | None, admin_keys: KeyRing, host: str, limits: Limits) -> None:
+        self._app, self._keys, self._admin_keys, self._limits = app, keys, admin_keys, limits
         self._names = LOCAL_NAMES | {host.lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,14 +49,15 @@ class Gate:
             ApiError: 401 no valid key; 403 there are no keys, and the request comes from a web page elsewhere.
         """
         headers = dict(scope["headers"])  # ASGI lower-cases the names
-        if self._keys is None:
+        keys = self._admin_keys if scope["path"] in (LOAD_PATH, UNLOAD_PATH) else self._keys
+        if keys is None:
             # A web page can point its own domain at this machine and then read the answers of a server without a key.
             if _host_name(headers.get(b"host", b"")) not in self._names:
                 message = "Without an API key, the Host must be this machine. Start the server with --api-key-file"
                 raise ApiError(403, message, code="host_not_allowed")
             return ""
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        name = self._keys.name_of(key.strip()) if scheme.lower() == b"bearer" else None
+        name = keys.name_of(key.strip()) if scheme.lower() == b"bearer" else None
         if name is None:
             message = "A valid API key is needed: Authorization: Bearer KEY"
             raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})

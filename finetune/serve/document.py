@@ -10,7 +10,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from finetune.serve.auth import OPEN_PATHS
+from finetune.serve.admin import LoadRequest, UnloadRequest
+from finetune.serve.auth import LOAD_PATH, OPEN_PATHS, UNLOAD_PATH
 from finetune.serve.request_fields import RequestPart
 from finetune.serve.responses import ResponsesRequest
 from finetune.serve.schema import ChatRequest, ClassifyRequest, CompletionRequest
@@ -22,6 +23,8 @@ BODIES: dict[str, tuple[type[RequestPart], Sequence[str]]] = {  # with the field
     "/v1/chat/completions": (ChatRequest, CHOICES),
     "/v1/completions": (CompletionRequest, CHOICES),
     "/v1/responses": (ResponsesRequest, ("id", "object", "created_at", "model", "status", "output", "usage")),
+    LOAD_PATH: (LoadRequest, ("id", "object", "parent")),
+    UNLOAD_PATH: (UnloadRequest, ("id", "object", "deleted")),
     "/v1/classify": (ClassifyRequest, ("id", "object", "created", "model", "data", "usage")),
 }
 ANSWERS: dict[str, Sequence[str]] = {
@@ -55,7 +58,8 @@ def describe_app(app: FastAPI, models: Sequence[str]) -> dict[str, Any]:
     _, definitions = models_json_schema([(body, "validation") for body in bodies], ref_template=REFERENCE)
     schemas: dict[str, Any] = definitions["$defs"]
     for body, _ in BODIES.values():
-        schemas[body.__name__]["properties"]["model"] = {"type": "string", "enum": list(models)}
+        if "model" in schemas[body.__name__]["properties"]:
+            schemas[body.__name__]["properties"]["model"] = {"type": "string", "enum": list(models)}
     keys = {"type": "http", "scheme": "bearer"}
     document["components"] = {"schemas": schemas, "securitySchemes": {"key": keys}}
     for path, methods in document["paths"].items():

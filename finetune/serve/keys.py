@@ -10,20 +10,24 @@ from dataclasses import dataclass, field
 
 from finetune.errors import InputError
 
-VARIABLE = "SLMTUNE_API_KEYS"
+VARIABLE, ADMIN_VARIABLE = "SLMTUNE_API_KEYS", "SLMTUNE_ADMIN_KEYS"
 LINE = re.compile(r"(?:(?P<name>[A-Za-z0-9._-]{1,64})\s+)?(?P<value>[!-~]+)")  # a key must fit in a header
 SEPARATOR = re.compile(r"[\n,]")
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key that clients send, and the name under which the log and the limits know who sends it."""
+    """A key that clients send, and the name under which the log and the limits know who sends it.
+
+    The key of an administrator is for loading and unloading adapters only.
+    """
 
     name: str
     value: str = field(repr=False)
+    is_admin: bool = False
 
 
-def read_keys(text: str, source: str) -> tuple[ApiKey, ...]:
+def read_keys(text: str, source: str, *, is_admin: bool = False) -> tuple[ApiKey, ...]:
     """The keys in a text: one per line or between commas, `KEY` or `NAME KEY`; lines that begin with # are comments.
 
     Raises:
@@ -38,7 +42,7 @@ def read_keys(text: str, source: str) -> tuple[ApiKey, ...]:
             raise InputError(
                 f"Line {number} of {source} is neither KEY nor NAME KEY in printable ASCII characters. Write one key per line"
             )
-        keys.append(ApiKey(match["name"] or f"key{number}", match["value"]))
+        keys.append(ApiKey(match["name"] or f"key{number}", match["value"], is_admin))
     if not keys:
         raise InputError(
             f"There is no key in {source}. Put a long random string into it, such as that of: openssl rand -hex 32"

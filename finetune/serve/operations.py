@@ -20,12 +20,12 @@ def add_operations(app: FastAPI, engine: AnyEngine, metrics: Metrics) -> None:
     @app.get("/v1/models")
     async def models() -> Response:
         """List the models that requests may name."""
-        return JSONResponse({"object": "list", "data": [_card(engine, served) for served in engine.served.values()]})
+        return JSONResponse({"object": "list", "data": [card_of(engine, served) for served in engine.served.values()]})
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
         """Describe one of these models."""
-        return JSONResponse(_card(engine, find_model(engine, name)))
+        return JSONResponse(card_of(engine, find_model(engine, name)))
 
     @app.get("/health")
     async def health() -> Response:
@@ -63,6 +63,7 @@ def find_model(engine: AnyEngine, name: str) -> ServedModel:
     return served
 
 
-def _card(engine: AnyEngine, served: ServedModel) -> dict[str, object]:
+def card_of(engine: AnyEngine, served: ServedModel) -> dict[str, object]:
+    """The entry of a model in /v1/models."""
     root, task = served.parent or served.id, engine.head.kind if isinstance(engine, Classifier) else "generation"
     return ModelCard(id=served.id, created=engine.created, root=root, parent=served.parent, task=task).model_dump()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.responses import JSONResponse
 
 from finetune.errors import (
+    CheckFailedError,
     ContextLengthError,
     DeadlineError,
     EngineStoppedError,
@@ -58,6 +59,6 @@ def api_error(error: SlmtuneError, param: str | None = None) -> ApiError:
         return ApiError(504, str(error), code="deadline_exceeded")
     if isinstance(error, ContextLengthError):
         return ApiError(400, str(error), param=param, code="context_length_exceeded")
-    if isinstance(error, InputError):
+    if isinstance(error, InputError | CheckFailedError):
         return ApiError(400, str(error), param=param)
     return ApiError(500, str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from finetune.errors import InputError
 from finetune.recipe.options import ServeOptions, check
@@ -31,18 +32,20 @@ def serve(
     Raises:
         PortInUseError: the port is in use; checked before a model is loaded.
         ConfigError: an option is out of range.
-        InputError: other machines could reach the host without a key, the certificate or an origin cannot be used, there
-            is nothing to serve, or a library is missing.
+        InputError: other machines could reach the host without a key, the certificate, an origin or the folder of
+            adapters cannot be used, there is nothing to serve, or a library is missing.
         SlmtuneError: what `finetune.serve.targets.open_engine` raises.
     """
     options = options or ServeOptions()
     check(options)
     _require_libraries()
     check_certificate(options.ssl_certfile, options.ssl_keyfile)
-    _check_origins(options.cors_origins, with_keys=bool(keys))
+    has_clients = any(not key.is_admin for key in keys)
+    _check_origins(options.cors_origins, with_keys=has_clients)
+    _check_admin(options.adapter_dir, has_key=any(key.is_admin for key in keys))
     from finetune.serve.listen import bind, run, url_of  # here: it needs those libraries
 
-    with bind(options.host, options.port, local_only=not keys) as server_socket:
+    with bind(options.host, options.port, local_only=not has_clients) as server_socket:
         url = url_of(options, server_socket)
         engine = open_engine(targets, model=model)
         try:
@@ -68,6 +71,15 @@ def _check_origins(origins: Sequence[str], *, with_keys: bool) -> None:
             raise InputError(
                 f"--cors-origin {origin} is not an origin. Write it without a path, as in https://example.org"
             )
+
+
+def _check_admin(root: Path | None, *, has_key: bool) -> None:
+    if root is None and has_key:
+        raise InputError("The key of administrators is for loading adapters. Name their folder with --adapter-dir")
+    if root is not None and not root.is_dir():
+        raise InputError(
+            f"--adapter-dir {root} is not a folder. Name the one that contains the folders of the adapters"
+        )
 
 
 def _require_libraries() -> None:

@@ -95,7 +95,8 @@ def test_several_answers_each_follow_the_form_and_a_stream_does_too(server: Runn
 
 
 def test_an_answer_that_is_cut_off_begins_as_its_form_says(server: Running) -> None:
-    choice = server.ask("POST", CHAT, hello(structured_outputs={"regex": r"[0-9]{50}"}, max_tokens=3)).data["choices"][0]
+    answer = server.ask("POST", CHAT, hello(structured_outputs={"regex": r"[0-9]{50}"}, max_tokens=3))
+    choice = answer.data["choices"][0]
     assert choice["finish_reason"] == "length"
     assert choice["message"]["content"].isdigit()
 
