@@ -198,10 +198,17 @@ class MergeOptions:
     )
 
 
+Engine = Literal["transformers", "llama.cpp", "auto"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """Where the server listens, whom it answers, and what it logs."""
+    """What computes, where the server listens, whom it answers, and what it logs."""
 
+    engine: Engine = option(
+        "transformers",
+        "What computes the answers; auto: llama.cpp where it is installed, supports model and adapters, and there is no GPU.",
+    )
     host: str = option("127.0.0.1", "Address to listen on; any but a loopback address requires a key.")
     port: int = option(8000, "Port to listen on; 0: any free port.", ge=0, le=65535)
     ssl_certfile: Path | None = option(

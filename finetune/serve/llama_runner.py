@@ -33,11 +33,13 @@ from finetune.models.llama_library import (
 )
 from finetune.records import count_alike
 from finetune.serve.llama_adapters import LlamaAdapters
+from finetune.serve.resident import ResidentAdapters
 from finetune.serve.runner import Extension, Opened
 
 SLOTS = 16
 CHUNK = 256  # tokens of an extension; others wait for the pass that computes it
 PASS = 512  # tokens of a pass
+RESIDENT = 8  # adapters in memory; others are read again when they are asked for
 MEMORY_SHARE = 0.25  # of the free memory, for the keys and values of all slots
 FEW_TOKENS = 4096  # per slot, for which there are rather fewer slots than shorter ones
 VALUE_BYTES = 2  # of a key or value in 16 bits
@@ -73,6 +75,7 @@ class LlamaRunner:
         self.vocabulary = int(self._library.llama_vocab_n_tokens(self._library.llama_model_get_vocab(self._model)))
         self.slots, self.context = _divide_memory(self._library, self._model, slots, context)
         self._adapters = LlamaAdapters()
+        self._resident = ResidentAdapters(RESIDENT, self._read_adapter, self._adapters.remove)
         self._weights: dict[int, str] = {}  # the names of weights by their address, "" where no adapter changes them
         self._failure: Exception | None = None
         self._callback = OnNode(self._on_node)
@@ -95,6 +98,8 @@ class LlamaRunner:
 
     def open(self, prompt: Sequence[int], adapter: str | None) -> Opened:
         """Take a slot for a prompt; see `Runner`."""
+        if adapter is not None:
+            self._resident.use(adapter, self._in_use())
         shared = {
             number: count_alike(one.tokens, prompt[:-1])
             for number, one in enumerate(self._sequences)
@@ -133,17 +138,13 @@ class LlamaRunner:
         self._sequences[slot].used = next(self._clock)
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Load an adapter under a name that is free.
+        """Load an adapter under a name that is free; see `Runner`.
 
         Raises:
             CheckFailedError: it changes nothing.
             InputError: llama.cpp cannot add it to the base model.
         """
-        if self._shape is None:
-            raise InputError(f"A GGUF file is served without adapters. Serve {folder} beside its base model")
-        adapter = Adapter.open(folder)
-        self._adapters.put(name, read_matrices(adapter, read_lora(adapter, self._shape), self._shape))
-        self._weights.clear()
+        self._resident.add(name, folder, self._in_use())
         if torch.equal(self._probe(name), self._probe(None)):
             self.unload_adapter(name)
             raise CheckFailedError(
@@ -153,14 +154,24 @@ class LlamaRunner:
 
     def unload_adapter(self, name: str) -> None:
         """Remove an adapter that no slot uses, and what it computed."""
-        self._adapters.remove(name)
+        self._resident.remove(name)
         for number, one in enumerate(self._sequences):
             if one.adapter == name:
                 self._forget(number)
 
+    def _read_adapter(self, name: str, folder: Path) -> None:
+        if self._shape is None:
+            raise InputError(f"A GGUF file is served without adapters. Serve {folder} beside its base model")
+        adapter = Adapter.open(folder)
+        self._adapters.put(name, read_matrices(adapter, read_lora(adapter, self._shape), self._shape))
+        self._weights.clear()
+
+    def _in_use(self) -> set[str | None]:
+        return {one.adapter for one in self._sequences if one.is_taken}
+
     def _make_context(self) -> Any:
         settings = self._library.llama_context_default_params()
-        settings.n_ctx, settings.n_seq_max = self.slots * self.context, self.slots
+        settings.n_ctx, settings.n_seq_max = self.slots * self.context + len(PROBE), self.slots + 1
         settings.n_batch = settings.n_ubatch = PASS
         settings.n_threads = settings.n_threads_batch = torch.get_num_threads()
         settings.type_k = settings.type_v = FLOAT16
@@ -186,12 +197,13 @@ class LlamaRunner:
         return self._sequences[extension.slot].adapter
 
     def _probe(self, adapter: str | None) -> Tensor:
-        """The logits after a few tokens, (vocabulary,)."""
-        tokens = [token % self.vocabulary for token in PROBE]
-        opened = self.open(tokens, adapter)
-        logits = self.advance([Extension(opened.slot, tuple(tokens[opened.cached :]))])[0]
-        self._forget(opened.slot)
-        return logits
+        """The logits after a few tokens, (vocabulary,), in the sequence behind the slots."""
+        self._sequences.append(_Slot([], adapter, is_taken=True))
+        try:
+            return self.advance([Extension(self.slots, tuple(token % self.vocabulary for token in PROBE))])[0]
+        finally:
+            self._forget(self.slots)
+            self._sequences.pop()
 
     def _forget(self, slot: int) -> None:
         """Free a slot without keeping its sequence."""

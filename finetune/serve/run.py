@@ -47,7 +47,7 @@ def serve(
 
     with bind(options.host, options.port, local_only=not has_clients) as server_socket:
         url = url_of(options, server_socket)
-        engine = open_engine(targets, model=model)
+        engine = open_engine(targets, model=model, engine=options.engine)
         try:
             return run(
                 engine,

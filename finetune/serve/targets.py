@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +12,15 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import InputError
+from finetune.machine import device_name
 from finetune.models.effect import require_effect
-from finetune.models.find import BaseModel, base_of
+from finetune.models.find import BaseModel, base_of, weights_fingerprint
 from finetune.models.heads import Head
 from finetune.models.load import LoadedModel, attach_adapter, load, load_adapter, load_merged
 from finetune.models.open import AnyModel, open_model
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
+from finetune.recipe.options import Engine as EngineName
 from finetune.serve.classifier import Classifier
 from finetune.serve.compatible import precision_of
 from finetune.serve.engine import Engine
@@ -28,6 +31,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # the value of `model
 
 AnyEngine = Engine | Classifier
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ServeTarget:
@@ -37,15 +42,19 @@ class ServeTarget:
     path: Path | str
 
 
-def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> AnyEngine:
+def open_engine(
+    targets: Sequence[ServeTarget], *, model: str | None = None, engine: EngineName = "transformers"
+) -> AnyEngine:
     """Load the targets: adapters of one base model (which is served too), one merged model, or one base model.
 
     Of an encoder, only adapters and merged models are served: its base has no head, so it has nothing to say.
 
-    `model` is the base model of the adapters, if it is no longer where it was during training.
+    `model` is the base model of the adapters, if it is no longer where it was during training. An encoder is always computed
+    by transformers.
 
     Raises:
-        InputError: names clash, or the targets need different base models in memory.
+        InputError: names clash, the targets need different base models in memory, or llama.cpp was asked for and does not
+            support them.
         SlmtuneError: an artifact or the base model cannot be opened.
     """
     check_names([target.name for target in targets])
@@ -53,21 +62,25 @@ def open_engine(targets: Sequence[ServeTarget], *, model: str | None = None) -> 
     adapters = [(name, artifact) for name, artifact in opened if isinstance(artifact, Adapter)]
     if adapters:
         return _open_adapters(
-            adapters, [(name, other) for name, other in opened if not isinstance(other, Adapter)], model
+            adapters, [(name, other) for name, other in opened if not isinstance(other, Adapter)], model, engine
         )
     if len(opened) > 1:
         raise _several_bases_error(name for name, _ in opened)
     name, artifact = opened[0]
+    served = [ServedModel(name)]
+    assert isinstance(artifact, Model | BaseModel)
+    if (opened_engine := _try_llama_alone(artifact, served, engine)) is not None:
+        return opened_engine
     if isinstance(artifact, Model):
-        loaded = load_merged(artifact)
-    else:
-        assert isinstance(artifact, BaseModel)
-        loaded = load(artifact, AdapterRecipe(quantization="none"))
-    return _start(loaded, [ServedModel(name)])
+        return _start(load_merged(artifact), served)
+    return _start(load(artifact, AdapterRecipe(quantization="none")), served)
 
 
 def _open_adapters(
-    adapters: Sequence[tuple[str, Adapter]], others: Sequence[tuple[str, AnyModel]], model: str | None
+    adapters: Sequence[tuple[str, Adapter]],
+    others: Sequence[tuple[str, AnyModel]],
+    model: str | None,
+    engine: EngineName,
 ) -> AnyEngine:
     """Load the first adapter with its base model, add the others, and name the base model for requests."""
     base, head = base_of(adapters[0][1], model), Head.of_manifest(adapters[0][1].manifest)
@@ -84,11 +97,51 @@ def _open_adapters(
     tokenizer = _load_tokenizer(adapters, base)
     if head is not None:
         return _open_classifier(adapters, served, model)
-    loaded = replace(load(base, AdapterRecipe.model_validate(adapters[0][1].config)), tokenizer=tokenizer)
+    recipe = AdapterRecipe.model_validate(adapters[0][1].config)
+    if (opened := _try_llama(base, recipe, tokenizer, adapters, served, engine)) is not None:
+        return opened
+    loaded = replace(load(base, recipe), tokenizer=tokenizer)
     runner = TransformersRunner(loaded)
     for name, adapter in adapters:
         runner.load_adapter(name, adapter.path)
     return Engine(loaded, served, runner=runner, precision=precision_of(adapters[0][1]))
+
+
+def _try_llama(
+    base: BaseModel,
+    recipe: AdapterRecipe,
+    tokenizer: PreTrainedTokenizerBase,
+    adapters: Sequence[tuple[str, Adapter]],
+    served: Sequence[ServedModel],
+    engine: EngineName,
+) -> Engine | None:
+    """An engine of llama.cpp, if it was asked for, or left to choose and is the better one here; else None.
+
+    Raises:
+        InputError: it was asked for and does not support the targets.
+    """
+    if engine == "transformers" or (engine == "auto" and device_name() != "cpu"):
+        return None
+    from finetune.serve.llama_engine import open_llama_engine
+
+    try:
+        return open_llama_engine(base, recipe, tokenizer, adapters, served)
+    except InputError as error:
+        if engine == "llama.cpp":
+            raise
+        log.info("transformers computes, not llama.cpp: %s.", error)
+        return None
+
+
+def _try_llama_alone(artifact: Model | BaseModel, served: Sequence[ServedModel], engine: EngineName) -> Engine | None:
+    """An engine of llama.cpp for a merged model or a base model; see `_try_llama`."""
+    if isinstance(artifact, Model):
+        if Head.of_manifest(artifact.manifest) is not None:
+            return None
+        name = str(artifact.manifest["parents"]["base_model"]["name"])
+        artifact = BaseModel(name, artifact.path, "local", weights_fingerprint(artifact.path))
+    tokenizer = load_tokenizer(artifact.folder, artifact)
+    return _try_llama(artifact, AdapterRecipe(quantization="none"), tokenizer, [], served, engine)
 
 
 def _open_classifier(

@@ -22,7 +22,7 @@ FILE_TYPES = {
 def write_model(
     folder: Path,
     shape: Shape,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     out: Path,
     *,
     precision: str,
@@ -32,6 +32,7 @@ def write_model(
     """Write a model in an unquantised precision; at most one tensor is in memory.
 
     Args:
+        tokenizer: None for a file of which llama.cpp is only to compute logits.
         rounding: what becomes of the weights first, such as those that an adapter was trained over; None: nothing.
 
     Raises:
@@ -44,7 +45,10 @@ def write_model(
         writer.add_name(name)
         writer.add_file_type(FILE_TYPES[precision])
         add_hyperparameters(writer, shape)
-        add_vocabulary(writer, tokenizer, shape.config.vocab_size)
+        if tokenizer is None:
+            writer.add_tokenizer_model("no_vocab")
+        else:
+            add_vocabulary(writer, tokenizer, shape.config.vocab_size)
         add_tensors(writer, tensors, shape, precision, rounding)
     finally:
         writer.close()

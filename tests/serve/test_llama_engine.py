@@ -1,0 +1,156 @@
+"""--engine llama.cpp: the same answers at the same routes, and auto where llama.cpp cannot compute."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from finetune.artifacts import Adapter, writing
+from finetune.errors import InputError
+from finetune.machine import cache_folder
+from finetune.models import llama_library
+from finetune.models.chat_template import render_prompt
+from finetune.models.find import find_base
+from finetune.models.gguf.families import read_shape
+from finetune.models.llama_library import open_library
+from finetune.models.load import load_adapter
+from finetune.models.tokenizer import load_tokenizer
+from finetune.recipe import AdapterRecipe
+from finetune.records import Message
+from finetune.serve import ServeTarget, llama_engine
+from finetune.serve.engine import Engine
+from finetune.serve.llama_runner import LlamaRunner
+from finetune.serve.runner import Extension
+from finetune.serve.targets import open_engine
+
+from .conftest import hello, running
+
+MAX_KL = 0.001  # nats per token; weights, keys and values have 16 bits in one, and 32 in the other
+
+
+@pytest.fixture(scope="module")
+def targets(two_adapters: Mapping[str, Path]) -> list[ServeTarget]:
+    return [ServeTarget(name, folder) for name, folder in two_adapters.items()]
+
+
+@pytest.fixture(scope="module")
+def llama(targets: list[ServeTarget]) -> Iterator[Engine]:
+    engine = open_engine(targets, engine="llama.cpp")
+    assert isinstance(engine, Engine)
+    assert isinstance(engine._scheduler._runner, LlamaRunner)
+    yield engine
+    engine.close()
+    engine.join()
+
+
+def test_requests_at_once_are_answered_as_one_after_the_other(llama: Engine) -> None:
+    # One token each: the numbers of a random model are so close that rounding decides about later ones.
+    bodies = [
+        hello(model=name, max_tokens=1, temperature=0, messages=[{"role": "user", "content": f"Did {word} rise?"}])
+        for name in llama.served
+        for word in ("profit", "the company", "costs")
+    ]
+    with running(llama) as server, ThreadPoolExecutor(len(bodies)) as pool:
+
+        def ask(body: dict[str, object]) -> str:
+            answer = server.ask("POST", "/v1/chat/completions", body)
+            assert answer.status == 200, answer.text
+            return str(answer.data["choices"][0]["message"]["content"])
+
+        one_by_one = [ask(body) for body in bodies]
+        for _ in range(2):
+            assert list(pool.map(ask, bodies)) == one_by_one
+    assert len(set(one_by_one)) > 1
+
+
+def test_an_adapter_computes_what_it_computes_over_the_weights_it_was_trained_on(
+    two_adapters: Mapping[str, Path], tiny_model: Path
+) -> None:
+    adapter = Adapter.open(two_adapters["health"])
+    recipe = AdapterRecipe.model_validate(adapter.config)
+    assert recipe.is_quantized
+    loaded, base = load_adapter(adapter), find_base(str(tiny_model))
+    runner = LlamaRunner(llama_engine.convert_weights(base, read_shape(tiny_model), recipe), read_shape(tiny_model))
+    runner.load_adapter("health", adapter.path)
+    ids = render_prompt(loaded.tokenizer, [Message("user", "Did profit rise, and what is the outlook?")])
+    with torch.inference_mode():
+        expected = loaded.model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
+    slot = runner.open(ids, "health").slot
+    given = torch.cat([runner.advance([Extension(slot, (token,))]) for token in ids]).log_softmax(-1)
+    assert (expected.exp() * (expected - given)).sum(-1).mean() < MAX_KL
+
+
+def test_the_base_model_is_converted_once(llama: Engine, targets: list[ServeTarget]) -> None:
+    before = {file: file.stat().st_mtime_ns for file in (cache_folder() / "gguf").iterdir()}
+    engine = open_engine(targets[:1], engine="llama.cpp")
+    engine.close()
+    assert {file: file.stat().st_mtime_ns for file in (cache_folder() / "gguf").iterdir()} == before
+
+
+def test_a_base_model_alone(tiny_model: Path) -> None:
+    engine = open_engine([ServeTarget("tiny", tiny_model)], engine="llama.cpp")
+    assert isinstance(engine, Engine)
+    assert isinstance(engine._scheduler._runner, LlamaRunner)
+    assert engine.context == 512
+    with running(engine) as server:
+        assert server.ask("POST", "/v1/chat/completions", hello()).status == 200
+    engine.close()
+    engine.join()
+
+
+@pytest.fixture(scope="module")
+def dora_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, base = tmp_path_factory.mktemp("dora") / "dora", find_base(str(tiny_model))
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny_model),
+        LoraConfig(r=2, use_dora=True, target_modules=["q_proj"], init_lora_weights=False),
+    )
+    with writing(folder, Adapter, overwrite=False) as writer:
+        model.save_pretrained(str(writer.folder))
+        load_tokenizer(tiny_model, base).save_pretrained(writer.folder)
+        settings = AdapterRecipe(model=str(tiny_model), quantization="none", use_dora=True)
+        writer.manifest["config"] = settings.model_dump(mode="json") | {"model": base.name}
+        writer.manifest["parents"] = {"base_model": base.describe()}
+    return folder
+
+
+def test_an_adapter_that_llama_cpp_cannot_add_is_computed_by_transformers_or_refused(
+    dora_adapter: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InputError, match=r"DoRA.*Merge first: slmtune merge"):
+        open_engine([ServeTarget("dora", dora_adapter)], engine="llama.cpp")
+    caplog.set_level(logging.INFO)
+    engine = open_engine([ServeTarget("dora", dora_adapter)], engine="auto")
+    assert isinstance(engine, Engine)
+    assert not isinstance(engine._scheduler._runner, LlamaRunner)
+    assert "it is a DoRA adapter" in caplog.text
+    engine.close()
+
+
+def test_a_missing_package_is_named(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp.xllamacpp", None)  # an import fails as if it were not installed
+    open_library.cache_clear()
+    with pytest.raises(InputError, match=r"xllamacpp.*slmtune\[gguf\]"):
+        open_engine([ServeTarget("tiny", tiny_model)], engine="llama.cpp")
+    engine = open_engine([ServeTarget("tiny", tiny_model)], engine="auto")
+    assert isinstance(engine, Engine)
+    assert not isinstance(engine._scheduler._runner, LlamaRunner)
+    engine.close()
+
+
+def test_a_release_with_other_structures_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(llama_library.CONTEXT_DEFAULTS, "n_batch", 4096)
+    open_library.cache_clear()
+    with pytest.raises(InputError, match="does not know"):
+        open_library()
+    monkeypatch.undo()
+    open_library.cache_clear()
+    assert open_library().multiplication > 0
