@@ -18,6 +18,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
+from . import system_calls
 from .command import ROOT, SLMTUNE, fresh_environment
 
 DEPLOY = ROOT / "examples/deploy"
@@ -57,18 +58,32 @@ def adapt(words: list[str], adapter: Path, keys: Path) -> list[str]:
     return [changes.get(before, re.sub("^news=.*", f"news={adapter}", word)) for before, word in pairs]
 
 
-def ask(url: str, key: str | None = None) -> str:
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
+def ask(url: str, key: str, body: object = None) -> str:
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    data = json.dumps(body).encode() if body else None
+    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=30) as answer:
         text: str = answer.read().decode()
         return text
 
 
-@pytest.mark.parametrize("words", [unit_command(), SERVICES["slmtune"]["command"]], ids=["systemd", "compose"])
-def test_command_starts_a_server_that_ends_as_expected(words: list[str], tiny_adapter: Path, tmp_path: Path) -> None:
+def filtered() -> list[str]:
+    """The beginning of a command that may use only the system calls of the unit, if this machine can check that."""
+    filters = re.findall(r"^SystemCallFilter=(.*)$", UNIT, re.M)
+    assert filters
+    return [sys.executable, system_calls.__file__, *filters, "--"] if system_calls.AVAILABLE else []
+
+
+@pytest.mark.parametrize(
+    ("words", "before"),
+    [(unit_command(), filtered()), (SERVICES["slmtune"]["command"], [])],
+    ids=["systemd", "compose"],
+)
+def test_command_starts_a_server_that_ends_as_expected(
+    words: list[str], before: list[str], tiny_adapter: Path, tmp_path: Path
+) -> None:
     keys = tmp_path / "keys"
     keys.write_text("".join(f"{name} {key}\n" for name, key in KEYS.items()), "utf-8")
-    command = [*SLMTUNE, *adapt(words, tiny_adapter, keys)]
+    command = [*before, *SLMTUNE, *adapt(words, tiny_adapter, keys)]
     with subprocess.Popen(command, cwd=tmp_path, env=fresh_environment(), stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -78,6 +93,8 @@ def test_command_starts_a_server_that_ends_as_expected(words: list[str], tiny_ad
             assert subprocess.run(check, timeout=30, check=False).returncode == 0
             models = json.loads(ask(f"{url}/v1/models", KEYS["people"]))["data"]
             assert "news" in [model["id"] for model in models]
+            body = {"model": "news", "prompt": "The bank", "max_tokens": 4}
+            assert json.loads(ask(f"{url}/v1/completions", KEYS["people"], body))["choices"]
             figures = ask(url + read_prometheus()["metrics_path"], KEYS["prometheus"])
             assert "slmtune_up 1.0" in figures
             families = set(re.findall(r"^# TYPE (\w+) ", figures, re.M))
@@ -87,6 +104,14 @@ def test_command_starts_a_server_that_ends_as_expected(words: list[str], tiny_ad
         finally:
             process.send_signal(signal.SIGTERM)
     assert process.returncode == int(setting("SuccessExitStatus"))
+
+
+@pytest.mark.skipif(not system_calls.AVAILABLE, reason="no systemd or no libseccomp on this machine")
+def test_filter_of_system_calls_refuses_the_others() -> None:
+    program = [sys.executable, "-c", "import socket; socket.socket()"]
+    for filters, code in ((["@system-service"], 0), (["@system-service", "~@network-io"], 1)):
+        words = [sys.executable, system_calls.__file__, *filters, "--", *program]
+        assert subprocess.run(words, capture_output=True, check=False).returncode == code
 
 
 @has_systemd
