@@ -152,6 +152,7 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {  # the result, then the arguments
     "llama_model_is_hybrid": (c_bool, c_void_p),
     "llama_model_meta_val_str": (c_int32, c_void_p, c_char_p, c_char_p, c_size_t),
     "llama_vocab_n_tokens": (c_int32, c_void_p),
+    "llama_tokenize": (c_int32, c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool),
     "llama_context_default_params": (ContextParams,),
     "llama_init_from_model": (c_void_p, c_void_p, ContextParams),
     "llama_free": (None, c_void_p),

@@ -40,8 +40,8 @@ SLOTS = 16
 CHUNK = 256  # tokens of an extension; others wait for the pass that computes it
 PASS = 512  # tokens of a pass
 RESIDENT = 8  # adapters in memory; others are read again when they are asked for
-MEMORY_SHARE = 0.25  # of the free memory, for the keys and values of all slots
-FEW_TOKENS = 4096  # per slot, for which there are rather fewer slots than shorter ones
+MEMORY_SHARE = 0.1  # of the free memory, for the keys and values of all slots
+FEW_TOKENS = 2048  # per slot, for which there are rather fewer slots than shorter ones
 VALUE_BYTES = 2  # of a key or value in 16 bits
 PROBE = tuple(range(5, 13))  # token ids: any will do
 TEXT_BYTES = 256
@@ -72,7 +72,8 @@ class LlamaRunner:
     ) -> None:
         self._library, self._shape = open_library(), shape
         self._model = _load(self._library, file)
-        self.vocabulary = int(self._library.llama_vocab_n_tokens(self._library.llama_model_get_vocab(self._model)))
+        self._vocabulary = self._library.llama_model_get_vocab(self._model)
+        self.vocabulary = int(self._library.llama_vocab_n_tokens(self._vocabulary))
         self.slots, self.context = _divide_memory(self._library, self._model, slots, context)
         self._adapters = LlamaAdapters()
         self._resident = ResidentAdapters(RESIDENT, self._read_adapter, self._adapters.remove)
@@ -84,6 +85,7 @@ class LlamaRunner:
         self._batch = _BatchArrays()
         self._clock = itertools.count(1)
         self._sequences = [_Slot() for _ in range(self.slots)]
+        self._plain = self._probe(None)
 
     def free(self) -> None:
         """Return the memory. Can be called repeatedly."""
@@ -95,6 +97,13 @@ class LlamaRunner:
     def __del__(self) -> None:
         if hasattr(self, "_context"):
             self.free()
+
+    def tokenize(self, text: str) -> list[int]:
+        """The ids of a text without special tokens, if the file has a tokenizer."""
+        data = text.encode()
+        ids = (c_int32 * (len(data) + 1))()
+        count = self._library.llama_tokenize(self._vocabulary, data, len(data), ids, len(ids), False, False)
+        return ids[: max(count, 0)]
 
     def open(self, prompt: Sequence[int], adapter: str | None) -> Opened:
         """Take a slot for a prompt; see `Runner`."""
@@ -145,7 +154,7 @@ class LlamaRunner:
             InputError: llama.cpp cannot add it to the base model.
         """
         self._resident.add(name, folder, self._in_use())
-        if torch.equal(self._probe(name), self._probe(None)):
+        if torch.equal(self._probe(name), self._plain):
             self.unload_adapter(name)
             raise CheckFailedError(
                 f"The adapter at {folder} changes nothing: with and without it, llama.cpp computes the same. Train again, with "

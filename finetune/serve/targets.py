@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,9 @@ from finetune.recipe.options import Engine as EngineName
 from finetune.serve.classifier import Classifier
 from finetune.serve.compatible import precision_of
 from finetune.serve.engine import Engine
+from finetune.serve.gguf_file import find_gguf, open_gguf
 from finetune.serve.job import ServedModel
+from finetune.serve.llama_engine import open_llama_engine
 from finetune.serve.transformers_runner import TransformersRunner
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # the value of `model` in requests, also used in paths
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ServeTarget:
-    """A name for clients, and what it refers to: the folder of an Adapter or Model, or the name of a base model."""
+    """A name for clients, and what it refers to: an Adapter or Model, the name of a base model, or a GGUF file."""
 
     name: str
     path: Path | str
@@ -45,12 +47,12 @@ class ServeTarget:
 def open_engine(
     targets: Sequence[ServeTarget], *, model: str | None = None, engine: EngineName = "transformers"
 ) -> AnyEngine:
-    """Load the targets: adapters of one base model (which is served too), one merged model, or one base model.
+    """Load the targets: adapters of one base model (which is served too), one merged model, one base model, or one GGUF file.
 
     Of an encoder, only adapters and merged models are served: its base has no head, so it has nothing to say.
 
     `model` is the base model of the adapters, if it is no longer where it was during training. An encoder is always computed
-    by transformers.
+    by transformers, and a GGUF file by llama.cpp.
 
     Raises:
         InputError: names clash, the targets need different base models in memory, or llama.cpp was asked for and does not
@@ -58,6 +60,9 @@ def open_engine(
         SlmtuneError: an artifact or the base model cannot be opened.
     """
     check_names([target.name for target in targets])
+    files = {target.name: find_gguf(target.path) for target in targets}
+    if any(files.values()):
+        return _open_file(files)
     opened = [(target.name, open_model(target.path)) for target in targets]
     adapters = [(name, artifact) for name, artifact in opened if isinstance(artifact, Adapter)]
     if adapters:
@@ -74,6 +79,18 @@ def open_engine(
     if isinstance(artifact, Model):
         return _start(load_merged(artifact), served)
     return _start(load(artifact, AdapterRecipe(quantization="none")), served)
+
+
+def _open_file(files: Mapping[str, Path | None]) -> Engine:
+    """Load a GGUF file; an adapter beside it is for the model from which the file was made."""
+    if len(files) > 1:
+        raise InputError(
+            f"{', '.join(files)}: a GGUF file is served alone. To serve adapters with llama.cpp, name only them, and add "
+            "--engine llama.cpp"
+        )
+    ((name, file),) = files.items()
+    assert file is not None
+    return open_gguf(name, file)
 
 
 def _open_adapters(
@@ -122,8 +139,6 @@ def _try_llama(
     """
     if engine == "transformers" or (engine == "auto" and device_name() != "cpu"):
         return None
-    from finetune.serve.llama_engine import open_llama_engine
-
     try:
         return open_llama_engine(base, recipe, tokenizer, adapters, served)
     except InputError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,20 +14,23 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from finetune.artifacts import Adapter, writing
+from finetune.artifacts import Adapter, Export, writing
 from finetune.errors import InputError
 from finetune.machine import cache_folder
 from finetune.models import llama_library
 from finetune.models.chat_template import render_prompt
 from finetune.models.find import find_base
 from finetune.models.gguf.families import read_shape
+from finetune.models.gguf.writer import write_model
 from finetune.models.llama_library import open_library
-from finetune.models.load import load_adapter
+from finetune.models.load import LoadedModel, load_adapter
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.records import Message
 from finetune.serve import ServeTarget, llama_engine
 from finetune.serve.engine import Engine
+from finetune.serve.gguf_file import find_gguf
+from finetune.serve.job import GenerationParams
 from finetune.serve.llama_runner import LlamaRunner
 from finetune.serve.runner import Extension
 from finetune.serve.targets import open_engine
@@ -104,6 +108,44 @@ def test_a_base_model_alone(tiny_model: Path) -> None:
         assert server.ask("POST", "/v1/chat/completions", hello()).status == 200
     engine.close()
     engine.join()
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("gguf") / "tiny-f32.gguf"
+    tokenizer = load_tokenizer(tiny_model, find_base(str(tiny_model)))
+    write_model(tiny_model, read_shape(tiny_model), tokenizer, file, precision="f32", name="tiny")
+    return file
+
+
+def test_a_gguf_file_is_served_with_its_own_tokenizer_and_template(gguf_file: Path, loaded: LoadedModel) -> None:
+    engine = open_engine([ServeTarget("file", gguf_file)])
+    assert isinstance(engine, Engine)
+    messages = [Message("system", "Answer."), Message("user", "Did profit rise?")]
+    ids = engine.encode_chat(messages)
+    assert ids == render_prompt(loaded.tokenizer, messages)
+    with torch.inference_mode():
+        expected = int(loaded.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+    generation = engine.generate(messages, GenerationParams(max_tokens=1, temperature=0), "file")
+    assert "".join(generation) == loaded.tokenizer.decode([expected])
+    engine.close()
+    engine.join()
+
+
+def test_an_export_to_gguf_is_served(gguf_file: Path, tmp_path: Path) -> None:
+    with writing(tmp_path / "export", Export, overwrite=False) as writer:
+        shutil.copy(gguf_file, writer.folder / "model-f32.gguf")
+        writer.manifest["config"] = {"format": "gguf"}
+        writer.manifest["parents"] = {}
+    assert find_gguf(tmp_path / "export") == tmp_path / "export" / "model-f32.gguf"
+    with running(open_engine([ServeTarget("tiny", tmp_path / "export")])) as server:
+        assert server.ask("POST", "/v1/chat/completions", hello()).status == 200
+        assert [each["id"] for each in server.ask("GET", "/v1/models").data["data"]] == ["tiny"]
+
+
+def test_a_gguf_file_is_served_alone(gguf_file: Path, two_adapters: Mapping[str, Path]) -> None:
+    with pytest.raises(InputError, match="served alone"):
+        open_engine([ServeTarget("file", gguf_file), ServeTarget("health", two_adapters["health"])])
 
 
 @pytest.fixture(scope="module")
