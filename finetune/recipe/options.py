@@ -220,6 +220,9 @@ class ServeOptions:
     )
     requests_per_minute: int | None = option(None, "Requests per minute and key; by default without limit.", ge=1)
     concurrency: int | None = option(None, "Requests at once per key; by default without limit.", ge=1)
+    drain_seconds: float = option(
+        5, "Seconds that requests in progress have to finish after Ctrl-C or SIGTERM.", ge=0, le=3600
+    )
     cors_origins: tuple[str, ...] = option(
         (), "Let web pages of this origin use the server.", flag="--cors-origin", metavar="URL"
     )

@@ -79,6 +79,11 @@ class Classifier:
         """The number of requests in the queue."""
         return self._worker.waiting
 
+    @property
+    def running(self) -> int:
+        """The number of requests that are being answered."""
+        return self._worker.running
+
     def encode(self, texts: Sequence[Texts]) -> EncodedTexts:
         """Tokenise texts.
 

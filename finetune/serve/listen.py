@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import math
 import socket
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
 
-from finetune.errors import InputError, PortInUseError
+from finetune.errors import EngineStoppedError, InputError, PortInUseError
 from finetune.recipe.options import ServeOptions
 from finetune.serve.app import create_app
 from finetune.serve.keys import ApiKey
 from finetune.serve.targets import AnyEngine
 
-GRACE_SECONDS = 5  # for requests to finish after a signal
+DEAD_SECONDS = (
+    3.0  # from the death of the engine to the end of the server: /health and the last requests say what happened
+)
+LAST_SECONDS = 1.0  # for the errors of requests that a second signal ends
 
 
 def bind(host: str, port: int, *, local_only: bool) -> socket.socket:
@@ -72,6 +77,7 @@ def run(
 
     Raises:
         PortInUseError: another program has started listening on the address since it was bound.
+        EngineStoppedError: the engine died.
     """
     server = Server(engine, options, keys, on_ready)
     port = server_socket.getsockname()[1]
@@ -83,11 +89,13 @@ def run(
         raise PortInUseError(options.host, port) from None
     finally:
         server_socket.close()
+    if not server.stopped_by:
+        raise EngineStoppedError("The engine has died, so the server has ended. Its log says why. Start it again")
     return server.stopped_by
 
 
 class Server(uvicorn.Server):
-    """Reports when it is listening, and shuts down gracefully unless a second signal arrives."""
+    """Reports when it is listening, shuts down gracefully unless a second signal arrives, and ends with its engine."""
 
     def __init__(
         self, engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey], on_ready: Callable[[], None]
@@ -104,20 +112,21 @@ class Server(uvicorn.Server):
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=GRACE_SECONDS + 5,  # only for requests that do not wait for the engine
+            timeout_graceful_shutdown=math.ceil(options.drain_seconds)
+            + 5,  # only for requests that do not wait for the engine
         )
         super().__init__(config)
         self.stopped_by = 0
         self._engine = engine
+        self._drain_seconds = options.drain_seconds
+        self._dead_since: float | None = None
         self._on_ready = on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Remember the signal; the base class would raise it again at the end."""
         if self.stopped_by and self._loop is not None:
-            self._loop.call_soon_threadsafe(
-                self._engine.close
-            )  # deferred: the signal may interrupt the holder of a lock
+            self._loop.call_soon_threadsafe(self._abort)  # deferred: the signal may interrupt the holder of a lock
         self.stopped_by = self.stopped_by or sig
         self.should_exit = True
 
@@ -127,7 +136,25 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._on_ready()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to shut down; called ten times per second."""
+        if self._dead_since is None:
+            self._dead_since = None if self._engine.alive else time.monotonic()
+        elif time.monotonic() - self._dead_since > DEAD_SECONDS:
+            return True
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, wait for running requests, and end those that take too long."""
-        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._engine.close)
+        asyncio.get_running_loop().call_later(self._drain_seconds, self._engine.close)
         await super().shutdown(sockets)
+
+    def _abort(self) -> None:
+        """End all requests with an error, and the server even if clients do not read theirs."""
+        self._engine.close()
+        asyncio.get_running_loop().call_later(LAST_SECONDS, self._leave)
+
+    def _leave(self) -> None:
+        self.force_exit = True
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()

@@ -56,6 +56,9 @@ class Metrics:
         Gauge("slmtune_requests_waiting", "Requests in the queue.", registry=registry).set_function(
             lambda: engine.waiting
         )
+        Gauge("slmtune_requests_running", "Requests that are being answered.", registry=registry).set_function(
+            lambda: engine.running
+        )
         Gauge("slmtune_up", "1 if the worker is running.", registry=registry).set_function(lambda: engine.alive)
 
     def count(self, facts: RequestFacts) -> None:

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from finetune.errors import DeadlineError, QueueFullError
+from finetune.errors import DeadlineError, QueueFullError, SlmtuneError
 from finetune.serve.answer import Answer
 from finetune.serve.job import GenerationJob
 from finetune.serve.runner import Extension, Runner
 from finetune.serve.sampling import Sampler
-from finetune.serve.worker import JOIN_SECONDS, failure_of, stop_error
+from finetune.serve.worker import JOIN_SECONDS, failure_of, logging_death, stop_error
 
 TOO_LARGE = "Shorten the prompt or lower max_tokens"
 T = TypeVar("T")
@@ -135,15 +135,16 @@ class Scheduler:
         self._thread.join(JOIN_SECONDS)
 
     def _work(self) -> None:
-        try:
-            while self._wait():
-                self._run_tasks()
-                self._end_overdue()
-                self._admit()
-                if self._running:
-                    self._step(list(self._running))
-        finally:
-            self.close()
+        with logging_death():
+            try:
+                while self._wait():
+                    self._run_tasks()
+                    self._end_overdue()
+                    self._admit()
+                    if self._running:
+                        self._step(list(self._running))
+            finally:
+                self.close()
 
     def _wait(self) -> bool:
         """Wait for something to do; False: the scheduler was closed."""
@@ -182,14 +183,18 @@ class Scheduler:
 
     def _admit(self) -> None:
         while (job := self._take()) is not None:
+            failure: SlmtuneError | None = stop_error()
             try:
                 sampler, answer = self._begin(job)
                 opened = self._runner.open(job.prompt, job.adapter)
+                with self._changed:
+                    self._running.append(Run(job, sampler, answer, opened.slot, job.prompt[opened.cached :]))
+                failure = None
             except Exception as error:
-                job.report(failure_of(error, TOO_LARGE))
-                continue
-            with self._changed:
-                self._running.append(Run(job, sampler, answer, opened.slot, job.prompt[opened.cached :]))
+                failure = failure_of(error, TOO_LARGE)
+            finally:  # also if the error ends this thread: nobody must wait for an answer that cannot come
+                if failure is not None:
+                    job.report(failure)
 
     def _take(self) -> GenerationJob | None:
         """The job whose turn it is, if a slot is free."""

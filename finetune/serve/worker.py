@@ -6,7 +6,8 @@ import logging
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -43,6 +44,11 @@ class Worker(Generic[J]):
     def waiting(self) -> int:
         """The number of jobs in the queue."""
         return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """The number of jobs that are being run: at most one."""
+        return int(self._running is not None)
 
     def submit(self, job: J) -> None:
         """Queue a job.
@@ -83,11 +89,12 @@ class Worker(Generic[J]):
         self._thread.join(JOIN_SECONDS)
 
     def _work(self) -> None:
-        try:
-            while (job := self._next()) is not None:
-                self._run(job)
-        finally:
-            self.close()
+        with logging_death():
+            try:
+                while (job := self._next()) is not None:
+                    self._run(job)
+            finally:
+                self.close()
 
     def _next(self) -> J | None:
         with self._changed:
@@ -120,6 +127,16 @@ def failure_of(error: Exception, too_large: str) -> SlmtuneError:
     log.error("A request failed: %s.", type(error).__name__)  # its message could contain the prompt
     log.debug("%s", "".join(traceback.format_tb(error.__traceback__)))
     return SlmtuneError(f"The request failed ({type(error).__name__})")
+
+
+@contextmanager
+def logging_death() -> Iterator[None]:
+    """Log what ends the thread of an engine, without the message of the error, which could contain a prompt."""
+    try:
+        yield
+    except BaseException as error:
+        log.critical("The engine has died: %s.", type(error).__name__)
+        log.debug("%s", "".join(traceback.format_tb(error.__traceback__)))
 
 
 def stop_error() -> EngineStoppedError:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from finetune.models.load import LoadedModel
-from finetune.serve import listen
 from finetune.serve.engine import Engine
 from finetune.serve.job import GenerationJob, GenerationParams
 
@@ -106,7 +105,6 @@ def test_parallel_requests_get_their_own_answers(make_engine: Callable[..., Engi
             assert list(pool.map(ask, texts)) == one_by_one
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_health_is_down_when_the_worker_died(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     def die(*_: object) -> None:
         raise SystemExit
@@ -167,12 +165,11 @@ def test_shutting_down_lets_a_request_finish(make_engine: Callable[..., Engine],
 
 
 def test_shutting_down_ends_requests_that_take_too_long(
-    make_engine: Callable[..., Engine], loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+    make_engine: Callable[..., Engine], loaded: LoadedModel
 ) -> None:
-    monkeypatch.setattr(listen, "GRACE_SECONDS", 0.1)
     brake = Brake(loaded)
     with ThreadPoolExecutor() as pool:
-        with running(make_engine()) as server:
+        with running(make_engine(), drain_seconds=0.1) as server:
             whole = pool.submit(server.ask, "POST", CHAT, hello())
             assert brake.reached.wait(30)
             streaming = threading.Event()

@@ -88,16 +88,16 @@ def test_a_client_that_leaves_is_counted_with_its_tokens(
     assert after["slmtune_prompt_tokens_total", "tiny"] > 0
 
 
-def test_waiting_requests_are_counted(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
+def test_waiting_and_running_requests_are_counted(make_engine: Callable[..., Engine], loaded: LoadedModel) -> None:
     brake = Brake(loaded)
     engine = make_engine()
     with running(engine) as server:
         engine.submit([1], GenerationParams(max_tokens=1), "tiny", lambda event: None)
         assert brake.reached.wait(30)
         engine.submit([1], GenerationParams(max_tokens=1), "tiny", lambda event: None)
-        waiting = figures(server)["slmtune_requests_waiting",]
+        after = figures(server)
         brake.released.set()
-    assert waiting == 1
+    assert (after["slmtune_requests_waiting",], after["slmtune_requests_running",]) == (1, 1)
 
 
 def test_figures_need_a_key_where_there_are_keys(engine: Engine) -> None:
