@@ -16,6 +16,7 @@ from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import ServeOptions, check
 from finetune.recipe.vllm_rules import find_obstacles, max_rank, vllm_command
+from finetune.serve.gguf_file import find_gguf
 from finetune.serve.targets import ServeTarget, check_names
 
 FIRST_KEY = (
@@ -56,6 +57,10 @@ def hand_over(
     options = options or ServeOptions()
     check(options)
     check_names([target.name for target in targets])
+    if files := [target.name for target in targets if find_gguf(target.path) is not None]:
+        raise InputError(
+            f"{files[0]} is a GGUF file, for llama.cpp. Name the model or the adapter from which it was made"
+        )
     opened = {target.name: open_model(target.path) for target in targets}
     adapters = {name: artifact for name, artifact in opened.items() if isinstance(artifact, Adapter)}
     _require_loadable(opened)

@@ -156,6 +156,13 @@ def test_what_one_vllm_cannot_serve_together_is_refused(
         of({tiny_model.name: two_adapters["health"]})
 
 
+def test_gguf_file_is_not_for_vllm(tmp_path: Path) -> None:
+    file = tmp_path / "model-q4_0.gguf"
+    file.touch()
+    with pytest.raises(InputError, match=r"mine is a GGUF file, for llama\.cpp"):
+        of({"mine": file})
+
+
 def test_command_prints_one_line_per_step_or_json(two_adapters: dict[str, Path], tmp_path: Path) -> None:
     served = [f"{name}={path}" for name, path in two_adapters.items()]
     done = slmtune("serve", *served, "--print-vllm-command", cwd=tmp_path)
