@@ -27,7 +27,8 @@ async def read_body(request: Request) -> bytes:
         async with asyncio.timeout(BODY_SECONDS):
             body = await _read(request)
     except TimeoutError:
-        raise ApiError(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds") from None
+        message = f"The body did not arrive within {BODY_SECONDS:.0f} seconds"
+        raise ApiError(408, message, headers={"Connection": "close"}) from None
     if content_type != "application/json":
         raise ApiError(400, "Content-Type must be application/json")
     return body

@@ -131,7 +131,7 @@ def test_a_second_signal_ends_a_server_at_once(tiny_model: Path, tmp_path: Path,
     host, _, port = address.partition(":")
     slow = socket.create_connection((host, int(port)))  # a client whose body does not come does not wait for the engine
     slow.sendall(
-        f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n".encode()
+        f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n".encode()
     )
     with ThreadPoolExecutor() as pool, slow:
         answer = pool.submit(ask, address, "POST", CHAT)
