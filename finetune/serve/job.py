@@ -139,6 +139,11 @@ class GenerationJob(Job[Result]):
         self.adapter = adapter
         self._deadline = None if params.deadline is None else time.monotonic() + params.deadline
 
+    @property
+    def size(self) -> int:
+        """The number of tokens that it may come to have."""
+        return len(self.prompt) + self.max_tokens
+
     def is_overdue(self, now: float) -> bool:
         """Whether its deadline has passed; `now` is that of `time.monotonic`."""
         return self._deadline is not None and now > self._deadline

@@ -75,6 +75,7 @@ class LlamaRunner:
         self._vocabulary = self._library.llama_model_get_vocab(self._model)
         self.vocabulary = int(self._library.llama_vocab_n_tokens(self._vocabulary))
         self.slots, self.context = _divide_memory(self._library, self._model, slots, context)
+        self.room = self.slots * self.context
         self._adapters = LlamaAdapters()
         self._resident = ResidentAdapters(RESIDENT, self._read_adapter, self._adapters.remove)
         self._weights: dict[int, str] = {}  # the names of weights by their address, "" where no adapter changes them

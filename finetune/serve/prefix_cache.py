@@ -23,10 +23,10 @@ class Cached:
 
 
 class PrefixCache:
-    """Forgets the sequences that have not been used for longest when they take more than `limit` bytes."""
+    """Keeps up to `count` sequences, which take up to `size` bytes: those that were used last."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, count: int, size: int) -> None:
+        self._count, self._size = count, size
         self._kept: list[Cached] = []  # the most recently used last
 
     def find(self, prompt: Sequence[int], adapter: str | None) -> SequenceCache:
@@ -49,7 +49,7 @@ class PrefixCache:
         ]
         self._kept.append(new)
         total = sum(cached.cache.bytes for cached in self._kept)
-        while self._kept and total > self._limit:
+        while self._kept and (len(self._kept) > self._count or total > self._size):
             total -= self._kept.pop(0).cache.bytes
 
     def forget(self, adapter: str) -> None:

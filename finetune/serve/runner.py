@@ -40,6 +40,11 @@ class Runner(Protocol):
         ...
 
     @property
+    def room(self) -> int:
+        """The number of tokens that all sequences together may have, so that memory suffices."""
+        ...
+
+    @property
     def chunk(self) -> int:
         """The number of tokens of prompts that a pass may have, so that other sequences do not wait long for it."""
         ...

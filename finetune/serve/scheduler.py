@@ -197,17 +197,19 @@ class Scheduler:
                     job.report(failure)
 
     def _take(self) -> GenerationJob | None:
-        """The job whose turn it is, if a slot is free."""
+        """The job whose turn it is, if there is a free slot and room for its tokens."""
         with self._changed:
             if not self._waiting or len(self._running) >= self._runner.slots:
                 return None
             counts = Counter(run.job.params.client for run in self._running)
             clients = [job.params.client for job in self._waiting]
             number = min(range(len(clients)), key=lambda at: (counts[clients[at]], self._turns.get(clients[at], 0), at))
+            job = self._waiting[number]
+            if self._running and job.size + sum(run.job.size for run in self._running) > self._runner.room:
+                return None
             turn = max(self._turns.values(), default=0) + 1
             self._turns = {name: last for name, last in self._turns.items() if name in clients}
             self._turns[clients[number]] = turn
-            job = self._waiting[number]
             del self._waiting[number]
             return job
 

@@ -32,6 +32,11 @@ class SequenceCache:
         """The memory that it takes."""
         return sum(keys.nbytes + values.nbytes for keys, values in self._layers.values())
 
+    @property
+    def bytes_per_token(self) -> int:
+        """The memory that each token takes."""
+        return sum((keys.nbytes + values.nbytes) // keys.shape[2] for keys, values in self._layers.values())
+
     def extend(self, layer: nn.Module, key: Tensor, value: Tensor) -> States:
         """Append (1, heads, tokens, width) to a layer; returns all of its keys and values."""
         end = self.length + key.shape[2]

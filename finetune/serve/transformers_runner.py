@@ -25,6 +25,7 @@ SLOT_COUNT = 16
 ADAPTER_COUNT = 16  # in memory; others are read when they are asked for
 CHUNK = 256  # tokens of prompts in a pass, for which all sequences wait
 PREFIX_SHARE = 0.1  # of the free memory, for sequences that have ended
+CACHE_SHARE = 0.3  # of the free memory, for the tokens of running sequences; growing caches take up to twice that
 PROBE = tuple(range(5, 13))  # token ids: any will do
 CLOSE = 1e-2  # of the largest logit; sums in another order change less even in bfloat16, wrong attention more
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # whose layers do not see the tokens in their order
@@ -53,11 +54,12 @@ class TransformersRunner:
 
     def __init__(self, loaded: LoadedModel, *, slots: int = SLOT_COUNT, adapters: int = ADAPTER_COUNT) -> None:
         self.context, self.slots = loaded.context, slots
+        self.room = slots * loaded.context
         self._model = loaded.model
         self._adapters = AdapterStack(loaded.model)
         self._resident = ResidentAdapters(adapters, self._read_adapter, self._adapters.remove)
         self._taken: dict[int, _Slot] = {}
-        self._prefixes = PrefixCache(int(PREFIX_SHARE * free_memory()))
+        self._prefixes = PrefixCache(2 * slots, int(PREFIX_SHARE * free_memory()))
         self._plain = self._probe(None)
         register()
         self._is_joint = _attends_only(loaded.model) and self._is_joint_right()
@@ -135,7 +137,8 @@ class TransformersRunner:
         except (TypeError, ValueError, AttributeError):  # its attention is computed in another way
             return False
         finally:
-            self._taken = {}
+            cache, self._taken = self._taken[0].cache, {}
+        self.room = min(self.room, int(CACHE_SHARE * free_memory()) // max(1, cache.bytes_per_token))
         return bool((logits - expected).abs().max() <= CLOSE * expected.abs().max())
 
     def _advance_joint(self, extensions: Sequence[Extension]) -> Tensor:

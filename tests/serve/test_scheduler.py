@@ -29,7 +29,7 @@ class CountingRunner:
     """Continues each sequence with its last token plus one. Each pass waits until it is let through."""
 
     def __init__(self, slots: int = 4, chunk: int = 8) -> None:
-        self.context, self.slots, self.chunk = 1000, slots, chunk
+        self.context, self.slots, self.chunk, self.room = 1000, slots, chunk, 1000 * slots
         self.passes: list[dict[int, tuple[int, ...]]] = []
         self.open_slots: dict[int, str | None] = {}
         self.failure: BaseException | None = None
@@ -214,6 +214,19 @@ def test_a_full_queue_refuses() -> None:
             client.ask([10])
         runner.wait()
         assert scheduler.running + scheduler.waiting == 3
+
+
+def test_requests_wait_for_memory_in_their_order() -> None:
+    runner = CountingRunner()
+    runner.room = 12
+    with scheduling(runner) as (_, client):
+        requests = [client.ask([10] * 7, max_tokens=1)]
+        runner.wait()
+        requests += [client.ask([20] * size, max_tokens=1) for size in (5, 1, 40)]
+        runner.let(20)
+        for request in requests:
+            assert isinstance(request.wait(), Result)
+    assert [len(one) for one in runner.passes] == [1, 2, 1, 1, 1, 1, 1]
 
 
 def test_clients_take_turns_and_a_clients_requests_keep_their_order() -> None:
