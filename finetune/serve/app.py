@@ -49,6 +49,7 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
             "auto_configure": False,
         },
     )
+    app.state.deadline = options.deadline
     limits = Limits(options.requests_per_minute, options.concurrency)
     clients, admins = ([key for key in keys if key.is_admin is kind] for kind in (False, True))
     app.add_middleware(

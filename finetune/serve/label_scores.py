@@ -82,7 +82,9 @@ async def _score(engine: Engine, request: Request, model: str, task: LabelTask, 
     messages = task.ask(text)
     prompt = await run_in_threadpool(engine.encode_chat, messages)
     answers = await run_in_threadpool(engine.encode_answers, messages, task.labels)
-    settings = GenerationParams(temperature=0, logprobs=0, client=facts_of(request).client)
+    settings = GenerationParams(
+        temperature=0, logprobs=0, client=facts_of(request).client, deadline=request.app.state.deadline
+    )
     params = [replace(settings, max_tokens=len(one), constraint=OnlyAnswer(one)) for one in answers]
     logprobs: list[float] = []
     for wave in (params[:1], *(params[start : start + WAVE] for start in range(1, len(params), WAVE))):

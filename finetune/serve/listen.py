@@ -16,6 +16,7 @@ import uvicorn
 from finetune.errors import EngineStoppedError, InputError, PortInUseError
 from finetune.recipe.options import ServeOptions
 from finetune.serve.app import create_app
+from finetune.serve.connection import Connection
 from finetune.serve.keys import ApiKey
 from finetune.serve.targets import AnyEngine
 
@@ -104,7 +105,7 @@ class Server(uvicorn.Server):
             create_app(engine, options, keys),
             ssl_certfile=options.ssl_certfile,
             ssl_keyfile=options.ssl_keyfile,
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
