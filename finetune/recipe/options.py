@@ -223,6 +223,7 @@ class ServeOptions:
     drain_seconds: float = option(
         5, "Seconds that requests in progress have to finish after Ctrl-C or SIGTERM.", ge=0, le=3600
     )
+    deadline: float | None = option(None, "Seconds that an answer may take; by default without limit.", ge=0.1)
     cors_origins: tuple[str, ...] = option(
         (), "Let web pages of this origin use the server.", flag="--cors-origin", metavar="URL"
     )

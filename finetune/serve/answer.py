@@ -19,12 +19,14 @@ class Answer:
         self._detokenizer = Detokenizer(decode)
         self._stops = StopStrings(job.params.stop)
         self._tokens = self._characters = self._reported = 0
+        self._end_logprob: float | None = None
         self._scores: deque[tuple[int, TokenScore]] = deque()  # not reported, with the characters before each
 
     def push(self, choice: Choice) -> Literal["stop", "length"] | None:
         """Add a token. Returns why the answer ends with it, if it does."""
         constraint = self._job.params.constraint
         if choice.token in self._ends:
+            self._end_logprob = choice.logprob
             return "stop"
         self._tokens += 1
         if choice.logprob is not None:
@@ -43,7 +45,7 @@ class Answer:
             if not self._stops.is_complete:
                 self._report(self._stops.finish(), is_last=True)
         reason = "stop" if self._stops.is_complete else reason
-        return Result(reason, len(self._job.prompt), self._tokens)
+        return Result(reason, len(self._job.prompt), self._tokens, self._end_logprob)
 
     def _report(self, text: str, *, is_last: bool = False) -> None:
         self._reported += len(text)

@@ -20,6 +20,7 @@ from finetune.serve.document import URL, describe_app
 from finetune.serve.engine import Engine
 from finetune.serve.facts import facts_of
 from finetune.serve.keys import ApiKey, KeyRing
+from finetune.serve.label_scores import score_labels
 from finetune.serve.labels import classify
 from finetune.serve.limits import Limits
 from finetune.serve.metrics import Metrics
@@ -48,6 +49,7 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
             "auto_configure": False,
         },
     )
+    app.state.deadline = options.deadline
     limits = Limits(options.requests_per_minute, options.concurrency)
     clients, admins = ([key for key in keys if key.is_admin is kind] for kind in (False, True))
     app.add_middleware(
@@ -99,9 +101,11 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
     async def labels(request: Request) -> Response:
         """Label texts, or find answers in contexts."""
         body = parse_request(ClassifyRequest, await read_body(request))
-        classifier = _classifier(engine, request, body.model)
+        facts_of(request).model = find_model(engine, body.model).id
         facts_of(request).add_prompt(body.input)
-        return await classify(classifier, request, body)
+        if isinstance(engine, Classifier):
+            return await classify(engine, request, body)
+        return await score_labels(engine, request, body)
 
     @app.get("/")
     async def page() -> Response:
@@ -129,13 +133,6 @@ def _generator(engine: AnyEngine, request: Request, name: str) -> Engine:
             param="model",
         )
     return engine
-
-
-def _classifier(engine: AnyEngine, request: Request, name: str) -> Classifier:
-    facts_of(request).model = find_model(engine, name).id
-    if isinstance(engine, Classifier):
-        return engine
-    raise ApiError(400, f"{name} writes text, and only encoders classify. Use POST /v1/chat/completions", param="model")
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -123,6 +123,7 @@ def settings_of(engine: Engine, request: Request, body: GenerationRequest) -> li
         ApiError: 400; all answers together may be longer than the context, or their form cannot be used.
     """
     params, count = body.params(facts_of(request).client), body.n or 1
+    params = replace(params, deadline=request.app.state.deadline)
     if count > 1 and params.max_tokens is not None and count * params.max_tokens > engine.context:
         message = (
             f"n times max_tokens is {count * params.max_tokens}, which is more than the {engine.context} tokens allowed"

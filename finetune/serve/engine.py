@@ -16,12 +16,12 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import ContextLengthError, InputError, UnknownNameError
-from finetune.models.chat_template import end_of_turn_ids, render_prompt
+from finetune.models.chat_template import end_of_turn_ids, render_answer, render_prompt
 from finetune.models.load import LoadedModel
 from finetune.recipe.options import ANSWER_TOKENS
 from finetune.records import Message
 from finetune.serve.answer import Answer
-from finetune.serve.compatible import UNQUANTIZED, Company
+from finetune.serve.compatible import UNQUANTIZED, Company, domain_of
 from finetune.serve.job import Event, Generation, GenerationJob, GenerationParams, ServedModel
 from finetune.serve.runner import Runner
 from finetune.serve.sampling import Sampler
@@ -102,6 +102,11 @@ class Engine:
         with self._encoding:
             return render_prompt(self._encoder, messages)
 
+    def encode_answers(self, messages: Sequence[Message], answers: Sequence[str]) -> list[list[int]]:
+        """Token ids of complete answers to a conversation, each with the token that ends its turn."""
+        with self._encoding:
+            return [render_answer(self._encoder, messages, answer) for answer in answers]
+
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a plain prompt, with the special tokens that the tokenizer adds to every text."""
         with self._encoding:
@@ -154,7 +159,7 @@ class Engine:
             self._scheduler.call(lambda: self._runner.load_adapter(inner, adapter.path))
             base = next((entry.id for entry in self.served.values() if entry.adapter is None), None)
             with self._serving:
-                self.served = {**self.served, name: ServedModel(name, inner, base)}
+                self.served = {**self.served, name: ServedModel(name, inner, base, domain_of(adapter))}
             if before is not None:
                 self._drop(before)
 

@@ -70,20 +70,28 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How an answer ended and what it cost. `completion_tokens` excludes the token that ends a turn."""
+    """How an answer ended and what it cost. `completion_tokens` excludes the token that ends a turn.
+
+    `end_logprob` is the log-probability of that token, if the request asked for log-probabilities.
+    """
 
     finish_reason: Literal["stop", "length", "cancelled"]
     prompt_tokens: int
     completion_tokens: int
+    end_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that requests may name: the base model, or an adapter on it (by its name inside PEFT)."""
+    """A model that requests may name: the base model, or an adapter on it, by its name inside the engine.
+
+    `domain` is that of the corpus on which the adapter was trained.
+    """
 
     id: str
     adapter: str | None = None
     parent: str | None = None
+    domain: str | None = None
 
 
 Event = Piece | Result | SlmtuneError

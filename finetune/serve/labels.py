@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from finetune.errors import SlmtuneError
 from finetune.serve.classifier import Classifier, describe
 from finetune.serve.completions import head_of
-from finetune.serve.problem import api_error
+from finetune.serve.problem import ApiError, api_error
 from finetune.serve.reply import ClassificationReply
 from finetune.serve.schema import ClassifyRequest, Usage
 
@@ -20,6 +20,9 @@ async def classify(classifier: Classifier, request: Request, body: ClassifyReque
     Raises:
         ApiError: the request cannot be served.
     """
+    for name in ("labels", "instruction", "task"):
+        if getattr(body, name) is not None:
+            raise ApiError(400, f"{name}: an encoder has the labels that it was trained with", param=name)
     try:
         texts = await run_in_threadpool(classifier.encode, body.input)
         result = await ClassificationReply(classifier, texts, body.model).result(request)

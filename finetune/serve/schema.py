@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from finetune.errors import InputError
 from finetune.records import Message
@@ -15,6 +15,7 @@ from finetune.serve.problem import ApiError
 from finetune.serve.request_fields import RequestPart
 
 MAX_MESSAGES, MAX_STOPS, MAX_STOP_LENGTH, MAX_NAME, MAX_TEXTS, MAX_ANSWERS = 256, 4, 256, 256, 256, 8
+MAX_LABELS = 256
 MAX_CHAT_SCORES, MAX_TEXT_SCORES = 20, 5  # as in the API of OpenAI
 INT64 = 1 << 63
 TEXT_PARTS = ("text", "input_text", "output_text")  # the latter two in responses
@@ -52,6 +53,13 @@ def _as_texts(value: object) -> object:
     return [(item, None) if isinstance(item, str) else tuple(item) for item in items]
 
 
+def _require_distinct(labels: list[str]) -> list[str]:
+    if len(set(labels)) < len(labels):
+        raise ValueError("two of them are the same")
+    return labels
+
+
+Label = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
@@ -177,12 +185,20 @@ class CompletionRequest(GenerationRequest):
 
 
 class ClassifyRequest(RequestPart):
-    """Body of POST /v1/classify: one text, or a list whose items are texts or pairs of texts."""
+    """Body of POST /v1/classify: one text, or a list whose items are texts or pairs of texts.
+
+    Models that write may be given `labels` and an `instruction`, or the name of a `task` of their domain.
+    """
 
     model: str = Field(min_length=1, max_length=MAX_NAME)
     input: Annotated[
         list[tuple[str, str | None]], BeforeValidator(_as_texts, json_schema_input_type=str | list[str | list[str]])
     ]
+    labels: Annotated[list[Label], AfterValidator(_require_distinct)] | None = Field(
+        None, min_length=2, max_length=MAX_LABELS
+    )
+    instruction: str | None = None
+    task: str | None = Field(None, min_length=1, max_length=MAX_NAME)
 
 
 class Usage(BaseModel):

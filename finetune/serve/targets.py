@@ -22,7 +22,7 @@ from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import Engine as EngineName
 from finetune.serve.classifier import Classifier
-from finetune.serve.compatible import precision_of
+from finetune.serve.compatible import domain_of, precision_of
 from finetune.serve.engine import Engine
 from finetune.serve.gguf_file import find_gguf, open_gguf
 from finetune.serve.job import ServedModel
@@ -110,7 +110,9 @@ def _open_adapters(
     base_ids = [name for name, _ in others] or ([base.name] if head is None else [])
     _check_distinct([*base_ids, *(name for name, _ in adapters)])
     parent = base_ids[0] if base_ids else base.name
-    served = [ServedModel(name, name, parent) for name, _ in adapters] + [ServedModel(name) for name in base_ids]
+    served = [ServedModel(name, name, parent, domain_of(adapter)) for name, adapter in adapters] + [
+        ServedModel(name) for name in base_ids
+    ]
     tokenizer = _load_tokenizer(adapters, base)
     if head is not None:
         return _open_classifier(adapters, served, model)

@@ -40,6 +40,7 @@ def make_adapter(
     chat_template: str | None = None,
     quantization: Quantization = "nf4",
     std: float = 0.5,
+    domain: str | None = None,
 ) -> Path:
     """An adapter artifact whose random matrices change every answer."""
     import torch
@@ -61,6 +62,8 @@ def make_adapter(
         settings = AdapterRecipe(model=str(base_folder), quantization=quantization)
         writer.manifest["config"] = settings.model_dump(mode="json") | {"model": base.name}
         writer.manifest["parents"] = {"base_model": base.describe()}
+        if domain is not None:
+            writer.manifest["parents"]["corpus"] = {"domain": domain}
     return folder
 
 

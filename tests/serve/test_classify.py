@@ -22,7 +22,6 @@ from finetune.models.load import load_adapter
 from finetune.scoring.encoders import label_probabilities
 from finetune.serve.chat import Reading, open_conversation
 from finetune.serve.classifier import BATCH_SIZE, CHUNK, Classification, Classifier
-from finetune.serve.engine import Engine
 from finetune.serve.job import ServedModel
 from finetune.serve.targets import ServeTarget, open_engine
 
@@ -176,11 +175,12 @@ def test_requests_for_text_are_sent_to_the_route_of_encoders(adapters: dict[str,
     assert (unknown.status, unknown.error["code"]) == (404, "model_not_found")
 
 
-def test_causal_model_does_not_classify(engine: Engine) -> None:
-    with running(engine) as server:
-        answer = classify(server, "hello", "tiny")
-    assert (answer.status, answer.error["param"]) == (400, "model")
-    assert "POST /v1/chat/completions" in answer.error["message"]
+@pytest.mark.parametrize("field", ["labels", "instruction", "task"])
+def test_an_encoder_has_the_labels_of_its_training(adapters: dict[str, Path], field: str) -> None:
+    value = ["a", "b"] if field == "labels" else "a"
+    with serving(adapters, "news") as server:
+        answer = server.ask("POST", CLASSIFY, {"model": "news", "input": "a", field: value})
+    assert (answer.status, answer.error["param"]) == (400, field)
 
 
 def test_full_queue_is_a_429_and_a_closed_engine_a_503(adapters: dict[str, Path]) -> None:

@@ -151,3 +151,14 @@ def test_too_many_connections_are_refused_until_some_have_ended(
         with connect(server) as client:
             client.sendall(WHOLE)
             assert client.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_takes_too_long_ends_with_a_504(engine: Engine, stream: bool) -> None:
+    with running(engine, deadline=0.1) as server:
+        answer = server.ask("POST", "/v1/chat/completions", hello(stream=stream, max_tokens=480))
+    if stream:
+        last = json.loads(answer.text.strip().split("\n\n")[-1].removeprefix("data: "))
+        assert last["error"]["code"] == "deadline_exceeded"
+    else:
+        assert (answer.status, answer.error["code"]) == (504, "deadline_exceeded")
