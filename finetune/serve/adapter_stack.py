@@ -191,11 +191,11 @@ def _reduce(module: nn.Module, x: Tensor, down: Tensor) -> Tensor:
 
 
 def _add(result: Tensor, hidden: Tensor, up: Tensor) -> None:
-    """Add the product of two matrices to a third one."""
+    """Add the product of two matrices to a third one, which is rounded only once if it has a lower precision."""
     if result.dtype == up.dtype:
         result.addmm_(hidden, up)
     else:
-        result += (hidden @ up).to(result.dtype)
+        result += hidden @ up
 
 
 def _enlarge(stack: Tensor | None, like: Tensor, places: int, rank: int) -> Tensor:
