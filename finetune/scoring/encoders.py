@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from finetune.models.encoder_inputs import EncoderInput
 from finetune.models.heads import Head
@@ -121,6 +122,17 @@ def extract_answers(
     return answers
 
 
+def embed(loaded: LoadedModel, inputs: Sequence[EncoderInput], *, batch_size: int) -> list[tuple[float, ...]]:
+    """A vector of length 1 for each input: the mean of the last hidden states of its tokens."""
+    rows: list[tuple[float, ...]] = [() for _ in inputs]
+    for members, output in _run(loaded, inputs, batch_size, None, with_states=True):
+        states = output.hidden_states[-1].float()
+        for row, number in enumerate(members):
+            mean = states[row, : len(inputs[number].ids)].mean(0)
+            rows[number] = tuple(functional.normalize(mean, dim=0).tolist())
+    return rows
+
+
 def _best_span(starts: Tensor, ends: Tensor) -> tuple[int, int, Tensor]:
     """First token, last token and log-probability of the likeliest span, given those of its ends."""
     best = (0, 0, starts[0] + ends[0])
@@ -133,7 +145,12 @@ def _best_span(starts: Tensor, ends: Tensor) -> tuple[int, int, Tensor]:
 
 
 def _run(
-    loaded: LoadedModel, inputs: Sequence[EncoderInput], batch_size: int, on_rows: RowsCallback | None
+    loaded: LoadedModel,
+    inputs: Sequence[EncoderInput],
+    batch_size: int,
+    on_rows: RowsCallback | None,
+    *,
+    with_states: bool = False,
 ) -> Iterator[tuple[list[int], Any]]:
     """The numbers of the rows of each batch and its output, longest first: batches then need little padding."""
     order = sorted(range(len(inputs)), key=lambda number: (-len(inputs[number].ids), number))
@@ -141,7 +158,7 @@ def _run(
         members = order[start : start + batch_size]
         batch = _pad(loaded, [inputs[number] for number in members])
         with torch.inference_mode():
-            output = loaded.model(**batch)
+            output = loaded.model(**batch, output_hidden_states=with_states)
         yield members, output
         if on_rows:
             on_rows(len(members))

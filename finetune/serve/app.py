@@ -17,6 +17,7 @@ from finetune.serve.body import read_body
 from finetune.serve.classifier import Classifier
 from finetune.serve.completions import CHAT, COMPLETION, answer
 from finetune.serve.document import URL, describe_app
+from finetune.serve.embeddings import EmbeddingsRequest, embed_texts
 from finetune.serve.engine import Engine
 from finetune.serve.facts import facts_of
 from finetune.serve.keys import ApiKey, KeyRing
@@ -106,6 +107,17 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
         if isinstance(engine, Classifier):
             return await classify(engine, request, body)
         return await score_labels(engine, request, body)
+
+    @app.post("/v1/embeddings")
+    async def embeddings(request: Request) -> Response:
+        """Turn texts into vectors, with an encoder."""
+        body = parse_request(EmbeddingsRequest, await read_body(request))
+        facts_of(request).model = find_model(engine, body.model).id
+        facts_of(request).add_prompt(body.input)
+        if isinstance(engine, Classifier):
+            return await embed_texts(engine, request, body)
+        message = f"{body.model} writes text; only encoders have embeddings. Serve an adapter of an encoder"
+        raise ApiError(400, message, param="model")
 
     @app.get("/")
     async def page() -> Response:

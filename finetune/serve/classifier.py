@@ -15,8 +15,8 @@ from finetune.errors import ContextLengthError, InputError, SlmtuneError, Unknow
 from finetune.models.encoder_inputs import EncoderInput, encode_texts
 from finetune.models.heads import Head
 from finetune.models.load import LoadedModel
-from finetune.scoring.encoders import Excerpt, Prediction, predict
-from finetune.serve.job import Job, ServedModel
+from finetune.scoring.encoders import Excerpt, Prediction, embed, predict
+from finetune.serve.job import Job, R, ServedModel
 from finetune.serve.worker import QUEUE_SIZE, Worker
 
 BATCH_SIZE = 16  # texts per forward pass
@@ -41,8 +41,16 @@ class Classification:
     tokens: int
 
 
-class ClassificationJob(Job[Classification]):
-    """Texts to classify."""
+@dataclass(frozen=True)
+class Embeddings:
+    """A vector of length 1 for each text of a request, and the number of tokens that the model read."""
+
+    rows: tuple[tuple[float, ...], ...]
+    tokens: int
+
+
+class TextsJob(Job[R]):
+    """Texts to read with an adapter."""
 
     def __init__(
         self,
@@ -50,10 +58,19 @@ class ClassificationJob(Job[Classification]):
         adapter: str | None,
         listener: Callable[[Any], None],
         dequeue: Callable[[Any], None],
+        when_cancelled: R,
     ) -> None:
-        super().__init__(listener, dequeue, Classification((), 0))
+        super().__init__(listener, dequeue, when_cancelled)
         self.texts = texts
         self.adapter = adapter
+
+
+class ClassificationJob(TextsJob[Classification]):
+    """Texts to classify."""
+
+
+class EmbeddingJob(TextsJob[Embeddings]):
+    """Texts to embed."""
 
 
 class Classifier:
@@ -67,7 +84,9 @@ class Classifier:
         self.queue_size = queue_size
         self._loaded = loaded
         self._encoding = threading.Lock()
-        self._worker = Worker(self._classify, queue_size, "Send fewer or shorter texts")
+        self._worker: Worker[ClassificationJob | EmbeddingJob] = Worker(
+            self._run, queue_size, "Send fewer or shorter texts"
+        )
 
     @property
     def alive(self) -> bool:
@@ -84,14 +103,14 @@ class Classifier:
         """The number of requests that are being answered."""
         return self._worker.running
 
-    def encode(self, texts: Sequence[Texts]) -> EncodedTexts:
+    def encode(self, texts: Sequence[Texts], *, needs_contexts: bool = True) -> EncodedTexts:
         """Tokenise texts.
 
         Raises:
-            InputError: a question has no context.
+            InputError: a question has no context, although the model needs one to answer it.
             ContextLengthError: a text is longer than the model can read.
         """
-        if self.head.kind == "extraction" and any(second is None for _, second in texts):
+        if needs_contexts and self.head.kind == "extraction" and any(second is None for _, second in texts):
             raise InputError(
                 "This model finds the answer to a question in a context. Send pairs: [[question, context]]"
             )
@@ -112,9 +131,13 @@ class Classifier:
             QueueFullError: the queue of waiting requests is full.
             EngineStoppedError: the engine was closed, or its worker died.
         """
-        if model not in self.served:
-            raise UnknownNameError("model", model, self.served)
-        job = ClassificationJob(texts, self.served[model].adapter, report, self._worker.drop)
+        job = ClassificationJob(texts, self._adapter_of(model), report, self._worker.drop, Classification((), 0))
+        self._worker.submit(job)
+        return job
+
+    def submit_for_embedding(self, texts: EncodedTexts, model: str, report: Callable[[Any], None]) -> EmbeddingJob:
+        """Queue texts. The worker's thread calls `report` with `Embeddings` or an error. Raises what `submit` raises."""
+        job = EmbeddingJob(texts, self._adapter_of(model), report, self._worker.drop, Embeddings((), 0))
         self._worker.submit(job)
         return job
 
@@ -135,17 +158,26 @@ class Classifier:
         """Wait a few seconds at most for the worker of a closed engine to end."""
         self._worker.join()
 
-    def _classify(self, job: ClassificationJob) -> Classification:
+    def _adapter_of(self, model: str) -> str | None:
+        if model not in self.served:
+            raise UnknownNameError("model", model, self.served)
+        return self.served[model].adapter
+
+    def _run(self, job: ClassificationJob | EmbeddingJob) -> Classification | Embeddings:
         if isinstance(self._loaded.model, PeftModel) and job.adapter is not None:
             self._loaded.model.set_adapter(job.adapter, inference_mode=True)
         inputs, contexts = job.texts.inputs, job.texts.contexts
-        rows: list[Prediction] = []
+        rows: list[Any] = []
         for start in range(0, len(inputs), CHUNK):
             if job.cancelled.is_set():
                 return job.when_cancelled
             part = slice(start, start + CHUNK)
-            rows += predict(self._loaded, inputs[part], contexts[part], batch_size=BATCH_SIZE)
-        return Classification(tuple(rows), sum(len(one.ids) for one in inputs))
+            if isinstance(job, EmbeddingJob):
+                rows += embed(self._loaded, inputs[part], batch_size=BATCH_SIZE)
+            else:
+                rows += predict(self._loaded, inputs[part], contexts[part], batch_size=BATCH_SIZE)
+        kind = Embeddings if isinstance(job, EmbeddingJob) else Classification
+        return kind(tuple(rows), sum(len(one.ids) for one in inputs))
 
 
 def describe(row: Prediction, head: Head) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from finetune.serve.admin import LoadRequest, UnloadRequest
 from finetune.serve.auth import LOAD_PATH, OPEN_PATHS, UNLOAD_PATH
+from finetune.serve.embeddings import EmbeddingsRequest
 from finetune.serve.request_fields import RequestPart
 from finetune.serve.responses import ResponsesRequest
 from finetune.serve.schema import ChatRequest, ClassifyRequest, CompletionRequest
@@ -23,6 +24,7 @@ BODIES: dict[str, tuple[type[RequestPart], Sequence[str]]] = {  # with the field
     "/v1/chat/completions": (ChatRequest, CHOICES),
     "/v1/completions": (CompletionRequest, CHOICES),
     "/v1/responses": (ResponsesRequest, ("id", "object", "created_at", "model", "status", "output", "usage")),
+    "/v1/embeddings": (EmbeddingsRequest, ("object", "model", "data", "usage")),
     LOAD_PATH: (LoadRequest, ("id", "object", "parent")),
     UNLOAD_PATH: (UnloadRequest, ("id", "object", "deleted")),
     "/v1/classify": (ClassifyRequest, ("id", "object", "created", "model", "data", "usage")),

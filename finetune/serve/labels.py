@@ -7,10 +7,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from finetune.errors import SlmtuneError
-from finetune.serve.classifier import Classifier, describe
+from finetune.serve.classifier import Classification, Classifier, describe
 from finetune.serve.completions import head_of
+from finetune.serve.facts import facts_of
 from finetune.serve.problem import ApiError, api_error
-from finetune.serve.reply import ClassificationReply
+from finetune.serve.reply import Submission
 from finetune.serve.schema import ClassifyRequest, Usage
 
 
@@ -25,9 +26,11 @@ async def classify(classifier: Classifier, request: Request, body: ClassifyReque
             raise ApiError(400, f"{name}: an encoder has the labels that it was trained with", param=name)
     try:
         texts = await run_in_threadpool(classifier.encode, body.input)
-        result = await ClassificationReply(classifier, texts, body.model).result(request)
+        reply = Submission(lambda report: classifier.submit(texts, body.model, report))
+        result: Classification = await reply.result(request)
     except SlmtuneError as error:
         raise api_error(error, "input") from None
+    facts_of(request).add_result("" if result.rows else "cancelled", result.tokens, 0)
     data = [{"index": number, **describe(row, classifier.head)} for number, row in enumerate(result.rows)]
     usage = Usage(prompt_tokens=result.tokens, completion_tokens=0, total_tokens=result.tokens).model_dump()
     return JSONResponse({**head_of("classify-", "list", body.model), "data": data, "usage": usage})

@@ -14,9 +14,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from finetune.errors import SlmtuneError
-from finetune.serve.classifier import Classification, Classifier, EncodedTexts
 from finetune.serve.engine import Engine
-from finetune.serve.facts import RequestFacts, facts_of
+from finetune.serve.facts import RequestFacts
 from finetune.serve.job import Event, GenerationParams, Job, Piece, Result, TokenScore
 
 Submit = Callable[[Callable[[Any], None]], Job[Any]]
@@ -35,6 +34,18 @@ class Submission:
         except SlmtuneError:
             self._cancel()
             raise
+
+    async def result(self, request: Request) -> Any:
+        """The result of a single job that reports nothing before it.
+
+        Raises:
+            SlmtuneError: the engine failed or was closed.
+        """
+        async with self.cancelled_on_disconnect(request.receive):
+            _, event = await self._events.get()
+        if isinstance(event, SlmtuneError):
+            raise event
+        return event
 
     @asynccontextmanager
     async def cancelled_on_disconnect(self, receive: Receive) -> AsyncIterator[None]:
@@ -60,27 +71,6 @@ class Submission:
         """Called from the engine's thread."""
         with suppress(RuntimeError):  # the loop is closed: nobody is waiting any more
             self._loop.call_soon_threadsafe(self._events.put_nowait, (number, event))
-
-
-class ClassificationReply(Submission):
-    """The labels or answers of a submitted request."""
-
-    def __init__(self, classifier: Classifier, texts: EncodedTexts, model: str) -> None:
-        super().__init__(lambda report: classifier.submit(texts, model, report))
-
-    async def result(self, request: Request) -> Classification:
-        """What the model says about each text.
-
-        Raises:
-            SlmtuneError: the engine failed or was closed.
-        """
-        event: Classification | SlmtuneError
-        async with self.cancelled_on_disconnect(request.receive):
-            _, event = await self._events.get()
-        if isinstance(event, SlmtuneError):
-            raise event
-        facts_of(request).add_result("" if event.rows else "cancelled", event.tokens, 0)
-        return event
 
 
 @dataclass

@@ -24,6 +24,7 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "background": (False,),
     "best_of": (1,),
     "conversation": (),
+    "dimensions": (),
     "echo": (False,),
     "frequency_penalty": (0,),
     "function_call": ("none",),
