@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 from finetune.recipe.options import ServeOptions
 from finetune.serve.app import create_app
 from finetune.serve.engine import Engine
+from finetune.serve.targets import AnyEngine, ServeTarget, open_engine
 
+from ..encoders import NEWS, write_encoder, write_encoder_adapter
 from .conftest import ALICE, running
 
 KEY = {"Authorization": f"Bearer {ALICE.value}"}
@@ -45,8 +48,20 @@ def test_document_describes_every_route_and_needs_the_key(engine: Engine) -> Non
     assert schemas["ChatRequest"]["properties"]["model"]["enum"] == ["tiny"]
 
 
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyEngine]:
+    folder = tmp_path_factory.mktemp("models")
+    adapter = write_encoder_adapter(folder / "news", write_encoder(folder / "tiny-bert", "bert"), NEWS)
+    engine = open_engine([ServeTarget("news", adapter)])
+    yield engine
+    engine.close()
+    engine.join()
+
+
 @pytest.mark.slow
-def test_no_request_makes_the_server_fail(engine: Engine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["engine", "encoder"])
+def test_no_request_makes_the_server_fail(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    engine: AnyEngine = request.getfixturevalue(kind)
     options = {"--checks": CHECKS, "--max-examples": "20", "--seed": "1", "--phases": "examples,coverage,fuzzing"}
     options |= {"--header": f"Authorization:{KEY['Authorization']}", "--suppress-health-check": "all"}
     words = [word for option in options.items() for word in option]
