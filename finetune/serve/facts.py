@@ -48,6 +48,11 @@ class RequestFacts:
             self.answers += [""] * (number + 1 - len(self.answers))
             self.answers[number] += text
 
+    def summarise(self, prompt_tokens: int, answers: list[str]) -> None:
+        """Replace what was added for the parts of a request by what its sender sees."""
+        self.prompt_tokens, self.completion_tokens = prompt_tokens, 0
+        self.answers = answers if self.with_text else []
+
     def add_result(self, finish_reason: str, prompt_tokens: int, completion_tokens: int) -> None:
         """Add the end and the tokens of one answer to the prompt."""
         self.finish_reason = finish_reason

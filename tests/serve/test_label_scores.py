@@ -74,6 +74,10 @@ def test_probabilities_are_those_of_an_evaluation(server: Running, adapters: dic
         assert row["num_classes"] == 3
     assert answer.data["usage"]["prompt_tokens"] > 0
     one = classify(server, TEXTS[0]).data["data"]
+    metrics = server.ask("GET", "/metrics").text
+    tokens = answer.data["usage"]["prompt_tokens"] + classify(server, TEXTS[0]).data["usage"]["prompt_tokens"]
+    assert f'slmtune_prompt_tokens_total{{model="news"}} {tokens:.1f}' in metrics
+    assert 'slmtune_completion_tokens_total{model="news"} 0.0' in metrics
     assert one[0]["probs"] == pytest.approx(answer.data["data"][0]["probs"], abs=1e-4)
 
 
