@@ -117,6 +117,10 @@ STREAMS: dict[str, tuple[str, dict[str, object]]] = {
     "chat-stop": (CHAT, hello(temperature=0, max_tokens=1, stop=["\n"], stream=True)),
     "text": (TEXT, text_request(stream=True)),
     "text-usage": (TEXT, text_request(max_tokens=1, stream=True, stream_options={"include_usage": True})),
+    "responses": (
+        "/v1/responses",
+        {"model": "tiny", "input": "hello", "max_output_tokens": 1, "temperature": 0, "stream": True},
+    ),
     "text-logprobs": (TEXT, text_request(max_tokens=1, logprobs=1, stream=True)),
 }
 
@@ -124,9 +128,9 @@ STREAMS: dict[str, tuple[str, dict[str, object]]] = {
 def masked(stream: str) -> str:
     """A stream without what differs between runs or models: ids, times, texts, their number of chunks, and probabilities."""
     for pattern, mask in (
-        (r'"id":"(\w+-)[0-9a-f]{32}"', r'"id":"\1…"'),
-        (r'"created":\d+', '"created":0'),
-        (r'"(content|text|token)":"(?:[^"\\]|\\.)+"', r'"\1":"…"'),
+        (r'"(id|item_id)":"(\w+[-_])[0-9a-f]{32}"', r'"\1":"\2…"'),
+        (r'"(created|created_at)":\d+', r'"\1":0'),
+        (r'"(content|text|token|delta)":"(?:[^"\\]|\\.)+"', r'"\1":"…"'),
         (r'"bytes":(null|\[[\d,]*\])', '"bytes":[]'),
         (r'"logprob":-?[\d.e-]+', '"logprob":0'),
         (r'"tokens":\["(?:[^"\\]|\\.)*"\],"token_logprobs":\[[^\]]*\],"top_logprobs":\[\{[^}]*\}\]',
