@@ -114,3 +114,19 @@ def test_harness_and_own_scores_give_the_same_labels(tiny_model: Path, tmp_path:
         ours, theirs, strict=True
     ):  # the harness counts the last line break of the prompt to all answers
         assert [one - row[0] for one in row] == pytest.approx([one - other[0] for one in other], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_server_stands_a_small_crowd(tiny_model: Path, tiny_adapter: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "serve_load.py"), "--model", str(tiny_model)]
+    command += ["--adapter", str(tiny_adapter), "--requests", "100", "--clients", "8", "--bad-adapters", "10"]
+    command += ["--tokens", "8", "--words", "30", "--growth", "1", "--json", str(figures)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=fresh_environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    measured = json.loads(figures.read_text("utf-8"))
+    assert measured["missed"] == []
+    kinds = {name.split()[0] for name in measured["statuses"]}
+    assert kinds == {"good", "malformed", "abandoned", "bad-adapter", "metrics"}
