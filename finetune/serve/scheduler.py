@@ -19,6 +19,7 @@ from finetune.serve.runner import Extension, Runner
 from finetune.serve.sampling import Sampler
 from finetune.serve.worker import JOIN_SECONDS, failure_of, logging_death, stop_error
 
+OLDEST = 4  # the oldest prompt gets at least this part of the tokens of a step
 TOO_LARGE = "Shorten the prompt or lower max_tokens"
 T = TypeVar("T")
 
@@ -47,7 +48,8 @@ class Scheduler:
     """Runs jobs on a runner, as many at once as it has slots, behind a bounded queue.
 
     A free slot goes to the client with the fewest running requests, then to the one whose turn was longest ago, then to the
-    request that arrived first. Prompts share the tokens of a step equally, so that a long one does not stall the others.
+    request that arrived first. In a step, the shortest prompts are computed first, so that a long one does not stall the
+    others; the oldest prompt always gets a part.
     `begin` returns what chooses the tokens of a job and what receives them.
     """
 
@@ -214,31 +216,34 @@ class Scheduler:
             return job
 
     def _step(self, runs: Sequence[Run]) -> None:
-        """Extend every running sequence: by a token, or by a part of its prompt."""
+        """Extend the running sequences: by a token, or by a part of their prompt."""
         parts = self._divide(runs)
         try:
-            logits = self._runner.advance(
-                [Extension(run.slot, part) for run, part in zip(runs, parts, strict=True)]
-            ).cpu()
+            logits = self._runner.advance([Extension(run.slot, part) for run, part in parts.items()]).cpu()
         except Exception as error:
             failure = failure_of(error, TOO_LARGE)
-            for run in runs:
+            for run in parts:
                 self._end(run, failure)
             return
-        for run, part, row in zip(runs, parts, logits, strict=True):
+        for (run, part), row in zip(parts.items(), logits, strict=True):
             run.unseen = run.unseen[len(part) :]
             if not run.unseen and not run.job.cancelled.is_set():
                 self._continue(run, row)
 
-    def _divide(self, runs: Sequence[Run]) -> list[tuple[int, ...]]:
-        """The tokens of the next step for each sequence: prompts share the chunk equally, and short ones leave the rest."""
-        sizes: dict[Run, int] = {}
+    def _divide(self, runs: Sequence[Run]) -> dict[Run, tuple[int, ...]]:
+        """The tokens of the next step for each sequence; some prompts may have to wait for their turn."""
+        sizes = {run: 1 for run in runs if len(run.unseen) == 1}
+        prompts = [run for run in runs if run not in sizes]
         left = self._runner.chunk
-        prompts = sorted((run for run in runs if len(run.unseen) > 1), key=lambda run: len(run.unseen))
-        for number, run in enumerate(prompts):
-            sizes[run] = min(len(run.unseen), max(1, left // (len(prompts) - number)))
-            left -= sizes[run]
-        return [run.unseen[: sizes.get(run, 1)] for run in runs]
+        if prompts:
+            sizes[prompts[0]] = min(len(prompts[0].unseen), max(1, left // OLDEST))
+            left -= sizes[prompts[0]]
+        for run in sorted(prompts, key=lambda run: len(run.unseen)):
+            more = min(left, len(run.unseen) - sizes.get(run, 0))
+            if more:
+                sizes[run] = sizes.get(run, 0) + more
+                left -= more
+        return {run: run.unseen[: sizes[run]] for run in runs if run in sizes}
 
     def _continue(self, run: Run, logits: Tensor) -> None:
         """Choose the next token of a sequence."""

@@ -180,6 +180,34 @@ def test_a_long_prompt_does_not_stall_a_short_one() -> None:
     ]
 
 
+def test_a_prompt_is_finished_before_the_next_one_is_begun() -> None:
+    runner = CountingRunner(chunk=8)
+    with scheduling(runner) as (_, client):
+        first = client.ask([1], max_tokens=1)
+        runner.wait()
+        others = [client.ask([number] * 6, max_tokens=1) for number in (2, 3, 4)]
+        runner.let(20)
+        for request in (first, *others):
+            request.wait()
+    sizes = [{tokens[0]: len(tokens) for tokens in one.values()} for one in runner.passes]
+    assert sizes == [{1: 1}, {2: 6, 3: 2}, {3: 4, 4: 4}, {4: 2}]
+
+
+def test_a_long_prompt_goes_on_while_short_ones_keep_coming() -> None:
+    runner = CountingRunner(chunk=8)
+    with scheduling(runner) as (_, client):
+        long = client.ask([1] * 30, max_tokens=1)
+        runner.wait()
+        for _ in range(11):
+            client.ask([2] * 8, max_tokens=1)
+            runner.step()
+        runner.let(50)
+        assert long.wait() == Result("length", 30, 1)
+    with_long = [any(tokens[0] == 1 for tokens in one.values()) for one in runner.passes]
+    assert sum(with_long) <= 12
+    assert all(with_long[: sum(with_long)])
+
+
 def test_a_cancelled_request_leaves_the_batch_and_the_others_go_on() -> None:
     runner = CountingRunner()
     with scheduling(runner) as (_, client):
