@@ -326,7 +326,7 @@ def _split(pieces: Sequence[tuple[int, tuple[int, ...]]]) -> list[list[tuple[int
 
 def _as_tensor(tensor: GgmlTensor, rows: int) -> Tensor:
     """The numbers of a tensor of llama.cpp, (rows, features), in its own memory."""
-    features = tensor.ne[0]
+    features: int = tensor.ne[0]
     numbers = (c_float * (features * rows)).from_address(tensor.data)
     return torch.frombuffer(numbers, dtype=torch.float32).view(rows, features)
 
