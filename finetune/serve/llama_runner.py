@@ -135,7 +135,7 @@ class LlamaRunner:
         try:
             for part in _split([(number, extensions[number].tokens) for number in order]):
                 self._compute([(extensions[number].slot, tokens) for number, tokens, _ in part], part, result)
-        except SlmtuneError:
+        except Exception:
             for extension in extensions:  # of which some tokens may be in memory
                 length = len(self._sequences[extension.slot].tokens)
                 self._library.llama_memory_seq_rm(self._memory, extension.slot, length, ALL)
