@@ -19,6 +19,7 @@ from finetune.models.find import find_base
 from finetune.models.gguf.families import read_shape
 from finetune.models.gguf.writer import write_model
 from finetune.models.tokenizer import load_tokenizer
+from finetune.serve import llama_runner
 from finetune.serve.llama_runner import RESIDENT, LlamaRunner
 from finetune.serve.runner import Extension
 
@@ -223,6 +224,22 @@ def test_a_sequence_in_progress_lends_its_beginning(
     slot = runner.open((*prompt[:12], 3, 4), "health").slot
     alone = runner.advance([Extension(slot, (*prompt[:12], 3, 4))])
     torch.testing.assert_close(shared[0], alone[0], atol=CLOSE, rtol=CLOSE)
+
+
+def test_many_at_once_are_not_slowed_down_by_sequences_that_have_ended(
+    runner: LlamaRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_runner, "KEPT", 10)
+    for name in ("health", "law"):
+        slot = runner.open(PROMPTS[name], name).slot
+        runner.advance([Extension(slot, tuple(PROMPTS[name]))])
+        runner.close(slot)
+    slots = [runner.open([number, 8], None).slot for number in (3, 4)]
+    runner.advance([Extension(slots[0], (3, 8))])
+    assert [one.tokens for one in runner._sequences if one.adapter == "health"] == [PROMPTS["health"]]
+    runner.advance([Extension(slots[0], (9,)), Extension(slots[1], (4, 8))])
+    assert [one.tokens for one in runner._sequences if one.adapter == "health"] == []
+    assert runner.open(PROMPTS["law"], "law").cached == len(PROMPTS["law"]) - 1
 
 
 def test_closing_frees_a_slot(runner: LlamaRunner) -> None:
