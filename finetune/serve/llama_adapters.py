@@ -27,7 +27,8 @@ class Part:
 class Plan:
     """The adapters of the rows of a pass. With `index`, (parts, rows of the largest), all of them are one product.
 
-    `index` repeats a row where a part has fewer, and `weights`, (parts, rows of the largest, 1), are zero there.
+    `index` repeats a row where a part has fewer, and `weights`, (parts, rows of the largest, 1), are zero there. If all parts
+    have as many rows, and together all of them, there is no need to pick rows: `is_even`.
     """
 
     parts: tuple[Part, ...]
@@ -35,6 +36,7 @@ class Plan:
     is_first: bool  # the places are those from 0 on, in their order
     index: Tensor | None = None
     weights: Tensor | None = None
+    is_even: bool = False
 
 
 class _Stack:
@@ -59,8 +61,12 @@ class _Stack:
                 if part.place < len(self.down):
                     result[part.rows].addmm_(x[part.rows] @ self.down[part.place].t(), self.up[part.place])
             return
-        flat = plan.index.flatten()
         down, up = (_pick(stack, plan) for stack in (self.down, self.up))
+        if plan.is_even:
+            hidden = torch.bmm(x.view(*plan.index.shape, -1), down.transpose(1, 2))
+            result.view(*plan.index.shape, -1).baddbmm_(hidden, up)
+            return
+        flat = plan.index.flatten()
         hidden = torch.bmm(x[flat].view(*plan.index.shape, -1), down.transpose(1, 2)).mul_(plan.weights)
         result.index_add_(0, flat, torch.bmm(hidden, up).flatten(0, 1))
 
@@ -125,7 +131,8 @@ class LlamaAdapters:
         starts = torch.tensor([part.rows.start for part in parts])[:, None]
         weights = (numbers < counts).float()[..., None]
         index = starts + torch.where(numbers < counts, numbers, 0)
-        return Plan(tuple(parts), places, is_first, index, weights)
+        is_even = index.flatten().tolist() == [*range(start)]
+        return Plan(tuple(parts), places, is_first, index, weights, is_even)
 
 
 def _with(stack: Tensor, place: int, matrix: Tensor) -> Tensor:

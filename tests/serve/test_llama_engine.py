@@ -35,7 +35,7 @@ from finetune.serve.llama_runner import LlamaRunner
 from finetune.serve.runner import Extension
 from finetune.serve.targets import open_engine
 
-from .conftest import hello, running
+from .conftest import hello, make_adapter, running
 
 MAX_KL = 0.001  # nats per token; weights, keys and values have 16 bits in one, and 32 in the other
 
@@ -90,6 +90,21 @@ def test_an_adapter_computes_what_it_computes_over_the_weights_it_was_trained_on
     slot = runner.open(ids, "health").slot
     given = torch.cat([runner.advance([Extension(slot, (token,))]) for token in ids]).log_softmax(-1)
     assert (expected.exp() * (expected - given)).sum(-1).mean() < MAX_KL
+
+
+def test_an_adapter_is_loaded_and_unloaded_while_the_server_runs(
+    targets: list[ServeTarget], tiny_model: Path, tmp_path: Path
+) -> None:
+    engine = open_engine(targets, engine="llama.cpp")
+    assert isinstance(engine, Engine)
+    greedy = GenerationParams(max_tokens=4, temperature=0)
+    before = "".join(engine.generate("profit", greedy, "health"))
+    engine.load_adapter("law", make_adapter(tmp_path / "law", tiny_model, 5))
+    assert "".join(engine.generate("profit", greedy, "law")) != before
+    engine.unload_adapter("law")
+    assert "".join(engine.generate("profit", greedy, "health")) == before
+    engine.close()
+    engine.join()
 
 
 def test_the_base_model_is_converted_once(llama: Engine, targets: list[ServeTarget]) -> None:

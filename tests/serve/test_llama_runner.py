@@ -9,18 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from finetune.artifacts import Adapter, writing
 from finetune.errors import CheckFailedError, InputError
 from finetune.models.find import find_base
 from finetune.models.gguf.families import read_shape
 from finetune.models.gguf.writer import write_model
 from finetune.models.tokenizer import load_tokenizer
+from finetune.serve import llama_runner
 from finetune.serve.llama_runner import RESIDENT, LlamaRunner
 from finetune.serve.runner import Extension
 
+from ..export.test_gguf import FAMILIES, SPECIAL
+from ..tiny_shape import WIDTHS
 from .conftest import make_adapter
 
 NAMES = ("health", "finance", "law", "news", None)
@@ -32,6 +36,7 @@ PROMPTS: dict[str | None, list[int]] = {
     None: [5, 9, 30, 31, 32, 33, 7, 8, 100],
 }
 STEPS = 10
+MAX_KL = 0.01  # nats per token
 CLOSE = 0.1  # of logits up to 10; weights, keys, values and sums of values have 16 bits in llama.cpp
 
 
@@ -139,9 +144,53 @@ def test_any_number_of_adapters_with_prompts_of_any_length_in_one_pass(
     make_runner: Callable[[], LlamaRunner],
 ) -> None:
     together = answer(make_runner(), NAMES)
-    for names in (("health", "finance"), (None, "news"), ("finance", "law", "news", None), NAMES[::-1]):
+    for names in (("health", "finance"), (None, "news"), ("finance", "law", "news", None), NAMES[:4], NAMES[::-1]):
         require_close(answer(make_runner(), names, like=together), together)
         require_close(answer(make_runner(), names, chunk=2, like=together), together)
+
+
+ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in FAMILIES} | {
+    "rsLoRA": ("llama", {"use_rslora": True}),
+    "patterns": ("qwen2", {"alpha_pattern": {"q_proj": 3}, "rank_pattern": {"up_proj": 2}}),
+    "some layers": ("llama", {"target_modules": ["v_proj", "down_proj"]}),
+}
+
+
+@pytest.mark.parametrize(("family", "settings"), ADAPTERS.values(), ids=ADAPTERS)
+def test_adapters_of_every_family_compute_what_peft_computes(
+    family: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    config = AutoConfig.for_model(vocab_size=300, max_position_embeddings=256, **WIDTHS | SPECIAL | FAMILIES[family])
+    torch.manual_seed(0)
+    plain = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for weight in plain.parameters():
+            weight += 0.3 * torch.randn_like(weight)
+    plain.save_pretrained(tmp_path / "model")
+    shape = read_shape(tmp_path / "model")
+    write_model(tmp_path / "model", shape, None, tmp_path / "base.gguf", precision="f32", name="tiny")
+    runner = LlamaRunner(tmp_path / "base.gguf", shape, slots=3, context=64)
+    ids = tuple(range(5, 25))
+    with torch.inference_mode():
+        expected = [plain(torch.tensor([ids])).logits[0, -1]]
+    options: dict[str, Any] = {"r": 4, "lora_alpha": 6, "target_modules": "all-linear"} | settings
+    model: Any = get_peft_model(plain, LoraConfig(task_type="CAUSAL_LM", **options)).eval()
+    for number in range(2):
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "lora_" in name:
+                    torch.nn.init.normal_(weight, std=0.1)
+        with writing(tmp_path / str(number), Adapter, overwrite=False) as writer:
+            model.save_pretrained(str(writer.folder))
+            writer.manifest |= {"config": {}, "parents": {}}
+        runner.load_adapter(str(number), tmp_path / str(number))
+        with torch.inference_mode():
+            expected.append(model(torch.tensor([ids])).logits[0, -1])
+    slots = [runner.open(ids, name).slot for name in (None, "0", "1")]
+    runner.advance([Extension(slot, ids[:-1]) for slot in slots])
+    given = runner.advance([Extension(slot, ids[-1:]) for slot in slots])
+    for ours, theirs in zip(given.log_softmax(-1), torch.stack(expected).log_softmax(-1), strict=True):
+        assert (theirs.exp() * (theirs - ours)).sum() < MAX_KL
 
 
 def test_a_prefix_is_computed_once_but_never_shared_between_adapters(make_runner: Callable[[], LlamaRunner]) -> None:
@@ -175,6 +224,22 @@ def test_a_sequence_in_progress_lends_its_beginning(
     slot = runner.open((*prompt[:12], 3, 4), "health").slot
     alone = runner.advance([Extension(slot, (*prompt[:12], 3, 4))])
     torch.testing.assert_close(shared[0], alone[0], atol=CLOSE, rtol=CLOSE)
+
+
+def test_many_at_once_are_not_slowed_down_by_sequences_that_have_ended(
+    runner: LlamaRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_runner, "KEPT", 10)
+    for name in ("health", "law"):
+        slot = runner.open(PROMPTS[name], name).slot
+        runner.advance([Extension(slot, tuple(PROMPTS[name]))])
+        runner.close(slot)
+    slots = [runner.open([number, 8], None).slot for number in (3, 4)]
+    runner.advance([Extension(slots[0], (3, 8))])
+    assert [one.tokens for one in runner._sequences if one.adapter == "health"] == [PROMPTS["health"]]
+    runner.advance([Extension(slots[0], (9,)), Extension(slots[1], (4, 8))])
+    assert [one.tokens for one in runner._sequences if one.adapter == "health"] == []
+    assert runner.open(PROMPTS["law"], "law").cached == len(PROMPTS["law"]) - 1
 
 
 def test_closing_frees_a_slot(runner: LlamaRunner) -> None:
