@@ -1,7 +1,8 @@
 """Does `slmtune serve` stand a crowd? Many clients at once: good requests, malformed ones, clients that leave, bad adapters.
 
     python benchmarks/serve_load.py [--model FOLDER] [--adapter DIR] [--engine transformers] [--requests 2000] [--clients 16]
-        [--bad-adapters 50] [--tokens 32] [--words 200] [--growth 0.05] [--json FILE]
+        [--bad-adapters 50] [--tokens 32] [--words 200] [--growth 0.05] [--max-memory SIZE]
+        [--json FILE]
 
 Of the requests, 70 % are well-formed, of mixed sizes, whole and as streams; 20 % are abandoned, and 10 % are malformed.
 Meanwhile an administrator loads adapters that cannot be served. Without --model, a tiny model of random weights answers.
@@ -268,6 +269,7 @@ def running(arguments: argparse.Namespace, folder: Path) -> Iterator[str]:
     targets = [f"base={arguments.model}"] + ([f"tuned={arguments.adapter}"] if arguments.adapter else [])
     command = [sys.executable, "-m", "finetune", "serve", *targets, "--port", "0", "--json", "--quiet"]
     command += ["--engine", arguments.engine, "--adapter-dir", str(folder / "adapters"), "--admin-key-file", str(keys)]
+    command += ["--max-memory", arguments.max_memory] if arguments.max_memory else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -325,6 +327,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
     parser.add_argument("--adapter", type=Path)
+    parser.add_argument("--max-memory")
     parser.add_argument("--engine", default="transformers")
     for name, default in {"requests": 2000, "clients": 16, "bad-adapters": 50, "tokens": 32, "words": 200}.items():
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -131,6 +132,13 @@ def peak_bytes() -> int:
         return int(torch.cuda.max_memory_reserved()) + GPU_CONTEXT
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux: man 2 getrusage
+
+
+def process_seconds() -> float:
+    """Seconds since this process started."""
+    import psutil  # here: `slmtune --help` imports this module
+
+    return time.time() - float(psutil.Process().create_time())
 
 
 def release_memory() -> None:

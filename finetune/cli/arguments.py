@@ -146,7 +146,7 @@ def require_packages(what: str, extra: str, *packages: str) -> None:
 
 
 def read_memory(text: str | None) -> int | None:
-    """The bytes that --memory allows; None without it."""
+    """The bytes that --memory or --max-memory allows; None without it."""
     from finetune.machine import read_size
 
     return None if text is None else read_size(text)

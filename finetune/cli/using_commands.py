@@ -12,7 +12,7 @@ from finetune.cli.dialogue import converse
 from finetune.cli.options import Given
 from finetune.cli.render import results
 from finetune.cli.workspace import Workspace, served_artifact
-from finetune.machine import importing_libraries
+from finetune.machine import importing_libraries, process_seconds
 
 
 @options.command()
@@ -29,6 +29,7 @@ from finetune.machine import importing_libraries
     type=options.PATH,
     help="File of the keys with which adapters are loaded while the server runs.  [$SLMTUNE_ADMIN_KEYS]",
 )
+@click.option("--max-memory", help="Memory that the server may take in all, such as 2GiB; by default, what is free.")
 @click.option("--print-vllm-command", is_flag=True, help="Print the commands that serve the same with vLLM, and exit.")
 @options.base_model
 @options.common
@@ -37,6 +38,7 @@ def serve_command(
     targets: tuple[str, ...],
     api_key_file: Path | None,
     admin_key_file: Path | None,
+    max_memory: str | None,
     print_vllm_command: bool,
     model: str | None,
     given: Given,
@@ -53,12 +55,19 @@ def serve_command(
         handover = hand_over(served, ServeOptions(**given), key_source=arguments.key_source(api_key_file), model=model)
         console.result(handover, lambda: "\n".join([*handover.exports, handover.vllm]))
         return
+
+    def show_ready(url: str) -> None:
+        seconds, names = process_seconds(), ", ".join(dict(named))
+        text = f"Ready after {seconds:.1f} s. Serving {names} at {url}/v1"
+        console.result({"url": url, "seconds": round(seconds, 1)}, lambda: text)
+
     number = serve(
         served,
         ServeOptions(**given),
         keys=[*arguments.read_api_keys(api_key_file), *arguments.read_admin_keys(admin_key_file)],
         model=model,
-        on_ready=lambda url: console.result({"url": url}, lambda: f"Serving {', '.join(dict(named))} at {url}/v1"),
+        max_memory=arguments.read_memory(max_memory),
+        on_ready=show_ready,
     )
     raise SystemExit(128 + number)
 

@@ -69,7 +69,7 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
             allow_private_network=True,
             expose_headers=("x-request-id", "retry-after"),
         )
-    metrics = Metrics(engine)
+    app.state.metrics = metrics = Metrics(engine)
     # The last one added is the outermost.
     app.add_middleware(RequestLog, with_text=options.log_prompts, count=metrics.count)
     app.add_exception_handler(HTTPException, _on_http_exception)

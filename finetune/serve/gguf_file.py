@@ -36,13 +36,13 @@ def find_gguf(place: Path | str) -> Path | None:
     return files[0] if files else None
 
 
-def open_gguf(name: str, file: Path) -> Engine:
+def open_gguf(name: str, file: Path, max_memory: int | None = None) -> Engine:
     """An engine for the model in a GGUF file, computed by llama.cpp.
 
     Raises:
         InputError: llama.cpp cannot load it, or transformers reads texts as other tokens than llama.cpp does.
     """
-    runner = LlamaRunner(file)
+    runner = LlamaRunner(file, max_memory=max_memory)
     tokenizer = _load_tokenizer(file)
     if any(runner.tokenize(text) != tokenizer(text, add_special_tokens=False)["input_ids"] for text in SAMPLES):
         raise InputError(

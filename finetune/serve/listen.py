@@ -18,6 +18,7 @@ from finetune.recipe.options import ServeOptions
 from finetune.serve.app import create_app
 from finetune.serve.connection import HEADER_BYTES, Connection
 from finetune.serve.keys import ApiKey
+from finetune.serve.metrics import Metrics
 from finetune.serve.targets import AnyEngine
 
 DEAD_SECONDS = (
@@ -101,8 +102,9 @@ class Server(uvicorn.Server):
     def __init__(
         self, engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey], on_ready: Callable[[], None]
     ) -> None:
+        app = create_app(engine, options, keys)
         config = uvicorn.Config(
-            create_app(engine, options, keys),
+            app,
             ssl_certfile=options.ssl_certfile,
             ssl_keyfile=options.ssl_keyfile,
             http=Connection,
@@ -123,6 +125,7 @@ class Server(uvicorn.Server):
         self._drain_seconds = options.drain_seconds
         self._dead_since: float | None = None
         self._on_ready = on_ready
+        self._metrics: Metrics = app.state.metrics
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -136,6 +139,7 @@ class Server(uvicorn.Server):
         """Start listening, then report it."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        self._metrics.note_ready()
         self._on_ready()
 
     async def on_tick(self, counter: int) -> bool:

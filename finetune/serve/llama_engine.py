@@ -43,6 +43,7 @@ def open_llama_engine(
     tokenizer: PreTrainedTokenizerBase,
     adapters: Sequence[tuple[str, Adapter]],
     served: Sequence[ServedModel],
+    max_memory: int | None = None,
 ) -> Engine:
     """An engine for a causal language model and its adapters, over weights rounded as in training.
 
@@ -54,7 +55,7 @@ def open_llama_engine(
     shape = read_shape(base.folder)
     for _, adapter in adapters:
         read_lora(adapter, shape)
-    runner = LlamaRunner(convert_weights(base, shape, recipe), shape)
+    runner = LlamaRunner(convert_weights(base, shape, recipe), shape, max_memory=max_memory)
     for name, adapter in adapters:
         runner.load_adapter(name, adapter.path)
     loaded = LoadedModel(_describe(base.folder), tokenizer, base)

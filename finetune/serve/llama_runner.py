@@ -19,7 +19,6 @@ from torch import Tensor
 
 from finetune.artifacts import Adapter
 from finetune.errors import CheckFailedError, InputError, SlmtuneError
-from finetune.machine import free_memory
 from finetune.models.gguf.families import Shape
 from finetune.models.gguf.lora import read_lora, read_matrices
 from finetune.models.llama_library import (
@@ -33,6 +32,7 @@ from finetune.models.llama_library import (
 )
 from finetune.records import count_alike
 from finetune.serve.llama_adapters import LlamaAdapters
+from finetune.serve.memory import memory_left
 from finetune.serve.resident import ResidentAdapters
 from finetune.serve.runner import Extension, Opened
 
@@ -66,18 +66,27 @@ class LlamaRunner:
 
     Args:
         shape: of the base model from which the file was made; needed for adapters.
+        max_memory: bytes that this process may take.
     """
 
     chunk = CHUNK
 
     def __init__(
-        self, file: Path, shape: Shape | None = None, *, slots: int | None = None, context: int | None = None
+        self,
+        file: Path,
+        shape: Shape | None = None,
+        *,
+        slots: int | None = None,
+        context: int | None = None,
+        max_memory: int | None = None,
     ) -> None:
         self._library, self._shape = open_library(), shape
         self._model = _load(self._library, file)
         self._vocabulary = self._library.llama_model_get_vocab(self._model)
         self.vocabulary = int(self._library.llama_vocab_n_tokens(self._vocabulary))
-        self.slots, self.context = _divide_memory(self._library, self._model, slots, context)
+        # Those weights that no pass has read yet are not in memory.
+        memory = memory_left(max_memory if max_memory is None else max_memory - file.stat().st_size)
+        self.slots, self.context = _divide_memory(self._library, self._model, slots, context, memory)
         self.room = self.slots * self.context
         self._adapters = LlamaAdapters()
         self._resident = ResidentAdapters(RESIDENT, self._read_adapter, self._adapters.remove)
@@ -371,13 +380,13 @@ def _load(library: Any, file: Path) -> Any:
     return model
 
 
-def _divide_memory(library: Any, model: Any, slots: int | None, context: int | None) -> tuple[int, int]:
+def _divide_memory(library: Any, model: Any, slots: int | None, context: int | None, memory: int) -> tuple[int, int]:
     """The number of slots, and of tokens of each: up to those that the model was trained with, as far as memory allows."""
     trained = int(library.llama_model_n_ctx_train(model))
     width = _read_number(library, model, "attention.key_length")
     width = width or library.llama_model_n_embd(model) // library.llama_model_n_head(model)
     numbers = 2 * library.llama_model_n_layer(model) * library.llama_model_n_head_kv(model) * width
-    tokens = int(MEMORY_SHARE * free_memory()) // (numbers * VALUE_BYTES)
+    tokens = int(MEMORY_SHARE * memory) // (numbers * VALUE_BYTES)
     slots = slots or max(1, min(SLOTS, tokens // min(trained, FEW_TOKENS)))
     return slots, context or max(1, min(trained, tokens // slots))
 

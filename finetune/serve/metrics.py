@@ -13,6 +13,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from finetune.machine import process_seconds
 from finetune.serve.facts import RequestFacts
 
 if TYPE_CHECKING:
@@ -59,7 +60,14 @@ class Metrics:
         Gauge("slmtune_requests_running", "Requests that are being answered.", registry=registry).set_function(
             lambda: engine.running
         )
+        self._ready = Gauge(
+            "slmtune_ready_seconds", "Seconds from the start of the process until it was ready.", registry=registry
+        )
         Gauge("slmtune_up", "1 if the worker is running.", registry=registry).set_function(lambda: engine.alive)
+
+    def note_ready(self) -> None:
+        """Keep how long the server took to be ready, which it is now."""
+        self._ready.set(process_seconds())
 
     def count(self, facts: RequestFacts) -> None:
         """Add a request that has been answered."""

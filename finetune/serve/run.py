@@ -9,9 +9,12 @@ from pathlib import Path
 
 from finetune.errors import InputError
 from finetune.recipe.options import ServeOptions, check
+from finetune.serve.engine import Engine
 from finetune.serve.keys import ApiKey
+from finetune.serve.memory import require_room
 from finetune.serve.targets import ServeTarget, open_engine
 from finetune.serve.tls import check_certificate
+from finetune.serve.warm_up import warm_up
 
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")  # as browsers send it: no path, not even a slash
 
@@ -22,18 +25,20 @@ def serve(
     *,
     keys: Sequence[ApiKey] = (),
     model: str | None = None,
+    max_memory: int | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM, and return the signal's number.
 
     Requests in progress get a few seconds to finish. `on_ready` receives the server's URL once it is listening.
-    `model` is the base model of the adapters, if it is no longer where it was during training.
+    `model` is the base model of the adapters, if it is no longer where it was during training; `max_memory` is the number of
+    bytes that this process may take.
 
     Raises:
         PortInUseError: the port is in use; checked before a model is loaded.
         ConfigError: an option is out of range.
         InputError: other machines could reach the host without a key, the certificate, an origin or the folder of
-            adapters cannot be used, there is nothing to serve, or a library is missing.
+            adapters cannot be used, there is nothing to serve, it does not fit in `max_memory`, or a library is missing.
         SlmtuneError: what `finetune.serve.targets.open_engine` raises.
     """
     options = options or ServeOptions()
@@ -47,8 +52,12 @@ def serve(
 
     with bind(options.host, options.port, local_only=not has_clients) as server_socket:
         url = url_of(options, server_socket)
-        engine = open_engine(targets, model=model, engine=options.engine)
+        engine = open_engine(targets, model=model, engine=options.engine, max_memory=max_memory)
+        context = engine.context if isinstance(engine, Engine) else None
         try:
+            require_room(context, max_memory)
+            warm_up(engine)
+            require_room(context, max_memory)  # now all weights are in memory
             return run(
                 engine,
                 server_socket,

@@ -45,14 +45,19 @@ class ServeTarget:
 
 
 def open_engine(
-    targets: Sequence[ServeTarget], *, model: str | None = None, engine: EngineName = "transformers"
+    targets: Sequence[ServeTarget],
+    *,
+    model: str | None = None,
+    engine: EngineName = "transformers",
+    max_memory: int | None = None,
 ) -> AnyEngine:
     """Load the targets: adapters of one base model (which is served too), one merged model, one base model, or one GGUF file.
 
     Of an encoder, only adapters and merged models are served: its base has no head, so it has nothing to say.
 
     `model` is the base model of the adapters, if it is no longer where it was during training. An encoder is always computed
-    by transformers, and a GGUF file by llama.cpp.
+    by transformers, and a GGUF file by llama.cpp. `max_memory` is the number of bytes that this process may take, within
+    which an engine keeps what it computes of requests.
 
     Raises:
         InputError: names clash, the targets need different base models in memory, or llama.cpp was asked for and does not
@@ -62,26 +67,25 @@ def open_engine(
     check_names([target.name for target in targets])
     files = {target.name: find_gguf(target.path) for target in targets}
     if any(files.values()):
-        return _open_file(files)
+        return _open_file(files, max_memory)
     opened = [(target.name, open_model(target.path)) for target in targets]
     adapters = [(name, artifact) for name, artifact in opened if isinstance(artifact, Adapter)]
     if adapters:
-        return _open_adapters(
-            adapters, [(name, other) for name, other in opened if not isinstance(other, Adapter)], model, engine
-        )
+        others = [(name, other) for name, other in opened if not isinstance(other, Adapter)]
+        return _open_adapters(adapters, others, model, engine, max_memory)
     if len(opened) > 1:
         raise _several_bases_error(name for name, _ in opened)
     name, artifact = opened[0]
     served = [ServedModel(name)]
     assert isinstance(artifact, Model | BaseModel)
-    if (opened_engine := _try_llama_alone(artifact, served, engine)) is not None:
+    if (opened_engine := _try_llama_alone(artifact, served, engine, max_memory)) is not None:
         return opened_engine
     if isinstance(artifact, Model):
-        return _start(load_merged(artifact), served)
-    return _start(load(artifact, AdapterRecipe(quantization="none")), served)
+        return _start(load_merged(artifact), served, max_memory)
+    return _start(load(artifact, AdapterRecipe(quantization="none")), served, max_memory)
 
 
-def _open_file(files: Mapping[str, Path | None]) -> Engine:
+def _open_file(files: Mapping[str, Path | None], max_memory: int | None) -> Engine:
     """Load a GGUF file; an adapter beside it is for the model from which the file was made."""
     if len(files) > 1:
         raise InputError(
@@ -90,7 +94,7 @@ def _open_file(files: Mapping[str, Path | None]) -> Engine:
         )
     ((name, file),) = files.items()
     assert file is not None
-    return open_gguf(name, file)
+    return open_gguf(name, file, max_memory)
 
 
 def _open_adapters(
@@ -98,6 +102,7 @@ def _open_adapters(
     others: Sequence[tuple[str, AnyModel]],
     model: str | None,
     engine: EngineName,
+    max_memory: int | None,
 ) -> AnyEngine:
     """Load the first adapter with its base model, add the others, and name the base model for requests."""
     base, head = base_of(adapters[0][1], model), Head.of_manifest(adapters[0][1].manifest)
@@ -117,10 +122,10 @@ def _open_adapters(
     if head is not None:
         return _open_classifier(adapters, served, model)
     recipe = AdapterRecipe.model_validate(adapters[0][1].config)
-    if (opened := _try_llama(base, recipe, tokenizer, adapters, served, engine)) is not None:
+    if (opened := _try_llama(base, recipe, tokenizer, adapters, served, engine, max_memory)) is not None:
         return opened
     loaded = replace(load(base, recipe), tokenizer=tokenizer)
-    runner = TransformersRunner(loaded)
+    runner = TransformersRunner(loaded, max_memory=max_memory)
     for name, adapter in adapters:
         runner.load_adapter(name, adapter.path)
     return Engine(loaded, served, runner=runner, precision=precision_of(adapters[0][1]))
@@ -133,6 +138,7 @@ def _try_llama(
     adapters: Sequence[tuple[str, Adapter]],
     served: Sequence[ServedModel],
     engine: EngineName,
+    max_memory: int | None,
 ) -> Engine | None:
     """An engine of llama.cpp, if it was asked for, or left to choose and is the better one here; else None.
 
@@ -142,7 +148,7 @@ def _try_llama(
     if engine == "transformers" or (engine == "auto" and device_name() != "cpu"):
         return None
     try:
-        return open_llama_engine(base, recipe, tokenizer, adapters, served)
+        return open_llama_engine(base, recipe, tokenizer, adapters, served, max_memory)
     except InputError as error:
         if engine == "llama.cpp":
             raise
@@ -150,7 +156,9 @@ def _try_llama(
         return None
 
 
-def _try_llama_alone(artifact: Model | BaseModel, served: Sequence[ServedModel], engine: EngineName) -> Engine | None:
+def _try_llama_alone(
+    artifact: Model | BaseModel, served: Sequence[ServedModel], engine: EngineName, max_memory: int | None
+) -> Engine | None:
     """An engine of llama.cpp for a merged model or a base model; see `_try_llama`."""
     if isinstance(artifact, Model):
         if Head.of_manifest(artifact.manifest) is not None:
@@ -158,7 +166,7 @@ def _try_llama_alone(artifact: Model | BaseModel, served: Sequence[ServedModel],
         name = str(artifact.manifest["parents"]["base_model"]["name"])
         artifact = BaseModel(name, artifact.path, "local", weights_fingerprint(artifact.path))
     tokenizer = load_tokenizer(artifact.folder, artifact)
-    return _try_llama(artifact, AdapterRecipe(quantization="none"), tokenizer, [], served, engine)
+    return _try_llama(artifact, AdapterRecipe(quantization="none"), tokenizer, [], served, engine, max_memory)
 
 
 def _open_classifier(
@@ -172,8 +180,10 @@ def _open_classifier(
     return Classifier(loaded, [replace(one, adapter=name) for one, name in zip(served, inner, strict=True)])
 
 
-def _start(loaded: LoadedModel, served: Sequence[ServedModel]) -> AnyEngine:
-    return Engine(loaded, served) if loaded.head is None else Classifier(loaded, served)
+def _start(loaded: LoadedModel, served: Sequence[ServedModel], max_memory: int | None) -> AnyEngine:
+    if loaded.head is not None:
+        return Classifier(loaded, served)
+    return Engine(loaded, served, runner=TransformersRunner(loaded, max_memory=max_memory))
 
 
 def _load_tokenizer(adapters: Sequence[tuple[str, Adapter]], base: BaseModel) -> PreTrainedTokenizerBase:

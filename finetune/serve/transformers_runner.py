@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from finetune.errors import CheckFailedError
-from finetune.machine import free_memory
 from finetune.models.load import LoadedModel
 from finetune.models.structure import attention_of, find_state
 from finetune.serve.adapter_stack import AdapterStack
 from finetune.serve.adapter_weights import read_adapter
+from finetune.serve.memory import memory_left
 from finetune.serve.prefix_cache import PrefixCache
 from finetune.serve.resident import ResidentAdapters
 from finetune.serve.runner import Extension, Opened
@@ -50,19 +50,29 @@ class TransformersRunner:
     Args:
         slots: sequences at once.
         adapters: the number that is kept in memory; those used least recently make room for others.
+        max_memory: bytes that this process may take, of which some are left for running and for ended sequences.
     """
 
-    def __init__(self, loaded: LoadedModel, *, slots: int = SLOT_COUNT, adapters: int = ADAPTER_COUNT) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        slots: int = SLOT_COUNT,
+        adapters: int = ADAPTER_COUNT,
+        max_memory: int | None = None,
+    ) -> None:
         self.context, self.slots = loaded.context, slots
         self.room = slots * loaded.context
         self._model = loaded.model
         self._adapters = AdapterStack(loaded.model)
         self._resident = ResidentAdapters(adapters, self._read_adapter, self._adapters.remove)
         self._taken: dict[int, _Slot] = {}
-        self._prefixes = PrefixCache(2 * slots, int(PREFIX_SHARE * free_memory()))
+        self._prefixes = PrefixCache(2 * slots, int(PREFIX_SHARE * memory_left(max_memory)))
         self._plain = self._probe(None)
         register()
-        self._is_joint = _attends_only(loaded.model) and self._is_joint_right()
+        self._is_joint = _attends_only(loaded.model) and self._is_joint_right(max_memory)
+        if max_memory is not None:
+            self.context = max(1, min(self.context, self.room))
         self.chunk = CHUNK if self._is_joint else slots * self.context
 
     def open(self, prompt: Sequence[int], adapter: str | None) -> Opened:
@@ -125,7 +135,7 @@ class TransformersRunner:
             logits: Tensor = self._model(input_ids=ids, use_cache=False).logits[0]
         return logits
 
-    def _is_joint_right(self) -> bool:
+    def _is_joint_right(self, max_memory: int | None) -> bool:
         """Whether two sequences in one pass, one of them in two parts, have the logits that the model computes alone."""
         expected = self._plain[[-1, 2]].float()
         ids = [token % self._model.config.get_text_config().vocab_size for token in PROBE]
@@ -138,7 +148,7 @@ class TransformersRunner:
             return False
         finally:
             cache, self._taken = self._taken[0].cache, {}
-        self.room = min(self.room, int(CACHE_SHARE * free_memory()) // max(1, cache.bytes_per_token))
+        self.room = min(self.room, int(CACHE_SHARE * memory_left(max_memory)) // max(1, cache.bytes_per_token))
         return bool((logits - expected).abs().max() <= CLOSE * expected.abs().max())
 
     def _advance_joint(self, extensions: Sequence[Extension]) -> Tensor:

@@ -69,6 +69,7 @@ def test_a_server_whose_engine_dies_says_so_and_ends(tiny_model: Path, tmp_path:
     lost = tmp_path / "lost"
     command, address = start(tiny_model, tmp_path, partial(fail_once_there, lost))
     assert (ask(address)[0], ask(address, "POST", CHAT)[0]) == (200, 200)
+    assert 0 < command.result["seconds"] < PATIENCE
     lost.touch()
     status, body = ask(address, "POST", CHAT)
     assert (status, body["error"]["code"]) == (503, "unavailable")

@@ -19,7 +19,7 @@ from finetune.models.find import find_base
 from finetune.models.gguf.families import read_shape
 from finetune.models.gguf.writer import write_model
 from finetune.models.tokenizer import load_tokenizer
-from finetune.serve import llama_runner
+from finetune.serve import llama_runner, memory
 from finetune.serve.llama_runner import RESIDENT, LlamaRunner
 from finetune.serve.runner import Extension
 
@@ -301,3 +301,10 @@ def test_file_that_llama_cpp_cannot_load_is_named(tmp_path: Path) -> None:
     file.write_bytes(b"GGUF and nothing else")
     with pytest.raises(InputError, match=r"broken\.gguf cannot be loaded by llama\.cpp"):
         LlamaRunner(file)
+
+
+def test_slots_keep_inside_the_memory(gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used, left = 100 << 20, 1 << 20
+    monkeypatch.setattr(memory, "used_memory", lambda: used)
+    runner = LlamaRunner(gguf_file, max_memory=used + gguf_file.stat().st_size + left)
+    assert 0 < runner.room < LlamaRunner(gguf_file).room

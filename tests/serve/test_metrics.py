@@ -45,6 +45,7 @@ def test_requests_and_tokens_are_counted_by_model(engine: Engine) -> None:
         <= after["slmtune_request_seconds_sum", "tiny", CHAT]
     )
     assert after["slmtune_up",] == 1
+    assert after["slmtune_ready_seconds",] > 0
     assert after["process_resident_memory_bytes",] > 1 << 20
 
 

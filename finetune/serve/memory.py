@@ -1,0 +1,45 @@
+"""The memory of a server: what it takes, and what is left for requests within --max-memory."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+
+from finetune.errors import InputError
+from finetune.machine import GPU_CONTEXT, format_bytes, free_memory
+
+LEAST_CONTEXT = 256  # tokens of a conversation, below which a server is of no use
+
+
+def used_memory() -> int:
+    """Bytes that this process takes: of the GPU if there is one, else of main memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.memory_reserved() + GPU_CONTEXT
+    return int(psutil.Process().memory_info().rss)
+
+
+def memory_left(limit: int | None) -> int:
+    """Bytes that requests may take: those that are free, or as many of them as a limit on the process leaves."""
+    free = free_memory()
+    return free if limit is None else max(0, min(free, limit - used_memory()))
+
+
+def require_room(context: int | None, limit: int | None) -> None:
+    """Refuse a server that takes more than the limit, or that has no room for a conversation; `context` is its length.
+
+    Raises:
+        InputError: says how much it takes.
+    """
+    if limit is None:
+        return
+    used = used_memory()
+    if used > limit:
+        raise InputError(
+            f"The server does not fit in {format_bytes(limit)}: before the first request it takes {format_bytes(used)}. Raise "
+            "--max-memory, or serve a smaller model"
+        )
+    if context is not None and context < LEAST_CONTEXT:
+        raise InputError(
+            f"The server does not fit in {format_bytes(limit)}: it takes {format_bytes(used)}, and what is left is enough for "
+            f"conversations of {context} tokens, fewer than {LEAST_CONTEXT}. Raise --max-memory, or serve a smaller model"
+        )
