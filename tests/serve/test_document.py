@@ -62,7 +62,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyEngine]:
 @pytest.mark.parametrize("kind", ["engine", "encoder"])
 def test_no_request_makes_the_server_fail(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     engine: AnyEngine = request.getfixturevalue(kind)
-    options = {"--checks": CHECKS, "--max-examples": "20", "--seed": "1", "--phases": "examples,coverage,fuzzing"}
+    options = {"--checks": CHECKS, "--max-examples": "4", "--seed": "1", "--phases": "examples,coverage,fuzzing"}
     options |= {"--header": f"Authorization:{KEY['Authorization']}", "--suppress-health-check": "all"}
     words = [word for option in options.items() for word in option]
     with running(engine, ALICE) as server:

@@ -79,24 +79,24 @@ def test_address_is_stated_because_vllm_would_listen_on_every_one(two_adapters: 
 
 
 @pytest.mark.parametrize(
-    "lines", ["secret-1\n", "# people\n\nalice secret-1\nbob secret-2\n", "alice secret-1,bob secret-2"]
+    ("lines", "variables"),
+    [("# people\n\nalice secret-1\nbob secret-2\n", {}), ("", {"SLMTUNE_API_KEYS": "secret-1,bob secret-2"})],
+    ids=["file", "environment"],
 )
-def test_vllm_gets_the_first_key(two_adapters: dict[str, Path], tmp_path: Path, lines: str) -> None:
+def test_vllm_gets_the_first_key(
+    two_adapters: dict[str, Path], tmp_path: Path, lines: str, variables: dict[str, str]
+) -> None:
     keys = tmp_path / "the keys"
     keys.write_text(lines, "utf-8")
-    for key_file, environment in ((keys, {}), (None, {"SLMTUNE_API_KEYS": lines})):
-        given = ["--api-key-file", key_file] if key_file else []
-        target = f"health={two_adapters['health']}"
-        done = slmtune("serve", target, "--print-vllm-command", *given, cwd=tmp_path, env=environment)
-        [_, command] = done.stdout.splitlines()
-        key = command.partition(" vllm serve ")[0]
-        printed = subprocess.run(
-            ["bash", "-c", f'{key}; echo "$VLLM_API_KEY"'],
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-        )
-        assert printed.stdout == "secret-1\n"
+    given = ["--api-key-file", keys] if lines else []
+    target = f"health={two_adapters['health']}"
+    done = slmtune("serve", target, "--print-vllm-command", *given, cwd=tmp_path, env=variables)
+    [_, command] = done.stdout.splitlines()
+    key = command.partition(" vllm serve ")[0]
+    printed = subprocess.run(
+        ["bash", "-c", f'{key}; echo "$VLLM_API_KEY"'], env={**os.environ, **variables}, capture_output=True, text=True
+    )
+    assert printed.stdout == "secret-1\n"
 
 
 def test_room_is_made_for_the_largest_rank(two_adapters: dict[str, Path], tmp_path: Path) -> None:
