@@ -25,9 +25,9 @@ from finetune.models.gguf.families import read_shape
 from finetune.models.load import load
 from finetune.recipe import AdapterRecipe
 from finetune.serve.llama_engine import convert_weights
-from finetune.serve.llama_runner import LlamaRunner
-from finetune.serve.runner import Extension, Runner
-from finetune.serve.transformers_runner import TransformersRunner
+from finetune.serve.runners.llama_runner import LlamaRunner
+from finetune.serve.runners.runner import Extension, Runner
+from finetune.serve.runners.transformers_runner import TransformersRunner
 
 CASES = ((1, 0), (1, 1), (4, 4), (16, 0), (16, 1), (16, 8))  # requests, and adapters among which they are divided
 ADAPTERS, PROMPT, ANSWER = 8, 40, 40  # how many, and tokens

@@ -172,7 +172,7 @@ def test_image_is_built_from_what_is_sent_and_contains_the_page(tmp_path: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
     [wheel] = (tmp_path / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "finetune/serve/page.html" in names
+    assert "finetune/serve/api/page.html" in names
     assert "finetune/_recipes/datasets/finance/recipe.yaml" in names
 
 

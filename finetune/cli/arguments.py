@@ -75,20 +75,20 @@ def read_api_keys(path: Path | None) -> tuple[ApiKey, ...]:
     Raises:
         InputError: the file cannot be read, or its contents are not keys.
     """
-    from finetune.serve.keys import VARIABLE
+    from finetune.serve.api.keys import VARIABLE
 
     return _read_keys(path, VARIABLE, is_admin=False)
 
 
 def read_admin_keys(path: Path | None) -> tuple[ApiKey, ...]:
     """The keys of administrators, in the same way, with SLMTUNE_ADMIN_KEYS. Raises what `read_api_keys` raises."""
-    from finetune.serve.keys import ADMIN_VARIABLE
+    from finetune.serve.api.keys import ADMIN_VARIABLE
 
     return _read_keys(path, ADMIN_VARIABLE, is_admin=True)
 
 
 def _read_keys(path: Path | None, variable: str, *, is_admin: bool) -> tuple[ApiKey, ...]:
-    from finetune.serve.keys import read_keys
+    from finetune.serve.api.keys import read_keys
 
     if path is None:
         return read_keys(os.environ[variable], variable, is_admin=is_admin) if variable in os.environ else ()
@@ -110,7 +110,7 @@ def list_adapters(folder: Path | None) -> list[tuple[str, Path]]:
 
 def key_source(path: Path | None) -> str | None:
     """The command that prints the keys that `read_api_keys` would read, or None if there are none."""
-    from finetune.serve.keys import VARIABLE
+    from finetune.serve.api.keys import VARIABLE
 
     if path is not None:
         return f"cat {shlex.quote(str(path))}"

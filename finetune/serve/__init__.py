@@ -1,6 +1,6 @@
 """Serves artifacts over HTTP for clients of the OpenAI API."""
 
-from finetune.serve.keys import ApiKey
+from finetune.serve.api.keys import ApiKey
 from finetune.serve.run import serve
 from finetune.serve.targets import ServeTarget
 from finetune.serve.vllm import Handover, hand_over

@@ -13,9 +13,9 @@ from finetune.errors import ContextLengthError, InputError, UnknownNameError
 from finetune.recipe.options import ANSWER_TOKENS, ChatOptions, check
 from finetune.records import Message
 from finetune.scoring.encoders import Excerpt, Prediction
-from finetune.serve.classifier import Classifier, describe
-from finetune.serve.engine import Engine
-from finetune.serve.job import GenerationParams, Result
+from finetune.serve.engine.classifier import Classifier, describe
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import GenerationParams, Result
 from finetune.serve.targets import ServeTarget, open_engine
 
 LISTED = 5  # labels whose probabilities are printed

@@ -11,9 +11,9 @@ from finetune.errors import InputError
 from finetune.models.find import BaseModel, sampled_fingerprint
 from finetune.models.load import LoadedModel
 from finetune.models.presets import PLAIN_TEMPLATE
-from finetune.serve.engine import Engine
-from finetune.serve.job import ServedModel
-from finetune.serve.llama_runner import LlamaRunner
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import ServedModel
+from finetune.serve.runners.llama_runner import LlamaRunner
 
 # On which the tokenizers of transformers and of llama.cpp must agree.
 SAMPLES = (

@@ -25,9 +25,9 @@ from finetune.models.llama_library import open_library
 from finetune.models.load import LoadedModel, compute_dtype
 from finetune.models.quantize import rounding_of
 from finetune.recipe import AdapterRecipe
-from finetune.serve.engine import Engine
-from finetune.serve.job import ServedModel
-from finetune.serve.llama_runner import LlamaRunner
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import ServedModel
+from finetune.serve.runners.llama_runner import LlamaRunner
 
 # With 16 bits, answers in a batch are those of one request at a time: of 8 answers of SmolLM2-135M, 40 tokens each, all were
 # equal, but with q8_0 only 5, because it rounds what enters each layer to 8 bits. It was 1.3 times as fast.

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from finetune.errors import InputError
 from finetune.recipe.options import ServeOptions, check
-from finetune.serve.engine import Engine
-from finetune.serve.keys import ApiKey
-from finetune.serve.memory import require_room
+from finetune.serve.api.keys import ApiKey
+from finetune.serve.api.tls import check_certificate
+from finetune.serve.engine.engine import Engine
+from finetune.serve.runners.memory import require_room
 from finetune.serve.targets import ServeTarget, open_engine
-from finetune.serve.tls import check_certificate
 from finetune.serve.warm_up import warm_up
 
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")  # as browsers send it: no path, not even a slash
@@ -48,7 +48,7 @@ def serve(
     has_clients = any(not key.is_admin for key in keys)
     _check_origins(options.cors_origins, with_keys=has_clients)
     _check_admin(options.adapter_dir, has_key=any(key.is_admin for key in keys))
-    from finetune.serve.listen import bind, run, url_of  # here: it needs those libraries
+    from finetune.serve.api.listen import bind, run, url_of  # here: it needs those libraries
 
     with bind(options.host, options.port, local_only=not has_clients) as server_socket:
         url = url_of(options, server_socket)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,17 +20,14 @@ from finetune.models.open import AnyModel, open_model
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import Engine as EngineName
-from finetune.serve.classifier import Classifier
 from finetune.serve.compatible import domain_of, precision_of
-from finetune.serve.engine import Engine
+from finetune.serve.engine.classifier import Classifier
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import MODEL_NAME, ServedModel
+from finetune.serve.engine.kinds import AnyEngine
 from finetune.serve.gguf_file import find_gguf, open_gguf
-from finetune.serve.job import ServedModel
 from finetune.serve.llama_engine import open_llama_engine
-from finetune.serve.transformers_runner import TransformersRunner
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # the value of `model` in requests, also used in paths
-
-AnyEngine = Engine | Classifier
+from finetune.serve.runners.transformers_runner import TransformersRunner
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +222,7 @@ def check_names(names: Sequence[str]) -> None:
     if not names:
         raise InputError("There is nothing to serve. Pass --domain, or NAME=ADAPTER")
     for name in names:
-        if not NAME.fullmatch(name):
+        if not MODEL_NAME.fullmatch(name):
             raise InputError(f"{name!r} is not a valid model name. Use only letters, digits and . _ : / @ -")
     _check_distinct(names)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from finetune.serve.engine import Engine
-from finetune.serve.job import GenerationParams
-from finetune.serve.targets import AnyEngine
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import GenerationParams
+from finetune.serve.engine.kinds import AnyEngine
 
 
 def warm_up(engine: AnyEngine) -> None:

@@ -21,8 +21,8 @@ from finetune.evaluate.contestants.rivals import read_key
 from finetune.evaluate.contestants.server import ask_server, match_choice, refuse_server
 from finetune.records import Example
 from finetune.scoring.tasks import EvalTask
-from finetune.serve.engine import Engine
-from finetune.serve.job import ServedModel
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import ServedModel
 
 from ..conftest import chat
 from ..serve.conftest import load, running

@@ -21,12 +21,12 @@ from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.adapter import Quantization
 from finetune.recipe.options import ServeOptions
-from finetune.serve.engine import Engine
-from finetune.serve.job import ServedModel
-from finetune.serve.keys import ApiKey
-from finetune.serve.listen import Server, bind, url_of
-from finetune.serve.targets import AnyEngine
-from finetune.serve.transformers_runner import TransformersRunner
+from finetune.serve.api.keys import ApiKey
+from finetune.serve.api.listen import Server, bind, url_of
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import ServedModel
+from finetune.serve.engine.kinds import AnyEngine
+from finetune.serve.runners.transformers_runner import TransformersRunner
 
 KEY = "a-long-random-string"
 ALICE = ApiKey("alice", KEY)

@@ -15,9 +15,9 @@ from finetune.errors import InputError
 from finetune.models.load import LoadedModel
 from finetune.recipe.options import ServeOptions
 from finetune.serve import ServeTarget, serve
-from finetune.serve.engine import Engine
-from finetune.serve.job import GenerationParams
-from finetune.serve.tls import check_certificate
+from finetune.serve.api.tls import check_certificate
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import GenerationParams
 
 from .conftest import ALICE, Brake, hello, running
 

@@ -25,10 +25,10 @@ from finetune.errors import (
 from finetune.models.find import find_base
 from finetune.models.load import load_adapter
 from finetune.serve import ServeTarget
-from finetune.serve.engine import Engine
-from finetune.serve.job import GenerationParams
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import GenerationParams
+from finetune.serve.runners.transformers_runner import TransformersRunner
 from finetune.serve.targets import open_engine
-from finetune.serve.transformers_runner import TransformersRunner
 
 from .conftest import Brake, make_adapter
 from .test_transformers_runner import Driver, open_base

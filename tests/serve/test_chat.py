@@ -20,8 +20,8 @@ from finetune.models.load import LoadedModel
 from finetune.recipe.options import ChatOptions
 from finetune.records import Message
 from finetune.serve.chat import Conversation, open_conversation
-from finetune.serve.engine import Engine
-from finetune.serve.job import GenerationParams
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import GenerationParams
 from finetune.serve.targets import ServeTarget
 
 from ..command import run as slmtune

@@ -21,8 +21,8 @@ from finetune.models.heads import Head
 from finetune.models.load import load_adapter
 from finetune.scoring.encoders import label_probabilities
 from finetune.serve.chat import Reading, open_conversation
-from finetune.serve.classifier import BATCH_SIZE, CHUNK, Classification, Classifier
-from finetune.serve.job import ServedModel
+from finetune.serve.engine.classifier import BATCH_SIZE, CHUNK, Classification, Classifier
+from finetune.serve.engine.job import ServedModel
 from finetune.serve.targets import ServeTarget, open_engine
 
 from ..command import SLMTUNE, fresh_environment, run

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.serve.engine import Engine
+from finetune.serve.engine.engine import Engine
 
 from .conftest import ALICE, Running, hello, running
 

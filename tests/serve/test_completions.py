@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 
-from finetune.serve.engine import Engine
+from finetune.serve.engine.engine import Engine
 
 from .conftest import Running, hello, running
 

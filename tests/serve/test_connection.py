@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from finetune.models.load import LoadedModel
-from finetune.serve import body, connection
-from finetune.serve.engine import Engine
+from finetune.serve.api import body, connection
+from finetune.serve.engine.engine import Engine
 
 from .conftest import Brake, Running, hello, running
 

@@ -14,8 +14,8 @@ import pytest
 from pydantic import BaseModel
 
 from finetune.errors import InputError
-from finetune.serve.constraint import json_grammar, regex_grammar
-from finetune.serve.engine import Engine
+from finetune.serve.engine.constraint import json_grammar, regex_grammar
+from finetune.serve.engine.engine import Engine
 
 from .conftest import Running, hello, running
 

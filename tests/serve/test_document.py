@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from finetune.recipe.options import ServeOptions
-from finetune.serve.app import create_app
-from finetune.serve.engine import Engine
-from finetune.serve.targets import AnyEngine, ServeTarget, open_engine
+from finetune.serve.api.app import create_app
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.kinds import AnyEngine
+from finetune.serve.targets import ServeTarget, open_engine
 
 from ..encoders import NEWS, write_encoder, write_encoder_adapter
 from .conftest import ALICE, running

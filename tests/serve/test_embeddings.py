@@ -12,7 +12,7 @@ import torch
 
 from finetune.artifacts import Adapter
 from finetune.models.load import load_adapter
-from finetune.serve.engine import Engine
+from finetune.serve.engine.engine import Engine
 from finetune.serve.targets import ServeTarget, open_engine
 
 from ..encoders import ANSWERS, NEWS, write_encoder, write_encoder_adapter

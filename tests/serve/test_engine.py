@@ -16,8 +16,8 @@ from finetune.models.chat_template import render_prompt
 from finetune.models.load import LoadedModel, load_adapter
 from finetune.records import Message
 from finetune.serve import ServeTarget
-from finetune.serve.engine import Engine
-from finetune.serve.job import Event, GenerationParams, Result
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import Event, GenerationParams, Result
 from finetune.serve.targets import open_engine
 
 from .conftest import Brake

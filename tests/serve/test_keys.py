@@ -9,7 +9,7 @@ import pytest
 from finetune.cli.arguments import read_api_keys
 from finetune.errors import InputError
 from finetune.serve import ApiKey
-from finetune.serve.keys import VARIABLE, KeyRing, read_keys
+from finetune.serve.api.keys import VARIABLE, KeyRing, read_keys
 
 from ..command import run
 

@@ -9,10 +9,10 @@ import openai
 import pytest
 
 from finetune.models.load import LoadedModel
-from finetune.serve.engine import Engine
-from finetune.serve.keys import ApiKey
-from finetune.serve.limits import Limits
-from finetune.serve.problem import ApiError
+from finetune.serve.api.keys import ApiKey
+from finetune.serve.api.limits import Limits
+from finetune.serve.api.problem import ApiError
+from finetune.serve.engine.engine import Engine
 
 from .conftest import ALICE, KEY, Brake, Running, hello, running
 

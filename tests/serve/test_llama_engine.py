@@ -28,11 +28,11 @@ from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.records import Message
 from finetune.serve import ServeTarget, llama_engine
-from finetune.serve.engine import Engine
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import GenerationParams
 from finetune.serve.gguf_file import find_gguf
-from finetune.serve.job import GenerationParams
-from finetune.serve.llama_runner import LlamaRunner
-from finetune.serve.runner import Extension
+from finetune.serve.runners.llama_runner import LlamaRunner
+from finetune.serve.runners.runner import Extension
 from finetune.serve.targets import open_engine
 
 from .conftest import hello, make_adapter, running

@@ -19,9 +19,9 @@ from finetune.models.find import find_base
 from finetune.models.gguf.families import read_shape
 from finetune.models.gguf.writer import write_model
 from finetune.models.tokenizer import load_tokenizer
-from finetune.serve import llama_runner, memory
-from finetune.serve.llama_runner import RESIDENT, LlamaRunner
-from finetune.serve.runner import Extension
+from finetune.serve.runners import llama_runner, memory
+from finetune.serve.runners.llama_runner import RESIDENT, LlamaRunner
+from finetune.serve.runners.runner import Extension
 
 from ..export.test_gguf import FAMILIES, SPECIAL
 from ..tiny_shape import WIDTHS

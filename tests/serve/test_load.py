@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from finetune.models.load import LoadedModel
-from finetune.serve.engine import Engine
-from finetune.serve.job import GenerationJob, GenerationParams
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import GenerationJob, GenerationParams
 
 from .conftest import Brake, Running, hello, running
 

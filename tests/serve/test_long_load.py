@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from finetune.serve.engine import Engine
+from finetune.serve.engine.engine import Engine
 
 from .conftest import Running, hello, running
 

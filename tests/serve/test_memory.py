@@ -9,12 +9,13 @@ import pytest
 from finetune.errors import ContextLengthError, InputError
 from finetune.models.load import LoadedModel
 from finetune.recipe.options import ServeOptions
-from finetune.serve import ServeTarget, memory, serve
-from finetune.serve.engine import Engine
-from finetune.serve.job import GenerationParams, ServedModel
-from finetune.serve.memory import memory_left, require_room
-from finetune.serve.runner import Extension
-from finetune.serve.transformers_runner import TransformersRunner
+from finetune.serve import ServeTarget, serve
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import GenerationParams, ServedModel
+from finetune.serve.runners import memory
+from finetune.serve.runners.memory import memory_left, require_room
+from finetune.serve.runners.runner import Extension
+from finetune.serve.runners.transformers_runner import TransformersRunner
 from finetune.serve.warm_up import warm_up
 
 KIB, MIB = 2**10, 2**20

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from finetune.models.load import LoadedModel
-from finetune.serve.engine import Engine
-from finetune.serve.job import GenerationParams
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import GenerationParams
 
 from .conftest import ALICE, Brake, Running, hello, running
 

@@ -15,10 +15,11 @@ import pytest
 from finetune.models.heads import Head
 from finetune.models.load import LoadedModel
 from finetune.records import Message
-from finetune.serve.engine import Engine
-from finetune.serve.job import GenerationParams
-from finetune.serve.page import page_response
-from finetune.serve.targets import AnyEngine, ServeTarget, open_engine
+from finetune.serve.api.page import page_response
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import GenerationParams
+from finetune.serve.engine.kinds import AnyEngine
+from finetune.serve.targets import ServeTarget, open_engine
 
 from ..browser import CHROMIUM, FAINT, OVERFLOW, Browser, Visit
 from ..encoders import ANSWERS, NEWS, TOPICS, write_encoder, write_encoder_adapter

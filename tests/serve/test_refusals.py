@@ -9,8 +9,8 @@ import pytest
 
 from finetune.models.load import LoadedModel
 from finetune.recipe.options import ServeOptions
-from finetune.serve.app import create_app
-from finetune.serve.engine import Engine
+from finetune.serve.api.app import create_app
+from finetune.serve.engine.engine import Engine
 
 from .conftest import ALICE, KEY, Running, hello, running
 

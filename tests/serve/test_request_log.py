@@ -12,8 +12,8 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from finetune.cli.console import JsonFormatter
-from finetune.serve.engine import Engine
-from finetune.serve.request_log import RequestLog
+from finetune.serve.api.request_log import RequestLog
+from finetune.serve.engine.engine import Engine
 
 from .conftest import ALICE, Running, hello, running
 
@@ -35,7 +35,7 @@ def guarded(engine: Engine) -> Iterator[Running]:
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     """The log as `--log-format json` prints it, requests only."""
-    records = [record for record in caplog.records if record.name == "finetune.serve.request_log"]
+    records = [record for record in caplog.records if record.name == "finetune.serve.api.request_log"]
     return [json.loads(JsonFormatter().format(record)) for record in records]
 
 

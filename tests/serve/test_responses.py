@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from finetune.models.load import LoadedModel
-from finetune.serve.engine import Engine
+from finetune.serve.engine.engine import Engine
 
 from .conftest import Running, hello, running
 

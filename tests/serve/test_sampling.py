@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from finetune.models.load import LoadedModel
-from finetune.serve.answer import Answer
-from finetune.serve.engine import Engine
-from finetune.serve.job import Event, GenerationJob, GenerationParams, Piece, Result
-from finetune.serve.sampling import Choice, Sampler
+from finetune.serve.engine.answer import Answer
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import Event, GenerationJob, GenerationParams, Piece, Result
+from finetune.serve.engine.sampling import Choice, Sampler
 
 LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from finetune.errors import DeadlineError, QueueFullError, SlmtuneError
-from finetune.serve.answer import Answer
-from finetune.serve.job import Event, GenerationJob, GenerationParams, Piece, Result
-from finetune.serve.runner import Extension, Opened
-from finetune.serve.sampling import Sampler
-from finetune.serve.scheduler import Scheduler
+from finetune.serve.engine.answer import Answer
+from finetune.serve.engine.job import Event, GenerationJob, GenerationParams, Piece, Result
+from finetune.serve.engine.sampling import Sampler
+from finetune.serve.engine.scheduler import Scheduler
+from finetune.serve.runners.runner import Extension, Opened
 
 VOCABULARY = 64
 END = 63

@@ -23,9 +23,9 @@ from finetune.errors import (
 )
 from finetune.recipe.options import ServeOptions
 from finetune.serve import ServeTarget, serve
-from finetune.serve.engine import Engine
-from finetune.serve.job import GenerationParams
-from finetune.serve.listen import bind
+from finetune.serve.api.listen import bind
+from finetune.serve.engine.engine import Engine
+from finetune.serve.engine.job import GenerationParams
 from finetune.serve.targets import open_engine
 
 from .conftest import ALICE, make_adapter

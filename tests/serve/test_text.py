@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders
 
-from finetune.serve.text import Detokenizer, StopStrings
+from finetune.serve.engine.text import Detokenizer, StopStrings
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ from finetune.models.find import find_base
 from finetune.models.load import LoadedModel, attach_adapter, load
 from finetune.models.structure import find_state, has_transposed_weights
 from finetune.recipe import AdapterRecipe
-from finetune.serve.runner import Extension
-from finetune.serve.transformers_runner import TransformersRunner
+from finetune.serve.runners.runner import Extension
+from finetune.serve.runners.transformers_runner import TransformersRunner
 
 from ..train.families import FAMILIES, SHAPE, Family
 

@@ -1,0 +1,264 @@
+"""Continuous batching: one thread that extends all running sequences step by step; requests join and leave at every step."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from finetune.errors import DeadlineError, QueueFullError, SlmtuneError
+from finetune.serve.engine.answer import Answer
+from finetune.serve.engine.job import GenerationJob
+from finetune.serve.engine.sampling import Sampler
+from finetune.serve.engine.worker import JOIN_SECONDS, failure_of, logging_death, stop_error
+from finetune.serve.runners.runner import Extension, Runner
+
+OLDEST = 4  # the oldest prompt gets at least this part of the tokens of a step
+TOO_LARGE = "Shorten the prompt or lower max_tokens"
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Run:
+    """A running request: its slot, and the tokens that the model has yet to see."""
+
+    job: GenerationJob
+    sampler: Sampler
+    answer: Answer
+    slot: int
+    unseen: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Something to do between two steps, once no request needs `adapter` any more."""
+
+    adapter: str | None
+    action: Callable[[], Any]
+    outcome: Future[Any]
+
+
+class Scheduler:
+    """Runs jobs on a runner, as many at once as it has slots, behind a bounded queue.
+
+    A free slot goes to the client with the fewest running requests, then to the one whose turn was longest ago, then to the
+    request that arrived first. In a step, the shortest prompts are computed first, so that a long one does not stall the
+    others; the oldest prompt always gets a part.
+    `begin` returns what chooses the tokens of a job and what receives them.
+    """
+
+    def __init__(
+        self, runner: Runner, begin: Callable[[GenerationJob], tuple[Sampler, Answer]], queue_size: int
+    ) -> None:
+        self._runner, self._begin, self._queue_size = runner, begin, queue_size
+        self._waiting: deque[GenerationJob] = deque()
+        self._running: list[Run] = []
+        self._tasks: list[Task] = []
+        self._turns: dict[str, int] = {}  # the number of each client's last admission
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="slmtune-scheduler", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether jobs are run: the scheduler is not closed and its thread is running."""
+        return self._thread.is_alive() and not self._closed
+
+    @property
+    def waiting(self) -> int:
+        """The number of jobs in the queue."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """The number of jobs in the batch."""
+        return len(self._running)
+
+    def submit(self, job: GenerationJob) -> None:
+        """Queue a job.
+
+        Raises:
+            QueueFullError: the queue of waiting jobs is full.
+            EngineStoppedError: the scheduler was closed, or its thread died.
+        """
+        with self._changed:
+            if not self.alive:
+                raise stop_error()
+            if len(self._waiting) + len(self._running) >= self._runner.slots + self._queue_size:
+                raise QueueFullError(len(self._waiting))
+            self._waiting.append(job)
+            self._changed.notify()
+
+    def drop(self, job: GenerationJob) -> None:
+        """Remove a cancelled job from the queue if it is still waiting; a running one ends before the next step."""
+        with self._changed:
+            if job not in self._waiting:
+                return
+            self._waiting.remove(job)
+        job.report(job.when_cancelled)
+
+    def call(self, action: Callable[[], T], adapter: str | None = None) -> T:
+        """Run a function between two steps, once no request needs `adapter` any more, and return its result.
+
+        Raises:
+            EngineStoppedError: the scheduler was closed before.
+        """
+        outcome: Future[T] = Future()
+        with self._changed:
+            if not self.alive:
+                raise stop_error()
+            self._tasks.append(Task(adapter, action, outcome))
+            self._changed.notify()
+        return outcome.result()
+
+    def close(self) -> None:
+        """Refuse new jobs and end all others with an `EngineStoppedError`. Can be called repeatedly."""
+        with self._changed:
+            self._closed = True
+            jobs = [*(run.job for run in self._running), *self._waiting]
+            self._waiting.clear()
+            tasks, self._tasks = self._tasks, []
+            self._changed.notify()
+        for job in jobs:
+            job.cancelled.set()
+            job.report(stop_error())  # immediately: the step being computed may take a while
+        for task in tasks:
+            task.outcome.set_exception(stop_error())
+
+    def join(self) -> None:
+        """Wait a few seconds at most for the thread of a closed scheduler to end."""
+        self._thread.join(JOIN_SECONDS)
+
+    def _work(self) -> None:
+        with logging_death():
+            try:
+                while self._wait():
+                    self._run_tasks()
+                    self._end_overdue()
+                    self._admit()
+                    if self._running:
+                        self._step(list(self._running))
+            finally:
+                self.close()
+
+    def _wait(self) -> bool:
+        """Wait for something to do; False: the scheduler was closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._running or self._tasks or self._closed)
+            return not self._closed
+
+    def _run_tasks(self) -> None:
+        with self._changed:
+            jobs = [*(run.job for run in self._running), *self._waiting]
+            needed = {job.adapter for job in jobs}
+            ready = [task for task in self._tasks if task.adapter is None or task.adapter not in needed]
+            self._tasks = [task for task in self._tasks if task not in ready]
+        for task in ready:
+            try:
+                task.outcome.set_result(task.action())
+            except BaseException as error:
+                task.outcome.set_exception(error)  # the caller must never wait for ever
+                if not isinstance(error, Exception):
+                    raise
+
+    def _end_overdue(self) -> None:
+        """End running jobs that were cancelled, and all whose deadline has passed."""
+        now = time.monotonic()
+        with self._changed:
+            overdue = [job for job in self._waiting if job.is_overdue(now)]
+            for job in overdue:
+                self._waiting.remove(job)
+        for job in overdue:
+            job.report(DeadlineError())
+        for run in list(self._running):
+            if run.job.cancelled.is_set():
+                self._end(run, run.answer.finish("cancelled"))
+            elif run.job.is_overdue(now):
+                self._end(run, DeadlineError())
+
+    def _admit(self) -> None:
+        while (job := self._take()) is not None:
+            failure: SlmtuneError | None = stop_error()
+            try:
+                sampler, answer = self._begin(job)
+                opened = self._runner.open(job.prompt, job.adapter)
+                with self._changed:
+                    self._running.append(Run(job, sampler, answer, opened.slot, job.prompt[opened.cached :]))
+                failure = None
+            except Exception as error:
+                failure = failure_of(error, TOO_LARGE)
+            finally:  # also if the error ends this thread: nobody must wait for an answer that cannot come
+                if failure is not None:
+                    job.report(failure)
+
+    def _take(self) -> GenerationJob | None:
+        """The job whose turn it is, if there is a free slot and room for its tokens."""
+        with self._changed:
+            if not self._waiting or len(self._running) >= self._runner.slots:
+                return None
+            counts = Counter(run.job.params.client for run in self._running)
+            clients = [job.params.client for job in self._waiting]
+            number = min(range(len(clients)), key=lambda at: (counts[clients[at]], self._turns.get(clients[at], 0), at))
+            job = self._waiting[number]
+            if self._running and job.size + sum(run.job.size for run in self._running) > self._runner.room:
+                return None
+            turn = max(self._turns.values(), default=0) + 1
+            self._turns = {name: last for name, last in self._turns.items() if name in clients}
+            self._turns[clients[number]] = turn
+            del self._waiting[number]
+            return job
+
+    def _step(self, runs: Sequence[Run]) -> None:
+        """Extend the running sequences: by a token, or by a part of their prompt."""
+        parts = self._divide(runs)
+        try:
+            logits = self._runner.advance([Extension(run.slot, part) for run, part in parts.items()]).cpu()
+        except Exception as error:
+            failure = failure_of(error, TOO_LARGE)
+            for run in parts:
+                self._end(run, failure)
+            return
+        for (run, part), row in zip(parts.items(), logits, strict=True):
+            run.unseen = run.unseen[len(part) :]
+            if not run.unseen and not run.job.cancelled.is_set():
+                self._continue(run, row)
+
+    def _divide(self, runs: Sequence[Run]) -> dict[Run, tuple[int, ...]]:
+        """The tokens of the next step for each sequence; some prompts may have to wait for their turn."""
+        sizes = {run: 1 for run in runs if len(run.unseen) == 1}
+        prompts = [run for run in runs if run not in sizes]
+        left = self._runner.chunk
+        if prompts:
+            sizes[prompts[0]] = min(len(prompts[0].unseen), max(1, left // OLDEST))
+            left -= sizes[prompts[0]]
+        for run in sorted(prompts, key=lambda run: len(run.unseen)):
+            more = min(left, len(run.unseen) - sizes.get(run, 0))
+            if more:
+                sizes[run] = sizes.get(run, 0) + more
+                left -= more
+        return {run: run.unseen[: sizes[run]] for run in runs if run in sizes}
+
+    def _continue(self, run: Run, logits: Tensor) -> None:
+        """Choose the next token of a sequence."""
+        try:
+            choice = run.sampler.choose(logits)
+            reason = run.answer.push(choice)
+            if reason is None:
+                run.unseen = (choice.token,)
+            else:
+                self._end(run, run.answer.finish(reason))
+        except Exception as error:
+            self._end(run, failure_of(error, TOO_LARGE))
+
+    def _end(self, run: Run, outcome: Any) -> None:
+        with self._changed:
+            self._running.remove(run)
+        self._runner.close(run.slot)
+        run.job.report(outcome)

@@ -1,0 +1,400 @@
+"""Computes the logits of an engine with llama.cpp: all sequences in one pass, each with its adapter.
+
+llama.cpp has the adapters of a pass in common. Here it has none: after the product of each weight that an adapter changes, it
+calls back, and each row gets the update of its own adapter.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from ctypes import POINTER, c_float, c_int, c_int8, c_int32, c_void_p, cast, create_string_buffer
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.artifacts import Adapter
+from finetune.errors import CheckFailedError, InputError, SlmtuneError
+from finetune.models.gguf.families import Shape
+from finetune.models.gguf.lora import read_lora, read_matrices
+from finetune.models.llama_library import (
+    FLASH,
+    FLOAT16,
+    Batch,
+    GgmlTensor,
+    OnNode,
+    last_error,
+    open_library,
+)
+from finetune.records import count_alike
+from finetune.serve.runners.llama_adapters import LlamaAdapters
+from finetune.serve.runners.memory import memory_left
+from finetune.serve.runners.resident import ResidentAdapters
+from finetune.serve.runners.runner import Extension, Opened
+
+SLOTS = 16
+CHUNK = 256  # tokens of an extension; others wait for the pass that computes it
+PASS = 512  # tokens of a pass
+RESIDENT = 8  # adapters in memory; others are read again when they are asked for
+MEMORY_SHARE = 0.1  # of the free memory, for the keys and values of all slots
+FEW_TOKENS = 2048  # per slot, for which there are rather fewer slots than shorter ones
+VALUE_BYTES = 2  # of a key or value in 16 bits
+# Tokens of sequences that have ended, kept while several are in progress: a pass looks at all tokens in memory. With 4,800 of
+# others, 8 rows of SmolLM2-135M took 133 instead of 76 ms, but one row 31 instead of 29.
+KEPT = 1024
+PROBE = tuple(range(5, 13))  # token ids: any will do
+TEXT_BYTES = 256
+ALL = -1  # of llama.cpp: up to the last position
+
+
+@dataclass
+class _Slot:
+    """A sequence in llama.cpp's memory: in progress, or kept for prompts that begin alike."""
+
+    tokens: list[int] = field(default_factory=list)  # those that were computed
+    adapter: str | None = None
+    is_taken: bool = False
+    used: int = 0  # a number that grows with each use
+
+
+class LlamaRunner:
+    """Extends sequences with the model in a GGUF file, until it is freed.
+
+    Args:
+        shape: of the base model from which the file was made; needed for adapters.
+        max_memory: bytes that this process may take.
+    """
+
+    chunk = CHUNK
+
+    def __init__(
+        self,
+        file: Path,
+        shape: Shape | None = None,
+        *,
+        slots: int | None = None,
+        context: int | None = None,
+        max_memory: int | None = None,
+    ) -> None:
+        self._library, self._shape = open_library(), shape
+        self._model = _load(self._library, file)
+        self._vocabulary = self._library.llama_model_get_vocab(self._model)
+        self.vocabulary = int(self._library.llama_vocab_n_tokens(self._vocabulary))
+        # Those weights that no pass has read yet are not in memory.
+        memory = memory_left(max_memory if max_memory is None else max_memory - file.stat().st_size)
+        self.slots, self.context = _divide_memory(self._library, self._model, slots, context, memory)
+        self.room = self.slots * self.context
+        self._adapters = LlamaAdapters()
+        self._resident = ResidentAdapters(RESIDENT, self._read_adapter, self._adapters.remove)
+        self._weights: dict[int, str] = {}  # the names of weights by their address, "" where no adapter changes them
+        self._failure: Exception | None = None
+        self._callback = OnNode(self._on_node)
+        self._context = self._make_context()
+        self._memory = self._library.llama_get_memory(self._context)
+        self._batch = _BatchArrays()
+        self._clock = itertools.count(1)
+        self._sequences = [_Slot() for _ in range(self.slots)]
+        self._plain = self._probe(None)
+
+    def free(self) -> None:
+        """Return the memory. Can be called repeatedly."""
+        if self._context is not None:
+            self._library.llama_free(self._context)
+            self._library.llama_model_free(self._model)
+            self._context = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_context"):
+            self.free()
+
+    def tokenize(self, text: str) -> list[int]:
+        """The ids of a text without special tokens, if the file has a tokenizer."""
+        data = text.encode()
+        ids = (c_int32 * (len(data) + 1))()
+        count = self._library.llama_tokenize(self._vocabulary, data, len(data), ids, len(ids), False, False)
+        return ids[: max(count, 0)]
+
+    def open(self, prompt: Sequence[int], adapter: str | None) -> Opened:
+        """Take a slot for a prompt; see `Runner`."""
+        if adapter is not None:
+            self._resident.use(adapter, self._in_use())
+        shared = {
+            number: count_alike(one.tokens, prompt[:-1])
+            for number, one in enumerate(self._sequences)
+            if one.adapter == adapter
+        }
+        source = max(shared, key=lambda number: shared[number], default=None)
+        cached = 0 if source is None else shared[source]
+        slot = self._choose(source, cached)
+        if source is not None and source == slot:
+            self._library.llama_memory_seq_rm(self._memory, slot, cached, ALL)
+        else:
+            self._library.llama_memory_seq_rm(self._memory, slot, ALL, ALL)
+            if cached:
+                self._library.llama_memory_seq_cp(self._memory, source, slot, 0, cached)
+        self._sequences[slot] = _Slot(list(prompt[:cached]), adapter, True, next(self._clock))
+        return Opened(slot, cached)
+
+    def advance(self, extensions: Sequence[Extension]) -> Tensor:
+        """Logits after each extension; see `Runner`."""
+        if len(extensions) > 1:
+            self._forget_oldest()
+        # Neighbours with the same adapter are one product.
+        order = sorted(range(len(extensions)), key=lambda number: self._adapter_of(extensions[number]) or "")
+        result = torch.empty(len(extensions), self.vocabulary)
+        try:
+            for part in _split([(number, extensions[number].tokens) for number in order]):
+                self._compute([(extensions[number].slot, tokens) for number, tokens, _ in part], part, result)
+        except Exception:
+            for extension in extensions:  # of which some tokens may be in memory
+                length = len(self._sequences[extension.slot].tokens)
+                self._library.llama_memory_seq_rm(self._memory, extension.slot, length, ALL)
+            raise
+        return result
+
+    def close(self, slot: int) -> None:
+        """Free a slot; its sequence is kept for prompts that begin alike."""
+        self._sequences[slot].is_taken = False
+        self._sequences[slot].used = next(self._clock)
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Load an adapter under a name that is free; see `Runner`.
+
+        Raises:
+            CheckFailedError: it changes nothing.
+            InputError: llama.cpp cannot add it to the base model.
+        """
+        self._resident.add(name, folder, self._in_use())
+        if torch.equal(self._probe(name), self._plain):
+            self.unload_adapter(name)
+            raise CheckFailedError(
+                f"The adapter at {folder} changes nothing: with and without it, llama.cpp computes the same. Train again, with "
+                "a higher --learning-rate or more --max-steps"
+            )
+
+    def unload_adapter(self, name: str) -> None:
+        """Remove an adapter that no slot uses, and what it computed."""
+        self._resident.remove(name)
+        for number, one in enumerate(self._sequences):
+            if one.adapter == name:
+                self._forget(number)
+
+    def _read_adapter(self, name: str, folder: Path) -> None:
+        if self._shape is None:
+            raise InputError(f"A GGUF file is served without adapters. Serve {folder} beside its base model")
+        adapter = Adapter.open(folder)
+        self._adapters.put(name, read_matrices(adapter, read_lora(adapter, self._shape), self._shape))
+        self._weights.clear()
+
+    def _in_use(self) -> set[str | None]:
+        return {one.adapter for one in self._sequences if one.is_taken}
+
+    def _make_context(self) -> Any:
+        settings = self._library.llama_context_default_params()
+        settings.n_ctx, settings.n_seq_max = self.slots * self.context + len(PROBE), self.slots + 1
+        settings.n_batch = settings.n_ubatch = PASS
+        settings.n_threads = settings.n_threads_batch = torch.get_num_threads()
+        settings.type_k = settings.type_v = FLOAT16
+        settings.flash_attn_type = FLASH
+        settings.cb_eval = self._callback
+        settings.offload_kqv = settings.op_offload = False
+        settings.swa_full = settings.kv_unified = (
+            True  # any token can be removed; sequences share those that they begin with
+        )
+        context = self._library.llama_init_from_model(self._model, settings)
+        if not context:
+            raise SlmtuneError("llama.cpp cannot reserve memory for the context. Free memory, or serve a smaller model")
+        return context
+
+    def _choose(self, source: int | None, cached: int) -> int:
+        """The free slot for a sequence that begins like the one in `source`: that one, if nothing is lost by it."""
+        free = [number for number, one in enumerate(self._sequences) if not one.is_taken]
+        if source in free and cached == len(self._sequences[source].tokens):
+            return source
+        return min(free, key=lambda number: self._sequences[number].used)
+
+    def _adapter_of(self, extension: Extension) -> str | None:
+        return self._sequences[extension.slot].adapter
+
+    def _probe(self, adapter: str | None) -> Tensor:
+        """The logits after a few tokens, (vocabulary,), in the sequence behind the slots."""
+        self._sequences.append(_Slot([], adapter, is_taken=True))
+        try:
+            return self.advance([Extension(self.slots, tuple(token % self.vocabulary for token in PROBE))])[0]
+        finally:
+            self._forget(self.slots)
+            self._sequences.pop()
+
+    def _forget_oldest(self) -> None:
+        """Forget the sequences that have not been used for longest, if those that have ended hold too many tokens."""
+        ended = [number for number, one in enumerate(self._sequences) if one.tokens and not one.is_taken]
+        total = 0
+        for number in sorted(ended, key=lambda number: self._sequences[number].used, reverse=True):
+            total += len(self._sequences[number].tokens)
+            if total > KEPT:
+                self._forget(number)
+
+    def _forget(self, slot: int) -> None:
+        """Free a slot without keeping its sequence."""
+        self._library.llama_memory_seq_rm(self._memory, slot, ALL, ALL)
+        self._sequences[slot] = _Slot()
+
+    def _compute(
+        self,
+        pieces: Sequence[tuple[int, tuple[int, ...]]],
+        part: Sequence[tuple[int, tuple[int, ...], bool]],
+        result: Tensor,
+    ) -> None:
+        """Compute a pass, and put the logits of those extensions that end in it into their rows of `result`."""
+        ends = self._batch.fill(
+            [
+                (slot, len(self._sequences[slot].tokens), tokens, is_end)
+                for (slot, tokens), (_, _, is_end) in zip(pieces, part, strict=True)
+            ]
+        )
+        names = [self._sequences[slot].adapter for slot, _ in pieces]
+        self._adapters.assign(
+            [(name, len(tokens)) for name, (_, tokens) in zip(names, pieces, strict=True)],
+            [name for name, (_, _, is_end) in zip(names, part, strict=True) if is_end],
+        )
+        self._failure = None
+        code = self._library.llama_decode(self._context, self._batch.header)
+        if self._failure is not None:
+            raise self._failure
+        if code:
+            raise SlmtuneError(f"llama.cpp cannot compute the pass (code {code}). Send the request again")
+        for slot, tokens in pieces:
+            self._sequences[slot].tokens += tokens
+        rows = [number for number, _, is_end in part if is_end]
+        for number, place in zip(rows, ends, strict=True):
+            logits = self._library.llama_get_logits_ith(self._context, place)
+            result[number] = torch.from_numpy(np.ctypeslib.as_array(logits, (self.vocabulary,)))
+
+    def _on_node(self, address: int, is_question: bool, data: Any) -> bool:
+        """Called by llama.cpp for each operation: whether to stop behind it, and then with its result."""
+        if is_question:
+            return (
+                c_int.from_address(address + GgmlTensor.op.offset).value == self._library.multiplication
+                and self._adapters.active
+                and bool(self._weight_of(c_void_p.from_address(address + GgmlTensor.src.offset).value))
+            )
+        try:
+            product = GgmlTensor.from_address(address)
+            rows = product.ne[1] * product.ne[2] * product.ne[3]
+            if rows:
+                weight = self._weight_of(product.src[0])
+                x = _as_tensor(GgmlTensor.from_address(product.src[1]), rows)
+                self._adapters.add(weight, x, _as_tensor(product, rows))
+        except Exception as error:  # it must not pass through llama.cpp
+            self._failure = error
+        return self._failure is None
+
+    def _weight_of(self, address: int | None) -> str:
+        """The name of the weight at an address, or nothing if no adapter changes it."""
+        if address is None:
+            return ""
+        name = self._weights.get(address)
+        if name is None:
+            stored = GgmlTensor.from_address(address).name.decode("ascii", "replace")
+            name = self._weights[address] = stored if stored in self._adapters else ""
+        return name
+
+
+class _BatchArrays:
+    """The arrays of a pass, as llama.cpp reads them."""
+
+    def __init__(self) -> None:
+        self._tokens, self._places, self._sequences = (np.zeros(PASS, np.int32) for _ in range(3))
+        self._outputs, self._counts = np.zeros(PASS, np.int8), np.ones(PASS, np.int32)
+        first = self._sequences.ctypes.data
+        pointers = [cast(first + 4 * number, POINTER(c_int32)) for number in range(PASS)]
+        self._pointers = (POINTER(c_int32) * PASS)(*pointers)
+        arrays = (self._tokens, self._places, self._counts)
+        token, pos, counts = (array.ctypes.data_as(POINTER(c_int32)) for array in arrays)
+        self.header = Batch(0, token, None, pos, counts, self._pointers, self._outputs.ctypes.data_as(POINTER(c_int8)))
+
+    def fill(self, pieces: Sequence[tuple[int, int, tuple[int, ...], bool]]) -> list[int]:
+        """Fill in slots, first positions and tokens; returns the places of the last tokens of which logits are wanted."""
+        start, ends = 0, []
+        for slot, place, tokens, is_end in pieces:
+            end = start + len(tokens)
+            self._tokens[start:end], self._sequences[start:end] = tokens, slot
+            self._places[start:end], self._outputs[start:end] = np.arange(place, place + len(tokens)), 0
+            if is_end:
+                self._outputs[end - 1] = 1
+                ends.append(end - 1)
+            start = end
+        self.header.n_tokens = start
+        return ends
+
+
+def _split(pieces: Sequence[tuple[int, tuple[int, ...]]]) -> list[list[tuple[int, tuple[int, ...], bool]]]:
+    """Divide extensions into passes: the number of each, its tokens in that pass, and whether they are its last ones."""
+    passes: list[list[tuple[int, tuple[int, ...], bool]]] = [[]]
+    room = PASS
+    for number, tokens in pieces:
+        while tokens:
+            if not room:
+                passes.append([])
+                room = PASS
+            head, tokens = tokens[:room], tokens[room:]
+            passes[-1].append((number, head, not tokens))
+            room -= len(head)
+    return passes
+
+
+def _as_tensor(tensor: GgmlTensor, rows: int) -> Tensor:
+    """The numbers of a tensor of llama.cpp, (rows, features), in its own memory."""
+    features: int = tensor.ne[0]
+    numbers = (c_float * (features * rows)).from_address(tensor.data)
+    return torch.frombuffer(numbers, dtype=torch.float32).view(rows, features)
+
+
+def _load(library: Any, file: Path) -> Any:
+    """The model in a file.
+
+    Raises:
+        InputError: llama.cpp cannot load it, or it is no causal language model with attention alone.
+    """
+    settings = library.llama_model_default_params()
+    settings.n_gpu_layers = 0
+    with last_error() as errors:
+        model = library.llama_model_load_from_file(str(file).encode(), settings)
+    if not model:
+        reason = errors[-1] if errors else "no reason given"
+        raise InputError(f"{file} cannot be loaded by llama.cpp: {reason}")
+    if (
+        library.llama_model_is_recurrent(model)
+        or library.llama_model_is_hybrid(model)
+        or library.llama_model_has_encoder(model)
+        or not library.llama_model_has_decoder(model)
+    ):
+        library.llama_model_free(model)
+        raise InputError(
+            f"{file} is not a causal language model with attention alone, the only kind that --engine llama.cpp serves"
+        )
+    return model
+
+
+def _divide_memory(library: Any, model: Any, slots: int | None, context: int | None, memory: int) -> tuple[int, int]:
+    """The number of slots, and of tokens of each: up to those that the model was trained with, as far as memory allows."""
+    trained = int(library.llama_model_n_ctx_train(model))
+    width = _read_number(library, model, "attention.key_length")
+    width = width or library.llama_model_n_embd(model) // library.llama_model_n_head(model)
+    numbers = 2 * library.llama_model_n_layer(model) * library.llama_model_n_head_kv(model) * width
+    tokens = int(MEMORY_SHARE * memory) // (numbers * VALUE_BYTES)
+    slots = slots or max(1, min(SLOTS, tokens // min(trained, FEW_TOKENS)))
+    return slots, context or max(1, min(trained, tokens // slots))
+
+
+def _read_number(library: Any, model: Any, key: str) -> int | None:
+    """A number from the metadata of a model, under the name of its architecture."""
+    text = create_string_buffer(TEXT_BYTES)
+    if library.llama_model_meta_val_str(model, b"general.architecture", text, TEXT_BYTES) < 0:
+        return None
+    name = text.value + b"." + key.encode()
+    return int(text.value) if library.llama_model_meta_val_str(model, name, text, TEXT_BYTES) >= 0 else None
