@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from ctypes import POINTER, c_float, c_int, c_int8, c_int32, c_void_p, cast, create_string_buffer
+from ctypes import c_float, c_int, c_int32, c_void_p
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,30 +24,24 @@ from finetune.models.gguf.lora import read_lora, read_matrices
 from finetune.models.llama_library import (
     FLASH,
     FLOAT16,
-    Batch,
     GgmlTensor,
     OnNode,
-    last_error,
     open_library,
 )
 from finetune.records import count_alike
 from finetune.serve.runners.llama_adapters import LlamaAdapters
+from finetune.serve.runners.llama_batch import PASS, BatchArrays, split_passes
+from finetune.serve.runners.llama_model import divide_memory, load_model
 from finetune.serve.runners.memory import memory_left
 from finetune.serve.runners.resident import ResidentAdapters
 from finetune.serve.runners.runner import Extension, Opened
 
-SLOTS = 16
 CHUNK = 256  # tokens of an extension; others wait for the pass that computes it
-PASS = 512  # tokens of a pass
 RESIDENT = 8  # adapters in memory; others are read again when they are asked for
-MEMORY_SHARE = 0.1  # of the free memory, for the keys and values of all slots
-FEW_TOKENS = 2048  # per slot, for which there are rather fewer slots than shorter ones
-VALUE_BYTES = 2  # of a key or value in 16 bits
 # Tokens of sequences that have ended, kept while several are in progress: a pass looks at all tokens in memory. With 4,800 of
 # others, 8 rows of SmolLM2-135M took 133 instead of 76 ms, but one row 31 instead of 29.
 KEPT = 1024
 PROBE = tuple(range(5, 13))  # token ids: any will do
-TEXT_BYTES = 256
 ALL = -1  # of llama.cpp: up to the last position
 
 
@@ -81,12 +75,12 @@ class LlamaRunner:
         max_memory: int | None = None,
     ) -> None:
         self._library, self._shape = open_library(), shape
-        self._model = _load(self._library, file)
+        self._model = load_model(self._library, file)
         self._vocabulary = self._library.llama_model_get_vocab(self._model)
         self.vocabulary = int(self._library.llama_vocab_n_tokens(self._vocabulary))
         # Those weights that no pass has read yet are not in memory.
         memory = memory_left(max_memory if max_memory is None else max_memory - file.stat().st_size)
-        self.slots, self.context = _divide_memory(self._library, self._model, slots, context, memory)
+        self.slots, self.context = divide_memory(self._library, self._model, slots, context, memory)
         self.room = self.slots * self.context
         self._adapters = LlamaAdapters()
         self._resident = ResidentAdapters(RESIDENT, self._read_adapter, self._adapters.remove)
@@ -95,7 +89,7 @@ class LlamaRunner:
         self._callback = OnNode(self._on_node)
         self._context = self._make_context()
         self._memory = self._library.llama_get_memory(self._context)
-        self._batch = _BatchArrays()
+        self._batch = BatchArrays()
         self._clock = itertools.count(1)
         self._sequences = [_Slot() for _ in range(self.slots)]
         self._plain = self._probe(None)
@@ -147,7 +141,7 @@ class LlamaRunner:
         order = sorted(range(len(extensions)), key=lambda number: self._adapter_of(extensions[number]) or "")
         result = torch.empty(len(extensions), self.vocabulary)
         try:
-            for part in _split([(number, extensions[number].tokens) for number in order]):
+            for part in split_passes([(number, extensions[number].tokens) for number in order]):
                 self._compute([(extensions[number].slot, tokens) for number, tokens, _ in part], part, result)
         except Exception:
             for extension in extensions:  # of which some tokens may be in memory
@@ -304,97 +298,8 @@ class LlamaRunner:
         return name
 
 
-class _BatchArrays:
-    """The arrays of a pass, as llama.cpp reads them."""
-
-    def __init__(self) -> None:
-        self._tokens, self._places, self._sequences = (np.zeros(PASS, np.int32) for _ in range(3))
-        self._outputs, self._counts = np.zeros(PASS, np.int8), np.ones(PASS, np.int32)
-        first = self._sequences.ctypes.data
-        pointers = [cast(first + 4 * number, POINTER(c_int32)) for number in range(PASS)]
-        self._pointers = (POINTER(c_int32) * PASS)(*pointers)
-        arrays = (self._tokens, self._places, self._counts)
-        token, pos, counts = (array.ctypes.data_as(POINTER(c_int32)) for array in arrays)
-        self.header = Batch(0, token, None, pos, counts, self._pointers, self._outputs.ctypes.data_as(POINTER(c_int8)))
-
-    def fill(self, pieces: Sequence[tuple[int, int, tuple[int, ...], bool]]) -> list[int]:
-        """Fill in slots, first positions and tokens; returns the places of the last tokens of which logits are wanted."""
-        start, ends = 0, []
-        for slot, place, tokens, is_end in pieces:
-            end = start + len(tokens)
-            self._tokens[start:end], self._sequences[start:end] = tokens, slot
-            self._places[start:end], self._outputs[start:end] = np.arange(place, place + len(tokens)), 0
-            if is_end:
-                self._outputs[end - 1] = 1
-                ends.append(end - 1)
-            start = end
-        self.header.n_tokens = start
-        return ends
-
-
-def _split(pieces: Sequence[tuple[int, tuple[int, ...]]]) -> list[list[tuple[int, tuple[int, ...], bool]]]:
-    """Divide extensions into passes: the number of each, its tokens in that pass, and whether they are its last ones."""
-    passes: list[list[tuple[int, tuple[int, ...], bool]]] = [[]]
-    room = PASS
-    for number, tokens in pieces:
-        while tokens:
-            if not room:
-                passes.append([])
-                room = PASS
-            head, tokens = tokens[:room], tokens[room:]
-            passes[-1].append((number, head, not tokens))
-            room -= len(head)
-    return passes
-
-
 def _as_tensor(tensor: GgmlTensor, rows: int) -> Tensor:
     """The numbers of a tensor of llama.cpp, (rows, features), in its own memory."""
     features: int = tensor.ne[0]
     numbers = (c_float * (features * rows)).from_address(tensor.data)
     return torch.frombuffer(numbers, dtype=torch.float32).view(rows, features)
-
-
-def _load(library: Any, file: Path) -> Any:
-    """The model in a file.
-
-    Raises:
-        InputError: llama.cpp cannot load it, or it is no causal language model with attention alone.
-    """
-    settings = library.llama_model_default_params()
-    settings.n_gpu_layers = 0
-    with last_error() as errors:
-        model = library.llama_model_load_from_file(str(file).encode(), settings)
-    if not model:
-        reason = errors[-1] if errors else "no reason given"
-        raise InputError(f"{file} cannot be loaded by llama.cpp: {reason}")
-    if (
-        library.llama_model_is_recurrent(model)
-        or library.llama_model_is_hybrid(model)
-        or library.llama_model_has_encoder(model)
-        or not library.llama_model_has_decoder(model)
-    ):
-        library.llama_model_free(model)
-        raise InputError(
-            f"{file} is not a causal language model with attention alone, the only kind that --engine llama.cpp serves"
-        )
-    return model
-
-
-def _divide_memory(library: Any, model: Any, slots: int | None, context: int | None, memory: int) -> tuple[int, int]:
-    """The number of slots, and of tokens of each: up to those that the model was trained with, as far as memory allows."""
-    trained = int(library.llama_model_n_ctx_train(model))
-    width = _read_number(library, model, "attention.key_length")
-    width = width or library.llama_model_n_embd(model) // library.llama_model_n_head(model)
-    numbers = 2 * library.llama_model_n_layer(model) * library.llama_model_n_head_kv(model) * width
-    tokens = int(MEMORY_SHARE * memory) // (numbers * VALUE_BYTES)
-    slots = slots or max(1, min(SLOTS, tokens // min(trained, FEW_TOKENS)))
-    return slots, context or max(1, min(trained, tokens // slots))
-
-
-def _read_number(library: Any, model: Any, key: str) -> int | None:
-    """A number from the metadata of a model, under the name of its architecture."""
-    text = create_string_buffer(TEXT_BYTES)
-    if library.llama_model_meta_val_str(model, b"general.architecture", text, TEXT_BYTES) < 0:
-        return None
-    name = text.value + b"." + key.encode()
-    return int(text.value) if library.llama_model_meta_val_str(model, name, text, TEXT_BYTES) >= 0 else None
