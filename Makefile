@@ -1,7 +1,8 @@
 # Everything runs in .venv, which is created on first use. With another Python: make test PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv
-JOBS ?= 2
+# One more than the cores of a small machine: a quarter of the time of two workers is spent waiting for sockets and files.
+JOBS ?= 3
 ARGS ?=
 
 BIN := $(VENV)/bin

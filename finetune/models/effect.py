@@ -38,7 +38,7 @@ def require_effect(model: PeftModel, folder: Path, name: str = "default", *, is_
     if torch.equal(adapted, plain) or (is_untrained and config.use_dora):
         raise CheckFailedError(
             f"The adapter at {folder} changes nothing: with and without it, the model computes the same. "
-            f"{_explain(is_untrained, all(layer.scaling[name] == 0 for layer in layers))}"
+            f"{explain_no_effect(is_untrained, all(layer.scaling[name] == 0 for layer in layers))}"
         )
 
 
@@ -52,7 +52,8 @@ def _compute(model: PeftModel, is_encoder: bool) -> Tensor:
     return logits
 
 
-def _explain(is_untrained: bool, is_scaled_to_zero: bool) -> str:
+def explain_no_effect(is_untrained: bool, is_scaled_to_zero: bool) -> str:
+    """Why an adapter changes nothing, and what to do about it."""
     if is_scaled_to_zero:
         return "Its lora_alpha is 0, which multiplies every update by 0: correct adapter_config.json, or train again"
     if is_untrained:

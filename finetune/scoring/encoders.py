@@ -125,7 +125,7 @@ def extract_answers(
 def embed(loaded: LoadedModel, inputs: Sequence[EncoderInput], *, batch_size: int) -> list[tuple[float, ...]]:
     """A vector of length 1 for each input: the mean of the last hidden states of its tokens."""
     rows: list[tuple[float, ...]] = [() for _ in inputs]
-    for members, output in _run(loaded, inputs, batch_size, None, with_states=True):
+    for members, output in _run(loaded, inputs, batch_size, None, output_hidden_states=True):
         states = output.hidden_states[-1].float()
         for row, number in enumerate(members):
             mean = states[row, : len(inputs[number].ids)].mean(0)
@@ -149,8 +149,7 @@ def _run(
     inputs: Sequence[EncoderInput],
     batch_size: int,
     on_rows: RowsCallback | None,
-    *,
-    with_states: bool = False,
+    **flags: bool,
 ) -> Iterator[tuple[list[int], Any]]:
     """The numbers of the rows of each batch and its output, longest first: batches then need little padding."""
     order = sorted(range(len(inputs)), key=lambda number: (-len(inputs[number].ids), number))
@@ -158,7 +157,7 @@ def _run(
         members = order[start : start + batch_size]
         batch = _pad(loaded, [inputs[number] for number in members])
         with torch.inference_mode():
-            output = loaded.model(**batch, output_hidden_states=with_states)
+            output = loaded.model(**batch, **flags)
         yield members, output
         if on_rows:
             on_rows(len(members))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from finetune.errors import ArtifactError, CheckFailedError, InputError
+from finetune.models.effect import explain_no_effect
 from finetune.models.quantize import unpack_weight
 from finetune.models.targets import match_pattern
 
@@ -175,12 +176,7 @@ def _require_updates(folder: Path, config: LoraConfig, weights: AdapterWeights) 
     """Refuse an adapter whose updates are all zero."""
     if weights.saved or any(update.down.any() and update.up.any() for update in weights.updates.values()):
         return
-    reason = (
-        "Its lora_alpha is 0, which multiplies every update by 0: correct adapter_config.json, or train again"
-        if all(_scale(config, path) == 0 for path in weights.updates)
-        else "One matrix of each of its layers is zero: it was not trained. Train again, with a higher --learning-rate or "
-        "more --max-steps"
-    )
+    reason = explain_no_effect(True, all(_scale(config, path) == 0 for path in weights.updates))
     raise CheckFailedError(f"The adapter at {folder} changes nothing. {reason}")
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import CheckFailedError
+from finetune.models.effect import explain_no_effect
 from finetune.models.load import LoadedModel
 from finetune.models.structure import attention_of, find_state
 from finetune.serve.runners.adapter_stack import AdapterStack
@@ -110,9 +111,8 @@ class TransformersRunner:
         if torch.equal(self._probe(name), self._plain):
             self.unload_adapter(name)
             raise CheckFailedError(
-                f"The adapter at {folder} changes nothing: with and without it, the model computes the same. Its updates are "
-                "smaller than the precision of the base model, or the layers that it changes do not affect the output. Train "
-                "again, with a higher --learning-rate or other --target-modules"
+                f"The adapter at {folder} changes nothing: with and without it, the model computes the same. "
+                f"{explain_no_effect(False, False)}"
             )
 
     def unload_adapter(self, name: str) -> None:
