@@ -196,3 +196,15 @@ def running(engine: AnyEngine, *keys: ApiKey, **settings: Any) -> Iterator[Runni
 def hello(**fields: object) -> dict[str, object]:
     """A small chat request."""
     return {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4, **fields}
+
+
+@pytest.fixture(scope="module")
+def server(engine: Engine) -> Iterator[Running]:
+    with running(engine) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def guarded(engine: Engine) -> Iterator[Running]:
+    with running(engine, ALICE) as server:
+        yield server

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,21 +12,9 @@ from finetune.recipe.options import ServeOptions
 from finetune.serve.api.app import create_app
 from finetune.serve.engine.engine import Engine
 
-from .conftest import ALICE, KEY, Running, hello, running
+from .conftest import KEY, Running, hello, running
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def server(engine: Engine) -> Iterator[Running]:
-    with running(engine) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def guarded(engine: Engine) -> Iterator[Running]:
-    with running(engine, ALICE) as server:
-        yield server
 
 
 def message(content: object) -> dict[str, object]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,22 +14,10 @@ from finetune.cli.console import JsonFormatter
 from finetune.serve.api.request_log import RequestLog
 from finetune.serve.engine.engine import Engine
 
-from .conftest import ALICE, Running, hello, running
+from .conftest import Running, hello, running
 
 CHAT = "/v1/chat/completions"
 SECRET = "hypertension"
-
-
-@pytest.fixture(scope="module")
-def server(engine: Engine) -> Iterator[Running]:
-    with running(engine) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def guarded(engine: Engine) -> Iterator[Running]:
-    with running(engine, ALICE) as server:
-        yield server
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune.errors import ArtifactError, CheckFailedError, InputError
 from finetune.models.find import find_base
@@ -22,7 +22,8 @@ from finetune.recipe import AdapterRecipe
 from finetune.serve.runners.runner import Extension
 from finetune.serve.runners.transformers_runner import TransformersRunner
 
-from ..train.families import FAMILIES, SHAPE, Family
+from ..train.families import FAMILIES, Family
+from ..train.family_models import write_family_model
 
 PROMPTS: dict[str | None, list[int]] = {
     "a": [5, 9, 30, 31, 32, 33, 7, 8, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111],
@@ -41,14 +42,7 @@ def family_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
     @functools.cache
     def make(family: Family) -> Path:
-        folder = tmp_path_factory.mktemp("families") / family.kind
-        tokens = {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-        shape = {} if family.kind == "gpt2" else SHAPE
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family.kind, **tokens | shape | family.config))
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return folder
+        return write_family_model(family, tokenizer, tmp_path_factory.mktemp("families") / family.kind)
 
     return make
 

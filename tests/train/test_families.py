@@ -18,7 +18,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune.artifacts import Adapter
 from finetune.errors import UnplannedModelError
@@ -43,7 +43,8 @@ from finetune.train.fast.loss import summed_loss
 
 from ..conftest import chat
 from ..scoring.test_labels import CHOICES, examples, plain_logprob
-from .families import FAMILIES, SHAPE, Family
+from .families import FAMILIES, Family
+from .family_models import write_family_model
 from .test_packing import prompts, rows_of
 
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -56,14 +57,7 @@ def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     @functools.cache
     def make(family: Family) -> Path:
-        folder = tmp_path_factory.mktemp("families") / family.kind
-        tokens = {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-        shape = {} if family.kind == "gpt2" else SHAPE
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family.kind, **tokens | shape | family.config))
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return folder
+        return write_family_model(family, tokenizer, tmp_path_factory.mktemp("families") / family.kind)
 
     return make
 

@@ -17,7 +17,8 @@ from finetune.models.heads import Head
 from finetune.models.load import LoadedModel
 from finetune.scoring.encoders import Excerpt, Prediction, embed, predict
 from finetune.serve.engine.job import Job, R, ServedModel
-from finetune.serve.engine.worker import QUEUE_SIZE, Worker
+from finetune.serve.engine.job_queue import QUEUE_SIZE
+from finetune.serve.engine.worker import Worker
 
 BATCH_SIZE = 16  # texts per forward pass
 CHUNK = 64  # texts between two looks at whether the client is still there

@@ -23,9 +23,9 @@ from finetune.records import Message
 from finetune.serve.compatible import UNQUANTIZED, Company, domain_of
 from finetune.serve.engine.answer import Answer
 from finetune.serve.engine.job import Event, Generation, GenerationJob, GenerationParams, ServedModel
+from finetune.serve.engine.job_queue import QUEUE_SIZE
 from finetune.serve.engine.sampling import Sampler
 from finetune.serve.engine.scheduler import Scheduler
-from finetune.serve.engine.worker import QUEUE_SIZE
 from finetune.serve.runners.runner import Runner
 from finetune.serve.runners.transformers_runner import TransformersRunner
 

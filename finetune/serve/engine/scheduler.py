@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from finetune.errors import DeadlineError, QueueFullError, SlmtuneError
+from finetune.errors import DeadlineError, SlmtuneError
 from finetune.serve.engine.answer import Answer
 from finetune.serve.engine.job import GenerationJob
+from finetune.serve.engine.job_queue import JobQueue, failure_of, stop_error
 from finetune.serve.engine.sampling import Sampler
-from finetune.serve.engine.worker import JOIN_SECONDS, failure_of, logging_death, stop_error
 from finetune.serve.runners.runner import Extension, Runner
 
 OLDEST = 4  # the oldest prompt gets at least this part of the tokens of a step
@@ -44,7 +43,7 @@ class Task:
     outcome: Future[Any]
 
 
-class Scheduler:
+class Scheduler(JobQueue[GenerationJob]):
     """Runs jobs on a runner, as many at once as it has slots, behind a bounded queue.
 
     A free slot goes to the client with the fewest running requests, then to the one whose turn was longest ago, then to the
@@ -56,53 +55,11 @@ class Scheduler:
     def __init__(
         self, runner: Runner, begin: Callable[[GenerationJob], tuple[Sampler, Answer]], queue_size: int
     ) -> None:
-        self._runner, self._begin, self._queue_size = runner, begin, queue_size
-        self._waiting: deque[GenerationJob] = deque()
+        self._runner, self._begin = runner, begin
         self._running: list[Run] = []
         self._tasks: list[Task] = []
         self._turns: dict[str, int] = {}  # the number of each client's last admission
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="slmtune-scheduler", daemon=True)
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        """Whether jobs are run: the scheduler is not closed and its thread is running."""
-        return self._thread.is_alive() and not self._closed
-
-    @property
-    def waiting(self) -> int:
-        """The number of jobs in the queue."""
-        return len(self._waiting)
-
-    @property
-    def running(self) -> int:
-        """The number of jobs in the batch."""
-        return len(self._running)
-
-    def submit(self, job: GenerationJob) -> None:
-        """Queue a job.
-
-        Raises:
-            QueueFullError: the queue of waiting jobs is full.
-            EngineStoppedError: the scheduler was closed, or its thread died.
-        """
-        with self._changed:
-            if not self.alive:
-                raise stop_error()
-            if len(self._waiting) + len(self._running) >= self._runner.slots + self._queue_size:
-                raise QueueFullError(len(self._waiting))
-            self._waiting.append(job)
-            self._changed.notify()
-
-    def drop(self, job: GenerationJob) -> None:
-        """Remove a cancelled job from the queue if it is still waiting; a running one ends before the next step."""
-        with self._changed:
-            if job not in self._waiting:
-                return
-            self._waiting.remove(job)
-        job.report(job.when_cancelled)
+        super().__init__(capacity=runner.slots + queue_size)
 
     def call(self, action: Callable[[], T], adapter: str | None = None) -> T:
         """Run a function between two steps, once no request needs `adapter` any more, and return its result.
@@ -119,34 +76,23 @@ class Scheduler:
         return outcome.result()
 
     def close(self) -> None:
-        """Refuse new jobs and end all others with an `EngineStoppedError`. Can be called repeatedly."""
+        """Refuse new jobs and tasks, and end all others with an `EngineStoppedError`. Can be called repeatedly."""
+        super().close()
         with self._changed:
-            self._closed = True
-            jobs = [*(run.job for run in self._running), *self._waiting]
-            self._waiting.clear()
             tasks, self._tasks = self._tasks, []
-            self._changed.notify()
-        for job in jobs:
-            job.cancelled.set()
-            job.report(stop_error())  # immediately: the step being computed may take a while
         for task in tasks:
             task.outcome.set_exception(stop_error())
 
-    def join(self) -> None:
-        """Wait a few seconds at most for the thread of a closed scheduler to end."""
-        self._thread.join(JOIN_SECONDS)
+    def _in_progress(self) -> list[GenerationJob]:
+        return [run.job for run in self._running]
 
     def _work(self) -> None:
-        with logging_death():
-            try:
-                while self._wait():
-                    self._run_tasks()
-                    self._end_overdue()
-                    self._admit()
-                    if self._running:
-                        self._step(list(self._running))
-            finally:
-                self.close()
+        while self._wait():
+            self._run_tasks()
+            self._end_overdue()
+            self._admit()
+            if self._running:
+                self._step(list(self._running))
 
     def _wait(self) -> bool:
         """Wait for something to do; False: the scheduler was closed."""
@@ -156,7 +102,7 @@ class Scheduler:
 
     def _run_tasks(self) -> None:
         with self._changed:
-            jobs = [*(run.job for run in self._running), *self._waiting]
+            jobs = [*self._in_progress(), *self._waiting]
             needed = {job.adapter for job in jobs}
             ready = [task for task in self._tasks if task.adapter is None or task.adapter not in needed]
             self._tasks = [task for task in self._tasks if task not in ready]

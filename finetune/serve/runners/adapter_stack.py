@@ -16,19 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from finetune.serve.runners.adapter_weights import AdapterWeights, Update, is_linear
+from finetune.serve.runners.parts import Part, divide_rows
 
 STACKED_FROM = 3  # adapters in a pass; for fewer, one product each is faster
 STACKED_TOKENS = (
     64  # with more tokens, the wasted part of the common product (each token times all adapters) costs more
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Neighbouring tokens of a pass that have the same adapter: its place in the stacks."""
-
-    place: int
-    tokens: slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +71,12 @@ class AdaptedLayer:
         result = result.view(-1, result.shape[-1])
         for part in plan.parts:
             if part.place in self.saved:
-                result[part.tokens] = self._replace(x[part.tokens], self.saved[part.place])
+                result[part.rows] = self._replace(x[part.rows], self.saved[part.place])
             if part.place in self.gains:
                 bias: Any = getattr(self.module, "bias", None)
-                own = result[part.tokens] if bias is None else result[part.tokens] - bias
+                own = result[part.rows] if bias is None else result[part.rows] - bias
                 own = own * self.gains[part.place].to(own.dtype)
-                result[part.tokens] = own if bias is None else own + bias
+                result[part.rows] = own if bias is None else own + bias
         if self.down is None or self.up is None:
             return
         if plan.mask is not None and is_linear(self.module):
@@ -91,7 +84,7 @@ class AdaptedLayer:
             _add(result, hidden.mul_(plan.mask), self.up.flatten(0, 1))
             return
         for part in plan.parts:
-            _add(result[part.tokens], _reduce(self.module, x[part.tokens], self.down[part.place]), self.up[part.place])
+            _add(result[part.rows], _reduce(self.module, x[part.rows], self.down[part.place]), self.up[part.place])
 
     def _replace(self, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         """What the layer computes with other parameters."""
@@ -152,17 +145,12 @@ class AdapterStack:
         self._plans = {len(adapters): last, sum(count for _, count in adapters): whole}
 
     def _make_plan(self, adapters: Sequence[tuple[str | None, int]]) -> Plan:
-        parts, start = [], 0
-        for name, group in itertools.groupby(adapters, key=lambda item: item[0]):
-            end = start + sum(count for _, count in group)
-            if name is not None:
-                parts.append(Part(self._places[name], slice(start, end)))
-            start = end
-        if len(parts) < STACKED_FROM or start > STACKED_TOKENS:
+        parts, count = divide_rows(adapters, self._places)
+        if len(parts) < STACKED_FROM or count > STACKED_TOKENS:
             return Plan(tuple(parts))
-        mask = torch.zeros(start, self._count, self._rank)
+        mask = torch.zeros(count, self._count, self._rank)
         for part in parts:
-            mask[part.tokens, part.place] = 1
+            mask[part.rows, part.place] = 1
         device = next(self._model.parameters()).device
         return Plan(tuple(parts), mask.flatten(1).to(device))
 

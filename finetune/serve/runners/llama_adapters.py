@@ -9,18 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from finetune.serve.runners.parts import Part, divide_rows
+
 JOINT_FROM = 3  # adapters in a pass; for fewer, one product each is faster
 MAX_PADDING = 4  # padded rows per row, up to which one product for all adapters is faster
 
 Matrices = tuple[Tensor, Tensor]  # (rank, in features) and (rank, out features), the second one scaled
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Neighbouring rows with the same adapter: its place in the stacks."""
-
-    place: int
-    rows: slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +109,7 @@ class LlamaAdapters:
             self._stacks[weight].add(x, result, plan)
 
     def _make_plan(self, adapters: Sequence[tuple[str | None, int]]) -> Plan:
-        parts, start = [], 0
-        for name, group in itertools.groupby(adapters, key=lambda item: item[0]):
-            end = start + sum(count for _, count in group)
-            if name is not None:
-                parts.append(Part(self._places[name], slice(start, end)))
-            start = end
+        parts, count = divide_rows(adapters, self._places)
         places = torch.tensor([part.place for part in parts], dtype=torch.long)
         is_first = [part.place for part in parts] == [*range(len(parts))]
         lengths = [part.rows.stop - part.rows.start for part in parts]
@@ -131,7 +120,7 @@ class LlamaAdapters:
         starts = torch.tensor([part.rows.start for part in parts])[:, None]
         weights = (numbers < counts).float()[..., None]
         index = starts + torch.where(numbers < counts, numbers, 0)
-        is_even = index.flatten().tolist() == [*range(start)]
+        is_even = index.flatten().tolist() == [*range(count)]
         return Plan(tuple(parts), places, is_first, index, weights, is_even)
 
 
