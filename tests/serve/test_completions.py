@@ -13,19 +13,11 @@ from typing import Any
 import openai
 import pytest
 
-from finetune.serve.engine.engine import Engine
-
-from .conftest import Running, hello, running
+from .conftest import Running, hello
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
 GOLDEN = Path(__file__).parent / "golden"
-
-
-@pytest.fixture(scope="module")
-def server(engine: Engine) -> Iterator[Running]:
-    with running(engine) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

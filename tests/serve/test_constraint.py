@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -17,7 +16,7 @@ from finetune.errors import InputError
 from finetune.serve.engine.constraint import json_grammar, regex_grammar
 from finetune.serve.engine.engine import Engine
 
-from .conftest import Running, hello, running
+from .conftest import Running, hello
 
 CHAT = "/v1/chat/completions"
 SCHEMA = {
@@ -26,12 +25,6 @@ SCHEMA = {
     "required": ["label", "score"],
     "additionalProperties": False,
 }
-
-
-@pytest.fixture(scope="module")
-def server(engine: Engine) -> Iterator[Running]:
-    with running(engine) as server:
-        yield server
 
 
 def json_format(schema: object) -> dict[str, object]:

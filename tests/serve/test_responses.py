@@ -11,18 +11,11 @@ import pytest
 from pydantic import BaseModel
 
 from finetune.models.load import LoadedModel
-from finetune.serve.engine.engine import Engine
 
 from .conftest import Running, hello, running
 
 PATH = "/v1/responses"
 GREEDY: dict[str, Any] = {"model": "tiny", "temperature": 0, "max_output_tokens": 8}
-
-
-@pytest.fixture(scope="module")
-def server(engine: Engine) -> Iterator[Running]:
-    with running(engine) as server:
-        yield server
 
 
 @pytest.fixture
