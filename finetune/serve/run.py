@@ -30,7 +30,7 @@ def serve(
 ) -> int:
     """Serve until SIGINT or SIGTERM, and return the signal's number.
 
-    Requests in progress get a few seconds to finish. `on_ready` receives the server's URL once it is listening.
+    Requests in progress get `options.drain_seconds` to finish. `on_ready` receives the server's URL once it is listening.
     `model` is the base model of the adapters, if it is no longer where it was during training; `max_memory` is the number of
     bytes that this process may take.
 

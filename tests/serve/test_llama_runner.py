@@ -20,8 +20,8 @@ from finetune.models.gguf.families import read_shape
 from finetune.models.gguf.writer import write_model
 from finetune.models.tokenizer import load_tokenizer
 from finetune.serve.runners import llama_runner, memory
-from finetune.serve.runners.llama_runner import RESIDENT, LlamaRunner
-from finetune.serve.runners.runner import Extension
+from finetune.serve.runners.llama_runner import LlamaRunner
+from finetune.serve.runners.runner import ADAPTER_COUNT, Extension
 
 from ..export.test_gguf import FAMILIES, SPECIAL
 from ..tiny_shape import WIDTHS
@@ -289,7 +289,7 @@ def test_adapters_used_last_stay_in_memory_and_others_are_read_again(
     runner: LlamaRunner, adapters: Mapping[str, Path]
 ) -> None:
     before = answer(runner, ("law",))
-    for number in range(RESIDENT):
+    for number in range(ADAPTER_COUNT):
         runner.load_adapter(f"news {number}", adapters["news"])
     assert answer(runner, ("law",), like=before).tokens == before.tokens
     require_close(answer(runner, ("law",), like=before), before)

@@ -8,8 +8,8 @@ from typing import Any
 
 from finetune.errors import InputError
 from finetune.models.llama_library import last_error
+from finetune.serve.runners.runner import SLOT_COUNT
 
-SLOTS = 16
 MEMORY_SHARE = 0.1  # of the free memory, for the keys and values of all slots
 FEW_TOKENS = 2048  # per slot, for which there are rather fewer slots than shorter ones
 VALUE_BYTES = 2  # of a key or value in 16 bits
@@ -49,7 +49,7 @@ def divide_memory(library: Any, model: Any, slots: int | None, context: int | No
     width = width or library.llama_model_n_embd(model) // library.llama_model_n_head(model)
     numbers = 2 * library.llama_model_n_layer(model) * library.llama_model_n_head_kv(model) * width
     tokens = int(MEMORY_SHARE * memory) // (numbers * VALUE_BYTES)
-    slots = slots or max(1, min(SLOTS, tokens // min(trained, FEW_TOKENS)))
+    slots = slots or max(1, min(SLOT_COUNT, tokens // min(trained, FEW_TOKENS)))
     return slots, context or max(1, min(trained, tokens // slots))
 
 

@@ -34,10 +34,8 @@ from finetune.serve.runners.llama_batch import PASS, BatchArrays, split_passes
 from finetune.serve.runners.llama_model import divide_memory, load_model
 from finetune.serve.runners.memory import memory_left
 from finetune.serve.runners.resident import ResidentAdapters
-from finetune.serve.runners.runner import Extension, Opened
+from finetune.serve.runners.runner import ADAPTER_COUNT, CHUNK, Extension, Opened
 
-CHUNK = 256  # tokens of an extension; others wait for the pass that computes it
-RESIDENT = 8  # adapters in memory; others are read again when they are asked for
 # Tokens of sequences that have ended, kept while several are in progress: a pass looks at all tokens in memory. With 4,800 of
 # others, 8 rows of SmolLM2-135M took 133 instead of 76 ms, but one row 31 instead of 29.
 KEPT = 1024
@@ -83,7 +81,7 @@ class LlamaRunner:
         self.slots, self.context = divide_memory(self._library, self._model, slots, context, memory)
         self.room = self.slots * self.context
         self._adapters = LlamaAdapters()
-        self._resident = ResidentAdapters(RESIDENT, self._read_adapter, self._adapters.remove)
+        self._resident = ResidentAdapters(ADAPTER_COUNT, self._read_adapter, self._adapters.remove)
         self._weights: dict[int, str] = {}  # the names of weights by their address, "" where no adapter changes them
         self._failure: Exception | None = None
         self._callback = OnNode(self._on_node)

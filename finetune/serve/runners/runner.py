@@ -9,6 +9,10 @@ from typing import Protocol
 
 import torch
 
+SLOT_COUNT = 16  # sequences held at once
+ADAPTER_COUNT = 16  # in memory; others are read again when they are asked for
+CHUNK = 256  # tokens of prompts in a pass, for which all sequences wait
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:

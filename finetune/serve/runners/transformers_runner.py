@@ -19,12 +19,9 @@ from finetune.serve.runners.adapter_weights import read_adapter
 from finetune.serve.runners.memory import memory_left
 from finetune.serve.runners.prefix_cache import PrefixCache
 from finetune.serve.runners.resident import ResidentAdapters
-from finetune.serve.runners.runner import Extension, Opened
+from finetune.serve.runners.runner import ADAPTER_COUNT, CHUNK, SLOT_COUNT, Extension, Opened
 from finetune.serve.runners.slot_attention import SLOTS, SequenceCache, Span, register
 
-SLOT_COUNT = 16
-ADAPTER_COUNT = 16  # in memory; others are read when they are asked for
-CHUNK = 256  # tokens of prompts in a pass, for which all sequences wait
 PREFIX_SHARE = 0.1  # of the free memory, for sequences that have ended
 CACHE_SHARE = 0.3  # of the free memory, for the tokens of running sequences; growing caches take up to twice that
 PROBE = tuple(range(5, 13))  # token ids: any will do
