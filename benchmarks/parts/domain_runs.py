@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from parts.child import run
 
 SLMTUNE = [sys.executable, "-m", "finetune"]
@@ -104,7 +105,8 @@ def current_conditions(train: str, limit: int | None) -> Conditions:
     names = [line.partition(":")[2].strip() for line in cpu if line.startswith("model name")]
     flags = {flag for line in cpu if line.startswith("flags") for flag in line.split()}
     kind = ", ".join([names[0] if names else platform.machine(), *(["AMX"] if "amx_bf16" in flags else [])])
-    machine = f"{os.cpu_count()} cores ({kind}), Python {platform.python_version()}"
+    gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+    machine = ", ".join([*gpu, f"{os.cpu_count()} cores ({kind})", f"Python {platform.python_version()}"])
     return Conditions(train, limit, machine, {name: version(name) for name in ("slmtune", *LIBRARIES)})
 
 

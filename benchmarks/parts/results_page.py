@@ -70,11 +70,10 @@ def table(results: Mapping[Study, Result]) -> str:
 
 def page(results: Mapping[Study, Result], missing: Sequence[Study]) -> str:
     """The contents of docs/results.md; `missing` are the studies without a result."""
-    machines = sorted({result.conditions.machine for result in results.values()})
     each = {pair for result in results.values() for pair in result.conditions.versions.items()}
     seeds = [seed for result in results.values() for seed in result.seeds]
     conditions = (
-        f"Measured on {'; '.join(machines)}, with {', '.join(f'{name} {number}' for name, number in sorted(each))}; "
+        f"Measured with {', '.join(f'{name} {number}' for name, number in sorted(each))}; "
         f"seeds {min(seeds)} to {max(seeds)}."
     )
     matches = "".join(
@@ -117,7 +116,8 @@ def _line(study: Study, result: Result) -> str:
 def _settings(study: Study, result: Result) -> str:
     first = result.trainings[0]
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in first.settings.items())
-    return f"- {study.title}: {result.rows['train']:,} training rows; {settings}; precision {first.precision}."
+    machine = result.conditions.machine
+    return f"- {study.title}: {result.rows['train']:,} training rows; {settings}; precision {first.precision}; on {machine}."
 
 
 def _forgetting(results: Mapping[Study, Result]) -> list[str]:

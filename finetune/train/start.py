@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from peft import EvaConfig, LoraConfig, initialize_lora_eva_weights, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.eva import prepare_layer_inputs_fn_language_modeling
@@ -115,14 +116,7 @@ class _Batch:
 
     def to(self, device: Any) -> _Batch:
         """This batch on `device`."""
-        return _Batch(_move(self.values, device))
-
-
-def _move(values: Mapping[str, Any], device: Any) -> dict[str, Any]:
-    return {
-        name: _move(value, device) if isinstance(value, dict) else value.to(device) if hasattr(value, "to") else value
-        for name, value in values.items()
-    }
+        return _Batch(send_to_device(self.values, device))
 
 
 def fit_untouched_base(

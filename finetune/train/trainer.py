@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
@@ -153,7 +154,11 @@ class SupervisedTrainer(SFTTrainer):
         return torch.stack([loss for _, loss in self._losses]).sum()
 
     def _collate(self, rows: list[int]) -> dict[str, Any]:
-        return self.objective.collate([{"number": row} for row in rows])
+        # Not left to the Trainer, which moves tensors only: the layout of packed rows would stay behind.
+        batch: dict[str, Any] = send_to_device(
+            self.objective.collate([{"number": row} for row in rows]), self.args.device
+        )
+        return batch
 
     def compute_loss(
         self,
@@ -262,7 +267,7 @@ class SupervisedTrainer(SFTTrainer):
         self.objective.take_figures()  # those of passes for which memory was too small
         terms, loss = 0, 0.0
         for rows in passes:
-            inputs: dict[str, Any] = self._prepare_inputs(self._collate(rows))
+            inputs: dict[str, Any] = self._collate(rows)
             with torch.no_grad(), self.compute_loss_context_manager():
                 loss += float(self.objective.loss(self.model, inputs))
             terms += inputs["counts"].terms

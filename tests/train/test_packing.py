@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import send_to_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
@@ -223,3 +224,13 @@ def test_every_supervised_token_is_predicted_once_at_its_own_position(shapes: li
     marked = targets != UNSUPERVISED
     assert sorted(zip(positions[marked].tolist(), targets[marked].tolist(), strict=True)) == expected
     assert packed.input_ids.numel() <= sum(len(row.tokens) for row in rows)
+
+
+def test_whole_batch_moves_to_a_device() -> None:
+    """Also the positions in the layout, which a GPU cannot read from main memory."""
+    batches = PackedBatches(NumberedRows(rows_of([[1, 2, 3, 4, 5], [1, 2, 3, 6], [7, 8, 9]]), rows_of([[1, 2, 3]])), share=True)
+    moved = send_to_device(batches([{"number": number} for number in range(3)]), "meta")
+    suffixes = [each for group in moved["layout"].groups for each in group]
+    tensors = [moved["input_ids"], moved["position_ids"], moved["labels"]]
+    tensors += [tensor for each in suffixes for tensor in (each.gather, each.real)]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
@@ -225,7 +226,8 @@ def _watching(model: Any) -> Iterator[list[Tensor]]:
 def _collate(model: nn.Module, batches: Batches, numbers: Sequence[int] | None = None) -> dict[str, Any]:
     device = next(model.parameters()).device
     batch = batches([{"number": number} for number in numbers or range(len(batches.rows.training))])
-    return {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
+    moved: dict[str, Any] = send_to_device(batch, device)
+    return moved
 
 
 def _split(batch: dict[str, Any], states: Tensor) -> dict[tuple[int, ...], Tensor]:
