@@ -76,7 +76,8 @@ def test_page_of_results_is_written_from_stored_results(tmp_path: Path) -> None:
     assert "| 0.250 (most frequent label) | – |" in lines[3]
     page = (tmp_path / "results.md").read_text("utf-8")
     assert done.stdout.strip() in page
-    assert "Measured on 2 cores (invented), with slmtune 0.1.0; seeds 0 to 2." in page
+    assert "Measured with slmtune 0.1.0; seeds 0 to 2." in page
+    assert "on 2 cores (invented)." in page
     assert "TFNS: `prepare` dropped 7 training rows that match test rows." in page
     assert "| TFNS, SmolLM2-135M QLoRA | 0.500 | 0.400 | +0.100 (+0.050 to +0.150) | 60.0 | 90.0 |" in page
     assert "Not measured" not in page

@@ -228,7 +228,9 @@ def test_every_supervised_token_is_predicted_once_at_its_own_position(shapes: li
 
 def test_whole_batch_moves_to_a_device() -> None:
     """Also the positions in the layout, which a GPU cannot read from main memory."""
-    batches = PackedBatches(NumberedRows(rows_of([[1, 2, 3, 4, 5], [1, 2, 3, 6], [7, 8, 9]]), rows_of([[1, 2, 3]])), share=True)
+    batches = PackedBatches(
+        NumberedRows(rows_of([[1, 2, 3, 4, 5], [1, 2, 3, 6], [7, 8, 9]]), rows_of([[1, 2, 3]])), share=True
+    )
     moved = send_to_device(batches([{"number": number} for number in range(3)]), "meta")
     suffixes = [each for group in moved["layout"].groups for each in group]
     tensors = [moved["input_ids"], moved["position_ids"], moved["labels"]]
