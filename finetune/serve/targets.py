@@ -20,7 +20,7 @@ from finetune.models.open import AnyModel, open_model
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import Engine as EngineName
-from finetune.serve.compatible import domain_of, precision_of
+from finetune.serve.compatible import precision_of
 from finetune.serve.engine.classifier import Classifier
 from finetune.serve.engine.engine import Engine
 from finetune.serve.engine.job import MODEL_NAME, ServedModel
@@ -72,7 +72,7 @@ def open_engine(
     if len(opened) > 1:
         raise _several_bases_error(name for name, _ in opened)
     name, artifact = opened[0]
-    served = [ServedModel(name)]
+    served = [ServedModel.of(artifact, name) if isinstance(artifact, Model) else ServedModel(name)]
     assert isinstance(artifact, Model | BaseModel)
     if (opened_engine := _try_llama_alone(artifact, served, engine, max_memory)) is not None:
         return opened_engine
@@ -111,7 +111,7 @@ def _open_adapters(
     base_ids = [name for name, _ in others] or ([base.name] if head is None else [])
     _check_distinct([*base_ids, *(name for name, _ in adapters)])
     parent = base_ids[0] if base_ids else base.name
-    served = [ServedModel(name, name, parent, domain_of(adapter)) for name, adapter in adapters] + [
+    served = [ServedModel.of(adapter, name, name, parent) for name, adapter in adapters] + [
         ServedModel(name) for name in base_ids
     ]
     tokenizer = _load_tokenizer(adapters, base)

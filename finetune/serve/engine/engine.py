@@ -20,7 +20,7 @@ from finetune.models.chat_template import end_of_turn_ids, render_answer, render
 from finetune.models.load import LoadedModel
 from finetune.recipe.options import ANSWER_TOKENS
 from finetune.records import Message
-from finetune.serve.compatible import UNQUANTIZED, Company, domain_of
+from finetune.serve.compatible import UNQUANTIZED, Company
 from finetune.serve.engine.answer import Answer
 from finetune.serve.engine.job import Event, Generation, GenerationJob, GenerationParams, ServedModel
 from finetune.serve.engine.job_queue import QUEUE_SIZE
@@ -159,7 +159,7 @@ class Engine:
             self._scheduler.call(lambda: self._runner.load_adapter(inner, adapter.path))
             base = next((entry.id for entry in self.served.values() if entry.adapter is None), None)
             with self._serving:
-                self.served = {**self.served, name: ServedModel(name, inner, base, domain_of(adapter))}
+                self.served = {**self.served, name: ServedModel.of(adapter, name, inner, base)}
             if before is not None:
                 self._drop(before)
 
