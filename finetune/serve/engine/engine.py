@@ -27,6 +27,7 @@ from finetune.serve.engine.job_queue import QUEUE_SIZE
 from finetune.serve.engine.sampling import Sampler
 from finetune.serve.engine.scheduler import Scheduler
 from finetune.serve.runners.runner import Runner
+from finetune.serve.runners.speed import seconds_per_token
 from finetune.serve.runners.transformers_runner import TransformersRunner
 
 if TYPE_CHECKING:
@@ -178,6 +179,11 @@ class Engine:
             with self._serving:
                 self.served = {other: model for other, model in self.served.items() if other != name}
             self._drop(entry)
+
+    def measure(self) -> float:
+        """Seconds per token of a few requests at once, spread over the adapters, or of the base model if there are none."""
+        adapters = [entry.adapter for entry in self.served.values() if entry.adapter is not None]
+        return self._scheduler.call(lambda: seconds_per_token(self._runner, adapters or [None]))
 
     def close(self) -> None:
         """Refuse new requests and end all others with an `EngineStoppedError`. Can be called repeatedly."""
