@@ -24,6 +24,7 @@ from finetune.serve.engine.engine import Engine
 from finetune.serve.engine.job import MODEL_NAME, ServedModel
 from finetune.serve.engine.kinds import AnyEngine
 from finetune.serve.gguf_file import find_gguf, open_gguf
+from finetune.serve.runners.memory import require_base_fits
 from finetune.serve.text_engine import open_text_engine
 
 
@@ -105,9 +106,10 @@ def _open_adapters(
         ServedModel(name) for name in base_ids
     ]
     tokenizer = _load_tokenizer(adapters, base)
-    if head is not None:
-        return _open_classifier(adapters, served, model)
     recipe = AdapterRecipe.model_validate(adapters[0][1].config)
+    if head is not None:
+        require_base_fits(base, recipe, max_memory)
+        return _open_classifier(adapters, served, model)
     return open_text_engine(base, recipe, tokenizer, adapters, served, engine, max_memory)
 
 
@@ -124,16 +126,18 @@ def _open_classifier(
 
 def _open_alone(artifact: Model | BaseModel, name: str, engine: EngineName, max_memory: int | None) -> AnyEngine:
     """Load a merged model or a base model."""
+    recipe = AdapterRecipe(quantization="none")
     if isinstance(artifact, BaseModel):
         base, served = artifact, ServedModel(name)
     else:
         served = ServedModel.of(artifact, name)
-        if Head.of_manifest(artifact.manifest) is not None:
-            return Classifier(load_merged(artifact), [served])
         parent = str(artifact.manifest["parents"]["base_model"]["name"])
         base = BaseModel(parent, artifact.path, "local", weights_fingerprint(artifact.path))
+        if Head.of_manifest(artifact.manifest) is not None:
+            require_base_fits(base, recipe, max_memory)
+            return Classifier(load_merged(artifact), [served])
     tokenizer = load_tokenizer(base.folder, base)
-    return open_text_engine(base, AdapterRecipe(quantization="none"), tokenizer, [], [served], engine, max_memory)
+    return open_text_engine(base, recipe, tokenizer, [], [served], engine, max_memory)
 
 
 def _load_tokenizer(adapters: Sequence[tuple[str, Adapter]], base: BaseModel) -> PreTrainedTokenizerBase:

@@ -23,6 +23,7 @@ from finetune.recipe.options import Engine as EngineName
 from finetune.serve.engine.engine import Engine
 from finetune.serve.engine.job import ServedModel
 from finetune.serve.llama_engine import open_llama_engine
+from finetune.serve.runners.memory import require_base_fits
 from finetune.serve.runners.speed import BATCH
 from finetune.serve.runners.transformers_runner import TransformersRunner
 
@@ -69,6 +70,7 @@ def _open_transformers_engine(
     served: Sequence[ServedModel],
     max_memory: int | None,
 ) -> Engine:
+    require_base_fits(base, recipe, max_memory)
     loaded = replace(load(base, recipe), tokenizer=tokenizer)
     runner = TransformersRunner(loaded, max_memory=max_memory)
     for name, adapter in adapters:
