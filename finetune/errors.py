@@ -256,6 +256,20 @@ class BaseModelError(InputError):
     """
 
 
+class AdapterMemoryError(InputError):
+    """An adapter does not fit in the part of `--max-memory` that is for adapters, beside those of running requests.
+
+    Try again when these have been answered, or raise `--max-memory`.
+    """
+
+    def __init__(self, size: int, used: int, room: int) -> None:
+        needed, taken, whole = (f"{count / 2**20:.1f} MiB" for count in (size, used, room))
+        super().__init__(
+            f"The adapter takes {needed}, but --max-memory leaves {whole} for adapters, of which those in use take {taken}. "
+            + ("Try again when they have been answered" if size <= room else "Raise --max-memory")
+        )
+
+
 class ContextLengthError(InputError):
     """Prompt and answer do not fit in the model's context, or a text is longer than an encoder can read.
 

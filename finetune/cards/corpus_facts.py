@@ -16,7 +16,8 @@ class SourceFacts:
     """The origin of rows, how many were `read` and `kept`, and the `shape` they were read as.
 
     `encodings` counts the files of text that are not UTF-8, by the name of the encoding. `metrics` score generated answers to
-    its rows, the headline first; there are none unless a recipe chose them.
+    its rows, the headline first; there are none unless a recipe chose them. `task` is the name of its task in a domain, and
+    `prompt` the template of its questions, unless these are a text as it is.
     """
 
     id: str
@@ -28,6 +29,8 @@ class SourceFacts:
     shape: str
     encodings: Mapping[str, int] = field(default_factory=dict)
     metrics: tuple[TextMetric, ...] = ()
+    task: str | None = None
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def open_tasks(request: EvalRequest, adapter: Adapter, corpus: Corpus | None, he
         return EvalSets(tasks_of(corpus, request.split, limit=request.limit, head=kind))
     domain = _find_domain(request, adapter, corpus)
     own, problem = _own_tasks(corpus, request, head)
-    known = known_tasks(own, domain, head)
+    known = known_tasks(own, adapter, domain, head)
     sets = EvalSets([])
     for name in request.tasks:
         mine = [task for task in own if task.name == name]

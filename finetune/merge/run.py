@@ -34,6 +34,7 @@ from finetune.models.heads import Head
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import check
+from finetune.scoring.label_tasks import describe_label_tasks, label_tasks_of
 
 FORMS = {"original": "the original weights", "dequantized": "the dequantised weights"}
 
@@ -142,6 +143,7 @@ def _describe(
     writer.manifest["parents"] = parents
     if source.head is not None:
         writer.manifest["head"] = source.head.describe()
+    writer.manifest |= describe_label_tasks(task for adapter in adapters for task in label_tasks_of(adapter.manifest))
     writer.manifest["verification"] = {
         "verified": best.is_close,
         "drift": asdict(best.distance),

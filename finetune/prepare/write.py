@@ -21,8 +21,10 @@ from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import PrepareRequest, Progress
 from finetune.prepare.row_table import RowTable
 from finetune.prepare.rows.part import Part
+from finetune.prepare.rows.shapes import Shape
 from finetune.prepare.select import Cluster, Selection
 from finetune.prepare.shards import Shard, number_rows, read_columns
+from finetune.prepare.sources.source import Source
 from finetune.recipe import CUSTOM_DOMAIN, Domain
 from finetune.recipe.options import DEFAULT_RATIO, PrepareOptions
 from finetune.records import SPLITS, Drop, Unused
@@ -172,10 +174,16 @@ def _describe_sources(
             license=source.license,
             shape=", ".join(sorted({part.shape_name for part in parts if part.source is source})),
             encodings={name: count for (id, name), count in sorted(drops.encodings.items()) if id == source.id},
-            metrics=next((part.shape.metrics for part in parts if part.source is source and part.shape), ()),
+            metrics=shape.metrics if shape else (),
+            task=source.recipe.task if source.recipe else None,
+            prompt=shape.prompt if shape else None,
         )
-        for source in inputs.sources
+        for source, shape in ((source, _shape_of(source, parts)) for source in inputs.sources)
     ]
+
+
+def _shape_of(source: Source, parts: Sequence[Part]) -> Shape | None:
+    return next((part.shape for part in parts if part.source is source and part.shape), None)
 
 
 def _words_histogram(table: RowTable) -> list[tuple[int, int]]:

@@ -21,12 +21,6 @@ def precision_of(adapter: Adapter) -> tuple[str, str]:
     return recipe.quantization, recipe.compute_dtype
 
 
-def domain_of(adapter: Adapter) -> str | None:
-    """The domain on whose corpus an adapter was trained, if its manifest says so."""
-    domain = adapter.manifest["parents"].get("corpus", {}).get("domain")
-    return domain if isinstance(domain, str) else None
-
-
 class Company:
     """The models in memory, beside which adapters may be served."""
 

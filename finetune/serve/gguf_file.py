@@ -14,6 +14,7 @@ from finetune.models.presets import PLAIN_TEMPLATE
 from finetune.serve.engine.engine import Engine
 from finetune.serve.engine.job import ServedModel
 from finetune.serve.runners.llama_runner import LlamaRunner
+from finetune.serve.runners.memory import require_weights_fit
 
 # On which the tokenizers of transformers and of llama.cpp must agree.
 SAMPLES = (
@@ -42,6 +43,7 @@ def open_gguf(name: str, file: Path, max_memory: int | None = None) -> Engine:
     Raises:
         InputError: llama.cpp cannot load it, or transformers reads texts as other tokens than llama.cpp does.
     """
+    require_weights_fit(file.stat().st_size, max_memory)
     runner = LlamaRunner(file, max_memory=max_memory)
     tokenizer = _load_tokenizer(file)
     if any(runner.tokenize(text) != tokenizer(text, add_special_tokens=False)["input_ids"] for text in SAMPLES):

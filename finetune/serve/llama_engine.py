@@ -28,10 +28,11 @@ from finetune.recipe import AdapterRecipe
 from finetune.serve.engine.engine import Engine
 from finetune.serve.engine.job import ServedModel
 from finetune.serve.runners.llama_runner import LlamaRunner
+from finetune.serve.runners.memory import require_weights_fit
 
 # With 16 bits, answers in a batch are those of one request at a time: of 8 answers of SmolLM2-135M, 40 tokens each, all were
 # equal, but with q8_0 only 5, because it rounds what enters each layer to 8 bits. It was 1.3 times as fast.
-PRECISION = "f16"
+PRECISION, WEIGHT_BYTES = "f16", 2
 FORM = 1  # of the files in the cache; a file of another one is not used
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,11 @@ def open_llama_engine(
 
     Raises:
         CheckFailedError: an adapter changes nothing.
-        InputError: llama.cpp does not support the model or the kind of an adapter, or is not installed.
+        InputError: llama.cpp does not support the model or the kind of an adapter, or is not installed, or the weights do
+            not fit in `max_memory`.
     """
     open_library()  # or its error, before any work
+    require_weights_fit(WEIGHT_BYTES * base.parameters, max_memory)
     shape = read_shape(base.folder)
     for _, adapter in adapters:
         read_lora(adapter, shape)

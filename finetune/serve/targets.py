@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,25 +10,22 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import InputError
-from finetune.machine import device_name
 from finetune.models.effect import require_effect
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
 from finetune.models.heads import Head
-from finetune.models.load import LoadedModel, attach_adapter, load, load_adapter, load_merged
+from finetune.models.load import attach_adapter, load_adapter, load_merged
 from finetune.models.open import AnyModel, open_model
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import Engine as EngineName
-from finetune.serve.compatible import domain_of, precision_of
+from finetune.serve.compatible import precision_of
 from finetune.serve.engine.classifier import Classifier
 from finetune.serve.engine.engine import Engine
 from finetune.serve.engine.job import MODEL_NAME, ServedModel
 from finetune.serve.engine.kinds import AnyEngine
 from finetune.serve.gguf_file import find_gguf, open_gguf
-from finetune.serve.llama_engine import open_llama_engine
-from finetune.serve.runners.transformers_runner import TransformersRunner
-
-log = logging.getLogger(__name__)
+from finetune.serve.runners.memory import require_base_fits
+from finetune.serve.text_engine import open_text_engine
 
 
 @dataclass(frozen=True)
@@ -72,13 +68,8 @@ def open_engine(
     if len(opened) > 1:
         raise _several_bases_error(name for name, _ in opened)
     name, artifact = opened[0]
-    served = [ServedModel(name)]
     assert isinstance(artifact, Model | BaseModel)
-    if (opened_engine := _try_llama_alone(artifact, served, engine, max_memory)) is not None:
-        return opened_engine
-    if isinstance(artifact, Model):
-        return _start(load_merged(artifact), served, max_memory)
-    return _start(load(artifact, AdapterRecipe(quantization="none")), served, max_memory)
+    return _open_alone(artifact, name, engine, max_memory)
 
 
 def _open_file(files: Mapping[str, Path | None], max_memory: int | None) -> Engine:
@@ -111,58 +102,15 @@ def _open_adapters(
     base_ids = [name for name, _ in others] or ([base.name] if head is None else [])
     _check_distinct([*base_ids, *(name for name, _ in adapters)])
     parent = base_ids[0] if base_ids else base.name
-    served = [ServedModel(name, name, parent, domain_of(adapter)) for name, adapter in adapters] + [
+    served = [ServedModel.of(adapter, name, name, parent) for name, adapter in adapters] + [
         ServedModel(name) for name in base_ids
     ]
     tokenizer = _load_tokenizer(adapters, base)
-    if head is not None:
-        return _open_classifier(adapters, served, model)
     recipe = AdapterRecipe.model_validate(adapters[0][1].config)
-    if (opened := _try_llama(base, recipe, tokenizer, adapters, served, engine, max_memory)) is not None:
-        return opened
-    loaded = replace(load(base, recipe), tokenizer=tokenizer)
-    runner = TransformersRunner(loaded, max_memory=max_memory)
-    for name, adapter in adapters:
-        runner.load_adapter(name, adapter.path)
-    return Engine(loaded, served, runner=runner, precision=precision_of(adapters[0][1]))
-
-
-def _try_llama(
-    base: BaseModel,
-    recipe: AdapterRecipe,
-    tokenizer: PreTrainedTokenizerBase,
-    adapters: Sequence[tuple[str, Adapter]],
-    served: Sequence[ServedModel],
-    engine: EngineName,
-    max_memory: int | None,
-) -> Engine | None:
-    """An engine of llama.cpp, if it was asked for, or left to choose and is the better one here; else None.
-
-    Raises:
-        InputError: it was asked for and does not support the targets.
-    """
-    if engine == "transformers" or (engine == "auto" and device_name() != "cpu"):
-        return None
-    try:
-        return open_llama_engine(base, recipe, tokenizer, adapters, served, max_memory)
-    except InputError as error:
-        if engine == "llama.cpp":
-            raise
-        log.info("transformers computes, not llama.cpp: %s.", error)
-        return None
-
-
-def _try_llama_alone(
-    artifact: Model | BaseModel, served: Sequence[ServedModel], engine: EngineName, max_memory: int | None
-) -> Engine | None:
-    """An engine of llama.cpp for a merged model or a base model; see `_try_llama`."""
-    if isinstance(artifact, Model):
-        if Head.of_manifest(artifact.manifest) is not None:
-            return None
-        name = str(artifact.manifest["parents"]["base_model"]["name"])
-        artifact = BaseModel(name, artifact.path, "local", weights_fingerprint(artifact.path))
-    tokenizer = load_tokenizer(artifact.folder, artifact)
-    return _try_llama(artifact, AdapterRecipe(quantization="none"), tokenizer, [], served, engine, max_memory)
+    if head is not None:
+        require_base_fits(base, recipe, max_memory)
+        return _open_classifier(adapters, served, model)
+    return open_text_engine(base, recipe, tokenizer, adapters, served, engine, max_memory)
 
 
 def _open_classifier(
@@ -176,10 +124,20 @@ def _open_classifier(
     return Classifier(loaded, [replace(one, adapter=name) for one, name in zip(served, inner, strict=True)])
 
 
-def _start(loaded: LoadedModel, served: Sequence[ServedModel], max_memory: int | None) -> AnyEngine:
-    if loaded.head is not None:
-        return Classifier(loaded, served)
-    return Engine(loaded, served, runner=TransformersRunner(loaded, max_memory=max_memory))
+def _open_alone(artifact: Model | BaseModel, name: str, engine: EngineName, max_memory: int | None) -> AnyEngine:
+    """Load a merged model or a base model."""
+    recipe = AdapterRecipe(quantization="none")
+    if isinstance(artifact, BaseModel):
+        base, served = artifact, ServedModel(name)
+    else:
+        served = ServedModel.of(artifact, name)
+        parent = str(artifact.manifest["parents"]["base_model"]["name"])
+        base = BaseModel(parent, artifact.path, "local", weights_fingerprint(artifact.path))
+        if Head.of_manifest(artifact.manifest) is not None:
+            require_base_fits(base, recipe, max_memory)
+            return Classifier(load_merged(artifact), [served])
+    tokenizer = load_tokenizer(base.folder, base)
+    return open_text_engine(base, recipe, tokenizer, [], [served], engine, max_memory)
 
 
 def _load_tokenizer(adapters: Sequence[tuple[str, Adapter]], base: BaseModel) -> PreTrainedTokenizerBase:

@@ -16,6 +16,7 @@ from finetune.models.find import BaseModel, find_base
 from finetune.models.heads import Head
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Split
+from finetune.scoring.label_tasks import describe_label_tasks, read_label_tasks
 from finetune.trackers.tracked_run import require_tracker
 from finetune.train.batches.labelled import encode_rows
 from finetune.train.batches.mixture import Mixture
@@ -60,6 +61,9 @@ class Inputs:
             lineage["mixture"] = self.mixture.counts
         if self.replayed is not None:
             lineage["parents"]["replay"] = self.replayed.describe()
+        if self.head is None and "classification" in self.corpus.manifest.get("by_task", {}):
+            rows = read_split(self.corpus, "train")
+            lineage |= describe_label_tasks(read_label_tasks(rows, self.corpus.manifest.get("sources", ())))
         return lineage
 
 

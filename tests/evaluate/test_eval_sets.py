@@ -21,6 +21,7 @@ from finetune.evaluate import EvalRequest, evaluate
 from finetune.evaluate.eval_sets import EvalSets, open_tasks
 from finetune.models.heads import Head
 from finetune.prepare import PrepareRequest, prepare
+from finetune.scoring.label_tasks import KEY
 
 from ..hub.local_hub import LocalHub
 from ..prepare.sources.hub_shapes import TFNS
@@ -36,14 +37,19 @@ NEWS = [
 
 @pytest.fixture
 def opened(tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path) -> Opener:
-    """The tasks of an evaluation, without a model in memory."""
+    """The tasks of an evaluation, without a model in memory; the adapter is an old one unless `knows_tasks`."""
     adapter = Adapter.open(tiny_adapter)
+    old = replace(adapter, manifest={name: value for name, value in adapter.manifest.items() if name != KEY})
 
     def open_named(
-        *names: str, corpus: Path | None = tiny_corpus, head: Head | None = None, **options: Any
+        *names: str,
+        corpus: Path | None = tiny_corpus,
+        head: Head | None = None,
+        knows_tasks: bool = False,
+        **options: Any,
     ) -> EvalSets:
         request = EvalRequest(tiny_adapter, corpus, tmp_path / "out", tasks=names, **options, forgetting=False)
-        return open_tasks(request, adapter, Corpus.open(corpus) if corpus else None, head)
+        return open_tasks(request, adapter if knows_tasks else old, Corpus.open(corpus) if corpus else None, head)
 
     return open_named
 
@@ -95,6 +101,19 @@ def test_labels_outside_the_choices_are_refused_with_file_and_line(opened: Opene
         opened(str(tmp_path / "mine.jsonl"), corpus=None, domain="finance")
     with pytest.raises(InputError, match="outside the choices of the adapter: bulish"):
         opened(str(tmp_path / "mine.jsonl"), corpus=None, head=Head("classification", ("bearish", "bullish")))
+
+
+def test_an_adapter_knows_the_question_of_its_training_without_the_corpus(opened: Opener, tmp_path: Path) -> None:
+    """A file with the same labels, and one with some of them, neither of which was prepared with that question."""
+    trained = opened("news").tasks[0].examples[0]
+    for number, rows in enumerate((NEWS, [*NEWS, {"text": "The ferry waits.", "label": "neutral"}])):
+        file = write_rows(tmp_path / f"{number}.jsonl", rows)
+        (task,) = opened(file, corpus=None, knows_tasks=True).tasks
+        assert {(row.choices, row.prompt[0].content, len(row.prompt)) for row in task.examples} == {
+            (trained.choices, trained.prompt[0].content, 2)
+        }
+    with pytest.raises(InputError, match="outside the choices of news: bulish"):
+        opened(write_rows(tmp_path / "bulish.jsonl", [*NEWS, {"text": "x", "label": "bulish"}]), knows_tasks=True)
 
 
 def test_other_labels_are_a_task_of_their_own(opened: Opener, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from finetune.models.find import find_base
 from finetune.models.load import load_merged
 from finetune.models.tokenizer import load_tokenizer
 from finetune.records import Example, Message, ToolCall
+from finetune.scoring.label_tasks import label_tasks_of
 
 from ..command import Command
 from ..conftest import chat
@@ -60,6 +61,7 @@ def test_merged_weights_equal_those_of_peft(tiny_adapter: Path, tiny_model: Path
 def test_merged_folder_needs_no_other_files(result: MergeResult, tiny_adapter: Path) -> None:
     model = Model.open(result.model)
     assert model.manifest["parents"]["adapter"]["fingerprint"] == Adapter.open(tiny_adapter).fingerprint
+    assert label_tasks_of(model.manifest) == label_tasks_of(Adapter.open(tiny_adapter).manifest) != ()
     loaded = load_merged(model)
     assert loaded.tokenizer.chat_template
     assert loaded.tokenizer.eos_token_id in loaded.model.generation_config.eos_token_id

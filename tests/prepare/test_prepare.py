@@ -67,7 +67,7 @@ def test_manifest_says_what_was_done_and_no_path(prepared: Preparer, tmp_path: P
     assert manifest["by_task"] == {"qa": 20}
     described = {"id": "rows", "uri": "rows.jsonl", "revision": None, "read": 23, "kept": 20, "license": "cc-by-4.0"}
     described["shape"] = "question-answer"
-    assert manifest["sources"] == [{**described, "encodings": {}, "metrics": []}]
+    assert manifest["sources"] == [{**described, "encodings": {}, "metrics": [], "task": None, "prompt": None}]
     assert manifest["config"]["sources"] == ["rows.jsonl"]
     for file in made.corpus.path.rglob("*"):
         if file.is_file():

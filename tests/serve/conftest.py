@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.adapter import Quantization
 from finetune.recipe.options import ServeOptions
+from finetune.scoring.label_tasks import LabelTask, describe_label_tasks
 from finetune.serve.api.keys import ApiKey
 from finetune.serve.api.listen import Server, bind, url_of
 from finetune.serve.engine.engine import Engine
@@ -41,6 +42,7 @@ def make_adapter(
     quantization: Quantization = "nf4",
     std: float = 0.5,
     domain: str | None = None,
+    label_tasks: Sequence[LabelTask] = (),
 ) -> Path:
     """An adapter artifact whose random matrices change every answer."""
     import torch
@@ -64,6 +66,7 @@ def make_adapter(
         writer.manifest["parents"] = {"base_model": base.describe()}
         if domain is not None:
             writer.manifest["parents"]["corpus"] = {"domain": domain}
+        writer.manifest |= describe_label_tasks(label_tasks)
     return folder
 
 

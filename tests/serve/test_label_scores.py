@@ -12,6 +12,7 @@ from finetune.artifacts import Adapter
 from finetune.evaluate.answers import pick_labels
 from finetune.models.load import load_adapter
 from finetune.records import Example, Message
+from finetune.scoring.label_tasks import LabelTask
 from finetune.scoring.labels import score_labels
 from finetune.scoring.tasks import EvalTask
 from finetune.serve import ServeTarget
@@ -22,13 +23,18 @@ from .conftest import Answer, Running, make_adapter, running
 CLASSIFY = "/v1/classify"
 TEXTS = ["Profit rose by a third.", "The plant closes in May.", "Nothing happened 👍"]
 SENTIMENTS = ("bearish", "neutral", "bullish")
+URGENCY = LabelTask("urgency", ("no", "yes"), "Is this urgent?", "Ticket: {{ text }}")
+OTHER = LabelTask("colour", ("red", "green"))
+PAIRS = LabelTask("same", ("no", "yes"), prompt="{{ text }} {{ text2 }}")
 INSTRUCTION = "Is this news bearish, neutral or bullish for the investor?"  # of the domain finance
 
 
 @pytest.fixture(scope="module")
 def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Adapters whose manifests name the domain of their corpus, a domain of the user's, or none."""
+    """Adapters whose manifests name the domain of their corpus, a domain of the user's or none, or their own questions."""
     folder = tmp_path_factory.mktemp("adapters")
+    for name, tasks in (("urgency", [URGENCY]), ("two", [URGENCY, OTHER]), ("pairs", [PAIRS])):
+        make_adapter(folder / name, tiny_model, 7, quantization="none", std=0.1, domain="finance", label_tasks=tasks)
     for seed, (name, domain) in enumerate((("news", "finance"), ("tickets", "custom"), ("none", None))):
         make_adapter(folder / name, tiny_model, seed, quantization="none", std=0.1, domain=domain)
     return {path.name: path for path in folder.iterdir()}
@@ -49,13 +55,15 @@ def classify(server: Running, texts: Any, model: str = "news", **fields: object)
     return server.ask("POST", CLASSIFY, {"model": model, "input": texts, **fields})
 
 
-def evaluated(adapter: Path, labels: tuple[str, ...], system: str | None) -> list[dict[str, float]]:
+def evaluated(
+    adapter: Path, labels: tuple[str, ...], system: str | None, texts: list[str] = TEXTS
+) -> list[dict[str, float]]:
     """The probabilities that an evaluation of the adapter reports."""
     opening = [Message("system", system)] if system else []
     examples = tuple(
         Example(str(number), (*opening, Message("user", text), Message("assistant", labels[0])), "classification",
                 label=labels[0], choices=labels)
-        for number, text in enumerate(TEXTS)
+        for number, text in enumerate(texts)
     )  # fmt: skip
     loaded = load_adapter(Adapter.open(adapter))
     task = EvalTask("sentiment", "weighted_f1", examples)
@@ -99,6 +107,22 @@ def test_another_task_of_the_domain_is_asked_for_by_name(server: Running, adapte
         assert row["probs"] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize(("model", "task"), [("urgency", None), ("two", "urgency")])
+def test_labels_and_question_are_those_of_the_training(
+    server: Running, adapters: dict[str, Path], model: str, task: str | None
+) -> None:
+    rows = classify(server, TEXTS, model, task=task).data["data"]
+    texts = [f"Ticket: {text}" for text in TEXTS]
+    for row, expected in zip(rows, evaluated(adapters[model], ("no", "yes"), "Is this urgent?", texts), strict=True):
+        assert row["probs"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_list_of_models_names_their_labels(server: Running) -> None:
+    labels = {card["id"]: card["labels"] for card in server.ask("GET", "/v1/models").data["data"]}
+    known = {name: labels.pop(name) for name in ("urgency", "two", "pairs", "none")}
+    assert known == {"urgency": ["no", "yes"], "two": None, "pairs": None, "none": None}
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -106,6 +130,8 @@ def test_another_task_of_the_domain_is_asked_for_by_name(server: Running, adapte
         ({"model": "none"}, "labels of this model are not known"),
         ({"task": "nothing"}, "Its tasks: sentiment"),
         ({"task": "questions"}, "Its tasks: sentiment"),
+        ({"model": "two"}, "urgency, colour"),
+        ({"model": "pairs"}, "more than a text"),
         ({"labels": ["one"]}, "labels"),
         ({"labels": ["a", "a"]}, "labels"),
         ({"labels": ["a"] * 300}, "labels"),

@@ -20,6 +20,7 @@ TEXT_PAIRS = (
     ("question1", "question2"),
     ("question", "sentence"),
 )
+BETWEEN = "\n\n"  # the two texts of a pair
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Classes:
 def labelled(texts: tuple[str, ...]) -> Shape:
     """One text or a pair of texts and their `label`; the classes are not known yet."""
     name = "classification" if len(texts) == 1 else "classification of pairs"
-    return Shape(name, (*texts, "label"), partial(build_labelled, texts), forbids=TEXTS - {*texts})
+    prompt = BETWEEN.join(f"{{{{ {text} }}}}" for text in texts) if len(texts) > 1 else None
+    return Shape(name, (*texts, "label"), partial(build_labelled, texts), forbids=TEXTS - {*texts}, prompt=prompt)
 
 
 def with_classes(shape: Shape, classes: Classes, instruction: str | None) -> Shape:
@@ -66,7 +68,7 @@ def build_labelled(texts: Sequence[str], columns: Values, classes: Classes | Non
     else:
         answer = _spell(required_text(columns if names is None else {"label": names}, "label"), classes)
     return Draft(
-        exchange("\n\n".join((first, *second)), answer, question),
+        exchange(BETWEEN.join((first, *second)), answer, question),
         "classification",
         answer if labels is None else None,
         choices,

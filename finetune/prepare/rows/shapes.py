@@ -41,7 +41,8 @@ def with_aliases(names: Iterable[str]) -> frozenset[str]:
 class Shape:
     """The required and optional columns of a row, and how they become messages. `build` raises `Unusable`.
 
-    Columns of `forbids` change what a row means and must not be left out. `metrics` score generated answers.
+    Columns of `forbids` change what a row means and must not be left out. `metrics` score generated answers. `prompt` is the
+    template of the questions, unless these are a text as it is.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Shape:
     optional: tuple[str, ...] = ()
     forbids: frozenset[str] = CHATS
     metrics: tuple[TextMetric, ...] = ()
+    prompt: str | None = None
 
     @property
     def columns(self) -> frozenset[str]:
@@ -202,7 +204,7 @@ def domain_shape(
     needs = prompt.columns | (template.columns if template else {target})
     forbids = TEXTS if recipe.choices else CHATS
     build = partial(_build_task, recipe, prompt, known, template)
-    return Shape(name, tuple(sorted(needs)), build, forbids=forbids, metrics=recipe.metrics)
+    return Shape(name, tuple(sorted(needs)), build, forbids=forbids, metrics=recipe.metrics, prompt=prompt.text)
 
 
 def _build_task(

@@ -84,4 +84,5 @@ def _admin_error(error: SlmtuneError, root: Path) -> ApiError:
     problem = api_error(error, "lora_name")
     message = problem.message.replace(f"{root.resolve()}/", "")
     status = 404 if isinstance(error, UnknownNameError | MissingStageError) else problem.status
-    return ApiError(status, message, param=problem.param, code=problem.code, headers=problem.headers)
+    param = problem.param and "lora_name"
+    return ApiError(status, message, param=param, code=problem.code, headers=problem.headers)

@@ -2,58 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from finetune.errors import InputError
-from finetune.prepare.rows.prompts import Prompt, load_prompt
 from finetune.recipe import load_domain
 from finetune.recipe.domain import domain_names
-from finetune.records import Message
+from finetune.scoring.label_tasks import LabelTask, domain_label_tasks
 from finetune.serve.api.schema import ClassifyRequest
+from finetune.serve.engine.job import ServedModel
 
 GIVE_LABELS = (
     'Give the labels and, if the model was trained with one, the instruction: "labels": ["a", "b"], "instruction": "…"'
 )
-TEXT = Prompt("text", "{{ text }}")
 
 
-@dataclass(frozen=True)
-class LabelTask:
-    """A question with a fixed list of answers."""
-
-    labels: tuple[str, ...]
-    instruction: str | None
-    prompt: Prompt = TEXT
-
-    def ask(self, text: str) -> list[Message]:
-        """The question about a text."""
-        system = [Message("system", self.instruction)] if self.instruction else []
-        return [*system, Message("user", self.prompt.render({"text": text}, self.labels))]
-
-
-def task_of(body: ClassifyRequest, domain: str | None) -> LabelTask:
-    """The task of a request: its own labels, or those of the domain on which the model was trained.
+def task_of(body: ClassifyRequest, served: ServedModel) -> LabelTask:
+    """The task of a request: its own labels, or a task that the model was trained on, or another one of its domain.
 
     Raises:
-        InputError: neither has labels, or it is not clear which task of the domain is meant.
+        InputError: neither has labels, or it is not clear which task is meant.
     """
     if body.labels is not None:
-        return LabelTask(tuple(body.labels), body.instruction)
-    if domain not in domain_names():
+        return LabelTask("labels", tuple(body.labels), body.instruction)
+    own = _with_one_label(served.label_tasks)
+    if body.task is None and len(own) == 1:
+        return _require_text(own[0])
+    domain = load_domain(served.domain) if served.domain in domain_names() else None
+    others = _with_one_label(domain_label_tasks(domain)) if domain else []
+    known = {task.name: task for task in (*others, *own)}
+    if not known:
         raise InputError(f"The labels of this model are not known. {GIVE_LABELS}")
-    recipe = load_domain(domain)
-    tasks = {name: task for name, task in recipe.recipe.tasks.items() if task.choices and not task.multi_label}
-    usual = [name for name, task in tasks.items() if task.default]
-    name = body.task or (usual[0] if len(usual) == 1 else "")
-    if name not in tasks:
-        raise InputError(f"{_describe(body.task, domain, tasks)} {GIVE_LABELS}")
-    prompt = load_prompt(recipe, name)
-    if not prompt.columns <= {"text"}:
-        raise InputError(f"The rows of the task {name} are more than a text. Ask with POST /v1/chat/completions")
-    return LabelTask(tasks[name].choices, tasks[name].system, prompt)
+    usual = own or [task for task in others if domain and domain.recipe.tasks[task.name].default]
+    name = body.task or (usual[0].name if len(usual) == 1 else "")
+    if name not in known:
+        problem = "no task of that name" if body.task is not None else "no task, or several"
+        raise InputError(
+            f"This model has {problem} with one label per text. Its tasks: {', '.join(known)}. {GIVE_LABELS}"
+        )
+    return _require_text(known[name])
 
 
-def _describe(task: str | None, domain: str, tasks: Iterable[str]) -> str:
-    problem = "no task of that name" if task is not None else "no task, or several"
-    return f"{domain} has {problem} with one label per text. Its tasks: {', '.join(tasks) or 'none'}."
+def usual_labels(served: ServedModel) -> list[str] | None:
+    """The labels of the one task about single texts that a model was trained on; None if there is no such task."""
+    own = _with_one_label(served.label_tasks)
+    return list(own[0].labels) if len(own) == 1 and own[0].asks_about_text else None
+
+
+def _with_one_label(tasks: Iterable[LabelTask]) -> Sequence[LabelTask]:
+    return [task for task in tasks if not task.multi_label]
+
+
+def _require_text(task: LabelTask) -> LabelTask:
+    if not task.asks_about_text:
+        raise InputError(f"The rows of the task {task.name} are more than a text. Ask with POST /v1/chat/completions")
+    return task

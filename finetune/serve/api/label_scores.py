@@ -17,9 +17,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from finetune.errors import InputError, SlmtuneError
+from finetune.scoring.label_tasks import LabelTask
 from finetune.serve.api.completions import head_of
 from finetune.serve.api.facts import facts_of
-from finetune.serve.api.known_task import LabelTask, task_of
+from finetune.serve.api.known_task import task_of
 from finetune.serve.api.problem import ApiError, api_error
 from finetune.serve.api.reply import Reply
 from finetune.serve.api.schema import ClassifyRequest, Usage
@@ -59,7 +60,7 @@ async def score_labels(engine: Engine, request: Request, body: ClassifyRequest) 
         ApiError: the request cannot be served.
     """
     try:
-        task = task_of(body, engine.served[body.model].domain)
+        task = task_of(body, engine.served[body.model])
         if len(task.labels) * len(body.input) > MAX_ANSWERS:
             raise InputError(f"Texts times labels may be at most {MAX_ANSWERS}. Send fewer texts per request")
         if any(second is not None for _, second in body.input):

@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
+from finetune.serve.api.known_task import usual_labels
 from finetune.serve.api.metrics import Metrics
 from finetune.serve.api.problem import ApiError
 from finetune.serve.api.schema import ModelCard
@@ -65,5 +66,8 @@ def find_model(engine: AnyEngine, name: str) -> ServedModel:
 
 def card_of(engine: AnyEngine, served: ServedModel) -> dict[str, object]:
     """The entry of a model in /v1/models."""
-    root, task = served.parent or served.id, engine.head.kind if isinstance(engine, Classifier) else "generation"
-    return ModelCard(id=served.id, created=engine.created, root=root, parent=served.parent, task=task).model_dump()
+    root, task, labels = served.parent or served.id, "generation", usual_labels(served)
+    if isinstance(engine, Classifier):
+        task, labels = engine.head.kind, list(engine.head.labels) or None
+    card = ModelCard(id=served.id, created=engine.created, root=root, parent=served.parent, task=task, labels=labels)
+    return card.model_dump()

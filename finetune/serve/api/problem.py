@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.responses import JSONResponse
 
 from finetune.errors import (
+    AdapterMemoryError,
     CheckFailedError,
     ContextLengthError,
     DeadlineError,
@@ -57,6 +58,8 @@ def api_error(error: SlmtuneError, param: str | None = None) -> ApiError:
         return ApiError(503, str(error), code="unavailable", headers=retry)
     if isinstance(error, DeadlineError):
         return ApiError(504, str(error), code="deadline_exceeded")
+    if isinstance(error, AdapterMemoryError):
+        return ApiError(409, str(error), param="model", code="adapter_memory", headers=retry)
     if isinstance(error, ContextLengthError):
         return ApiError(400, str(error), param=param, code="context_length_exceeded")
     if isinstance(error, InputError | CheckFailedError):

@@ -218,7 +218,8 @@ class Usage(BaseModel):
 class ModelCard(BaseModel):
     """An entry of /v1/models: `parent` is the base model of an adapter, `root` the start of the lineage.
 
-    `task` is "generation" or what the head of an encoder predicts.
+    `task` is "generation" or what the head of an encoder predicts, and `labels` are those that POST /v1/classify gives to a
+    text without being told any.
     """
 
     id: str
@@ -228,3 +229,4 @@ class ModelCard(BaseModel):
     root: str
     parent: str | None
     task: str
+    labels: list[str] | None

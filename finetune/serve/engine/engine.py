@@ -20,13 +20,14 @@ from finetune.models.chat_template import end_of_turn_ids, render_answer, render
 from finetune.models.load import LoadedModel
 from finetune.recipe.options import ANSWER_TOKENS
 from finetune.records import Message
-from finetune.serve.compatible import UNQUANTIZED, Company, domain_of
+from finetune.serve.compatible import UNQUANTIZED, Company
 from finetune.serve.engine.answer import Answer
 from finetune.serve.engine.job import Event, Generation, GenerationJob, GenerationParams, ServedModel
 from finetune.serve.engine.job_queue import QUEUE_SIZE
 from finetune.serve.engine.sampling import Sampler
 from finetune.serve.engine.scheduler import Scheduler
 from finetune.serve.runners.runner import Runner
+from finetune.serve.runners.speed import seconds_per_token
 from finetune.serve.runners.transformers_runner import TransformersRunner
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Engine:
             self._scheduler.call(lambda: self._runner.load_adapter(inner, adapter.path))
             base = next((entry.id for entry in self.served.values() if entry.adapter is None), None)
             with self._serving:
-                self.served = {**self.served, name: ServedModel(name, inner, base, domain_of(adapter))}
+                self.served = {**self.served, name: ServedModel.of(adapter, name, inner, base)}
             if before is not None:
                 self._drop(before)
 
@@ -178,6 +179,11 @@ class Engine:
             with self._serving:
                 self.served = {other: model for other, model in self.served.items() if other != name}
             self._drop(entry)
+
+    def measure(self) -> float:
+        """Seconds per token of a few requests at once, spread over the adapters, or of the base model if there are none."""
+        adapters = [entry.adapter for entry in self.served.values() if entry.adapter is not None]
+        return self._scheduler.call(lambda: seconds_per_token(self._runner, adapters or [None]))
 
     def close(self) -> None:
         """Refuse new requests and end all others with an `EngineStoppedError`. Can be called repeatedly."""

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 import torch
 
+from finetune.artifacts import Artifact
 from finetune.errors import SlmtuneError
+from finetune.scoring.label_tasks import LabelTask, label_tasks_of
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")  # the value of `model` in requests, also used in paths
 
@@ -88,13 +90,20 @@ class Result:
 class ServedModel:
     """A model that requests may name: the base model, or an adapter on it, by its name inside the engine.
 
-    `domain` is that of the corpus on which the adapter was trained.
+    `domain` is that of the corpus on which it was trained, and `label_tasks` are the questions with fixed answers in there.
     """
 
     id: str
     adapter: str | None = None
     parent: str | None = None
     domain: str | None = None
+    label_tasks: tuple[LabelTask, ...] = ()
+
+    @classmethod
+    def of(cls, artifact: Artifact, id: str, adapter: str | None = None, parent: str | None = None) -> Self:
+        """An adapter or a merged model, with what its manifest says of its training."""
+        domain = artifact.manifest["parents"].get("corpus", {}).get("domain")
+        return cls(id, adapter, parent, domain, label_tasks_of(artifact.manifest))
 
 
 Event = Piece | Result | SlmtuneError

@@ -32,7 +32,7 @@ from finetune.records import count_alike
 from finetune.serve.runners.llama_adapters import LlamaAdapters
 from finetune.serve.runners.llama_batch import PASS, BatchArrays, split_passes
 from finetune.serve.runners.llama_model import divide_memory, load_model
-from finetune.serve.runners.memory import memory_left
+from finetune.serve.runners.memory import adapter_room, memory_left
 from finetune.serve.runners.resident import ResidentAdapters
 from finetune.serve.runners.runner import ADAPTER_COUNT, CHUNK, Extension, Opened
 
@@ -81,7 +81,9 @@ class LlamaRunner:
         self.slots, self.context = divide_memory(self._library, self._model, slots, context, memory)
         self.room = self.slots * self.context
         self._adapters = LlamaAdapters()
-        self._resident = ResidentAdapters(ADAPTER_COUNT, self._read_adapter, self._adapters.remove)
+        self._resident = ResidentAdapters(
+            ADAPTER_COUNT, self._read_adapter, self._adapters.remove, adapter_room(max_memory, memory)
+        )
         self._weights: dict[int, str] = {}  # the names of weights by their address, "" where no adapter changes them
         self._failure: Exception | None = None
         self._callback = OnNode(self._on_node)

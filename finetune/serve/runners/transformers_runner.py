@@ -16,7 +16,7 @@ from finetune.models.load import LoadedModel
 from finetune.models.structure import attention_of, find_state
 from finetune.serve.runners.adapter_stack import AdapterStack
 from finetune.serve.runners.adapter_weights import read_adapter
-from finetune.serve.runners.memory import memory_left
+from finetune.serve.runners.memory import adapter_room, memory_left
 from finetune.serve.runners.prefix_cache import PrefixCache
 from finetune.serve.runners.resident import ResidentAdapters
 from finetune.serve.runners.runner import ADAPTER_COUNT, CHUNK, SLOT_COUNT, Extension, Opened
@@ -63,7 +63,9 @@ class TransformersRunner:
         self.room = slots * loaded.context
         self._model = loaded.model
         self._adapters = AdapterStack(loaded.model)
-        self._resident = ResidentAdapters(adapters, self._read_adapter, self._adapters.remove)
+        self._resident = ResidentAdapters(
+            adapters, self._read_adapter, self._adapters.remove, adapter_room(max_memory, memory_left(max_memory))
+        )
         self._taken: dict[int, _Slot] = {}
         self._prefixes = PrefixCache(2 * slots, int(PREFIX_SHARE * memory_left(max_memory)))
         self._plain = self._probe(None)
