@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import itertools
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +22,7 @@ from lm_eval import evaluator
 from lm_eval.api.metrics import mean
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from pydantic import TypeAdapter
 
 from finetune.artifacts import Adapter
 from finetune.cards.scored_rows import Answer, ScoredRow
@@ -29,6 +32,7 @@ from finetune.evaluate.details import ModelDetails
 from finetune.evaluate.request import HARNESS, EvalRequest, TaskScore
 from finetune.evaluate.score import count_differences, hash_rows
 from finetune.evaluate.significance import compare, interval, means_scorer, resample
+from finetune.evaluate.store import AnswerStore
 from finetune.hub.settings import is_offline
 from finetune.models.load import LoadedModel, load_adapter
 
@@ -36,7 +40,19 @@ SEED = 1234  # of the examples in a prompt, as the harness's own command sets it
 # The harness logs at every step, and some of its warnings repeat a row.
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
-Samples = Mapping[str, list[dict[str, Any]]]  # of the harness, by task: one per row and filter
+
+@dataclass(frozen=True)
+class HarnessAnswers:
+    """What one model answered to a task; each list is over the rows, and `values` are the scores by metric."""
+
+    ids: list[str]
+    prompts: list[str]
+    targets: list[str]
+    texts: list[str]
+    values: dict[str, list[float]]
+
+
+ANSWERS = TypeAdapter(HarnessAnswers)
 
 
 @dataclass(frozen=True)
@@ -82,61 +98,92 @@ def open_tasks(specs: Sequence[str]) -> dict[str, Any]:
 
 
 def score_tasks(
-    tasks: Mapping[str, Any], request: EvalRequest, adapter: Adapter, on_stage: Callable[[str], None] | None = None
+    tasks: Mapping[str, Any],
+    request: EvalRequest,
+    adapter: Adapter,
+    store: AnswerStore,
+    on_stage: Callable[[str], None] | None = None,
 ) -> dict[str, HarnessScore]:
-    """Base and adapter on the tasks, by the name of the task in the report.
+    """Base and adapter on the tasks, by the name of the task in the report; answers in the store are taken over.
 
     Raises:
         InputError: the harness cannot ask or score a task.
     """
-    if on_stage:
-        on_stage(f"Asking base and adapter the tasks of lm-evaluation-harness: {', '.join(tasks)}")
-    loaded = load_adapter(adapter, request.model)
-    with _explained(", ".join(tasks)):
-        with loaded.model.disable_adapter():
-            base = ask(loaded, tasks, request)
-        tuned = ask(loaded, tasks, request)
+    loaded: LoadedModel | None = None
+    answers: dict[str, dict[str, HarnessAnswers]] = {name: {} for name in tasks}
+    for who, (name, task) in itertools.product((BASE, ADAPTER), tasks.items()):
+        with _explained(name):
+            place = store.place(_facts(task, name, who, request))
+            given = store.load(place, ANSWERS, who, HARNESS + name)
+            if given is None:
+                if on_stage:
+                    on_stage(f"Asking {who} the task {name} of lm-evaluation-harness")
+                loaded = loaded or load_adapter(adapter, request.model)
+                with loaded.model.disable_adapter() if who == BASE else contextlib.nullcontext():
+                    given = ask(loaded, name, task, request)
+                store.save(place, ANSWERS, given)
+        answers[name][who] = given
     return {
-        HARNESS + name: _score(task, base[name], tuned[name], with_template=request.lm_eval_chat_template)
+        HARNESS + name: _score(task, answers[name], with_template=request.lm_eval_chat_template)
         for name, task in tasks.items()
     }
 
 
-def ask(loaded: LoadedModel, tasks: Mapping[str, Any], request: EvalRequest) -> Samples:
-    """The harness's answers of a loaded model, as it is, greedy unless a task says otherwise."""
+def _facts(task: Any, name: str, who: str, request: EvalRequest) -> dict[str, object]:
+    """What decides the answers: the task's configuration and rows, and how many of them are asked, and how."""
+    rows = list(itertools.islice(task.eval_docs, request.limit))
+    return {
+        "harness": version("lm_eval"),
+        "task": HARNESS + name,
+        "config": json.dumps(task.dump_config(), sort_keys=True, default=str),
+        "rows": json.dumps(rows, sort_keys=True, default=str),
+        "template": request.lm_eval_chat_template,
+        "name": who,
+    }
+
+
+def ask(loaded: LoadedModel, name: str, task: Any, request: EvalRequest) -> HarnessAnswers:
+    """The answers of a loaded model, as it is, greedy unless the task says otherwise."""
     with warnings.catch_warnings(action="ignore"):
         model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=request.batch_size)
         results = evaluator.evaluate(
             model,
-            {"tasks": dict(tasks), "groups": {}, "group_map": {}},
+            {"tasks": {name: task}, "groups": {}, "group_map": {}},
             limit=request.limit,
             bootstrap_iters=0,
             apply_chat_template=request.lm_eval_chat_template,
             fewshot_as_multiturn=request.lm_eval_chat_template,
         )
     assert results is not None  # only on further machines of a distributed evaluation
-    samples: Samples = results["samples"]
-    return samples
+    samples: list[dict[str, Any]] = results["samples"][name]  # one per row and filter
+    values = _values(task, samples)
+    rows = samples[: len(next(iter(values.values())))]
+    return HarnessAnswers(
+        ids=[str(row["doc_id"]) for row in rows],
+        prompts=[str(row["arguments"][0][0]) for row in rows],
+        targets=[_target(task, row) for row in rows],
+        texts=[_answer(task, row) for row in rows],
+        values=values,
+    )
 
 
-def _score(task: Any, base: list[dict[str, Any]], tuned: list[dict[str, Any]], *, with_template: bool) -> HarnessScore:
+def _score(task: Any, sides: Mapping[str, HarnessAnswers], *, with_template: bool) -> HarnessScore:
     """The figures of a task; the first of its metrics, and of its filters, is the headline."""
-    sides = {BASE: base, ADAPTER: tuned}
-    values = {who: _values(task, samples) for who, samples in sides.items()}
-    headline = next(iter(values[ADAPTER]))
+    tuned = sides[ADAPTER]
+    headline = next(iter(tuned.values))
     rows = [
         ScoredRow(
-            *(str(one["doc_id"]), "", str(one["arguments"][0][0]), _target(task, one)),
-            {who: Answer(_answer(task, given[number]), values[who][headline][number]) for who, given in sides.items()},
+            *(tuned.ids[number], "", tuned.prompts[number], tuned.targets[number]),
+            {who: Answer(each.texts[number], each.values[headline][number]) for who, each in sides.items()},
         )
-        for number, one in enumerate(tuned[: len(values[ADAPTER][headline])])
+        for number in range(len(tuned.ids))
     ]
-    per_row = [values[who][headline] for who in sides]
+    per_row = [each.values[headline] for each in sides.values()]
     scorer = means_scorer(per_row)
     resampled = resample(scorer, 2, len(rows))
     figures = compare(scorer, resampled, len(rows), 0, 1)
     is_binary = set(per_row[0] + per_row[1]) <= {0.0, 1.0}
-    means = {who: {name: sum(each) / len(each) for name, each in values[who].items()} for who in sides}
+    means = {who: {name: sum(one) / len(one) for name, one in each.values.items()} for who, each in sides.items()}
     template = "with" if with_template else "without"
     score = TaskScore(
         n=len(rows),

@@ -66,7 +66,8 @@ class _Inputs:
     def answer_sets(self) -> int:
         """How many contestants answer tasks, counted once per task."""
         names = [name for group in self.groups for name in group.members]
-        return sum(takes_part(name, task) for task in (*self.tasks, *self.probe) for name in names)
+        own = sum(takes_part(name, task) for task in (*self.tasks, *self.probe) for name in names)
+        return own + 2 * len(self.foreign)
 
 
 def evaluate(
@@ -95,7 +96,7 @@ def evaluate(
         if inputs.foreign:
             from finetune.evaluate.harness import score_tasks
 
-            harness = score_tasks(inputs.foreign, request, adapter, on_stage)
+            harness = score_tasks(inputs.foreign, request, adapter, store, on_stage)
             scores |= {name: one.score for name, one in harness.items()}
             rows |= {name: one.rows for name, one in harness.items()}
         forgetting = measure_forgetting(inputs.probe, answers) if inputs.probe else None

@@ -11,10 +11,11 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -30,6 +31,8 @@ from finetune.recipe.options import EvalOptions, fields_of
 from finetune.scoring.tasks import EvalTask
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Options that decide which rows are answered and by whom, which the key holds anyway, but not what the answers are.
 FREE = frozenset(
@@ -66,25 +69,44 @@ class AnswerStore:
 
     def read(self, task: EvalTask, name: str, identity: str) -> Answers | None:
         """The stored answers of a contestant to a task; None if there are none, or none that can be used."""
-        path = self._path(task, name, identity)
+        stored = self.load(
+            self._path(task, name, identity), STORED, name, task.name, lambda one: _fits(one.answers, task)
+        )
+        return None if stored is None else stored.answers
+
+    def write(self, task: EvalTask, name: str, identity: str, answers: Answers) -> None:
+        """Keep the answers of a contestant to a task."""
+        self.save(self._path(task, name, identity), STORED, Stored(answers))
+
+    def place(self, facts: Mapping[str, object]) -> Path:
+        """The file of whatever these facts decide, besides those of the evaluation as a whole."""
+        text = json.dumps({**self.common, **facts}, sort_keys=True)
+        path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+        self._paths.add(path)
+        return path
+
+    def load(
+        self, path: Path, form: TypeAdapter[T], name: str, task: str, fits: Callable[[T], bool] = lambda _: True
+    ) -> T | None:
+        """What `save` wrote; None if there is nothing, or nothing that can be used."""
         if not path.is_file():
             return None
         try:
             checksum, _, text = path.read_bytes().partition(b"\n")
-            answers = STORED.validate_json(text).answers
-            if checksum.decode() != hashlib.sha256(text).hexdigest() or not _fits(answers, task):
+            value = form.validate_json(text)
+            if checksum.decode() != hashlib.sha256(text).hexdigest() or not fits(value):
                 raise ValueError
         except (OSError, ValueError, ValidationError):
-            log.warning("The stored answers of %s to %s are damaged and are not used.", name, task.name)
+            log.warning("The stored answers of %s to %s are damaged and are not used.", name, task)
             path.unlink(missing_ok=True)
             return None
-        log.info("Taking over the answers of %s to %s from an unfinished evaluation.", name, task.name)
-        return answers
+        log.info("Taking over the answers of %s to %s from an unfinished evaluation.", name, task)
+        return value
 
-    def write(self, task: EvalTask, name: str, identity: str, answers: Answers) -> None:
-        """Keep the answers of a contestant to a task."""
-        text = STORED.dump_json(Stored(answers))
-        with write_aside(self._path(task, name, identity)) as staging:
+    def save(self, path: Path, form: TypeAdapter[T], value: T) -> None:
+        """Write a file that holds a checksum and a value."""
+        text = form.dump_json(value)
+        with write_aside(path) as staging:
             staging.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
 
     @property
@@ -94,17 +116,8 @@ class AnswerStore:
 
     def _path(self, task: EvalTask, name: str, identity: str) -> Path:
         rows = [asdict(row) for row in task.examples]
-        key = {
-            **self.common,
-            "task": task.name,
-            "metric": task.metric,
-            "rows": rows,
-            "name": name,
-            "identity": identity,
-        }
-        path = self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.json"
-        self._paths.add(path)
-        return path
+        facts = {"task": task.name, "metric": task.metric, "rows": rows, "name": name, "identity": identity}
+        return self.place(facts)
 
 
 @contextmanager

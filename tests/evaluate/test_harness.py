@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from finetune.artifacts import Adapter, EvalReport
-from finetune.errors import InputError, OfflineError, UnknownNameError
+from finetune.errors import InputError, OfflineError, StoppedError, UnknownNameError
 from finetune.evaluate import EvalRequest, EvalResult, evaluate
 from finetune.models.load import load_adapter
 from finetune.recipe import AdapterRecipe
@@ -186,6 +186,27 @@ def test_figures_of_the_harness_stand_beside_our_own(result: EvalResult) -> None
     assert score.scorer.endswith("version 2.0 of the task, with the chat template")
     assert result.tasks["lm-eval/questions"].metric == "exact_match"
     assert "lm_eval" in report.manifest["libraries"]
+
+
+def test_interrupted_evaluation_takes_over_the_answers_of_the_harness(
+    adapter: Path, corpus: Path, tmp_path: Path
+) -> None:
+    files = tuple(str(write_task(tmp_path, source, ROWS)) for source in ("news", "questions"))
+    request = EvalRequest(adapter, corpus, tmp_path / "eval", tasks=("questions",), lm_eval=files, forgetting=False)
+    asked: list[str] = []
+
+    def note(stage: str) -> None:
+        if "harness" in stage:
+            asked.append(stage)
+            if len(asked) == 3:  # both tasks have the answers of the base
+                raise KeyboardInterrupt
+
+    with pytest.raises(StoppedError, match="5 of 7 tasks"):
+        evaluate(request, on_stage=note)
+    resumed = evaluate(request, on_stage=note)
+    assert [stage.split()[1] for stage in asked] == ["base", "base", "adapter", "adapter", "adapter"]
+    whole = evaluate(replace(request, output_dir=tmp_path / "whole"))
+    assert resumed.tasks == whole.tasks
 
 
 def test_limit_and_plain_prompts(adapter: Path, corpus: Path, tmp_path: Path) -> None:
