@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -307,13 +308,15 @@ def _verified_manifest(path: Path, kind: str, command: str) -> dict[str, Any]:
 
 def library_versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
     """Installed versions of the libraries that affect results, read from metadata without importing them."""
-    versions = {}
-    for name in libraries:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {name: version for name in libraries if (version := _installed(name)) is not None}
+
+
+@cache
+def _installed(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def write_json(path: Path, data: object) -> None:

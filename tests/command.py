@@ -15,30 +15,20 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import chdir
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SLMTUNE = (sys.executable, "-m", "finetune")
-LIBRARIES = [
-    "finetune.cli.commands",
-    "finetune.evaluate.run",
-    "finetune.merge.run",
-    "finetune.prepare.run",
-    "finetune.serve.run",
-    "finetune.train.fit",
-    "finetune.train.trainer",
-    "transformers.models.llama.modeling_llama",
-]
-assert all(ROOT.joinpath(*name.split(".")).with_suffix(".py").is_file() for name in LIBRARIES[:-1])
+LIBRARIES = "tests.libraries"
 POLL = 0.001  # seconds between two checks
 PATIENCE = 300  # seconds after which a run that has not ended fails the test
 
-processes = get_context(
-    "forkserver"
-)  # its server computes nothing, so threads of torch in the test process do not matter
-processes.set_forkserver_preload(LIBRARIES)
+# Its server computes nothing, so threads of torch in the test process do not matter.
+processes = get_context("forkserver")
+processes.set_forkserver_preload([LIBRARIES])
 
 
 class Command:
@@ -50,7 +40,8 @@ class Command:
         self.arguments = [str(argument) for argument in arguments]
         arguments = (self.arguments, cwd, dict(os.environ), self._output, before)
         self._process = processes.Process(target=_main, args=arguments)
-        self._process.start()
+        with chdir(ROOT):  # where a server that has to be started finds the libraries
+            self._process.start()
 
     @property
     def pid(self) -> int:
@@ -147,6 +138,7 @@ def _main(
     os.chdir(cwd)
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT), number)
+    assert LIBRARIES in sys.modules, "the server of forked commands could not import its libraries, and ignored that"
     sys.argv = ["slmtune", *arguments]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if before is not None:

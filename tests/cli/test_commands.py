@@ -151,7 +151,7 @@ def test_one_name_for_two_columns_is_refused(tmp_path: Path) -> None:
 def test_explicit_paths_need_no_workspace(workspace: Path, tmp_path: Path) -> None:
     artifacts = workspace / "runs" / "finance"
     arguments = ("--corpus", artifacts / "corpus", "--task", "news", "--limit", 4, "--out", tmp_path / "report")
-    assert slmtune("eval", artifacts / "adapter", *arguments, cwd=tmp_path).returncode == 0
+    assert slmtune("eval", artifacts / "adapter", *arguments, "--no-forgetting", cwd=tmp_path).returncode == 0
     assert left_in(tmp_path, "report")
 
 
@@ -166,7 +166,7 @@ def test_missing_folder_is_not_treated_as_a_hub_id(tmp_path: Path) -> None:
 
 def test_log_lines_can_be_json(workspace: Path) -> None:
     arguments = ("--domain", "finance", "--limit", 4, "--task", "news", "--overwrite", "--log-format", "json")
-    lines = slmtune("eval", *arguments, cwd=workspace).stderr.splitlines()
+    lines = slmtune("eval", "--no-forgetting", *arguments, cwd=workspace).stderr.splitlines()
     assert lines
     assert all({"time", "level", "message"} <= set(json.loads(line)) for line in lines)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,10 +185,8 @@ def test_merged_model_answers_beside_its_adapter(
     tiny_adapter: Path, tiny_corpus: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     merged = merge_adapter(MergeRequest(tiny_adapter, tmp_path / "finance" / "model", tiny_corpus)).model
-    request = EvalRequest(
-        *(tiny_adapter, tiny_corpus, tmp_path / "eval"), tasks=("news",), vs=(str(merged),), few_shot=0
-    )
-    result = evaluate(request)
+    options: dict[str, Any] = {"tasks": ("news",), "few_shot": 0, "forgetting": False}
+    result = evaluate(EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "eval", vs=(str(merged),), **options))
     assert list(result.tasks["news"].vs) == ["finance/model"]  # every workspace has a folder called model
     assert result.tasks["news"].headline["finance/model"] > result.tasks["news"].headline["base"]
 

@@ -228,7 +228,7 @@ def run_eval(*arguments: object, cwd: Path, hub: LocalHub, **environment: str) -
 def test_official_test_split_is_read_from_the_hub_and_nothing_else(tiny_adapter: Path, tmp_path: Path) -> None:
     repo = tmp_path / "tfns"
     TFNS.write(repo)
-    asked = (tiny_adapter, "--domain", "finance", "--task", "tfns", "--output-dir", "out", "--overwrite")
+    asked = (tiny_adapter, "--domain", "finance", "--task", "tfns", "--out", "out", "--overwrite", "--no-forgetting")
     with LocalHub() as hub:
         hub.serve("dataset", "zeroshot/twitter-financial-news-sentiment", repo)
         done = run_eval(*asked, cwd=tmp_path, hub=hub)

@@ -268,7 +268,7 @@ def test_killed_run_of_an_encoder_resumes_to_the_same_bytes(
     kind: str, head: str, encoders: Any, tmp_path: Path
 ) -> None:
     corpus = corpus_of(tmp_path / "corpus", rows_of(head), rows_of(head, 6))
-    arguments = training(encoders(kind), corpus)
+    arguments = training(encoders(kind), corpus, max_steps=12)
     (tmp_path / "plain").mkdir()
     (tmp_path / "killed").mkdir()
     (expected,) = run_with_kills(arguments, tmp_path / "plain", at_random=0, while_writing=0, seed=0, seconds=0)

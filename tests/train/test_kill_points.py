@@ -1,4 +1,4 @@
-"""Thirty-two kills at random times, in runs whose epochs and windows end at different steps."""
+"""Sixteen kills at random times, in runs whose epochs and windows end at different steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPES = {
     "a checkpoint every step": {"per_device_train_batch_size": 7, "gradient_accumulation_steps": 2, "save_steps": 1},
     "rows that share a beginning": {"lora_dropout": 0},
 }
-KILLS_AT_RANDOM, KILLS_WHILE_WRITING = 4, 4  # of each shape
+KILLS_AT_RANDOM, KILLS_WHILE_WRITING = 2, 2  # of each shape
 
 
 @pytest.mark.slow
@@ -23,7 +23,7 @@ KILLS_AT_RANDOM, KILLS_WHILE_WRITING = 4, 4  # of each shape
 def test_killed_runs_end_like_an_undisturbed_one(
     tiny_model: Path, tiny_corpus: Path, tmp_path: Path, shape: str
 ) -> None:
-    arguments = training(tiny_model, tiny_corpus, max_steps=60, **SHAPES[shape])
+    arguments = training(tiny_model, tiny_corpus, max_steps=40, **SHAPES[shape])
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     whole = Command(*arguments, cwd=tmp_path / "whole")
