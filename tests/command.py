@@ -13,11 +13,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import weakref
-from collections.abc import Callable, Mapping
-from contextlib import chdir
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir, contextmanager, suppress
 from multiprocessing import get_context
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,6 +125,42 @@ def run(
     running = Command(*words, cwd=cwd)
     code = running.wait()
     return subprocess.CompletedProcess(words, code, running.stdout, running.stderr)
+
+
+PROGRAM = f"""#!{sys.executable} -S
+import os, sys
+from multiprocessing.connection import Client
+
+with Client(sys.path[0] + "/socket") as connection:
+    connection.send((sys.argv[1:], os.getcwd()))
+    code, stdout, stderr = connection.recv()
+sys.stdout.write(stdout)
+sys.stderr.write(stderr)
+sys.exit(code)
+"""
+
+
+@contextmanager
+def installed() -> Iterator[Path]:
+    """A folder with a program `slmtune` for shell scripts; what it is called with is forked as `Command` is."""
+    with TemporaryDirectory(prefix="slmtune-bin-") as folder, Listener(f"{folder}/socket") as listener:
+        program = Path(folder, "slmtune")
+        program.write_text(PROGRAM, "utf-8")
+        program.chmod(0o755)
+        threading.Thread(target=_answer, args=(listener,), daemon=True).start()
+        try:
+            yield program.parent
+        finally:
+            Client(listener.address).close()  # ends the thread
+
+
+def _answer(listener: Listener) -> None:
+    with suppress(EOFError):  # nothing was asked
+        while True:
+            with listener.accept() as connection:
+                words, cwd = connection.recv()
+                done = run(*words, cwd=Path(cwd))
+                connection.send((done.returncode, done.stdout, done.stderr))
 
 
 def fresh_environment() -> dict[str, str]:

@@ -1,26 +1,23 @@
-"""The examples run unchanged, with the installed command."""
+"""The examples run unchanged."""
 
 from __future__ import annotations
 
 import ast
 import json
 import os
-import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from .command import ROOT, SLMTUNE, fresh_environment
+from .command import ROOT, installed
 
 
 def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = cwd / "slmtune"  # the console script, whatever environment the tests run in
-    command.write_text(f'#!/bin/sh\nexec {shlex.join(SLMTUNE)} "$@"\n', "utf-8")
-    command.chmod(0o755)
-    environment = fresh_environment() | {"PATH": f"{cwd}:{os.environ['PATH']}"}
     words = ["bash", str(ROOT / "examples" / script), *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=environment, timeout=600, check=False)
+    with installed() as folder:
+        environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+        return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=environment, timeout=600, check=False)
 
 
 def test_finance(tiny_model: Path, tmp_path: Path) -> None:
