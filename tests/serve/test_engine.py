@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from finetune.models.load import LoadedModel, load_adapter
 from finetune.records import Message
 from finetune.serve import ServeTarget
 from finetune.serve.engine.engine import Engine
-from finetune.serve.engine.job import Event, GenerationParams, Result
+from finetune.serve.engine.job import Event, Generation, GenerationParams, Result
 from finetune.serve.targets import open_engine
 
 from .conftest import Brake
@@ -234,6 +235,47 @@ def test_a_failed_generation_says_so_without_the_text_and_the_next_one_works(
     assert "RuntimeError" in caplog.text
     assert say(engine, GREEDY)[0]
     assert engine.alive
+
+
+@pytest.mark.parametrize("is_joint", [True, False])
+def test_a_request_that_makes_a_pass_fail_does_not_end_the_others(
+    make_engine: Callable[..., Engine], loaded: LoadedModel, is_joint: bool
+) -> None:
+    """The last layer fails, when earlier ones have stored what they computed."""
+    engine, poison = make_engine(slots=3), 77
+    runner: Any = engine._scheduler._runner
+    runner._is_joint = is_joint
+    prompts = [engine.encode_text(text) for text in ("Profit rose", "Shares fell as costs grew")]
+    seen: list[Any] = []
+    model: Any = loaded.model
+    model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+
+    def fail(*_: object) -> None:
+        if poison in seen[-1]:
+            raise RuntimeError
+
+    def ask(*asked: list[int]) -> list[tuple[str, object]]:
+        answers = [(SimpleQueue[Event](), ids) for ids in asked]
+        held = threading.Event()
+        freeing = threading.Thread(target=engine._scheduler.call, args=(lambda: held.wait(30),))
+        freeing.start()  # so that all are in the first step
+        jobs = [Generation(engine.submit(ids, GREEDY, "tiny", events.put), events) for events, ids in answers]
+        held.set()
+        freeing.join(30)
+        return [collect(job) for job in jobs]
+
+    def collect(generation: Generation) -> tuple[str, object]:
+        try:
+            return "".join(generation), generation.result
+        except SlmtuneError as error:
+            return str(error), None
+
+    alone = [ask(prompt)[0] for prompt in prompts]
+    model.model.layers[-1].mlp.register_forward_pre_hook(fail)
+    assert poison not in {*prompts[0], *prompts[1]}
+    first, failed, second = ask(prompts[0], [5, poison, 6], prompts[1])
+    assert failed == ("The request failed (RuntimeError)", None)
+    assert [first, second] == alone
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

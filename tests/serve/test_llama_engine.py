@@ -8,13 +8,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from finetune.artifacts import Adapter, Export, writing
+from finetune.artifacts import Adapter, Corpus, Export, writing
+from finetune.corpus.store import read_split
 from finetune.errors import InputError
 from finetune.machine import cache_folder
 from finetune.models import llama_library
@@ -29,11 +31,12 @@ from finetune.recipe import AdapterRecipe
 from finetune.records import Message
 from finetune.serve import ServeTarget, llama_engine
 from finetune.serve.engine.engine import Engine
-from finetune.serve.engine.job import GenerationParams
+from finetune.serve.engine.job import Event, GenerationParams, Piece, Result
 from finetune.serve.gguf_file import find_gguf
 from finetune.serve.runners.llama_runner import LlamaRunner
 from finetune.serve.runners.runner import Extension
 from finetune.serve.targets import open_engine
+from finetune.train import TrainRequest, train
 
 from .conftest import hello, make_adapter, running
 
@@ -73,6 +76,58 @@ def test_requests_at_once_are_answered_as_one_after_the_other(llama: Engine) -> 
         for _ in range(2):
             assert list(pool.map(ask, bodies)) == one_by_one
     assert len(set(one_by_one)) > 1
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tiny_adapter: Path, tiny_model: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
+    """The base model and two adapters of it that have learnt their answers, so that rounding does not decide about them."""
+    recipe = AdapterRecipe(
+        model=str(tiny_model), learning_rate=1e-2, num_train_epochs=6, seed=7, lora_r=4, lora_alpha=8, eval_steps=0
+    )
+    other = tmp_path_factory.mktemp("adapters") / "other"
+    train(TrainRequest(tiny_corpus, other, recipe))
+    targets = [ServeTarget("one", tiny_adapter), ServeTarget("other", other)]
+    engine = open_engine(targets, engine="llama.cpp")
+    assert isinstance(engine, Engine)
+    yield engine
+    engine.close()
+    engine.join()
+
+
+def test_answers_of_each_adapter_in_a_batch_are_token_for_token_those_of_one_request_at_a_time(
+    trained: Engine, tiny_corpus: Path
+) -> None:
+    rows = read_split(Corpus.open(tiny_corpus), "test")
+    rows = [*[row for row in rows if row.choices][:3], *[row for row in rows if not row.choices][:3]]
+    greedy = GenerationParams(max_tokens=16, temperature=0, logprobs=0)
+    asked = [(trained.encode_chat(row.prompt), name) for row in rows for name in ("one", "other")]
+
+    def collect(events: SimpleQueue[Event]) -> tuple[list[int], Event]:
+        ids: list[int] = []
+        while isinstance(event := events.get(timeout=30), Piece):
+            ids += [token.id for token in event.tokens]
+        return ids, event
+
+    def ask(count: int) -> list[tuple[list[int], Event]]:
+        answers = []
+        for start in range(0, len(asked), count):
+            queues: list[SimpleQueue[Event]] = []
+            for ids, name in asked[start : start + count]:
+                queues.append(SimpleQueue())
+                trained.submit(ids, greedy, name, queues[-1].put)
+            answers += [collect(queue) for queue in queues]
+        return answers
+
+    def tokens(answers: list[tuple[list[int], Event]]) -> list[tuple[list[int], int, str]]:
+        return [(ids, end.completion_tokens, end.finish_reason) for ids, end in answers if isinstance(end, Result)]
+
+    one_by_one = tokens(ask(1))
+    assert len(one_by_one) == len(asked)
+    assert len({tuple(ids) for ids, _, _ in one_by_one}) > 2
+    for count in (2, 5, len(asked)):
+        assert tokens(ask(count)) == one_by_one
 
 
 def test_an_adapter_computes_what_it_computes_over_the_weights_it_was_trained_on(

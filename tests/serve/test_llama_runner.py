@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from finetune.models.gguf.families import read_shape
 from finetune.models.gguf.writer import write_model
 from finetune.models.tokenizer import load_tokenizer
 from finetune.serve.runners import llama_runner, memory
+from finetune.serve.runners.llama_batch import PASS
 from finetune.serve.runners.llama_runner import LlamaRunner
 from finetune.serve.runners.runner import ADAPTER_COUNT, Extension
 
@@ -240,6 +242,40 @@ def test_many_at_once_are_not_slowed_down_by_sequences_that_have_ended(
     runner.advance([Extension(slots[0], (9,)), Extension(slots[1], (4, 8))])
     assert [one.tokens for one in runner._sequences if one.adapter == "health"] == []
     assert runner.open(PROMPTS["law"], "law").cached == len(PROMPTS["law"]) - 1
+
+
+def failing_at(number: int, function: Callable[..., None]) -> Callable[..., None]:
+    """A function that fails when it is called for the time of this number, from 0 on."""
+    calls = itertools.count()
+
+    def call(*args: Any) -> None:
+        if next(calls) == number:
+            raise RuntimeError
+        function(*args)
+
+    return call
+
+
+def test_after_a_failed_pass_all_sequences_are_what_they_were(
+    make_runner: Callable[[], LlamaRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An advance of two passes fails in each of them; tried again, it computes what it would have."""
+    names = (*NAMES, None)
+    prompts = [tuple(range(5 + number, 105 + number)) for number in range(len(names))]
+    assert sum(map(len, prompts)) > PASS
+
+    def advance(runner: LlamaRunner, failing: Sequence[int]) -> Tensor:
+        slots = [runner.open(prompt, name).slot for prompt, name in zip(prompts, names, strict=True)]
+        extensions = [Extension(slot, prompt) for slot, prompt in zip(slots, prompts, strict=True)]
+        for number in failing:
+            with monkeypatch.context() as patch:
+                patch.setattr(runner._adapters, "assign", failing_at(number, runner._adapters.assign))
+                with pytest.raises(RuntimeError):
+                    runner.advance(extensions)
+        runner.advance(extensions)
+        return runner.advance([Extension(slot, (5,)) for slot in slots])
+
+    torch.testing.assert_close(advance(make_runner(), [0, 1]), advance(make_runner(), []), atol=0, rtol=0)
 
 
 def test_closing_frees_a_slot(runner: LlamaRunner) -> None:

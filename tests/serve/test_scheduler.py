@@ -33,6 +33,7 @@ class CountingRunner:
         self.passes: list[dict[int, tuple[int, ...]]] = []
         self.open_slots: dict[int, str | None] = {}
         self.failure: BaseException | None = None
+        self.poison: int | None = None  # a token with which a pass fails
         self._let = threading.Semaphore(0)
         self._reached: SimpleQueue[None] = SimpleQueue()
 
@@ -47,6 +48,8 @@ class CountingRunner:
         assert self._let.acquire(timeout=TIMEOUT)
         if self.failure is not None:
             raise self.failure
+        if any(self.poison in extension.tokens for extension in extensions):
+            raise RuntimeError
         logits = torch.zeros(len(extensions), VOCABULARY)
         for row, extension in zip(logits, extensions, strict=True):
             row[(extension.tokens[-1] + 1) % VOCABULARY] = 9
@@ -282,6 +285,30 @@ def test_a_failed_pass_ends_its_requests_and_the_next_ones_work() -> None:
         runner.failure = None
         runner.let(3)
         assert client.ask([10]).wait() == Result("length", 1, 3)
+        assert scheduler.alive
+    assert not runner.open_slots
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_failed_pass_ends_only_the_requests_that_make_it_fail(place: int) -> None:
+    """The failing pass is divided, once; the others get the same answers as without the request at fault."""
+    runner = CountingRunner()
+    runner.poison = 50
+    prompts = [[10, 11], [20, 21], [30, 31]]
+    prompts[place] = [49, 50]
+    with scheduling(runner) as (scheduler, client):
+        blocker = client.ask([1], max_tokens=1)
+        runner.wait()
+        requests = [client.ask(prompt) for prompt in prompts]
+        runner.let(8)
+        assert blocker.wait() == Result("length", 1, 1)
+        for number, request in enumerate(requests):
+            if number == place:
+                assert str(request.wait()) == "The request failed (RuntimeError)"
+            else:
+                assert request.wait() == Result("length", 2, 3)
+                assert request.text == decode([prompts[number][-1] + 1 + step for step in range(3)]).strip() + " "
+        assert [len(one) for one in runner.passes] == [1, 3, 1, 1, 1, 2, 2]
         assert scheduler.alive
     assert not runner.open_slots
 

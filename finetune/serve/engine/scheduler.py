@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -164,17 +164,23 @@ class Scheduler(JobQueue[GenerationJob]):
     def _step(self, runs: Sequence[Run]) -> None:
         """Extend the running sequences: by a token, or by a part of their prompt."""
         parts = self._divide(runs)
-        try:
-            logits = self._runner.advance([Extension(run.slot, part) for run, part in parts.items()]).cpu()
-        except Exception as error:
-            failure = failure_of(error, TOO_LARGE)
-            for run in parts:
-                self._end(run, failure)
-            return
-        for (run, part), row in zip(parts.items(), logits, strict=True):
+        for (run, part), row in zip(parts.items(), self._advance(parts), strict=True):
+            if isinstance(row, SlmtuneError):
+                self._end(run, row)
+                continue
             run.unseen = run.unseen[len(part) :]
             if not run.unseen and not run.job.cancelled.is_set():
                 self._continue(run, row)
+
+    def _advance(self, parts: Mapping[Run, tuple[int, ...]]) -> list[Tensor | SlmtuneError]:
+        """The logits of each sequence. If the pass fails, each is tried once alone, so that only those at fault end."""
+        try:
+            return list(self._runner.advance([Extension(run.slot, part) for run, part in parts.items()]).cpu())
+        except Exception as error:
+            failure = failure_of(error, TOO_LARGE)
+        if len(parts) == 1:
+            return [failure]
+        return [row for run, part in parts.items() for row in self._advance({run: part})]
 
     def _divide(self, runs: Sequence[Run]) -> dict[Run, tuple[int, ...]]:
         """The tokens of the next step for each sequence; some prompts may have to wait for their turn."""

@@ -140,13 +140,14 @@ class LlamaRunner:
         # Neighbours with the same adapter are one product.
         order = sorted(range(len(extensions)), key=lambda number: self._adapter_of(extensions[number]) or "")
         result = torch.empty(len(extensions), self.vocabulary)
+        lengths = {extension.slot: len(self._sequences[extension.slot].tokens) for extension in extensions}
         try:
             for part in split_passes([(number, extensions[number].tokens) for number in order]):
                 self._compute([(extensions[number].slot, tokens) for number, tokens, _ in part], part, result)
         except Exception:
-            for extension in extensions:  # of which some tokens may be in memory
-                length = len(self._sequences[extension.slot].tokens)
-                self._library.llama_memory_seq_rm(self._memory, extension.slot, length, ALL)
+            for slot, length in lengths.items():  # some passes, or parts of one, may have been computed
+                self._library.llama_memory_seq_rm(self._memory, slot, length, ALL)
+                del self._sequences[slot].tokens[length:]
             raise
         return result
 

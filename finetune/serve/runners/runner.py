@@ -63,7 +63,7 @@ class Runner(Protocol):
     def advance(self, extensions: Sequence[Extension]) -> torch.Tensor:
         """Logits after the last token of each extension, (extensions, vocabulary) in float32.
 
-        Each slot occurs once.
+        Each slot occurs once. After an error, all slots hold what they held before.
         """
         ...
 

@@ -90,7 +90,14 @@ class TransformersRunner:
         with torch.inference_mode():
             if self._is_joint:
                 return self._advance_joint(extensions)
-            return torch.stack([self._advance_alone(extension) for extension in extensions])
+            lengths = {extension.slot: len(self._taken[extension.slot].tokens) for extension in extensions}
+            try:
+                return torch.stack([self._advance_alone(extension) for extension in extensions])
+            except Exception:
+                for slot, length in lengths.items():  # some layers, or some sequences, may have gone on
+                    del self._taken[slot].tokens[length:]
+                    self._taken[slot].cache = None  # computed again
+                raise
 
     def close(self, slot: int) -> None:
         """Free a slot; its sequence is kept for prompts that begin alike."""
