@@ -21,7 +21,7 @@ from finetune.train.batches.collate import NumberedRows, PackedBatches, PaddedBa
 from finetune.train.batches.packing import UNSUPERVISED
 from finetune.train.batches.rows import TokenRows
 from finetune.train.fast import prefix_attention
-from finetune.train.fast.lora_linear import FusedLinear
+from finetune.train.fast.lora_linear import FusedLinear, join_siblings
 from finetune.train.fast.loss import summed_loss
 from finetune.train.fast.obstacles import find_obstacle, has_attention_dropout, has_dropout
 from finetune.train.fast.swiglu import SwiGLU, replace_swiglu_blocks, restore_swiglu_blocks
@@ -100,6 +100,7 @@ class FastPath:
                 "--compute-dtype float32."
             )
             return self._padded
+        join_siblings(model)
         batches = self._prepare(model, packing=packing, share=share)
         limit, loss_limit = self._limits
         difference, loss = self._compare(model, batches)
