@@ -76,7 +76,9 @@ class Siblings:
 
     def __init__(self, layers: Sequence[FusedLinear]) -> None:
         self.layers = layers
-        self.rounded: Tensor | None = None  # all their weights, one below the other; those of the layers are views of it
+        self.rounded: Tensor | None = (
+            None  # all their weights, one below the other; those of the layers are views of it
+        )
         self._input: Tensor | None = None
         self._results: dict[FusedLinear, Tensor] = {}
 
