@@ -16,6 +16,9 @@ from finetune.models.quantize import Int8Linear, unpack_weight
 
 # Layers of one module that read the same input, in the names of Llama and of BERT.
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj", "up_proj"))
+# Tokens of a product in bfloat16 are filled up to a multiple of this. oneDNN compiles a kernel for each number of tokens,
+# which takes 3 to 6 ms for a layer of SmolLM2-135M, ten times as long as the product, and every batch has another number.
+MULTIPLE = 32
 
 
 class FusedLinear(Linear):
@@ -43,10 +46,10 @@ class FusedLinear(Linear):
             return result
         dropout = self.lora_dropout[name]
         if not isinstance(dropout, nn.Identity) and self.training:
-            return multiply([self], name, x, dropout(x))[0]
+            return multiply([self], name, x, self.rounded, dropout(x))[0]
         if self.siblings is not None and (shared := self.siblings.result(self, name, x)) is not None:
             return shared
-        return multiply([self], name, x)[0]
+        return multiply([self], name, x, self.rounded)[0]
 
     def plain_adapter(self, x: Tensor, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> str | None:
         """The name of the adapter if the layer computes just `base(x) + scaling · B(A(dropout(x)))`, else None."""
@@ -60,10 +63,8 @@ class FusedLinear(Linear):
         return name if x.dtype == precision and self.lora_B[name].bias is None else None
 
     def frozen(self) -> Frozen:
-        """What the products need of the frozen layer."""
+        """The frozen layer."""
         base: Any = self.get_base_layer()
-        if self.rounded is not None:
-            return Frozen(self.rounded, None, base.bias)
         state = base.state.SCB if isinstance(base, Int8Linear) else getattr(base.weight, "quant_state", None)
         return Frozen(base.weight, state, base.bias)
 
@@ -87,7 +88,7 @@ class Siblings:
         if self._input is not x or layer not in self._results:
             if any(each.plain_adapter(x) != name for each in self.layers):
                 return None
-            results = multiply(self.layers, name, x, rounded=self.rounded)
+            results = multiply(self.layers, name, x, self.rounded)
             self._input, self._results = x, dict(zip(self.layers, results, strict=True))
         found = self._results.pop(layer)
         if not self._results:
@@ -130,7 +131,7 @@ def round_frozen_weights(model: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Frozen:
-    """The weight of a frozen linear layer, which may be packed in 4 or 8 bits, or rounded, and its bias."""
+    """The weight of a frozen linear layer, which may be packed in 4 or 8 bits, and its bias."""
 
     weight: Tensor
     state: QuantState | Tensor | None
@@ -146,13 +147,13 @@ class Frozen:
 
 
 def multiply(
-    layers: Sequence[FusedLinear], name: str, x: Tensor, dropped: Tensor | None = None, rounded: Tensor | None = None
+    layers: Sequence[FusedLinear], name: str, x: Tensor, rounded: Tensor | None, dropped: Tensor | None = None
 ) -> list[Tensor]:
     """The results of layers with the adapter `name` for one input: (…, in features) → (…, out features) each.
 
     Args:
+        rounded: the weights of all layers in bfloat16, one below the other, if the products are in bfloat16.
         dropped: x after dropout; None: x itself.
-        rounded: the weights of all layers in bfloat16, one below the other.
     """
     matrices = [matrix.weight for each in layers for matrix in (each.lora_A[name], each.lora_B[name])]
     flat, dropped = x.reshape(-1, x.shape[-1]), None if dropped is None else dropped.reshape(-1, x.shape[-1])
@@ -163,35 +164,28 @@ def multiply(
 
 @dataclass(frozen=True)
 class Products:
-    """The frozen part of layers that read the same input."""
+    """The products with the frozen weights of layers that read the same input."""
 
     layers: Sequence[Frozen]
-    scalings: Sequence[float]
+    scalings: Sequence[float]  # of their LoRA matrices
     rounded: Tensor | None  # all weights in bfloat16, one below the other
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """`x Wᵀ + bias` of each layer, multiplied in the precision of the weights and returned in that of `x`."""
+    def forward(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
+        """`x Wᵀ + bias` of each layer, which has `widths` out features."""
         if self.rounded is None:
-            return [_multiply(x, layer.unpack(x.dtype).t(), layer.bias) for layer in self.layers]
-        parts = (x.to(self.rounded.dtype) @ self.rounded.t()).split([len(layer.weight) for layer in self.layers], 1)
-        results = [part.to(x.dtype) for part in parts]
-        for result, layer in zip(results, self.layers, strict=True):
-            if layer.bias is not None:
-                result.add_(layer.bias)
-        return results
+            return [_add_bias(x @ layer.unpack(x.dtype).t(), layer.bias) for layer in self.layers]
+        product = _round([x]) @ self.rounded.t()
+        parts = product[: len(x)].split(list(widths), 1)
+        return [_add_bias(part.to(x.dtype), layer.bias) for part, layer in zip(parts, self.layers, strict=True)]
 
     def backward(self, gradients: Sequence[Tensor]) -> Tensor:
         """The sum of `gradient W` over the layers."""
-        first, dtype = gradients[0], gradients[0].dtype
+        first = gradients[0]
         if self.rounded is not None:
-            rounded = first.new_empty(len(first), len(self.rounded), dtype=self.rounded.dtype)
-            for part, gradient in zip(rounded.split([each.shape[1] for each in gradients], 1), gradients, strict=True):
-                part.copy_(gradient)
-            return (rounded @ self.rounded).to(dtype)
-        result = _multiply(first, self.layers[0].unpack(dtype))
+            return (_round(gradients) @ self.rounded)[: len(first)].to(first.dtype)
+        result = first @ self.layers[0].unpack(first.dtype)
         for gradient, layer in zip(gradients[1:], self.layers[1:], strict=True):
-            weight = layer.unpack(dtype)
-            result = result.addmm_(gradient, weight) if weight.dtype == dtype else result + _multiply(gradient, weight)
+            result.addmm_(gradient, layer.unpack(first.dtype))
         return result
 
 
@@ -208,7 +202,7 @@ class _LoraProducts(torch.autograd.Function):
         lora_a, lora_b = _join(matrices[::2]), matrices[1::2]
         entering = x if dropped is None else dropped
         inner = entering @ lora_a.t().to(x.dtype)  # (tokens, sum of the ranks)
-        results = products.forward(x)
+        results = products.forward(x, [len(each) for each in lora_b])
         parts = inner.split([each.shape[1] for each in lora_b], 1)
         for result, part, each, scaling in zip(results, parts, lora_b, products.scalings, strict=True):
             result.addmm_(part, each.t().to(x.dtype), alpha=scaling)
@@ -242,9 +236,16 @@ def _join(matrices: Sequence[Tensor]) -> Tensor:
     return matrices[0] if len(matrices) == 1 else torch.cat(list(matrices))
 
 
-def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x · weight + bias`, multiplied in the precision of `weight` and returned in that of `x`."""
-    if weight.dtype == x.dtype:
-        return x @ weight if bias is None else torch.addmm(bias.to(x.dtype), x, weight)
-    result = (x.to(weight.dtype) @ weight).to(x.dtype)
-    return result if bias is None else result.add_(bias)
+def _add_bias(product: Tensor, bias: Tensor | None) -> Tensor:
+    return product if bias is None else product.add_(bias)
+
+
+def _round(parts: Sequence[Tensor]) -> Tensor:
+    """Parts of the same tokens, side by side in bfloat16, with zeros up to a multiple of `MULTIPLE` tokens."""
+    tokens, widths = len(parts[0]), [part.shape[1] for part in parts]
+    rows = -(-tokens // MULTIPLE) * MULTIPLE
+    rounded = parts[0].new_empty(rows, sum(widths), dtype=torch.bfloat16)
+    rounded[tokens:] = 0
+    for place, part in zip(rounded[:tokens].split(widths, 1), parts, strict=True):
+        place.copy_(part)
+    return rounded
