@@ -63,7 +63,9 @@ def test_siblings_have_the_results_and_gradients_of_single_layers(
         assert expected.keys() == actual.keys()
         assert len(expected) == 3 + 1 + 6
         for name, tensor in expected.items():
-            close = {"rtol": 0.02, "atol": 0.02} if rounded and name == "x" else {}  # one sum in bfloat16, not three
+            close: dict[str, Any] = (
+                {"rtol": 0.02, "atol": 0.02} if rounded and name == "x" else {}
+            )  # one sum in bfloat16, not three
             torch.testing.assert_close(actual[name], tensor, **close)
 
 

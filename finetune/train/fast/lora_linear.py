@@ -46,10 +46,10 @@ class FusedLinear(Linear):
             return result
         dropout = self.lora_dropout[name]
         if not isinstance(dropout, nn.Identity) and self.training:
-            return multiply([self], name, x, self.rounded, dropout(x))[0]
+            return multiply([self], name, x, dropout(x))[0]
         if self.siblings is not None and (shared := self.siblings.result(self, name, x)) is not None:
             return shared
-        return multiply([self], name, x, self.rounded)[0]
+        return multiply([self], name, x)[0]
 
     def plain_adapter(self, x: Tensor, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> str | None:
         """The name of the adapter if the layer computes just `base(x) + scaling · B(A(dropout(x)))`, else None."""
@@ -65,6 +65,8 @@ class FusedLinear(Linear):
     def frozen(self) -> Frozen:
         """The frozen layer."""
         base: Any = self.get_base_layer()
+        if self.rounded is not None:
+            return Frozen(self.rounded, None, base.bias)
         state = base.state.SCB if isinstance(base, Int8Linear) else getattr(base.weight, "quant_state", None)
         return Frozen(base.weight, state, base.bias)
 
@@ -77,9 +79,6 @@ class Siblings:
 
     def __init__(self, layers: Sequence[FusedLinear]) -> None:
         self.layers = layers
-        self.rounded: Tensor | None = (
-            None  # all their weights, one below the other; those of the layers are views of it
-        )
         self._input: Tensor | None = None
         self._results: dict[FusedLinear, Tensor] = {}
 
@@ -88,7 +87,7 @@ class Siblings:
         if self._input is not x or layer not in self._results:
             if any(each.plain_adapter(x) != name for each in self.layers):
                 return None
-            results = multiply(self.layers, name, x, self.rounded)
+            results = multiply(self.layers, name, x)
             self._input, self._results = x, dict(zip(self.layers, results, strict=True))
         found = self._results.pop(layer)
         if not self._results:
@@ -119,19 +118,13 @@ def round_frozen_weights(model: nn.Module) -> None:
     The weights are unpacked and rounded once, which takes 2 bytes for each.
     """
     for layer in model.modules():
-        if not isinstance(layer, FusedLinear) or layer.fan_in_fan_out or layer.rounded is not None:
-            continue
-        together = [layer] if layer.siblings is None else layer.siblings.layers
-        rounded = torch.cat([unpack_weight(each.get_base_layer()).to(torch.bfloat16) for each in together])
-        for each, part in zip(together, rounded.split([each.out_features for each in together]), strict=True):
-            each.rounded = part
-        if layer.siblings is not None:
-            layer.siblings.rounded = rounded
+        if isinstance(layer, FusedLinear) and not layer.fan_in_fan_out:
+            layer.rounded = unpack_weight(layer.get_base_layer()).to(torch.bfloat16)
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """The weight of a frozen linear layer, which may be packed in 4 or 8 bits, and its bias."""
+    """The weight of a frozen linear layer, which may be packed in 4 or 8 bits, or rounded, and its bias."""
 
     weight: Tensor
     state: QuantState | Tensor | None
@@ -142,51 +135,23 @@ class Frozen:
         if self.state is None:
             return self.weight
         if isinstance(self.state, Tensor):
-            return int8_vectorwise_dequant(self.weight, self.state).to(dtype)
-        return dequantize_4bit(self.weight, self.state).to(dtype)
+            unpacked: Tensor = int8_vectorwise_dequant(self.weight, self.state)
+        else:
+            unpacked = dequantize_4bit(self.weight, self.state)
+        return unpacked.to(dtype)
 
 
-def multiply(
-    layers: Sequence[FusedLinear], name: str, x: Tensor, rounded: Tensor | None, dropped: Tensor | None = None
-) -> list[Tensor]:
+def multiply(layers: Sequence[FusedLinear], name: str, x: Tensor, dropped: Tensor | None = None) -> list[Tensor]:
     """The results of layers with the adapter `name` for one input: (…, in features) → (…, out features) each.
 
     Args:
-        rounded: the weights of all layers in bfloat16, one below the other, if the products are in bfloat16.
         dropped: x after dropout; None: x itself.
     """
     matrices = [matrix.weight for each in layers for matrix in (each.lora_A[name], each.lora_B[name])]
     flat, dropped = x.reshape(-1, x.shape[-1]), None if dropped is None else dropped.reshape(-1, x.shape[-1])
+    frozen, scalings = [each.frozen() for each in layers], [each.scaling[name] for each in layers]
     apply: Any = _LoraProducts.apply
-    products = Products([each.frozen() for each in layers], [each.scaling[name] for each in layers], rounded)
-    return [part.view(*x.shape[:-1], part.shape[-1]) for part in apply(flat, dropped, products, *matrices)]
-
-
-@dataclass(frozen=True)
-class Products:
-    """The products with the frozen weights of layers that read the same input."""
-
-    layers: Sequence[Frozen]
-    scalings: Sequence[float]  # of their LoRA matrices
-    rounded: Tensor | None  # all weights in bfloat16, one below the other
-
-    def forward(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
-        """`x Wᵀ + bias` of each layer, which has `widths` out features."""
-        if self.rounded is None:
-            return [_add_bias(x @ layer.unpack(x.dtype).t(), layer.bias) for layer in self.layers]
-        product = _round([x]) @ self.rounded.t()
-        parts = product[: len(x)].split(list(widths), 1)
-        return [_add_bias(part.to(x.dtype), layer.bias) for part, layer in zip(parts, self.layers, strict=True)]
-
-    def backward(self, gradients: Sequence[Tensor]) -> Tensor:
-        """The sum of `gradient W` over the layers."""
-        first = gradients[0]
-        if self.rounded is not None:
-            return (_round(gradients) @ self.rounded)[: len(first)].to(first.dtype)
-        result = first @ self.layers[0].unpack(first.dtype)
-        for gradient, layer in zip(gradients[1:], self.layers[1:], strict=True):
-            result.addmm_(gradient, layer.unpack(first.dtype))
-        return result
+    return [part.view(*x.shape[:-1], part.shape[-1]) for part in apply(flat, dropped, frozen, scalings, *matrices)]
 
 
 class _LoraProducts(torch.autograd.Function):
@@ -197,38 +162,43 @@ class _LoraProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, dropped: Tensor | None, products: Products, *matrices: Tensor
+        ctx: Any,
+        x: Tensor,
+        dropped: Tensor | None,
+        frozen: Sequence[Frozen],
+        scalings: Sequence[float],
+        *matrices: Tensor,
     ) -> tuple[Tensor, ...]:
         lora_a, lora_b = _join(matrices[::2]), matrices[1::2]
         entering = x if dropped is None else dropped
         inner = entering @ lora_a.t().to(x.dtype)  # (tokens, sum of the ranks)
-        results = products.forward(x, [len(each) for each in lora_b])
+        results = _multiply_frozen(x, frozen)
         parts = inner.split([each.shape[1] for each in lora_b], 1)
-        for result, part, each, scaling in zip(results, parts, lora_b, products.scalings, strict=True):
+        for result, part, each, scaling in zip(results, parts, lora_b, scalings, strict=True):
             result.addmm_(part, each.t().to(x.dtype), alpha=scaling)
         ctx.save_for_backward(entering, inner, *matrices)
-        ctx.products = products
+        ctx.frozen, ctx.scalings = frozen, scalings
         return tuple(results)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         entering, inner, *matrices = ctx.saved_tensors
-        products, lora_a, lora_b = ctx.products, _join(matrices[::2]), matrices[1::2]
+        lora_a, lora_b = _join(matrices[::2]), matrices[1::2]
         dtype, (needs_x, needs_dropped) = entering.dtype, ctx.needs_input_grad[:2]
         ranks = [each.shape[1] for each in lora_b]
         through = torch.empty_like(inner)
         of_matrices: list[Tensor | None] = []
         for gradient, part, to, each, scaling in zip(
-            gradients, inner.split(ranks, 1), through.split(ranks, 1), lora_b, products.scalings, strict=True
+            gradients, inner.split(ranks, 1), through.split(ranks, 1), lora_b, ctx.scalings, strict=True
         ):
             to.copy_(gradient @ each.to(dtype)).mul_(scaling)
             of_matrices += [None, (part.t() @ gradient).t().to(each.dtype).mul_(scaling)]
         of_matrices[::2] = (through.t() @ entering).to(lora_a.dtype).split(ranks)
-        of_x = products.backward(gradients) if needs_x else None
+        of_x = _sum_through_frozen(gradients, ctx.frozen) if needs_x else None
         of_dropped = through @ lora_a.to(dtype) if needs_dropped else None
         if of_x is not None and not needs_dropped:
             of_x.addmm_(through, lora_a.to(dtype))
-        return of_x, of_dropped, None, *of_matrices
+        return of_x, of_dropped, None, None, *of_matrices
 
 
 def _join(matrices: Sequence[Tensor]) -> Tensor:
@@ -236,16 +206,40 @@ def _join(matrices: Sequence[Tensor]) -> Tensor:
     return matrices[0] if len(matrices) == 1 else torch.cat(list(matrices))
 
 
-def _add_bias(product: Tensor, bias: Tensor | None) -> Tensor:
-    return product if bias is None else product.add_(bias)
+def _multiply_frozen(x: Tensor, layers: Sequence[Frozen]) -> list[Tensor]:
+    """`x Wᵀ + bias` of each layer, multiplied in the precision of W and returned in that of x."""
+    results, rounded = [], None
+    for layer in layers:
+        weight = layer.unpack(x.dtype)
+        if weight.dtype == x.dtype:
+            result = x @ weight.t()
+        else:
+            rounded = _round(x, weight.dtype) if rounded is None else rounded
+            result = (rounded @ weight.t())[: len(x)].to(x.dtype)
+        results.append(result if layer.bias is None else result.add_(layer.bias))
+        del weight  # before the next one is unpacked
+    return results
 
 
-def _round(parts: Sequence[Tensor]) -> Tensor:
-    """Parts of the same tokens, side by side in bfloat16, with zeros up to a multiple of `MULTIPLE` tokens."""
-    tokens, widths = len(parts[0]), [part.shape[1] for part in parts]
-    rows = -(-tokens // MULTIPLE) * MULTIPLE
-    rounded = parts[0].new_empty(rows, sum(widths), dtype=torch.bfloat16)
-    rounded[tokens:] = 0
-    for place, part in zip(rounded[:tokens].split(widths, 1), parts, strict=True):
-        place.copy_(part)
+def _sum_through_frozen(gradients: Sequence[Tensor], layers: Sequence[Frozen]) -> Tensor:
+    """The sum of `gradient W` over the layers: each W by itself, because longer sums are slower in bfloat16 on a CPU."""
+    total: Tensor | None = None
+    for gradient, layer in zip(gradients, layers, strict=True):
+        weight = layer.unpack(gradient.dtype)
+        if weight.dtype != gradient.dtype:
+            product = (_round(gradient, weight.dtype) @ weight)[: len(gradient)]
+            total = product.to(gradient.dtype) if total is None else total.add_(product)
+        else:
+            total = gradient @ weight if total is None else total.addmm_(gradient, weight)
+        del weight
+    assert total is not None
+    return total
+
+
+def _round(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """(tokens, width) in `dtype`, with zeros up to a multiple of `MULTIPLE` tokens."""
+    rows = -(-len(x) // MULTIPLE) * MULTIPLE
+    rounded = x.new_empty(rows, x.shape[1], dtype=dtype)
+    rounded[: len(x)] = x
+    rounded[len(x) :] = 0
     return rounded

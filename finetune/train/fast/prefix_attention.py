@@ -175,7 +175,8 @@ class _Pad(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, packed: Tensor, gather: Tensor, real: Tensor, rows: int) -> Tensor:
         ctx.save_for_backward(real)
-        return packed[0].transpose(0, 1).index_select(0, gather).unflatten(0, (rows, -1)).transpose(1, 2)
+        padded = packed[0].transpose(0, 1).index_select(0, gather)
+        return padded.view(rows, -1, *padded.shape[1:]).transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:

@@ -56,7 +56,8 @@ def restore_rms_norms(model: nn.Module) -> None:
     """Give the modules that `replace_rms_norms` replaced their own class again."""
     for module in model.modules():
         if isinstance(module, RMSNorm):
-            module.__class__ = module.replaced[0]
+            replaced: Any = module
+            replaced.__class__ = module.replaced[0]
 
 
 def _computes_the_same(module: nn.Module, weight: Tensor, eps: float, added: float) -> bool:
