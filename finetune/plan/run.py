@@ -88,7 +88,7 @@ def plan(
     _require_targets(shape, recipe)
     batch = _batch(shape, recipe, rows)
     breakdown = estimate(shape, recipe, batch, device)
-    fits = breakdown.total <= device.free
+    fits = breakdown.needed <= device.free
     return Plan(
         model=recipe.model,
         parameters=shape.parameters,
@@ -96,7 +96,7 @@ def plan(
         free_bytes=device.free,
         memory_source="given" if device.is_given else "free",
         fits=fits,
-        peak_bytes=breakdown.total,
+        peak_bytes=breakdown.peak,
         breakdown=breakdown,
         method=recipe.method,
         batch_size=recipe.per_device_train_batch_size,
@@ -167,7 +167,7 @@ def _batch(shape: ModelShape, recipe: AdapterRecipe, rows: RowSizes | None) -> B
 
 
 def _peak(shape: ModelShape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> int:
-    return estimate(shape, recipe, _batch(shape, recipe, rows), device).total
+    return estimate(shape, recipe, _batch(shape, recipe, rows), device).needed
 
 
 def _merges(recipe: AdapterRecipe) -> Iterator[AdapterRecipe]:

@@ -344,7 +344,15 @@ def test_plan_that_does_not_fit_is_not_a_failure(tmp_path: Path) -> None:
     result = json.loads(answer.stdout)
     assert result["fits"] is False
     assert result["suggestion"]["peak_bytes"] <= 8 * GIB < result["peak_bytes"]
-    assert set(result["breakdown"]) == {"weights", "adapter", "optimizer", "activations", "logits", "overhead"}
+    assert set(result["breakdown"]) == {
+        "weights",
+        "adapter",
+        "optimizer",
+        "activations",
+        "logits",
+        "overhead",
+        "loading",
+    }
 
 
 def test_table_names_every_part_and_what_fits(tmp_path: Path) -> None:
