@@ -88,7 +88,7 @@ class Breakdown:
     activations: int  # what the forward pass keeps for the backward pass
     logits: int  # memory of the output head beyond that of the backward pass
     overhead: int  # the process itself: libraries, tokenizer, allocator
-    loading: int  # by how much the peak while weights are read is above the rest: pages of their file, freed on demand
+    loading: int  # pages of the file of the weights while they are read, beyond the rest, as far as they find room
 
     @property
     def needed(self) -> int:
@@ -154,7 +154,7 @@ def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Dev
     if device.kind == "gpu":
         return parts
     loading = PROCESS + TOKENIZER * shape.tokenizer + loaded + STORED * shape.parameters
-    return replace(parts, loading=max(0, loading - parts.needed))
+    return replace(parts, loading=max(0, min(loading, device.free) - parts.needed))
 
 
 def gap_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, word: int, kept: int) -> int:
