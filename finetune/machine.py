@@ -27,6 +27,8 @@ CGROUP_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_
 # How libraries say that an allocation has failed: torch on a CPU, then CUDA (bitsandbytes passes its message on) and cuBLAS.
 FULL_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cublas_status_alloc_failed")
 GPU_CONTEXT = 600 * 2**20  # a CUDA context with torch's kernels and cuBLAS's workspace, which torch does not count
+# mallopt(3): up to which size freed memory is kept, here the largest that glibc accepts, and how much of it at the end.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_KEPT = -1, -3, 32 * 2**20
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -160,6 +162,18 @@ def release_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc; musl has none
         if trim is not None:
             trim(0)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for later allocations, if it can, instead of returning and fetching it each time.
+
+    A training step frees what the one before it allocated; each page that comes back from the system is zeroed first.
+    """
+    if sys.platform == "linux":
+        option = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc; musl has none
+        if option is not None:
+            option(M_MMAP_THRESHOLD, LARGEST_KEPT)
+            option(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def cache_folder() -> Path:

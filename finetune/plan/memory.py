@@ -6,7 +6,7 @@ On a CPU, this is the peak of resident memory, as `finetune.machine.peak_bytes` 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune.machine import GPU_CONTEXT
 from finetune.plan.device import Device
@@ -15,6 +15,7 @@ from finetune.recipe import AdapterRecipe
 
 MIB = 2**20
 WORD, HALF = 4, 2  # bytes of a float32 and a bfloat16
+STORED = HALF  # bytes per weight in the file of a model, as most are published
 NF4 = (
     0.5 + 1 / 64 + WORD / (64 * 256)
 )  # bytes per weight: 4 bit, a scale per block of 64, one per 256 scales (QLoRA, 3)
@@ -87,11 +88,17 @@ class Breakdown:
     activations: int  # what the forward pass keeps for the backward pass
     logits: int  # memory of the output head beyond that of the backward pass
     overhead: int  # the process itself: libraries, tokenizer, allocator
+    loading: int  # pages of the file of the weights while they are read, beyond the rest, as far as they find room
 
     @property
-    def total(self) -> int:
-        """The peak."""
+    def needed(self) -> int:
+        """The peak of training, which nothing else can make room for."""
         return self.weights + self.adapter + self.optimizer + self.activations + self.logits + self.overhead
+
+    @property
+    def peak(self) -> int:
+        """The peak, also while weights are read."""
+        return self.needed + self.loading
 
 
 def full_batch(recipe: AdapterRecipe) -> Batch:
@@ -118,7 +125,8 @@ def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Dev
     """Estimate the components of peak memory."""
     word = compute_bytes(recipe, device)
     rounded = HALF if recipe.compute_dtype == "mixed" else 0  # beside the packed ones
-    weights = int(shape.linear_parameters * (weight_bytes(recipe, device) + rounded)) + shape.other_parameters * word
+    loaded = int(shape.linear_parameters * weight_bytes(recipe, device)) + shape.other_parameters * word
+    weights = loaded + shape.linear_parameters * rounded
     adapter = shape.adapter_parameters(recipe)
     moments = MOMENTS_8BIT if device.kind == "gpu" and recipe.is_quantized else MOMENTS
     activations = activation_bytes(shape, recipe, batch, device)
@@ -134,14 +142,19 @@ def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Dev
     copies = 1 + (recipe.method == "dpo") + (recipe.init_lora_weights == "pissa")  # of its first weights
     if device.kind == "cpu" and recipe.load_best_model_at_end and recipe.eval_steps != 0:
         copies += 1  # the best weights so far, which a run on a GPU keeps in the memory of the machine
-    return Breakdown(
+    parts = Breakdown(
         weights=weights,
         adapter=adapter * (copies * WORD + GRADIENT),
         optimizer=adapter * moments,
         activations=activations + backward,
         logits=logits,
         overhead=overhead,
+        loading=0,
     )
+    if device.kind == "gpu":
+        return parts
+    loading = PROCESS + TOKENIZER * shape.tokenizer + loaded + STORED * shape.parameters
+    return replace(parts, loading=max(0, min(loading, device.free) - parts.needed))
 
 
 def gap_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, word: int, kept: int) -> int:

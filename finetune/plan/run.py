@@ -88,7 +88,7 @@ def plan(
     _require_targets(shape, recipe)
     batch = _batch(shape, recipe, rows)
     breakdown = estimate(shape, recipe, batch, device)
-    fits = breakdown.total <= device.free
+    fits = breakdown.peak <= device.free
     return Plan(
         model=recipe.model,
         parameters=shape.parameters,
@@ -96,7 +96,7 @@ def plan(
         free_bytes=device.free,
         memory_source="given" if device.is_given else "free",
         fits=fits,
-        peak_bytes=breakdown.total,
+        peak_bytes=breakdown.peak,
         breakdown=breakdown,
         method=recipe.method,
         batch_size=recipe.per_device_train_batch_size,
@@ -120,10 +120,10 @@ def divide_to_fit(
     shape = shape or shape_of(recipe.model, recipe.revision)
     if not is_padded(shape, recipe) and not recipe.is_noisy and shape.shares:
         for candidate in _merges(recipe):
-            if _peak(shape, candidate, device, rows) <= GROWTH_SHARE * device.free:
+            if _estimate(shape, candidate, device, rows).needed <= GROWTH_SHARE * device.free:
                 return candidate
     for candidate in (recipe, *recipe.smaller_passes()):
-        if _peak(shape, candidate, device, rows) <= device.free:
+        if _estimate(shape, candidate, device, rows).peak <= device.free:
             return candidate
     return recipe
 
@@ -166,8 +166,8 @@ def _batch(shape: ModelShape, recipe: AdapterRecipe, rows: RowSizes | None) -> B
     return rows.largest(recipe.per_device_train_batch_size, recipe.max_length, padded=is_padded(shape, recipe))
 
 
-def _peak(shape: ModelShape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> int:
-    return estimate(shape, recipe, _batch(shape, recipe, rows), device).total
+def _estimate(shape: ModelShape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> Breakdown:
+    return estimate(shape, recipe, _batch(shape, recipe, rows), device)
 
 
 def _merges(recipe: AdapterRecipe) -> Iterator[AdapterRecipe]:
@@ -179,7 +179,7 @@ def _merges(recipe: AdapterRecipe) -> Iterator[AdapterRecipe]:
 def _suggest(shape: ModelShape, recipe: AdapterRecipe, device: Device, rows: RowSizes | None) -> Suggestion | None:
     """The smallest change that fits: smaller batches, then checkpointing, then shorter rows, then a smaller preset."""
     for candidate, its_shape in _candidates(shape, recipe):
-        if (peak := _peak(its_shape, candidate, device, rows)) <= device.free:
+        if (peak := _estimate(its_shape, candidate, device, rows).peak) <= device.free:
             return Suggestion(_options(recipe, candidate), peak)
     return None
 

@@ -281,6 +281,17 @@ def test_suggestion_fits(model: str, rows: int, length: int, gibibytes: int) -> 
         assert tried.peak_bytes == result.suggestion.peak_bytes
 
 
+def test_peak_of_a_tiny_batch_is_that_of_reading_the_weights_as_far_as_there_is_room() -> None:
+    recipe, rows = AdapterRecipe(), RowSizes([16] * 8, [4] * 8)
+    result = plan(recipe, device=CPU, rows=rows)
+    file = 2 * result.parameters
+    assert 0 < result.breakdown.loading < file
+    needed = result.peak_bytes - result.breakdown.loading
+    tight = plan(recipe, device=replace(CPU, free=needed), rows=rows)
+    assert (tight.fits, tight.peak_bytes) == (True, needed)
+    assert plan(recipe, device=CPU, rows=RowSizes([900] * 8, [4] * 8)).breakdown.loading == 0
+
+
 def test_batch_is_split_without_changing_the_effective_batch() -> None:
     recipe = AdapterRecipe(gradient_accumulation_steps=3)
     whole = plan(recipe, device=CPU).peak_bytes
@@ -344,7 +355,15 @@ def test_plan_that_does_not_fit_is_not_a_failure(tmp_path: Path) -> None:
     result = json.loads(answer.stdout)
     assert result["fits"] is False
     assert result["suggestion"]["peak_bytes"] <= 8 * GIB < result["peak_bytes"]
-    assert set(result["breakdown"]) == {"weights", "adapter", "optimizer", "activations", "logits", "overhead"}
+    assert set(result["breakdown"]) == {
+        "weights",
+        "adapter",
+        "optimizer",
+        "activations",
+        "logits",
+        "overhead",
+        "loading",
+    }
 
 
 def test_table_names_every_part_and_what_fits(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from finetune.train.batches.collate import NumberedRows, PackedBatches, PaddedBa
 from finetune.train.batches.packing import UNSUPERVISED, pack
 from finetune.train.batches.rows import TokenRow, TokenRows
 from finetune.train.fast import prefix_attention
-from finetune.train.fast.lora_linear import FusedLinear
+from finetune.train.fast.lora_linear import FusedLinear, join_siblings
 from finetune.train.fast.loss import summed_loss
 from finetune.train.fast.swiglu import SwiGLU, replace_swiglu_blocks
 
@@ -83,6 +83,7 @@ def adapted(model: Any, *, fused: bool) -> Any:
     if fused:
         config._register_custom_module({torch.nn.Linear: FusedLinear})
     wrapped = get_peft_model(model, config).train()
+    join_siblings(wrapped)
     torch.manual_seed(7)
     for name, parameter in wrapped.named_parameters():
         if "lora_" in name:

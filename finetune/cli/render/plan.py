@@ -20,6 +20,7 @@ PARTS = {
     "activations": "kept for the backward pass",
     "logits": "output head, beyond the memory of the backward pass",
     "overhead": "libraries, tokenizer, allocator",
+    "loading": "the file of the weights while they are read",
 }
 
 

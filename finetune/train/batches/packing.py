@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -35,8 +36,8 @@ class Suffixes:
     prefix: tuple[int, int]  # start and end of the common prefix; empty if they are equal
     start: int
     lengths: tuple[int, ...]
-    gather: Tensor  # (rows * longest,) positions in the packed sequence; padding repeats a row's last token
-    real: Tensor  # (tokens,) the positions in it that are not padding
+    gather: Tensor  # (rows * longest,) positions from `start`; padding repeats a row's last token
+    real: Tensor  # (tokens,) the places in it that are not padding
 
     @property
     def end(self) -> int:
@@ -58,6 +59,12 @@ class Layout:
     def to(self, device: Any) -> Layout:
         """This layout on `device`; accelerate calls this on every batch."""
         return Layout(tuple(tuple(suffixes.to(device) for suffixes in group) for group in self.groups))
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The tokens of each prefix and of the suffixes that follow it, in the order of the sequence."""
+        pieces = ([(*group[0].prefix,), *((part.start, part.end) for part in group)] for group in self.groups)
+        return [end - start for group in pieces for start, end in group]
 
     def rows(self) -> Iterator[NDArray[np.int64]]:
         """The positions of each row's tokens in the packed sequence, those of its prefix first."""
@@ -163,7 +170,7 @@ def divide_by_length(prefix: tuple[int, int], lengths: Sequence[int]) -> tuple[S
 def index_rows(prefix: tuple[int, int], start: int, lengths: Sequence[int]) -> Suffixes:
     """Rows that follow one another from `start`."""
     longest = max(lengths)
-    starts = start + np.cumsum([0, *lengths[:-1]])
+    starts = np.cumsum([0, *lengths[:-1]])
     within = np.arange(longest)[None]
     sizes = np.asarray(lengths)[:, None]
     gather = starts[:, None] + np.minimum(within, sizes - 1)

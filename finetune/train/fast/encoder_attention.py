@@ -50,16 +50,17 @@ def packed_attention(
     Returns:
         (1, tokens, heads, width), and no weights.
     """
+    sizes = [part.end - part.start for part in layout.parts]
     pieces = []
-    for part in layout.parts:
-        q, k, v = (pad_rows(tensor, part) for tensor in (query, key, value))
+    for part, *packed in zip(layout.parts, *(tensor.split(sizes, 2) for tensor in (query, key, value)), strict=True):
+        q, k, v = (pad_rows(tensor, part) for tensor in packed)
         mask = _find_mask(layout, part, query, sliding_window)
         if dropout:
             attended = nn.functional.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scaling)
         else:
             attended = dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
-        pieces.append(unpad_rows(attended, part))
-    return torch.cat(pieces, 2).transpose(1, 2), None
+        pieces.append(unpad_rows(attended, part).transpose(1, 2))
+    return torch.cat(pieces, 1), None
 
 
 def unpack(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from finetune.train.batches.encoder_batches import EncoderBatches
 from finetune.train.batches.labelled import LabelledRows
 from finetune.train.fast import encoder_attention
 from finetune.train.fast.fast_path import EXACT, LARGEST, ROUNDED, TIMES_ROUNDING, restore_lora_layers
+from finetune.train.fast.lora_linear import join_siblings
 from finetune.train.fast.obstacles import find_obstacle
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class EncoderPath:
     def begin(self, model: Any, *, packing: bool) -> None:
         """Set up the model, now with LoRA layers that have no effect yet, for the fastest batches that it computes right."""
         restore_head(model)
+        join_siblings(model)
         padded, reason = self.batches, self._obstacle
         if packing and reason is None:
             encoder_attention.register()

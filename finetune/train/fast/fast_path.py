@@ -21,9 +21,10 @@ from finetune.train.batches.collate import NumberedRows, PackedBatches, PaddedBa
 from finetune.train.batches.packing import UNSUPERVISED
 from finetune.train.batches.rows import TokenRows
 from finetune.train.fast import prefix_attention
-from finetune.train.fast.lora_linear import FusedLinear
+from finetune.train.fast.lora_linear import FusedLinear, join_siblings
 from finetune.train.fast.loss import summed_loss
 from finetune.train.fast.obstacles import find_obstacle, has_attention_dropout, has_dropout
+from finetune.train.fast.rms_norm import RMSNorm, replace_rms_norms, restore_rms_norms
 from finetune.train.fast.swiglu import SwiGLU, replace_swiglu_blocks, restore_swiglu_blocks
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class FastPath:
             self._rows = NumberedRows(_make_rows(model, padded.rows.training), NO_ROWS)
             self._expected = _ask_untouched(model, replace(padded, rows=self._rows))
             self._limits = _find_limits(model, replace(padded, rows=self._rows), self._expected)
+            replace_rms_norms(model)
             if replace_blocks:
                 replace_swiglu_blocks(model)
 
@@ -100,6 +102,7 @@ class FastPath:
                 "--compute-dtype float32."
             )
             return self._padded
+        join_siblings(model)
         batches = self._prepare(model, packing=packing, share=share)
         limit, loss_limit = self._limits
         difference, loss = self._compare(model, batches)
@@ -149,6 +152,9 @@ class FastPath:
         if any(isinstance(module, SwiGLU) for module in model.modules()):
             restore_swiglu_blocks(model)
             yield "fused feed-forward blocks", self._padded
+        if any(isinstance(module, RMSNorm) for module in model.modules()):
+            restore_rms_norms(model)
+            yield "fused normalisation", self._padded
         restore_lora_layers(model)
         yield "fused LoRA layers", self._padded
 

@@ -7,6 +7,7 @@ registry (`_supports_attention_backend`) can train on packed batches without spe
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -65,36 +66,36 @@ def packed_attention(
         "softcap": softcap,
         "masks": layout.masks,
     }
+    # Split, not sliced: autograd joins the gradients of parts, where it would add tensors of full size for slices.
+    parts = zip(*(tensor.split(layout.sizes, 2) for tensor in (query, key, value)), strict=True)
     pieces = []
     for group in layout.groups:
-        start, end = group[0].prefix
-        if end > start:
-            # Copies, because slices would keep the queries and keys of all rows in memory until the backward pass.
-            prefix = [tensor[:, :, start:end].contiguous() for tensor in (query, key, value)]
+        # Copies, because parts would keep the queries and keys of all rows in memory until the backward pass.
+        prefix = [tensor.clone() for tensor in next(parts)]
+        if prefix[0].shape[2]:
             pieces.append(_attend(*prefix, seen=0, **options))
-        pieces += [_attend_suffixes(query, key, value, suffixes, **options) for suffixes in group]
-    return torch.cat(pieces, 2).transpose(1, 2), None
+        pieces += [_attend_suffixes(prefix, next(parts), suffixes, **options) for suffixes in group]
+    return torch.cat([piece.transpose(1, 2) for piece in pieces], 1), None
 
 
-def _attend_suffixes(query: Tensor, key: Tensor, value: Tensor, suffixes: Suffixes, **options: Any) -> Tensor:
+def _attend_suffixes(prefix: Sequence[Tensor], packed: Sequence[Tensor], suffixes: Suffixes, **options: Any) -> Tensor:
     """Attend within all rows of one prefix at once, each padded to the longest: (1, heads, tokens, width)."""
-    rows, (start, end) = len(suffixes.lengths), suffixes.prefix
-    padded = [pad_rows(tensor, suffixes) for tensor in (query, key, value)]
-    if end > start:
+    rows = len(suffixes.lengths)
+    padded = [pad_rows(tensor, suffixes) for tensor in packed]
+    if prefix[0].shape[2]:
         padded[1:] = [
-            torch.cat([tensor[:, :, start:end].expand(rows, -1, -1, -1), own], 2)
-            for tensor, own in zip((key, value), padded[1:], strict=True)
+            torch.cat([shared.transpose(1, 2).expand(rows, -1, -1, -1), own.transpose(1, 2)], 1).transpose(1, 2)
+            for shared, own in zip(prefix[1:], padded[1:], strict=True)
         ]
-    attended = _attend_after(query[:, :, start:end], *padded, **options)
-    return unpad_rows(attended, suffixes)
+    return unpad_rows(_attend_after(prefix[0], *padded, **options), suffixes)
 
 
 def pad_rows(packed: Tensor, rows: Suffixes) -> Tensor:
     """(1, heads, tokens, width) → (rows, heads, longest, width), each row padded with its last token."""
     if len(rows.lengths) == 1:
-        return packed[:, :, rows.start : rows.end].contiguous()
+        return packed.clone()
     pad: Any = _Pad.apply
-    padded: Tensor = pad(packed, rows.start, rows.gather, rows.real, len(rows.lengths))
+    padded: Tensor = pad(packed, rows.gather, rows.real, len(rows.lengths))
     return padded
 
 
@@ -168,24 +169,20 @@ class _Pad(torch.autograd.Function):
     """(1, heads, tokens, width) → (rows, heads, longest, width).
 
     The backward pass is a gather too, where autograd would accumulate: every token has exactly one position that is not
-    padding, and padding has no gradient.
+    padding, and padding has no gradient. Tokens are moved with all their heads, which are neighbours in memory.
     """
 
     @staticmethod
-    def forward(ctx: Any, packed: Tensor, start: int, gather: Tensor, real: Tensor, rows: int) -> Tensor:
+    def forward(ctx: Any, packed: Tensor, gather: Tensor, real: Tensor, rows: int) -> Tensor:
         ctx.save_for_backward(real)
-        ctx.shape, ctx.start = packed.shape, start
-        heads, width = packed.shape[1], packed.shape[3]
-        return packed[0].index_select(1, gather).view(heads, rows, -1, width).transpose(0, 1)
+        padded = packed[0].transpose(0, 1).index_select(0, gather)
+        return padded.view(rows, -1, *padded.shape[1:]).transpose(1, 2)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (real,) = ctx.saved_tensors
         (gradient,) = gradients
-        result = gradient.new_zeros(ctx.shape)
-        flat = gradient.transpose(0, 1).flatten(1, 2).index_select(1, real)
-        result[0, :, ctx.start : ctx.start + len(real)] = flat
-        return result, None, None, None, None
+        return gradient.transpose(1, 2).flatten(0, 1).index_select(0, real).transpose(0, 1)[None], None, None, None
 
 
 class _Unpad(torch.autograd.Function):
@@ -194,14 +191,13 @@ class _Unpad(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, padded: Tensor, real: Tensor) -> Tensor:
         ctx.save_for_backward(real)
-        ctx.shape = padded.shape
-        return padded.transpose(0, 1).flatten(1, 2).index_select(1, real)[None]
+        ctx.rows, ctx.tokens = len(padded), len(padded) * padded.shape[2]
+        return padded.transpose(1, 2).flatten(0, 1).index_select(0, real).transpose(0, 1)[None]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (real,) = ctx.saved_tensors
-        rows, heads, longest, width = ctx.shape
         (gradient,) = gradients
-        result = gradient.new_zeros(heads, rows * longest, width)
-        result[:, real] = gradient[0]
-        return result.view(heads, rows, longest, width).transpose(0, 1), None
+        _, heads, _, width = gradient.shape
+        result = gradient.new_zeros(ctx.tokens, heads, width).index_copy_(0, real, gradient[0].transpose(0, 1))
+        return result.unflatten(0, (ctx.rows, -1)).transpose(1, 2), None
