@@ -20,6 +20,7 @@
     │   ├── OutputInUseError     2  another process is writing the output
     │   ├── ArtifactError        2  a folder is damaged or is not an artifact
     │   ├── BaseModelError       2  an adapter does not belong to the base model
+    │   ├── AdapterMemoryError   2  an adapter does not fit in its part of --max-memory
     │   ├── ContextLengthError   2  prompt and answer do not fit in the model's context
     │   └── OfflineError         2  a file is not cached, and the Hub may not be used or cannot be reached
     └── CheckFailedError         3  a check failed
