@@ -42,12 +42,16 @@ def test_a_page_of_an_allowed_origin_may_use_its_key(engine: Engine) -> None:
     with running(engine, ALICE, cors_origins=(PAGE,)) as server:
         preflight = server.ask("OPTIONS", CHAT, headers=PREFLIGHT)
         other = server.ask("OPTIONS", CHAT, headers=PREFLIGHT | {"Origin": "https://other.example"})
+        put = server.ask("OPTIONS", CHAT, headers=PREFLIGHT | {"Access-Control-Request-Method": "PUT"})
         key = {"Authorization": f"Bearer {ALICE.value}"}
         answer = server.ask("POST", CHAT, hello(), key | {"Origin": PAGE})
         refused = server.ask("POST", CHAT, hello(), {"Origin": PAGE})
     assert (preflight.status, preflight.headers["access-control-allow-origin"]) == (200, PAGE)
     assert "authorization" in preflight.headers["access-control-allow-headers"]
     assert "access-control-allow-origin" not in other.headers
+    assert (other.status, other.error["code"]) == (400, "cors")
+    assert "origin https://other.example" in other.error["message"]
+    assert "method PUT" in put.error["message"]
     assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, PAGE)
     assert (refused.status, refused.headers["access-control-allow-origin"]) == (401, PAGE)
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 
 from finetune import __version__
@@ -15,6 +14,7 @@ from finetune.serve.api.admin import add_admin
 from finetune.serve.api.auth import Gate
 from finetune.serve.api.body import read_body
 from finetune.serve.api.completions import CHAT, COMPLETION, answer
+from finetune.serve.api.cors import Cors
 from finetune.serve.api.document import URL, describe_app
 from finetune.serve.api.embeddings import EmbeddingsRequest, embed_texts
 from finetune.serve.api.facts import facts_of
@@ -62,7 +62,7 @@ def create_app(engine: AnyEngine, options: ServeOptions, keys: Sequence[ApiKey] 
     )
     if options.cors_origins:  # outside the gate: a browser asks for permission without the key
         app.add_middleware(
-            CORSMiddleware,
+            Cors,
             allow_origins=options.cors_origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
