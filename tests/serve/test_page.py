@@ -15,6 +15,7 @@ import pytest
 from finetune.models.heads import Head
 from finetune.models.load import LoadedModel
 from finetune.records import Message
+from finetune.scoring.label_tasks import LabelTask
 from finetune.serve.api.page import page_response
 from finetune.serve.engine.engine import Engine
 from finetune.serve.engine.job import GenerationParams
@@ -23,7 +24,7 @@ from finetune.serve.targets import ServeTarget, open_engine
 
 from ..browser import CHROMIUM, FAINT, OVERFLOW, Browser, Visit
 from ..encoders import ANSWERS, NEWS, TOPICS, write_encoder, write_encoder_adapter
-from .conftest import ALICE, KEY, Brake, Running, running
+from .conftest import ALICE, KEY, Brake, Running, make_adapter, running
 
 in_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
 
@@ -181,6 +182,53 @@ def test_models_are_added_exchanged_and_removed(browser: Browser, server: Runnin
     first, second = columns(visit)
     assert first["text"]
     assert second["text"] == ""  # the answer of another model does not stay under the new name
+
+
+@in_browser
+def test_adapter_that_is_loaded_later_can_be_chosen(
+    browser: Browser, two_adapters: dict[str, Path], tiny_model: Path
+) -> None:
+    engine = open_engine([ServeTarget("health", two_adapters["health"])])
+    assert isinstance(engine, Engine)
+    options = "[...document.querySelectorAll('select')[0].options].map(option => option.value)"
+    with running(engine) as server:
+        visit = open_page(browser, server.url)
+        assert visit.evaluate(options) == [tiny_model.name, "health"]
+        engine.load_adapter("finance", two_adapters["finance"])
+        visit.evaluate("document.querySelectorAll('select')[0].focus()")
+        visit.wait_for(f"{options}.length === 3")
+        assert not visit.evaluate("document.querySelector('#add').hidden")
+        assert visit.evaluate("document.querySelector('#about').textContent").startswith("3 models")
+        engine.unload_adapter("health")
+        visit.evaluate("document.querySelectorAll('select')[1].focus()")
+        visit.wait_for(f"{options}.length === 2")
+        assert [column["model"] for column in columns(visit)] == [tiny_model.name, tiny_model.name]
+        assert_whole_and_private(visit, server.url)
+    engine.close()
+    engine.join()
+
+
+@in_browser
+@pytest.mark.parametrize("width", [375, 1280])
+def test_adapter_of_a_label_task_shows_its_labels(
+    browser: Browser, tiny_model: Path, tmp_path: Path, width: int
+) -> None:
+    urgency = LabelTask("urgency", ("no", "yes"), "Is this urgent?")
+    folder = make_adapter(tmp_path / "urgency", tiny_model, 7, quantization="none", std=0.1, label_tasks=[urgency])
+    engine = open_engine([ServeTarget("urgency", folder)])
+    with running(engine) as server:
+        visit = open_page(browser, server.url, width=width)
+        fill(visit, first="The pump is broken.", length=4)
+        visit.press("Enter", control=True)
+        visit.wait_for(DONE)
+        asked = {"model": "urgency", "input": ["The pump is broken."]}
+        expected = server.ask("POST", "/v1/classify", asked).data["data"][0]["probs"]
+        base, adapter = columns(visit)
+        assert base["shares"] == {}
+        assert {label: float(share) for label, share in adapter["shares"].items()} == pytest.approx(expected)
+        assert_whole_and_private(visit, server.url)
+    engine.close()
+    engine.join()
 
 
 @in_browser
