@@ -321,6 +321,20 @@ def test_adapter_without_effect_is_refused_even_while_every_slot_is_taken(
     runner.load_adapter("idle", make_adapter(tmp_path / "active", tiny_model, 0))
 
 
+def test_a_sequence_goes_on_when_the_first_adapter_arrives(
+    gguf_file: Path, tiny_model: Path, adapters: Mapping[str, Path]
+) -> None:
+    prompt, rows = PROMPTS[None], []
+    for is_loaded in (False, True):
+        runner = LlamaRunner(gguf_file, read_shape(tiny_model), slots=2, context=64)
+        slot = runner.open(prompt, None).slot
+        runner.advance([Extension(slot, tuple(prompt[:-1]))])
+        if is_loaded:
+            runner.load_adapter("law", adapters["law"])
+        rows.append(runner.advance([Extension(slot, tuple(prompt[-1:]))]))
+    torch.testing.assert_close(rows[1], rows[0], atol=CLOSE, rtol=CLOSE)
+
+
 def test_adapters_used_last_stay_in_memory_and_others_are_read_again(
     runner: LlamaRunner, adapters: Mapping[str, Path]
 ) -> None:

@@ -19,6 +19,7 @@ from finetune.models.find import find_base
 from finetune.models.load import LoadedModel, attach_adapter, load
 from finetune.models.structure import find_state, has_transposed_weights
 from finetune.recipe import AdapterRecipe
+from finetune.serve.runners import sequence_cache, slot_attention
 from finetune.serve.runners.runner import Extension
 from finetune.serve.runners.transformers_runner import TransformersRunner
 
@@ -252,3 +253,15 @@ def test_an_adapter_of_another_model_is_refused(
     folder = save_adapter(tmp_path / "other", tiny_model, 0)
     with pytest.raises(ArtifactError, match="does not fit"):
         TransformersRunner(open_base(family_model(FAMILIES[0]))).load_adapter("other", folder)
+
+
+def test_sequences_that_outgrow_the_common_tensors_go_on_beside_short_ones(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (
+        sequence_cache,
+        slot_attention,
+    ):  # "a" begins behind it, "c" and None cross it, the others stay below
+        monkeypatch.setattr(module, "POOLED", 16)
+    runner = require_agreement(tiny_model, make_adapters(tmp_path, tiny_model))
+    assert runner._is_joint

@@ -8,28 +8,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from transformers import PreTrainedModel
 
-from finetune.serve.runners.adapter_weights import AdapterWeights, Update, is_linear
-from finetune.serve.runners.parts import Part, divide_rows
+from finetune.serve.runners.adapter_weights import AdapterWeights, Update
+from finetune.serve.runners.parts import Plan, UpdateStack, everywhere, make_plan
 
-STACKED_FROM = 3  # adapters in a pass; for fewer, one product each is faster
-STACKED_TOKENS = (
-    64  # with more tokens, the wasted part of the common product (each token times all adapters) costs more
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The adapters of the tokens of a pass. With `mask`, (tokens, places · rank), all updates are one product."""
-
-    parts: tuple[Part, ...]
-    mask: Tensor | None = None
+TRIED = 8  # random inputs that show whether an adapter changes a layer
 
 
 class AdaptedLayer:
@@ -37,33 +26,39 @@ class AdaptedLayer:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.down: Tensor | None = None  # (places, rank, in features), zero where an adapter has less
-        self.up: Tensor | None = None  # (places, rank, out features)
+        self.updates: UpdateStack | None = None
         self.gains: dict[int, Tensor] = {}
         self.saved: dict[int, Mapping[str, Tensor]] = {}
         self.is_replaced = False  # while it computes with other parameters
 
-    def put(self, place: int, update: Update, places: int, rank: int) -> None:
+    def put(self, place: int, update: Update) -> None:
         """Stack an update."""
-        self.down, self.up = _enlarge(self.down, update.down, places, rank), _enlarge(self.up, update.up, places, rank)
-        self.down[place, : len(update.down)] = update.down
-        self.up[place, : len(update.up)] = update.up
+        self.updates = self.updates or UpdateStack(update.down, update.up)
+        self.updates.put(place, update.down, update.up)
         if update.gain is not None:
             self.gains[place] = update.gain
 
-    def resize(self, places: int, rank: int) -> None:
-        """Make room for more adapters, or for larger ones."""
-        if self.down is not None and self.up is not None:
-            self.down = _enlarge(self.down, self.down, places, rank)
-            self.up = _enlarge(self.up, self.up, places, rank)
-
     def clear(self, place: int) -> None:
         """Remove what an adapter does."""
-        for stack in (self.down, self.up):
-            if stack is not None:
-                stack[place] = 0
+        if self.updates is not None:
+            self.updates.clear(place)
         self.gains.pop(place, None)
         self.saved.pop(place, None)
+
+    @torch.inference_mode()
+    def changes(self, place: int, like: Tensor) -> bool:
+        """Whether the layer computes something else with an adapter; inputs are random, of the type and device of `like`."""
+        module: Any = self.module
+        if saved := self.saved.get(place):
+            return any(not torch.equal(value, module.get_parameter(name)) for name, value in saved.items())
+        if self.updates is None or isinstance(module, nn.Embedding):
+            return self.updates is not None and self.updates.is_set(place)
+        random = torch.Generator().manual_seed(0)
+        x = torch.randn(TRIED, self.updates.width, generator=random).to(like)
+        plain = module.forward(x)
+        adapted = plain.clone()
+        self.adapt(x, adapted, everywhere(place))
+        return not torch.equal(adapted, plain)
 
     def adapt(self, x: Tensor, result: Tensor, plan: Plan) -> None:
         """Change the result of the layer: (…, tokens, out features)."""
@@ -77,14 +72,8 @@ class AdaptedLayer:
                 own = result[part.rows] if bias is None else result[part.rows] - bias
                 own = own * self.gains[part.place].to(own.dtype)
                 result[part.rows] = own if bias is None else own + bias
-        if self.down is None or self.up is None:
-            return
-        if plan.mask is not None and is_linear(self.module):
-            hidden = x.to(self.down.dtype) @ self.down.flatten(0, 1).t()
-            _add(result, hidden.mul_(plan.mask), self.up.flatten(0, 1))
-            return
-        for part in plan.parts:
-            _add(result[part.rows], _reduce(self.module, x[part.rows], self.down[part.place]), self.up[part.place])
+        if self.updates is not None:
+            self.updates.add(x, result, plan)
 
     def _replace(self, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         """What the layer computes with other parameters."""
@@ -99,25 +88,18 @@ class AdaptedLayer:
 class AdapterStack:
     """The adapters of a base model, and which tokens of the next pass have which."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._layers: dict[str, AdaptedLayer] = {}
         self._places: dict[str, int] = {}
-        self._count, self._rank = 1, 1
         self._plans: dict[int, Plan] = {}  # by the number of tokens
         self._any: Plan | None = None  # for any number
 
     def add(self, name: str, weights: AdapterWeights) -> None:
         """Add an adapter under a name that is free."""
         place = next(number for number in itertools.count() if number not in self._places.values())
-        rank = max((len(update.down) for update in weights.updates.values()), default=1)
-        if place >= self._count or rank > self._rank:
-            self._count = self._count if place < self._count else 2 * self._count
-            self._rank = max(rank, self._rank)
-            for layer in self._layers.values():
-                layer.resize(self._count, self._rank)
         for path, update in weights.updates.items():
-            self._layer(path).put(place, update, self._count, self._rank)
+            self._layer(path).put(place, update)
         for path, parameters in weights.saved.items():
             self._layer(path).saved[place] = parameters
         self._places[name] = place
@@ -128,6 +110,11 @@ class AdapterStack:
         for layer in self._layers.values():
             layer.clear(place)
 
+    def changes(self, name: str) -> bool:
+        """Whether a layer of the model computes something else with an adapter."""
+        place, like = self._places[name], torch.empty(0, dtype=self._model.dtype, device=self._model.device)
+        return any(layer.changes(place, like) for layer in self._layers.values())
+
     def assign(self, adapters: Sequence[tuple[str | None, int]]) -> None:
         """Say which adapters the next pass has: each with a number of tokens; None is the base model.
 
@@ -137,7 +124,7 @@ class AdapterStack:
         if len(distinct) == 1:
             (name,) = distinct
             self._plans = {}
-            self._any = None if name is None else Plan((Part(self._places[name], slice(None)),))
+            self._any = None if name is None else everywhere(self._places[name])
             return
         self._any = None
         last = self._make_plan([(name, 1) for name, _ in adapters])
@@ -145,14 +132,7 @@ class AdapterStack:
         self._plans = {len(adapters): last, sum(count for _, count in adapters): whole}
 
     def _make_plan(self, adapters: Sequence[tuple[str | None, int]]) -> Plan:
-        parts, count = divide_rows(adapters, self._places)
-        if len(parts) < STACKED_FROM or count > STACKED_TOKENS:
-            return Plan(tuple(parts))
-        mask = torch.zeros(count, self._count, self._rank)
-        for part in parts:
-            mask[part.rows, part.place] = 1
-        device = next(self._model.parameters()).device
-        return Plan(tuple(parts), mask.flatten(1).to(device))
+        return make_plan(adapters, self._places, next(self._model.parameters()).device)
 
     def _layer(self, path: str) -> AdaptedLayer:
         if path not in self._layers:
@@ -169,28 +149,3 @@ class AdapterStack:
 
             module.register_forward_hook(adapt)
         return self._layers[path]
-
-
-def _reduce(module: nn.Module, x: Tensor, down: Tensor) -> Tensor:
-    """(tokens, rank)"""
-    if isinstance(module, nn.Embedding):
-        return down[:, x].t()
-    return x.to(down.dtype) @ down.t()
-
-
-def _add(result: Tensor, hidden: Tensor, up: Tensor) -> None:
-    """Add the product of two matrices to a third one, which is rounded only once if it has a lower precision."""
-    if result.dtype == up.dtype:
-        result.addmm_(hidden, up)
-    else:
-        result += hidden @ up
-
-
-def _enlarge(stack: Tensor | None, like: Tensor, places: int, rank: int) -> Tensor:
-    """A stack with room for more adapters or larger ranks."""
-    if stack is not None and stack.shape[0] >= places and stack.shape[1] >= rank:
-        return stack
-    larger = like.new_zeros(places, rank, like.shape[-1])
-    if stack is not None:
-        larger[: stack.shape[0], : stack.shape[1]] = stack
-    return larger

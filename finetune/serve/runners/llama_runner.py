@@ -86,7 +86,7 @@ class LlamaRunner:
         )
         self._weights: dict[int, str] = {}  # the names of weights by their address, "" where no adapter changes them
         self._failure: Exception | None = None
-        self._callback = OnNode(self._on_node)
+        self._callback = OnNode()  # none before there are adapters: llama.cpp would ask it about every operation
         self._context = self._make_context()
         self._memory = self._library.llama_get_memory(self._context)
         self._batch = BatchArrays()
@@ -182,8 +182,21 @@ class LlamaRunner:
         if self._shape is None:
             raise InputError(f"A GGUF file is served without adapters. Serve {folder} beside its base model")
         adapter = Adapter.open(folder)
+        if not self._callback:
+            self._add_callback()
         self._adapters.put(name, read_matrices(adapter, read_lora(adapter, self._shape), self._shape))
         self._weights.clear()
+
+    def _add_callback(self) -> None:
+        """Make the context again, with the callback; sequences in progress are computed again."""
+        self._callback = OnNode(self._on_node)
+        self._library.llama_free(self._context)
+        self._context = self._make_context()
+        self._memory = self._library.llama_get_memory(self._context)
+        for number, one in enumerate(self._sequences):
+            tokens, one.tokens = tuple(one.tokens), []
+            if one.is_taken and tokens:
+                self.advance([Extension(number, tokens)])
 
     def _in_use(self) -> set[str | None]:
         return {one.adapter for one in self._sequences if one.is_taken}

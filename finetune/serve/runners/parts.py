@@ -1,10 +1,16 @@
-"""Which rows of a pass have which adapter."""
+"""Which rows of a pass have which adapter, and what is added to their products."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+JOINT_FROM = 3  # adapters in a pass; for fewer, one product each is faster
+MAX_PADDING = 4  # padded rows per row, up to which one product for all adapters is faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +21,127 @@ class Part:
     rows: slice
 
 
-def divide_rows(adapters: Sequence[tuple[str | None, int]], places: Mapping[str, int]) -> tuple[list[Part], int]:
-    """The parts of a pass, and its number of rows; each adapter has a number of rows, and None is the base model."""
-    parts, start = [], 0
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The adapters of the rows of a pass. With `index`, (parts, rows of the largest), all of them are one product.
+
+    `index` repeats a row where a part has fewer, and `weights`, (parts, rows of the largest, 1), are zero there. If all parts
+    have as many rows, and together all of them, there is no need to pick rows: `is_even`.
+    """
+
+    parts: tuple[Part, ...]
+    places: Tensor | None = None
+    is_first: bool = False  # the places are those from 0 on, in their order
+    index: Tensor | None = None
+    weights: Tensor | None = None
+    is_even: bool = False
+
+
+def make_plan(
+    adapters: Sequence[tuple[str | None, int]], places: Mapping[str, int], device: torch.device | str = "cpu"
+) -> Plan:
+    """The plan of a pass in which each adapter has a number of rows; None is the base model."""
+    parts, count = [], 0
     for name, group in itertools.groupby(adapters, key=lambda item: item[0]):
-        end = start + sum(count for _, count in group)
+        end = count + sum(length for _, length in group)
         if name is not None:
-            parts.append(Part(places[name], slice(start, end)))
-        start = end
-    return parts, start
+            parts.append(Part(places[name], slice(count, end)))
+        count = end
+    numbers = [part.place for part in parts]
+    which, is_first = torch.tensor(numbers, dtype=torch.long, device=device), numbers == [*range(len(numbers))]
+    lengths = [part.rows.stop - part.rows.start for part in parts]
+    width = max(lengths, default=0)
+    if len(parts) < JOINT_FROM or len(parts) * width > MAX_PADDING * sum(lengths):
+        return Plan(tuple(parts), which, is_first)
+    columns, counts = torch.arange(width), torch.tensor(lengths)[:, None]
+    starts = torch.tensor([part.rows.start for part in parts])[:, None]
+    weights = (columns < counts).float()[..., None]
+    index = starts + torch.where(columns < counts, columns, 0)
+    is_even = index.flatten().tolist() == [*range(count)]
+    return Plan(tuple(parts), which, is_first, index.to(device), weights.to(device), is_even)
+
+
+def everywhere(place: int) -> Plan:
+    """The plan of a pass with one adapter, whatever its number of rows."""
+    return Plan((Part(place, slice(None)),))
+
+
+class UpdateStack:
+    """The matrices of all adapters for one weight; zero where an adapter has a lower rank, or none."""
+
+    def __init__(self, down: Tensor, up: Tensor) -> None:
+        self._down, self._up = down.new_zeros(0, 0, down.shape[1]), up.new_zeros(0, 0, up.shape[1])
+
+    @property
+    def width(self) -> int:
+        """The number of features that a product takes in."""
+        return self._down.shape[2]
+
+    def is_set(self, place: int) -> bool:
+        """Whether the update of an adapter is not zero."""
+        return place < len(self._down) and bool(self._down[place].any() and self._up[place].any())
+
+    def put(self, place: int, down: Tensor, up: Tensor) -> None:
+        """Put an adapter at a place: (rank, in features) and (rank, out features)."""
+        self.clear(place)
+        self._down, self._up = _with(self._down, place, down), _with(self._up, place, up)
+
+    def clear(self, place: int) -> None:
+        """Remove an adapter."""
+        if place < len(self._down):
+            self._down[place] = self._up[place] = 0
+
+    def add(self, x: Tensor, result: Tensor, plan: Plan) -> None:
+        """Add the updates to a product, (rows, out features); x is (rows, in features), or the tokens of an embedding."""
+        if plan.index is None or plan.weights is None or plan.places is None or not x.is_floating_point():
+            for part in plan.parts:
+                if part.place < len(self._down):
+                    _add(result[part.rows], _reduce(x[part.rows], self._down[part.place]), self._up[part.place])
+            return
+        down, up = (_pick(stack, plan.places, plan.is_first) for stack in (self._down, self._up))
+        x = x.to(down.dtype)
+        if plan.is_even and result.dtype == up.dtype:
+            hidden = torch.bmm(x.view(*plan.index.shape, -1), down.transpose(1, 2))
+            result.view(*plan.index.shape, -1).baddbmm_(hidden, up)
+            return
+        flat = plan.index.flatten()
+        hidden = torch.bmm(x[flat].view(*plan.index.shape, -1), down.transpose(1, 2)).mul_(plan.weights)
+        total = result if result.dtype == up.dtype else torch.zeros_like(result, dtype=up.dtype)
+        total.index_add_(0, flat, torch.bmm(hidden, up).flatten(0, 1))
+        if total is not result:
+            result += total
+
+
+def _reduce(x: Tensor, down: Tensor) -> Tensor:
+    """(rows, rank)"""
+    return x.to(down.dtype) @ down.t() if x.is_floating_point() else down[:, x].t()
+
+
+def _add(result: Tensor, hidden: Tensor, up: Tensor) -> None:
+    """Add the product of two matrices to a third one, which is rounded only once if it has a lower precision."""
+    if result.dtype == up.dtype:
+        result.addmm_(hidden, up)
+    else:
+        result += hidden @ up
+
+
+def _with(stack: Tensor, place: int, matrix: Tensor) -> Tensor:
+    """A stack with a matrix at a place; if it has none there, or too low a rank, it is enlarged."""
+    places = len(stack) if place < len(stack) else max(2 * len(stack), place + 1)
+    rank = max(stack.shape[1], len(matrix))
+    if (places, rank) != stack.shape[:2]:
+        larger = stack.new_zeros(places, rank, stack.shape[2])
+        larger[: len(stack), : stack.shape[1]] = stack
+        stack = larger
+    stack[place, : len(matrix)] = matrix
+    return stack
+
+
+def _pick(stack: Tensor, places: Tensor, is_first: bool) -> Tensor:
+    """The matrices at some places; zero where the stack has none."""
+    wanted, there = places.shape[0], stack.shape[0]
+    if is_first and wanted <= there:
+        return stack[:wanted]
+    known = places < there
+    picked = stack[places.where(known, 0)]
+    return picked if bool(known.all()) else picked * known[:, None, None]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune.records import count_alike
-from finetune.serve.runners.slot_attention import SequenceCache
+from finetune.serve.runners.sequence_cache import SequenceCache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,21 +29,20 @@ class PrefixCache:
         self._count, self._size = count, size
         self._kept: list[Cached] = []  # the most recently used last
 
-    def find(self, prompt: Sequence[int], adapter: str | None) -> SequenceCache:
-        """A cache with as many tokens of the prompt as are known."""
+    def fill(self, cache: SequenceCache, prompt: Sequence[int], adapter: str | None) -> None:
+        """Let an empty cache begin with as many tokens of the prompt as are known."""
         best, shared = None, 0
         for cached in self._kept:
             if (count := cached.count_shared(prompt, adapter)) > shared:
                 best, shared = cached, count
-        if best is None:
-            return SequenceCache()
-        self._kept.remove(best)
-        self._kept.append(best)
-        return best.cache.copy(shared)
+        if best is not None:
+            self._kept.remove(best)
+            self._kept.append(best)
+            cache.take(best.cache, shared)
 
     def keep(self, tokens: Sequence[int], adapter: str | None, cache: SequenceCache) -> None:
-        """Keep a sequence, in place of those that it begins with."""
-        new = Cached(tuple(tokens[: cache.length]), adapter, cache)
+        """Keep a copy of a sequence, in place of those that it begins with."""
+        new = Cached(tuple(tokens[: cache.length]), adapter, cache.copy(cache.length))
         self._kept = [
             old for old in self._kept if old.adapter != adapter or old.tokens != new.tokens[: len(old.tokens)]
         ]

@@ -15,47 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from finetune.serve.runners.sequence_cache import POOLED, SequenceCache, SequencePool
+
 SLOTS = "slmtune_slots"
-BLOCK = 64  # tokens; caches grow by at least this, and by half
-States = tuple[Tensor, Tensor]
-
-
-class SequenceCache:
-    """The keys and values of one sequence by layer. `length` counts the tokens of the passes that are complete."""
-
-    def __init__(self) -> None:
-        self.length = 0
-        self._layers: dict[nn.Module, States] = {}
-
-    @property
-    def bytes(self) -> int:
-        """The memory that it takes."""
-        return sum(keys.nbytes + values.nbytes for keys, values in self._layers.values())
-
-    @property
-    def bytes_per_token(self) -> int:
-        """The memory that each token takes."""
-        return sum((keys.nbytes + values.nbytes) // keys.shape[2] for keys, values in self._layers.values())
-
-    def extend(self, layer: nn.Module, key: Tensor, value: Tensor) -> States:
-        """Append (1, heads, tokens, width) to a layer; returns all of its keys and values."""
-        end = self.length + key.shape[2]
-        states = self._layers.get(layer)
-        if states is None or states[0].shape[2] < end:
-            before = states or (key[:, :, :0], value[:, :, :0])
-            states = self._layers[layer] = _enlarge(before[0], end), _enlarge(before[1], end)
-        keys, values = states
-        keys[:, :, self.length : end] = key
-        values[:, :, self.length : end] = value
-        return keys[:, :, :end], values[:, :, :end]
-
-    def copy(self, length: int) -> SequenceCache:
-        """The first tokens, in memory of their own."""
-        cache = SequenceCache()
-        cache.length = length
-        for layer, (keys, values) in self._layers.items():
-            cache._layers[layer] = keys[:, :, :length].clone(), values[:, :, :length].clone()
-        return cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +27,68 @@ class Span:
     cache: SequenceCache
     start: int
     end: int
+
+
+class Spans:
+    """The sequences of a pass: `together` are those with a single token in the rows of a pool, `alone` all others."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        pooled = [span for span in spans if _is_pooled(span)]
+        self.together = Together(pooled) if len(pooled) > 1 else None
+        self.alone = spans if self.together is None else [span for span in spans if not _is_pooled(span)]
+        self.all = spans
+
+
+class Together:
+    """Sequences with a new token each, whose keys and values are in the rows of one pool, which are read as they lie there.
+
+    A row between them that takes no part is computed as well, and its result dropped.
+    """
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        pool = spans[0].cache.pool
+        assert pool is not None
+        self._pool: SequencePool = pool
+        rows = [span.cache.row or 0 for span in spans]
+        lengths = [span.cache.length for span in spans]
+        self._count, self._tokens = max(rows) + 1, max(lengths) + 1
+        self._rows, self._lengths = torch.tensor(rows), torch.tensor(lengths)
+        self.places = torch.tensor([span.start for span in spans])  # of their tokens in the pass
+        self._place_of_row = torch.zeros(self._count, dtype=torch.long).index_copy_(0, self._rows, self.places)
+        self._last_of_row = torch.zeros(self._count, dtype=torch.long).index_copy_(0, self._rows, self._lengths)
+        self._masks: dict[int | None, Tensor] = {}
+
+    def attend(
+        self, layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """The tokens of the pass, (1, heads, tokens, width), of which these see their sequences: (these, heads, width)."""
+        keys, values = self._pool.states(layer, (key, value))
+        keys[self._rows, :, self._lengths] = key[0].transpose(0, 1)[self.places]
+        values[self._rows, :, self._lengths] = value[0].transpose(0, 1)[self.places]
+        asked = query[0].transpose(0, 1)[self._place_of_row]
+        attended = scaled_dot_product_attention(
+            asked.view(self._count, keys.shape[1], -1, query.shape[3]),  # heads that share a key head: as its queries
+            keys[: self._count, :, : self._tokens],
+            values[: self._count, :, : self._tokens],
+            attn_mask=self._mask(window),
+            scale=scaling,
+        )
+        return attended.reshape(self._count, query.shape[1], -1)[self._rows]
+
+    def _mask(self, window: int | None) -> Tensor:
+        """(rows, 1, 1, tokens): which tokens the last one of each row sees."""
+        mask = self._masks.get(window)
+        if mask is None:
+            places, last = torch.arange(self._tokens), self._last_of_row[:, None]
+            mask = places <= last
+            if window is not None:
+                mask &= places > last - window
+            mask = self._masks[window] = mask[:, None, None]
+        return mask
+
+
+def _is_pooled(span: Span) -> bool:
+    return span.end - span.start == 1 and span.cache.row is not None and 0 < span.cache.length < POOLED
 
 
 def register() -> None:
@@ -79,7 +103,7 @@ def slot_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    spans: Sequence[Span],
+    spans: Spans,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -97,21 +121,15 @@ def slot_attention(
         (1, tokens, heads, width), and no weights.
     """
     result = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-    for span in spans:
+    is_joint = spans.together is not None and softcap is None
+    if spans.together is not None and softcap is None:
+        result[0, spans.together.places] = spans.together.attend(module, query, key, value, scaling, sliding_window)
+    for span in spans.alone if is_joint else spans.all:
         own = slice(span.start, span.end)
         keys, values = span.cache.extend(module, key[:, :, own], value[:, :, own])
         attended = _attend(query[:, :, own], keys, values, scaling, sliding_window, softcap)
         result[:, own] = attended.transpose(1, 2)
     return result, None
-
-
-def _enlarge(states: Tensor, tokens: int) -> Tensor:
-    """The same states with room for more tokens."""
-    _, heads, before, width = states.shape
-    room = max(tokens, before + max(before // 2, BLOCK))
-    larger = states.new_empty(1, heads, -(-room // BLOCK) * BLOCK, width)
-    larger[:, :, :before] = states
-    return larger
 
 
 def _attend(

@@ -17,10 +17,12 @@ from finetune.models.structure import attention_of, find_state
 from finetune.serve.runners.adapter_stack import AdapterStack
 from finetune.serve.runners.adapter_weights import read_adapter
 from finetune.serve.runners.memory import adapter_room, memory_left
+from finetune.serve.runners.packed_linear import pack_linear_layers
 from finetune.serve.runners.prefix_cache import PrefixCache
 from finetune.serve.runners.resident import ResidentAdapters
 from finetune.serve.runners.runner import ADAPTER_COUNT, CHUNK, SLOT_COUNT, Extension, Opened
-from finetune.serve.runners.slot_attention import SLOTS, SequenceCache, Span, register
+from finetune.serve.runners.sequence_cache import SequenceCache, SequencePool
+from finetune.serve.runners.slot_attention import SLOTS, Span, Spans, register
 
 PREFIX_SHARE = 0.1  # of the free memory, for sequences that have ended
 CACHE_SHARE = 0.3  # of the free memory, for the tokens of running sequences; growing caches take up to twice that
@@ -67,20 +69,25 @@ class TransformersRunner:
             adapters, self._read_adapter, self._adapters.remove, adapter_room(max_memory, memory_left(max_memory))
         )
         self._taken: dict[int, _Slot] = {}
+        # On a GPU, memory is taken before tokens arrive, and sequences have theirs one by one.
+        self._pool = SequencePool(max(slots, 2)) if loaded.model.device.type == "cpu" else None
         self._prefixes = PrefixCache(2 * slots, int(PREFIX_SHARE * memory_left(max_memory)))
-        self._plain = self._probe(None)
+        pack_linear_layers(loaded.model, memory_left(max_memory))
         register()
         self._is_joint = _attends_only(loaded.model) and self._is_joint_right(max_memory)
         if max_memory is not None:
             self.context = max(1, min(self.context, self.room))
         self.chunk = CHUNK if self._is_joint else slots * self.context
 
+    @torch.inference_mode()
     def open(self, prompt: Sequence[int], adapter: str | None) -> Opened:
         """Take a slot for a prompt; see `Runner`."""
         if adapter is not None:
             self._resident.use(adapter, self._in_use())
         number = next(number for number in range(self.slots) if number not in self._taken)
-        cache = self._prefixes.find(prompt, adapter) if self._is_joint else None
+        cache = SequenceCache(self._pool, number) if self._is_joint else None
+        if cache is not None:
+            self._prefixes.fill(cache, prompt, adapter)
         cached = 0 if cache is None else cache.length
         self._taken[number] = _Slot(adapter, list(prompt[:cached]), cache)
         return Opened(number, cached)
@@ -99,6 +106,7 @@ class TransformersRunner:
                     self._taken[slot].cache = None  # computed again
                 raise
 
+    @torch.inference_mode()
     def close(self, slot: int) -> None:
         """Free a slot; its sequence is kept for prompts that begin alike."""
         taken = self._taken.pop(slot)
@@ -114,10 +122,10 @@ class TransformersRunner:
             InputError: it is of a kind that cannot be computed beside others.
         """
         self._resident.add(name, folder, self._in_use())
-        if torch.equal(self._probe(name), self._plain):
+        if not self._adapters.changes(name):
             self.unload_adapter(name)
             raise CheckFailedError(
-                f"The adapter at {folder} changes nothing: with and without it, the model computes the same. "
+                f"The adapter at {folder} changes nothing: with and without it, each layer computes the same. "
                 f"{explain_no_effect(False, False)}"
             )
 
@@ -132,24 +140,23 @@ class TransformersRunner:
     def _in_use(self) -> set[str | None]:
         return {taken.adapter for taken in self._taken.values()}
 
-    def _probe(self, adapter: str | None) -> Tensor:
-        """The logits of a few tokens, each (vocabulary,)."""
-        vocabulary = self._model.config.get_text_config().vocab_size
-        ids = torch.tensor([PROBE], device=self._model.device) % vocabulary
-        self._adapters.assign([(adapter, len(PROBE))])
+    def _probe(self) -> Tensor:
+        """The logits of the base model after each of a few tokens, (tokens, vocabulary)."""
+        ids = torch.tensor([PROBE], device=self._model.device) % self._model.config.get_text_config().vocab_size
         with torch.inference_mode():
             logits: Tensor = self._model(input_ids=ids, use_cache=False).logits[0]
         return logits
 
     def _is_joint_right(self, max_memory: int | None) -> bool:
-        """Whether two sequences in one pass, one of them in two parts, have the logits that the model computes alone."""
-        expected = self._plain[[-1, 2]].float()
+        """Whether two sequences in one pass, both of them in parts, have the logits that the model computes alone."""
+        expected = self._probe()[[-1, 2]].float()
         ids = [token % self._model.config.get_text_config().vocab_size for token in PROBE]
-        self._taken = {number: _Slot(None, [], SequenceCache()) for number in range(2)}
+        self._taken = {number: _Slot(None, [], SequenceCache(self._pool, number)) for number in range(2)}
         try:
             with torch.inference_mode():
                 self._advance_joint([Extension(0, tuple(ids[:5]))])
-                logits = self._advance_joint([Extension(0, tuple(ids[5:])), Extension(1, tuple(ids[:3]))])
+                self._advance_joint([Extension(0, tuple(ids[5:-1])), Extension(1, tuple(ids[:2]))])
+                logits = self._advance_joint([Extension(0, (ids[-1],)), Extension(1, (ids[2],))])
         except (TypeError, ValueError, AttributeError):  # its attention is computed in another way
             return False
         finally:
@@ -179,7 +186,7 @@ class TransformersRunner:
                 position_ids=torch.tensor([positions], device=device),
                 use_cache=False,
                 logits_to_keep=torch.tensor([span.end - 1 for span in spans], device=device),
-                spans=spans,
+                spans=Spans(spans),
             )
         logits: Tensor = output.logits[0].float()
         for extension in extensions:
