@@ -170,7 +170,7 @@ def activation_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, dev
     """What autograd keeps at the end of the forward pass; with checkpointing, each block's input and one whole block."""
     word = compute_bytes(recipe, device)
     padded = is_padded(shape, recipe)
-    is_shared = recipe.shares_prefixes and not padded and batch.tokens > batch.longest
+    is_shared = recipe.shares_prefixes and not padded and batch.repeated > 0
     numbers = shape.activations + round(shape.mean_ranks(recipe))
     numbers += shape.repeated if device.kind == "gpu" or padded else 0
     drops = shape.drops_scores and device.kind == "cpu"  # without a kernel for it

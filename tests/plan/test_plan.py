@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from finetune.cli.render.plan import render_plan
@@ -211,6 +211,7 @@ def peak(device: Device, **changes: Any) -> int:
     st.integers(16, 2047),
     st.integers(1, 64),
 )
+@example("distilbert", "none", GPU, 2, 511, 1)  # an encoder has no mask of a prefix, which rows of 512 tokens would lose
 def test_more_never_needs_less(
     model: str, quantization: str, device: Device, rows: int, length: int, rank: int
 ) -> None:
