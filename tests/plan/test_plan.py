@@ -211,7 +211,7 @@ def peak(device: Device, **changes: Any) -> int:
     st.integers(16, 2047),
     st.integers(1, 64),
 )
-@example("distilbert", "none", GPU, 2, 511, 1)  # an encoder has no mask of a prefix, which rows of 512 tokens would lose
+@example("distilbert", "none", GPU, 2, 511, 1)  # an encoder has no mask of a prefix, which longer rows do without
 def test_more_never_needs_less(
     model: str, quantization: str, device: Device, rows: int, length: int, rank: int
 ) -> None:
