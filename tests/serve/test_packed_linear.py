@@ -52,12 +52,11 @@ def test_weights_too_large_for_16_bits_are_not_packed() -> None:
 
 
 def test_layers_beyond_the_free_memory_stay_plain() -> None:
-    model = nn.Sequential(make_layer(), make_layer())
-    pack_linear_layers(model, 2 * model[0].weight.nbytes)
-    assert [is_packed(layer) for layer in model] == [True, True]
-    model = nn.Sequential(make_layer(), make_layer())
-    pack_linear_layers(model, model[0].weight.nbytes)
-    assert [is_packed(layer) for layer in model] == [True, False]
+    size = make_layer().weight.nbytes
+    for memory, expected in ((2 * size, [True, True]), (size, [True, False])):
+        model = nn.Sequential(make_layer(), make_layer())
+        pack_linear_layers(model, memory)
+        assert [is_packed(layer) for layer in model] == expected
 
 
 def test_a_replaced_weight_is_the_one_that_counts() -> None:
