@@ -12,7 +12,6 @@ PRIVATE_NAMES = {
     "transformers.Trainer._save_optimizer_and_scheduler": "two files of a checkpoint",
     "transformers.Trainer._save_rng_state": "a file of a checkpoint",
     "transformers.Trainer._load_from_checkpoint": "the original ignores missing weights",
-    "transformers.Trainer._prepare_inputs": "moves a batch to the device, in the evaluation loop",
     "transformers.Trainer._tr_loss": "loss since the last logged step, which a resumed run must restore",
     "transformers.Trainer._total_loss_scalar": "loss before that, needed for the mean over a resumed run",
     "transformers.Trainer._globalstep_last_logged": "the step from which _tr_loss counts",
