@@ -121,10 +121,10 @@ def slot_attention(
         (1, tokens, heads, width), and no weights.
     """
     result = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-    is_joint = spans.together is not None and softcap is None
-    if spans.together is not None and softcap is None:
-        result[0, spans.together.places] = spans.together.attend(module, query, key, value, scaling, sliding_window)
-    for span in spans.alone if is_joint else spans.all:
+    together = spans.together if softcap is None else None
+    if together is not None:
+        result[0, together.places] = together.attend(module, query, key, value, scaling, sliding_window)
+    for span in spans.all if together is None else spans.alone:
         own = slice(span.start, span.end)
         keys, values = span.cache.extend(module, key[:, :, own], value[:, :, own])
         attended = _attend(query[:, :, own], keys, values, scaling, sliding_window, softcap)
