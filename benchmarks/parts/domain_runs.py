@@ -1,6 +1,6 @@
 """The studies of benchmarks/domains.py: each is prepared, trained with several seeds and evaluated by the commands of slmtune.
 
-What is done stays in the work folder. It is read instead of being done again, so a stopped benchmark goes on.
+Corpora and adapters stay in the work folder, and figures in the folder of results. They are read instead of being made again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,6 @@ class Conditions:
 
     train: str
     limit: int | None
-    machine: str
     versions: Mapping[str, str]
 
 
@@ -66,6 +65,7 @@ class Training:
     """A training with one seed: seconds in all, rows' tokens per second while it trained, and peak memory in bytes."""
 
     seed: int
+    machine: str
     seconds: float
     tokens_per_second: float
     peak_memory_bytes: int
@@ -101,64 +101,73 @@ class Result:
 
 def current_conditions(train: str, limit: int | None) -> Conditions:
     """The conditions of a run that starts now."""
-    cpu = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in cpu if line.startswith("model name")]
-    flags = {flag for line in cpu if line.startswith("flags") for flag in line.split()}
-    kind = ", ".join([names[0] if names else platform.machine(), *(["AMX"] if "amx_bf16" in flags else [])])
-    gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
-    machine = ", ".join([*gpu, f"{os.cpu_count()} cores ({kind})", f"Python {platform.python_version()}"])
-    return Conditions(train, limit, machine, {name: version(name) for name in ("slmtune", *LIBRARIES)})
+    return Conditions(train, limit, {name: version(name) for name in ("slmtune", *LIBRARIES)})
 
 
-def measure(study: Study, seeds: int, conditions: Conditions, work: Path) -> Result:
-    """The result of a study: the stored one, or else a new one, which goes on where a stopped one ended.
+def measure(study: Study, seeds: int, conditions: Conditions, work: Path, results: Path) -> Result:
+    """The result of a study with `seeds` seeds: what `results` holds of it, and the seeds that are missing there.
+
+    Each seed is trained, evaluated and stored by itself, so a stopped benchmark goes on where it ended.
 
     Raises:
         SystemExit: the stored result was measured under other conditions, or a command failed.
     """
-    if (stored := read_result(study, work)) is not None:
-        made = stored.conditions.train, stored.conditions.limit, len(stored.trainings)
-        if made != (conditions.train, conditions.limit, seeds):
-            raise SystemExit(
-                f"{_file(study, work)} was measured with other options of --train, --limit or --seeds. Choose another --work"
-            )
-        return stored
+    stored = read_result(study, results)
+    if stored is not None and (stored.conditions.train, stored.conditions.limit) != (
+        conditions.train,
+        conditions.limit,
+    ):
+        raise SystemExit(
+            f"{_file(study, results)} was measured with another --train or --limit. Choose another --results"
+        )
+    for seed in range(len(stored.trainings) if stored is not None else 0, seeds):
+        stored = _measure_seed(study, seed, stored, conditions, work)
+        results.mkdir(parents=True, exist_ok=True)
+        aside = _file(study, results).with_suffix(".tmp")
+        aside.write_text(json.dumps(asdict(stored), indent=1) + "\n", "utf-8")
+        aside.rename(_file(study, results))
+    assert stored is not None, "the script asks for one seed at least"
+    return stored
+
+
+def read_result(study: Study, results: Path) -> Result | None:
+    """The stored result of a study, if there is one."""
+    if not _file(study, results).is_file():
+        return None
+    data = json.loads(_file(study, results).read_text("utf-8"))
+    trainings = [Training(**each) for each in data["trainings"]]
+    return Result(**data | {"conditions": Conditions(**data["conditions"]), "trainings": trainings})
+
+
+def _measure_seed(study: Study, seed: int, before: Result | None, conditions: Conditions, work: Path) -> Result:
+    """Train and evaluate one seed; the first also measures the few-shot base and what the adapter has forgotten."""
     folder, corpus = work / study.name, work / f"{study.domain}-{study.task}"
     folder.mkdir(parents=True, exist_ok=True)
     if not corpus.exists():
         words = ["prepare", "--domain", study.domain, "--task", study.task, "--out", str(corpus)]
         _slmtune(folder, [*words, *([] if conditions.limit is None else ["--limit", str(conditions.limit)])])
-    trainings = [_train(study, seed, conditions, folder, corpus) for seed in range(seeds)]
-    first, *others = (_adapter(folder, seed) for seed in range(seeds))
-    words = ["eval", str(first), "--corpus", str(corpus), "--out", str(folder / "eval"), "--allow-train-overlap"]
-    for seed, other in enumerate(others, 1):
-        words += ["--vs", f"seed {seed}={other}"]
-    evaluation = _slmtune(folder, [*words, "--overwrite"])
+    training = _train(study, seed, conditions, folder, corpus)
+    words = ["eval", str(_adapter(folder, seed)), "--corpus", str(corpus), "--out", str(folder / f"eval-seed{seed}")]
+    less = [] if before is None else ["--few-shot", "0", "--no-forgetting"]
+    evaluation = _slmtune(folder, [*words, *less, "--allow-train-overlap", "--overwrite"])
     (task,) = evaluation["tasks"].values()
+    if before is not None:
+        return replace(
+            before,
+            trainings=[*before.trainings, training],
+            figures={**before.figures, "vs": {**before.figures.get("vs", {}), f"seed {seed}": task["adapter"]}},
+        )
     manifest = json.loads((corpus / "manifest.json").read_text("utf-8"))
-    result = Result(
+    return Result(
         study=study.name,
         conditions=conditions,
         rows=manifest["counts"],
         matching_rows=sum(count for reason, count in manifest["dropped"].items() if reason.startswith(MATCHES)),
-        trainings=trainings,
+        trainings=[training],
         figures={name: task[name] for name in FIGURES if name in task},
         forgetting=evaluation.get("forgetting"),
         eval_seconds=evaluation["seconds"],
     )
-    aside = _file(study, work).with_suffix(".tmp")
-    aside.write_text(json.dumps(asdict(result), indent=1) + "\n", "utf-8")
-    aside.rename(_file(study, work))
-    return result
-
-
-def read_result(study: Study, work: Path) -> Result | None:
-    """The stored result of a study, if there is one."""
-    if not _file(study, work).is_file():
-        return None
-    data = json.loads(_file(study, work).read_text("utf-8"))
-    trainings = [Training(**each) for each in data["trainings"]]
-    return Result(**data | {"conditions": Conditions(**data["conditions"]), "trainings": trainings})
 
 
 def _train(study: Study, seed: int, conditions: Conditions, folder: Path, corpus: Path) -> Training:
@@ -173,6 +182,7 @@ def _train(study: Study, seed: int, conditions: Conditions, folder: Path, corpus
     settings = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "lora_r", "max_length")
     return Training(
         seed=seed,
+        machine=_machine(),
         **{name: figures[name] for name in names},
         settings={name: manifest["config"][name] for name in settings},
     )
@@ -182,10 +192,19 @@ def _adapter(folder: Path, seed: int) -> Path:
     return folder / f"adapter-seed{seed}"
 
 
-def _file(study: Study, work: Path) -> Path:
-    return work / f"{study.name}.json"
+def _file(study: Study, results: Path) -> Path:
+    return results / f"{study.name}.json"
 
 
 def _slmtune(folder: Path, words: list[str]) -> dict[str, Any]:
     print(f"{folder.name}: slmtune {' '.join(words)}", file=sys.stderr, flush=True)
     return run(words[0], [*SLMTUNE, *words, "--json"], folder).object()
+
+
+def _machine() -> str:
+    cpu = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in cpu if line.startswith("model name")]
+    flags = {flag for line in cpu if line.startswith("flags") for flag in line.split()}
+    kind = ", ".join([names[0] if names else platform.machine(), *(["AMX"] if "amx_bf16" in flags else [])])
+    gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+    return ", ".join([*gpu, f"{os.cpu_count()} cores ({kind})", f"Python {platform.python_version()}"])

@@ -71,11 +71,7 @@ def table(results: Mapping[Study, Result]) -> str:
 def page(results: Mapping[Study, Result], missing: Sequence[Study]) -> str:
     """The contents of docs/results.md; `missing` are the studies without a result."""
     each = {pair for result in results.values() for pair in result.conditions.versions.items()}
-    seeds = [seed for result in results.values() for seed in result.seeds]
-    conditions = (
-        f"Measured with {', '.join(f'{name} {number}' for name, number in sorted(each))}; "
-        f"seeds {min(seeds)} to {max(seeds)}."
-    )
+    conditions = f"Measured with {', '.join(f'{name} {number}' for name, number in sorted(each))}."
     matches = "".join(
         f"{study.title.partition(',')[0]}: `prepare` dropped {result.matching_rows} training rows that match test rows.\n"
         for study, result in {study.task: (study, result) for study, result in results.items()}.values()
@@ -116,8 +112,9 @@ def _line(study: Study, result: Result) -> str:
 def _settings(study: Study, result: Result) -> str:
     first = result.trainings[0]
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in first.settings.items())
-    machine = result.conditions.machine
-    return f"- {study.title}: {result.rows['train']:,} training rows; {settings}; precision {first.precision}; on {machine}."
+    machines = " and ".join(dict.fromkeys(training.machine for training in result.trainings))
+    conditions = f"{settings}; precision {first.precision}; seeds {', '.join(map(str, result.seeds))}; on {machines}"
+    return f"- {study.title}: {result.rows['train']:,} training rows; {conditions}."
 
 
 def _forgetting(results: Mapping[Study, Result]) -> list[str]:
