@@ -56,7 +56,20 @@ def test_several_streamed_answers_are_told_apart_by_their_index(server: Running)
         assert mine[0]["delta"]["role"] == "assistant"
         assert "".join(one["delta"].get("content", "") for one in mine) == choice["message"]["content"]
         assert [one["finish_reason"] for one in mine if one["finish_reason"]] == [choice["finish_reason"]]
-    assert (usage["choices"], usage["usage"]) == ([], whole["usage"])
+    assert (usage["choices"], counts(usage)) == ([], counts(whole))
+
+
+def counts(answer: dict[str, Any]) -> list[int]:
+    """Its tokens, without how many were in the cache."""
+    return [answer["usage"][name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
+
+
+def test_usage_says_how_much_of_a_prompt_was_in_the_cache(server: Running) -> None:
+    system = {"role": "system", "content": "Rules of the house, " * 9}
+    bodies = [hello(messages=[system, {"role": "user", "content": text}], max_tokens=2) for text in ("one", "two")]
+    first, second = (server.ask("POST", CHAT, body).data["usage"] for body in bodies)
+    before, after = (usage["prompt_tokens_details"]["cached_tokens"] for usage in (first, second))
+    assert 0 <= before < first["prompt_tokens"] / 2 < after < second["prompt_tokens"]
 
 
 def test_chat_has_log_probabilities_of_tokens_and_alternatives(client: openai.OpenAI) -> None:
@@ -118,10 +131,10 @@ STREAMS: dict[str, tuple[str, dict[str, object]]] = {
 
 
 def masked(stream: str) -> str:
-    """A stream without what differs between runs or models: ids, times, texts, their number of chunks, and probabilities."""
+    """A stream without what differs between runs or models: ids, times, cache hits, texts, chunks, and probabilities."""
     for pattern, mask in (
         (r'"(id|item_id)":"(\w+[-_])[0-9a-f]{32}"', r'"\1":"\2…"'),
-        (r'"(created|created_at)":\d+', r'"\1":0'),
+        (r'"(created|created_at|cached_tokens)":\d+', r'"\1":0'),
         (r'"(content|text|token|delta)":"(?:[^"\\]|\\.)+"', r'"\1":"…"'),
         (r'"bytes":(null|\[[\d,]*\])', '"bytes":[]'),
         (r'"logprob":-?[\d.e-]+', '"logprob":0'),

@@ -178,6 +178,6 @@ def event_of(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
-def usage_of(reply: Reply) -> dict[str, int]:
+def usage_of(reply: Reply) -> dict[str, Any]:
     """The tokens of a prompt and all its answers."""
     return Usage.of(list(reply.results.values())).model_dump()

@@ -75,7 +75,7 @@ async def score_labels(engine: Engine, request: Request, body: ClassifyRequest) 
     data = [{"index": number, **_describe(task, logprobs)} for number, (logprobs, _) in enumerate(rows)]
     tokens = sum(count for _, count in rows)
     facts_of(request).summarise(tokens, [str(row["label"]) for row in data])
-    usage = Usage(prompt_tokens=tokens, completion_tokens=0, total_tokens=tokens).model_dump()
+    usage = Usage(prompt_tokens=tokens, completion_tokens=0, total_tokens=tokens).model_dump(exclude_none=True)
     return JSONResponse({**head_of("classify-", "list", body.model), "data": data, "usage": usage})
 
 

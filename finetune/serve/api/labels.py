@@ -32,5 +32,7 @@ async def classify(classifier: Classifier, request: Request, body: ClassifyReque
         raise api_error(error, "input") from None
     facts_of(request).add_result("" if result.rows else "cancelled", result.tokens, 0)
     data = [{"index": number, **describe(row, classifier.head)} for number, row in enumerate(result.rows)]
-    usage = Usage(prompt_tokens=result.tokens, completion_tokens=0, total_tokens=result.tokens).model_dump()
+    usage = Usage(prompt_tokens=result.tokens, completion_tokens=0, total_tokens=result.tokens).model_dump(
+        exclude_none=True
+    )
     return JSONResponse({**head_of("classify-", "list", body.model), "data": data, "usage": usage})

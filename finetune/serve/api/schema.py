@@ -201,18 +201,27 @@ class ClassifyRequest(RequestPart):
     task: str | None = Field(None, min_length=1, max_length=MAX_NAME)
 
 
+class PromptTokens(BaseModel):
+    """How many tokens of a prompt an earlier one had in common, so that they were not computed again."""
+
+    cached_tokens: int
+
+
 class Usage(BaseModel):
     """Tokens used by a request."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokens | None = None
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> Usage:
         """The token counts of all answers to one prompt."""
         prompt, completion = results[0].prompt_tokens, sum(result.completion_tokens for result in results)
-        return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+        cached = PromptTokens(cached_tokens=min(result.cached_tokens for result in results))
+        total = prompt + completion
+        return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, prompt_tokens_details=cached)
 
 
 class ModelCard(BaseModel):

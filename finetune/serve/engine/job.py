@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
@@ -77,13 +77,15 @@ class Piece:
 class Result:
     """How an answer ended and what it cost. `completion_tokens` excludes the token that ends a turn.
 
-    `end_logprob` is the log-probability of that token, if the request asked for log-probabilities.
+    `end_logprob` is the log-probability of that token, if the request asked for log-probabilities. `cached_tokens` are those
+    of the prompt that were not computed again, because an earlier prompt began with them.
     """
 
     finish_reason: Literal["stop", "length", "cancelled"]
     prompt_tokens: int
     completion_tokens: int
     end_logprob: float | None = None
+    cached_tokens: int = field(default=0, compare=False)  # of how it was computed, not of the answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from finetune.errors import DeadlineError, SlmtuneError
 from finetune.serve.engine.answer import Answer
-from finetune.serve.engine.job import GenerationJob
+from finetune.serve.engine.job import GenerationJob, Result
 from finetune.serve.engine.job_queue import JobQueue, failure_of, stop_error
 from finetune.serve.engine.sampling import Sampler
 from finetune.serve.runners.runner import Extension, Runner
@@ -25,13 +25,14 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Run:
-    """A running request: its slot, and the tokens that the model has yet to see."""
+    """A running request: its slot, the tokens that the model has yet to see, and the number of those it found in the cache."""
 
     job: GenerationJob
     sampler: Sampler
     answer: Answer
     slot: int
     unseen: tuple[int, ...]
+    cached: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +137,8 @@ class Scheduler(JobQueue[GenerationJob]):
                 sampler, answer = self._begin(job)
                 opened = self._runner.open(job.prompt, job.adapter)
                 with self._changed:
-                    self._running.append(Run(job, sampler, answer, opened.slot, job.prompt[opened.cached :]))
+                    unseen = job.prompt[opened.cached :]
+                    self._running.append(Run(job, sampler, answer, opened.slot, unseen, opened.cached))
                 failure = None
             except Exception as error:
                 failure = failure_of(error, TOO_LARGE)
@@ -213,4 +215,4 @@ class Scheduler(JobQueue[GenerationJob]):
         with self._changed:
             self._running.remove(run)
         self._runner.close(run.slot)
-        run.job.report(outcome)
+        run.job.report(replace(outcome, cached_tokens=run.cached) if isinstance(outcome, Result) else outcome)
