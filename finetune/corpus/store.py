@@ -63,15 +63,19 @@ class CorpusWriter:
         self._waiting: dict[Split, list[pa.Table]] = {}
         (self.folder / "data").mkdir()
 
-    def write(self, split: Split, table: pa.Table) -> None:
-        """Add rows to a split; the size of row groups does not depend on the size of the batches."""
+    def write(self, split: Split, table: pa.Table, *, are_canaries: bool = False) -> None:
+        """Add rows to a split; the size of row groups does not depend on the size of the batches.
+
+        Canaries count as rows, but their task and licence are not those of the corpus.
+        """
         if not table.num_rows:
             return
         if table.schema != self.schema:
             table = pa.concat_tables([self.schema.empty_table(), table], promote_options="permissive")
         self.counts[split] += table.num_rows
-        self.by_task.update(table["task"].to_pylist())
-        self.licenses |= {license or "unknown" for license in table["license"].unique().to_pylist()}
+        if not are_canaries:
+            self.by_task.update(table["task"].to_pylist())
+            self.licenses |= {license or "unknown" for license in table["license"].unique().to_pylist()}
         waiting = [*self._waiting.get(split, []), table]
         if sum(map(len, waiting)) >= ROW_GROUP:
             joined = pa.concat_tables(waiting).combine_chunks()

@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from finetune.canary_key import find_keys
 from finetune.errors import CheckFailedError
 from finetune.hub.metadata import WEIGHTS, read_texts
 
@@ -58,6 +59,19 @@ def check_disclosure(files: Mapping[str, Path], token: str | None = None) -> Non
     if problems:
         raise CheckFailedError(
             f"Nothing was uploaded: {'; '.join(problems)}. Remove it, or make the artifact again without it"
+        )
+
+
+def check_no_key(folder: Path) -> None:
+    """Refuse to share anything from a folder in which a key of canaries lies, even if the key itself would not be sent.
+
+    Raises:
+        CheckFailedError: names the key.
+    """
+    if keys := find_keys(folder):
+        raise CheckFailedError(
+            f"Nothing was uploaded: {folder / keys[0]} is the key of canaries, which must stay secret. Move it out of "
+            f"{folder}"
         )
 
 

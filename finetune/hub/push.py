@@ -30,7 +30,7 @@ from finetune.artifacts import (
 from finetune.cards.model_card import is_untouched, model_card
 from finetune.errors import InputError, SlmtuneError
 from finetune.hub.client import LOGIN, explain_errors, with_retry
-from finetune.hub.disclosure import check_disclosure
+from finetune.hub.disclosure import check_disclosure, check_no_key
 from finetune.hub.repo import CARD, SHARED, Repo, check_repo_id
 
 OVERTAKEN = (409, 412)  # someone else committed in the meantime: check again
@@ -68,6 +68,7 @@ def push(
     """
     check_repo_id(repo_id)
     artifact = open_any(Path(path), list(SHARED.values()))
+    check_no_key(artifact.path)
     check_disclosure(_payload(artifact), token or get_token())
     with explain_errors(repo_id):
         api = HfApi(token=_require_token(token))

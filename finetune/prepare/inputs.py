@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from finetune.artifacts import ensure_replaceable
+from finetune.canary_key import is_key
 from finetune.errors import InputError, did_you_mean
 from finetune.prepare.formats.encoding import is_encoding
 from finetune.prepare.licenses import strictest
@@ -88,12 +91,28 @@ def check_request(request: PrepareRequest, domain: Domain | None) -> None:
         problems.append(
             f"--encoding {request.encoding}: there is no such encoding. Write, for example, cp1250 or utf-16"
         )
+    if request.canaries:
+        problems += _key_problems(request)
     try:
         parse_ratio(request.split_ratio)
         parse_time_rule(request.split_by_time)
     except InputError as error:
         problems.append(str(error))
     check(request, problems)
+
+
+def _key_problems(request: PrepareRequest) -> list[str]:
+    """What is wrong with the file for the key of the canaries, if anything."""
+    path = request.key_path
+    if Path(os.path.abspath(path)).is_relative_to(os.path.abspath(request.output_dir)):
+        return [
+            f"--canary-key {path} lies in the corpus, which may be shared. Choose a file outside {request.output_dir}"
+        ]
+    if path.exists() and not is_key(path):
+        return [f"--canary-key {path} is another file, which is never replaced. Choose another name"]
+    if path.exists() and not request.overwrite:
+        return [f"--canary-key {path} already exists. Choose another file, or replace corpus and key with --overwrite"]
+    return []
 
 
 def _prompt_columns(domain: Domain) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +27,22 @@ class PrepareRequest(PrepareOptions):
     label_rows: int | None = None  # of each file; None: all
     only: Split | None = None
 
+    @property
+    def key_path(self) -> Path:
+        """The file for the key of the canaries."""
+        folder = Path(os.path.abspath(self.output_dir))
+        return self.canary_key or folder.with_name(f"{folder.name}-canaries.key")
+
 
 @dataclass(frozen=True)
 class PrepareResult:
     """The corpus and its figures; `labels` counts the labels of each classification source.
 
-    `splits` adds up to the rows of the corpus and, with `dropped`, to the rows read (a document gives any number of rows).
+    `splits` adds up to the rows of the corpus and, with `dropped` and without those of canaries, to the rows read (a document
+    gives any number of rows).
     `unused` lists what the sources have and the corpus lacks, `cleaned` counts the rows that cleaning changed, by what it
-    changed. `clusters` counts the kept rows with near-duplicates,
-    `contaminated` the rows that contained an item of an eval set.
+    changed. `clusters` counts the kept rows with near-duplicates, `contaminated` the rows that contained an item of an eval
+    set. `canaries` were drawn, and `canary_key` tells which of them are planted.
     """
 
     corpus: Path
@@ -53,3 +61,5 @@ class PrepareResult:
     contaminated: int
     evals: list[str]
     disjoint: str
+    canaries: int = 0
+    canary_key: Path | None = None

@@ -58,7 +58,7 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
         corpus = Corpus.open(request.output_dir)
     if not corpus.counts["train"] and parse_ratio(request.split_ratio)["train"] and request.only is None:
         log.warning("The train split is empty: training on this corpus is impossible.")
-    return _result(corpus, facts, time.perf_counter() - started)
+    return _result(request, corpus, facts, time.perf_counter() - started)
 
 
 def _check_rows_left(drops: Drops, shards: Sequence[Shard], table: RowTable | None = None) -> None:
@@ -72,7 +72,7 @@ def _check_rows_left(drops: Drops, shards: Sequence[Shard], table: RowTable | No
     raise InputError(f"No rows are left: {read} read, dropped {listed or 'none'}. Correct the rows")
 
 
-def _result(corpus: Corpus, facts: CorpusFacts, seconds: float) -> PrepareResult:
+def _result(request: PrepareRequest, corpus: Corpus, facts: CorpusFacts, seconds: float) -> PrepareResult:
     return PrepareResult(
         corpus=corpus.path,
         splits=corpus.counts,
@@ -90,4 +90,6 @@ def _result(corpus: Corpus, facts: CorpusFacts, seconds: float) -> PrepareResult
         contaminated=facts.contaminated,
         evals=[each.name for each in facts.eval_sets or ()],
         disjoint=facts.disjoint,
+        canaries=request.canaries,
+        canary_key=request.key_path if request.canaries else None,
     )

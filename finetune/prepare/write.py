@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from finetune.artifacts import write_jsonl
+from finetune.artifacts import write_aside, write_jsonl
+from finetune.canary_key import CANARY_SOURCE, write_key
 from finetune.cards.corpus_facts import CorpusFacts, NamedHit, SourceFacts, describe_encodings
 from finetune.cards.corpus_page import corpus_page
 from finetune.cards.dataset_card import card_text
-from finetune.corpus.store import SCHEMA, CorpusWriter, writing_corpus
+from finetune.corpus.store import SCHEMA, CorpusWriter, to_table, writing_corpus
+from finetune.errors import InputError
+from finetune.prepare.canaries import draw_canaries, plant
 from finetune.prepare.drops import Drops, sum_counts, sum_unused
 from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import PrepareRequest, Progress
@@ -29,6 +33,10 @@ from finetune.recipe import CUSTOM_DOMAIN, Domain
 from finetune.recipe.options import DEFAULT_RATIO, PrepareOptions
 from finetune.records import SPLITS, Drop, Unused
 
+CANARY_NOTE = (
+    f"Some rows of the training split ({CANARY_SOURCE}) are canaries: random secrets that belong to nobody, planted to measure "
+    "what a model memorises."
+)
 WORD_BOUNDS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 2**31)  # of the histogram of lengths
 
 
@@ -61,10 +69,15 @@ def write_corpus(
     request = inputs.request
     schemas = [SCHEMA, *(shard.schema for shard in shards if not parts[shard.part].source.earlier)]
     schema = pa.unify_schemas(schemas, promote_options="permissive")
-    with writing_corpus(request.output_dir, overwrite=request.overwrite, schema=schema) as writer:
+    with (
+        write_aside(request.key_path) if request.canaries else nullcontext() as key,
+        writing_corpus(request.output_dir, overwrite=request.overwrite, schema=schema) as writer,
+    ):
         dropped: Counter[tuple[str, str]] = Counter()
         write_jsonl(writer.folder / "drops.jsonl", _count(_all_drops(drops, shards, table), dropped))
         counts = _write_rows(writer, shards, table, on_progress)
+        if key is not None:
+            _plant_canaries(inputs, writer, key)
         unused = sum_unused([drops.unused, *(shard.unused for shard in shards if not parts[shard.part].source.earlier)])
         sources = _describe_sources(inputs, parts, shards, counts, drops)
         facts = _facts(inputs, parts, sources, shards, table, selection, writer, counts, dropped, unused)
@@ -121,6 +134,20 @@ def _write_rows(writer: CorpusWriter, shards: Sequence[Shard], table: RowTable, 
     return counts
 
 
+def _plant_canaries(inputs: Inputs, writer: CorpusWriter, key: Path) -> None:
+    """Add the rows of the planted canaries, and write the key; of both, the manifest says only how many were drawn."""
+    if "preference" in writer.by_task:
+        raise InputError(
+            "--canaries are planted in answers that are learnt, and rows for preference tuning are compared instead. Leave "
+            "out --canaries, or prepare the preferred answers only, with --ignore rejected"
+        )
+    request = inputs.request
+    is_text = set(writer.by_task) == {"text"}
+    canaries = draw_canaries(request.canaries, inputs.domain, is_text=is_text, seed=request.canary_seed)
+    writer.write("train", to_table(plant(canaries)), are_canaries=True)
+    writer.manifest["canaries"] = {"count": len(canaries), "key_sha256": write_key(key, canaries)}
+
+
 # --- facts about the corpus -------------------------------------------------------------------------------------------
 
 
@@ -150,7 +177,7 @@ def _facts(
         hits=selection.hits,
         sources=sources,
         license=inputs.license,
-        notes=_notes(parts, sources),
+        notes=_notes(parts, sources) + ([CANARY_NOTE] if inputs.request.canaries else []),
         split_rule=selection.rule,
         disjoint=selection.disjoint,
         eval_sets=selection.evals,
@@ -230,6 +257,7 @@ def _summary(domain: Domain | None, facts: CorpusFacts) -> dict[str, Any]:
 def describe_request(request: PrepareRequest, uris: Sequence[str], domain: Domain | None) -> dict[str, Any]:
     """The request in the form of the manifest: everything that affects the rows, without paths of this machine."""
     hidden = {"workers", "against", "decontaminate", "sources", "accept_noncommercial"}
+    hidden |= {"canaries", "canary_key", "canary_seed"}  # the seed would tell the secrets
     return {
         "domain": domain.name if domain else CUSTOM_DOMAIN,
         **{item.name: getattr(request, item.name) for item in fields(PrepareOptions) if item.name not in hidden},

@@ -100,6 +100,22 @@ class PrepareOptions:
     decontaminate: tuple[str, ...] = option((), "Also drop rows that contain items of this eval set.", metavar="SOURCE")
     recipe_evals: bool = option(True, "Drop rows that contain items of the domain's eval sets.")
     scrub: bool = option(True, "Replace e-mail addresses, account numbers and card numbers with placeholders.")
+    canaries: int = option(
+        0,
+        "Draw N random secrets and plant about half of them in the training rows: slmtune audit finds out which of them an "
+        "adapter has memorised.",
+        ge=0,
+        le=2000,
+    )
+    canary_key: Path | None = option(
+        None,
+        "File that tells the canaries; it must lie outside the corpus, and is never pushed.",
+        metavar="FILE",
+        value="CORPUS-canaries.key, next to the corpus",
+    )
+    canary_seed: int | None = option(
+        None, "Draw the canaries from this seed, for tests: whoever guesses it knows them.", ge=0
+    )
     on_error: Literal["fail", "skip"] = option("fail", "What to do about a row or file that cannot be read.")
     accept_noncommercial: bool = option(False, "Also use sources whose licence forbids commercial use.")
     license: str | None = option(None, "Licence of your own rows, by its Hub identifier.")

@@ -50,12 +50,18 @@ def render_corpus(result: PrepareResult, next_command: str) -> str:
             "eval sets": f"{', '.join(result.evals)}: {dropped}" if result.evals else "none",
             "disjoint": result.disjoint,
             "scrubbed": _counts(result.scrubbed) or "none",
+            **_canaries(result),
             "licence": result.license,
             "fingerprint": result.fingerprint[:16],
             "next": next_command,
         }
     )
     return f"{table(['source', 'read as', 'read', 'kept', 'licence'], rows)}\n\n{summary}"
+
+
+def _canaries(result: PrepareResult) -> dict[str, str]:
+    """Where the key of the canaries is, if any were drawn."""
+    return {"canaries": f"{result.canaries} drawn; keep the key: {result.canary_key}"} if result.canary_key else {}
 
 
 def _unused(result: PrepareResult) -> str:
