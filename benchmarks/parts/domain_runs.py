@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from parts.child import run
 
 SLMTUNE = [sys.executable, "-m", "finetune"]
@@ -202,6 +201,8 @@ def _slmtune(folder: Path, words: list[str]) -> dict[str, Any]:
 
 
 def _machine() -> str:
+    import torch  # here: the page is written without it
+
     cpu = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in cpu if line.startswith("model name")]
     flags = {flag for line in cpu if line.startswith("flags") for flag in line.split()}

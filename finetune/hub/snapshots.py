@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class Need(Enum):
     """The part of a model that is needed, as files to download: no pickles, no code, no second copy of the weights."""
 
-    CONFIG = ("config.json",)
+    CONFIGURATION = ("config.json",)
     TOKENIZER = ("*.json", "*.jinja", "*.model", "*.txt")
     WEIGHTS = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*")
 
@@ -41,7 +41,7 @@ def _has(folder: Path, need: Need) -> bool:
     has_config = (folder / "config.json").is_file()
     has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.txt"))
     if need is not Need.WEIGHTS:
-        return has_config if need is Need.CONFIG else has_tokenizer
+        return has_config if need is Need.CONFIGURATION else has_tokenizer
     index = folder / "model.safetensors.index.json"
     shards = {"model.safetensors"}
     if index.is_file():
@@ -66,7 +66,7 @@ def download_snapshot(hub_id: str, revision: str | None, need: Need, *, known: I
 
     if is_offline():  # huggingface_hub would accept an incomplete snapshot
         raise not_cached(hub_id, INSTEAD)
-    log.info("Downloading %s from the Hub.", hub_id)
+    log.info("Downloading the %s of %s from the Hub.", need.name.lower(), hub_id)
     with explain_errors(hub_id, what="model", known=known, instead=INSTEAD):
         return Path(
             snapshot_download(

@@ -73,7 +73,7 @@ def shape_of(name: str, revision: str | None = None) -> ModelShape:
     preset = find_preset(name) if local_folder(name) is None else None
     if preset and preset.name in PUBLISHED and revision is None:
         return preset_shape(preset)
-    return read_shape(find_base(name, revision, need=Need.CONFIG).folder)
+    return read_shape(find_base(name, revision, need=Need.CONFIGURATION).folder)
 
 
 def preset_shape(preset: Preset) -> ModelShape:
