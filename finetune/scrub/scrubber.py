@@ -26,6 +26,10 @@ class Scrubber:
         self._without_digits = tuple(each for each in self._recognisers if not each.digits)
         self._phrases = PhraseFinder(rules.lists)
 
+    def __reduce__(self) -> tuple[type[Scrubber], tuple[Rules]]:
+        """Go to another process as the rules alone."""
+        return Scrubber, (self.rules,)
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of personal data that are searched for."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+from collections import Counter
 from datetime import date
 from pathlib import Path
 
 import pytest
 
+from finetune.scrub import Scrubber, make_rules
 from finetune.scrub.dates import shift_date
 from finetune.scrub.recognisers import is_confirmed
 from finetune.scrub.secret import own_secret
@@ -120,6 +123,12 @@ def test_only_the_user_can_read_the_secret_and_it_lasts(cache: Path) -> None:
     assert own_secret() == secret == (cache / "scrub-secret").read_bytes()
     assert (cache / "scrub-secret").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in cache.iterdir()] == ["scrub-secret"]
+
+
+def test_a_scrubber_can_be_sent_to_another_process(replace: Replace) -> None:
+    rules = make_rules(None, policy="surrogate", find="all", otherwise="all")
+    sent: Scrubber = pickle.loads(pickle.dumps(Scrubber(rules)))
+    assert sent.scrub(TEXT, Counter()) == replace(TEXT)
 
 
 def test_another_secret_gives_other_surrogates(replace: Replace, cache: Path) -> None:
