@@ -74,6 +74,9 @@ class CorpusFacts:
         eval_sets: the eval sets that the corpus was compared with; empty: none; None: unknown.
         cleaned: what cleaning changed -> rows in which it did.
         scrubbed: kind of identifier -> number of replacements; None: not searched for.
+        scrub_policy: what they were replaced by: tag, mask or surrogate.
+        scrub_kinds: the kinds that were searched for.
+        scrub_tagger: the model that found names, if any.
         columns: the columns of the rows, if they are known.
         boilerplate: number of n-grams shared with an eval set that did not count because many documents contain them.
     """
@@ -94,6 +97,9 @@ class CorpusFacts:
     eval_sets: Sequence[ComparedSet] | None = None
     cleaned: Mapping[str, int] = field(default_factory=dict)
     scrubbed: Mapping[str, int] | None = None
+    scrub_policy: str = "tag"
+    scrub_kinds: Sequence[str] = ()
+    scrub_tagger: str | None = None
     boilerplate: int = 0
     unused: Sequence[Unused] = ()
     columns: Sequence[str] = ()

@@ -18,7 +18,7 @@ from finetune.errors import InputError
 from finetune.prepare.drops import Drops
 from finetune.prepare.extract import extract
 from finetune.prepare.formats.readers import read_blocks
-from finetune.prepare.inputs import open_inputs
+from finetune.prepare.inputs import Inputs, open_inputs
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.rows.job import Block, Job
 from finetune.prepare.rows.make import make_rows
@@ -39,6 +39,9 @@ KEPT_OPTIONS = (
     "sample",
     "clean",
     "scrub",
+    "scrub_policy",
+    "scrub_find",
+    "tagger",
     "seed",
 )
 
@@ -88,8 +91,8 @@ def compare_cleaning(
     same: list[ComparedRow] = []
     with tempfile.TemporaryDirectory() as folder:
         for block in _first_blocks(parts, Path(folder), drops):
-            before = _turns(parts, request, "none", block)
-            after = _turns(parts, request, request.clean, block)
+            before = _turns(inputs, parts, "none", block)
+            after = _turns(inputs, parts, request.clean, block)
             for name, turns in after.items():
                 row = ComparedRow(name, before.get(name, ()), turns)
                 (same if row.before == turns else changed).append(row)
@@ -133,10 +136,11 @@ def _first_blocks(parts: Sequence[Part], folder: Path, drops: Drops) -> Iterator
             yield Block(0, documents[place], path)
 
 
-def _turns(parts: Sequence[Part], request: PrepareRequest, clean: Cleaning, block: Block) -> dict[str, Turns]:
+def _turns(inputs: Inputs, parts: Sequence[Part], clean: Cleaning, block: Block) -> dict[str, Turns]:
     """The turns of the rows of a block, cleaned to a degree, by id."""
-    part = parts[block.part]
+    request, part = inputs.request, parts[block.part]
     if clean != request.clean:
         part = replace(part, cleaning=dict.fromkeys(part.cleaning, clean))
-    job = Job(replace(request, clean=clean), (*parts[: block.part], part), Path(), frozenset())
+    given = (*parts[: block.part], part)
+    job = Job(replace(request, clean=clean), given, Path(), frozenset(), scrubber=inputs.scrubber)
     return {row.origin.name: row.example.turns for row in make_rows(job, block, Drops("skip"))}

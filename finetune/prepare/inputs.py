@@ -20,6 +20,8 @@ from finetune.prepare.splits.shares import parse_ratio
 from finetune.prepare.splits.timestamps import parse_time_rule
 from finetune.recipe import Domain, load_domain
 from finetune.recipe.options import check
+from finetune.recipe.scrub import IDENTIFIERS
+from finetune.scrub import Rules, Scrubber, make_rules
 
 LANGUAGE = re.compile("[a-z]{2,3}")  # ISO 639
 
@@ -33,6 +35,7 @@ class Inputs:
     sources: tuple[Source, ...]
     earlier: tuple[Source, ...]
     license: str
+    scrubber: Scrubber | None = None
 
     @property
     def all_sources(self) -> tuple[Source, ...]:
@@ -52,7 +55,20 @@ def open_inputs(request: PrepareRequest) -> Inputs:
     sources, earlier = open_sources(request, domain), open_earlier(request)
     if request.encoding is not None:
         sources = [with_encoding(source, request.encoding) for source in sources]
-    return Inputs(request, domain, tuple(sources), tuple(earlier), strictest(source.license for source in sources))
+    scrubber = Scrubber(_rules(request, domain)) if request.scrub else None
+    license = strictest(source.license for source in sources)
+    return Inputs(request, domain, tuple(sources), tuple(earlier), license, scrubber)
+
+
+def _rules(request: PrepareRequest, domain: Domain | None) -> Rules:
+    return make_rules(
+        domain,
+        policy=request.scrub_policy,
+        find=request.scrub_find,
+        otherwise=IDENTIFIERS,
+        tagger=request.tagger,
+        seed=request.seed,
+    )
 
 
 def check_request(request: PrepareRequest, domain: Domain | None) -> None:

@@ -201,7 +201,8 @@ class _Look:
 def _look_at_files(inputs: Inputs, parts: Sequence[Part], mask: Masker) -> list[FilesPreview]:
     groups: defaultdict[tuple[object, ...], list[_Look]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(inputs.request, tuple(parts), Path(folder), allowed_languages(inputs.request, inputs.domain))
+        languages = allowed_languages(inputs.request, inputs.domain)
+        job = Job(inputs.request, tuple(parts), Path(folder), languages, scrubber=inputs.scrubber)
         for number in range(len(parts)):
             look = _look_at_file(job, number)
             groups[look.likeness].append(look)

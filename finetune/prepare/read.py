@@ -52,6 +52,7 @@ def read_shards(
         folder,
         allowed_languages(request, inputs.domain),
         evals,
+        inputs.scrubber,
         repeated=repeated_lines(parts, documents, drops),
     )
     blocks = _Blocks(parts, documents, drops)

@@ -48,7 +48,7 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
         drops.note_unread(source)
     parts = survey(sources, request, domain, drops)
     evals = load_evals(request, domain, drops)
-    with open_work_folder(request, sources, evals) as folder:
+    with open_work_folder(inputs, evals) as folder:
         shards = read_shards(inputs, parts, evals, folder, drops, on_progress)
         _check_rows_left(drops, shards)
         table = collect_rows(shards, parts, [source.id for source in sources])

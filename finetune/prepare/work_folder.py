@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,14 +18,13 @@ from finetune import __version__
 from finetune.artifacts import make_folder
 from finetune.errors import SlmtuneError
 from finetune.prepare.decontaminate.eval_index import EvalIndex
-from finetune.prepare.request import PrepareRequest
-from finetune.prepare.sources.source import Source
+from finetune.prepare.inputs import Inputs
 
 KEY = "key"
 
 
 @contextmanager
-def open_work_folder(request: PrepareRequest, sources: Sequence[Source], evals: EvalIndex | None) -> Iterator[Path]:
+def open_work_folder(inputs: Inputs, evals: EvalIndex | None) -> Iterator[Path]:
     """The work folder of this request; leftovers of a different request or of changed files are removed.
 
     It is kept when the run is interrupted. After an error that slmtune reports it is removed: the next attempt will have
@@ -34,9 +33,9 @@ def open_work_folder(request: PrepareRequest, sources: Sequence[Source], evals: 
     Raises:
         InputError: it cannot be created.
     """
-    out = Path(os.path.abspath(request.output_dir))
+    out = Path(os.path.abspath(inputs.request.output_dir))
     folder = out.parent / f".{out.name}.work"
-    key = _key(request, sources, evals)
+    key = _key(inputs, evals)
     if not (folder / KEY).is_file() or (folder / KEY).read_text("utf-8") != key:
         shutil.rmtree(folder, ignore_errors=True)
         make_folder(folder)
@@ -52,15 +51,21 @@ def open_work_folder(request: PrepareRequest, sources: Sequence[Source], evals: 
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _key(request: PrepareRequest, sources: Sequence[Source], evals: EvalIndex | None) -> str:
+def _key(inputs: Inputs, evals: EvalIndex | None) -> str:
     """A digest of everything that affects the results of the stages; files count by name, size and modification time."""
-    options = {name: value for name, value in asdict(request).items() if name not in {"workers", "overwrite"}}
+    options = {name: value for name, value in asdict(inputs.request).items() if name not in {"workers", "overwrite"}}
     files = [
         [source.id, source.revision, file.name, status.st_size, status.st_mtime_ns]
-        for source in sources
+        for source in inputs.all_sources
         for file in source.files
         for status in [file.path.stat()]
     ]
     eval_digest = hashlib.sha256(evals.keys.tobytes()).hexdigest() if evals is not None else None
-    text = json.dumps([__version__, options, files, eval_digest], sort_keys=True, default=str)
+    rules = asdict(inputs.scrubber.rules) if inputs.scrubber else None
+    text = json.dumps([__version__, options, files, eval_digest, rules], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    """A set has no order that two processes share."""
+    return sorted(value) if isinstance(value, frozenset) else str(value)

@@ -183,9 +183,17 @@ def _facts(
         eval_sets=selection.evals,
         cleaned=sum_counts(shard.cleaned for shard in shards),
         scrubbed=sum_counts(shard.scrubbed for shard in shards) if inputs.request.scrub else None,
+        **_scrub_facts(inputs),
         boilerplate=selection.boilerplate,
         columns=writer.schema.names,
     )
+
+
+def _scrub_facts(inputs: Inputs) -> dict[str, Any]:
+    if inputs.scrubber is None:
+        return {}
+    rules = inputs.scrubber.rules
+    return {"scrub_policy": rules.policy, "scrub_kinds": inputs.scrubber.kinds, "scrub_tagger": rules.tagger}
 
 
 def _describe_sources(

@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from finetune.errors import UnknownNameError, did_you_mean
+from finetune.recipe.scrub import ScrubRecipe
 from finetune.recipe.strict import Strict, read_yaml, validate
 from finetune.records import RecipeTask, Split, TextMetric
 
@@ -121,6 +122,7 @@ class DomainRecipe(Strict):
     languages: tuple[str, ...] = Field(
         (), description="Rows in other languages are dropped; empty: all languages are kept."
     )
+    scrub: ScrubRecipe | None = Field(None, description="The project's own rules about personal data.")
     tasks: dict[str, TaskRecipe]
     sources: tuple[SourceRecipe, ...]
     sample: tuple[SourceRecipe, ...]
@@ -188,4 +190,4 @@ def load_domain(name: str) -> Domain:
         hint = "A domain is a folder with a recipe.yaml; to use files without one: slmtune prepare --source FILE"
         raise UnknownNameError("domain", name, domain_names(), hint)
     file = folder / "recipe.yaml"
-    return Domain(validate(DomainRecipe, read_yaml(file), str(file)), folder)
+    return Domain(validate(DomainRecipe, read_yaml(file), str(file), file), folder)

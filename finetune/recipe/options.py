@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from finetune.errors import ConfigError
+from finetune.recipe.scrub import EVERYTHING, IDENTIFIERS, Policy
 from finetune.recipe.values import Tracker
 
 T = TypeVar("T")
@@ -23,6 +24,17 @@ T = TypeVar("T")
 SEED = 42  # for everything random
 ANSWER_TOKENS = 256  # maximum length of an answer unless the user sets one
 DEFAULT_RATIO = "0.9/0.05/0.05"
+
+
+POLICIES = (
+    "What becomes of personal data: a tag such as [EMAIL], stars, an invented value that is the same throughout a document; or "
+    "drop the row."
+)
+FINDS = (
+    f"What to find: {IDENTIFIERS} are numbers and addresses that belong to somebody; {EVERYTHING} also dates, ages over 89, "
+    "places and links; or kinds such as EMAIL,PHONE."
+)
+TAGGERS = "Also find names, places and organisations with this spaCy model, such as en_core_web_sm."
 
 
 def option(default: T, description: str, *, ge: float | None = None, le: float | None = None, **display: str) -> T:
@@ -99,7 +111,10 @@ class PrepareOptions:
     against: tuple[Path, ...] = option((), "Drop rows that this earlier corpus already contains.", metavar="CORPUS")
     decontaminate: tuple[str, ...] = option((), "Also drop rows that contain items of this eval set.", metavar="SOURCE")
     recipe_evals: bool = option(True, "Drop rows that contain items of the domain's eval sets.")
-    scrub: bool = option(True, "Replace e-mail addresses, account numbers and card numbers with placeholders.")
+    scrub: bool = option(True, "Replace personal data, such as e-mail addresses, telephone and account numbers.")
+    scrub_policy: Policy | None = option(None, POLICIES, value="the recipe's, else tag")
+    scrub_find: str | None = option(None, FINDS, metavar="KINDS", value=f"the recipe's, else {IDENTIFIERS}")
+    tagger: str | None = option(None, TAGGERS, metavar="MODEL", value="the recipe's, else none")
     canaries: int = option(
         0,
         "Draw N random secrets and plant about half of them in the training rows: slmtune audit finds out which of them an "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,12 +40,36 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in data.items()}
 
 
-def validate(model: type[M], data: Mapping[str, Any], source: str) -> M:
-    """Build a pydantic model and report all of its validation errors as one `ConfigError`."""
+def validate(model: type[M], data: Mapping[str, Any], source: str, file: Path | None = None) -> M:
+    """Build a pydantic model and report all of its validation errors as one `ConfigError`.
+
+    `file` is the YAML file of the data, so that each error can name its line.
+    """
     try:
         return model.model_validate(dict(data))
     except ValidationError as error:
-        raise ConfigError(source, [_describe(item, model) for item in error.errors()]) from None
+        problems = [_describe(item, model) for item in error.errors()]
+        if file is not None:
+            first, *others = (_line_of(file, item["loc"]) for item in error.errors())
+            source = f"{source}:{first}"
+            problems[1:] = [f"line {line}: {problem}" for line, problem in zip(others, problems[1:], strict=True)]
+        raise ConfigError(source, problems) from None
+
+
+def _line_of(file: Path, keys: Sequence[int | str]) -> int:
+    """The line of a value in a YAML file, or of the closest thing around it that is there."""
+    node = yaml.compose(file.read_text("utf-8"), yaml.SafeLoader)
+    line = 0
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((name, value) for name, value in node.value if name.value == str(key)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line
+    return line + 1
 
 
 def _describe(item: Any, model: type[BaseModel]) -> str:

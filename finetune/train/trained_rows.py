@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,11 +19,11 @@ from numpy.typing import NDArray
 from finetune.artifacts import Corpus, read_manifest, write_aside
 from finetune.corpus.store import read_split
 from finetune.machine import cache_folder
-from finetune.prepare.clean.scrub import scrub
 from finetune.prepare.clean.text import clean_text
 from finetune.prepare.dedup.keys import answer_digest, question_digest
 from finetune.prepare.rows.change import change_turns
 from finetune.records import Example
+from finetune.scrub import tag_identifiers
 from finetune.train.inputs import Inputs
 
 Hashes = NDArray[np.uint64]
@@ -45,7 +44,7 @@ def _hash_row(row: Example) -> int:
 
 
 def _plain(text: str) -> str:
-    return scrub(clean_text(text), Counter())
+    return tag_identifiers(clean_text(text))
 
 
 def remember_training(out: Path, inputs: Inputs) -> None:

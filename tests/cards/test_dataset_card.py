@@ -34,7 +34,7 @@ def test_card_has_every_figure() -> None:
         "| pubmedqa | 500 | 0 |",
         "1 row in all contained an item of an evaluation set.",
         "Word n-grams that did not count because many documents contain them: 431.",
-        "Replaced by placeholders: IBAN (1,200), EMAIL (3).",
+        "Replaced by tags: IBAN (1,200), EMAIL (3).",
         "- Two files hold no text.",
     ):
         assert line in card, line

@@ -241,6 +241,9 @@ SHOWN_OTHERWISE = {
     "split_ratio": "0.9/0.05/0.05",
     "workers": "all cores",
     "encoding": "detected for each file",
+    "scrub_policy": "the recipe's, else tag",
+    "scrub_find": "the recipe's, else identifiers",
+    "tagger": "the recipe's, else none",
     "vs_key_file": "the key in OPENAI_API_KEY",
 }
 

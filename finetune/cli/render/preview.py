@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from finetune.records import Unused
 
 NAMED = 8  # files, labels and unused things that are named
-KEEPING = {"quality": "--no-quality", "language": "--language any", "read": "--on-error skip"}  # step -> option
+KEEPING = {
+    "quality": "--no-quality",
+    "language": "--language any",
+    "read": "--on-error skip",
+    "scrub": "--scrub-policy",
+}  # step -> option
 
 
 def render_preview(preview: Preview) -> str:

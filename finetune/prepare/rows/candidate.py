@@ -10,7 +10,6 @@ from functools import partial
 from finetune.prepare.clean.language import is_foreign
 from finetune.prepare.clean.markup import strip_markup
 from finetune.prepare.clean.quality import filter_example
-from finetune.prepare.clean.scrub import scrub
 from finetune.prepare.clean.special_tokens import escape_control_tokens
 from finetune.prepare.clean.text import clean_text
 from finetune.prepare.dedup.keys import context_group
@@ -20,6 +19,7 @@ from finetune.prepare.rows.draft import Draft
 from finetune.prepare.rows.job import Job
 from finetune.prepare.rows.part import Part
 from finetune.records import Drop, Example, Message, Split
+from finetune.scrub import Scrubber
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,13 @@ def make_candidate(job: Job, part: Part, draft: Draft, origin: Origin, drops: Dr
         question = strip_markup("\n".join(turn.content for turn in prompt if turn.role != "system"))
         answer = strip_markup("\n".join(turn.text for turn in compared.turns[len(prompt) :]))
     same = compared is example
-    if job.request.scrub:
-        example = _scrub_example(example, drops.scrubbed)
-        compared = example if same else _scrub_example(compared, Counter())
+    if job.scrubber is not None:
+        counts: Counter[str] = Counter()
+        example = _scrub_example(job.scrubber, example, counts)
+        compared = example if same else _scrub_example(job.scrubber, compared, Counter())
+        if counts and job.scrubber.rules.policy == "drop":
+            return Drop(origin.name, "scrub", "personal_data")
+        drops.scrubbed.update(counts)
     if draft.context or draft.second:
         example = _with_context(job, draft, example)
         compared = example if same else _with_context(job, draft, compared, clean_text)
@@ -101,7 +105,7 @@ def _with_context(job: Job, draft: Draft, example: Example, change: Change = str
 
     def change_all(text: str) -> str:
         text = change(escape_control_tokens(text))
-        return scrub(text, Counter()) if job.request.scrub else text
+        return text if job.scrubber is None else job.scrubber.scrub(text, Counter(), example.group or example.id)
 
     question, changed = (_last_question(turns) for turns in (draft.messages, example.messages))
     return replace(example, context=follow_context(draft.context or draft.second, question, changed, change_all))
@@ -136,6 +140,7 @@ def _escape_example(example: Example, drops: Drops) -> Example:
     return escaped
 
 
-def _scrub_example(example: Example, counts: Counter[str]) -> Example:
-    """The example without identifiers; a label is never changed."""
-    return change_texts(example, partial(scrub, counts=counts), kept=1 if example.task == "classification" else 0)
+def _scrub_example(scrubber: Scrubber, example: Example, counts: Counter[str]) -> Example:
+    """The example without personal data; a label is never changed. Rows of a group are one document to surrogates."""
+    change = partial(scrubber.scrub, counts=counts, document=example.group or example.id)
+    return change_texts(example, change, kept=1 if example.task == "classification" else 0)

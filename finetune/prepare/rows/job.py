@@ -12,6 +12,7 @@ from finetune.prepare.formats.files import Lines, Rows
 from finetune.prepare.request import PrepareRequest
 from finetune.prepare.rows.part import Part
 from finetune.prepare.splits.timestamps import parse_time_rule
+from finetune.scrub import Scrubber
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Job:
     folder: Path  # of the shards
     languages: frozenset[str]  # allowed languages; empty: any
     evals: EvalIndex | None = None
+    scrubber: Scrubber | None = None
     repeated: Mapping[str, frozenset[int]] = field(default_factory=dict)  # source -> lines that its documents share
 
     @cached_property

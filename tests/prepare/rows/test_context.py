@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.prepare.clean.scrub import scrub
 from finetune.prepare.clean.special_tokens import escape_control_tokens
 from finetune.prepare.clean.text import clean_text
 from finetune.prepare.rows.change import follow_context
+from finetune.scrub import tag_identifiers
 
 from ..conftest import Preparer, write_jsonl
 
@@ -40,7 +39,7 @@ texts = st.lists(st.sampled_from(PARTS), max_size=8).map("".join)
 
 
 def protect(text: str) -> str:
-    return scrub(escape_control_tokens(text), Counter())
+    return tag_identifiers(escape_control_tokens(text))
 
 
 @pytest.mark.parametrize("change", [clean_text, escape_control_tokens, protect], ids=["clean", "escape", "protect"])

@@ -1,19 +1,18 @@
-"""Scrubbing finds identifiers that a check confirms, and leaves figures alone."""
+"""The default rules find identifiers that a check confirms, and leave figures alone."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.prepare.clean.scrub import scrub
 from finetune.recipe import domain_names, load_domain
+from finetune.scrub import Rules, Scrubber
 
-from ..conftest import Preparer, questions, write_jsonl
+scrub = Scrubber(Rules()).scrub
 
 FOUND = [
     ("Write to jane.doe+tax@mail.example.co.uk.", "Write to [EMAIL].", "EMAIL"),
@@ -97,9 +96,9 @@ def test_numbers_of_sections_versions_and_objects_survive(number: str) -> None:
         assert scrub(text, Counter()) == text
 
 
-def test_names_and_addresses_are_not_found() -> None:
+def test_names_dates_and_places_are_not_identifiers() -> None:
     """The documentation says so; whoever adds them changes this test and the documentation."""
-    text = "Jane Doe, born 1 May 1970, 12 High Street, Springfield, phone 030 901820"
+    text = "Jane Doe, born 1 May 1970, 12 High Street, Springfield, MA 01101, https://example.com"
     assert scrub(text, Counter()) == text
 
 
@@ -120,22 +119,3 @@ def test_bundled_samples_hold_no_identifier(domain: str) -> None:
         counts: Counter[str] = Counter()
         text = file.read_text("utf-8")
         assert scrub(text, counts) == text, f"{file.name}: {counts}"
-
-
-def test_prepare_scrubs_unless_told_not_to(prepared: Preparer, tmp_path: Path) -> None:
-    rows = [{"question": "Who is jane@example.com?", "answer": "Ask 84.23.10.24 or bob@example.com."}, *questions(2)]
-    source = write_jsonl(tmp_path / "train.jsonl", rows)
-    made = prepared(source)
-    assert made.texts[:2] == ["Who is [EMAIL]?", "Ask [IP] or [EMAIL]."]
-    assert made.result.scrubbed == {"EMAIL": 2, "IP": 1}
-    kept = prepared(source, scrub=False)
-    assert kept.texts[0] == "Who is jane@example.com?"
-    assert kept.result.scrubbed == {}
-
-
-def test_card_says_what_was_scrubbed(prepared: Preparer, tmp_path: Path) -> None:
-    source = write_jsonl(
-        tmp_path / "train.jsonl", [{"text": "Please write to jane@example.com before the end of this week."}]
-    )
-    assert "EMAIL (1)" in (prepared(source).corpus.path / "README.md").read_text("utf-8")
-    assert "Nothing was scrubbed" in (prepared(source, scrub=False).corpus.path / "README.md").read_text("utf-8")

@@ -1,0 +1,194 @@
+"""E-mail addresses, telephone numbers, links, and addresses of machines."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+from finetune.scrub.recogniser import LIKELY, NAMED, Recogniser, digits_of, is_amount
+
+# Country codes of ITU-T E.164.
+CALLING_CODES = re.compile(
+    r"1|7|2(?:0|7|[1-69]\d)|3(?:[0-469]|[578]\d)|4(?:[013-9]|2\d)|5(?:[1-8]|[09]\d)|6(?:[0-6]|[789]\d)"
+    r"|8(?:[1246]|[058]\d)|9(?:[0-58]|6[0-8]|7[0-79]|9[2-68])"
+)
+NUMBERED_BEFORE = re.compile(
+    r"(?:\bv|version|release|firmware|build|driver|section|chapter|clause|item|article|paragraph|§|\b(?:EC|OID)):?\.?\s{0,3}$"
+    r"|(?:^|\n)#{1,6} $",
+    re.I,
+)
+# One address in 4,096 has no larger number; nearly all numbers of sections, versions and objects (1.3.6.1) are like that.
+SMALL_OCTET = 32
+SHELL_BEFORE = re.compile(r"\b(?:ssh|sftp|scp|rsync)(?: |://)$")  # a login on a machine, not an address
+ACCOUNTS = frozenset(("git", "hg", "svn"))  # of code hosts, which all users share: git@host:group/project.git
+PHONE_WORDS = (
+    *("phone", "tel", "mobile", "cell", "fax", "call", "dial", "ring", "reach", "contact", "text", "sms", "whatsapp"),
+    *("answer", "hotline", "landline", "voicemail", "pager", "mobil", "handy", "rufnummer", "téléphone", "teléfono"),
+)
+PHONE_BEFORE = re.compile(rf"\b(?:tele)?(?:{'|'.join(PHONE_WORDS)})\w{{0,6}}[^\d\n]{{0,30}}$", re.I)
+LIKE_DATE = re.compile(
+    r"\d{1,2}([-/.])\d{1,2}\1\d{2,4}|(?:1[89]|20)\d\d(?:[-/.]\d{1,2}[-/.]\d{1,2}|[-/ ](?:1[89]|20)\d\d)"
+)
+PUNCTUATION = frozenset(".,;:!?'\")]}>*_")
+# What a number of one of these kinds has, in this order, and few other texts have: one search instead of five.
+NUMBER_HINT = re.compile(r"\d(?:(?<=[A-Za-z][A-Za-z]\d)\d|\d{3}[ -]?\d{4}|\d\d-\d\d-|(?<=\+\d)|\.\d{1,3}\.\d)")
+
+
+def _is_email(text: str, before: str, after: str) -> bool:
+    is_login = text.partition("@")[0].lower() in ACCOUNTS or SHELL_BEFORE.search(before) or after[:2] in {":/", ":~"}
+    return not is_login and not after.startswith("(")  # x@w.transpose() is code
+
+
+def _is_international_phone(text: str, before: str, after: str) -> bool:
+    digits = digits_of(text)
+    code = CALLING_CODES.match(digits)
+    if code is None or not 9 <= len(digits) <= 15 or is_amount(before, after):
+        return False
+    if code[0] in {"1", "7"} and len(digits) != 11:
+        return False
+    # +200 000 000 is a figure: groups of three that end in zeros.
+    return not re.fullmatch(r"\+\d{1,3}(?: \d{3})* 000", text)
+
+
+def _is_american_phone(text: str, before: str, after: str) -> bool:
+    return not is_amount(before, after)
+
+
+def _is_named_phone(text: str, before: str, after: str) -> bool:
+    if not 6 <= len(digits_of(text)) <= 15 or not PHONE_BEFORE.search(before):
+        return False
+    return not (text.endswith(" 000") or LIKE_DATE.fullmatch(text.strip()) or is_amount(before, after))
+
+
+def _is_trunk_phone(text: str, before: str, after: str) -> bool:
+    return 9 <= len(digits_of(text)) <= 12 and not LIKE_DATE.fullmatch(text) and not is_amount(before, after)
+
+
+def _is_ipv4(text: str, before: str, after: str) -> bool:
+    try:
+        address = IPv4Address(text)
+    except AddressValueError:
+        return False
+    is_public = address.is_global and not address.is_multicast  # not private, loopback, a netmask or for documentation
+    return is_public and max(address.packed) >= SMALL_OCTET and not NUMBERED_BEFORE.search(before)
+
+
+def _is_private_ipv4(text: str, before: str, after: str) -> bool:
+    try:
+        address = IPv4Address(text)
+    except AddressValueError:
+        return False
+    is_machine = address.is_private and not (address.is_loopback or address.is_unspecified or address.packed[0] == 255)
+    return is_machine and max(address.packed) >= SMALL_OCTET and not NUMBERED_BEFORE.search(before)
+
+
+def _is_ipv6(text: str, before: str, after: str) -> bool:
+    try:
+        address = IPv6Address(text)
+    except AddressValueError:
+        return False
+    if address.is_loopback or address.is_unspecified or address.is_multicast or address in DOCUMENTATION:
+        return False
+    return len(text) > 6 and any(map(str.isdigit, text)) and not NUMBERED_BEFORE.search(before)
+
+
+class _Documentation:
+    """The addresses of RFC 3849, 2001:db8::/32."""
+
+    def __contains__(self, address: IPv6Address) -> bool:
+        return address.packed[:4] == b"\x20\x01\x0d\xb8"
+
+
+DOCUMENTATION = _Documentation()
+
+
+def _without_punctuation(text: str) -> int:
+    """The length of a link without the punctuation of the sentence around it; a bracket that it opens stays."""
+    closes = ")" if "(" in text else ""
+    end = len(text)
+    while end and text[end - 1] in PUNCTUATION and text[end - 1] != closes:
+        end -= 1
+    return end
+
+
+IPV4 = re.compile(r"\d(?<![\w.].)\d{0,2}(?:\.\d{1,3}){3}(?!\w|\.\d)")
+# What must not stand before is asked after the first character, so that the search can skip to such characters.
+CONTACTS = (
+    Recogniser(
+        "email",
+        "EMAIL",
+        re.compile(r"(?<![\w.+-])[\w.+%-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}\b"),
+        "a mailbox and a domain",
+        check=_is_email,
+        signs=("@",),
+        digits=False,
+    ),
+    Recogniser(
+        "phone-international",
+        "PHONE",
+        re.compile(r"(?<![\w+])(?:\+\d{1,3}|\(\+\d{1,3}\))(?:[ .\-/]?(?:\(\d{1,5}\)|\d{1,5})){2,7}(?!\w|[.,]\d)"),
+        "a plus, a country code and 9 to 15 digits",
+        check=_is_international_phone,
+        signs=("+",),
+        hint=NUMBER_HINT,
+    ),
+    Recogniser(
+        "phone-north-american",
+        "PHONE",
+        re.compile(
+            r"(?<![\w.,+/$€£-])(?:1[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}"
+            r"(?: ?(?:x|ext\.?) ?\d{1,5})?(?![\w-]|[.,]\d)"
+        ),
+        "area code, exchange and line of the North American plan",
+        check=_is_american_phone,
+    ),
+    Recogniser(
+        "phone-by-words",
+        "PHONE",
+        re.compile(r"(?<![\w.,+$€£/-])[(+]?\d[\d ()./-]{4,20}\d(?!\w|[.,]\d)"),
+        "6 to 15 digits after a word such as phone, fax or call",
+        score=NAMED,
+        check=_is_named_phone,
+        signs=PHONE_WORDS,
+    ),
+    Recogniser(
+        "phone-trunk-zero",
+        "PHONE",
+        re.compile(r"(?<![\w.,+$€£/-])\(?0\d{1,5}\)?[ /.-]{1,3}\d{2,8}(?:[ .-]\d{2,4}){0,4}(?!\w|[.,]\d)"),
+        "9 to 12 digits in groups, the first a zero",
+        score=LIKELY,
+        check=_is_trunk_phone,
+        broad=True,
+    ),
+    Recogniser("ipv4", "IP", IPV4, "a public IPv4 address", check=_is_ipv4, signs=(".",), hint=NUMBER_HINT),
+    Recogniser(
+        "ipv4-private", "IP", IPV4, "a private IPv4 address", LIKELY, _is_private_ipv4, signs=(".",), broad=True
+    ),
+    Recogniser(
+        "ipv6",
+        "IP",
+        re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"),
+        "an IPv6 address",
+        check=_is_ipv6,
+        signs=(":",),
+    ),
+    Recogniser(
+        "mac",
+        "MAC",
+        re.compile(
+            r"(?<![\w:.-])[0-9A-Fa-f]{2}(?P<gap>[:-])(?:[0-9A-Fa-f]{2}(?P=gap)){4}[0-9A-Fa-f]{2}(?![\w:-])"
+            r"|(?<![\w.])(?=[\d.]{0,13}[A-Fa-f])[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?![\w.])"
+        ),
+        "six pairs of hexadecimal digits",
+    ),
+    Recogniser(
+        "url",
+        "URL",
+        re.compile(r"(?<!\w)(?:(?:https?|ftps?)://|www\.)[^\s<>\"`{}|\\^]{2,2000}", re.I),
+        "a scheme or www. and an address",
+        length=_without_punctuation,
+        signs=("://", "www."),
+        digits=False,
+        broad=True,
+    ),
+)

@@ -1,0 +1,100 @@
+"""Finds personal data in texts and replaces it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+from finetune.scrub.phrases import PhraseFinder
+from finetune.scrub.policy import replace_spans
+from finetune.scrub.recogniser import NAMED, Recogniser
+from finetune.scrub.recognisers import RECOGNISERS, TAGGED
+from finetune.scrub.rules import Rules
+from finetune.scrub.span import Span, resolve
+from finetune.scrub.tagger import load_tagger
+
+
+class Scrubber:
+    """Finds and replaces personal data as some rules say; it can be sent to other processes."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        formats = (_format(kind, pattern) for kind, pattern in rules.formats.items())
+        self._recognisers = (*formats, *(each for each in RECOGNISERS if each.name in rules.recognisers))
+        self._without_digits = tuple(each for each in self._recognisers if not each.digits)
+        self._phrases = PhraseFinder(rules.lists)
+
+    def __reduce__(self) -> tuple[type[Scrubber], tuple[Rules]]:
+        """Go to another process as the rules alone."""
+        return Scrubber, (self.rules,)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of personal data that are searched for."""
+        tagged = [each for each in TAGGED if self.rules.tagger is not None and each in self.rules.entities]
+        return tuple(dict.fromkeys([*(each.entity for each in self._recognisers), *self.rules.lists, *tagged]))
+
+    def find(self, text: str) -> list[Span]:
+        """The spans of personal data in a text, in order and without overlaps."""
+        return self.find_all([text])[0]
+
+    def find_all(self, texts: Sequence[str]) -> list[list[Span]]:
+        """The spans of each text; a tagger reads all of them together."""
+        found = [[*self._search(text), *self._phrases.find(text)] for text in texts]
+        if self.rules.tagger is not None and self.rules.entities:
+            for spans, tagged in zip(found, load_tagger(self.rules.tagger)(texts), strict=True):
+                spans += [span for span in tagged if span.entity in self.rules.entities]
+        return [self._resolve(spans, text) if spans else [] for spans, text in zip(found, texts, strict=True)]
+
+    def scrub(self, text: str, counts: Counter[str], document: str = "") -> str:
+        """The text with its personal data replaced, which is counted by kind.
+
+        Args:
+            document: what surrogates are consistent within: equal values of equal documents get equal surrogates.
+        """
+        spans = self.find(text)
+        if not spans:
+            return text
+        counts.update(span.entity for span in spans)
+        return replace_spans(text, spans, self.rules.policy, f"{self.rules.seed}:{document}")
+
+    def _search(self, text: str) -> Iterator[Span]:
+        recognisers = self._recognisers if _has_digit(text) else self._without_digits
+        lowered = text.lower() if recognisers else ""
+        hinted: dict[re.Pattern[str], bool] = {}
+        for each in recognisers:
+            if each.signs and not any(map(lowered.__contains__, each.signs)):
+                continue
+            if each.hint is not None:
+                if each.hint not in hinted:
+                    hinted[each.hint] = each.hint.search(text) is not None
+                if not hinted[each.hint]:
+                    continue
+            yield from each.find(text)
+
+    def _resolve(self, spans: list[Span], text: str) -> list[Span]:
+        allow = self.rules.allow
+        if allow:
+            spans = [span for span in spans if text[span.start : span.end].casefold() not in allow]
+        return resolve(spans, text)
+
+
+def _format(kind: str, pattern: str) -> Recogniser:
+    return Recogniser("format", kind, re.compile(pattern), "a format of the project", NAMED, digits=False)
+
+
+def _has_digit(text: str) -> bool:
+    """Whether a pattern with a digit can match; ten searches for a character are faster than one for a class."""
+    return any(map(text.__contains__, "0123456789")) or not text.isascii()
+
+
+@cache
+def _tagger_of_identifiers() -> Scrubber:
+    return Scrubber(Rules())
+
+
+def tag_identifiers(text: str) -> str:
+    """The text with its identifiers replaced by tags such as `[EMAIL]`, by the rules that hold if nobody sets any."""
+    return _tagger_of_identifiers().scrub(text, Counter())

@@ -1,0 +1,71 @@
+"""A span of personal data in a text, and which spans remain where several overlap."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+# Of these, the rest of a span is still personal data when a number inside it has been taken out.
+DIVISIBLE = frozenset(("NAME", "LOCATION", "ORGANISATION", "ADDRESS"))
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters `start` to `end` (exclusive) of a text are personal data of the kind `entity`.
+
+    `score` is between 0 and 1: 1 for a checksum that is right, less for a shape alone. `reason` says in a phrase what
+    `recogniser` went by, and never repeats the text.
+    """
+
+    entity: str
+    start: int
+    end: int
+    score: float
+    recogniser: str
+    reason: str
+
+
+def resolve(spans: Iterable[Span], text: str) -> list[Span]:
+    """The spans that remain, in the order of the text and without overlaps.
+
+    Of two that overlap, the one with the higher score remains, then the longer, then the earlier. A name or an address
+    keeps what lies outside the winner, if there is a letter or a digit in it.
+    """
+    kept: list[Span] = []
+    for span in sorted(spans, key=lambda each: (-each.score, each.start - each.end, each.start)):
+        for part in _outside(span, kept):
+            if part == span or (span.entity in DIVISIBLE and any(map(str.isalnum, text[part.start : part.end]))):
+                kept.insert(bisect_left(kept, part.start, key=_start), _trimmed(part, text) if part != span else part)
+    return kept
+
+
+def _start(span: Span) -> int:
+    return span.start
+
+
+def _outside(span: Span, kept: list[Span]) -> Iterator[Span]:
+    """The parts of a span that no kept span covers; the span itself if none does."""
+    position = bisect_left(kept, span.start, key=_start)
+    position -= position > 0 and kept[position - 1].end > span.start
+    inside = []
+    while position < len(kept) and kept[position].start < span.end:
+        inside.append(kept[position])
+        position += 1
+    at = span.start
+    for other in inside:
+        if other.start > at:
+            yield replace(span, start=at, end=other.start)
+        at = max(at, other.end)
+    if at < span.end:
+        yield replace(span, start=at) if inside else span
+
+
+def _trimmed(span: Span, text: str) -> Span:
+    """The span without punctuation and blanks at its ends."""
+    start, end = span.start, span.end
+    while not text[start].isalnum():
+        start += 1
+    while not text[end - 1].isalnum():
+        end -= 1
+    return replace(span, start=start, end=end)
