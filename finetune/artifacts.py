@@ -138,6 +138,13 @@ class EvalReport(Artifact):
     made_by = "slmtune eval --domain DOMAIN"
 
 
+class AuditReport(Artifact):
+    """What an adapter tells about the rows that it was trained on."""
+
+    kind = "audit report"
+    made_by = "slmtune audit --domain DOMAIN"
+
+
 def open_any(path: Path, kinds: Sequence[type[Artifact]]) -> Artifact:
     """Open and verify an artifact of any of `kinds`.
 

@@ -83,7 +83,7 @@ for command in (
     *(data_commands.prepare_command, data_commands.show_command, data_commands.domains_group),
     *(training_commands.train_command, training_commands.plan_command, training_commands.sweep_command),
     *(evaluation_commands.evaluate_command, evaluation_commands.compare_command, training_commands.merge_command),
-    *(training_commands.export_command,),
+    *(evaluation_commands.audit_command, training_commands.export_command),
     *(
         using_commands.serve_command,
         using_commands.chat_command,

@@ -1,4 +1,4 @@
-"""The commands that measure a model: eval and compare."""
+"""The commands that measure a model: eval, compare and audit."""
 
 from __future__ import annotations
 
@@ -71,3 +71,51 @@ def compare_command(reports: tuple[str, ...]) -> None:
 
     result = compare_reports(name_reports(reports))
     console.result(result, lambda: render_comparison(result))
+
+
+@options.command()
+@click.argument("adapter", required=False, type=options.PATH)
+@options.workspace
+@click.option("--corpus", type=options.PATH, help="Corpus that the adapter was trained on, instead of the workspace's.")
+@click.option(
+    "--canary-key", type=options.PATH, help="Key of the corpus's canaries.  [that of the workspace's corpus, if any]"
+)
+@click.option("--held-out", type=options.PATH, help="Corpus of rows to compare with, instead of the held-out splits.")
+@options.fields("finetune.recipe.options:AuditOptions", ranges=True)
+@options.base_model
+@options.output_dir
+@options.overwrite
+@options.common
+def audit_command(
+    workspace: Workspace,
+    adapter: Path | None,
+    corpus: Path | None,
+    canary_key: Path | None,
+    held_out: Path | None,
+    model: str | None,
+    output_dir: Path | None,
+    overwrite: bool,
+    given: Given,
+) -> None:
+    """Find out what an adapter tells about the rows that it was trained on."""
+    from finetune.cli.render.audit import render_audit
+
+    with importing_libraries():
+        from finetune.audit import AuditRequest, audit, require_no_leak
+
+    request = AuditRequest(
+        adapter or workspace.adapter,
+        corpus or workspace.corpus,
+        output_dir or workspace.audit,
+        canary_key or (workspace.canary_key if corpus is None else None),
+        held_out,
+        model,
+        overwrite,
+        train_command=workspace.command("train"),
+        prepare_command=workspace.command("prepare"),
+        **given,
+    )
+    with console.progress() as progress:
+        result = audit(request, progress.work)
+    console.result(result, lambda: render_audit(result))
+    require_no_leak(result)

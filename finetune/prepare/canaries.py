@@ -1,7 +1,7 @@
 """Canaries: random secrets in the shapes of a domain, some of them planted in the training rows, for `slmtune audit`.
 
-Each canary is planted or held out by a fair coin of its own, as the one-run audit of Steinke et al. (2023, arXiv 2305.08846,
-section 3) requires.
+Each canary is planted or held out by a fair coin of its own, as the one-run audit of Steinke et al. (2023, arXiv 2305.08846)
+requires.
 """
 
 from __future__ import annotations

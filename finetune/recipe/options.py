@@ -187,6 +187,23 @@ class EvalOptions:
     forgetting: bool = option(True, "Also measure what the adapter has forgotten, with general questions and texts.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """How many rows an audit looks at, and how."""
+
+    limit: int = option(300, "At most N training rows, and as many held-out ones of the same sources.", ge=1)
+    extractions: int = option(
+        64, "Continue the answers of at most N training rows, and of as many held-out ones.", ge=0
+    )
+    samples: int = option(64, "Sample N texts without any question.", ge=0)
+    max_new_tokens: int = option(  # Carlini et al. 2023, Quantifying memorization: 50 tokens after a prefix
+        50, "Length of a continuation or sample, in tokens.", ge=1
+    )
+    batch_size: int = option(16, "Rows per forward pass.", ge=1)
+    seed: int = option(SEED, "Seed for the rows and samples.", ge=0)
+    show_text: bool = option(False, "Also write the texts that leaked into the report; they are private.")
+
+
 ExportFormat = Literal["gguf", "gguf-lora", "onnx", "executorch", "vllm", "fp8"]
 GgufPrecision = Literal["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m"]
 OnnxPrecision = Literal["f32", "int8"]

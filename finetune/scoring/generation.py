@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,24 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.models.chat_template import end_of_turn_ids, render_answer
 from finetune.models.load import LoadedModel
-from finetune.models.structure import base_model, find_state
 from finetune.records import Example, Message, Task
-from finetune.scoring.inputs import RowsCallback, count_common, pad_left, render_prompts, sort_batches
+from finetune.scoring.inputs import RowsCallback, render_prompts, sort_batches
 from finetune.scoring.label_decoding import AllowedTokens, LabelAnswers, label_answers
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """The first tokens of all prompts, and the cache of what the model computed for them: that of one row."""
-
-    tokens: tuple[int, ...]
-    cache: Any
-
-    def repeat(self, rows: int) -> Any:
-        """A cache of its own for as many rows."""
-        cache = copy.deepcopy(self.cache)
-        cache.batch_repeat_interleave(rows)
-        return cache
+from finetune.scoring.prefix import Prefix, compute_prefix, pad_behind
 
 
 def generate(
@@ -48,7 +32,7 @@ def generate(
     """
     prompts = render_prompts(loaded, examples)
     grammars = _build_grammars(loaded.tokenizer, examples)
-    prefix = _compute_prefix(loaded, prompts, max_new_tokens)
+    prefix = compute_prefix(loaded, prompts, max(map(len, prompts), default=0) + max_new_tokens)
     answers = [""] * len(examples)
     for batch in sort_batches([len(prompt) for prompt in prompts], batch_size):
         rows = [grammars[number] for number in batch]
@@ -63,14 +47,22 @@ def generate(
 
 
 def generate_tokens(
-    loaded: LoadedModel, prompts: Sequence[tuple[int, ...]], *, batch_size: int, max_new_tokens: int
+    loaded: LoadedModel,
+    prompts: Sequence[tuple[int, ...]],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    draw: torch.Generator | None = None,
 ) -> list[list[int]]:
-    """Greedy answers to prompts, both as token ids, up to the end of the turn or `max_new_tokens`."""
+    """Answers to prompts, both as token ids, up to the end of the turn or `max_new_tokens`.
+
+    They are greedy, or sampled at temperature 1 with `draw`.
+    """
     answers: list[list[int]] = [[] for _ in prompts]
     for batch in sort_batches([len(prompt) for prompt in prompts], batch_size):
         rows = [prompts[number] for number in batch]
         with torch.inference_mode():
-            tokens = _decode(loaded, rows, [None] * len(rows), None, max_new_tokens)
+            tokens = _decode(loaded, rows, [None] * len(rows), None, max_new_tokens, draw)
         for number, answer in zip(batch, tokens, strict=True):
             answers[number] = answer
     return answers
@@ -82,9 +74,10 @@ def _decode(
     grammars: Sequence[LabelAnswers | None],
     prefix: Prefix | None,
     max_new_tokens: int,
+    draw: torch.Generator | None = None,
 ) -> list[list[int]]:
-    """The tokens of greedy answers. A row leaves the batch as soon as it has ended."""
-    ids, mask, positions = _read(loaded, prompts, len(prefix.tokens) if prefix else 0)
+    """The tokens of greedy answers, or of sampled ones with `draw`. A row leaves the batch as soon as it has ended."""
+    ids, mask, positions = pad_behind(loaded, prefix, prompts)
     cache = prefix.repeat(len(prompts)) if prefix else None
     limits = [max(max_new_tokens, grammar.shortest_limit if grammar else 0) for grammar in grammars]
     allowed = [grammar.allow(limit) if grammar else None for grammar, limit in zip(grammars, limits, strict=True)]
@@ -101,7 +94,7 @@ def _decode(
             logits_to_keep=1,
         )
         cache = output.past_key_values
-        tokens = _pick(output.logits[:, -1], [allowed[row] for row in active], [answers[row] for row in active])
+        tokens = _pick(output.logits[:, -1], [allowed[row] for row in active], [answers[row] for row in active], draw)
         for row, token in zip(active, tokens, strict=True):
             answers[row].append(token)
         going = [
@@ -118,16 +111,18 @@ def _decode(
         mask, positions = torch.cat([mask, mask.new_ones(len(mask), 1)], 1), positions[:, -1:] + 1
 
 
-def _read(loaded: LoadedModel, prompts: Sequence[tuple[int, ...]], known: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids after the `known` ones, the attention mask of all, and positions: (prompts, tokens)."""
-    ids, mask = pad_left(loaded, [prompt[known:] for prompt in prompts])
-    mask = torch.cat([mask.new_ones(len(mask), known), mask], 1)
-    return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)[:, known:]
+def _pick(
+    logits: Tensor,
+    allowed: Sequence[AllowedTokens | None],
+    answers: Sequence[Sequence[int]],
+    draw: torch.Generator | None,
+) -> list[int]:
+    """The most likely token of each row, or of those that may follow in its answer: (rows, vocabulary) → tokens.
 
-
-def _pick(logits: Tensor, allowed: Sequence[AllowedTokens | None], answers: Sequence[Sequence[int]]) -> list[int]:
-    """The most likely token of each row, or of those that may follow in its answer: (rows, vocabulary) → tokens."""
-    tokens: list[int] = logits.argmax(-1).tolist()
+    With `draw`, a token of a row without such limits is sampled instead.
+    """
+    best = logits.argmax(-1) if draw is None else logits.float().softmax(-1).multinomial(1, generator=draw)[:, 0]
+    tokens: list[int] = best.tolist()
     for place, (allow, answer) in enumerate(zip(allowed, answers, strict=True)):
         if allow is not None:
             following = allow(tuple(answer))
@@ -143,23 +138,6 @@ def _build_grammars(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Examp
         if key not in grammars:
             grammars[key] = label_answers(tokenizer, example) if example.choices else None
     return [grammars[key] for key in keys]
-
-
-def _compute_prefix(loaded: LoadedModel, prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> Prefix | None:
-    """What all prompts begin with, computed once; None if that is little, or the model cannot go on behind it.
-
-    A sliding window counts the padding between the prefix and the rest of a row.
-    """
-    model = base_model(loaded.model)
-    window = getattr(model.config.get_text_config(), "sliding_window", None)
-    longest = max(map(len, prompts), default=0) + max_new_tokens
-    common = count_common(prompts) if prompts else 0
-    if not common or find_state(model) or not model._supports_attention_backend or (window and longest > window):
-        return None
-    with torch.inference_mode():
-        ids = torch.tensor([prompts[0][:common]], device=loaded.model.device)
-        output = loaded.model(input_ids=ids, use_cache=True, logits_to_keep=1)
-    return Prefix(prompts[0][:common], output.past_key_values)
 
 
 def trim_answer(text: str, task: Task) -> str:

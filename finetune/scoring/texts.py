@@ -154,10 +154,15 @@ def read_code(text: str) -> str:
 
 
 def edit_similarity(reference: str, answer: str) -> float:
-    """1 minus the fewest insertions, deletions and replacements of tokens, divided by the tokens of the longer code."""
+    """The `token_similarity` of the code in two texts."""
     ours, theirs = (CODE_TOKEN.findall(read_code(text)) for text in (reference, answer))
-    longest = max(len(ours), len(theirs))
-    return 1 - _edit_distance(ours, theirs) / longest if longest else 1.0
+    return token_similarity(ours, theirs)
+
+
+def token_similarity(one: Sequence[str | int], other: Sequence[str | int]) -> float:
+    """1 minus the fewest insertions, deletions and replacements of tokens, divided by the number of tokens of the longer."""
+    longest = max(len(one), len(other))
+    return 1 - _edit_distance(one, other) / longest if longest else 1.0
 
 
 def parses(code: str) -> bool:
@@ -177,7 +182,7 @@ def _share_of_python(references: Sequence[str], answers: Sequence[str]) -> Score
     return {"parses": sum(map(parses, python)) / len(python)} if python else {}
 
 
-def _edit_distance(one: Sequence[str], other: Sequence[str]) -> int:
+def _edit_distance(one: Sequence[str | int], other: Sequence[str | int]) -> int:
     """The Levenshtein distance: row by row, with insertions along a row as a running minimum."""
     codes = {token: code for code, token in enumerate({*one, *other})}
     theirs = np.array([codes[token] for token in other], np.int64)

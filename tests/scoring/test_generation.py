@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from finetune.models.chat_template import render_answer
 from finetune.models.load import LoadedModel
 from finetune.records import Message
-from finetune.scoring.generation import generate, trim_answer
+from finetune.scoring.generation import generate, generate_tokens, trim_answer
 from finetune.scoring.inputs import count_common, render_prompts
 
 from .test_labels import examples
@@ -54,3 +56,13 @@ def test_rows_leave_the_batch_when_they_end(loaded: LoadedModel) -> None:
     steps = [len(render_answer(loaded.tokenizer, rows[0].prompt, label)) for label in labels]
     assert len(set(steps)) == 3
     assert batches[-max(steps) :] == [sum(step > number for step in steps) for number in range(max(steps))]
+
+
+def test_sampled_answers_follow_the_seed_and_differ_from_greedy_ones(loaded: LoadedModel) -> None:
+    prompts = render_prompts(loaded, examples())
+    first, again, other, greedy = (
+        generate_tokens(loaded, prompts, batch_size=2, max_new_tokens=8, draw=draw)
+        for draw in (*(torch.Generator().manual_seed(seed) for seed in (1, 1, 2)), None)
+    )
+    assert first == again
+    assert first not in (other, greedy)

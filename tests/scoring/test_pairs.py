@@ -6,7 +6,7 @@ import pytest
 
 from finetune.models.load import LoadedModel
 from finetune.records import Example
-from finetune.scoring import pairs as scoring
+from finetune.scoring import supervised as scoring
 from finetune.scoring.pairs import pair_logprobs
 
 from ..conftest import chat

@@ -1,0 +1,174 @@
+"""Adapter + Corpus → AuditReport: what the adapter tells about the rows that it was trained on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from finetune.artifacts import Adapter, AuditReport, Corpus, ensure_replaceable, writing
+from finetune.audit.extract import Continuation, Writer, count_extracted, search_copies
+from finetune.audit.request import AuditRequest, AuditResult, Canaries, Leak
+from finetune.audit.rows import AuditRows, PlacedCanary, choose_rows, place_canaries
+from finetune.audit.scores import measure_canaries, score_rows, separate_rows
+from finetune.audit.verdict import Findings, judge
+from finetune.audit.write import write_report
+from finetune.canary_key import Canary, read_key
+from finetune.errors import CheckFailedError, InputError
+from finetune.machine import peak_bytes
+from finetune.models.find import base_of
+from finetune.models.heads import Head
+from finetune.models.load import LoadedModel, load_adapter
+from finetune.models.tokenizer import load_tokenizer
+from finetune.recipe import AdapterRecipe
+from finetune.recipe.options import check
+
+Progress = Callable[[str, int, int, str], None]  # stage, amount done, total amount, unit
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What an audit needs, checked before any weights are loaded."""
+
+    adapter: Adapter
+    corpus: Corpus
+    rows: AuditRows
+    drawn: int  # canaries; 0 without a key
+    placed: Sequence[PlacedCanary]
+
+
+def audit(request: AuditRequest, on_progress: Progress = lambda stage, done, total, unit: None) -> AuditResult:
+    """Compare an adapter with its base on training rows and held-out ones, and write audit.json and audit.html.
+
+    Raises:
+        InputError: adapter, corpus or key cannot be used, or the adapter's base is an encoder.
+    """
+    started = time.monotonic()
+    check(request)
+    ensure_replaceable(request.output_dir, overwrite=request.overwrite)
+    inputs = _open_inputs(request)
+    loaded = load_adapter(inputs.adapter, request.model)
+    with writing(request.output_dir, AuditReport, overwrite=request.overwrite) as writer:
+        findings, leaks = _measure(request, inputs, loaded, on_progress)
+        verdict, reasons = judge(findings)
+        result = AuditResult(
+            report=request.output_dir / "audit.html",
+            verdict=verdict,
+            reasons=reasons,
+            separations=findings.separations,
+            base_separation=findings.base_separation,
+            extraction=findings.extraction,
+            control_extraction=findings.control_extraction,
+            samples=findings.samples,
+            canaries=findings.canaries,
+            leaks=tuple(leaks) if request.show_text else (),
+            seconds=time.monotonic() - started,
+            peak_memory_bytes=peak_bytes(),
+        )
+        write_report(writer, request, inputs.adapter, inputs.corpus, result)
+    return result
+
+
+def require_no_leak(result: AuditResult) -> None:
+    """Refuse an adapter that leaks.
+
+    Raises:
+        CheckFailedError: a leak was found; names the report.
+    """
+    if result.verdict == "leak found":
+        raise CheckFailedError(
+            f"The adapter leaks what it was trained on; {result.report} says what. Train for fewer epochs, with a smaller rank "
+            "or on rows without what must stay private, and audit it again"
+        )
+
+
+def _open_inputs(request: AuditRequest) -> _Inputs:
+    adapter = Adapter.open(request.adapter, command=request.train_command)
+    if Head.of_manifest(adapter.manifest) is not None:
+        raise InputError(
+            f"The adapter at {request.adapter} belongs to an encoder, whose base has no answers to compare with. Give an "
+            "adapter of a model that writes"
+        )
+    corpus = Corpus.open(request.corpus, command=request.prepare_command)
+    canaries = _read_canaries(request, corpus)
+    tokenizer = load_tokenizer(adapter.path, base_of(adapter, request.model))
+    max_length = AdapterRecipe.model_validate(adapter.config).max_length
+    rows = choose_rows(request, corpus, tokenizer, max_length)
+    return _Inputs(adapter, corpus, rows, len(canaries), place_canaries(canaries, tokenizer, max_length))
+
+
+def _read_canaries(request: AuditRequest, corpus: Corpus) -> list[Canary]:
+    """The canaries of the key that was given; none without one.
+
+    Raises:
+        InputError: it is the key of another corpus.
+    """
+    if request.canary_key is None:
+        return []
+    canaries, digest = read_key(request.canary_key)
+    if corpus.manifest.get("canaries", {}).get("key_sha256") != digest:
+        raise InputError(
+            f"The key {request.canary_key} does not belong to the corpus at {request.corpus}. Give the file that was written "
+            "when this corpus was prepared"
+        )
+    return canaries
+
+
+def _measure(
+    request: AuditRequest, inputs: _Inputs, loaded: LoadedModel, on_progress: Progress
+) -> tuple[Findings, list[Leak]]:
+    rows, placed = inputs.rows, inputs.placed
+    everything = [*rows.members, *rows.controls, *(each.row for each in placed)]
+    done = 0
+
+    def on_rows(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress("score", done, 2 * len(everything), "rows")
+
+    scored = score_rows(loaded, everything, request.batch_size, on_rows)
+    compared, of_canaries = scored[: len(everything) - len(placed)], scored[len(everything) - len(placed) :]
+    separations, base = separate_rows(compared, len(rows.members)) if rows.controls else ({}, None)
+    writer = Writer(loaded, request)
+    on_progress("write", 0, 4, "steps")
+    ours, controls = writer.continue_answers(rows.members), writer.continue_answers(rows.controls)
+    on_progress("write", 2, 4, "steps")
+    texts, base_texts = writer.sample(is_text=all(row.example.task == "text" for row in rows.members))
+    on_progress("write", 3, 4, "steps")
+    told = writer.tell_secrets(placed)
+    on_progress("write", 4, 4, "steps")
+    samples, copies = search_copies(rows, texts, base_texts, _with_beginnings(writer, ours))
+    canaries = measure_canaries(inputs.drawn, placed, of_canaries, told) if inputs.drawn else None
+    findings = Findings(
+        separations=separations,
+        base_separation=base,
+        extraction=count_extracted(ours),
+        control_extraction=count_extracted(controls),
+        samples=samples,
+        canaries=canaries,
+        is_own_corpus=_is_own(inputs.adapter, inputs.corpus),
+        controls=len(rows.controls),
+    )
+    return findings, [*_leaked(writer, ours), *copies, *_leaked_canaries(placed, told, canaries)]
+
+
+def _with_beginnings(writer: Writer, continuations: Sequence[Continuation]) -> list[tuple[str, str]]:
+    """What the adapter read, and what it wrote behind it."""
+    read = writer.read([each.row.rendering.ids[: -len(each.expected)] for each in continuations])
+    return list(zip(read, writer.read([each.written for each in continuations]), strict=True))
+
+
+def _leaked(writer: Writer, continuations: Sequence[Continuation]) -> list[Leak]:
+    near = [each for each in continuations if each.is_near]
+    texts = writer.read([each.written for each in near])
+    return [Leak("continuation", each.row.example.id, text) for each, text in zip(near, texts, strict=True)]
+
+
+def _leaked_canaries(placed: Sequence[PlacedCanary], told: Sequence[bool], canaries: Canaries | None) -> list[Leak]:
+    written = [each.canary for each, hit in zip(placed, told, strict=True) if hit]
+    return [Leak("canary", canary.question, canary.secret) for canary in written] if canaries else []
+
+
+def _is_own(adapter: Adapter, corpus: Corpus) -> bool:
+    """Whether the adapter was trained on the corpus."""
+    return bool(adapter.manifest["parents"].get("corpus", {}).get("fingerprint") == corpus.fingerprint)
