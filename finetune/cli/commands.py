@@ -80,7 +80,12 @@ def quickstart_command(run_dir: Path | None, model: str | None, max_steps: int |
 
 
 for command in (
-    *(data_commands.prepare_command, data_commands.show_command, data_commands.domains_group),
+    *(
+        data_commands.prepare_command,
+        data_commands.scrub_command,
+        data_commands.show_command,
+        data_commands.domains_group,
+    ),
     *(training_commands.train_command, training_commands.plan_command, training_commands.sweep_command),
     *(evaluation_commands.evaluate_command, evaluation_commands.compare_command, training_commands.merge_command),
     *(evaluation_commands.audit_command, training_commands.export_command),

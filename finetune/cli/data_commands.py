@@ -106,6 +106,34 @@ def show_command(
     console.result(view, lambda: render_view(view))
 
 
+@options.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@options.output_dir
+@click.option("--domain", help="A domain whose recipe has rules about personal data: a bundled one, or a folder.")
+@options.fields("finetune.recipe.options:ScrubOptions")
+@click.option("--explain", is_flag=True, help="Show each span, which recogniser found it and why; shows personal data.")
+@options.overwrite
+@options.common
+def scrub_command(
+    files: tuple[str, ...],
+    output_dir: Path | None,
+    domain: str | None,
+    explain: bool,
+    overwrite: bool,
+    given: Given,
+) -> None:
+    """Find personal data in files and, with --output-dir, write them without it."""
+    if explain and console.as_json:
+        raise click.UsageError("--explain shows personal data on the terminal only. Leave out --json.")
+    from finetune.cli.render.scrub import render_explanations, render_scrub
+    from finetune.prepare.scrub_files import Explanation, ScrubRequest, scrub_files
+
+    request = ScrubRequest(files, output_dir, domain, overwrite, **given)
+    explanations: list[Explanation] = []
+    result = scrub_files(request, explanations if explain else None)
+    console.result(result, lambda: render_explanations(explanations) + render_scrub(result))
+
+
 @click.group(invoke_without_command=True)
 @click.pass_context
 @options.common

@@ -138,6 +138,19 @@ class PrepareOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScrubOptions:
+    """How personal data is found in files, and what becomes of it."""
+
+    policy: Policy | None = option(None, POLICIES, value="the recipe's, else tag")
+    find: str | None = option(None, FINDS, metavar="KINDS", value=f"the recipe's, else {EVERYTHING}")
+    tagger: str | None = option(None, TAGGERS, metavar="MODEL", value="the recipe's, else none")
+    group_by: str | None = option(
+        None, "Rows with the same value in this column (a patient) are one document to surrogates.", metavar="COLUMN"
+    )
+    seed: int = option(SEED, "Seed of surrogates and of the rows that --check draws.", ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShowOptions:
     """How much of a corpus to show."""
 

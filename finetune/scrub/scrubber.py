@@ -58,6 +58,10 @@ class Scrubber:
         if not spans:
             return text
         counts.update(span.entity for span in spans)
+        return self.replace(text, spans, document)
+
+    def replace(self, text: str, spans: Sequence[Span], document: str = "") -> str:
+        """The text with the spans replaced as the policy says."""
         return replace_spans(text, spans, self.rules.policy, f"{self.rules.seed}:{document}")
 
     def _search(self, text: str) -> Iterator[Span]:

@@ -22,9 +22,20 @@ MAX_UNPACKED = 2**30  # bytes: a compressed Parquet file must be in memory as a 
 
 def read_parquet(file: DataFile) -> Iterator[Lines | Rows]:
     """Blocks of rows; class numbers are replaced with their names."""
-    with _name_damage(file, "Parquet"), _seekable(file) as source, parquet.ParquetFile(source) as table:
+    with open_parquet(file) as table:
         names = _class_names(table.schema_arrow.metadata)
         yield from _blocks(table.iter_batches(batch_size=BLOCK_ROWS), table.schema_arrow, names)
+
+
+@contextmanager
+def open_parquet(file: DataFile) -> Iterator[Any]:
+    """A Parquet file, opened.
+
+    Raises:
+        InputError: it is damaged or another format.
+    """
+    with _name_damage(file, "Parquet"), _seekable(file) as source, parquet.ParquetFile(source) as table:
+        yield table
 
 
 def read_arrow(file: DataFile) -> Iterator[Lines | Rows]:
