@@ -76,7 +76,7 @@ def test_page_of_results_is_written_from_stored_results(tmp_path: Path) -> None:
     page = (tmp_path / "results.md").read_text("utf-8")
     assert done.stdout.strip() in page
     assert "Measured with slmtune 0.1.0." in page
-    assert "seeds 0, 1, 2; on 2 cores (invented)." in page
+    assert "seed 0, 1, 2; on 2 cores (invented)." in page
     assert "TFNS: `prepare` dropped 7 training rows that match test rows." in page
     assert "| TFNS, SmolLM2-135M QLoRA | 0.500 | 0.400 | +0.100 (+0.050 to +0.150) | 60.0 | 90.0 |" in page
     assert "Not measured" not in page

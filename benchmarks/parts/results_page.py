@@ -37,8 +37,8 @@ were chosen on parts of the training data, and a test split is used once, at the
 Weighted F1, and accuracy in a column of its own: the median of the seeds, with the lowest and the highest. The prompt of the
 few-shot base has as many examples from the training split as the table says. An encoder without an adapter has no answers:
 beside it stands the most frequent label. Differences are those of the first seed, with 95 % intervals from a paired bootstrap
-over the test rows. Minutes are those of `slmtune train`: of the fastest seed, since the others shared the machine with other
-work, in brackets those of all seeds.
+over the test rows. Minutes are those of `slmtune train`: of the fastest seed, in brackets those of all; most of these runs shared
+the machine with other work.
 
 {matches}{missing}{conditions}
 
@@ -113,7 +113,7 @@ def _settings(study: Study, result: Result) -> str:
     first = result.trainings[0]
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in first.settings.items())
     machines = " and ".join(dict.fromkeys(training.machine for training in result.trainings))
-    conditions = f"{settings}; precision {first.precision}; seeds {', '.join(map(str, result.seeds))}; on {machines}"
+    conditions = f"{settings}; precision {first.precision}; seed {', '.join(map(str, result.seeds))}; on {machines}"
     return f"- {study.title}: {result.rows['train']:,} training rows; {conditions}."
 
 
