@@ -112,6 +112,12 @@ def show_command(
 @click.option("--domain", help="A domain whose recipe has rules about personal data: a bundled one, or a folder.")
 @options.fields("finetune.recipe.options:ScrubOptions")
 @click.option("--explain", is_flag=True, help="Show each span, which recogniser found it and why; shows personal data.")
+@click.option(
+    "--check", type=click.IntRange(1), metavar="N", help="Measure it: draw N rows, and take your corrections."
+)
+@click.option(
+    "--check-file", type=options.PATH, help="With --check: write the rows to this file; read it when it is there."
+)
 @options.overwrite
 @options.common
 def scrub_command(
@@ -119,16 +125,27 @@ def scrub_command(
     output_dir: Path | None,
     domain: str | None,
     explain: bool,
+    check: int | None,
+    check_file: Path | None,
     overwrite: bool,
     given: Given,
 ) -> None:
     """Find personal data in files and, with --output-dir, write them without it."""
     if explain and console.as_json:
         raise click.UsageError("--explain shows personal data on the terminal only. Leave out --json.")
+    if check is None and check_file is not None:
+        raise click.UsageError("--check-file is for --check: say how many rows to draw, such as --check 200.")
+    if check is not None and (explain or output_dir is not None):
+        raise click.UsageError("--check only measures. Leave out --explain and --output-dir.")
     from finetune.cli.render.scrub import render_explanations, render_scrub
     from finetune.prepare.scrub_files import Explanation, ScrubRequest, scrub_files
 
     request = ScrubRequest(files, output_dir, domain, overwrite, **given)
+    if check is not None:
+        from finetune.cli.scrub_dialogue import check_rows
+
+        check_rows(request, check, check_file)
+        return
     explanations: list[Explanation] = []
     result = scrub_files(request, explanations if explain else None)
     console.result(result, lambda: render_explanations(explanations) + render_scrub(result))

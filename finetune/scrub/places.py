@@ -17,7 +17,7 @@ KINDS = (
 )
 JOINED = (
     "straße strasse str weg gasse platz allee damm ufer ring straat laan plein kade gracht vej gade vei veien veg vegen gata "
-    "gate gatan vägen katu tie tanya utca út"
+    "gate gatan vägen katu tie tee tanya utca út"
 )
 BEFORE = (
     "rue avenue av boulevard bd place chemin impasse allée quai via viale piazza corso vicolo calle avenida paseo plaza camino "
@@ -79,11 +79,41 @@ PLACES = (
         broad=True,
     ),
     Recogniser(
-        "post-box",
+        "street-without-number",
+        "ADDRESS",
+        re.compile(r"(?<![\w-])(?:[A-ZÀ-ÝĀ-Ž][\w'’-]{1,24} ){1,2}(?:Street|Avenue|Road|Lane|Boulevard|Blvd)(?!\w)"),
+        "a capitalised name and a kind of street",
+        LIKELY,
+        signs=("street", "avenue", "road", "lane", "boulevard", "blvd"),
+        digits=False,
+        broad=True,
+    ),
+    Recogniser(
+        "street-before-unit",
         "ADDRESS",
         re.compile(
-            r"(?<!\w)(?i:P\.? ?O\.? ?Box|Postfach|PSC \d{1,5}, Box|Unit \d{1,5},? Box|boîte postale) ?#?\d{1,6}(?!\w)"
+            rf"(?<![\w.,$€£-]){_NUMBER},? (?:{_WORD} ){{0,5}}?{_WORD}(?: {_NUMBER})?"
+            r",?[ \n]{1,3}(?i:apt|apartment|suite|ste)\.? ?#?\d{1,5}[A-Z]?(?!\w)"
         ),
+        "a number and a name before an apartment or a suite",
+        signs=("apt", "apartment", "suite", "ste"),
+        broad=True,
+    ),
+    Recogniser(
+        "military-address",
+        "ADDRESS",
+        re.compile(
+            r"(?<!\w)(?i:(?:psc|cmr|unit) \d{1,5},? box \d{1,5}|us(?:s|ns|cgc|nv) [^\W\d_]{2,24})"
+            r"(?i:[ \n]{1,3}[afd]po,? a[aep] \d{5}(?:-\d{4})?)?(?!\w)"
+        ),
+        "a unit or a ship of the US forces and its post office",
+        signs=("box", "apo", "fpo", "dpo"),
+        broad=True,
+    ),
+    Recogniser(
+        "post-box",
+        "ADDRESS",
+        re.compile(r"(?<!\w)(?i:P\.? ?O\.? ?Box|Postfach|boîte postale) ?#?\d{1,6}(?!\w)"),
         "a post box and its number",
         signs=("box", "postfach", "postale"),
         broad=True,

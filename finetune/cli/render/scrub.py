@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from finetune.cli.console import facts, table
+from finetune.cli.console import facts, paragraph, table
 
 if TYPE_CHECKING:
+    from finetune.prepare.scrub_check import CheckResult
     from finetune.prepare.scrub_files import Explanation, ScrubResult
 
+FEW = 30  # spans, below which an interval is too wide to say much
+AIM = 0.95  # the recall that the note takes as its example
 BECOMES = {
     "tag": "replaced by tags",
     "mask": "masked",
@@ -44,3 +47,35 @@ def render_explanations(explanations: Sequence[Explanation]) -> str:
         for each in explanations
     ]
     return "".join(f"{line}\n" for line in [*lines, ""] if lines)
+
+
+def render_check(result: CheckResult) -> str:
+    """Recall and precision by kind with intervals, and what so many rows allow to say."""
+    from finetune.scrub.figures import spans_needed  # here: `slmtune --help` imports this module
+
+    rows = [
+        [
+            kind,
+            each.spans,
+            _share(each.recall, each.recall_interval),
+            each.marks,
+            _share(each.precision, each.precision_interval),
+        ]
+        for kind, each in result.figures.items()
+    ]
+    few = [kind for kind, each in result.figures.items() if each.spans < FEW and kind != "all"]
+    notes = [
+        f"{result.checked:,} of {result.rows:,} rows were checked; in {result.missed:,} of the {result.clean:,} in which "
+        "nothing was found, there was something.",
+        "Recall is the share of personal data that is covered whole, by whatever kind; rows in which something was found are "
+        "drawn more often, and the recall allows for that. Intervals are at 95 %.",
+        f"To show a recall of {AIM:.2f}, {spans_needed(AIM)} spans of a kind must be found without a miss. "
+        + (f"Fewer than {FEW} were seen of {', '.join(few)}: of these, little can be said." if few else "")
+        + " Kinds that are not listed did not occur, and nothing is known about them.",
+    ]
+    listed = table(["kind", "spans", "recall", "marks", "precision"], rows)
+    return "\n\n".join([listed, *map(paragraph, notes)])
+
+
+def _share(share: float | None, interval: tuple[float, float] | None) -> str:
+    return "-" if share is None or interval is None else f"{share:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
