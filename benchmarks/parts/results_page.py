@@ -37,8 +37,8 @@ were chosen on parts of the training data, and a test split is used once, at the
 Weighted F1, and accuracy in a column of its own: the median of the seeds, with the lowest and the highest. The prompt of the
 few-shot base has as many examples from the training split as the table says. An encoder without an adapter has no answers:
 beside it stands the most frequent label. Differences are those of the first seed, with 95 % intervals from a paired bootstrap
-over the test rows. Minutes are those of `slmtune train`: of the fastest seed, in brackets those of all; most of these runs shared
-the machine with other work.
+over the test rows. Minutes are those of `slmtune train`: of the fastest seed, in brackets those of all; most of these runs
+shared the machine with other work.
 
 {matches}{missing}{conditions}
 
