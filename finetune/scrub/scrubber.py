@@ -25,6 +25,10 @@ class Scrubber:
         self._recognisers = (*formats, *(each for each in RECOGNISERS if each.name in rules.recognisers))
         self._without_digits = tuple(each for each in self._recognisers if not each.digits)
         self._phrases = PhraseFinder(rules.lists)
+        signs = [each.signs for each in self._without_digits]
+        is_plain = all(signs) and not rules.lists and rules.tagger is None
+        # What a text without digits must contain one of for anything to be found; None: that cannot be said.
+        self._signs = tuple(sign for each in signs for sign in each) if is_plain else None
 
     def __reduce__(self) -> tuple[type[Scrubber], tuple[Rules]]:
         """Go to another process as the rules alone."""
@@ -38,6 +42,8 @@ class Scrubber:
 
     def find(self, text: str) -> list[Span]:
         """The spans of personal data in a text, in order and without overlaps."""
+        if self._signs is not None and not _has_digit(text) and not any(map(text.lower().__contains__, self._signs)):
+            return []
         return self.find_all([text])[0]
 
     def find_all(self, texts: Sequence[str]) -> list[list[Span]]:
@@ -69,14 +75,13 @@ class Scrubber:
         lowered = text.lower() if recognisers else ""
         hinted: dict[re.Pattern[str], bool] = {}
         for each in recognisers:
-            if each.signs and not any(map(lowered.__contains__, each.signs)):
-                continue
             if each.hint is not None:
                 if each.hint not in hinted:
                     hinted[each.hint] = each.hint.search(text) is not None
                 if not hinted[each.hint]:
                     continue
-            yield from each.find(text)
+            if not each.signs or any(map(lowered.__contains__, each.signs)):
+                yield from each.find(text)
 
     def _resolve(self, spans: list[Span], text: str) -> list[Span]:
         allow = self.rules.allow
