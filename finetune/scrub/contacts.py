@@ -116,6 +116,7 @@ def _without_punctuation(text: str) -> int:
 
 
 HEXADECIMAL = re.compile(r"[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]|\.[0-9A-Fa-f]{4}\.")
+COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
 IPV4 = re.compile(r"\d(?<![\w.].)\d{0,2}(?:\.\d{1,3}){3}(?!\w|\.\d)")
 # What must not stand before is asked after the first character, so that the search can skip to such characters.
 CONTACTS = (
@@ -178,7 +179,7 @@ CONTACTS = (
         re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"),
         "an IPv6 address",
         check=_is_ipv6,
-        signs=(":",),
+        hint=COLONS,
     ),
     Recogniser(
         "mac",
