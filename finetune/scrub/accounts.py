@@ -8,6 +8,7 @@ from finetune.scrub import checksums
 from finetune.scrub.contacts import NUMBER_HINT
 from finetune.scrub.recogniser import (
     CHECKED,
+    FIVE_DIGITS,
     NAMED,
     Recogniser,
     after_words,
@@ -81,6 +82,7 @@ ACCOUNTS = (
         CHECKED,
         _is_routing,
         signs=("aba", "rtn", "routing", "transit"),
+        hint=FIVE_DIGITS,
     ),
     Recogniser(
         "account",
@@ -95,6 +97,7 @@ ACCOUNTS = (
         NAMED,
         _is_account,
         signs=("account", "acct", "a/c", "konto", "compte", "cuenta", "customer", "client", "loan", "kunden", "sort"),
+        hint=FIVE_DIGITS,
     ),
     Recogniser(
         "bitcoin",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
-from finetune.scrub.recogniser import LIKELY, NAMED, Recogniser, digits_of, is_amount
+from finetune.scrub.recogniser import FIVE_DIGITS, LIKELY, NAMED, Recogniser, digits_of, is_amount
 
 # Country codes of ITU-T E.164.
 CALLING_CODES = re.compile(
@@ -102,6 +102,10 @@ class _Documentation:
 DOCUMENTATION = _Documentation()
 
 
+def _is_mac(text: str, before: str, after: str) -> bool:
+    return "." not in text or any(map(str.isalpha, text))  # 1234.5678.9012 is a number
+
+
 def _without_punctuation(text: str) -> int:
     """The length of a link without the punctuation of the sentence around it; a bracket that it opens stays."""
     closes = ")" if "(" in text else ""
@@ -111,6 +115,8 @@ def _without_punctuation(text: str) -> int:
     return end
 
 
+HEXADECIMAL = re.compile(r"[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]|\.[0-9A-Fa-f]{4}\.")
+COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
 IPV4 = re.compile(r"\d(?<![\w.].)\d{0,2}(?:\.\d{1,3}){3}(?!\w|\.\d)")
 # What must not stand before is asked after the first character, so that the search can skip to such characters.
 CONTACTS = (
@@ -141,6 +147,7 @@ CONTACTS = (
         ),
         "area code, exchange and line of the North American plan",
         check=_is_american_phone,
+        hint=FIVE_DIGITS,
     ),
     Recogniser(
         "phone-by-words",
@@ -150,6 +157,7 @@ CONTACTS = (
         score=NAMED,
         check=_is_named_phone,
         signs=PHONE_WORDS,
+        hint=FIVE_DIGITS,
     ),
     Recogniser(
         "phone-trunk-zero",
@@ -159,6 +167,7 @@ CONTACTS = (
         score=LIKELY,
         check=_is_trunk_phone,
         broad=True,
+        hint=FIVE_DIGITS,
     ),
     Recogniser("ipv4", "IP", IPV4, "a public IPv4 address", check=_is_ipv4, signs=(".",), hint=NUMBER_HINT),
     Recogniser(
@@ -170,16 +179,18 @@ CONTACTS = (
         re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"),
         "an IPv6 address",
         check=_is_ipv6,
-        signs=(":",),
+        hint=COLONS,
     ),
     Recogniser(
         "mac",
         "MAC",
         re.compile(
-            r"(?<![\w:.-])[0-9A-Fa-f]{2}(?P<gap>[:-])(?:[0-9A-Fa-f]{2}(?P=gap)){4}[0-9A-Fa-f]{2}(?![\w:-])"
-            r"|(?<![\w.])(?=[\d.]{0,13}[A-Fa-f])[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?![\w.])"
+            r"[0-9A-Fa-f](?<![\w:.-].)[0-9A-Fa-f](?:(?P<gap>[:-])(?:[0-9A-Fa-f]{2}(?P=gap)){4}[0-9A-Fa-f]{2}(?![\w:-])"
+            r"|[0-9A-Fa-f]{2}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?![\w.]))"
         ),
         "six pairs of hexadecimal digits",
+        check=_is_mac,
+        hint=HEXADECIMAL,
     ),
     Recogniser(
         "url",

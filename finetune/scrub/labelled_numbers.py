@@ -5,11 +5,21 @@ from __future__ import annotations
 import re
 
 from finetune.scrub import checksums
-from finetune.scrub.recogniser import CHECKED, NAMED, SHAPED, Recogniser, after_words, compact, digits_of, has_digits
+from finetune.scrub.recogniser import (
+    CHECKED,
+    NAMED,
+    SHAPED,
+    THREE_DIGITS,
+    Recogniser,
+    after_words,
+    compact,
+    digits_of,
+    has_digits,
+)
 
 NUMBER = r"(?: ?(?:numbers?|no\.?|num\.?|nr\.?|id|code)|(?= ?#))"
 PLATE = r"[A-Z0-9]{1,4}(?:[ -]?[A-Z0-9]{1,4}){1,2}"
-MBI = r"[1-9][AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9]\d-?[AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9]\d-?[AC-HJKMNP-RT-Y]{2}\d\d"
+MBI = r"[1-9](?<![\w-].)[AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9]\d-?[AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9]\d-?[AC-HJKMNP-RT-Y]{2}\d\d"
 
 
 def _is_vin(text: str, before: str, after: str) -> bool:
@@ -55,6 +65,7 @@ LABELLED = (
             "mrn mr urn medical patient health hospital clinic chart case admission encounter visit "
             "accession specimen fallnummer dossier".split()
         ),
+        hint=THREE_DIGITS,
     ),
     Recogniser(
         "health-plan",
@@ -71,11 +82,12 @@ LABELLED = (
             "health insurance member subscriber beneficiary policy medicare medicaid group payer claim "
             "prescription rx authorization hicn mbi versichert".split()
         ),
+        hint=THREE_DIGITS,
     ),
     Recogniser(
         "medicare",
         "HEALTH_PLAN",
-        re.compile(rf"(?<![\w-]){MBI}(?![\w-])"),
+        re.compile(rf"{MBI}(?![\w-])"),
         "the shape of a US Medicare beneficiary identifier",
         SHAPED,
     ),
@@ -92,6 +104,7 @@ LABELLED = (
         NAMED,
         has_digits(4),
         signs=tuple("licen permit certificate passport visa card dl führerschein permis reisepass pasaporte".split()),
+        hint=THREE_DIGITS,
     ),
     Recogniser(
         "npi",
@@ -105,18 +118,20 @@ LABELLED = (
     Recogniser(
         "dea",
         "LICENCE",
-        re.compile(r"(?<!\w)[ABFGMPR][A-Z9]\d{7}(?!\w)"),
+        re.compile(r"[ABFGMPR](?<!\w.)[A-Z9]\d{7}(?!\w)"),
         "a US DEA number with its check digit",
         SHAPED,
         _is_dea,
+        hint=THREE_DIGITS,
     ),
     Recogniser(
         "vin",
         "VIN",
-        re.compile(r"(?<![\w-])[A-HJ-NPR-Z0-9]{17}(?![\w-])"),
+        re.compile(r"[A-HJ-NPR-Z0-9](?<![\w-].)[A-HJ-NPR-Z0-9]{16}(?![\w-])"),
         "17 characters with the check digit of a vehicle",
         CHECKED,
         _is_vin,
+        hint=THREE_DIGITS,
     ),
     Recogniser(
         "vin-by-words",
@@ -128,6 +143,7 @@ LABELLED = (
         NAMED,
         _is_vehicle,
         signs=tuple("vin chassis vehicle fahrgestell".split()),
+        hint=THREE_DIGITS,
     ),
     Recogniser(
         "plate",
@@ -164,6 +180,7 @@ LABELLED = (
             "serial s/n device machine implant pacemaker sensor pump equipment asset handset udi imsi "
             "iccid seriennummer".split()
         ),
+        hint=THREE_DIGITS,
     ),
     Recogniser(
         "biometric",
@@ -177,5 +194,6 @@ LABELLED = (
         NAMED,
         has_digits(3),
         signs=tuple("print retina iris facial face vein biometric".split()),
+        hint=THREE_DIGITS,
     ),
 )

@@ -11,6 +11,9 @@ from finetune.scrub.span import Span
 BEFORE, AFTER = 60, 24  # characters around a match that a check sees
 Check = Callable[[str, str, str], bool]  # of the match, and of what stands before and after it
 
+# Five digits, or three, with at most two other characters between them: cheap searches that spare most texts the dear ones.
+FIVE_DIGITS = re.compile(r"\d(?:[^\d\n]{0,2}\d){4}")
+THREE_DIGITS = re.compile(r"\d(?:[^\d\n]{0,2}\d){2}")
 CHECKED, SHAPED, NAMED, LIKELY = (
     1.0,
     0.8,

@@ -24,7 +24,14 @@ class Scrubber:
         formats = (_format(kind, pattern) for kind, pattern in rules.formats.items())
         self._recognisers = (*formats, *(each for each in RECOGNISERS if each.name in rules.recognisers))
         self._without_digits = tuple(each for each in self._recognisers if not each.digits)
+        self._groups: dict[re.Pattern[str] | None, list[Recogniser]] = {}
+        for each in self._recognisers:
+            self._groups.setdefault(each.hint, []).append(each)
         self._phrases = PhraseFinder(rules.lists)
+        signs = [one.signs for one in self._without_digits]
+        is_plain = all(signs) and not rules.lists and rules.tagger is None
+        # What a text without digits must contain one of for anything to be found; None: that cannot be said.
+        self._signs = tuple(sign for some in signs for sign in some) if is_plain else None
 
     def __reduce__(self) -> tuple[type[Scrubber], tuple[Rules]]:
         """Go to another process as the rules alone."""
@@ -38,6 +45,8 @@ class Scrubber:
 
     def find(self, text: str) -> list[Span]:
         """The spans of personal data in a text, in order and without overlaps."""
+        if self._signs is not None and not _has_digit(text) and not any(map(text.lower().__contains__, self._signs)):
+            return []
         return self.find_all([text])[0]
 
     def find_all(self, texts: Sequence[str]) -> list[list[Span]]:
@@ -65,18 +74,12 @@ class Scrubber:
         return replace_spans(text, spans, self.rules.policy, f"{self.rules.seed}:{document}")
 
     def _search(self, text: str) -> Iterator[Span]:
-        recognisers = self._recognisers if _has_digit(text) else self._without_digits
-        lowered = text.lower() if recognisers else ""
-        hinted: dict[re.Pattern[str], bool] = {}
-        for each in recognisers:
-            if each.signs and not any(map(lowered.__contains__, each.signs)):
-                continue
-            if each.hint is not None:
-                if each.hint not in hinted:
-                    hinted[each.hint] = each.hint.search(text) is not None
-                if not hinted[each.hint]:
-                    continue
-            yield from each.find(text)
+        lowered = text.lower()
+        for hint, recognisers in self._groups.items() if _has_digit(text) else [(None, self._without_digits)]:
+            if hint is None or hint.search(text):
+                for each in recognisers:
+                    if not each.signs or any(map(lowered.__contains__, each.signs)):
+                        yield from each.find(text)
 
     def _resolve(self, spans: list[Span], text: str) -> list[Span]:
         allow = self.rules.allow

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from finetune.scrub import checksums
 from finetune.scrub.contacts import NUMBER_HINT
-from finetune.scrub.recogniser import CHECKED, NAMED, Check, Recogniser, after_words, compact, digits_of
+from finetune.scrub.recogniser import CHECKED, FIVE_DIGITS, NAMED, Check, Recogniser, after_words, compact, digits_of
 
 DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"  # Spain, Real Decreto 1553/2005: the number modulo 23
 HETU_LETTERS = "0123456789ABCDEFHJKLMNPRSTUVWXY"  # Finland: the nine digits modulo 31
@@ -124,14 +124,13 @@ VAT_CHECKS: dict[str, Callable[[str], bool]] = {
 
 
 def _strict(name: str, entity: str, pattern: str, reason: str, check: Callable[[str], bool]) -> Recogniser:
-    return Recogniser(
-        name, entity, re.compile(rf"(?<![\w.,-]){pattern}(?![\w-]|[.,]\d)"), reason, CHECKED, on_compact(check)
-    )
+    whole = re.compile(rf"(?<![\w.,-]){pattern}(?![\w-]|[.,]\d)")
+    return Recogniser(name, entity, whole, reason, CHECKED, on_compact(check), hint=FIVE_DIGITS)
 
 
 def _named(name: str, words: str, pattern: str, check: Callable[[str], bool], signs: tuple[str, ...]) -> Recogniser:
-    reason = f"{name} by its name and its check digit"
-    return Recogniser(name, "NATIONAL_ID", after_words(words, pattern), reason, CHECKED, on_compact(check), signs=signs)
+    reason, whole = f"{name} by its name and its check digit", after_words(words, pattern)
+    return Recogniser(name, "NATIONAL_ID", whole, reason, CHECKED, on_compact(check), signs=signs, hint=FIVE_DIGITS)
 
 
 STATE_NUMBERS = (
@@ -151,6 +150,7 @@ STATE_NUMBERS = (
         "nine digits after SSN or social security",
         check=_is_ssn,
         signs=("ssn", "social security"),
+        hint=FIVE_DIGITS,
     ),
     Recogniser(
         "itin",
@@ -159,6 +159,7 @@ STATE_NUMBERS = (
         "a US individual taxpayer number by its ranges",
         check=_is_itin,
         signs=("-",),
+        hint=FIVE_DIGITS,
     ),
     Recogniser(
         "tax-id-by-words",
@@ -171,6 +172,7 @@ STATE_NUMBERS = (
         "digits after words such as EIN or tax id",
         NAMED,
         signs=("ein", "tin", "tax", "employer id", "steuer"),
+        hint=FIVE_DIGITS,
     ),
     Recogniser(
         "vat",
@@ -189,6 +191,7 @@ STATE_NUMBERS = (
         re.compile(r"(?<!\w)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D](?!\w)"),
         "a British national insurance number by its letters",
         check=lambda text, before, after: text[:2] not in NOT_NINO,
+        hint=FIVE_DIGITS,
     ),
     _strict("dni", "NATIONAL_ID", r"(?:\d{8}|[XYZ]-?\d{7})-?[A-Z]", "a Spanish DNI or NIE with its letter", _dni),
     _strict(

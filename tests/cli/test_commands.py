@@ -244,6 +244,7 @@ SHOWN_OTHERWISE = {
     "scrub_policy": "the recipe's, else tag",
     "scrub_find": "the recipe's, else identifiers",
     "tagger": "the recipe's, else none",
+    "canary_key": "CORPUS-canaries.key, next to the corpus",
     "vs_key_file": "the key in OPENAI_API_KEY",
 }
 

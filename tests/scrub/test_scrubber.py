@@ -6,7 +6,7 @@ import ipaddress
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.recipe import domain_names, load_domain
@@ -81,6 +81,7 @@ def test_figures_tickers_and_codes_survive(text: str) -> None:
 octets = st.integers(0, 255)
 
 
+@settings(deadline=None)  # a pause of the machine is no fault
 @given(st.tuples(octets, octets, octets, octets).map(lambda parts: ".".join(map(str, parts))))
 def test_only_public_addresses_are_replaced(address: str) -> None:
     parsed = ipaddress.IPv4Address(address)
@@ -90,6 +91,7 @@ def test_only_public_addresses_are_replaced(address: str) -> None:
     assert scrub(f"# {address} Calibration", Counter()) == f"# {address} Calibration"
 
 
+@settings(deadline=None)  # a pause of the machine is no fault
 @given(st.lists(st.integers(0, 31), min_size=2, max_size=9).map(lambda parts: ".".join(map(str, parts))))
 def test_numbers_of_sections_versions_and_objects_survive(number: str) -> None:
     for text in (f"{number} Safety", f"See {number}.", f"({number})", f"v{number}", f"Use {number}, not {number}-beta"):
@@ -102,6 +104,7 @@ def test_names_dates_and_places_are_not_identifiers() -> None:
     assert scrub(text, Counter()) == text
 
 
+@settings(deadline=None)  # a pause of the machine is no fault
 @given(st.text(alphabet="0123456789 .,-+@()ABab%$", max_size=80))
 def test_a_second_pass_finds_nothing_more(text: str) -> None:
     counts: Counter[str] = Counter()
