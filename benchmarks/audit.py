@@ -65,8 +65,7 @@ def measure(case: Case, given: argparse.Namespace, folder: Path) -> tuple[dict[s
     slmtune("prepare", folder, "prepare", *rows, *ratio, *planted, "--out", corpus)
     model = ("--model", given.model, "--max-truncated", "100%")
     slmtune("train", folder, "train", "--corpus", corpus, "--out", adapter, *model, *case.settings)
-    key = ("--canary-key", folder / f"{slug}-corpus-canaries.key") if case.with_canaries else ()
-    words = ("--corpus", corpus, "--out", folder / f"{slug}-audit", "--limit", given.limit, *key)
+    words = ("--corpus", corpus, "--out", folder / f"{slug}-audit", "--limit", given.limit)
     done = slmtune("audit", folder, "audit", adapter, *words, codes=(0, LEAK))
     return done.object(), done
 
