@@ -45,6 +45,12 @@ class Canary:
         return Example(name, turns, "qa", source=CANARY_SOURCE, license="cc0-1.0")
 
 
+def key_beside(corpus: Path) -> Path:
+    """Where the key of a corpus is, unless the user put it elsewhere: next to its folder."""
+    folder = Path(os.path.abspath(corpus))
+    return folder.with_name(f"{folder.name}-canaries.key")
+
+
 def write_key(path: Path, canaries: Sequence[Canary]) -> str:
     """Write a new file that only its owner can read; returns its SHA-256, which does not tell the secrets.
 

@@ -13,7 +13,6 @@ from finetune.audit.request import AuditRequest, Extraction, Leak, Samples
 from finetune.audit.rows import AuditRows, PlacedCanary, Row
 from finetune.models.chat_template import render_prompt
 from finetune.models.load import LoadedModel
-from finetune.models.structure import base_model, find_state
 from finetune.records import Example, Message
 from finetune.scoring.generation import generate_tokens
 from finetune.scoring.texts import token_similarity
@@ -50,7 +49,6 @@ class Writer:
 
     def __init__(self, loaded: LoadedModel, request: AuditRequest) -> None:
         self.loaded, self._request = loaded, request
-        self._size = 1 if find_state(base_model(loaded.model)) else request.batch_size  # padding would change a state
 
     def continue_answers(self, rows: Sequence[Row]) -> list[Continuation]:
         """Go on with the first half of answers that are long enough, greedily."""
@@ -59,7 +57,8 @@ class Writer:
         for row in rows:
             start, end = row.answer
             middle = (start + end) // 2
-            if end - middle >= FEWEST_TOKENS and len(halves) < self._request.extractions:
+            fits = end - middle >= FEWEST_TOKENS and middle + limit <= self.loaded.context
+            if fits and len(halves) < self._request.extractions:
                 halves.append((row, row.rendering.ids[:middle], row.rendering.ids[middle : min(end, middle + limit)]))
         prompts = [prompt for _, prompt, _ in halves]
         ours = self._write(prompts, limit)
@@ -95,7 +94,9 @@ class Writer:
     def _write(
         self, prompts: Sequence[tuple[int, ...]], limit: int, draw: torch.Generator | None = None
     ) -> list[list[int]]:
-        return generate_tokens(self.loaded, prompts, batch_size=self._size, max_new_tokens=limit, draw=draw)
+        return generate_tokens(
+            self.loaded, prompts, batch_size=self._request.batch_size, max_new_tokens=limit, draw=draw
+        )
 
 
 def count_extracted(continuations: Sequence[Continuation]) -> Extraction:

@@ -18,7 +18,8 @@ Verdict = Literal["no evidence of leakage", "leak found", "inconclusive"]
 class AuditRequest(AuditOptions):
     """Which adapter to audit, on which rows, and where to put the report.
 
-    `held_out` is a corpus whose rows are the controls, instead of the held-out splits of `corpus`.
+    `canary_key` may be left out if the key lies where `prepare` puts it. `held_out` is a corpus whose rows are the controls,
+    instead of the held-out splits of `corpus`.
     """
 
     adapter: Path

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from finetune.artifacts import Adapter, AuditReport, Corpus, ensure_replaceable, writing
 from finetune.audit.extract import Continuation, Writer, count_extracted, search_copies
-from finetune.audit.request import AuditRequest, AuditResult, Canaries, Leak
+from finetune.audit.request import AuditRequest, AuditResult, Leak
 from finetune.audit.rows import AuditRows, PlacedCanary, choose_rows, place_canaries
 from finetune.audit.scores import measure_canaries, score_rows, separate_rows
 from finetune.audit.verdict import Findings, judge
 from finetune.audit.write import write_report
-from finetune.canary_key import Canary, read_key
+from finetune.canary_key import Canary, key_beside, read_key
 from finetune.errors import CheckFailedError, InputError
 from finetune.machine import peak_bytes
 from finetune.models.find import base_of
 from finetune.models.heads import Head
 from finetune.models.load import LoadedModel, load_adapter
+from finetune.models.structure import base_model, find_state
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import check
 
+log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int, str], None]  # stage, amount done, total amount, unit
 
 
@@ -48,6 +52,8 @@ def audit(request: AuditRequest, on_progress: Progress = lambda stage, done, tot
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     inputs = _open_inputs(request)
     loaded = load_adapter(inputs.adapter, request.model)
+    if find_state(base_model(loaded.model)):
+        request = replace(request, batch_size=1)  # padding would change a state
     with writing(request.output_dir, AuditReport, overwrite=request.overwrite) as writer:
         findings, leaks = _measure(request, inputs, loaded, on_progress)
         verdict, reasons = judge(findings)
@@ -98,17 +104,21 @@ def _open_inputs(request: AuditRequest) -> _Inputs:
 
 
 def _read_canaries(request: AuditRequest, corpus: Corpus) -> list[Canary]:
-    """The canaries of the key that was given; none without one.
+    """The canaries of the key that was given or lies next to the corpus; none without one.
 
     Raises:
         InputError: it is the key of another corpus.
     """
-    if request.canary_key is None:
+    planted: Mapping[str, Any] = corpus.manifest.get("canaries", {})
+    key = request.canary_key or key_beside(request.corpus)
+    if request.canary_key is None and not (planted and key.is_file()):
+        if planted:
+            log.warning("The %d canaries of the corpus are not audited: give their --canary-key.", planted["count"])
         return []
-    canaries, digest = read_key(request.canary_key)
-    if corpus.manifest.get("canaries", {}).get("key_sha256") != digest:
+    canaries, digest = read_key(key)
+    if planted.get("key_sha256") != digest:
         raise InputError(
-            f"The key {request.canary_key} does not belong to the corpus at {request.corpus}. Give the file that was written "
+            f"The key {key} does not belong to the corpus at {request.corpus}. Give the file that was written "
             "when this corpus was prepared"
         )
     return canaries
@@ -149,7 +159,7 @@ def _measure(
         is_own_corpus=_is_own(inputs.adapter, inputs.corpus),
         controls=len(rows.controls),
     )
-    return findings, [*_leaked(writer, ours), *copies, *_leaked_canaries(placed, told, canaries)]
+    return findings, [*_leaked(writer, ours), *copies, *_leaked_canaries(placed, told)]
 
 
 def _with_beginnings(writer: Writer, continuations: Sequence[Continuation]) -> list[tuple[str, str]]:
@@ -164,9 +174,9 @@ def _leaked(writer: Writer, continuations: Sequence[Continuation]) -> list[Leak]
     return [Leak("continuation", each.row.example.id, text) for each, text in zip(near, texts, strict=True)]
 
 
-def _leaked_canaries(placed: Sequence[PlacedCanary], told: Sequence[bool], canaries: Canaries | None) -> list[Leak]:
+def _leaked_canaries(placed: Sequence[PlacedCanary], told: Sequence[bool]) -> list[Leak]:
     written = [each.canary for each, hit in zip(placed, told, strict=True) if hit]
-    return [Leak("canary", canary.question, canary.secret) for canary in written] if canaries else []
+    return [Leak("canary", canary.question, canary.secret) for canary in written]
 
 
 def _is_own(adapter: Adapter, corpus: Corpus) -> bool:

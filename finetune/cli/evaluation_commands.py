@@ -78,7 +78,7 @@ def compare_command(reports: tuple[str, ...]) -> None:
 @options.workspace
 @click.option("--corpus", type=options.PATH, help="Corpus that the adapter was trained on, instead of the workspace's.")
 @click.option(
-    "--canary-key", type=options.PATH, help="Key of the corpus's canaries.  [that of the workspace's corpus, if any]"
+    "--canary-key", type=options.PATH, help="Key of the corpus's canaries.  [next to the corpus, if it is there]"
 )
 @click.option("--held-out", type=options.PATH, help="Corpus of rows to compare with, instead of the held-out splits.")
 @options.fields("finetune.recipe.options:AuditOptions", ranges=True)
@@ -107,7 +107,7 @@ def audit_command(
         adapter or workspace.adapter,
         corpus or workspace.corpus,
         output_dir or workspace.audit,
-        canary_key or (workspace.canary_key if corpus is None else None),
+        canary_key,
         held_out,
         model,
         overwrite,

@@ -67,12 +67,6 @@ class Workspace:
         return self.root / "audit"
 
     @property
-    def canary_key(self) -> Path | None:
-        """The key of the corpus's canaries, if there is one where `prepare` puts it."""
-        path = self.root / "corpus-canaries.key"
-        return path if path.is_file() else None
-
-    @property
     def model(self) -> Path:
         """The folder of the merged model."""
         return self.root / "model"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.canary_key import key_beside
 from finetune.cards.corpus_facts import SourceFacts
 from finetune.recipe.options import PrepareOptions
 from finetune.records import Split, Unused
@@ -30,8 +30,7 @@ class PrepareRequest(PrepareOptions):
     @property
     def key_path(self) -> Path:
         """The file for the key of the canaries."""
-        folder = Path(os.path.abspath(self.output_dir))
-        return self.canary_key or folder.with_name(f"{folder.name}-canaries.key")
+        return self.canary_key or key_beside(self.output_dir)
 
 
 @dataclass(frozen=True)

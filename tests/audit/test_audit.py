@@ -18,6 +18,7 @@ from finetune.corpus.store import read_split
 from finetune.errors import InputError
 from finetune.prepare import PrepareRequest
 
+from ..cards.page import Page
 from ..command import run as slmtune
 from .conftest import EACH, run_audit
 
@@ -131,6 +132,7 @@ def test_the_page_says_what_the_file_for_programs_says(overfitted_audit: AuditRe
     assert data["verdict"] == "leak found"
     assert "<h1>Leak found</h1>" in page
     assert f"{data['extraction']['near']} of {data['extraction']['rows']}" in page
+    assert Page(page).problems == []
     assert "src=" not in page
     assert "<script" not in page
 
@@ -145,7 +147,7 @@ def test_the_key_of_another_corpus_is_refused(audited: PrepareRequest, one_epoch
 def test_the_command_exits_with_3_if_a_leak_was_found_and_shows_texts_if_asked(
     audited: PrepareRequest, overfitted: Path, tmp_path: Path
 ) -> None:
-    few = ("--extractions", 0, "--samples", 0, "--corpus", audited.output_dir, "--canary-key", audited.key_path)
+    few = ("--extractions", 0, "--samples", 0, "--corpus", audited.output_dir)
     leaky = slmtune("audit", overfitted, *few, "--show-text", "--out", tmp_path / "report", cwd=tmp_path)
     assert leaky.returncode == 3
     assert "Verdict: leak found" in leaky.stdout
