@@ -56,15 +56,18 @@ def supervised_logits(
 
     The rows share forward passes of at most `MOST_LOGITS` logits.
     """
-    longest = max(len(row.ids) - row.supervised.index(True, 1) for row in rows)  # the first token is never predicted
-    size = max(1, MOST_LOGITS // (longest * loaded.model.get_output_embeddings().weight.shape[0]))
+    size = max(1, MOST_LOGITS // (_longest(rows) * loaded.model.get_output_embeddings().weight.shape[0]))
     for start in range(0, len(rows), size):
-        yield from _pass(loaded, rows[start : start + size], prefix, longest)
+        yield from _pass(loaded, rows[start : start + size], prefix)
 
 
-def _pass(
-    loaded: LoadedModel, rows: Sequence[Rendering], prefix: Prefix | None, longest: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _longest(rows: Sequence[Rendering]) -> int:
+    """The number of tokens from the first supervised one to the end, of the row that has most; the first is never predicted."""
+    return max(len(row.ids) - row.supervised.index(True, 1) for row in rows)
+
+
+def _pass(loaded: LoadedModel, rows: Sequence[Rendering], prefix: Prefix | None) -> Iterator[tuple[Tensor, Tensor]]:
+    longest = _longest(rows)
     ids, mask, positions = pad_behind(loaded, prefix, [row.ids for row in rows])
     with torch.inference_mode():
         output = loaded.model(

@@ -24,9 +24,13 @@ def test_scores_of_tokens_are_those_of_the_whole_row(
     loaded: LoadedModel, system: tuple[Message, ...], most_logits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervised, "MOST_LOGITS", most_logits)
-    rows = [render(loaded.tokenizer, replace(row, messages=(*system, *row.messages))) for row in examples()]
+    answers = ("The profit rose by a fifth, and the bank kept its outlook.", "No.", "Costs fell.")
+    rows = [
+        render(loaded.tokenizer, replace(row, messages=(*system, row.messages[0], Message("assistant", answer))))
+        for row, answer in zip(examples(), answers, strict=False)
+    ]
     done: list[int] = []
-    scores = score_tokens(loaded, rows, batch_size=2, on_rows=done.append)
+    scores = score_tokens(loaded, rows, batch_size=3, on_rows=done.append)
     assert sum(done) == len(rows)
     for row, scored in zip(rows, scores, strict=True):
         ids, learnt = torch.tensor(row.ids), torch.tensor(row.supervised[1:])
