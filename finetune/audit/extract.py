@@ -21,6 +21,7 @@ from finetune.scrub import Rules, Scrubber
 FEWEST_TOKENS = 10  # of the rest of an answer: shorter ones are repeated by chance
 NEAR = 0.9  # token edit similarity from which a continuation repeats an answer, as in Ippolito et al. 2023 for 10 % of edits
 COPIED_WORDS = 13  # in a row: the length of the overlaps of Brown et al. 2020, GPT-3, appendix C
+WRITTEN_AT_ONCE = 128  # rows per forward pass: each pass unpacks the 4-bit weights anew, however few rows it has
 WORD = re.compile(r"\w+")
 
 
@@ -60,10 +61,10 @@ class Writer:
             fits = end - middle >= FEWEST_TOKENS and middle + limit <= self.loaded.context
             if fits and len(halves) < self._request.extractions:
                 halves.append((row, row.rendering.ids[:middle], row.rendering.ids[middle : min(end, middle + limit)]))
-        prompts = [prompt for _, prompt, _ in halves]
-        ours = self._write(prompts, limit)
+        prompts, longest = [prompt for _, prompt, _ in halves], max((len(rest) for *_, rest in halves), default=1)
+        ours = self._write(prompts, longest)
         with self.loaded.model.disable_adapter():
-            theirs = self._write(prompts, limit)
+            theirs = self._write(prompts, longest)
         return [
             Continuation(row, rest, tuple(one[: len(rest)]), tuple(other[: len(rest)]))
             for (row, _, rest), one, other in zip(halves, ours, theirs, strict=True)
@@ -94,9 +95,8 @@ class Writer:
     def _write(
         self, prompts: Sequence[tuple[int, ...]], limit: int, draw: torch.Generator | None = None
     ) -> list[list[int]]:
-        return generate_tokens(
-            self.loaded, prompts, batch_size=self._request.batch_size, max_new_tokens=limit, draw=draw
-        )
+        size = max(WRITTEN_AT_ONCE, self._request.batch_size)
+        return generate_tokens(self.loaded, prompts, batch_size=size, max_new_tokens=limit, draw=draw)
 
 
 def count_extracted(continuations: Sequence[Continuation]) -> Extraction:
