@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
 
-from finetune.scrub.recogniser import FIVE_DIGITS, LIKELY, NAMED, Recogniser, digits_of, is_amount
+from finetune.scrub.recogniser import FIVE_DIGITS, LIKELY, NAMED, Recogniser, digits_of, is_amount, is_no_amount
 
 # Country codes of ITU-T E.164.
 CALLING_CODES = re.compile(
@@ -29,6 +29,7 @@ PHONE_BEFORE = re.compile(rf"\b(?:tele)?(?:{'|'.join(PHONE_WORDS)})\w{{0,6}}[^\d
 LIKE_DATE = re.compile(
     r"\d{1,2}([-/.])\d{1,2}\1\d{2,4}|(?:1[89]|20)\d\d(?:[-/.]\d{1,2}[-/.]\d{1,2}|[-/ ](?:1[89]|20)\d\d)"
 )
+DOCUMENTATION = IPv6Network("2001:db8::/32")  # RFC 3849
 PUNCTUATION = frozenset(".,;:!?'\")]}>*_")
 # What a number of one of these kinds has, in this order, and few other texts have: one search instead of five.
 NUMBER_HINT = re.compile(r"\d(?:(?<=[A-Za-z][A-Za-z]\d)\d|\d{3}[ -]?\d{4}|\d\d-\d\d-|(?<=\+\d)|\.\d{1,3}\.\d)")
@@ -48,10 +49,6 @@ def _is_international_phone(text: str, before: str, after: str) -> bool:
         return False
     # +200 000 000 is a figure: groups of three that end in zeros.
     return not re.fullmatch(r"\+\d{1,3}(?: \d{3})* 000", text)
-
-
-def _is_american_phone(text: str, before: str, after: str) -> bool:
-    return not is_amount(before, after)
 
 
 def _is_named_phone(text: str, before: str, after: str) -> bool:
@@ -90,16 +87,6 @@ def _is_ipv6(text: str, before: str, after: str) -> bool:
     if address.is_loopback or address.is_unspecified or address.is_multicast or address in DOCUMENTATION:
         return False
     return len(text) > 6 and any(map(str.isdigit, text)) and not NUMBERED_BEFORE.search(before)
-
-
-class _Documentation:
-    """The addresses of RFC 3849, 2001:db8::/32."""
-
-    def __contains__(self, address: IPv6Address) -> bool:
-        return address.packed[:4] == b"\x20\x01\x0d\xb8"
-
-
-DOCUMENTATION = _Documentation()
 
 
 def _is_mac(text: str, before: str, after: str) -> bool:
@@ -146,7 +133,7 @@ CONTACTS = (
             r"(?: ?(?:x|ext\.?) ?\d{1,5})?(?![\w-]|[.,]\d)"
         ),
         "area code, exchange and line of the North American plan",
-        check=_is_american_phone,
+        check=is_no_amount,
         hint=FIVE_DIGITS,
     ),
     Recogniser(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from finetune.scrub.recogniser import LIKELY, NAMED, Recogniser, after_words, is_amount
+from finetune.scrub.recogniser import LIKELY, NAMED, Recogniser, after_words, is_amount, is_no_amount
 
 STATES = (
     "AL AK AZ AR CA CO CT DE DC FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR PA "
@@ -38,10 +38,6 @@ _TOWN = rf"(?:,?[ \n]{{1,3}}(?:{_WORD} ){{0,2}}{_WORD},[ \n]{{1,3}}(?:{_STATE})(
 
 def _is_street(text: str, before: str, after: str) -> bool:
     return not is_amount(before, "")
-
-
-def _is_zip(text: str, before: str, after: str) -> bool:
-    return not is_amount(before, after)
 
 
 PLACES = (
@@ -132,7 +128,7 @@ PLACES = (
         "ZIP",
         re.compile(rf"(?<!\w)(?:{_STATE}),? {{1,2}}(?P<value>\d{{5}}(?:-\d{{4}})?)(?![\w-]|[.,]\d)"),
         "five digits after a state of the US",
-        check=_is_zip,
+        check=is_no_amount,
         broad=True,
     ),
     Recogniser(
@@ -140,7 +136,7 @@ PLACES = (
         "ZIP",
         re.compile(r"(?<![\w.,+$€£/-])\d{5}-\d{4}(?![\w-]|[.,]\d)"),
         "five and four digits",
-        check=_is_zip,
+        check=is_no_amount,
         broad=True,
     ),
     Recogniser(

@@ -14,12 +14,11 @@ Check = Callable[[str, str, str], bool]  # of the match, and of what stands befo
 # Five digits, or three, with at most two other characters between them: cheap searches that spare most texts the dear ones.
 FIVE_DIGITS = re.compile(r"\d(?:[^\d\n]{0,2}\d){4}")
 THREE_DIGITS = re.compile(r"\d(?:[^\d\n]{0,2}\d){2}")
-CHECKED, SHAPED, NAMED, LIKELY = (
-    1.0,
-    0.8,
-    0.7,
-    0.5,
-)  # scores: checksum right, strict shape, words before it, loose shape
+# Scores.
+CHECKED = 1.0  # the checksum is right
+SHAPED = 0.8  # a strict shape
+NAMED = 0.7  # words before it say what it is
+LIKELY = 0.5  # a loose shape
 
 AMOUNT_BEFORE = re.compile(r"(?:[$€£¥%]|\b(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|NOK|SEK|DKK|INR|CNY|by))\s{0,3}$", re.I)
 AMOUNT_AFTER = re.compile(
@@ -79,6 +78,11 @@ def is_amount(before: str, after: str) -> bool:
     return bool(AMOUNT_BEFORE.search(before) or AMOUNT_AFTER.match(after))
 
 
+def is_no_amount(text: str, before: str, after: str) -> bool:
+    """The check of a number that is not an amount of something."""
+    return not is_amount(before, after)
+
+
 def digits_of(text: str) -> str:
     """The ASCII digits of a text."""
     return "".join(char for char in text if char in "0123456789")
@@ -100,10 +104,9 @@ def after_words(words: str, value: str = CODE) -> re.Pattern[str]:
 
 
 def has_digits(least: int) -> Check:
-    """The check that a value has a number of digits and is no year."""
+    """The check that a value has so many digits and is no amount."""
 
     def check(text: str, before: str, after: str) -> bool:
-        digits = digits_of(text)
-        return len(digits) >= least and not is_amount(before, after)
+        return len(digits_of(text)) >= least and not is_amount(before, after)
 
     return check
