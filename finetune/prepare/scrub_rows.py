@@ -29,7 +29,7 @@ TABLES = {".csv": ",", ".tsv": "\t"}
 PARQUET = ".parquet"
 READABLE = "txt, md, jsonl, json, csv, tsv and parquet"
 
-Write = Callable[[Any], None]
+Write = Callable[[Any], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +123,9 @@ def writing_file(file: DataFile, path: Path) -> Iterator[Write]:
         return
     with path.open("w", encoding="utf-8", newline="") as out:
         if file.suffix in TEXTS:
-            yield lambda value: _discard(out.write(value))
+            yield out.write
         elif file.suffix in LINES:
-            yield lambda value: _discard(out.write(json.dumps(value, ensure_ascii=False) + "\n"))
+            yield lambda value: out.write(json.dumps(value, ensure_ascii=False) + "\n")
         else:
             yield _table_writer(out, TABLES[file.suffix])
 
@@ -141,7 +141,3 @@ def _table_writer(out: Any, separator: str) -> Write:
         table.writerow([value.get(name) for name in names])
 
     return write
-
-
-def _discard(count: int) -> None:
-    """Of a write, nobody asks how much it wrote."""
