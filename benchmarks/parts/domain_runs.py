@@ -208,4 +208,6 @@ def _machine() -> str:
     flags = {flag for line in cpu if line.startswith("flags") for flag in line.split()}
     kind = ", ".join([names[0] if names else platform.machine(), *(["AMX"] if "amx_bf16" in flags else [])])
     gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
-    return ", ".join([*gpu, f"{os.cpu_count()} cores ({kind})", f"Python {platform.python_version()}"])
+    threads, cores = torch.get_num_threads(), os.cpu_count()
+    share = f"{cores} cores" if threads == cores else f"{threads} of {cores} cores"
+    return ", ".join([*gpu, f"{share} ({kind})", f"Python {platform.python_version()}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -95,6 +96,14 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ask(url: str) -> Any:
     return ask_server(find_server(url, None), NEWS, max_new_tokens=8, on_rows=lambda rows: None)
+
+
+def test_server_is_asked_from_a_running_event_loop() -> None:
+    async def in_notebook(url: str) -> Any:
+        return ask(url)
+
+    with serving(lambda number, body: (200, say("bearish"))) as url:
+        assert asyncio.run(in_notebook(url)) == ask(url)
 
 
 def test_served_model_answers_as_the_same_model_here(

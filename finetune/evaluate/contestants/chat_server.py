@@ -7,6 +7,7 @@ import ipaddress
 import json
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -67,7 +68,13 @@ class ChatServer:
         """
         if not is_loopback(self.url):
             log.warning("The text of %d rows is sent to %s.", len(questions), self.host)
-        return asyncio.run(self._ask_all(questions, max_tokens, on_rows))
+        answers = self._ask_all(questions, max_tokens, on_rows)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(answers)
+        with ThreadPoolExecutor(1) as thread:  # a notebook: its loop runs already, and one thread runs one loop
+            return thread.submit(asyncio.run, answers).result()
 
     async def _ask_all(self, questions: Sequence[Question], max_tokens: int, on_rows: RowsCallback) -> list[Reply]:
         slots = asyncio.Semaphore(AT_ONCE)
