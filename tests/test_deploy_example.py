@@ -18,12 +18,15 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
+from finetune.serve import ServeTarget, hand_over
+
 from . import system_calls
 from .command import ROOT, SLMTUNE, fresh_environment
 
 DEPLOY = ROOT / "examples/deploy"
 UNIT = (DEPLOY / "slmtune.service").read_text("utf-8")
 COMPOSE = (DEPLOY / "compose.yaml").read_text("utf-8")
+VLLM_COMPOSE = (DEPLOY / "vllm/compose.yaml").read_text("utf-8")
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 QUERIES = (DEPLOY / "README.md").read_text("utf-8").partition("PromQL")[2].partition("##")[0]
 KEYS = {"people": "a-long-random-string", "prometheus": "another-long-random-string"}
@@ -146,6 +149,45 @@ def test_containers_are_closed_and_what_they_mount_is_there(name: str) -> None:
     assert volumes <= known["volumes"].keys()
 
 
+@pytest.mark.parametrize("kind", ["compose", "kubernetes"])
+def test_replicas_run_the_command_that_slmtune_prints(
+    kind: str, tiny_adapter: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    adapter = Path(shutil.copytree(tiny_adapter, tmp_path / "news"))
+    printed = hand_over([ServeTarget("news", adapter)]).command
+    changed = {
+        str(tiny_model): "HuggingFaceTB/SmolLM2-135M",
+        str(tmp_path): "/adapters",
+        tiny_model.name: "smollm2-135m",
+    }
+    wanted = re.sub("|".join(map(re.escape, changed)), lambda match: changed[match[0]], "\0".join(printed)).split("\0")
+    options = re.sub(r"\0(?!--)", "=", "\0".join(wanted[3:])).split("\0")
+    if kind == "compose":
+        merged = yaml.safe_load(VLLM_COMPOSE)  # Compose knows the merge key of YAML, PyCompose does not
+        PyCompose.from_yaml(yaml.safe_dump(merged))
+        services = merged["services"]
+        replicas = [services["vllm-0"], services["vllm-1"]]
+        commands = [[*replica["entrypoint"], *replica["command"]] for replica in replicas]
+        assert "ports" not in {**replicas[0], **replicas[1]}  # only the proxy can be reached
+        devices = [one["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] for one in replicas]
+        assert devices == [["0"], ["1"]]
+        # Its containers are reached by their names, at the image's own address.
+        options = [option for option in options if not option.startswith(("--host=", "--port="))]
+    else:
+        documents = {
+            one["kind"]: one for one in yaml.safe_load_all((DEPLOY / "vllm/kubernetes.yaml").read_text("utf-8"))
+        }
+        [container] = documents["Deployment"]["spec"]["template"]["spec"]["containers"]
+        commands = [[*container["command"], *container["args"]]]
+        assert documents["Service"]["spec"]["selector"] == documents["Deployment"]["metadata"]["labels"]
+        [rule] = documents["Ingress"]["spec"]["rules"]
+        assert [path["path"] for path in rule["http"]["paths"]] == ["/v1"]
+        options = [option.replace("127.0.0.1", "0.0.0.0") for option in options]
+    for command in commands:
+        assert command[:3] == wanted[:3]
+        assert sorted(command[3:]) == sorted(options)
+
+
 def test_prometheus_asks_the_server_with_its_key() -> None:
     job = read_prometheus()
     command = SERVICES["slmtune"]["command"]
@@ -181,5 +223,5 @@ def test_readme_names_every_file_and_every_secret() -> None:
     for secret in yaml.safe_load(COMPOSE)["secrets"].values():
         assert secret["file"].removeprefix("./") in readme
     assert setting("LoadCredential").partition(":")[2] in readme
-    for name in ("slmtune.service", "compose.yaml"):
+    for name in ("slmtune.service", "compose.yaml", "vllm/", "kubernetes.yaml"):
         assert name in readme

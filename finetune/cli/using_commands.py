@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,8 +12,12 @@ from finetune.cli.console import console
 from finetune.cli.dialogue import converse
 from finetune.cli.options import Given
 from finetune.cli.render import results
+from finetune.cli.render.handover import vllm_commands
 from finetune.cli.workspace import Workspace, served_artifact
 from finetune.machine import importing_libraries, process_seconds
+
+if TYPE_CHECKING:
+    from finetune.serve import Handover
 
 
 @options.command()
@@ -47,14 +52,20 @@ def serve_command(
     with importing_libraries():
         from finetune.recipe.options import ServeOptions
         from finetune.serve import ServeTarget, hand_over, serve
+        from finetune.serve.vllm_process import require_vllm
 
     named = [arguments.read_target(text) for text in targets] or arguments.list_adapters(given.get("adapter_dir"))
     named = named or [(workspace.name, served_artifact(workspace))]
     served = [ServeTarget(name, path) for name, path in named]
-    if print_vllm_command:
-        handover = hand_over(served, ServeOptions(**given), key_source=arguments.key_source(api_key_file), model=model)
-        console.result(handover, lambda: "\n".join([*handover.exports, handover.vllm]))
-        return
+    serve_options, key_source = ServeOptions(**given), arguments.key_source(api_key_file)
+    if print_vllm_command or serve_options.engine == "vllm":
+        handover = hand_over(served, serve_options, has_key=key_source is not None, model=model)
+        if print_vllm_command:
+            commands = vllm_commands(handover, key_source)
+            console.result(commands, lambda: "\n".join([*commands["exports"], commands["vllm"]]))
+            return
+        require_vllm()
+        _export(handover)
 
     def show_ready(url: str) -> None:
         seconds, names = process_seconds(), ", ".join(dict(named))
@@ -63,13 +74,26 @@ def serve_command(
 
     number = serve(
         served,
-        ServeOptions(**given),
+        serve_options,
         keys=[*arguments.read_api_keys(api_key_file), *arguments.read_admin_keys(admin_key_file)],
         model=model,
         max_memory=arguments.read_memory(max_memory),
         on_ready=show_ready,
     )
     raise SystemExit(128 + number)
+
+
+def _export(handover: Handover) -> None:
+    """Make the exports that vLLM lacks."""
+    with importing_libraries():
+        from finetune.export import ExportRequest, export_artifact
+        from finetune.recipe.options import ExportOptions
+
+    for missing in handover.exports:
+        console.say(f"export: {missing.adapter} for vLLM")
+        export_artifact(
+            ExportRequest(missing.adapter, missing.folder, ExportOptions(format="vllm"), model=missing.model)
+        )
 
 
 @options.command()

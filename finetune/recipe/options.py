@@ -259,16 +259,17 @@ class MergeOptions:
     )
 
 
-Engine = Literal["transformers", "llama.cpp", "auto"]
+Engine = Literal["transformers", "llama.cpp", "auto"]  # what computes in the process of the server
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
     """What computes, where the server listens, whom it answers, and what it logs."""
 
-    engine: Engine = option(
+    engine: Engine | Literal["vllm"] = option(
         "transformers",
-        "What computes the answers; auto: transformers on a GPU, else the faster one as measured at the first start.",
+        "What computes the answers; auto: transformers on a GPU, else the faster one as measured at the first start; vllm: "
+        "vLLM's own server, for many people on a large GPU.",
     )
     host: str = option("127.0.0.1", "Address to listen on; any but a loopback address requires a key.")
     port: int = option(8000, "Port to listen on; 0: any free port.", ge=0, le=65535)

@@ -60,13 +60,14 @@ def serve_commands(recipe: AdapterRecipe, parents: Mapping[str, Any], folder: Pa
         *("python", "-m", "sglang.launch_server", "--model-path", base, "--enable-lora"),
         *("--lora-paths", f"{name}={folder}", "--chat-template", str(folder / "chat_template.jinja")),
     ]
-    return vllm_command(base, parent.get("revision"), {name: folder}, max_rank(recipe)), shlex.join(sglang)
+    vllm = vllm_command(base, parent.get("revision"), {name: folder}, max_rank(recipe))
+    return shlex.join(vllm), shlex.join(sglang)
 
 
 def vllm_command(
     base: str, revision: str | None, adapters: Mapping[str, Path], rank: int, options: Sequence[str] = ()
-) -> str:
-    """The command of vLLM that serves exported adapters, by name, beside their base model.
+) -> list[str]:
+    """The command of vLLM that serves exported adapters, by name, beside their base model; a list of its words.
 
     Args:
         base: the Hub id or the folder of the base model.
@@ -76,7 +77,7 @@ def vllm_command(
         options: further options of vLLM.
     """
     first = next(iter(adapters.values()))
-    words = [
+    return [
         *("vllm", "serve", base, *(["--revision", str(revision)] if revision else []), *options),
         *("--enable-lora", "--max-lora-rank", str(rank)),
         # Without it, requests for one adapter wait until those for another are done.
@@ -84,4 +85,3 @@ def vllm_command(
         *("--lora-modules", *(f"{name}={folder}" for name, folder in adapters.items())),
         *("--chat-template", str(first / "chat_template.jinja"), "--generation-config", str(first)),
     ]
-    return shlex.join(words)

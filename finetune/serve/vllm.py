@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,39 +20,54 @@ from finetune.recipe.vllm_rules import find_obstacles, max_rank, vllm_command
 from finetune.serve.gguf_file import find_gguf
 from finetune.serve.targets import ServeTarget, check_names
 
-FIRST_KEY = (
-    "tr , '\\n' | awk '!/^ *#/ && NF {print $NF; exit}'"  # of lines `KEY` or `NAME KEY`, as `read_keys` takes them
-)
+# Limits of slmtune's own server, with the values that mean none.
+OWN_LIMITS = {"requests_per_minute": None, "concurrency": None, "deadline": None, "log_prompts": False}
+
+
+@dataclass(frozen=True)
+class MissingExport:
+    """An adapter's export for vLLM that does not exist yet, and the base model if it was moved since the training."""
+
+    adapter: Path
+    folder: Path
+    model: str | None
+
+    @property
+    def command(self) -> str:
+        """What writes it."""
+        words = ["slmtune", "export", str(self.adapter), "--format", "vllm", "--output-dir", str(self.folder)]
+        return shlex.join([*words, *(["--model", self.model] if self.model is not None else [])])
 
 
 @dataclass(frozen=True)
 class Handover:
-    """Commands, in order: the exports that do not exist yet, then vLLM itself."""
+    """The exports that do not exist yet, and the command of vLLM, word by word."""
 
-    exports: tuple[str, ...]
-    vllm: str
+    exports: tuple[MissingExport, ...]
+    command: tuple[str, ...]
 
 
 def hand_over(
     targets: Sequence[ServeTarget],
     options: ServeOptions | None = None,
     *,
-    key_source: str | None = None,
+    has_key: bool = False,
     model: str | None = None,
 ) -> Handover:
-    """The commands with which vLLM serves the targets at the same address, under the same names and with the same key.
+    """The command with which vLLM serves the targets at the same address and under the same names.
 
     No weights are loaded.
 
     Args:
         targets: what `slmtune serve` would serve.
-        options: the address, and the certificate if there is one.
-        key_source: the command that prints the keys of the server; vLLM takes the first of them.
+        options: the address, the certificate if there is one, and the origins of web pages.
+        has_key: whether vLLM will find a key in VLLM_API_KEY.
         model: the base model of the adapters, if it is no longer where it was during training.
 
     Raises:
         InputError: vLLM cannot load an adapter, which is named with the reason and the command that merges it; the targets
-            cannot be served together; or other machines could reach vLLM without a key.
+            cannot be served together; other machines could reach vLLM without a key; or an option is one that only
+            slmtune's own server has.
         SlmtuneError: an artifact or the base model cannot be opened.
     """
     options = options or ServeOptions()
@@ -64,10 +80,9 @@ def hand_over(
     opened = {target.name: open_model(target.path) for target in targets}
     adapters = {name: artifact for name, artifact in opened.items() if isinstance(artifact, Adapter)}
     _require_loadable(opened)
-    address = _address(options, has_key=key_source is not None)
-    key = f'VLLM_API_KEY="$({key_source} | {FIRST_KEY})" ' if key_source is not None else ""
+    address = _address(options, has_key=has_key)
     if not adapters:
-        return Handover((), key + _serve_whole(opened, address))
+        return Handover((), tuple(_serve_whole(opened, address)))
     base = _common_base(opened, adapters, model)
     names = [name for name in opened if name not in adapters] or [base.name]
     check_names([*names, *adapters])
@@ -80,31 +95,41 @@ def hand_over(
         max(max_rank(AdapterRecipe.model_validate(adapter.config)) for adapter in adapters.values()),
         [*(["--served-model-name", *names] if names != [location] else []), *address],
     )
-    return Handover(tuple(export for _, export in exports.values() if export), key + command)
+    return Handover(tuple(export for _, export in exports.values() if export), tuple(command))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _address(options: ServeOptions, *, has_key: bool) -> list[str]:
-    """The options for the address; without them, vLLM listens on every address."""
-    try:
-        is_local = ipaddress.ip_address(options.host).is_loopback
-    except ValueError:
-        is_local = options.host == "localhost"
-    if not (is_local or has_key):
+    """The options for the address and for web pages; without them, vLLM listens on every address and answers every page."""
+    for name, none in OWN_LIMITS.items():
+        if getattr(options, name) != none:
+            raise InputError(
+                f"vLLM has nothing like --{name.replace('_', '-')}. Leave it out, or let a reverse proxy do it"
+            )
+    if not (is_loopback(options.host) or has_key):
         raise InputError(
             f"{options.host} can be reached from other machines, which requires a key. Add --api-key-file FILE"
         )
     certificate = {"--ssl-certfile": options.ssl_certfile, "--ssl-keyfile": options.ssl_keyfile}
     tls = [word for option, path in certificate.items() if path is not None for word in (option, str(path))]
-    return ["--host", options.host, "--port", str(options.port), *tls]
+    origins = ["--allowed-origins", json.dumps(options.cors_origins)]
+    return ["--host", options.host, "--port", str(options.port), *tls, *origins]
 
 
-def _serve_whole(opened: Mapping[str, AnyModel], address: Sequence[str]) -> str:
+def _serve_whole(opened: Mapping[str, AnyModel], address: Sequence[str]) -> list[str]:
     if len(opened) > 1:
         raise InputError(f"{', '.join(opened)} are different models. Start vLLM once for each")
     [(name, artifact)] = opened.items()
     location, revision = _location(artifact) if isinstance(artifact, BaseModel) else (str(artifact.path), None)
     pinned = ["--revision", revision] if revision else []
-    return shlex.join(["vllm", "serve", location, *pinned, "--served-model-name", name, *address])
+    return ["vllm", "serve", location, *pinned, "--served-model-name", name, *address]
 
 
 def _require_loadable(opened: Mapping[str, AnyModel]) -> None:
@@ -143,8 +168,8 @@ def _common_base(opened: Mapping[str, AnyModel], adapters: Mapping[str, Adapter]
     return bases[0]
 
 
-def _export_of(adapter: Adapter, model: str | None) -> tuple[Path, str | None]:
-    """The folder of an adapter's export for vLLM, and the command that writes it unless it exists."""
+def _export_of(adapter: Adapter, model: str | None) -> tuple[Path, MissingExport | None]:
+    """The folder of an adapter's export for vLLM, and the export unless it exists."""
     beside = adapter.path.with_name(f"{adapter.path.name}-vllm")
     for folder in (beside, adapter.path.parent / "export" / "vllm"):
         manifest = read_manifest(folder) or {}
@@ -152,8 +177,7 @@ def _export_of(adapter: Adapter, model: str | None) -> tuple[Path, str | None]:
         is_export = manifest.get("kind") == "export" and manifest["config"]["format"] == "vllm"
         if is_export and parent.get("fingerprint") == adapter.fingerprint:
             return folder, None
-    words = ["slmtune", "export", str(adapter.path), "--format", "vllm", "--output-dir", str(beside)]
-    return beside, shlex.join([*words, *(["--model", model] if model is not None else [])])
+    return beside, MissingExport(adapter.path, beside, model)
 
 
 def _location(base: BaseModel) -> tuple[str, str | None]:

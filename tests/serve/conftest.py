@@ -22,8 +22,9 @@ from finetune.recipe import AdapterRecipe
 from finetune.recipe.adapter import Quantization
 from finetune.recipe.options import ServeOptions
 from finetune.scoring.label_tasks import LabelTask, describe_label_tasks
+from finetune.serve.api.address import bind, url_of
 from finetune.serve.api.keys import ApiKey
-from finetune.serve.api.listen import Server, bind, url_of
+from finetune.serve.api.listen import Server
 from finetune.serve.engine.engine import Engine
 from finetune.serve.engine.job import ServedModel
 from finetune.serve.engine.kinds import AnyEngine

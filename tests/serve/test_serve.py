@@ -23,7 +23,7 @@ from finetune.errors import (
 )
 from finetune.recipe.options import ServeOptions
 from finetune.serve import ServeTarget, serve
-from finetune.serve.api.listen import bind
+from finetune.serve.api.address import bind
 from finetune.serve.engine.engine import Engine
 from finetune.serve.engine.job import GenerationParams
 from finetune.serve.targets import open_engine

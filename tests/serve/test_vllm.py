@@ -24,7 +24,7 @@ from .conftest import make_adapter
 
 
 def words(handover: Handover) -> list[str]:
-    return shlex.split(handover.vllm)
+    return list(handover.command)
 
 
 def values(handover: Handover, option: str) -> list[str]:
@@ -55,7 +55,7 @@ def test_each_adapter_is_exported_and_then_served_under_its_name(
 ) -> None:
     handover = of(two_adapters)
     exports = {name: path.with_name(f"{name}-vllm") for name, path in two_adapters.items()}
-    assert [shlex.split(export) for export in handover.exports] == [
+    assert [shlex.split(export.command) for export in handover.exports] == [
         ["slmtune", "export", str(two_adapters[name]), "--format", "vllm", "--output-dir", str(folder)]
         for name, folder in exports.items()
     ]
@@ -71,7 +71,7 @@ def test_each_adapter_is_exported_and_then_served_under_its_name(
 def test_address_is_stated_because_vllm_would_listen_on_every_one(two_adapters: dict[str, Path]) -> None:
     assert values(of(two_adapters), "--host") == ["127.0.0.1"]
     everywhere = ServeOptions(host="0.0.0.0", port=9, ssl_certfile=Path("cert.pem"), ssl_keyfile=Path("key.pem"))
-    handover = of(two_adapters, options=everywhere, key_source="cat keys")
+    handover = of(two_adapters, options=everywhere, has_key=True)
     assert (values(handover, "--host"), values(handover, "--port")) == (["0.0.0.0"], ["9"])
     assert (values(handover, "--ssl-certfile"), values(handover, "--ssl-keyfile")) == (["cert.pem"], ["key.pem"])
     with pytest.raises(InputError, match=r"0\.0\.0\.0 can be reached from other machines"):
@@ -128,7 +128,7 @@ def test_whole_model_is_served_as_it_is(tiny_model: Path, tiny_adapter: Path, tm
         merge_adapter(MergeRequest(tiny_adapter, path))
     expected = ["vllm", "serve", str(path), "--served-model-name", "mine", "--host", "127.0.0.1", "--port", "8000"]
     handover = of({"mine": path})
-    assert (handover.exports, words(handover)) == ((), expected)
+    assert (handover.exports, words(handover)) == ((), [*expected, "--allowed-origins", "[]"])
     with pytest.raises(InputError, match="mine, yours are different models"):
         of({"mine": path, "yours": path})
 
@@ -167,6 +167,22 @@ def test_command_prints_one_line_per_step_or_json(two_adapters: dict[str, Path],
     served = [f"{name}={path}" for name, path in two_adapters.items()]
     done = slmtune("serve", *served, "--print-vllm-command", cwd=tmp_path)
     handover = of(two_adapters)
-    assert done.stdout.splitlines() == [*handover.exports, handover.vllm]
+    exports, command = [export.command for export in handover.exports], shlex.join(handover.command)
+    assert done.stdout.splitlines() == [*exports, command]
     data = json.loads(slmtune("serve", *served, "--print-vllm-command", "--json", cwd=tmp_path).stdout)
-    assert data == {"exports": list(handover.exports), "vllm": handover.vllm}
+    assert data == {"exports": exports, "vllm": command}
+
+
+def test_only_named_origins_may_use_vllm(two_adapters: dict[str, Path]) -> None:
+    assert values(of(two_adapters), "--allowed-origins") == ["[]"]  # vLLM itself would answer pages of every site
+    named = ServeOptions(cors_origins=("https://example.org",))
+    assert values(of(two_adapters, options=named), "--allowed-origins") == ['["https://example.org"]']
+
+
+@pytest.mark.parametrize(
+    "limit", [{"requests_per_minute": 5}, {"concurrency": 2}, {"deadline": 3.0}, {"log_prompts": True}], ids=str
+)
+def test_limits_that_vllm_lacks_are_refused(two_adapters: dict[str, Path], limit: dict[str, Any]) -> None:
+    [name] = limit
+    with pytest.raises(InputError, match=f"vLLM has nothing like --{name.replace('_', '-')}"):
+        of(two_adapters, options=ServeOptions(**limit))

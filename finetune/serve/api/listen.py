@@ -1,10 +1,9 @@
-"""The address, the uvicorn server on it, and its shutdown."""
+"""The uvicorn server on an address, and its shutdown."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import math
 import socket
 import time
@@ -13,7 +12,7 @@ from types import FrameType
 
 import uvicorn
 
-from finetune.errors import EngineStoppedError, InputError, PortInUseError
+from finetune.errors import EngineStoppedError, PortInUseError
 from finetune.recipe.options import ServeOptions
 from finetune.serve.api.app import create_app
 from finetune.serve.api.connection import HEADER_BYTES, Connection
@@ -25,47 +24,6 @@ DEAD_SECONDS = (
     3.0  # from the death of the engine to the end of the server: /health and the last requests say what happened
 )
 LAST_SECONDS = 1.0  # for the errors of requests that a second signal ends
-
-
-def bind(host: str, port: int, *, local_only: bool) -> socket.socket:
-    """Bind the address without listening yet.
-
-    Raises:
-        PortInUseError: another program uses it.
-        InputError: there is no such address, it may not be used, or other machines could reach it despite `local_only`.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (socket.gaierror, UnicodeError):
-        raise InputError(
-            f"There is no host {host!r}. Set --host to an address of this machine, such as {ServeOptions.host}"
-        ) from None
-    if local_only and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
-        raise InputError(
-            f"{host} can be reached from other machines, which requires an API key. Add --api-key-file FILE, or "
-            f"--host {ServeOptions.host}"
-        )
-    server_socket = socket.socket(family, socket.SOCK_STREAM)
-    server_socket.setsockopt(
-        socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-    )  # a restart does not have to wait for old connections
-    try:
-        server_socket.bind(address)
-    except OSError as error:
-        server_socket.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUseError(host, port) from None
-        raise InputError(
-            f"Cannot listen on {host} port {port}: {error.strerror}. Choose another --host or --port"
-        ) from None
-    return server_socket
-
-
-def url_of(options: ServeOptions, server_socket: socket.socket) -> str:
-    """The address of the server for clients."""
-    scheme = "http" if options.ssl_certfile is None else "https"
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    return f"{scheme}://{host}:{server_socket.getsockname()[1]}"
 
 
 def run(
