@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from finetune.scrub import checksums
-from finetune.scrub.contacts import NUMBER_HINT
 from finetune.scrub.recogniser import (
     CHECKED,
     FIVE_DIGITS,
     NAMED,
+    NUMBER_HINT,
     Recogniser,
     after_words,
     digits_of,

@@ -1,17 +1,12 @@
-"""E-mail addresses, telephone numbers, links, and addresses of machines."""
+"""E-mail addresses, links, and addresses of machines."""
 
 from __future__ import annotations
 
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
 
-from finetune.scrub.recogniser import FIVE_DIGITS, LIKELY, NAMED, Recogniser, digits_of, is_amount, is_no_amount
+from finetune.scrub.recogniser import LIKELY, NUMBER_HINT, Recogniser
 
-# Country codes of ITU-T E.164.
-CALLING_CODES = re.compile(
-    r"1|7|2(?:0|7|[1-69]\d)|3(?:[0-469]|[578]\d)|4(?:[013-9]|2\d)|5(?:[1-8]|[09]\d)|6(?:[0-6]|[789]\d)"
-    r"|8(?:[1246]|[058]\d)|9(?:[0-58]|6[0-8]|7[0-79]|9[2-68])"
-)
 NUMBERED_BEFORE = re.compile(
     r"(?:\bv|version|release|firmware|build|driver|section|chapter|clause|item|article|paragraph|§|\b(?:EC|OID)):?\.?\s{0,3}$"
     r"|(?:^|\n)#{1,6} $",
@@ -21,44 +16,13 @@ NUMBERED_BEFORE = re.compile(
 SMALL_OCTET = 32
 SHELL_BEFORE = re.compile(r"\b(?:ssh|sftp|scp|rsync)(?: |://)$")  # a login on a machine, not an address
 ACCOUNTS = frozenset(("git", "hg", "svn"))  # of code hosts, which all users share: git@host:group/project.git
-PHONE_WORDS = (
-    *("phone", "tel", "mobile", "cell", "fax", "call", "dial", "ring", "reach", "contact", "text", "sms", "whatsapp"),
-    *("answer", "hotline", "landline", "voicemail", "pager", "mobil", "handy", "rufnummer", "téléphone", "teléfono"),
-)
-PHONE_BEFORE = re.compile(rf"\b(?:tele)?(?:{'|'.join(PHONE_WORDS)})\w{{0,6}}[^\d\n]{{0,30}}$", re.I)
-LIKE_DATE = re.compile(
-    r"\d{1,2}([-/.])\d{1,2}\1\d{2,4}|(?:1[89]|20)\d\d(?:[-/.]\d{1,2}[-/.]\d{1,2}|[-/ ](?:1[89]|20)\d\d)"
-)
 DOCUMENTATION = IPv6Network("2001:db8::/32")  # RFC 3849
 PUNCTUATION = frozenset(".,;:!?'\")]}>*_")
-# What a number of one of these kinds has, in this order, and few other texts have: one search instead of five.
-NUMBER_HINT = re.compile(r"\d(?:(?<=[A-Za-z][A-Za-z]\d)\d|\d{3}[ -]?\d{4}|\d\d-\d\d-|(?<=\+\d)|\.\d{1,3}\.\d)")
 
 
 def _is_email(text: str, before: str, after: str) -> bool:
     is_login = text.partition("@")[0].lower() in ACCOUNTS or SHELL_BEFORE.search(before) or after[:2] in {":/", ":~"}
     return not is_login and not after.startswith("(")  # x@w.transpose() is code
-
-
-def _is_international_phone(text: str, before: str, after: str) -> bool:
-    digits = digits_of(text)
-    code = CALLING_CODES.match(digits)
-    if code is None or not 9 <= len(digits) <= 15 or is_amount(before, after):
-        return False
-    if code[0] in {"1", "7"} and len(digits) != 11:
-        return False
-    # +200 000 000 is a figure: groups of three that end in zeros.
-    return not re.fullmatch(r"\+\d{1,3}(?: \d{3})* 000", text)
-
-
-def _is_named_phone(text: str, before: str, after: str) -> bool:
-    if not 6 <= len(digits_of(text)) <= 15 or not PHONE_BEFORE.search(before):
-        return False
-    return not (text.endswith(" 000") or LIKE_DATE.fullmatch(text.strip()) or is_amount(before, after))
-
-
-def _is_trunk_phone(text: str, before: str, after: str) -> bool:
-    return 9 <= len(digits_of(text)) <= 12 and not LIKE_DATE.fullmatch(text) and not is_amount(before, after)
 
 
 def _is_ipv4(text: str, before: str, after: str) -> bool:
@@ -115,46 +79,6 @@ CONTACTS = (
         check=_is_email,
         signs=("@",),
         digits=False,
-    ),
-    Recogniser(
-        "phone-international",
-        "PHONE",
-        re.compile(r"(?<![\w+])(?:\+\d{1,3}|\(\+\d{1,3}\))(?:[ .\-/]?(?:\(\d{1,5}\)|\d{1,5})){2,7}(?!\w|[.,]\d)"),
-        "a plus, a country code and 9 to 15 digits",
-        check=_is_international_phone,
-        signs=("+",),
-        hint=NUMBER_HINT,
-    ),
-    Recogniser(
-        "phone-north-american",
-        "PHONE",
-        re.compile(
-            r"(?<![\w.,+/$€£-])(?:1[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}"
-            r"(?: ?(?:x|ext\.?) ?\d{1,5})?(?![\w-]|[.,]\d)"
-        ),
-        "area code, exchange and line of the North American plan",
-        check=is_no_amount,
-        hint=FIVE_DIGITS,
-    ),
-    Recogniser(
-        "phone-by-words",
-        "PHONE",
-        re.compile(r"(?<![\w.,+$€£/-])[(+]?\d[\d ()./-]{4,20}\d(?!\w|[.,]\d)"),
-        "6 to 15 digits after a word such as phone, fax or call",
-        score=NAMED,
-        check=_is_named_phone,
-        signs=PHONE_WORDS,
-        hint=FIVE_DIGITS,
-    ),
-    Recogniser(
-        "phone-trunk-zero",
-        "PHONE",
-        re.compile(r"(?<![\w.,+$€£/-])\(?0\d{1,5}\)?[ /.-]{1,3}\d{2,8}(?:[ .-]\d{2,4}){0,4}(?!\w|[.,]\d)"),
-        "9 to 12 digits in groups, the first a zero",
-        score=LIKELY,
-        check=_is_trunk_phone,
-        broad=True,
-        hint=FIVE_DIGITS,
     ),
     Recogniser("ipv4", "IP", IPV4, "a public IPv4 address", check=_is_ipv4, signs=(".",), hint=NUMBER_HINT),
     Recogniser(

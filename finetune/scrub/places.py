@@ -134,7 +134,7 @@ PLACES = (
     Recogniser(
         "zip-plus-four",
         "ZIP",
-        re.compile(r"(?<![\w.,+$€£/-])\d{5}-\d{4}(?![\w-]|[.,]\d)"),
+        re.compile(r"(?<![\w.,+$€£/-])(?<!\d\) )\d{5}-\d{4}(?![\w-]|[.,]\d)"),
         "five and four digits",
         check=is_no_amount,
         broad=True,

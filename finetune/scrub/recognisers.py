@@ -9,8 +9,9 @@ from finetune.scrub.labelled_numbers import LABELLED
 from finetune.scrub.places import PLACES
 from finetune.scrub.recogniser import CHECKED, Recogniser
 from finetune.scrub.state_numbers import STATE_NUMBERS
+from finetune.scrub.telephones import TELEPHONES
 
-RECOGNISERS: tuple[Recogniser, ...] = (*CONTACTS, *ACCOUNTS, *STATE_NUMBERS, *LABELLED, *DATES, *PLACES)
+RECOGNISERS: tuple[Recogniser, ...] = (*CONTACTS, *TELEPHONES, *ACCOUNTS, *STATE_NUMBERS, *LABELLED, *DATES, *PLACES)
 TAGGED = ("NAME", "LOCATION", "ORGANISATION")  # what only a tagger finds
 ENTITIES: tuple[str, ...] = (*dict.fromkeys(each.entity for each in RECOGNISERS), *TAGGED)
 

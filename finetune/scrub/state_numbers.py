@@ -6,8 +6,17 @@ import re
 from collections.abc import Callable
 
 from finetune.scrub import checksums
-from finetune.scrub.contacts import NUMBER_HINT
-from finetune.scrub.recogniser import CHECKED, FIVE_DIGITS, NAMED, Check, Recogniser, after_words, compact, digits_of
+from finetune.scrub.recogniser import (
+    CHECKED,
+    FIVE_DIGITS,
+    NAMED,
+    NUMBER_HINT,
+    Check,
+    Recogniser,
+    after_words,
+    compact,
+    digits_of,
+)
 
 DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"  # Spain, Real Decreto 1553/2005: the number modulo 23
 HETU_LETTERS = "0123456789ABCDEFHJKLMNPRSTUVWXY"  # Finland: the nine digits modulo 31
