@@ -122,7 +122,7 @@ def sweep_command(
     """Search for the best settings: trains with different ones and compares the runs on the validation split."""
     from finetune.recipe import load_adapter_recipe
 
-    searched = {name: given.pop(name) for name in ("search", "trials") if name in given}
+    searched = {name: given.pop(name) for name in ("search", "trials", "workers") if name in given}
     recipe = load_adapter_recipe(workspace.given, config, given)
     from finetune.cli.render import sweep as texts
 

@@ -71,13 +71,13 @@ _function: list[Callable[[Any], Any]] = []  # of this worker process: sent once,
 def _start(function: Callable[[Any], Any]) -> None:
     skip_pandas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops the workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     gc.freeze()
     gc.set_threshold(GARBAGE)
     _function.append(function)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End with the parent: a killed parent cannot stop its workers, which would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -311,6 +311,7 @@ class SweepOptions:
         metavar="NAME=VALUES",
     )
     trials: int = option(20, "Number of runs, of which some are stopped early.", ge=1)
+    workers: int = option(1, "Runs at the same time, each with its share of the cores, or a GPU of its own.", ge=1)
 
 
 def fields_of(options: type[Any]) -> dict[str, FieldInfo]:

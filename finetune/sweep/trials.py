@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from finetune.sweep.request import Setting, TrialRecord
 from finetune.sweep.space import Space
@@ -28,11 +28,13 @@ class Trials:
     Args:
         seed: with it and the trials before, the settings of a trial are determined, however often the sweep was killed.
         maximize: whether larger values are better.
+        side_by_side: whether trials run at the same time; each then keeps away from the settings of the others.
     """
 
-    def __init__(self, file: Path, space: Space, seed: int, *, maximize: bool) -> None:
+    def __init__(self, file: Path, space: Space, seed: int, *, maximize: bool, side_by_side: bool = False) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.space, self.seed, self.maximize = space, seed, maximize
+        self.file, self.space, self.seed = file, space, seed
+        self.maximize, self.side_by_side = maximize, side_by_side
         self.storage = optuna.storages.RDBStorage(f"sqlite:///{file.absolute()}")
         self.study = optuna.create_study(
             storage=self.storage,
@@ -54,25 +56,35 @@ class Trials:
             self.study.enqueue_trial(dict(first))
         self.study.set_user_attr(FACTS, dict(facts))
 
-    def next_trial(self) -> Trial | None:
-        """The trial that a killed sweep left unfinished, or a new one; None if all settings seem to have been tried."""
+    def next_trial(self, running: Collection[int] = ()) -> Trial | None:
+        """A trial that a killed sweep left unfinished, or a new one; None if all settings seem to have been tried.
+
+        Args:
+            running: the numbers, in the file, of the trials that run now.
+        """
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if frozen.number in running:
+                continue
             if frozen.params.keys() == self.space.keys():
-                study = self.storage.get_study_id_from_name(NAME)
-                return Trial(self.study, self.storage.get_trial_id_from_study_id_trial_number(study, frozen.number))
+                return self.trial(frozen.number)
             self.study.tell(frozen.number, state=TrialState.FAIL)  # killed before it had its settings
         for _ in range(ATTEMPTS):
             earlier = self.study.get_trials(deepcopy=False)
             self.study.sampler = optuna.samplers.TPESampler(
-                n_startup_trials=RANDOM_TRIALS, seed=self.seed + len(earlier)
+                n_startup_trials=RANDOM_TRIALS, seed=self.seed + len(earlier), constant_liar=self.side_by_side
             )
             trial = self.study.ask(dict(self.space))
-            same = next((one for one in earlier if one.state in STATES and one.params == trial.params), None)
+            same = next((one for one in earlier if one.params == trial.params), None)
             if same is None:
                 return trial
             trial.set_user_attr(REPEATS, same.number)
             self.study.tell(trial, state=TrialState.FAIL)
         return None
+
+    def trial(self, number: int) -> Trial:
+        """A trial by its number in the file, also in another process than the one that began it."""
+        study = self.storage.get_study_id_from_name(NAME)
+        return Trial(self.study, self.storage.get_trial_id_from_study_id_trial_number(study, number))
 
     def complete(self, trial: Trial, value: float, loss: float, seconds: float) -> None:
         """Record the value of a trial, and the loss that decides between equal values."""
@@ -91,13 +103,12 @@ class Trials:
         trial.set_user_attr(PROBLEM, problem)
         self.study.tell(trial, state=TrialState.FAIL)
 
+    def number_of(self, trial: Trial) -> int:
+        """The number of a trial among those with settings of their own, in the order in which they began."""
+        return sum(one.number < trial.number for one in self._own())
+
     def records(self) -> tuple[TrialRecord, ...]:
-        """The finished trials, numbered in their order, without settings that were not tried a second time."""
-        finished = [
-            trial
-            for trial in self.study.get_trials(deepcopy=False, states=tuple(STATES))
-            if trial.params.keys() == self.space.keys() and REPEATS not in trial.user_attrs
-        ]
+        """The finished trials, numbered as they began, without settings that were not tried a second time."""
         return tuple(
             TrialRecord(
                 number=number,
@@ -108,8 +119,21 @@ class Trials:
                 loss=trial.user_attrs.get(LOSS),
                 problem=trial.user_attrs.get(PROBLEM),
             )
-            for number, trial in enumerate(finished)
+            for number, trial in enumerate(self._own())
+            if trial.state in STATES
         )
+
+    def record_of(self, number: int) -> TrialRecord:
+        """The record of a finished trial by its number in the file."""
+        own = [trial.number for trial in self._own()]
+        return next(record for record in self.records() if own[record.number] == number)
+
+    def _own(self) -> list[FrozenTrial]:
+        return [
+            trial
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.params.keys() == self.space.keys() and REPEATS not in trial.user_attrs
+        ]
 
     @property
     def best(self) -> TrialRecord | None:
