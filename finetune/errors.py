@@ -9,6 +9,7 @@
     ├── TrainingDivergedError    1  the loss or a gradient is not finite
     ├── DiskFullError            1  the disk has no space for the output
     ├── MemoryFullError          1  memory is full, in training even with one row per forward pass
+    ├── LostProcessError         1  a process of a training in several processes has ended
     ├── StoppedError           130  a signal stopped the work in an orderly way; 143 if it was SIGTERM
     ├── InputError               2  an argument, file or setting cannot be used
     │   ├── ConfigError          2  all configuration problems at once
@@ -136,6 +137,15 @@ class MemoryFullError(SlmtuneError):
     `slmtune train --resume`, to which `--gradient-checkpointing` may be added. If there is no checkpoint yet, a smaller
     `--max-length` or a smaller base model helps too; `slmtune plan` says what fits. In an evaluation, the answers so far are
     kept: run it again with a smaller `--batch-size`.
+    """
+
+
+class LostProcessError(SlmtuneError):
+    """A process of a training in several processes has ended: it was killed, or does not answer.
+
+    The other processes have stopped, and the last checkpoint is kept: continue with the command in the message, which has
+    `--resume`, with as many processes as you like. If memory was full, take fewer, or a smaller
+    `--per-device-train-batch-size`.
     """
 
 

@@ -13,6 +13,7 @@ import click
 
 from finetune.cli.workspace import RUNS
 from finetune.errors import InputError
+from finetune.machine import count_cores
 
 if TYPE_CHECKING:
     from finetune.plan import Device
@@ -37,8 +38,7 @@ def read_preparation(given: Mapping[str, Any], group_by: str | None) -> dict[str
         columns[name.strip()] = column.strip()
     if group_by is not None:
         columns["group"] = group_by
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"workers": cores, **given, "columns": columns}
+    return {"workers": count_cores(), **given, "columns": columns}
 
 
 def read_target(text: str) -> tuple[str, Path | str]:

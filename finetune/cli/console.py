@@ -46,6 +46,11 @@ class Console:
         logging.captureWarnings(True)
         logging.getLogger("finetune").setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
 
+    def silence(self) -> None:
+        """Print nothing but an error: another process of this command reports what they do."""
+        self.quiet, self.out = True, io.StringIO()
+        logging.getLogger("finetune").setLevel(logging.ERROR)
+
     @contextmanager
     def own_stdout(self) -> Iterator[None]:
         """Reserve stdout for results: what libraries print there (such as wandb's notice) goes to stderr."""

@@ -13,6 +13,7 @@ from finetune.cli.console import console
 from finetune.cli.options import Given
 from finetune.cli.render import results
 from finetune.cli.workspace import Workspace
+from finetune.launcher import take_place
 from finetune.machine import importing_libraries
 
 
@@ -22,6 +23,9 @@ from finetune.machine import importing_libraries
 @click.option("--replay-corpus", type=options.PATH, help="Corpus of the rows for --replay, instead of bundled ones.")
 @click.option("--config", type=options.PATH, help="YAML file that sets any of the options below.")
 @click.option("--check", type=click.Choice(["vllm"]), help="Refuse settings whose adapter vLLM and SGLang cannot load.")
+@click.option(
+    "--num-processes", type=click.IntRange(1), help="Processes that share each step, one per GPU or on the CPU."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be trained, without training.")
 @click.option("--resume", is_flag=True, help="Resume a stopped or killed run from its newest checkpoint.")
 @options.memory
@@ -35,6 +39,7 @@ def train_command(
     replay_corpus: Path | None,
     config: Path | None,
     check: str | None,
+    num_processes: int | None,
     dry_run: bool,
     resume: bool,
     memory: str | None,
@@ -47,6 +52,7 @@ def train_command(
     from finetune.recipe import load_adapter_recipe
 
     recipe = load_adapter_recipe(workspace.given, config, given | {"load_in_4bit": load_in_4bit})
+    place = take_place(num_processes)  # before torch is imported, which might look for GPUs
     if check:
         from finetune.recipe.vllm_rules import require_loadable
 
@@ -66,11 +72,14 @@ def train_command(
         memory=arguments.read_memory(memory),
         resume_command=arguments.resume_command(sys.argv[1:]),
         prepare_command=workspace.command("prepare"),
+        num_processes=num_processes,
     )
     if dry_run:
         plan = plan_training(request)
         console.result(plan, lambda: render_training_plan(plan))
         return
+    if place and place.rank:
+        console.silence()
     with console.progress() as progress:
         result = train(request, progress.step)
     following = workspace.command("eval", result.adapter, corpus=request.corpus)

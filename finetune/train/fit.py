@@ -30,6 +30,7 @@ from finetune.train.objectives.generation import Generation
 from finetune.train.objectives.objective import Objective
 from finetune.train.objectives.preference import Preference
 from finetune.train.progress import Outcome, Step
+from finetune.train.ranks.group import Ranks
 from finetune.train.start import fit_untouched_base, start_adapter
 from finetune.train.trainer import SupervisedTrainer
 from finetune.train.validation import Validation
@@ -49,6 +50,7 @@ def fit(
     start: Checkpoint | None,
     validation: Validation | None,
     mixture: Mixture | None,
+    ranks: Ranks,
     on_step: Callable[[Step], None] | None,
     on_line: Sequence[Callable[[dict[str, float]], None]] = (),
 ) -> Outcome:
@@ -62,7 +64,8 @@ def fit(
     """
     set_seed(recipe.seed)
     resumed = start.tracked_run(recipe.report_to) if start else None
-    with open_run(checkpoints.lineage["config"], tracker_dir, resumed) as run:
+    tracked = checkpoints.lineage["config"] | ({} if ranks.is_first else {"report_to": "none"})
+    with open_run(tracked, tracker_dir, resumed) as run:
         checkpoints.record(tracked_run=run.id)
         journal = Journal(folder / JOURNAL, on_step, [run.log, *on_line])
         trainer = SupervisedTrainer(
@@ -74,6 +77,7 @@ def fit(
             checkpoints=checkpoints,
             validation=validation,
             mixture=mixture,
+            ranks=ranks,
         )
         pissa = recipe.init_lora_weights == "pissa"
         first = {name: each.detach().cpu().clone() for name, each in trainer.trainable.items()} if pissa else {}
@@ -84,13 +88,14 @@ def fit(
             round_frozen_weights(adapted)
             release_memory()
         count = recipe.save_total_limit + 1 if recipe.save_steps else 1  # one of the last step, before its evaluation
-        require_room(checkpoints.folder, count, trainer.checkpoint_bytes, trainer.trainable_weights)
+        if ranks.is_first:
+            require_room(checkpoints.folder, count, trainer.checkpoint_bytes, trainer.trainable_weights)
         with trainer.interrupt.listen(), suppress(EvaluationStoppedError):
             output = trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             seconds = journal.training_seconds
             trainer.evaluate_at_end()
-        if trainer.interrupt.number is not None:
-            raise _stop(trainer.interrupt.number, trainer)
+        if (number := trainer.interrupt.agree()) is not None:
+            raise _stop(number, trainer)
         plot.draw(journal.file, folder / "training.png", trainer.best.metric)
         outcome = Outcome(
             model=trainer.model,

@@ -21,7 +21,12 @@ SIZE = "per_device_train_batch_size"
 
 
 def fit_memory(
-    recipe: AdapterRecipe, base: BaseModel, rows: Rows, tokenizer: int, free: int | None = None
+    recipe: AdapterRecipe,
+    base: BaseModel,
+    rows: Rows,
+    tokenizer: int,
+    free: int | None = None,
+    processes: int = 1,
 ) -> tuple[AdapterRecipe, Plan | None]:
     """The recipe, adjusted to fit in memory, and its plan; the plan is None if the model's family is unknown.
 
@@ -32,8 +37,11 @@ def fit_memory(
     Args:
         tokenizer: the number of entries of its tokenizer.
         free: bytes that training may use; None: the free memory of the device.
+        processes: among which the memory of the CPU is divided; a GPU is each one's own.
     """
     device = _device(free)
+    if device.kind == "cpu":
+        device = replace(device, free=device.free // processes)
     try:
         shape = replace(read_shape(base.folder), tokenizer=tokenizer)
     except UnplannedModelError as error:

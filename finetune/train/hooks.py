@@ -45,7 +45,7 @@ class Hooks(TrainerCallback):
         self.journal.end_step(state)
         if state.global_step >= state.max_steps:
             control.should_evaluate, control.should_save = False, True  # the last evaluation follows: evaluate_at_end
-        if self.interrupt.number is not None:
+        if self.interrupt.agree() is not None:
             self.trainer.stop_with_checkpoint(evaluation_due=control.should_evaluate)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -65,5 +65,5 @@ class Hooks(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop after the checkpoint if a signal arrived."""
-        if self.interrupt.number is not None:
+        if self.interrupt.agree() is not None:
             control.should_training_stop = True

@@ -9,16 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from finetune.train.ranks.group import Ranks
+
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """Remembers the signal that stops the run."""
+    """Remembers the signal that has reached this process, on which all processes of the run agree between steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
         self.number: int | None = None
+
+    def agree(self) -> int | None:
+        """The signal that stops the run, whichever of its processes it has reached; each must ask."""
+        return next((number for number in self.ranks.gather(self.number) if number is not None), None)
 
     @contextmanager
     def listen(self) -> Iterator[None]:

@@ -136,6 +136,7 @@ class Outcome:
     truncated: int  # number of truncated training rows
     held_out_truncated: int
     resumed_from: str | None  # name of a checkpoint
+    peak_memory_bytes: int = 0  # of all processes
 
     @property
     def tokens_per_second(self) -> float:

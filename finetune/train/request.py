@@ -26,6 +26,9 @@ class TrainRequest:
     replay_corpus: Path | None = None  # the general rows for `replay`, instead of the bundled ones
     memory: int | None = None  # bytes that training may use; None: what is free on the device
     tracker_dir: Path | None = None  # where trackers write files; None: next to the adapter
+    num_processes: int | None = (
+        None  # that share the rows of each step; None: one, or those that a launcher has started
+    )
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class TrainResult:
     computed_tokens: int  # fewer than `tokens` if rows share a prefix
     supervised_tokens: int
     tokens_per_second: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int  # of all processes
     truncated: int  # training rows
     held_out_truncated: int
     seconds: float

@@ -9,14 +9,15 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from finetune.artifacts import Adapter, ArtifactWriter, ensure_replaceable, remove_leftovers, writing
 from finetune.cards.model_card import model_card
 from finetune.corpus.store import read_split
-from finetune.errors import InputError, PrunedError, SlmtuneError
+from finetune.errors import InputError, LostProcessError, PrunedError, SlmtuneError
 from finetune.hub.settings import importing_trainer
 from finetune.lock import lock_folder
 from finetune.machine import explain_full_disk, keep_freed_memory, peak_bytes, release_memory
@@ -25,12 +26,16 @@ from finetune.models.tokenizer import load_tokenizer, save_tokenizer
 from finetune.plan.run import require_fit
 from finetune.train.checkpoints.checkpoint import Checkpoints, folder_of, list_checkpoints, step_of
 from finetune.train.checkpoints.disk import THEN_RESUME
-from finetune.train.checkpoints.resume import complete_lineage, find_finished, find_start, refuse_unfinished
+from finetune.train.checkpoints.resume import complete_lineage, find_finished, refuse_unfinished
 from finetune.train.fit_memory import fit_memory
 from finetune.train.inputs import Inputs, make_validation, open_inputs, refuse_truncated, render_split
 from finetune.train.model_checks import check_model
 from finetune.train.out_of_memory import explain_full_memory
 from finetune.train.progress import Outcome, Step
+from finetune.train.ranks.agree import require_same, share_start
+from finetune.train.ranks.group import Ranks
+from finetune.train.ranks.machine import require_processes
+from finetune.train.ranks.start import launched, started
 from finetune.train.request import TrainPlan, TrainRequest, TrainResult
 from finetune.train.trained_rows import remember_training
 from finetune.train.validation import (
@@ -48,41 +53,62 @@ def train(
 ) -> TrainResult:
     """Train an adapter on the training split of a corpus, or resume a run that was stopped.
 
+    Other processes of the training are spawned: a script that asks for them must call this below `if __name__ ==
+    "__main__":`. In processes that a launcher (torchrun, accelerate launch, Ray Train) has started, call it in each.
+
     Args:
         on_step: called after each optimizer step.
         on_line: each is called with each new line of `training.jsonl`.
 
     Raises:
         InputError: there are no training rows, the answer of a row lies beyond `max_length`, too many rows would be
-            truncated, memory or disk space is too small, an unfinished run exists and `resume` is false, or the run to
-            resume had other inputs.
+            truncated, memory or disk space is too small, an unfinished run exists and `resume` is false, the run to
+            resume had other inputs, or there are more processes than cores or GPUs.
         OutputInUseError: another process is writing to the same folder.
         TrainingDivergedError: a loss or gradient is not finite; no adapter is written.
         StoppedError: SIGINT or SIGTERM arrived during training; a checkpoint is written.
         DiskFullError: the disk is full; the last checkpoint is kept.
         MemoryFullError: memory is full, even with one row per forward pass; the last checkpoint is kept.
+        LostProcessError: another process of the training has ended; the last checkpoint is kept.
     """
-    started = time.monotonic()
+    with launched(request) as ranks:
+        if ranks is not None and not ranks.is_first:
+            return _follow(request, ranks)
+        return _lead(request, ranks, on_step, on_line)
+
+
+def _lead(
+    request: TrainRequest,
+    ranks: Ranks | None,
+    on_step: Callable[[Step], None] | None,
+    on_line: Sequence[Callable[[dict[str, float]], None]],
+) -> TrainResult:
+    """Train, and write the adapter; `ranks` are the processes if a launcher has started them."""
+    beginning = time.monotonic()
     out, folder = request.output_dir, folder_of(request.output_dir)
     if not request.resume:
         ensure_replaceable(out, overwrite=request.overwrite)
     inputs = open_inputs(request)
+    require_processes(inputs.recipe, request.num_processes or 1, ranks)
     lineage = inputs.lineage()
     with lock_folder(folder, out), _report_last_checkpoint(folder, request):
         remove_leftovers(Path(os.path.abspath(out)))
         if request.resume and not request.overwrite and (adapter := find_finished(out, lineage)):
             log.warning("The adapter at %s is already complete: there is nothing left to train.", out)
             shutil.rmtree(folder)
-            return TrainResult(out, **adapter.manifest["result"])
+            result = TrainResult(out, **adapter.manifest["result"])
+            return ranks.from_first(result) if ranks else result
         if not request.resume and not request.overwrite:
             refuse_unfinished(folder, request.resume_command)
         with (
+            started(request, _follow, ranks) as processes,
             writing(out, Adapter, overwrite=request.overwrite) as writer,
             explain_full_disk(folder.parent, THEN_RESUME),
             explain_full_memory(folder, request.resume_command),
         ):
-            outcome = _fit(request, inputs, lineage, writer.folder, on_step, on_line)
-            result = _result(out, inputs, outcome, time.monotonic() - started + outcome.seconds_before)
+            processes.from_first(None)
+            outcome = _fit(request, inputs, lineage, writer.folder, processes, on_step, on_line)
+            result = _result(out, inputs, outcome, time.monotonic() - beginning + outcome.seconds_before)
             _describe(writer, lineage, result)
         remember_training(out, inputs)
         shutil.rmtree(folder)
@@ -93,6 +119,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     """Resolve the configuration of `train` and count rows, steps and tokens, without loading weights."""
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     inputs = open_inputs(request)
+    require_processes(inputs.recipe, request.num_processes or 1)
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
     rows = render_split(inputs, tokenizer, inputs.read_rows(), "train")
@@ -101,7 +128,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         refuse_truncated(rows, recipe)
     except InputError as error:
         log.warning("Training would not start: %s.", error)
-    _, memory = fit_memory(recipe, base, rows, len(tokenizer), request.memory)
+    _, memory = fit_memory(recipe, base, rows, len(tokenizer), request.memory, request.num_processes or 1)
     mixture = inputs.mixture
     # of each row: a pair of answers has two lengths
     lengths, supervised = (each.reshape(len(rows), -1).sum(1) for each in (rows.lengths, rows.supervised))
@@ -123,15 +150,30 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     )
 
 
+def _follow(request: TrainRequest, ranks: Ranks) -> TrainResult:
+    """Take part in the training of another process, which writes the adapter."""
+    beginning = time.monotonic()
+    if finished := ranks.from_first(None):
+        return finished
+    inputs = open_inputs(request)
+    with (
+        TemporaryDirectory(prefix="slmtune-") as folder,
+        explain_full_memory(folder_of(request.output_dir), request.resume_command),
+    ):
+        outcome = _fit(request, inputs, inputs.lineage(), Path(folder), ranks, None, ())
+    return _result(request.output_dir, inputs, outcome, time.monotonic() - beginning + outcome.seconds_before)
+
+
 def _fit(
     request: TrainRequest,
     inputs: Inputs,
     lineage: dict[str, Any],
     folder: Path,
+    ranks: Ranks,
     on_step: Callable[[Step], None] | None,
     on_line: Sequence[Callable[[dict[str, float]], None]],
 ) -> Outcome:
-    """Train, and write the adapter and the tokenizer to `folder`."""
+    """Train; the first process writes the adapter and the tokenizer to `folder`."""
     with importing_trainer():
         from transformers import set_seed
 
@@ -146,12 +188,14 @@ def _fit(
     held_out = render_split(inputs, tokenizer, examples, "validation")
     scored = scored_rows(recipe, examples, inputs.head)
     del examples  # training keeps the text of the scored rows only
-    whole = complete_lineage(lineage, rows.fingerprint)
+    whole = complete_lineage(lineage, rows.fingerprint, ranks.size)
+    require_same(ranks, whole)
     checkpoint_folder = folder_of(request.output_dir)
     checkpoints = Checkpoints(checkpoint_folder, recipe.save_total_limit, whole, request.resume_command)
-    start = find_start(checkpoints, resume=request.resume)
+    start = share_start(ranks, checkpoints, resume=request.resume)
     divided = start.restore_batch(recipe) if start else recipe
-    fitted, planned = fit_memory(divided, base, rows, len(tokenizer), request.memory)
+    fitted, planned = fit_memory(divided, base, rows, len(tokenizer), request.memory, ranks.size)
+    fitted = min(ranks.gather(fitted), key=lambda each: each.per_device_train_batch_size)
     if planned is not None:
         require_fit(planned)
         log.info("%s", planned.summary())
@@ -173,12 +217,14 @@ def _fit(
         start=start,
         validation=make_validation(inputs, model, tokenizer, scored),
         mixture=inputs.mixture,
+        ranks=ranks,
         on_step=on_step,
         on_line=on_line,
     )
-    save_adapter(outcome, base, folder)
-    save_tokenizer(tokenizer, folder, is_encoder=inputs.head is not None)
-    return outcome
+    if ranks.is_first:
+        save_adapter(outcome, base, folder)
+        save_tokenizer(tokenizer, folder, is_encoder=inputs.head is not None)
+    return replace(outcome, peak_memory_bytes=sum(ranks.gather(peak_bytes())))
 
 
 @contextmanager
@@ -186,17 +232,21 @@ def _report_last_checkpoint(folder: Path, request: TrainRequest) -> Iterator[Non
     """If a run ends with an error that slmtune did not raise, report its last checkpoint and how to resume."""
     try:
         yield
+    except LostProcessError as error:
+        hint = _last_checkpoint(folder, request) or "There is no checkpoint yet: start again"
+        raise LostProcessError(f"{error}. {hint}") from None
     except (SlmtuneError, PrunedError):
         raise
     except BaseException:
-        if paths := list_checkpoints(folder):
-            log.warning(
-                "The last checkpoint is step %d in %s. Resume with: %s",
-                step_of(paths[0]),
-                folder,
-                request.resume_command,
-            )
+        if hint := _last_checkpoint(folder, request):
+            log.warning("%s", hint)
         raise
+
+
+def _last_checkpoint(folder: Path, request: TrainRequest) -> str | None:
+    if paths := list_checkpoints(folder):
+        return f"The last checkpoint is step {step_of(paths[0])} in {folder}. Resume with: {request.resume_command}"
+    return None
 
 
 def _result(adapter: Path, inputs: Inputs, outcome: Outcome, seconds: float) -> TrainResult:
@@ -209,7 +259,7 @@ def _result(adapter: Path, inputs: Inputs, outcome: Outcome, seconds: float) -> 
         eval_figures={name: value for name, value in outcome.held_out.items() if name != "loss"},
         **asdict(outcome.counts),
         tokens_per_second=outcome.tokens_per_second,
-        peak_memory_bytes=peak_bytes(),
+        peak_memory_bytes=outcome.peak_memory_bytes,
         truncated=outcome.truncated,
         held_out_truncated=outcome.held_out_truncated,
         seconds=seconds,

@@ -97,6 +97,7 @@ def follow_data(model: Any, objective: Objective, recipe: AdapterRecipe) -> None
         forward_fn=forward,
         prepare_model_inputs_fn=lambda batch, config: batch.places,
         prepare_layer_inputs_fn=prepare_layer_inputs_fn_language_modeling,
+        gather_distributed_inputs=False,  # every process has the same rows
         show_progress_bar=False,
     )
     objective.take_figures()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import send_to_device
@@ -32,7 +33,10 @@ from finetune.train.objectives.objective import Objective
 from finetune.train.passes import ForwardPasses
 from finetune.train.precision import match_precision, restore_precision
 from finetune.train.progress import Counts, Evaluation, Figures, TrainProgress
+from finetune.train.ranks.group import Ranks
 from finetune.train.validation import Validation, choose_metric
+
+T = TypeVar("T")
 
 
 class SupervisedTrainer(SFTTrainer):
@@ -46,6 +50,7 @@ class SupervisedTrainer(SFTTrainer):
         checkpoints: the checkpoints of this run.
         validation: what an evaluation measures besides the loss.
         mixture: the rows of each epoch; None: all.
+        ranks: the processes of the run, each of which has such a trainer, with the same rows; None: only this one.
 
     Raises:
         InputError: the model has no modules that match `target_modules`.
@@ -64,9 +69,11 @@ class SupervisedTrainer(SFTTrainer):
         checkpoints: Checkpoints,
         validation: Validation | None = None,
         mixture: Mixture | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.objective, self.validation, self.mixture = objective, validation, mixture
-        self.journal, self.checkpoints, self.interrupt = journal, checkpoints, Interrupt()
+        self.journal, self.checkpoints, self.ranks = journal, checkpoints, ranks or Ranks()
+        self.interrupt = Interrupt(self.ranks)
         self.rows = objective.rows.training
         self.resumed_from: Path | None = None
         self.evaluation_due = False  # a signal arrived before the evaluation of the last step
@@ -136,22 +143,35 @@ class SupervisedTrainer(SFTTrainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Pass the rows of an optimizer step through the model and back, in as many forward passes as memory needs.
 
-        Like the Trainer's, but count tokens, and remember the rows and the loss of each pass until the optimizer step.
+        Like the Trainer's, but count tokens, and remember the rows and the loss of each pass until the optimizer step. Each
+        process passes its share of the rows; the loss of each row is divided by the terms of all of them, so the sum of the
+        gradients is that of one process.
         """
         step: Any = super().training_step
+        rows = self.objective.arrange(inputs["rows"])
+        terms = self.objective.count_terms(rows)
+        self._draw_other_noise()
 
         def compute(passes: list[list[int]]) -> tuple[Counts, list[tuple[list[int], Tensor]], Figures]:
             model.zero_grad()
             self.objective.take_figures()  # those of passes for which memory was too small
             batches = [self._collate(rows) for rows in passes]
             counts = sum((batch["counts"] for batch in batches), Counts())
-            losses = [(batch["rows"], step(model, batch, counts.terms)) for batch in batches]
+            losses = [(batch["rows"], step(model, batch, terms)) for batch in batches]
             return counts, losses, self.objective.take_figures()
 
-        counts, self._losses, figures = self.passes.run(compute, self.objective.arrange(inputs["rows"]))
-        self.journal.counts += counts
-        self._figures += figures
+        parts = self.ranks.gather(self.passes.run(compute, self.ranks.share(rows)))
+        self.ranks.sum_gradients(self.trainable.values())
+        self._losses = [loss for _, losses, _ in parts for loss in losses]
+        for counts, _, figures in parts:
+            self.journal.counts += counts
+            self._figures += figures
         return torch.stack([loss for _, loss in self._losses]).sum()
+
+    def _draw_other_noise(self) -> None:
+        """Let dropout and noise differ between the processes; a function of the step, so that resuming repeats it."""
+        if not self.ranks.is_first and self.recipe.is_noisy:
+            torch.manual_seed(hash((self.recipe.seed, self.state.global_step, self.ranks.rank)))
 
     def _collate(self, rows: list[int]) -> dict[str, Any]:
         # Not left to the Trainer, which moves tensors only: the layout of packed rows would stay behind.
@@ -206,7 +226,7 @@ class SupervisedTrainer(SFTTrainer):
         Raises:
             EvaluationStoppedError: a signal arrived during the evaluation.
         """
-        if not self.evaluates or self.interrupt.number is not None:
+        if not self.evaluates or self.interrupt.agree() is not None:
             return
         newest = self.best.evaluations.newest
         if newest is None or newest.step != self.state.global_step:
@@ -238,29 +258,43 @@ class SupervisedTrainer(SFTTrainer):
         """
         adapted: Any = self.model
         adapted.eval()
-        total, rows = Figures(), 0
-        for batch in dataloader:
-            total += self.passes.run(self._measure, batch["rows"])
-            rows += len(batch["rows"])
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        self._held_out = total.means | self._score_answers()
+        batches: list[list[int]] = [batch["rows"] for batch in dataloader]
+        self._held_out = sum(self._over_batches(self._measure, batches), Figures()).means | self._score_answers()
         nothing: Any = None  # keep neither logits nor labels
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._held_out.items()}
-        return EvalLoopOutput(nothing, nothing, metrics, rows)
+        return EvalLoopOutput(nothing, nothing, metrics, sum(map(len, batches)))
 
     def _score_answers(self) -> dict[str, float]:
         """The scores of the model's answers to the rows of the validation."""
         if self.validation is None:
             return {}
-        answers: list[Any] = []
         validation, size = self.validation, self.args.per_device_eval_batch_size
-        for start in range(0, len(validation), size):
-            rows = list(range(start, min(start + size, len(validation))))
-            answers += self.passes.run(
-                lambda passes: [a for each in passes for a in validation.answer(self.model, each)], rows
-            )
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        return validation.score(answers)
+        rows = list(range(len(validation)))
+        batches = [rows[start : start + size] for start in rows[::size]]
+        answers = self._over_batches(
+            lambda passes: [a for each in passes for a in validation.answer(self.model, each)], batches
+        )
+        return validation.score([answer for batch in answers for answer in batch])
+
+    def _over_batches(self, compute: Callable[[list[list[int]]], T], batches: list[list[int]]) -> list[T]:
+        """What `compute` gives for each batch, of which each process takes its share.
+
+        Raises:
+            EvaluationStoppedError: a signal has arrived in this process or another one.
+        """
+        ours: dict[int, T] = {}
+        stopped = False
+        try:
+            for number in self.ranks.share(list(range(len(batches)))):
+                ours[number] = self.passes.run(compute, batches[number])
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        except EvaluationStoppedError:
+            stopped = True
+        parts = self.ranks.gather((ours, stopped))
+        if any(stopped for _, stopped in parts):
+            raise EvaluationStoppedError
+        results = {number: result for part, _ in parts for number, result in part.items()}
+        return [results[number] for number in range(len(batches))]
 
     def _measure(self, passes: list[list[int]]) -> Figures:
         """The summed loss and figures of rows."""
@@ -287,6 +321,8 @@ class SupervisedTrainer(SFTTrainer):
         """
         step = self.state.global_step
         require_finite(step, self.trainable)
+        if not self.ranks.is_first:
+            return
         make_room(self.checkpoints, step, self.checkpoint_bytes)
         with explain_full_disk(self.checkpoints.folder, THEN_RESUME):
             self.checkpoints.write(step, self._write_state)

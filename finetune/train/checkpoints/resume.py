@@ -56,7 +56,7 @@ def lineage_of(
     }
 
 
-def complete_lineage(lineage: Lineage, rows_fingerprint: str) -> dict[str, Any]:
+def complete_lineage(lineage: Lineage, rows_fingerprint: str, processes: int) -> dict[str, Any]:
     """The lineage, extended by the rendered rows and the machine that they are trained on."""
     import torch  # imported late: most errors come sooner
 
@@ -64,7 +64,7 @@ def complete_lineage(lineage: Lineage, rows_fingerprint: str) -> dict[str, Any]:
     return {
         **lineage,
         "parents": lineage["parents"] | {"rows": {"fingerprint": rows_fingerprint}},
-        "machine": {"device": device, "threads": torch.get_num_threads()},
+        "machine": {"device": device, "threads": torch.get_num_threads(), "processes": processes},
     }
 
 
@@ -152,6 +152,7 @@ def _machine_changes(before: Lineage, now: Lineage) -> Iterator[tuple[str, objec
     old = before["config"] | before["libraries"] | before["machine"]
     new = now["config"] | library_versions() | now["machine"]
     libraries = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
-    for name in (*libraries, "device", "threads", *ROUNDING):
+    old = {"processes": 1} | old  # before there could be several
+    for name in (*libraries, "device", "threads", "processes", *ROUNDING):
         if old.get(name) != new.get(name):
             yield name, old.get(name), new.get(name)

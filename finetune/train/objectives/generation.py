@@ -35,6 +35,10 @@ class Generation(Objective):
         packing, share = self._recipe.packing, self._recipe.shares_prefixes
         self._batches = self._fast_path.choose_batches(model.get_base_model(), packing=packing, share=share)
 
+    def count_terms(self, rows: list[int]) -> int:
+        """The number of supervised tokens."""
+        return sum(row.answer_tokens for row in self.rows.conversations(rows))
+
     def collate(self, items: Sequence[Mapping[str, int]]) -> dict[str, Any]:
         """A packed or padded batch."""
         return self._batches(items)

@@ -31,6 +31,10 @@ class Objective(Protocol):
         """The rows of an optimizer step in the order in which they are divided among forward passes."""
         return rows
 
+    def count_terms(self, rows: list[int]) -> int:
+        """The number of terms that the loss of rows is the mean of: their number, or that of their supervised tokens."""
+        return len(rows)
+
     def collate(self, items: Sequence[Mapping[str, int]]) -> dict[str, Any]:
         """A batch of numbered rows: its `rows`, its `counts`, and whatever `loss` needs."""
 

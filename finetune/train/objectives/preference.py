@@ -46,6 +46,10 @@ class Preference(Generation):
         parameters = model.named_parameters()
         self._initial = {name: each.detach().clone() for name, each in parameters if each.requires_grad}
 
+    def count_terms(self, rows: list[int]) -> int:
+        """The number of pairs."""
+        return len(rows)
+
     def loss(self, model: Any, batch: dict[str, Any]) -> Tensor:
         """Summed negative log-probability that the preferred answers are preferred, in nats, by the rewards."""
         reference = self._look_up_reference(model, batch)

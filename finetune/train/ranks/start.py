@@ -1,0 +1,160 @@
+"""Starts the other processes of a training on this machine, and says why one of them ended if the training could not go on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import LostProcessError, SlmtuneError, StoppedError
+from finetune.launcher import take_place
+from finetune.train.ranks.group import Ranks, join, leave
+from finetune.train.ranks.machine import limited_threads, own_gpu, threads_of
+from finetune.train.request import TrainRequest
+
+# Spawned, not forked: the libraries have threads, whose locks a fork would leave held, and a GPU does not survive it.
+processes: Any = multiprocessing.get_context("spawn")
+
+LOCAL = "127.0.0.1"
+START_SECONDS = 600.0  # for a process to import the libraries: on a slow network drive
+LINGER = 10.0  # seconds for the end of a process to be seen once its connection is closed
+
+Follow = Callable[[TrainRequest, Ranks], object]
+
+
+@dataclass(frozen=True)
+class _Helper:
+    """Another process; through `words` it says None when it is ready, and the error that ends it."""
+
+    rank: int
+    process: BaseProcess
+    words: Connection
+
+    def listen(self, seconds: float) -> SlmtuneError | None:
+        """The reason why it has ended; None if it is ready, runs, or has done its work."""
+        wait([self.words, self.process.sentinel], seconds)
+        if self.words.poll():
+            with suppress(EOFError):
+                word: SlmtuneError | None = self.words.recv()
+                return word
+        self.process.join(0)
+        code = self.process.exitcode
+        if not code:
+            return None
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return LostProcessError(f"Process {self.rank} of the training (process id {self.process.pid}) {how}")
+
+
+@contextmanager
+def launched(request: TrainRequest) -> Iterator[Ranks | None]:
+    """The processes that a launcher has started; None if none has."""
+    place = take_place(request.num_processes)
+    if place is None:
+        yield None
+        return
+    with place.announced():
+        ranks = join(None, place.rank, place.size)
+    yield ranks
+    leave()
+
+
+@contextmanager
+def started(request: TrainRequest, follow: Follow, ranks: Ranks | None = None) -> Iterator[Ranks]:
+    """The processes of a training, of which this is the first; each of the others calls `follow`.
+
+    They end with the block, and with this process, however it ends. If there are `ranks` already, none is started.
+
+    Raises:
+        SlmtuneError: another process has raised it, so that the training could not go on.
+        LostProcessError: another process has ended without saying why.
+    """
+    size = request.num_processes or 1
+    if ranks is not None or size == 1:
+        yield ranks or Ranks()
+        return
+    from torch import distributed
+
+    store = distributed.TCPStore(LOCAL, 0, is_master=True, wait_for_workers=False)
+    helpers = [_start(request, follow, rank, size, store.port) for rank in range(1, size)]
+    try:
+        for helper in helpers:
+            if error := helper.listen(START_SECONDS):
+                raise error
+        with limited_threads(threads_of(size)):
+            yield join(store, 0, size)
+            leave()
+    except LostProcessError as error:
+        raise _reason(helpers) or error from None
+    finally:
+        for helper in helpers:
+            helper.process.kill()
+            helper.process.join()
+
+
+def _reason(helpers: Sequence[_Helper]) -> SlmtuneError | None:
+    """What the first helper that has ended says, or how it ended."""
+    deadline = time.monotonic() + LINGER
+    while time.monotonic() < deadline:
+        for helper in helpers:
+            if error := helper.listen(LINGER / 100):
+                return error
+    return None
+
+
+def _start(request: TrainRequest, follow: Follow, rank: int, size: int, port: int) -> _Helper:
+    """Start a process with its share of the cores and a GPU of its own, out of reach of the terminal's Ctrl-C."""
+    words, theirs = processes.Pipe(duplex=False)
+    arguments = (request, follow, rank, size, port, theirs)
+    process = processes.Process(target=_follow, args=arguments, daemon=True)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with own_gpu(rank, size):
+            process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    theirs.close()
+    return _Helper(rank, process, words)
+
+
+def _follow(request: TrainRequest, follow: Follow, rank: int, size: int, port: int, words: Connection) -> None:
+    """The life of a process that is not the first. It prints nothing: the first one reports."""
+    from torch import distributed
+
+    os.setsid()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(silence, stream)
+    try:
+        words.send(None)
+        with limited_threads(threads_of(size)):
+            follow(request, join(distributed.TCPStore(LOCAL, port, is_master=False), rank, size))
+            leave()
+    except (LostProcessError, StoppedError):
+        return  # the first process knows
+    except SlmtuneError as error:
+        words.send(error)
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        words.send(SlmtuneError(f"Process {rank} of the training failed: unexpected {type(error).__name__} in {where}"))
+    sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """End with the first process: if that is killed, this one might wait for it on a GPU for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
