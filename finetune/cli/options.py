@@ -21,7 +21,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
 
 ALIASES = {"model": ("--base-model", "--model-name-or-path")}
-PATH = click.Path(path_type=Path)
+
+
+class FilePath(click.Path):
+    """A path, also as a `file://` address; results are not written to other addresses, nor read from them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; an address with another scheme is a usage error."""
+        scheme, separator, place = str(value).partition("://")
+        if separator and scheme != "file":
+            self.fail(
+                f"{value} is an address. Give a path; a bucket can be mounted, or its files copied first", param, ctx
+            )
+        return super().convert(place if separator else value, param, ctx)
+
+
+PATH = FilePath(path_type=Path)
 
 # Fields of an adapter recipe that determine how much memory training takes.
 MEMORY_FIELDS = (

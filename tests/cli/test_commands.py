@@ -15,6 +15,7 @@ import click
 import pytest
 
 from finetune.cli import cli
+from finetune.cli.options import PATH
 from finetune.errors import ConfigError
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.prepare import PrepareRequest, prepare
@@ -224,6 +225,14 @@ def test_every_recipe_field_is_a_flag_of_train(tmp_path: Path) -> None:
         assert f"--{field.replace('_', '-')}" in text
     assert "--base-model" in text
     assert "--model-name-or-path" in text
+
+
+def test_a_path_may_be_a_file_address_and_no_other() -> None:
+    """`Path("s3://bucket/corpus")` would become a folder named `s3:`."""
+    assert PATH.convert("file:///shared/corpus", None, None) == Path("/shared/corpus")
+    assert PATH.convert("runs/corpus", None, None) == Path("runs/corpus")
+    with pytest.raises(click.BadParameter, match="s3://bucket/corpus is an address"):
+        PATH.convert("s3://bucket/corpus", None, None)
 
 
 OPTIONS = {

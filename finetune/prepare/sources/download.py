@@ -1,10 +1,15 @@
-"""Downloads files from URLs: https://, and whatever fsspec reaches (s3://, gs://) with the extra `remote`."""
+"""Downloads files from URLs: https://, and whatever fsspec reaches (s3://, gs://) with the extra `remote`.
+
+From a bucket, also a folder, or the files that a glob matches.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+from glob import has_magic
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 from finetune.artifacts import write_aside
@@ -13,6 +18,7 @@ from finetune.hub.settings import is_offline
 from finetune.machine import cache_folder
 
 CHUNK = 2**20
+WEB = {"http", "https"}
 
 
 def is_address(text: str) -> bool:
@@ -27,21 +33,33 @@ def public_address(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}"
 
 
+def folder_address(url: str) -> str:
+    """The URL of the folder whose files a glob matches, without parts that may be secret; other URLs are all of it."""
+    return _fixed(public_address(url)).rstrip("/")
+
+
+def _fixed(place: str) -> str:
+    """A path up to its first part with a wildcard."""
+    parts = place.split("/")
+    return "/".join(parts[: next((number for number, part in enumerate(parts) if has_magic(part)), len(parts))])
+
+
 def download(url: str) -> Path:
-    """Download a file to the user's cache or, if the network is forbidden, return the cached copy.
+    """Download a file or folder to the user's cache or, if the network is forbidden, return the cached copy.
 
     Raises:
         OfflineError: it is not cached, and the network is forbidden or cannot be reached.
         InputError: there is no such file, or the URL cannot be read.
     """
     shown = public_address(url)
-    name = PurePosixPath(urlsplit(url).path).name
-    if not name:
+    web = urlsplit(url).scheme in WEB
+    name = PurePosixPath(urlsplit(shown if web else folder_address(url)).path).name or ("" if web else "bucket")
+    if not name or (web and shown.endswith("/")):
         raise InputError(f"{shown} does not name a file. Give the URL of one file")
     folder = cache_folder() / "sources" / hashlib.sha256(url.encode()).hexdigest()[:16]
     target = folder / name
     if is_offline():
-        if target.is_file():
+        if target.exists():
             return target
         raise OfflineError(
             f"{shown} is not in the cache, and the network is forbidden (--offline). Run once without --offline"
@@ -54,7 +72,7 @@ def download(url: str) -> Path:
 
 def _copy(url: str, shown: str, target: Path) -> None:
     try:
-        if urlsplit(url).scheme in {"http", "https"}:
+        if urlsplit(url).scheme in WEB:
             _copy_web(url, shown, target)
         else:
             _copy_remote(url, shown, target)
@@ -86,8 +104,15 @@ def _copy_remote(url: str, shown: str, target: Path) -> None:
     import fsspec
 
     try:
-        with fsspec.open(url, "rb") as source, target.open("wb") as out:
-            shutil.copyfileobj(source, out, CHUNK)
+        files, place = fsspec.url_to_fs(url)
+        if has_magic(place):
+            names = [name for name, about in files.glob(place, detail=True).items() if about["type"] == "file"]
+            _copy_folder(files, names, _fixed(place), shown, target)
+        elif files.isdir(place):
+            _copy_folder(files, files.find(place), place, shown, target)
+        else:
+            with files.open(place, "rb") as source, target.open("wb") as out:
+                shutil.copyfileobj(source, out, CHUNK)
     except (ImportError, ValueError) as error:
         hint = (
             " Install the missing libraries with: pip install 'slmtune[remote]'"
@@ -95,3 +120,21 @@ def _copy_remote(url: str, shown: str, target: Path) -> None:
             else ""
         )
         raise InputError(f"{shown} cannot be read: slmtune downloads from https://, s3:// and gs://.{hint}") from None
+
+
+def _copy_folder(files: Any, names: list[str], root: str, shown: str, target: Path) -> None:
+    """Copy files below a root, with their folders.
+
+    Raises:
+        FileNotFoundError: there are none.
+        InputError: a name points outside the root.
+    """
+    if not names:
+        raise FileNotFoundError
+    for name in names:
+        inside = PurePosixPath(name.removeprefix(root.rstrip("/") + "/"))
+        if inside.is_absolute() or ".." in inside.parts:
+            raise InputError(f"{shown} has an object whose name points outside it. Rename the object")
+        place = target / inside
+        place.parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(name, str(place))

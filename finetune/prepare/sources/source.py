@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import logging
 import posixpath
 import re
@@ -17,7 +18,7 @@ from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import DataFile, suffix_of
 from finetune.prepare.licenses import is_noncommercial
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.sources.download import download, is_address, public_address
+from finetune.prepare.sources.download import download, folder_address, is_address, public_address
 from finetune.prepare.sources.local import NO_ENDING, count_names, find_files, is_document
 from finetune.prepare.sources.remote import URI, fetch
 from finetune.prepare.splits.shares import is_only_split, named_folder, named_split, rest_of
@@ -163,13 +164,21 @@ def _open_local(text: str, request: PrepareRequest) -> Source:
 
 
 def _open_address(url: str, request: PrepareRequest) -> Source:
-    path, shown = download(url), public_address(url)
+    path, shown, folder = download(url), public_address(url), folder_address(url)
     listing = find_files(str(path))
-    files = _name_splits(
-        replace(file, shown=shown if file.member is None else f"{shown}/{file.member}") for file in listing.files
-    )
-    license, revision = request.license or UNKNOWN_LICENSE, f"sha256:{sha256_of(path)}"
+    inside = {file: file.name if path.is_dir() else file.member for file in listing.files}
+    files = _name_splits(replace(file, shown=f"{folder}/{name}" if name else shown) for file, name in inside.items())
+    license, revision = request.license or UNKNOWN_LICENSE, f"sha256:{_digest(path)}"
     return Source(_plain_id(path.name), shown, license, files, revision, unread=listing.unread)
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and digests of the files in a folder."""
+    if path.is_file():
+        return sha256_of(path)
+    files = sorted(each for each in path.rglob("*") if each.is_file())
+    lines = [f"{each.relative_to(path).as_posix()} {sha256_of(each)}\n" for each in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _open_hub(uri: str, request: PrepareRequest, recipe: SourceRecipe | None) -> Source:

@@ -14,6 +14,7 @@ import pytest
 
 from finetune.errors import InputError, OfflineError, RecordError
 from finetune.prepare.sources.download import public_address
+from finetune.records import Unused
 
 from ..conftest import Preparer, questions, write_jsonl
 
@@ -234,6 +235,34 @@ def test_a_file_system_of_fsspec_is_read(prepared: Preparer) -> None:
         prepared("memory://bucket/gone.jsonl")
     with pytest.raises(InputError, match="slmtune downloads from https://, s3:// and gs://"):
         prepared("nothing://bucket/rows.jsonl")
+
+
+def test_a_folder_and_a_glob_of_a_bucket_are_read(prepared: Preparer) -> None:
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    for number, name in enumerate(("rows/a.jsonl", "rows/more/b.jsonl", "rows/picture.png")):
+        data = "".join(json.dumps(row) + "\n" for row in questions(3, start=3 * number))
+        files.pipe(f"/shop/{name}", data.encode())
+    folder, pattern = prepared("memory://shop/rows/"), prepared("memory://shop/rows/*.jsonl")
+    assert sorted(row.id for row in folder.rows)[::3] == ["rows/a.jsonl:1", "rows/more/b.jsonl:1"]
+    assert folder.result.unused == [Unused("rows", "file", "picture.png", 1)]
+    assert sorted(row.id for row in pattern.rows) == [f"rows/a.jsonl:{line}" for line in (1, 2, 3)]
+    assert pattern.result.sources[0].uri == "memory://shop/rows/*.jsonl"
+    assert pattern.result.sources[0].revision != folder.result.sources[0].revision
+    files.pipe("/shop/rows/broken.jsonl", b"{")
+    with pytest.raises(InputError, match=r"memory://shop/rows/broken\.jsonl:1"):
+        prepared("memory://shop/rows/*.jsonl")
+    with pytest.raises(InputError, match="There is no file at memory://shop/none"):
+        prepared("memory://shop/none/*.csv")
+
+
+def test_an_object_whose_name_leads_out_of_the_cache_is_refused(prepared: Preparer) -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/evil/rows/../../../out.jsonl", b"{}")
+    with pytest.raises(InputError, match="points outside"):
+        prepared("memory://evil/rows/")
 
 
 def test_secrets_are_no_part_of_an_address() -> None:
