@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
@@ -57,7 +56,7 @@ def means_scorer(scores: Sequence[Sequence[float]]) -> Scorer:
 
 def resample(score: Scorer, contestants: int, rows: int, seed: int = 0) -> Scores:
     """The scores of all contestants over the same resampled rows: (contestants, resamples)."""
-    sides, random = np.arange(contestants), np.random.default_rng(seed)
+    sides, random = np.arange(contestants)[:, np.newaxis], np.random.default_rng(seed)
     return np.hstack([[score(side, drawn) for side in sides] for drawn in _draw(random, rows, rows)])
 
 
@@ -113,5 +112,8 @@ def mcnemar(better: int, worse: int) -> float:
         worse: rows on which only the other contestant is right.
     """
     differing = better + worse
-    tail = sum(math.comb(differing, number) for number in range(min(better, worse) + 1))
+    ways = tail = 1  # of `number` rows out of those that differ, and of at most as many
+    for number in range(min(better, worse)):
+        ways = ways * (differing - number) // (number + 1)
+        tail += ways
     return min(1.0, float(2 * tail / 2**differing))
