@@ -11,11 +11,22 @@ from finetune.recipe import Domain
 SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\|<[`"})
 
 
+def _cell(value: Any) -> Any:
+    """Escape text for Markdown: it cannot break out of a table or become a link or HTML.
+
+    Only text from a recipe is Markdown itself.
+    """
+    is_markdown = hasattr(value, "__html__")
+    return " ".join(value.split()).translate(SPECIAL) if isinstance(value, str) and not is_markdown else value
+
+
+MARKDOWN = ENVIRONMENT.overlay(keep_trailing_newline=True, finalize=_cell)  # keeps its own compiled templates
+
+
 def card_text(domain: Domain | None, facts: CorpusFacts) -> str:
     """The card without its metadata. It contains no text of rows."""
-    environment = ENVIRONMENT.overlay(keep_trailing_newline=True, finalize=_cell)
     clusters = {size: count for size, count in (facts.clusters or {}).items() if size > 1}
-    return environment.get_template("dataset_card.md.jinja").render(
+    return MARKDOWN.get_template("dataset_card.md.jinja").render(
         facts=facts,
         description=domain.recipe.description if domain else "Rows for fine-tuning a language model.",
         caution=domain.recipe.caution if domain else None,
@@ -30,12 +41,3 @@ def card_text(domain: Domain | None, facts: CorpusFacts) -> str:
         eval_sets=sorted(facts.eval_sets or (), key=lambda each: each.name),
         scrubbed=None if facts.scrubbed is None else by_size(facts.scrubbed),
     )
-
-
-def _cell(value: Any) -> Any:
-    """Escape text for Markdown: it cannot break out of a table or become a link or HTML.
-
-    Only text from a recipe is Markdown itself.
-    """
-    is_markdown = hasattr(value, "__html__")
-    return " ".join(value.split()).translate(SPECIAL) if isinstance(value, str) and not is_markdown else value

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
@@ -326,6 +327,13 @@ def fields_of(options: type[Any]) -> dict[str, FieldInfo]:
     }
 
 
+@cache
+def _validators(options: type[Any]) -> dict[str, tuple[FieldInfo, TypeAdapter[Any]]]:
+    """The fields of options with what checks their values, which takes longer to make than to use."""
+    kinds: dict[str, Any] = {name: Annotated[info.annotation, info] for name, info in fields_of(options).items()}
+    return {name: (info, TypeAdapter(kinds[name])) for name, info in fields_of(options).items()}
+
+
 def flag_display(name: str, info: FieldInfo) -> dict[str, Any]:
     """How the help displays a field: `flag`, and whatever `option` overrides."""
     extra = info.json_schema_extra
@@ -339,11 +347,11 @@ def check(options: Any, problems: Sequence[str] = ()) -> None:
         ConfigError: lists all problems at once.
     """
     errors = []
-    for name, info in fields_of(type(options)).items():
+    kind: Any = type(options)
+    for name, (info, validator) in _validators(kind).items():
         value = getattr(options, name)
-        kind: Any = Annotated[info.annotation, info]
         try:
-            TypeAdapter(kind).validate_python(value)
+            validator.validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"].replace("Input should", "it must", 1)
             errors.append(f"{flag_display(name, info)['flag']} {value} cannot be used: {reason}")

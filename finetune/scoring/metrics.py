@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections import Counter
@@ -38,17 +39,25 @@ def classification_scores(labels: Sequence[str], predictions: Sequence[str]) -> 
     }
 
 
-def weighted_f1(truth: NDArray[np.intp], answers: NDArray[np.intp], classes: int) -> float:
-    """F1 per class, averaged with weights by class size; equal to scikit-learn's and about a hundred times as fast."""
+def weighted_f1(truth: NDArray[np.intp], answers: NDArray[np.intp], classes: int) -> NDArray[np.float64]:
+    """F1 per class, averaged with weights by class size: (…) for samples of rows, (…, rows); equal to scikit-learn's."""
     size, f1 = _class_f1(truth, answers, classes)
-    return float(np.average(f1, weights=size))
+    averages: NDArray[np.float64] = np.average(f1, axis=-1, weights=size)
+    return averages
 
 
 def _class_f1(truth: NDArray[np.intp], answers: NDArray[np.intp], classes: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Rows and F1 per class; F1 is 0 if a class occurs neither in the labels nor in the answers."""
-    table = np.bincount(truth * classes + answers, minlength=classes * classes).reshape(classes, classes)
-    size, answered, right = table.sum(1), table.sum(0), np.diag(table)
-    return size, np.divide(2 * right, size + answered, out=np.zeros(classes), where=(size + answered) > 0)
+    """Rows and F1 per class, (…, classes); F1 is 0 if a class occurs neither in the labels nor in the answers."""
+    truth, answers = np.broadcast_arrays(truth, answers)
+    shape = (*truth.shape[:-1], classes)
+    first = np.arange(0, math.prod(shape), classes).reshape(*shape[:-1], 1)  # the number of each sample's first class
+
+    def count(numbers: NDArray[np.intp]) -> NDArray[np.intp]:
+        return np.bincount(numbers.ravel(), minlength=math.prod(shape)).reshape(shape)
+
+    size, answered = count(first + truth), count(first + answers)
+    right = count((first + truth)[truth == answers])
+    return size, np.divide(2 * right, size + answered, out=np.zeros(shape), where=(size + answered) > 0)
 
 
 def majority(labels: Sequence[str]) -> Majority:
@@ -66,15 +75,17 @@ def label_set_scores(truth: Sequence[Collection[str]], predictions: Sequence[Col
     counts = {name: label_counts([name], truth, predictions) for name in names}
     expected = sorted({name for row in truth for name in row})
     return {
-        "micro_f1": count_f1(label_counts(names, truth, predictions).sum(0)),
-        "macro_f1": float(np.mean([count_f1(counts[name].sum(0)) for name in expected] or [0.0])),
+        "micro_f1": float(count_f1(label_counts(names, truth, predictions).sum(0))),
+        "macro_f1": float(np.mean([float(count_f1(counts[name].sum(0))) for name in expected] or [0.0])),
         "exact_match": float(np.mean([set(one) == set(other) for one, other in zip(truth, predictions, strict=True)])),
     }
 
 
 def label_set_f1(truth: Collection[str], prediction: Collection[str]) -> float:
     """F1 of the labels of one row; 1 if there are none and none is given."""
-    return count_f1(label_counts([*truth, *prediction], [truth], [prediction])[0]) if truth or prediction else 1.0
+    if not (truth or prediction):
+        return 1.0
+    return float(count_f1(label_counts([*truth, *prediction], [truth], [prediction])[0]))
 
 
 def label_counts(
@@ -86,10 +97,12 @@ def label_counts(
     return np.array([[len(one & other), len(one), len(other)] for one, other in rows], np.intp)
 
 
-def count_f1(counts: NDArray[np.intp]) -> float:
-    """F1 from the numbers of right, expected and given labels."""
-    right, expected, given = counts
-    return float(2 * right / (expected + given)) if expected + given else 0.0
+def count_f1(counts: NDArray[np.intp]) -> NDArray[np.float64]:
+    """F1 (…) from the numbers of right, expected and given labels (…, 3); 0 where there are none."""
+    right, expected, given = np.moveaxis(counts, -1, 0)
+    labels = expected + given
+    f1: NDArray[np.float64] = np.divide(2 * right, labels, out=np.zeros(labels.shape), where=labels > 0)
+    return f1
 
 
 def answer_match(reference: str, answer: str) -> float:

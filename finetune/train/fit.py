@@ -146,8 +146,8 @@ def save_adapter(outcome: Outcome, base: BaseModel, folder: Path) -> None:
     if outcome.first:
         state = outcome.model.state_dict()
         state |= fit_untouched_base({name: state[name].cpu() for name in outcome.first}, outcome.first, config)
+    outcome.model.create_or_update_model_card = lambda folder: None  # slmtune writes its own
     outcome.model.save_pretrained(str(folder), state_dict=state, safe_serialization=True, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
 def _stop(number: int, trainer: SupervisedTrainer) -> StoppedError:
