@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import multiprocessing.connection
-import os
 import signal
 import threading
 from collections import deque
@@ -17,6 +15,7 @@ from typing import Any, TypeVar
 
 from finetune.corpus.skip_pandas import skip_pandas
 from finetune.errors import SlmtuneError
+from finetune.machine import end_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -75,14 +74,6 @@ def _start(function: Callable[[Any], Any]) -> None:
     gc.freeze()
     gc.set_threshold(GARBAGE)
     _function.append(function)
-
-
-def end_with_parent() -> None:
-    """End with the parent: a killed parent cannot stop its workers, which would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _run(item: Any) -> Any:

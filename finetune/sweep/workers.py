@@ -18,8 +18,7 @@ from pathlib import Path
 import torch
 
 from finetune.errors import InputError, SlmtuneError, StoppedError
-from finetune.machine import free_memory
-from finetune.prepare.workers import end_with_parent
+from finetune.machine import count_cores, end_with_parent, free_memory
 from finetune.sweep.request import SweepRequest, TrialRecord
 from finetune.sweep.trial_run import Inputs, OnStep, run_trial
 from finetune.sweep.trials import Trials
@@ -53,7 +52,7 @@ def require_workers(workers: int) -> None:
     Raises:
         InputError: with the number that there is.
     """
-    gpus, cores = _list_gpus(), len(os.sched_getaffinity(0))
+    gpus, cores = _list_gpus(), count_cores()
     available, what = (len(gpus), "GPUs") if gpus else (cores, "cores")
     if workers > max(available, 1):
         raise InputError(f"--workers {workers} are more than the {available} {what} here. Take at most {available}")
@@ -179,7 +178,7 @@ def _start(job: _Job) -> None:
     slot, workers = job.slots.get(), job.request.workers
     if job.gpus:
         os.environ[VISIBLE] = job.gpus[slot]
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+    torch.set_num_threads(max(1, count_cores() // workers))
     recipe = job.inputs.plan.recipe
     trials = Trials(job.file, job.inputs.space, recipe.seed, maximize=job.inputs.metric != "loss", side_by_side=True)
     _worker.append((job, trials))

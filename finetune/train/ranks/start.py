@@ -19,6 +19,7 @@ from typing import Any
 
 from finetune.errors import LostProcessError, SlmtuneError, StoppedError
 from finetune.launcher import take_place
+from finetune.machine import end_with_parent
 from finetune.train.ranks.group import Ranks, join, leave
 from finetune.train.ranks.machine import limited_threads, own_gpu, threads_of
 from finetune.train.request import TrainRequest
@@ -132,7 +133,7 @@ def _follow(request: TrainRequest, follow: Follow, rank: int, size: int, port: i
     from torch import distributed
 
     os.setsid()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(silence, stream)
@@ -150,11 +151,3 @@ def _follow(request: TrainRequest, follow: Follow, rank: int, size: int, port: i
         where = f"{Path(frame.filename).name}:{frame.lineno}"
         words.send(SlmtuneError(f"Process {rank} of the training failed: unexpected {type(error).__name__} in {where}"))
     sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    """End with the first process: if that is killed, this one might wait for it on a GPU for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
