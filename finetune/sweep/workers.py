@@ -24,6 +24,7 @@ from finetune.sweep.trial_run import Inputs, OnStep, run_trial
 from finetune.sweep.trials import Trials
 from finetune.train import Step
 from finetune.train.interrupt import Interrupt
+from finetune.train.ranks.group import Ranks
 
 OnTrial = Callable[[TrialRecord], None]
 PAUSE = 0.1  # seconds between two looks at the workers
@@ -75,7 +76,7 @@ def run_side_by_side(
     job = _Job(trials.file, folder, request, inputs, gpus, context.SimpleQueue(), context.SimpleQueue())
     for slot in range(request.workers):
         job.slots.put(slot)
-    interrupt, processes = Interrupt(), set[int]()
+    interrupt, processes = Interrupt(Ranks()), set[int]()
     pool = ProcessPoolExecutor(request.workers, context, initializer=_start, initargs=(job,))
     running: dict[Future[None], int] = {}
     told, has_more = False, True
