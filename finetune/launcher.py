@@ -51,7 +51,8 @@ def take_place(num_processes: int | None = None) -> Place | None:
         if os.environ.get(name, "false").lower() in ("true", "1"):
             raise InputError(
                 f"accelerate is configured for {kind}, which divides the base model among the processes, but slmtune train "
-                "keeps a whole one in each. Use a configuration with distributed_type MULTI_GPU, or torchrun"
+                "keeps a whole one in each. Use a configuration with distributed_type MULTI_GPU, or torchrun; for a model that "
+                "does not fit on one GPU, slmtune train --print-launch prints commands that train it with TRL"
             )
     if not _taken and RANK in os.environ and SIZE in os.environ:
         _taken.append(_read())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -131,6 +132,46 @@ def read_device(gpu: str | None, memory: str | None) -> Device:
     if gpu:
         return Device("gpu", read_size(gpu), is_given=True)
     return this_device(read_memory(memory))
+
+
+def read_gpu(memory: str | None) -> Device:
+    """One GPU of the machines of --print-launch: with the memory that --memory gives, or this machine's.
+
+    Raises:
+        InputError: this machine has none, and --memory is not set.
+    """
+    from finetune.machine import read_size
+    from finetune.plan.device import Device, this_device
+
+    if memory:
+        return Device("gpu", read_size(memory), is_given=True)
+    device = this_device()
+    if device.kind == "cpu":
+        raise InputError(
+            "--print-launch plans for GPUs, and this machine has none. Say how much memory each of them has: --memory 24GiB"
+        )
+    return device
+
+
+def read_count(text: str) -> int:
+    """Parse a number such as 500000, 20M or 1.5B.
+
+    Raises:
+        InputError: `text` is not a number.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMB]?)", text.strip(), re.IGNORECASE)
+    if match is None or float(match[1]) == 0:
+        raise InputError(f"--tokens {text} is not a number of tokens. Write, for example, --tokens 20M")
+    return round(float(match[1]) * {"": 1, "K": 1e3, "M": 1e6, "B": 1e9}[match[2].upper()])
+
+
+def without(arguments: Sequence[str], option: str) -> list[str]:
+    """The arguments without an option and its value."""
+    words = list(arguments)
+    if option in words:
+        place = words.index(option)
+        del words[place : place + 2]
+    return [word for word in words if not word.startswith(f"{option}=")]
 
 
 def require_packages(what: str, extra: str, *packages: str) -> None:

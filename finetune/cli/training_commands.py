@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from finetune.cli.workspace import Workspace
 from finetune.launcher import take_place
 from finetune.machine import importing_libraries
 
+if TYPE_CHECKING:
+    from finetune.recipe import AdapterRecipe
+
 
 @options.command()
 @options.workspace
@@ -26,6 +30,7 @@ from finetune.machine import importing_libraries
 @click.option(
     "--num-processes", type=click.IntRange(1), help="Processes that share each step, one per GPU or on the CPU."
 )
+@click.option("--print-launch", metavar="HOST,…:GPUS", help="Print the commands for several machines, such as a,b:8.")
 @click.option("--dry-run", is_flag=True, help="Show what would be trained, without training.")
 @click.option("--resume", is_flag=True, help="Resume a stopped or killed run from its newest checkpoint.")
 @options.memory
@@ -40,6 +45,7 @@ def train_command(
     config: Path | None,
     check: str | None,
     num_processes: int | None,
+    print_launch: str | None,
     dry_run: bool,
     resume: bool,
     memory: str | None,
@@ -57,6 +63,9 @@ def train_command(
         from finetune.recipe.vllm_rules import require_loadable
 
         require_loadable(recipe)
+    if print_launch:
+        _print_launch(recipe, print_launch, memory, corpus or workspace.corpus, output_dir or workspace.adapter)
+        return
     from finetune.cli.render.plan import render_training_plan
 
     with importing_libraries():
@@ -86,14 +95,38 @@ def train_command(
     console.result(result, lambda: results.render_adapter(result, following))
 
 
+def _print_launch(recipe: AdapterRecipe, machines: str, memory: str | None, corpus: Path, out: Path) -> None:
+    from finetune.cli.render.cluster import render_launch
+    from finetune.plan.cluster.launch import plan_launch, write_files
+    from finetune.plan.cluster.machines import read_cluster
+
+    cluster = read_cluster(machines)
+    words = arguments.without(sys.argv[1:], "--print-launch")
+    launch = plan_launch(recipe, cluster, arguments.read_gpu(memory), words, corpus, out)
+    write_files(launch)
+    console.result(launch, lambda: render_launch(launch))
+
+
 @options.command()
 @options.workspace
 @options.fields("finetune.recipe.adapter:AdapterRecipe", options.MEMORY_FIELDS, after={"quantization": options.in_4bit})
 @options.memory
 @click.option("--gpu", help="Plan for a GPU with this much memory, such as 8GiB, instead of this machine.")
+@click.option("--cluster", is_flag=True, help="Time and cost of training on a table of GPUs.")
+@click.option("--corpus", type=options.PATH, help="With --cluster: the corpus, instead of the workspace's.")
+@click.option("--tokens", help="With --cluster: tokens to train on, such as 20M, instead of a corpus.")
+@click.option("--price", type=click.FloatRange(0), help="With --cluster: US dollars per hour of a GPU.")
 @options.common
 def plan_command(
-    workspace: Workspace, memory: str | None, gpu: str | None, load_in_4bit: bool | None, given: Given
+    workspace: Workspace,
+    memory: str | None,
+    gpu: str | None,
+    cluster: bool,
+    corpus: Path | None,
+    tokens: str | None,
+    price: float | None,
+    load_in_4bit: bool | None,
+    given: Given,
 ) -> None:
     """Estimate how much memory training takes, and what would fit, from config.json alone."""
     from finetune.cli.render.plan import render_plan
@@ -101,6 +134,15 @@ def plan_command(
     from finetune.recipe import load_adapter_recipe
 
     recipe = load_adapter_recipe(workspace.given, None, given | {"load_in_4bit": load_in_4bit})
+    if cluster:
+        from finetune.cli.render.cluster import render_capacity
+        from finetune.plan.cluster.capacity import count_tokens, plan_capacity
+
+        folder, command = corpus or workspace.corpus, workspace.command("prepare")
+        count = arguments.read_count(tokens) if tokens else count_tokens(recipe, folder, command)
+        capacity = plan_capacity(recipe, count, price)
+        console.result(capacity, lambda: render_capacity(capacity))
+        return
     result = plan(recipe, device=arguments.read_device(gpu, memory))
     console.result(result, lambda: render_plan(result))
 

@@ -32,7 +32,7 @@ def require_processes(recipe: AdapterRecipe, count: int, ranks: Ranks | None = N
     elif count > available:
         raise InputError(
             f"--num-processes {count} is more than this machine has: {available} {kind}{'s' * (available != 1)}. Use at most "
-            f"--num-processes {available}, or several machines, started with torchrun"
+            f"--num-processes {available}, or several machines: slmtune train --print-launch"
         )
     if count > recipe.effective_batch:
         raise InputError(
