@@ -14,7 +14,7 @@ COMPILE := $(BIN)/python -m compileall -qq -j $(JOBS) $(VENV)/lib || true
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast lint format docs pictures bench gpu clean
+.PHONY: help quickstart test test-fast lint format docs pictures bench tagger gpu clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -57,6 +57,10 @@ pictures: $(VENV)/.dev ## Take the README's pictures from a new quickstart; need
 # A benchmark exits with 2 if the machine lacks what it needs, such as a GPU.
 bench: $(VENV)/.dev ## Run every benchmark; each prints a ratio measured in one run
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || [ $$? -eq 2 ]; done
+
+# On one thread, so that equal libraries on equal processors give an equal file.
+tagger: $(VENV)/.dev ## Train the tagger of names and places, on the CPU, for --tagger own
+	@OMP_NUM_THREADS=1 $(BIN)/python examples/tagger/train.py $(ARGS)
 
 # UNSLOTH: the interpreter of an environment with Unsloth, to be compared with.
 gpu: $(VENV)/.dev ## On a machine with a GPU: run its tests, then measure QLoRA; the table is in gpu.md

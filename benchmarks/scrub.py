@@ -1,6 +1,6 @@
 """How much of the marked personal data in a file `finetune.scrub` finds, and which drugs and diseases it takes for some.
 
-    python benchmarks/scrub.py --data generated_large.json [--half development] [--tagger MODEL] [--presidio]
+    python benchmarks/scrub.py --data generated_large.json [--half development] [--tagger own] [--presidio MODEL]
 
 The file is a JSON list of objects with `full_text`, `template_id` and `spans` (`entity_type`, `start_position`,
 `end_position`), as microsoft/presidio-research writes it. Sentences of one template are alike but for the values, so the halves
@@ -9,7 +9,7 @@ are divided by template: even numbers are for development, odd ones for the test
 Prints, for each kind, the spans, the recall (a span counts if every letter and digit of it lies in what was found, of whatever
 kind), the marks, the precision (a mark counts if it touches a span) and F2 with n; then how many of the names in
 drugs_and_diseases.txt are touched, each in three sentences. With --presidio, the same figures for Presidio's analyzer over
-the same tagger, and the ratio of throughputs in this run; Presidio must be installed. On real records, figures are lower.
+a spaCy model, and the ratio of throughputs in this run; Presidio must be installed. On real records, figures are lower.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ KINDS = {
     "US_DRIVER_LICENSE": "LICENCE",
     "US_SSN": "SSN",
 }
-TAGGED = frozenset(("NAME", "LOCATION", "ORGANISATION"))
 SENTENCES = ("The patient was treated for {name} in the clinic.", "{name} was ruled out.", "Any history of {name}?")
 NAMES = Path(__file__).with_name("drugs_and_diseases.txt")
 
@@ -65,9 +64,8 @@ def read_rows(path: Path, half: str) -> list[tuple[str, tuple[Mark, ...]]]:
     ]
 
 
-def our_finder(tagger: str | None) -> Finder:
+def our_finder(scrubber: Scrubber) -> Finder:
     """Everything that finetune.scrub finds."""
-    scrubber = Scrubber(make_rules(None, policy=None, find="all", otherwise="all", tagger=tagger))
 
     def find(texts: Sequence[str]) -> list[tuple[Mark, ...]]:
         return [tuple((each.start, each.end, each.entity) for each in spans) for spans in scrubber.find_all(texts)]
@@ -75,12 +73,12 @@ def our_finder(tagger: str | None) -> Finder:
     return find
 
 
-def presidio_finder(tagger: str) -> Finder:
-    """Everything that Presidio finds as it comes, over the same spaCy model."""
+def presidio_finder(model: str) -> Finder:
+    """Everything that Presidio finds as it comes, over a spaCy model."""
     from presidio_analyzer import AnalyzerEngine
     from presidio_analyzer.nlp_engine import NlpEngineProvider
 
-    models = [{"lang_code": "en", "model_name": tagger}]
+    models = [{"lang_code": "en", "model_name": model}]
     engine = NlpEngineProvider(nlp_configuration={"nlp_engine_name": "spacy", "models": models}).create_engine()
     analyzer = AnalyzerEngine(nlp_engine=engine, supported_languages=["en"])
 
@@ -155,16 +153,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--half", choices=["development", "test", "all"], default="development")
-    parser.add_argument("--tagger", help="a spaCy model; without one, names, places and organisations are left out")
-    parser.add_argument("--presidio", action="store_true", help="compare with Presidio over the same tagger")
+    parser.add_argument("--tagger", help="own, or a spaCy model; without one, names and places are left out")
+    parser.add_argument("--presidio", metavar="MODEL", help="compare with Presidio over this spaCy model")
     options = parser.parse_args()
-    if options.presidio and options.tagger is None:
-        parser.error("--presidio needs a --tagger, which both use")
+    scrubber = Scrubber(make_rules(None, policy=None, find="all", otherwise="all", tagger=options.tagger))
     rows = read_rows(options.data, options.half)
-    kinds = set(KINDS.values()) - (set() if options.tagger else TAGGED)
-    ours = run("slmtune", our_finder(options.tagger), rows, kinds)
+    kinds = set(KINDS.values()) & set(scrubber.kinds)
+    ours = run("slmtune", our_finder(scrubber), rows, kinds)
     if options.presidio:
-        theirs = run("Presidio", presidio_finder(options.tagger), rows, kinds)
+        theirs = run("Presidio", presidio_finder(options.presidio), rows, kinds)
         print(f"\nthroughput, slmtune / Presidio: {ours / theirs:.2f}")
 
 

@@ -32,6 +32,7 @@ from finetune.prepare.sources.source import Source
 from finetune.recipe import CUSTOM_DOMAIN, Domain
 from finetune.recipe.options import DEFAULT_RATIO, PrepareOptions
 from finetune.records import SPLITS, Drop, Unused
+from finetune.scrub import describe_tagger
 
 CANARY_NOTE = (
     f"Some rows of the training split ({CANARY_SOURCE}) are canaries: random secrets that belong to nobody, planted to measure "
@@ -193,7 +194,8 @@ def _scrub_facts(inputs: Inputs) -> dict[str, Any]:
     if inputs.scrubber is None:
         return {}
     rules = inputs.scrubber.rules
-    return {"scrub_policy": rules.policy, "scrub_kinds": inputs.scrubber.kinds, "scrub_tagger": rules.tagger}
+    tagger = None if rules.tagger is None else describe_tagger(rules.tagger)
+    return {"scrub_policy": rules.policy, "scrub_kinds": inputs.scrubber.kinds, "scrub_tagger": tagger}
 
 
 def _describe_sources(

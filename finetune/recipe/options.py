@@ -35,7 +35,10 @@ FINDS = (
     f"What to find: {IDENTIFIERS} are numbers and addresses that belong to somebody; {EVERYTHING} also dates, ages over 89, "
     "places and links; or kinds such as EMAIL,PHONE."
 )
-TAGGERS = "Also find names, places and organisations with this spaCy model, such as en_core_web_sm."
+TAGGERS = (
+    "Also find names and places with a tagger: own (which make tagger builds), a folder with one, or a spaCy model such as "
+    "en_core_web_sm."
+)
 
 
 def option(default: T, description: str, *, ge: float | None = None, le: float | None = None, **display: str) -> T:

@@ -45,4 +45,6 @@ class ScrubRecipe(Strict):
         default_factory=dict, description="Kind -> regular expression of Python."
     )
     allow: tuple[str, ...] = Field((), description="Words, phrases and numbers that are never personal data.")
-    tagger: str | None = Field(None, description="A spaCy model that finds names, places and organisations.")
+    tagger: str | None = Field(
+        None, description="What finds names and places: own, the folder of a tagger, or a spaCy model."
+    )

@@ -3,8 +3,9 @@
 What is not recognised stays in the text, so scrubbed text may still name people.
 """
 
+from finetune.scrub.own_tagger import describe_tagger
 from finetune.scrub.rules import Rules, make_rules
 from finetune.scrub.scrubber import Scrubber, tag_identifiers
 from finetune.scrub.span import Span
 
-__all__ = ["Rules", "Scrubber", "Span", "make_rules", "tag_identifiers"]
+__all__ = ["Rules", "Scrubber", "Span", "describe_tagger", "make_rules", "tag_identifiers"]

@@ -12,8 +12,8 @@ from finetune.scrub.state_numbers import STATE_NUMBERS
 from finetune.scrub.telephones import TELEPHONES
 
 RECOGNISERS: tuple[Recogniser, ...] = (*CONTACTS, *TELEPHONES, *ACCOUNTS, *STATE_NUMBERS, *LABELLED, *DATES, *PLACES)
-TAGGED = ("NAME", "LOCATION", "ORGANISATION")  # what only a tagger finds
-ENTITIES: tuple[str, ...] = (*dict.fromkeys(each.entity for each in RECOGNISERS), *TAGGED)
+TAGGED = ("NAME", "LOCATION", "ORGANISATION", "ADDRESS")  # what taggers find
+ENTITIES: tuple[str, ...] = tuple(dict.fromkeys([*(each.entity for each in RECOGNISERS), *TAGGED]))
 
 
 def is_confirmed(entity: str, value: str) -> bool:

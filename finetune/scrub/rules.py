@@ -20,7 +20,7 @@ class Rules:
     """What to find and what to do about it.
 
     `recognisers` and `entities` are the names of those that are on; `lists` are phrases by kind, `formats` regular
-    expressions by kind, `allow` phrases that are never personal data, in lower case, and `tagger` is a spaCy model.
+    expressions by kind, `allow` phrases that are never personal data, in lower case, and `tagger` is the name of one.
     """
 
     policy: Policy = "tag"

@@ -10,10 +10,10 @@ from functools import cache
 from finetune.scrub.phrases import PhraseFinder
 from finetune.scrub.policy import replace_spans
 from finetune.scrub.recogniser import NAMED, Recogniser
-from finetune.scrub.recognisers import RECOGNISERS, TAGGED
+from finetune.scrub.recognisers import RECOGNISERS
 from finetune.scrub.rules import Rules
 from finetune.scrub.span import Span, resolve
-from finetune.scrub.tagger import load_tagger
+from finetune.scrub.tagger import kinds_of, load_tagger
 
 
 class Scrubber:
@@ -40,7 +40,8 @@ class Scrubber:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of personal data that are searched for."""
-        tagged = [each for each in TAGGED if self.rules.tagger is not None and each in self.rules.entities]
+        tagger = self.rules.tagger
+        tagged = [] if tagger is None else [each for each in kinds_of(tagger) if each in self.rules.entities]
         return tuple(dict.fromkeys([*(each.entity for each in self._recognisers), *self.rules.lists, *tagged]))
 
     def find(self, text: str) -> list[Span]:

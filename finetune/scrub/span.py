@@ -29,15 +29,33 @@ class Span:
 def resolve(spans: Iterable[Span], text: str) -> list[Span]:
     """The spans that remain, in the order of the text and without overlaps.
 
-    Of two that overlap, the one with the higher score remains, then the longer, then the earlier. A name or an address
-    keeps what lies outside the winner, if there is a letter or a digit in it.
+    Names, addresses and the like of one kind that overlap become one. Of two others that overlap, the one with the higher
+    score remains, then the longer, then the earlier. A name or an address keeps what lies outside the winner, if there is a
+    letter or a digit in it.
     """
     kept: list[Span] = []
-    for span in sorted(spans, key=lambda each: (-each.score, each.start - each.end, each.start)):
+    for span in sorted(_united(spans), key=lambda each: (-each.score, each.start - each.end, each.start)):
         for part in _outside(span, kept):
             if part == span or (span.entity in DIVISIBLE and any(map(str.isalnum, text[part.start : part.end]))):
                 kept.insert(bisect_left(kept, part.start, key=_start), _trimmed(part, text) if part != span else part)
     return kept
+
+
+def _united(spans: Iterable[Span]) -> Iterator[Span]:
+    """The spans, those that can be divided joined with others of their kind that they overlap; the surer one says why."""
+    open_spans: dict[str, Span] = {}
+    for span in sorted(spans, key=_start):
+        if span.entity not in DIVISIBLE:
+            yield span
+            continue
+        before = open_spans.get(span.entity)
+        if before is not None and span.start < before.end:
+            best = max(before, span, key=lambda each: each.score)
+            span = replace(best, start=before.start, end=max(before.end, span.end))
+        elif before is not None:
+            yield before
+        open_spans[span.entity] = span
+    yield from open_spans.values()
 
 
 def _start(span: Span) -> int:

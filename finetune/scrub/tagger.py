@@ -1,6 +1,6 @@
 """Taggers: what finds names, places and organisations, which no pattern finds.
 
-A tagger takes a batch of texts and returns the spans of each. The only one here is a model of spaCy.
+A tagger takes a batch of texts and returns the spans of each. There are two: this project's own, and any model of spaCy.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from finetune.errors import InputError
+from finetune.scrub.own_tagger import OwnTagger, own_folder
 from finetune.scrub.recogniser import LIKELY
 from finetune.scrub.span import Span
 
@@ -27,13 +28,23 @@ SPACY_LABELS = {
 }
 
 
+def kinds_of(name: str) -> tuple[str, ...]:
+    """The kinds that a tagger finds, without loading it."""
+    return ("NAME", "LOCATION", "ORGANISATION" if own_folder(name) is None else "ADDRESS")
+
+
 @lru_cache(maxsize=1)
 def load_tagger(name: str) -> Tagger:
-    """The tagger of a spaCy model: the name of an installed package, or a folder.
+    """A tagger by name: `own`, the folder of one, the package of a spaCy model, or its folder.
 
     Raises:
-        InputError: spaCy or the model is not installed, or the model finds no names.
+        InputError: the tagger, the model or a library is not installed, or the model finds no names.
     """
+    folder = own_folder(name)
+    return _load_spacy(name) if folder is None else OwnTagger(folder)
+
+
+def _load_spacy(name: str) -> Tagger:
     try:
         import spacy
     except ImportError:

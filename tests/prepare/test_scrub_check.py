@@ -92,9 +92,7 @@ def test_figures_from_a_file(source: Path, tmp_path: Path) -> None:
 def test_summary_says_that_names_need_a_tagger(source: Path) -> None:
     done = slmtune("scrub", source)
     assert done.exit_code == 0, done.output
-    assert "Names of people, places and organisations were not searched for (--tagger MODEL)." in " ".join(
-        done.stdout.split()
-    )
+    assert "Names of people and places were not searched for (--tagger own or MODEL)." in " ".join(done.stdout.split())
 
 
 def test_check_refuses_what_it_would_not_do(source: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def render_scrub(result: ScrubResult) -> str:
     )
     note = "What is not recognised stays: measure it on your rows with slmtune scrub --check 200 FILE."
     if "NAME" not in result.kinds:
-        note = f"Names of people, places and organisations were not searched for (--tagger MODEL). {note}"
+        note = f"Names of people and places were not searched for (--tagger own or MODEL). {note}"
     listed = table(["file", "rows", "with personal data", "dropped", "written to"], rows)
     return f"{listed}\n\n{summary}\n\n{paragraph(note)}"
 

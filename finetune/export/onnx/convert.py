@@ -34,27 +34,40 @@ def require_onnx() -> None:
 
 def convert(loaded: LoadedModel, precision: OnnxPrecision, file: Path) -> None:
     """Write a model, without adapters, as one ONNX file; weights of more than 2 GiB are written beside it."""
-    import onnx_ir
+    if loaded.head is None:
+        program = trace(loaded.model, sample_inputs(loaded.model), precision)
+        name_tensors(program, loaded.model.config)
+    else:
+        program = trace(loaded.model, sample_texts(loaded.tokenizer), precision)
+    save(program, file)
+
+
+def trace(model: Any, sample: dict[str, Any], precision: OnnxPrecision) -> Any:
+    """The ONNX program of a model, for inputs of any size that are named as those of the sample."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
     from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
-    sample = sample_inputs(loaded.model) if loaded.head is None else _sample_texts(loaded)
     dynamic = OnnxRuntimeDynamicConfig(per_channel=True)
     quantizer = OnnxRuntimeQuantizer(dynamic) if precision == "int8" else None
     config = OnnxConfig(dynamic=True, quantizer=quantizer)
-    file.parent.mkdir(parents=True, exist_ok=True)
     with silence():
-        program = OnnxExporter().export(loaded.model, sample, config=config).program
+        program = OnnxExporter().export(model, sample, config=config).program
     ClearMetadataAndDocStringPass()(program)  # it has the paths of the source files that were traced
-    if loaded.head is None:
-        name_tensors(program, loaded.model.config)
+    return program
+
+
+def save(program: Any, file: Path) -> None:
+    """Write a program; weights of more than 2 GiB go into a file beside it."""
+    import onnx_ir
+
+    file.parent.mkdir(parents=True, exist_ok=True)
     weights = sum(value.const_value.nbytes for value in program.graph.initializers.values())
     onnx_ir.save(program, str(file), external_data=f"{file.name}_data" if weights > LARGEST else None)
 
 
-def _sample_texts(loaded: LoadedModel) -> dict[str, Any]:
+def sample_texts(tokenizer: Any) -> dict[str, Any]:
     """What an encoder reads: the inputs that its tokenizer makes.
 
     Two rows of different length: with one row, or rows without padding, the sizes or the mask would be taken as constant.
     """
-    return dict(loaded.tokenizer([SAMPLE, f"{SAMPLE} {SAMPLE}"], padding=True, return_tensors="pt"))
+    return dict(tokenizer([SAMPLE, f"{SAMPLE} {SAMPLE}"], padding=True, return_tensors="pt"))
