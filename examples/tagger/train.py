@@ -139,7 +139,7 @@ def main() -> None:
     tokenizer.no_truncation()
     marked, held_out = read_marked(options.marked) if options.marked else ([], [])
     rows = [*generate(options.rows, options.seed), *marked * REPEAT_MARKED]
-    model, started = build(base.folder), time.monotonic()
+    model, started = build(base.folder), time.process_time()
     train(model, [encode(row, tokenizer) for row in rows], options.seed)
     if options.keep:
         model.save_pretrained(options.keep)
@@ -150,7 +150,7 @@ def main() -> None:
         "templates": len(read_templates()),
         "marked": len(marked),
         "seed": options.seed,
-        "minutes": round((time.monotonic() - started) / 60, 1),
+        "minutes": round((time.process_time() - started) / 60, 1),
     }
     write_tagger(model, tokenizer, options.out, facts)
     invented = list(generate(options.validation_rows, options.seed + 1, held_out=True))

@@ -28,7 +28,7 @@ A token classifier that `slmtune scrub --tagger own` and `slmtune prepare --tagg
 
 - Base: {base[name]} ({base[license]}); all weights but the word embeddings were trained, for one epoch.
 - Data: {rows} invented rows from {templates} templates and lists of names, places, streets, medicines and diseases{marked}.
-- Seed {seed}; {minutes} minutes on one core.
+- Seed {seed}; {minutes} minutes of one core.
 - File: {size:.1f} MB, weights in 8 bits.
 
 ## Figures
