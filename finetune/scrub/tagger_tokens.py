@@ -93,9 +93,9 @@ def find_spans(tokens: Tokens, scores: Floats, bias: float) -> Iterator[tuple[in
     """
     if not tokens.ids:
         return
-    scores = scores.astype(np.float64)
-    scores[:, 0] -= bias
-    chances = np.exp(scores - scores.max(-1, keepdims=True))
+    logits = scores.astype(np.float64)
+    logits[:, 0] -= bias
+    chances = np.exp(logits - logits.max(-1, keepdims=True))
     chances /= chances.sum(-1, keepdims=True)
     starts = [0, *(at for at, (one, other) in enumerate(pairwise(tokens.words), 1) if one != other), len(tokens.words)]
     open_span: list[Any] | None = None
