@@ -1,11 +1,13 @@
 """Starts `slmtune` for the tests: to its end, or as a process that can be watched and killed.
 
 Most commands are forked from a server that has already imported the libraries, which saves ten seconds per command.
-Libraries read their settings during import, so a command with other settings starts in a new interpreter.
+Libraries read their settings during import. A forked command makes the Hub's client read its own again; with settings of
+other libraries, a command starts in a new interpreter.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -23,10 +25,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from finetune.hub.settings import configure_libraries
+
 ROOT = Path(__file__).resolve().parents[1]
 SLMTUNE = (sys.executable, "-m", "finetune")
 LIBRARIES = "tests.libraries"
 POLL = 0.001  # seconds between two checks
+OF_THE_HUB = ("HF_", "HOME", "NO_PROXY")  # how the names of variables begin that its client reads
 PATIENCE = 300  # seconds after which a run that has not ended fails the test
 
 # Its server computes nothing, so threads of torch in the test process do not matter.
@@ -37,11 +42,17 @@ processes.set_forkserver_preload([LIBRARIES])
 class Command:
     """A running `slmtune`; its output goes to files."""
 
-    def __init__(self, *arguments: object, cwd: Path, before: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: object,
+        cwd: Path,
+        before: Callable[[], None] | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
         self._output = Path(tempfile.mkdtemp(prefix="slmtune-command-"))
         weakref.finalize(self, shutil.rmtree, self._output)
         self.arguments = [str(argument) for argument in arguments]
-        arguments = (self.arguments, cwd, dict(os.environ), self._output, before)
+        arguments = (self.arguments, cwd, dict(environment), self._output, before)
         self._process = processes.Process(target=_main, args=arguments)
         with chdir(ROOT):  # where a server that has to be started finds the libraries
             self._process.start()
@@ -111,20 +122,28 @@ def run(
     """Run `slmtune` to its end.
 
     Args:
-        env: variables to set, or to unset with None; if there are any, the command runs in a new interpreter.
+        env: variables to set, or to unset with None; if others than those of the Hub's client are among them, the command
+            runs in a new interpreter.
         fresh: run in a new interpreter in any case, because its start is tested or measured.
     """
-    words = [str(argument) for argument in arguments]
-    if fresh or env or "--offline" in words:  # `--offline` is a setting that libraries read during import
+    words, env = [str(argument) for argument in arguments], env or {}
+    fresh = fresh or not all(name.startswith(OF_THE_HUB) for name in env)
+    settings: dict[str, str | None] = {**(fresh_environment() if fresh else os.environ), **env}
+    environment = {name: value for name, value in settings.items() if value is not None}
+    if fresh:
         command = [*SLMTUNE, *words]
-        settings: dict[str, str | None] = {**fresh_environment(), **(env or {})}
-        environment = {name: value for name, value in settings.items() if value is not None}
         return subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, encoding="utf-8", timeout=PATIENCE, check=False
         )
-    running = Command(*words, cwd=cwd)
+    running = Command(*words, cwd=cwd, environment=environment)
     code = running.wait()
     return subprocess.CompletedProcess(words, code, running.stdout, running.stderr)
+
+
+def use_terminal(path: str, *streams: int) -> None:
+    """In the process of a command, as its `before`: let streams, by their numbers, be a terminal."""
+    for stream in streams:
+        os.dup2(os.open(path, os.O_RDWR), stream)
 
 
 PROGRAM = f"""#!{sys.executable} -S
@@ -169,6 +188,14 @@ def fresh_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))}
 
 
+def _read_settings() -> None:
+    """Let the client of the Hub, which the server has imported, read the variables of this process."""
+    from huggingface_hub import constants
+
+    configure_libraries(offline="--offline" in sys.argv)
+    importlib.reload(constants)
+
+
 def _main(
     arguments: list[str], cwd: Path, environment: dict[str, str], output: Path, before: Callable[[], None] | None
 ) -> None:
@@ -180,6 +207,7 @@ def _main(
     assert LIBRARIES in sys.modules, "the server of forked commands could not import its libraries, and ignored that"
     sys.argv = ["slmtune", *arguments]
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    _read_settings()
     if before is not None:
         before()
     from finetune.cli import main

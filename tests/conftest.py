@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from finetune.hub.settings import configure_libraries
 
@@ -23,6 +24,7 @@ from finetune.recipe import DEFAULT_MODEL, AdapterRecipe
 from finetune.records import Message
 
 from .hub.local_hub import LocalHub
+from .quicker import compare_less, write_without_waiting
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -33,12 +35,23 @@ WORDS = (
 )
 
 
+write_without_waiting()
+settings.register_profile("beside others", deadline=None)  # a machine that runs more than this test is not a failure
+settings.load_profile("beside others")
+
 ORDINARY = {name: os.environ.get(name) for name in ("HF_HOME", "XDG_CACHE_HOME")}  # before the tests set their own
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules of slow tests, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish() -> None:
     """Take what the tests have imported out of the search for garbage, which takes a second per training."""
     gc.freeze()
+    compare_less()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,8 @@ import io
 
 from finetune.machine import importing_libraries
 
+from .quicker import compare_less, probe_less
+
 with importing_libraries():
     import transformers.models.llama.modeling_llama  # noqa: F401
     from matplotlib.figure import Figure
@@ -18,6 +20,10 @@ with importing_libraries():
     import finetune.serve.run
     import finetune.train.fit
     import finetune.train.trainer  # noqa: F401
+    from finetune.evaluate.forgetting import probe
 
     get_checkpoint_conversion_mapping("llama")  # compiles a thousand expressions
     Figure().savefig(io.BytesIO())  # looks for fonts
+
+compare_less()
+probe_less(probe)

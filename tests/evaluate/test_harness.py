@@ -244,7 +244,7 @@ def test_unusable_tasks_are_refused_before_a_model_is_loaded(adapter: Path, corp
 def test_rows_of_the_hub_need_a_network(adapter: Path, corpus: Path, tmp_path: Path) -> None:
     path = write_task(tmp_path, "news", ROWS, dataset_path="someone/something", dataset_kwargs={})
     words = ["eval", adapter, "--corpus", corpus, "--out", "eval", "--lm-eval", path, "--offline", "--no-forgetting"]
-    done = run(*words, cwd=tmp_path)
+    done = run(*words, cwd=tmp_path, fresh=True)  # `datasets` has read that it is offline
     assert done.returncode == OfflineError.exit_code
     assert done.stderr.strip().endswith("or give a YAML file that names local files")
     assert "--offline forbids the network" in done.stderr

@@ -12,7 +12,7 @@ import torch
 from finetune.artifacts import Adapter, Model
 from finetune.cli.render.results import render_merge
 from finetune.errors import CheckFailedError
-from finetune.merge import MergeRequest, candidate, merge_adapter
+from finetune.merge import MergeRequest, candidate, held_out, merge_adapter
 from finetune.merge.held_out import choose_rows
 from finetune.models.encoder_inputs import encode_texts
 from finetune.models.heads import Head
@@ -43,7 +43,7 @@ def predictions(loaded: LoadedModel) -> list[Prediction]:
 def test_merged_encoder_predicts_what_the_adapter_predicts(kind: str, head: Head, tmp_path: Path) -> None:
     adapter = adapter_of(tmp_path, kind, head)
     result = merge_adapter(MergeRequest(adapter, tmp_path / "model"))
-    assert result.drift.prompts == 64
+    assert result.drift.prompts == held_out.ROWS
     assert result.drift.greedy_agreement == 1.0
     assert result.drift.mean_kl < 1e-6
     model = Model.open(tmp_path / "model")
@@ -94,7 +94,7 @@ def test_held_out_rows_that_the_head_reads_are_compared(tmp_path: Path) -> None:
     chosen = choose_rows(corpus, encoder_tokenizer(), ANSWERS)
     assert [row.id for row in chosen if not row.id.startswith("general_rows")] == ["a"]
     result = merge_adapter(MergeRequest(adapter_of(tmp_path, "bert", ANSWERS), tmp_path / "model", corpus))
-    assert result.drift.prompts == 64
+    assert result.drift.prompts == held_out.ROWS
 
 
 def test_model_with_another_head_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from finetune.artifacts import Adapter, Model
-from finetune.merge import Distance, MergeRequest, MergeResult, distance, merge_adapter
+from finetune.merge import Distance, MergeRequest, MergeResult, distance, held_out, merge_adapter
 from finetune.merge.distance import RunningDistance, Trace
 from finetune.merge.held_out import choose_rows
 from finetune.models.find import find_base
@@ -74,13 +74,14 @@ def test_any_row_that_the_template_renders_is_a_prompt(tiny_model: Path, tmp_pat
     corpus = write_corpus(tmp_path / "corpus", {"test": rows}).path
     chosen = choose_rows(corpus, load_tokenizer(tiny_model, find_base(str(tiny_model))), None)
     assert [row.id for row in chosen if not row.id.startswith("general_rows")] == ["pair"]
-    assert len(chosen) == len({row.id for row in chosen}) == 64
+    assert len(chosen) == len({row.id for row in chosen}) == held_out.ROWS
 
 
 def test_logits_in_memory_do_not_grow_with_the_prompts(
     tiny_adapter: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distance, "GREEDY_TOKENS", 2)
+    gc.freeze()  # looks at objects that are new only
     vocabulary = json.loads((tiny_model / "config.json").read_text("utf-8"))["vocab_size"]
     peaks = []
     for rows in (3, 12):

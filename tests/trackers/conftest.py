@@ -9,6 +9,13 @@ from typing import Any
 
 import pytest
 
+from ..quicker import commit_without_waiting
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_commits() -> None:
+    commit_without_waiting()
+
 
 @pytest.fixture
 def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
