@@ -183,7 +183,9 @@ def main() -> None:
     arguments = parse_arguments()
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        machine = Bench(arguments, Path(folder), 0, environment).part("gemm_rate")
+        machine = Bench(arguments, Path(folder), 0, environment).part(
+            "gemm_rate", "--seconds", 0.05 if arguments.smoke else 1
+        )
         if machine["device"] == "cpu" and not arguments.smoke:
             print(
                 "This benchmark needs a GPU with CUDA, and torch finds none. To try it without one: --smoke",

@@ -144,6 +144,7 @@ def use_terminal(path: str, *streams: int) -> None:
     """In the process of a command, as its `before`: let streams, by their numbers, be a terminal."""
     for stream in streams:
         os.dup2(os.open(path, os.O_RDWR), stream)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)  # multiprocessing has replaced it
 
 
 PROGRAM = f"""#!{sys.executable} -S

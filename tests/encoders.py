@@ -41,6 +41,13 @@ SHAPES: dict[str, dict[str, Any]] = {
     "modernbert": SHAPE | {"local_attention": 8, "global_attn_every_n_layers": 3},
 }
 
+SHALLOW: dict[str, dict[str, int]] = {  # one layer of each kind: to convert each more takes time and proves nothing
+    "bert": {"num_hidden_layers": 1},
+    "distilbert": {"n_layers": 1},
+    "mobilebert": {"num_hidden_layers": 1},
+    "modernbert": {"num_hidden_layers": 2, "global_attn_every_n_layers": 2},
+}
+
 
 def encoder_config(kind: str, **more: Any) -> Any:
     """A tiny configuration of the real class."""

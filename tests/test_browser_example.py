@@ -28,7 +28,7 @@ from finetune.scoring.encoders import Labelling, predict
 
 from .browser import CHROMIUM, FAINT, OVERFLOW, Browser, Visit
 from .command import ROOT
-from .encoders import NEWS, TOPICS, write_encoder, write_encoder_adapter
+from .encoders import NEWS, SHALLOW, TOPICS, write_encoder, write_encoder_adapter
 
 NPM = shutil.which("npm")
 pytestmark = [
@@ -113,7 +113,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 def export(head: Head, precision: OnnxPrecision, site: Path, folder: Path) -> LoadedModel:
     """Export a tiny encoder to where the page looks for it; returns the same weights, in torch or, in 8 bits, onnxruntime."""
-    adapter = write_encoder_adapter(folder / "adapter", write_encoder(folder / "bert", "bert"), head)
+    adapter = write_encoder_adapter(folder / "adapter", write_encoder(folder / "bert", "bert", **SHALLOW["bert"]), head)
     merge_adapter(MergeRequest(adapter, folder / "model"))
     options = ExportOptions(format="onnx", quantization=precision)
     export_artifact(ExportRequest(folder / "model", site / "model", options, overwrite=True))

@@ -7,8 +7,8 @@ import json
 import os
 import pty
 import select
-import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from finetune.errors import InputError, UnknownNameError
 from finetune.recipe.options import ChatOptions
 from finetune.serve.chat import Conversation, open_conversation
 
-from ..command import SLMTUNE, fresh_environment
+from ..command import Command, use_terminal
 
 Talk = Callable[..., tuple[str, str]]
 
@@ -120,20 +120,20 @@ def test_nothing_typed_is_kept_by_default(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_history_is_kept_privately_and_recalled(tiny_adapter: Path, tmp_path: Path) -> None:
-    words = [*SLMTUNE, "chat", str(tiny_adapter), "--max-new-tokens", "1", "--save-history"]
-    environment = {**fresh_environment(), "XDG_STATE_HOME": str(tmp_path), "TERM": "dumb"}
+def test_history_is_kept_privately_and_recalled(
+    tiny_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("TERM", "dumb")
+    words = ("chat", tiny_adapter, "--max-new-tokens", 1, "--save-history")
     for typed in (b"Did profit rise?\n", b"\x1b[A\n"):  # the second time, the arrow key recalls it
         terminal, inside = pty.openpty()
-        with subprocess.Popen(words, stdin=inside, stdout=inside, stderr=inside, env=environment) as process:
-            os.close(inside)
-            try:
-                for keys in (typed, b"\x04"):
-                    read_until(terminal, b"> ")
-                    os.write(terminal, keys)
-                assert process.wait(60) == 0
-            finally:
-                process.kill()
+        chat = Command(*words, cwd=tmp_path, before=partial(use_terminal, os.ttyname(inside), 0, 1, 2))
+        for keys in (typed, b"\x04"):
+            read_until(terminal, b"> ")
+            os.write(terminal, keys)
+        assert chat.wait() == 0
+        os.close(inside)
         os.close(terminal)
     history = tmp_path / "slmtune" / "chat-history"
     assert history.read_text("utf-8").splitlines() == ["Did profit rise?"]

@@ -17,7 +17,7 @@ from finetune.models.load import LoadedModel, load_adapter
 from finetune.recipe.options import ExportOptions
 from finetune.scoring.encoders import predict
 
-from ..encoders import ANSWERS, NEWS, TOPICS, write_encoder, write_encoder_adapter
+from ..encoders import ANSWERS, NEWS, SHALLOW, TOPICS, write_encoder, write_encoder_adapter
 
 TEXTS = ["profit rose", "shares fell as costs grew. the bank held capital.", "costs", "the bank rose. " * 60]
 CONTEXT = "The bank raised its outlook after profit rose."
@@ -32,7 +32,8 @@ def export(artifact: Path, out: Path) -> ExportResult:
 def test_program_predicts_what_the_adapter_predicts_for_texts_of_any_length(
     kind: str, head: Head, tmp_path: Path
 ) -> None:
-    adapter = write_encoder_adapter(tmp_path / "adapter", write_encoder(tmp_path / kind, kind), head)
+    base = write_encoder(tmp_path / kind, kind, **SHALLOW[kind])
+    adapter = write_encoder_adapter(tmp_path / "adapter", base, head)
     merge_adapter(MergeRequest(adapter, tmp_path / "model"))
     result = export(tmp_path / "model", tmp_path / "export")
     assert result.verified

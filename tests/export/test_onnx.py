@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import pytest
@@ -22,18 +23,26 @@ from finetune.recipe.options import ExportOptions
 from finetune.scoring.encoders import predict
 
 from ..command import run as slmtune
-from ..encoders import ANSWERS, NEWS, TOPICS, write_encoder, write_encoder_adapter
+from ..encoders import ANSWERS, NEWS, SHALLOW, TOPICS, write_encoder, write_encoder_adapter
 
 TEXTS = ["profit rose", "shares fell as costs grew. the bank held capital.", "costs"]
 CONTEXT = "The bank raised its outlook after profit rose."
 
 
-def adapter_of(folder: Path, kind: str, head: Head, **settings: Any) -> Path:
-    return write_encoder_adapter(folder / "adapter", write_encoder(folder / kind, kind), head, **settings)
+def adapter_of(folder: Path, kind: str, head: Head) -> Path:
+    return write_encoder_adapter(folder / "adapter", write_encoder(folder / kind, kind, **SHALLOW[kind]), head)
 
 
 def export(artifact: Path, out: Path, **options: Any) -> ExportResult:
     return export_artifact(ExportRequest(artifact, out, ExportOptions(format="onnx", **options)))
+
+
+@pytest.fixture(scope="module")
+def news(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExportResult]:
+    """An adapter of BERT, and its file."""
+    folder = tmp_path_factory.mktemp("news")
+    adapter = adapter_of(folder, "bert", NEWS)
+    return adapter, export(adapter, folder / "export")
 
 
 def predictions(loaded: LoadedModel, batch_size: int = 2) -> list[Any]:
@@ -48,10 +57,12 @@ def predictions(loaded: LoadedModel, batch_size: int = 2) -> list[Any]:
     [("bert", NEWS), ("distilbert", TOPICS), ("mobilebert", ANSWERS), ("modernbert", NEWS)],
 )
 def test_file_predicts_what_the_adapter_predicts_for_any_number_and_length_of_rows(
-    kind: str, head: Head, tmp_path: Path
+    kind: str, head: Head, news: tuple[Path, ExportResult], tmp_path: Path
 ) -> None:
-    adapter = adapter_of(tmp_path, kind, head)
-    result = export(adapter, tmp_path / "export")
+    adapter, result = news
+    if kind != "bert":
+        adapter = adapter_of(tmp_path, kind, head)
+        result = export(adapter, tmp_path / "export")
     assert result.verified
     assert result.greedy_agreement == 1.0
     loaded = load_adapter(Adapter.open(adapter))
@@ -65,10 +76,10 @@ def test_file_predicts_what_the_adapter_predicts_for_any_number_and_length_of_ro
 
 
 @pytest.mark.slow
-def test_weights_in_8_bits_are_smaller_and_labels_have_names(tmp_path: Path) -> None:
-    adapter = adapter_of(tmp_path, "bert", NEWS)
+def test_weights_in_8_bits_are_smaller_and_labels_have_names(news: tuple[Path, ExportResult], tmp_path: Path) -> None:
+    adapter, whole = news
     merge_adapter(MergeRequest(adapter, tmp_path / "model"))
-    whole, small = (export(tmp_path / "model", tmp_path / name, quantization=name) for name in FILES)
+    small = export(tmp_path / "model", tmp_path / "int8", quantization="int8")
     assert (small.path / FILES["int8"]).stat().st_size < (whole.path / FILES["f32"]).stat().st_size
     manifest = Export.open(small.path).manifest
     assert small.agreement is not None
@@ -80,9 +91,17 @@ def test_weights_in_8_bits_are_smaller_and_labels_have_names(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_file_that_predicts_something_else_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    adapter = adapter_of(tmp_path, "bert", NEWS)
-    monkeypatch.setattr(run, "MAX_KL", {"f32": -1.0, "int8": -1.0})
+def test_a_file_that_predicts_something_else_is_not_written(
+    news: tuple[Path, ExportResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of another adapter."""
+    adapter = write_encoder_adapter(tmp_path / "adapter", news[0].with_name("bert"), NEWS, seed=1)
+
+    def write_other(loaded: LoadedModel, precision: str, file: Path) -> None:
+        file.parent.mkdir()
+        copyfile(news[1].path / FILES["f32"], file)
+
+    monkeypatch.setattr(run, "convert", write_other)
     with pytest.raises(CheckFailedError, match="does not follow the adapter"):
         export(adapter, tmp_path / "export")
     assert [path.name for path in tmp_path.iterdir() if "export" in path.name] == []

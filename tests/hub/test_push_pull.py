@@ -28,7 +28,7 @@ from finetune.serve.chat import open_conversation
 
 from ..command import run
 from ..corpora import write_corpus
-from ..encoders import NEWS, write_encoder, write_encoder_adapter
+from ..encoders import NEWS, SHALLOW, write_encoder, write_encoder_adapter
 from .local_hub import READ_TOKEN, WRITE_TOKEN, Fault, LocalHub
 
 ADAPTER = ("model", "tester/finance")
@@ -78,6 +78,8 @@ def hub(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         "HF_HUB_DISABLE_XET": True,
     }.items():
         monkeypatch.setattr(huggingface_hub.constants, name, value)
+    for module in ("retry", "client"):
+        monkeypatch.setattr(f"finetune.hub.{module}.WAITS", (0.01,) * 4)
     monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
     return local_hub
 
@@ -179,7 +181,8 @@ def test_export_is_pushed_with_a_card_that_runs_it_and_pulled_whole(
 ) -> None:
     source = tiny_adapter
     if kind == "onnx":
-        source = write_encoder_adapter(tmp_path / "adapter", write_encoder(tmp_path / "bert", "bert"), NEWS)
+        base = write_encoder(tmp_path / "bert", "bert", **SHALLOW["bert"])
+        source = write_encoder_adapter(tmp_path / "adapter", base, NEWS)
     write_report(tmp_path / "runs" / "eval", Adapter.open(source))
     folder = tmp_path / "runs" / "export" / kind
     made = export_artifact(ExportRequest(source, folder, ExportOptions(format=kind, ollama=kind == "gguf")))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 import shutil
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from finetune.models.quantize import Rounding, rounding_of, unpack_layers
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.adapter import Quantization
 
+from ..command import ROOT, processes
 from ..encoders import NEWS, write_encoder, write_encoder_adapter
 from ..train.families import FAMILIES, SHAPE, Family
 
@@ -233,8 +234,9 @@ def merge_with_little_memory(folder: str, allowed: int) -> None:
 def test_memory_is_that_of_one_layer(tmp_path: Path) -> None:
     size = write_large(tmp_path)
     assert size > SLACK
-    process = get_context("spawn").Process(target=merge_with_little_memory, args=(str(tmp_path), SLACK))
-    process.start()
+    process = processes.Process(target=merge_with_little_memory, args=(str(tmp_path), SLACK))
+    with chdir(ROOT):  # where a server that has to be started finds the libraries
+        process.start()
     process.join()
     assert process.exitcode == 0
     assert sum(path.stat().st_size for path in (tmp_path / "merged").glob("*.safetensors")) >= size

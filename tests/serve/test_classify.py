@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from finetune.serve.engine.classifier import BATCH_SIZE, CHUNK, Classification, 
 from finetune.serve.engine.job import ServedModel
 from finetune.serve.targets import ServeTarget, open_engine
 
-from ..command import SLMTUNE, fresh_environment, run
+from ..command import Command, run, use_terminal
 from ..encoders import ANSWERS, ENCODERS, NEWS, TOPICS, write_encoder, write_encoder_adapter
 from .conftest import Answer, Running, running
 
@@ -311,13 +311,9 @@ def test_question_without_a_context_does_not_end_a_conversation_in_a_terminal(
 ) -> None:
     (tmp_path / "context.txt").write_text(CONTEXT, "utf-8")
     terminal, typed = pty.openpty()
-    command = [*SLMTUNE, "chat", str(adapters["answers"])]
-    with subprocess.Popen(
-        command, stdin=typed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=fresh_environment()
-    ) as process:
-        os.write(terminal, f"what rose?\n/context {tmp_path / 'context.txt'}\nwhat rose?\n\x04".encode())
-        out, err = process.communicate(timeout=120)
-    assert process.returncode == 0
-    assert "Error: This model finds the answer to a question in a context." in err
-    assert f"Context: {len(CONTEXT)} characters" in err
-    assert out.splitlines()[-1].removeprefix("> > > ").partition("  (")[0] in CONTEXT
+    chat = Command("chat", adapters["answers"], cwd=tmp_path, before=partial(use_terminal, os.ttyname(typed), 0))
+    os.write(terminal, f"what rose?\n/context {tmp_path / 'context.txt'}\nwhat rose?\n\x04".encode())
+    assert chat.wait() == 0, chat.stderr
+    assert "Error: This model finds the answer to a question in a context." in chat.stderr
+    assert f"Context: {len(CONTEXT)} characters" in chat.stderr
+    assert chat.stdout.splitlines()[-1].removeprefix("> > > ").partition("  (")[0] in CONTEXT

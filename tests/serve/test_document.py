@@ -61,7 +61,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyEngine]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["engine", "encoder"])
-def test_no_request_makes_the_server_fail(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_no_request_makes_the_server_fail(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.serve.engine.engine.ANSWER_TOKENS", 4)  # most requests set no other limit
     engine: AnyEngine = request.getfixturevalue(kind)
     options = {"--checks": CHECKS, "--max-examples": "4", "--seed": "1", "--phases": "examples,coverage,fuzzing"}
     options |= {"--header": f"Authorization:{KEY['Authorization']}", "--suppress-health-check": "all"}

@@ -17,10 +17,13 @@ from .readers import READ, TRACKERS
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)
-def test_tracker_has_the_figures_of_the_report(
+def test_tracker_has_the_figures_of_the_report_and_no_text_of_rows(
     tracker: Tracker, tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path, tracked: Path
 ) -> None:
-    request = EvalRequest(tiny_adapter, tiny_corpus, tmp_path / "out", limit=6, max_new_tokens=4, report_to=tracker)
+    out = tmp_path / "out"
+    request = EvalRequest(
+        tiny_adapter, tiny_corpus, out, limit=6, max_new_tokens=4, report_to=tracker, forgetting=False
+    )
     news = evaluate(request).tasks["news"]
     ((_, config, figures),) = READ[tracker](tmp_path)
     assert figures["news/adapter/weighted_f1"] == pytest.approx(news.headline["adapter"])
@@ -30,14 +33,6 @@ def test_tracker_has_the_figures_of_the_report(
     assert figures["news/random/accuracy"] == pytest.approx(1 / 3)
     assert config["adapter"] == Adapter.open(tiny_adapter).fingerprint
     assert config["model"] == "tiny-llama"
-
-
-@pytest.mark.parametrize("tracker", TRACKERS)
-def test_tracker_has_no_text_of_rows(
-    tracker: Tracker, tiny_adapter: Path, tiny_corpus: Path, tmp_path: Path, tracked: Path
-) -> None:
-    out = tmp_path / "out"
-    evaluate(EvalRequest(tiny_adapter, tiny_corpus, out, limit=6, max_new_tokens=4, report_to=tracker))
     lines = [json.loads(line) for line in (out / "samples.jsonl").read_text("utf-8").splitlines()]
     texts = [line["reference"] for line in lines if line["task"] == "questions"]
     words = [word.encode() for word in (*texts, "Shares of company", str(tmp_path), str(tiny_corpus.parent))]

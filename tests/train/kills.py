@@ -13,7 +13,7 @@ from typing import Any
 
 from ..command import Command
 
-STEPS = 26
+STEPS = 16
 # Batches of 4 out of 30 rows in windows of 3: neither the last window of an epoch nor the last batch is full.
 RECIPE: dict[str, object] = {
     "per_device_train_batch_size": 4,

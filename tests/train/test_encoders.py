@@ -107,12 +107,13 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Any:
 CALM = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # of BERT: without dropout
 
 
-@pytest.mark.parametrize("in_4bit", [True, False])
 @pytest.mark.parametrize("head", ["classification", "extraction"])
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_adapter_of_an_encoder_is_plain_peft_with_named_labels(
-    kind: str, head: str, in_4bit: bool, encoders: Any, tmp_path: Path
+    kind: str, head: str, encoders: Any, tmp_path: Path
 ) -> None:
+    """Half of the combinations in 4 bits: one of each kind and two of each head."""
+    in_4bit = (ENCODERS.index(kind) % 2 == 0) == (head == "classification")
     corpus = corpus_of(tmp_path / "corpus", rows_of(head), rows_of(head, 4))
     settings = recipe(encoders(kind), quantization="nf4" if in_4bit else "none")
     result = train(TrainRequest(corpus, tmp_path / "adapter", settings))

@@ -23,7 +23,7 @@ KILLS_AT_RANDOM, KILLS_WHILE_WRITING = 2, 2  # of each shape
 def test_killed_runs_end_like_an_undisturbed_one(
     tiny_model: Path, tiny_corpus: Path, tmp_path: Path, shape: str
 ) -> None:
-    arguments = training(tiny_model, tiny_corpus, max_steps=40, **SHAPES[shape])
+    arguments = training(tiny_model, tiny_corpus, max_steps=20, **SHAPES[shape])
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     whole = Command(*arguments, cwd=tmp_path / "whole")
