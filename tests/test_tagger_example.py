@@ -52,4 +52,4 @@ def test_recipe_writes_a_tagger_that_slmtune_reads(tmp_path: Path, monkeypatch: 
     runpy.run_path(str(FOLDER / "train.py"), run_name="__main__")
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "model.onnx", "tagger.json", "tokenizer.json"]
     assert len(OwnTagger(out)(["José García\nLange Gasse 7, Zürich", "nothing " * 300])) == 2
-    assert "| ADDRESS |" in (out / "README.md").read_text("utf-8")
+    assert "| 4 invented rows |" in (out / "README.md").read_text("utf-8")

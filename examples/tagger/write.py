@@ -51,12 +51,12 @@ def write_tagger(model: Any, tokenizer: Tokenizer, out: Path, facts: dict[str, A
     require_onnx()
     out.mkdir(parents=True, exist_ok=True)
     (out / SETTINGS).unlink(missing_ok=True)  # without it, the folder is no tagger
+    tokenizer.save(str(out / TOKENIZER))
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
     )
     wrapped.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     save(trace(model.float().eval(), sample_texts(wrapped), "int8"), out / MODEL)
-    tokenizer.save(str(out / TOKENIZER))
     settings = {
         "version": 1,
         "entities": REPORTED,
