@@ -1,4 +1,4 @@
-"""The place that a launcher (torchrun, accelerate launch, Ray Train) gives a process of a training, from its variables."""
+"""The place that a launcher (torchrun or accelerate launch) gives a process of a training, from its variables."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def train(
     """Train an adapter on the training split of a corpus, or resume a run that was stopped.
 
     Other processes of the training are spawned: a script that asks for them must call this below `if __name__ ==
-    "__main__":`. In processes that a launcher (torchrun, accelerate launch, Ray Train) has started, call it in each.
+    "__main__":`. In processes that a launcher (torchrun or accelerate launch) has started, call it in each.
 
     Args:
         on_step: called after each optimizer step.

@@ -321,6 +321,7 @@ class SupervisedTrainer(SFTTrainer):
         """
         step = self.state.global_step
         require_finite(step, self.trainable)
+        self.objective.merge(self.ranks.gather(self.objective.state()))
         if not self.ranks.is_first:
             return
         make_room(self.checkpoints, step, self.checkpoint_bytes)

@@ -52,6 +52,10 @@ class Objective(Protocol):
         """What a checkpoint must contain of the objective."""
         return {}
 
+    def merge(self, states: Sequence[dict[str, Tensor]]) -> None:
+        """Take over what any of the processes of a run has computed, given the state of each."""
+        return
+
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take over the state of a checkpoint."""
         assert not state

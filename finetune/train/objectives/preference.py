@@ -8,7 +8,7 @@ which depends on how a step is divided.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,6 +67,11 @@ class Preference(Generation):
     def state(self) -> dict[str, Tensor]:
         """The log-probabilities of the reference: computed again in other batches, they would be rounded otherwise."""
         return {"reference": self._reference}
+
+    def merge(self, states: Sequence[dict[str, Tensor]]) -> None:
+        """Take over the log-probabilities that other processes have computed."""
+        for state in states:
+            self._reference = self._reference.where(~self._reference.isnan(), state["reference"])
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take over the log-probabilities of the reference."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from finetune.errors import LostProcessError
+from finetune.errors import InputError, LostProcessError
 from finetune.machine import is_out_of_memory
 
 T = TypeVar("T")
@@ -96,7 +96,15 @@ def join(store: distributed.Store | None, rank: int, size: int) -> Ranks:
 
     Args:
         store: where they find each other; None: where the variables of the launcher say.
+
+    Raises:
+        InputError: something else in this process has connected it already.
     """
+    if distributed.is_initialized():
+        raise InputError(
+            "This process belongs to a torch.distributed group already, as the workers of Ray Train do, but slmtune needs "
+            "processes of its own: start torchrun in each worker, as examples/cluster/ray_train.py does"
+        )
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     return Ranks(rank, size)
