@@ -37,6 +37,7 @@ from ..command import Command
 from ..conftest import chat
 from ..corpora import write_corpus
 from .kills import RECIPE, checkpoints, outcome, run_with_kills, training
+from .processes import assert_same, fork_ranks
 
 BETA = 0.3
 
@@ -347,6 +348,17 @@ def test_row_with_one_answer_is_refused(label: str | None, problem: str, tiny_mo
     error = refusal(TrainRequest(corpus.path, tmp_path / "adapter", AdapterRecipe(model=str(tiny_model), method="dpo")))
     assert error.startswith(f"Row alone has {problem}, but --method dpo")
     assert "KTO" in error
+
+
+def test_two_processes_learn_like_one(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:
+    """The second epoch needs the reference of pairs that the other process has computed, or computes it again."""
+    for count in (1, 2):
+        (tmp_path / str(count)).mkdir()
+        changes = {"method": "dpo", "max_steps": 6, "lora_dropout": 0, "logging_steps": 1}
+        arguments = [*training(tiny_model, corpus, **changes), "--num-processes", count]
+        run = Command(*arguments, cwd=tmp_path / str(count), before=fork_ranks)
+        assert run.wait() == 0, run.stderr
+    assert_same(tmp_path / "2", tmp_path / "1")
 
 
 def test_answers_cut_by_the_maximum_length(tiny_model: Path, tmp_path: Path) -> None:

@@ -6,14 +6,10 @@ import json
 import signal
 import socket
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from finetune.errors import InputError
 from finetune.launcher import gpus_of, take_place
@@ -21,6 +17,7 @@ from finetune.machine import count_cores
 
 from ..command import Command
 from .kills import checkpoints, newest, training
+from .processes import assert_same, fork_ranks, journal
 
 # Steps of 8 of 30 rows: the last one of an epoch has fewer, and nothing is random but the order of the rows.
 RECIPE: dict[str, object] = {
@@ -35,13 +32,6 @@ RECIPE: dict[str, object] = {
 COUNTED = ("tokens", "supervised_tokens", "steps", "epochs", "adapter_step", "metric")
 
 
-def fork_ranks() -> None:
-    """Fork the other processes, which saves the time to import the libraries once more."""
-    from finetune.train.ranks import start
-
-    start.processes = get_context("fork")
-
-
 def run(
     model: Path,
     corpus: Path,
@@ -52,20 +42,6 @@ def run(
 ) -> Command:
     folder.mkdir(exist_ok=True)
     return Command(*training(model, corpus, **RECIPE | recipe), *arguments, cwd=folder, before=before)
-
-
-def journal(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "adapter/training.jsonl").read_text("utf-8").splitlines()]
-
-
-def assert_same(folder: Path, expected: Path) -> None:
-    """The adapter and the journal are those of another folder, up to the rounding of sums in another order."""
-    ours, theirs = (load_file(each / "adapter/adapter_model.safetensors") for each in (folder, expected))
-    assert ours.keys() == theirs.keys()
-    for name, weight in theirs.items():
-        torch.testing.assert_close(ours[name], weight, rtol=1e-4, atol=1e-6)
-    for line, other in zip(journal(folder), journal(expected), strict=True):
-        assert {**line, "seconds": 0} == pytest.approx({**other, "seconds": 0}, rel=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +62,16 @@ def test_two_processes_train_like_one(one: Path, tiny_model: Path, tiny_corpus: 
     assert results[0]["peak_memory_bytes"] > 1.5 * results[1]["peak_memory_bytes"]
     assert done.result["adapter"] == "adapter"
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_noise_of_their_own_leaves_all_processes_the_same_rows(
+    one: Path, tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """Were they to go through the rows in different orders, each step would have other tokens."""
+    noisy = run(tiny_model, tiny_corpus, tmp_path, "--num-processes", 2, lora_dropout=0.5, max_steps=6, eval_steps=0)
+    assert noisy.wait() == 0, noisy.stderr
+    tokens = [[line["tokens"] for line in journal(each) if "loss" in line] for each in (tmp_path, one)]
+    assert tokens[0] == tokens[1][:6]
 
 
 def test_one_process_begins_and_two_resume(one: Path, tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:

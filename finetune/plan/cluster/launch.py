@@ -64,11 +64,11 @@ def plan_launch(
         )
     shape = shape_of(recipe.model, recipe.revision)
     recipe = recipe.for_model(shape.parameters, shape.context)
-    for changes in ({}, {"gradient_checkpointing": True}):
-        fitted = divide_to_fit(recipe.model_copy(update=changes), device=device, shape=shape)
-        planned = plan(fitted, device=device, shape=shape)
+    for checkpointing in (recipe.gradient_checkpointing, True):
+        candidate = recipe.model_copy(update={"gradient_checkpointing": checkpointing})
+        planned = plan(divide_to_fit(candidate, device=device, shape=shape), device=device, shape=shape)
         if planned.fits:
-            flags = [f"--{name.replace('_', '-')}" for name in changes if not getattr(recipe, name)]
+            flags = ["--gradient-checkpointing"] if checkpointing and not recipe.gradient_checkpointing else []
             return Launch(
                 "slmtune",
                 "the base model fits on each GPU",
