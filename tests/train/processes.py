@@ -24,10 +24,13 @@ def journal(folder: Path) -> list[dict[str, Any]]:
 
 
 def assert_same(folder: Path, expected: Path) -> None:
-    """The adapter and the journal are those of another folder, up to the rounding of sums in another order."""
+    """The adapter and the journal are those of another folder, up to the rounding of sums in another order.
+
+    AdamW makes steps of about the learning rate, 1e-2, whatever the size of a gradient: weights may differ by a thousandth.
+    """
     ours, theirs = (load_file(each / "adapter/adapter_model.safetensors") for each in (folder, expected))
     assert ours.keys() == theirs.keys()
     for name, weight in theirs.items():
-        torch.testing.assert_close(ours[name], weight, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(ours[name], weight, rtol=1e-4, atol=1e-5)
     for line, other in zip(journal(folder), journal(expected), strict=True):
         assert {**line, "seconds": 0} == pytest.approx({**other, "seconds": 0}, rel=1e-4)
