@@ -233,8 +233,8 @@ def _report_last_checkpoint(folder: Path, request: TrainRequest) -> Iterator[Non
     try:
         yield
     except LostProcessError as error:
-        hint = _last_checkpoint(folder, request) or "There is no checkpoint yet: start again"
-        raise LostProcessError(f"{error}. {hint}") from None
+        next_step = _last_checkpoint(folder, request) or "There is no checkpoint yet: start again"
+        raise LostProcessError(f"{error}. {next_step}") from None
     except (SlmtuneError, PrunedError):
         raise
     except BaseException:

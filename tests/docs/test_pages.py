@@ -62,14 +62,14 @@ def test_python_page_is_a_program(tiny_model: Path, local_hub: LocalHub, tmp_pat
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-        ) as program,
+        ) as running,
     ):
-        watch = Timer(PATIENCE, program.kill)
+        watch = Timer(PATIENCE, running.kill)
         watch.start()
-        assert program.stdout
-        for line in program.stdout:
+        assert running.stdout
+        for line in running.stdout:
             if line.startswith("Ask at "):  # the server runs: Ctrl-C ends it
-                program.send_signal(signal.SIGINT)
+                running.send_signal(signal.SIGINT)
         watch.cancel()
-    assert program.returncode == 0, (tmp_path / "stderr").read_text("utf-8")
+    assert running.returncode == 0, (tmp_path / "stderr").read_text("utf-8")
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"tickets", "theirs"}

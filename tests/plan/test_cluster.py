@@ -109,7 +109,7 @@ def test_accelerate_reads_the_configurations_and_trl_the_settings(
                 commands is planned.commands,
                 commands is planned.alternative,
             )
-            parser = TrlParser((ScriptArguments, SFTConfig, ModelConfig))
+            parser = TrlParser([ScriptArguments, SFTConfig, ModelConfig])
             settings, unknown = argparse.ArgumentParser.parse_known_args(parser, given.training_script_args)
             assert not unknown
             assert settings.bnb_4bit_quant_storage == "bfloat16"

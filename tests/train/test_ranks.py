@@ -130,7 +130,7 @@ def test_more_processes_than_cores_are_refused(tiny_model: Path, tiny_corpus: Pa
 
 
 def test_more_processes_than_rows_of_a_step_are_refused(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
-    batch = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+    batch: dict[str, Any] = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
     done = run(tiny_model, tiny_corpus, tmp_path, "--num-processes", 2, **batch)
     assert done.wait() == 2
     assert "2 processes are more than the 1 rows of an optimizer step" in done.stderr
@@ -204,6 +204,7 @@ class TestLauncher:
 def other_peft() -> None:
     """Pretend that another version of a library is installed."""
     import finetune.train.ranks.agree as agree
+    from finetune.artifacts import library_versions
 
-    versions = agree.library_versions()
-    agree.library_versions = lambda: {**versions, "peft": "0.1"}
+    versions = library_versions()
+    vars(agree)["library_versions"] = lambda: {**versions, "peft": "0.1"}
