@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,7 +110,8 @@ def test_accelerate_reads_the_configurations_and_trl_the_settings(
                 commands is planned.commands,
                 commands is planned.alternative,
             )
-            parser = TrlParser([ScriptArguments, SFTConfig, ModelConfig])
+            kinds: Any = (ScriptArguments, SFTConfig, ModelConfig)
+            parser = TrlParser(kinds)
             settings, unknown = argparse.ArgumentParser.parse_known_args(parser, given.training_script_args)
             assert not unknown
             assert settings.bnb_4bit_quant_storage == "bfloat16"
