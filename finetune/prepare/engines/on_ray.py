@@ -35,12 +35,16 @@ class RayEngine:
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         """See `Engine`."""
+        if not items:  # of which Ray makes no data set
+            return iter(())
         return _values(_call(self._items(items, BLOCK), partial(_each, partial(_only, function))))
 
     def spread(self, expand: Callable[[T], Iterable[P]], function: Callable[[P], R], items: Sequence[T]) -> Iterator[R]:
         """See `Engine`. A quarter as many processes expand as there are cores: they mostly read."""
         from ray.data import TaskPoolStrategy
 
+        if not items:
+            return iter(())
         readers = TaskPoolStrategy(size=max(1, self.cores // 4))
         pieces = _call(self._items(items, BLOCK), partial(_each, expand), num_cpus=0, compute=readers)
         return _values(_call(pieces, partial(_each, partial(_only, function))))
@@ -49,12 +53,14 @@ class RayEngine:
         self, hashes: Callable[[T], BandHashes], items: Sequence[T], rows: int
     ) -> RowNumbers | None:
         """See `Engine`. A shuffle brings the hashes of a band that begin with the same bits to one process."""
+        if not items:
+            return np.empty(0, np.int64)
         size = rows * PER_HASH / SHUFFLED
-        bits = max(0, math.ceil(math.log2(size))) if rows else 0
+        bits = max(0, math.ceil(math.log2(size)))
         partitions = max(2 * self.cores, math.ceil(MOST_BANDS * size))
         hashed = _call(self._items(items, SHUFFLED), partial(_bucket, hashes, bits))
         groups = hashed.groupby("bucket", num_partitions=partitions).map_groups(_share, batch_format="pyarrow")
-        found = [table["row"].to_numpy() for table in _tables(groups) if len(table)] if items else []
+        found = [table["row"].to_numpy() for table in _tables(groups) if len(table)]
         return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
 
     def _items(self, items: Sequence[T], block: int) -> Any:
