@@ -6,6 +6,7 @@ import gc
 import math
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,9 +81,13 @@ class RayEngine:
 def _call(data: Any, function: Callable[[Any], Iterator[pa.Table]], **settings: Any) -> Any:
     """The data set of the tables that a function makes of each item."""
     import ray
+    from ray.util.annotations import RayDeprecationWarning
 
     call = partial(_call_here, ray.put((os.getcwd(), function)))
-    return data.map_batches(call, batch_size=None, batch_format="pyarrow", max_retries=RETRIES, **settings)
+    with warnings.catch_warnings():
+        # Options of a task get parameters of their own, but this one has none yet (Ray 2.60).
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return data.map_batches(call, batch_size=None, batch_format="pyarrow", max_retries=RETRIES, **settings)
 
 
 def _values(data: Any) -> Iterator[Any]:
