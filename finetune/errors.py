@@ -5,6 +5,7 @@
     ├── QueueFullError           1  the server's queue of waiting requests is full
     ├── DeadlineError            1  an answer was not complete within its time limit
     ├── EngineStoppedError       1  generation ended without an answer: the server is shutting down, or its worker died
+    ├── ClusterError             1  a Ray cluster cannot be reached, its nodes differ, or its workers died
     ├── HubError                 1  the Hub refused a request or could not be reached
     ├── TrainingDivergedError    1  the loss or a gradient is not finite
     ├── DiskFullError            1  the disk has no space for the output
@@ -111,6 +112,15 @@ class HubError(SlmtuneError):
     If it refused: log in with `hf auth login`, accept the licence of a gated model on its page, or use a token with write
     access for a push. If it did not answer: check the connection and `HF_ENDPOINT`, and try again later. A push makes one
     commit or none, so it is safe to repeat.
+    """
+
+
+class ClusterError(SlmtuneError):
+    """A Ray cluster cannot be used, or a worker of it died again and again.
+
+    Run the command on a node of the cluster, with the same versions of slmtune, Python and libraries on all nodes, and with
+    sources and corpus on storage that all nodes mount at the same path. When workers died, the shards so far are kept: run
+    the command again, if need be with more memory per node.
     """
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from finetune.artifacts import Corpus
 from finetune.errors import InputError
 from finetune.prepare.drops import Drops
+from finetune.prepare.engines.local import LocalEngine
 from finetune.prepare.extract import extract
 from finetune.prepare.formats.readers import read_blocks
 from finetune.prepare.inputs import Inputs, open_inputs
@@ -131,7 +132,7 @@ def _first_blocks(parts: Sequence[Part], folder: Path, drops: Drops) -> Iterator
         for content in islice(read_blocks(parts[number].file), 1):
             yield Block(0, number, content)
     documents = [number for number, part in enumerate(parts) if part.shape is None][:COMPARED_FILES]
-    for place, path in extract([parts[number] for number in documents], folder, drops, 1):
+    for place, path in extract([parts[number] for number in documents], folder, drops, LocalEngine(1)):
         if path is not None:
             yield Block(0, documents[place], path)
 

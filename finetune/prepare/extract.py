@@ -11,15 +11,15 @@ from finetune.prepare.clean.boilerplate import LineCounter
 from finetune.prepare.documents.document_file import load_document, save_document
 from finetune.prepare.documents.readers import read_document
 from finetune.prepare.drops import Drops
+from finetune.prepare.engines.engine import Engine
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import MAX_LINE, DataFile, check_content, open_file
 from finetune.prepare.rows.part import Part
-from finetune.prepare.workers import ordered_map
 
 MAX_DOCUMENT = 2 * MAX_LINE  # bytes
 
 
-def extract(parts: Sequence[Part], folder: Path, drops: Drops, workers: int) -> Iterator[tuple[int, Path | None]]:
+def extract(parts: Sequence[Part], folder: Path, drops: Drops, engine: Engine) -> Iterator[tuple[int, Path | None]]:
     """Read the documents among the parts; yields the number of each with its file, or None if it cannot be used.
 
     Raises:
@@ -27,7 +27,7 @@ def extract(parts: Sequence[Part], folder: Path, drops: Drops, workers: int) -> 
     """
     numbers = [number for number, part in enumerate(parts) if part.shape is None]
     items = [(parts[number].file, folder / f"document-{number:06d}.json") for number in numbers]
-    problems = ordered_map(_extract_one, items, workers)
+    problems = engine.map(_extract_one, items)
     for number, (file, path), problem in zip(numbers, items, problems, strict=True):
         if problem is not None:
             drops.refuse(parts[number].source, file, problem)

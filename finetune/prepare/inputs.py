@@ -78,6 +78,8 @@ def check_request(request: PrepareRequest, domain: Domain | None) -> None:
         ConfigError: lists all problems at once.
     """
     problems = []
+    if request.ray_address is not None and request.engine != "ray":
+        problems.append("--ray-address is for --engine ray. Add that, or leave out the address")
     if request.split_by_time is not None and request.stratify:
         problems.append("--split-by-time and --stratify exclude each other. Use only one of them")
     for flag, given in (("--map", request.columns), ("--ignore", request.ignored)):

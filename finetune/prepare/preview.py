@@ -19,6 +19,7 @@ from finetune.models.tokenizer import find_tokenizer
 from finetune.prepare.documents.document_file import load_document
 from finetune.prepare.documents.readers import TEXTS
 from finetune.prepare.drops import Drops, sum_counts, sum_unused
+from finetune.prepare.engines.local import LocalEngine
 from finetune.prepare.extract import extract
 from finetune.prepare.formats.files import BINARY, DataFile, Row, Rows, Unread, encoding_of
 from finetune.prepare.formats.readers import read_blocks, rows_of
@@ -223,7 +224,7 @@ def _look_at_file(job: Job, number: int) -> _Look:
 def _documents(job: Job, look: _Look) -> Iterator[Path]:
     file = look.part.file
     folder = Path(tempfile.mkdtemp(dir=job.folder))
-    for _, path in extract([look.part], folder, look.drops, 1):
+    for _, path in extract([look.part], folder, look.drops, LocalEngine(1)):
         if path is not None:
             look.encoding = load_document(path).encoding or (UTF8 if file.suffix in TEXTS else None)
             yield path

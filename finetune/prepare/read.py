@@ -1,14 +1,16 @@
-"""Reads files into shards, block by block, in worker processes; the only stage that holds text."""
+"""Reads files into shards, block by block, on an engine; the only stage that holds text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from finetune.errors import InputError
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.drops import Drops
+from finetune.prepare.engines.engine import Engine
 from finetune.prepare.extract import extract, repeated_lines
 from finetune.prepare.formats.files import Lines, Rows, encoding_of
 from finetune.prepare.formats.readers import read_blocks
@@ -17,10 +19,7 @@ from finetune.prepare.request import PrepareRequest, Progress
 from finetune.prepare.rows.job import Block, Job
 from finetune.prepare.rows.part import Part
 from finetune.prepare.shards import Shard, make_shard, open_shard, shard_path
-from finetune.prepare.workers import ordered_map
 from finetune.recipe import Domain
-
-SMALL = 2 * 2**20  # bytes: reading less takes less time than starting processes
 
 
 def read_shards(
@@ -28,6 +27,7 @@ def read_shards(
     parts: Sequence[Part],
     evals: EvalIndex | None,
     folder: Path,
+    engine: Engine,
     drops: Drops,
     on_progress: Progress,
 ) -> list[Shard]:
@@ -38,11 +38,9 @@ def read_shards(
         InputError: a file cannot be used, or an official test set is incomplete.
     """
     request = inputs.request
-    sizes = [part.file.path.stat().st_size for part in parts]
-    workers = request.workers if sum(sizes) > SMALL else 1
     documents = {}
     total = sum(part.shape is None for part in parts)
-    for number, path in extract(parts, folder, drops, workers):
+    for number, path in extract(parts, folder, drops, engine):
         if path is not None:
             documents[number] = path
         on_progress("extract", len(documents), total, "documents")
@@ -55,47 +53,101 @@ def read_shards(
         inputs.scrubber,
         repeated=repeated_lines(parts, documents, drops),
     )
-    blocks = _Blocks(parts, documents, drops)
-    todo = (block for block in blocks if not shard_path(folder, block.number).is_file())
-    for _ in ordered_map(partial(make_shard, job), todo, workers):
-        on_progress("read", blocks.read(sizes), sum(sizes), "bytes")
-    shards = [open_shard(shard_path(folder, number)) for number in range(blocks.count)]
+    shards = list(map(open_shard, _make_shards(job, documents, engine, drops, on_progress)))
     _check_test_sets(parts, shards)
     return shards
 
 
-class _Blocks:
-    """The numbered blocks of all parts, in order, and the progress of reading them."""
+def _make_shards(
+    job: Job, documents: Mapping[int, Path], engine: Engine, drops: Drops, on_progress: Progress
+) -> list[Path]:
+    """The shards of all parts, in order."""
+    made = frozenset(path.name for path in job.folder.glob("rows-*.arrow"))
+    expand = partial(_read_part, job.parts, documents, job.folder, made)
+    reading = _Reading([part.file.path.stat().st_size for part in job.parts])
+    paths: list[Path] = []
+    for piece in engine.spread(expand, partial(_make, job), range(len(job.parts))):
+        if isinstance(piece, _PartEnd):
+            part = job.parts[piece.part]
+            drops.note_encoding(part.source, piece.encoding)
+            if piece.error is not None:
+                drops.refuse_file(part.source, part.file, "unreadable", piece.error)
+            paths += [shard_path(job.folder, piece.part, block) for block in range(piece.blocks)]
+        if reading.follow(piece):
+            on_progress("read", reading.done, reading.total, "bytes")
+    return paths
 
-    def __init__(self, parts: Sequence[Part], documents: dict[int, Path], drops: Drops) -> None:
-        self.count = 0
-        self._parts, self._documents, self._drops = parts, documents, drops
-        self._part, self._bytes = 0, 0
 
-    def __iter__(self) -> Iterator[Block]:
-        for number, part in enumerate(self._parts):
-            self._part, self._bytes = number, 0
-            try:
-                for content in self._contents(number, part):
-                    if isinstance(content, Lines):
-                        self._bytes += len(content.data)
-                    self.count += 1
-                    yield Block(self.count - 1, number, content)
-            except InputError as error:
-                self._drops.refuse_file(part.source, part.file, "unreadable", error)
-        self._part = len(self._parts)
+@dataclass(frozen=True, slots=True)
+class _PartEnd:
+    """The end of a part: the number of its blocks, its encoding unless that is UTF-8, and why it was not read further."""
 
-    def _contents(self, number: int, part: Part) -> Iterator[Lines | Rows | Path]:
-        if part.shape is not None:
-            self._drops.note_encoding(part.source, encoding_of(part.file))
-            yield from read_blocks(part.file)
-        elif number in self._documents:
-            yield self._documents[number]
+    part: int
+    blocks: int
+    encoding: str | None
+    error: InputError | None
 
-    def read(self, sizes: Sequence[int]) -> int:
-        """Bytes of the finished files and of the current one."""
-        present = min(self._bytes, sizes[self._part]) if self._part < len(sizes) else 0
-        return sum(sizes[: self._part]) + present
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A shard that has been made of so many bytes of a part."""
+
+    part: int
+    bytes: int
+
+
+def _read_part(
+    parts: Sequence[Part], documents: Mapping[int, Path], folder: Path, made: frozenset[str], number: int
+) -> Iterator[Block | _PartEnd]:
+    """The blocks of a part, without those whose shards were made before, and its end."""
+    count, encoding, problem = 0, None, None
+    try:
+        encoding = encoding_of(parts[number].file) if parts[number].shape is not None else None
+        for content in _contents(parts[number], documents.get(number)):
+            if shard_path(folder, number, count).name not in made:
+                yield Block(count, number, content)
+            count += 1
+    except InputError as error:
+        problem = error
+    yield _PartEnd(number, count, encoding, problem)
+
+
+def _contents(part: Part, document: Path | None) -> Iterator[Lines | Rows | Path]:
+    if part.shape is not None:
+        yield from read_blocks(part.file)
+    elif document is not None:
+        yield document
+
+
+def _make(job: Job, piece: Block | _PartEnd) -> _Made | _PartEnd:
+    if isinstance(piece, _PartEnd):
+        return piece
+    make_shard(job, piece)
+    return _Made(piece.part, len(piece.content.data) if isinstance(piece.content, Lines) else 0)
+
+
+class _Reading:
+    """How many bytes of the parts have been read: of those that are finished, and of the current one."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.total, self._sizes = sum(sizes), sizes
+        self._finished = self._current = 0
+        self._has_made = False
+
+    @property
+    def done(self) -> int:
+        """Bytes; of lines that are still packed, never more than those of their file."""
+        return self._finished + self._current
+
+    def follow(self, piece: _Made | _PartEnd) -> bool:
+        """Whether there is something new to say: nothing if all shards were there."""
+        size = self._sizes[piece.part]
+        if isinstance(piece, _PartEnd):
+            self._finished, self._current = self._finished + size, 0
+        else:
+            self._current = min(self._current + piece.bytes, size)
+            self._has_made = True
+        return self._has_made
 
 
 def allowed_languages(request: PrepareRequest, domain: Domain | None) -> frozenset[str]:

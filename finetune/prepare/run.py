@@ -12,6 +12,7 @@ from finetune.cards.corpus_facts import CorpusFacts
 from finetune.corpus.skip_pandas import skip_pandas
 from finetune.errors import InputError
 from finetune.prepare.drops import Drops
+from finetune.prepare.engines.choose import open_engine
 from finetune.prepare.evals import load_evals
 from finetune.prepare.inputs import open_inputs
 from finetune.prepare.read import read_shards
@@ -48,11 +49,12 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
         drops.note_unread(source)
     parts = survey(sources, request, domain, drops)
     evals = load_evals(request, domain, drops)
-    with open_work_folder(inputs, evals) as folder:
-        shards = read_shards(inputs, parts, evals, folder, drops, on_progress)
+    files = [part.file.path for part in parts]
+    with open_work_folder(inputs, evals) as folder, open_engine(request, files, folder) as engine:
+        shards = read_shards(inputs, parts, evals, folder, engine, drops, on_progress)
         _check_rows_left(drops, shards)
         table = collect_rows(shards, parts, [source.id for source in sources])
-        selection = select_rows(inputs, table, shards, evals, folder, on_progress)
+        selection = select_rows(inputs, table, shards, evals, folder, engine, on_progress)
         _check_rows_left(drops, shards, table)
         facts = write_corpus(inputs, parts, shards, table, selection, drops, on_progress)
         corpus = Corpus.open(request.output_dir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from finetune.cards.corpus_facts import ComparedSet, NamedHit
 from finetune.prepare.decontaminate.eval_index import FIELDS, EvalIndex, Match
 from finetune.prepare.decontaminate.verdict import find_hits
 from finetune.prepare.dedup.exact import drop_exact
-from finetune.prepare.dedup.near import clusters, near_duplicates
+from finetune.prepare.dedup.near import clusters, hash_bands, near_duplicates
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE
+from finetune.prepare.engines.engine import BandHashes, Engine
 from finetune.prepare.inputs import Inputs
 from finetune.prepare.request import Progress
 from finetune.prepare.row_table import KEPT, PREFERENCE, Array, RowTable
@@ -64,6 +66,7 @@ def select_rows(
     shards: Sequence[Shard],
     evals: EvalIndex | None,
     folder: Path,
+    engine: Engine,
     on_progress: Progress,
 ) -> Selection:
     """Assign a split to every row, and a reason to every dropped row.
@@ -81,7 +84,7 @@ def select_rows(
     on_progress("compare", 2, STEPS, "steps")
     clusters = None
     if request.dedup and request.near_duplicates < 1:
-        clusters = _drop_near(table, shards, request.near_duplicates, folder)
+        clusters = _drop_near(table, shards, request.near_duplicates, folder, engine)
     on_progress("compare", 3, STEPS, "steps")
     if request.stratify:
         assign_by_label(table, _shares(inputs, table))
@@ -150,10 +153,15 @@ def _matches(shards: Sequence[Shard]) -> Iterator[tuple[int, Match]]:
 # --- near-duplicates --------------------------------------------------------------------------------------------------
 
 
-def _drop_near(table: RowTable, shards: Sequence[Shard], threshold: float, folder: Path) -> list[Cluster]:
+def _drop_near(
+    table: RowTable, shards: Sequence[Shard], threshold: float, folder: Path, engine: Engine
+) -> list[Cluster]:
     """Drop the near-duplicates of better rows."""
     order = table.order()
     rows = np.sort(order)
+    pieces = [_ShardRows(shard.path, here.start, positions) for shard, here, positions in _by_shard(shards, rows)]
+    alike = engine.rows_that_may_be_alike(partial(_hash_rows, threshold), pieces, len(rows))
+    rows = rows if alike is None else alike
     if len(rows) < 2:
         return []
     rank = np.empty(len(table.reason), np.int64)
@@ -193,17 +201,41 @@ def _near_reason(table: RowTable, kept: int, row: int) -> str:
     return "near_duplicate"
 
 
+@dataclass(frozen=True, slots=True)
+class _ShardRows:
+    """Some rows of a shard by position, and the number of its first row among all rows."""
+
+    shard: Path
+    start: int
+    positions: Array
+
+
+def _by_shard(shards: Sequence[Shard], rows: Array) -> Iterator[tuple[Shard, slice, Array]]:
+    """The shards that have some of the rows, with the numbers of all of their rows and the positions of those."""
+    for shard, here in number_rows(shards):
+        positions = rows[slice(*np.searchsorted(rows, [here.start, here.stop]))] - here.start
+        if len(positions):
+            yield shard, here, positions
+
+
+def _hash_rows(threshold: float, piece: _ShardRows) -> BandHashes:
+    guards = read_columns(piece.shard, ["guard"])["guard"].to_numpy()[piece.positions]
+    signatures = _read_signatures(piece.shard)[piece.positions]
+    return hash_bands(signatures, guards, threshold), piece.positions + piece.start
+
+
+def _read_signatures(shard: Path) -> Array:
+    column = read_columns(shard, ["signature"])["signature"].combine_chunks()
+    return np.frombuffer(column.buffers()[1], SIGNATURE_DTYPE).reshape(-1, NUM_PERM)
+
+
 def _signatures(shards: Sequence[Shard], rows: Array, path: Path) -> Array:
     """The signatures of the given rows, in a file: for a million rows they take a quarter of a gigabyte."""
     signatures = np.memmap(path, SIGNATURE_DTYPE, "w+", shape=(len(rows), NUM_PERM))
     filled = 0
-    for shard, here in number_rows(shards):
-        positions = rows[slice(*np.searchsorted(rows, [here.start, here.stop]))] - here.start
-        if len(positions):
-            column = read_columns(shard, ["signature"])["signature"].combine_chunks()
-            data = np.frombuffer(column.buffers()[1], SIGNATURE_DTYPE).reshape(-1, NUM_PERM)
-            signatures[filled : filled + len(positions)] = data[positions]
-            filled += len(positions)
+    for shard, _, positions in _by_shard(shards, rows):
+        signatures[filled : filled + len(positions)] = _read_signatures(shard.path)[positions]
+        filled += len(positions)
     signatures.flush()
     del signatures
     return np.memmap(path, SIGNATURE_DTYPE, "r", shape=(len(rows), NUM_PERM))
@@ -231,6 +263,6 @@ def _row_names(rows: Sequence[int], shards: Sequence[Shard]) -> dict[int, str]:
     for shard, here in number_rows(shards):
         chosen = numbers[slice(*np.searchsorted(numbers, [here.start, here.stop]))]
         if len(chosen):
-            ids = read_columns(shard, ["id"])["id"].take(chosen - here.start).to_pylist()
+            ids = read_columns(shard.path, ["id"])["id"].take(chosen - here.start).to_pylist()
             names.update(zip(map(int, chosen), ids, strict=True))
     return names

@@ -71,9 +71,9 @@ class Shard:
     matches: tuple[tuple[int, Match], ...]
 
 
-def shard_path(folder: Path, number: int) -> Path:
-    """The path of the shard of a block."""
-    return folder / f"rows-{number:06d}.arrow"
+def shard_path(folder: Path, part: int, block: int) -> Path:
+    """The path of the shard of a block of a part."""
+    return folder / f"rows-{part:06d}-{block:06d}.arrow"
 
 
 def make_shard(job: Job, block: Block) -> Path:
@@ -95,7 +95,7 @@ def make_shard(job: Job, block: Block) -> Path:
         "matches": _matches(job, rows),
     }
     table = _table(job, rows).replace_schema_metadata({"slmtune": json.dumps(counts)})
-    path = shard_path(job.folder, block.number)
+    path = shard_path(job.folder, block.part, block.number)
     with (
         write_aside(path) as staging,
         pa.OSFile(str(staging), "wb") as sink,
@@ -127,11 +127,11 @@ def open_shard(path: Path) -> Shard:
     )
 
 
-def read_columns(shard: Shard, names: Sequence[str]) -> pa.Table:
+def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
     """The given columns of a shard; the others are not read."""
-    order = [*shard.schema.names, *NUMBERS]
-    options = pa.ipc.IpcReadOptions(included_fields=[order.index(name) for name in names])
-    with pa.OSFile(str(shard.path), "rb") as source:
+    with pa.OSFile(str(path), "rb") as source:
+        order = pa.ipc.open_file(source).schema.names
+        options = pa.ipc.IpcReadOptions(included_fields=[order.index(name) for name in names])
         return pa.ipc.open_file(source, options=options).read_all().select(list(names))
 
 
@@ -143,7 +143,7 @@ def collect_rows(shards: Sequence[Shard], parts: Sequence[Part], sources: Sequen
     several: dict[int, list[list[int]]] = {}  # number of the shard -> numbers of the labels of each row
     for position, shard in enumerate(shards):
         lists = [name for name in shard.schema.names if name == "labels"]
-        table = read_columns(shard, [*names, "label", "group", *lists])
+        table = read_columns(shard.path, [*names, "label", "group", *lists])
         part = parts[shard.part]
         for name in names:
             columns[name].append(_array(table[name], name))

@@ -16,19 +16,20 @@ from pathlib import Path
 
 from finetune import __version__
 from finetune.artifacts import make_folder
-from finetune.errors import SlmtuneError
+from finetune.errors import ClusterError, SlmtuneError
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.inputs import Inputs
 
 KEY = "key"
+UNRELATED = {"workers", "engine", "ray_address", "overwrite"}  # options that affect no row
 
 
 @contextmanager
 def open_work_folder(inputs: Inputs, evals: EvalIndex | None) -> Iterator[Path]:
     """The work folder of this request; leftovers of a different request or of changed files are removed.
 
-    It is kept when the run is interrupted. After an error that slmtune reports it is removed: the next attempt will have
-    a different request or different files.
+    It is kept when the run is interrupted, or a cluster failed. After another error that slmtune reports it is removed: the
+    next attempt will have a different request or different files.
 
     Raises:
         InputError: it cannot be created.
@@ -45,15 +46,16 @@ def open_work_folder(inputs: Inputs, evals: EvalIndex | None) -> Iterator[Path]:
         unfinished.unlink()
     try:
         yield folder
-    except SlmtuneError:
-        shutil.rmtree(folder, ignore_errors=True)
+    except SlmtuneError as error:
+        if not (isinstance(error, ClusterError) and any(folder.glob("rows-*"))):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _key(inputs: Inputs, evals: EvalIndex | None) -> str:
     """A digest of everything that affects the results of the stages; files count by name, size and modification time."""
-    options = {name: value for name, value in asdict(inputs.request).items() if name not in {"workers", "overwrite"}}
+    options = {name: value for name, value in asdict(inputs.request).items() if name not in UNRELATED}
     files = [
         [source.id, source.revision, file.name, status.st_size, status.st_mtime_ns]
         for source in inputs.all_sources

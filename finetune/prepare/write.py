@@ -103,7 +103,7 @@ def _all_drops(drops: Drops, shards: Sequence[Shard], table: RowTable) -> Iterat
             continue
         yield from shard.drops
         away = np.flatnonzero(table.reason[rows])
-        names = read_columns(shard, ["id"])["id"].take(away).to_pylist() if len(away) else []
+        names = read_columns(shard.path, ["id"])["id"].take(away).to_pylist() if len(away) else []
         for name, reason in zip(names, table.reason[rows][away], strict=True):
             yield Drop(name, *table.reasons[reason])
 
@@ -126,7 +126,7 @@ def _write_rows(writer: CorpusWriter, shards: Sequence[Shard], table: RowTable, 
     for number, (shard, rows) in enumerate(number_rows(shards), 1):
         if table.earlier[rows].any():
             continue
-        block = read_columns(shard, shard.schema.names)
+        block = read_columns(shard.path, shard.schema.names)
         for index, split in enumerate(SPLITS):
             chosen = block.take(np.flatnonzero(kept[rows] & (table.split[rows] == index)))
             writer.write(split, chosen)
@@ -266,7 +266,7 @@ def _summary(domain: Domain | None, facts: CorpusFacts) -> dict[str, Any]:
 
 def describe_request(request: PrepareRequest, uris: Sequence[str], domain: Domain | None) -> dict[str, Any]:
     """The request in the form of the manifest: everything that affects the rows, without paths of this machine."""
-    hidden = {"workers", "against", "decontaminate", "sources", "accept_noncommercial"}
+    hidden = {"workers", "engine", "ray_address", "against", "decontaminate", "sources", "accept_noncommercial"}
     hidden |= {"canaries", "canary_key", "canary_seed"}  # the seed would tell the secrets
     return {
         "domain": domain.name if domain else CUSTOM_DOMAIN,

@@ -139,6 +139,16 @@ class PrepareOptions:
     accept_noncommercial: bool = option(False, "Also use sources whose licence forbids commercial use.")
     license: str | None = option(None, "Licence of your own rows, by its Hub identifier.")
     workers: int = option(1, "Number of processes; the corpus does not depend on it.", ge=1, value="all cores")
+    engine: Literal["local", "ray"] = option(
+        "local",
+        "Where to work: in processes of this machine, or on Ray, also on many machines; the corpus is the same.",
+    )
+    ray_address: str | None = option(
+        None,
+        "Ray cluster: HOST:PORT of its head node, or auto on a node of it.",
+        metavar="ADDRESS",
+        value="RAY_ADDRESS, else this machine",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -249,6 +249,7 @@ SHOWN_OTHERWISE = {
     "language": "the recipe's, else any",
     "split_ratio": "0.9/0.05/0.05",
     "workers": "all cores",
+    "ray_address": "RAY_ADDRESS, else this machine",
     "encoding": "detected for each file",
     "scrub_policy": "the recipe's, else tag",
     "scrub_find": "the recipe's, else identifiers",

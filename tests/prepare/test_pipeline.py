@@ -15,7 +15,7 @@ import pytest
 from finetune.artifacts import MANIFEST
 from finetune.errors import SlmtuneError
 from finetune.prepare import PrepareRequest, prepare
-from finetune.prepare.workers import ordered_map
+from finetune.prepare.engines.local import ordered_map
 
 from ..command import Command, run
 from .conftest import Preparer, questions, write_jsonl

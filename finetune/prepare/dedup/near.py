@@ -9,16 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from finetune.prepare.dedup.signature import multipliers
+from finetune.prepare.dedup.signature import NUM_PERM, multipliers
 
 RowNumbers = npt.NDArray[np.int64]
 Columns = npt.NDArray[np.unsignedinteger]
+Hashes = npt.NDArray[np.uint64]
 
 # Kept rows remembered per bucket, in order of rank. Only buckets for the words of a template, which thousands of
 # different rows share, would hold more; a near-duplicate of one of those rows also shares other buckets with it. So a
 # row is compared with at most (bands × PIVOTS) others, and time is linear in the number of rows in every case.
 PIVOTS = 8
 _NARROWEST = 4  # columns per band: with fewer, dissimilar rows share bands
+MOST_BANDS = NUM_PERM // _NARROWEST
 _SLICE = 1 << 12  # rows at a time: 4 MiB if a column takes 8 bytes
 
 
@@ -49,7 +51,7 @@ def near_duplicates(
     """
     signatures = np.asarray(signatures)  # indexing a memory map is slow
     rows, columns = signatures.shape
-    agreeing = math.ceil(threshold * columns - 1e-9)
+    agreeing = _agreeing(columns, threshold)
     order = np.argsort(rank, kind="stable")  # from here on, rows are identified by their position in it
     buckets, leader = _buckets(signatures, guards, order, _bands(columns, agreeing))
     leads = leader == np.arange(rows)  # no earlier row shares a bucket with these: they are kept
@@ -109,6 +111,51 @@ def _bands(columns: int, agreeing: int) -> list[int]:
     return [number * columns // count for number in range(count)]
 
 
+def hash_bands(signatures: Columns, guards: npt.NDArray[np.uint64], threshold: float) -> Hashes:
+    """(bands, rows): a hash of each band of columns and of the guard, of which `near_duplicates` uses the upper half."""
+    signatures = np.asarray(signatures)
+    rows, columns = signatures.shape
+    bands = _bands(columns, _agreeing(columns, threshold))
+    table = np.empty((len(bands), rows), np.uint64)
+    for part, hashes in _hash_slices(signatures, guards, bands):
+        table[:, part] = hashes
+    return table
+
+
+def rows_sharing(hashes: Hashes, rows: RowNumbers) -> RowNumbers:
+    """Those of the `rows` that matter to `near_duplicates` because of one band, whose hashes have the shape (rows,).
+
+    What it finds among the rows that matter because of any band, it finds among all rows. Others agree with another row at
+    most by chance, in half of the hash; then that row is not similar, or below a threshold of 0.76 would be found only by
+    chance. In a bucket of more than PIVOTS rows, however, they count: kept ones take the place of others.
+    """
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    equal = np.diff(ordered) == 0
+    matters = np.zeros(len(order), np.bool_)
+    matters[1:] |= equal
+    matters[:-1] |= equal
+    _, bucket, sizes = np.unique(ordered >> np.uint64(32), return_inverse=True, return_counts=True)
+    found: RowNumbers = rows[order[matters | (sizes[bucket] > PIVOTS)]]
+    return found
+
+
+def _hash_slices(
+    signatures: Columns, guards: npt.NDArray[np.uint64], bands: list[int]
+) -> Iterator[tuple[slice, Hashes]]:
+    """Slices of the rows, and their hashes: (bands, rows of the slice)."""
+    factors = multipliers(0, signatures.shape[1])
+    for begin in range(0, len(signatures), _SLICE):
+        part = slice(begin, begin + _SLICE)
+        sums = np.add.reduceat(signatures[part] * factors, bands, axis=1) + guards[part, None] * factors[0]
+        yield part, ((sums ^ (sums >> np.uint64(29))) * factors[-1]).T
+
+
+def _agreeing(columns: int, threshold: float) -> int:
+    """The number of columns in which similar rows agree at least."""
+    return math.ceil(threshold * columns - 1e-9)
+
+
 def _buckets(
     signatures: Columns, guards: npt.NDArray[np.uint64], order: RowNumbers, bands: list[int]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
@@ -117,13 +164,10 @@ def _buckets(
     Rows share a bucket where their hashes of a band and the guard agree. 32 bits suffice: of a million rows a hundred
     pairs per band agree by chance, and they are compared all the same.
     """
-    rows, columns = signatures.shape
-    factors = multipliers(0, columns)
+    rows = len(signatures)
     table = np.empty((len(bands), rows), np.uint32)
-    for begin in range(0, rows, _SLICE):
-        part = slice(begin, begin + _SLICE)
-        sums = np.add.reduceat(signatures[part] * factors, bands, axis=1) + guards[part, None] * factors[0]
-        table[:, part] = ((sums ^ (sums >> np.uint64(29))) * factors[-1] >> np.uint64(32)).T
+    for part, hashes in _hash_slices(signatures, guards, bands):
+        table[:, part] = hashes >> np.uint64(32)
     leader = np.arange(rows, dtype=np.int32)
     used = 0
     for band in table:

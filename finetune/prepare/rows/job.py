@@ -17,7 +17,7 @@ from finetune.scrub import Scrubber
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some rows of a part, or the file of an extracted document; `number` counts across all parts."""
+    """Some rows of a part, or the file of an extracted document; `number` counts within its part."""
 
     number: int
     part: int

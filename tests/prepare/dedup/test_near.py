@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from finetune.prepare.dedup import near
 from finetune.prepare.dedup.guard import guard
-from finetune.prepare.dedup.near import clusters, near_duplicates
+from finetune.prepare.dedup.near import PIVOTS, clusters, hash_bands, near_duplicates, rows_sharing
 from finetune.prepare.dedup.signature import NUM_PERM, SIGNATURE_DTYPE, sign
 from finetune.recipe.options import PrepareOptions
 
@@ -65,6 +65,30 @@ def test_what_is_dropped_is_what_comparing_all_pairs_drops(
     for row, keeper in enumerate(found.keeper.tolist()):
         agreement = 0 if keeper < 0 else (signatures[row] == signatures[keeper]).mean()
         assert found.similarity[row] == pytest.approx(agreement)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), origins=st.integers(1, 12), pivots=st.sampled_from([1, 2, 8]))
+def test_the_rows_that_share_a_band_are_all_that_must_be_compared(seed: int, origins: int, pivots: int) -> None:
+    draw = np.random.default_rng(seed)
+    signatures = draw.integers(0, 2**16, (origins, NUM_PERM), SIGNATURE_DTYPE)[draw.integers(0, origins, 60)]
+    noise = draw.random((60, NUM_PERM)) < 0.6 * draw.random((60, 1))
+    signatures[noise] = draw.integers(0, 2**16, int(noise.sum()), SIGNATURE_DTYPE)
+    guards, rank, numbers = draw.integers(0, 2, 60).astype(np.uint64), draw.permutation(60), np.arange(60)
+    with patch.object(near, "PIVOTS", pivots):
+        whole = near_duplicates(signatures, guards, rank, ALIKE)
+        shared = [rows_sharing(hashes, numbers) for hashes in hash_bands(signatures, guards, ALIKE)]
+        rows = np.unique(np.concatenate(shared))
+        part = near_duplicates(signatures[rows], guards[rows], rank[rows], ALIKE)
+    keeper = np.full(60, -1)
+    keeper[rows[part.keeper >= 0]] = rows[part.keeper[part.keeper >= 0]]
+    assert keeper.tolist() == whole.keeper.tolist()
+
+
+def test_a_crowded_bucket_counts_also_for_a_row_that_is_there_by_chance() -> None:
+    same, other = np.full(PIVOTS, 7 << 32, np.uint64), np.array([(7 << 32) + 1, 8 << 32], np.uint64)
+    assert rows_sharing(np.concatenate([same, other]), np.arange(10)).tolist() == [*range(8), 8]
+    assert sorted(rows_sharing(np.concatenate([same[:3], other]), np.arange(5)).tolist()) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("threshold", [0.6, 0.7])

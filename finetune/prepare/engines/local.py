@@ -1,4 +1,4 @@
-"""Maps a function over items in several processes, with results in the order of the items."""
+"""The engine of one machine: maps functions over items in several processes, with results in the order of the items."""
 
 from __future__ import annotations
 
@@ -7,22 +7,42 @@ import multiprocessing
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 from finetune.corpus.skip_pandas import skip_pandas
 from finetune.errors import SlmtuneError
 from finetune.machine import end_with_parent
-
-T = TypeVar("T")
-R = TypeVar("R")
+from finetune.prepare.engines.engine import BandHashes, P, R, RowNumbers, T
 
 # Rows have no reference cycles: searching for some after every 700 new objects took a sixth of a worker's time.
 GARBAGE = 200_000
 WAITING = 3  # items queued per worker: enough to keep it busy, few enough to save memory
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Expands items in this process, and calls functions in `workers` processes; one worker is this process."""
+
+    workers: int
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """See `Engine`."""
+        return ordered_map(function, items, self.workers)
+
+    def spread(self, expand: Callable[[T], Iterable[P]], function: Callable[[P], R], items: Sequence[T]) -> Iterator[R]:
+        """See `Engine`."""
+        return ordered_map(function, (piece for item in items for piece in expand(item)), self.workers)
+
+    def rows_that_may_be_alike(
+        self, hashes: Callable[[T], BandHashes], items: Sequence[T], rows: int
+    ) -> RowNumbers | None:
+        """None: in one memory, comparing all rows begins with the same work."""
+        return None
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
