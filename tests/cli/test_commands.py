@@ -248,7 +248,7 @@ OPTIONS = {
 SHOWN_OTHERWISE = {
     "language": "the recipe's, else any",
     "split_ratio": "0.9/0.05/0.05",
-    "workers": "all cores",
+    "prepare workers": "all cores",
     "ray_address": "RAY_ADDRESS, else this machine",
     "encoding": "detected for each file",
     "scrub_policy": "the recipe's, else tag",
@@ -270,8 +270,9 @@ def test_every_option_shows_the_default_of_its_model(command: str) -> None:
     assert help_texts
     for name, text in help_texts.items():
         default = fields[str(name)].default
-        if name in SHOWN_OTHERWISE:
-            assert text == SHOWN_OTHERWISE[name]
+        shown = SHOWN_OTHERWISE.get(f"{command} {name}", SHOWN_OTHERWISE.get(str(name)))
+        if shown is not None:
+            assert text == shown
         elif isinstance(default, bool):
             assert text == "on" if default else text in (None, "off")
         else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -150,4 +149,3 @@ def _follow(request: TrainRequest, follow: Follow, rank: int, size: int, port: i
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"
         words.send(SlmtuneError(f"Process {rank} of the training failed: unexpected {type(error).__name__} in {where}"))
-    sys.exit(1)
