@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -71,9 +71,7 @@ def run_side_by_side(
     # A fork of this process would leave locks of the libraries' threads held; one of a server that imported them does not.
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    gpus = _list_gpus()
-    request = replace(request, memory=request.memory if gpus else (request.memory or free_memory()) // request.workers)
-    job = _Job(trials.file, folder, request, inputs, gpus, context.SimpleQueue(), context.SimpleQueue())
+    job = _Job(trials.file, folder, _share(request), inputs, _list_gpus(), context.SimpleQueue(), context.SimpleQueue())
     for slot in range(request.workers):
         job.slots.put(slot)
     interrupt, processes = Interrupt(Ranks()), set[int]()
@@ -91,14 +89,7 @@ def run_side_by_side(
                 if interrupt.number is not None and not told:
                     told = True
                     _terminate(processes)
-                for future in done:
-                    number = running.pop(future)
-                    try:
-                        future.result()
-                    except StoppedError as error:
-                        stopped = error
-                    else:
-                        _report(trials.record_of(number), on_trial)
+                stopped = _collect(trials, done, running, on_trial) or stopped
     except BrokenProcessPool:
         raise SlmtuneError(
             "A worker of the sweep died, possibly for lack of memory. Take fewer --workers, and go on with: "
@@ -111,6 +102,29 @@ def run_side_by_side(
     if interrupt.number is not None:
         message = str(stopped) if stopped is not None else f"Stopped. Resume the sweep with: {request.resume_command}"
         raise StoppedError(interrupt.number, message)
+
+
+def _share(request: SweepRequest) -> SweepRequest:
+    """The request of a worker, with its share of the memory; a GPU is its own."""
+    if _list_gpus():
+        return request
+    return replace(request, memory=(request.memory or free_memory()) // request.workers)
+
+
+def _collect(
+    trials: Trials, done: Collection[Future[None]], running: dict[Future[None], int], on_trial: OnTrial
+) -> StoppedError | None:
+    """Report the trials that have ended; return the error of one that a signal stopped."""
+    stopped = None
+    for future in done:
+        number = running.pop(future)
+        try:
+            future.result()
+        except StoppedError as error:
+            stopped = error
+        else:
+            _report(trials.record_of(number), on_trial)
+    return stopped
 
 
 def _report(record: TrialRecord, on_trial: OnTrial) -> None:
