@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 from parts.child import run
 from prepare_throughput import BLOCK, write
@@ -26,7 +27,7 @@ from prepare_throughput import BLOCK, write
 BILLION = 10**9
 
 
-def prepare_once(engine: str, workers: int, source: Path, out: Path) -> None:
+def prepare_once(engine: Literal["local", "ray"], workers: int, source: Path, out: Path) -> None:
     """Prepare in this process, and print the seconds at which each stage ended."""
     from finetune.hub.settings import configure_libraries
 
@@ -39,7 +40,7 @@ def prepare_once(engine: str, workers: int, source: Path, out: Path) -> None:
     def note(stage: str, done: int, total: int, unit: str) -> None:
         ends[stage] = time.perf_counter() - started
 
-    request = PrepareRequest(out, sources=(str(source),), engine=engine, workers=workers)  # type: ignore[arg-type]
+    request = PrepareRequest(out, sources=(str(source),), engine=engine, workers=workers)
     result = prepare(request, note)
     print(json.dumps({"ends": ends, "fingerprint": result.fingerprint, "seconds": result.seconds}))
 

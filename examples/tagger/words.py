@@ -41,11 +41,9 @@ KINDS = (
     "Circle Close Crescent Row"
 ).split()
 PREFIXED = (
-    ""
     "rue,avenue,boulevard,place,Rue,Via,via,Viale,Piazza,Corso,Calle,C/,Avenida,Av.,Plaza,Rua,R,Travessa,ul.,ulica,al.,Trg"
 ).split(",")
 JOINED = (
-    ""
     "straße,strasse,str.,weg,gasse,platz,allee,straat,laan,plein,steenweg,gracht,gatan,vägen,gata,vej,gade,plads,veien,vegur,katu,tie"
 ).split(",")
 AFTER = "utca,tér,út,tn,iela,gatvė,Caddesi,Sokak,ulica,Straße,Strasse,Str.,Street,street,Marg,Nagar,Road".split(",")

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from finetune.errors import InputError, SlmtuneError, StoppedError
+from finetune.launcher import GPUS
 from finetune.machine import count_cores, end_with_parent, free_memory
 from finetune.sweep.request import SweepRequest, TrialRecord
 from finetune.sweep.trial_run import Inputs, OnStep, run_trial
@@ -29,7 +30,6 @@ from finetune.train.ranks.group import Ranks
 OnTrial = Callable[[TrialRecord], None]
 PAUSE = 0.1  # seconds between two looks at the workers
 ALL_TRIED = "All of the settings have been tried."
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def _list_gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA names them."""
     if not torch.cuda.is_available():
         return []
-    named = os.environ.get(VISIBLE)
+    named = os.environ.get(GPUS)
     return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
 
 
@@ -192,7 +192,7 @@ def _start(job: _Job) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     slot, workers = job.slots.get(), job.request.workers
     if job.gpus:
-        os.environ[VISIBLE] = job.gpus[slot]
+        os.environ[GPUS] = job.gpus[slot]
     torch.set_num_threads(max(1, count_cores() // workers))
     recipe = job.inputs.plan.recipe
     trials = Trials(job.file, job.inputs.space, recipe.seed, maximize=job.inputs.metric != "loss", side_by_side=True)

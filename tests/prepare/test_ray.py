@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,6 @@ from .test_pipeline import files_of, texts
 # Ray Data reads its own settings when it starts, of which it warns.
 pytestmark = [
     pytest.mark.slow,
-    # Not `importorskip`: before it is imported, slmtune tells Ray to stay on the loopback interface.
-    pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray"),
     pytest.mark.filterwarnings("ignore:`:DeprecationWarning:ray"),
 ]
 
