@@ -6,7 +6,8 @@ The documents are those of prepare_throughput.py. A stage is timed by its report
 Ray it includes starting Ray), `compare` when all rows are selected, `write` when the corpus is on disk. The corpora of all
 runs must have the same fingerprint.
 
-The last lines extrapolate the largest Ray run to a billion documents on a cluster of --cores: reading is divided among the
+The last lines extrapolate to a billion documents on a cluster of --cores, from what Ray takes longer with the last number of
+processes than for a quarter of the documents, so without the seconds that it takes to start: reading is divided among the
 cores of the cluster, comparing and writing are done on one machine. They are an estimate: no cluster was measured.
 """
 
@@ -18,6 +19,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +47,30 @@ def prepare_once(engine: Literal["local", "ray"], workers: int, source: Path, ou
     print(json.dumps({"ends": ends, "fingerprint": result.fingerprint, "seconds": result.seconds}))
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a run took: in all, and to read, compare and write (seconds)."""
+
+    engine: str
+    workers: int
+    seconds: float
+    stages: tuple[float, float, float]
+    fingerprint: str
+
+
+def measure(engine: str, workers: int, source: Path, count: int) -> Run:
+    """Prepare in a process of its own, and print a line of the table."""
+    folder = source.parent
+    tool = f"{engine}-{workers}-{count}"
+    words = [sys.executable, __file__, "--once", engine, str(workers), str(source), str(folder / tool)]
+    told = run(tool, words, folder).object()
+    ends, seconds = told["ends"], told["seconds"]
+    stages = (ends["read"], ends["compare"] - ends["read"], seconds - ends["compare"])
+    times = " | ".join(f"{stage:.1f}" for stage in stages)
+    print(f"| {engine} | {workers} | {count:,} | {seconds:.1f} | {count / seconds:,.0f} | {times} |", flush=True)
+    return Run(engine, workers, seconds, stages, told["fingerprint"])
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,39 +88,33 @@ def main() -> None:
         print("Ray is not installed: pip install 'slmtune[ray]'", file=sys.stderr)
         raise SystemExit(2)
     count, several = arguments.documents, list(map(int, arguments.workers.split(",")))
-    if count % (2 * BLOCK):
-        parser.error(f"--documents {count}: give a multiple of {2 * BLOCK}")
+    files = 4 * max(several)
+    if count % (8 * BLOCK) or count < 4 * files * BLOCK:
+        parser.error(f"--documents {count}: give a multiple of {8 * BLOCK}, at least {4 * files * BLOCK}")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        folder, fingerprints = Path(name), set()
-        took: dict[str, float] = {}  # by engine, with the last number of processes
-        source = folder / "documents"
-        write(source, count, parts=4 * max(several))
+        folder = Path(name)
+        source, quarter = folder / "documents", folder / "quarter"
+        write(source, count, files)
+        write(quarter, count // 4, files)
         print(
-            "| engine | processes | seconds | documents/s | read (s) | compare (s) | write (s) |\n|---|---|---|---|---|---|---|"
+            "| engine | processes | documents | seconds | documents/s | read (s) | compare (s) | write (s) |\n"
+            "|---|---|---|---|---|---|---|---|"
         )
-        for engine in ("local", "ray"):
-            for workers in several:
-                tool = f"{engine}-{workers}"
-                words = [sys.executable, __file__, "--once", engine, str(workers), str(source), str(folder / tool)]
-                told = run(tool, words, folder).object()
-                fingerprints.add(told["fingerprint"])
-                ends, seconds = told["ends"], told["seconds"]
-                took[engine] = seconds
-                stages = (ends["read"], ends["compare"] - ends["read"], seconds - ends["compare"])
-                times = " | ".join(f"{stage:.1f}" for stage in stages)
-                print(f"| {engine} | {workers} | {seconds:.1f} | {count / seconds:,.0f} | {times} |", flush=True)
-        if len(fingerprints) > 1:
-            raise SystemExit("The corpora differ.")
-        print(
-            f"\nWith {several[-1]} processes, Ray takes {took['ray'] / took['local']:.2f} times as long as the local engine."
-        )
-        print(f"All corpora have the fingerprint {fingerprints.pop()[:16]}.")
-        read, rest = stages[0] * workers / count, (stages[1] + stages[2]) / count
-        hours = read * BILLION / arguments.cores / 3600, rest * BILLION / 3600
-        print(
-            f"At these rates, a billion documents would take {hours[0]:.1f} hours to read on {arguments.cores} cores, and "
-            f"{hours[1]:.1f} hours to compare and write on one machine (estimate)."
-        )
+        runs = [measure(engine, workers, source, count) for engine in ("local", "ray") for workers in several]
+        few = measure("ray", several[-1], quarter, count // 4)
+    local, ray = (next(run for run in reversed(runs) if run.engine == engine) for engine in ("local", "ray"))
+    if len({run.fingerprint for run in runs}) > 1:
+        raise SystemExit("The corpora differ.")
+    print(
+        f"\nWith {ray.workers} processes, Ray takes {ray.seconds / local.seconds:.2f} times as long as the local engine."
+    )
+    print(f"All corpora of {count:,} documents have the fingerprint {ray.fingerprint[:16]}.")
+    read, *rest = ((more - less) / (count - count // 4) for more, less in zip(ray.stages, few.stages, strict=True))
+    hours = read * ray.workers * BILLION / arguments.cores / 3600, sum(rest) * BILLION / 3600
+    print(
+        f"At these rates, a billion documents would take {hours[0]:.1f} hours to read on {arguments.cores} cores, and "
+        f"{hours[1]:.1f} hours to compare and write on one machine (estimate)."
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""Speed, memory and losses of `trl sft`, of an SFTTrainer script and of `slmtune train`, in turn, on the same rows.
+"""Speed, memory and losses of `trl sft`, an SFTTrainer script, `slmtune train` and Unsloth, in turn, on the same rows.
 
     python benchmarks/train_throughput.py [--model smollm2-135m] [--corpus CORPUS] [--task classification] [--steps 20]
-        [--batch 8] [--rounds 3] [--cli-threads N] [--sft "OPTIONS"] [--slmtune "OPTIONS"] [--json FILE]
+        [--batch 8] [--rounds 3] [--cli-threads N] [--sft "OPTIONS"] [--slmtune "OPTIONS"] [--unsloth PYTHON] [--json FILE]
 
   trl      `trl sft` as in its documentation, with --use_cpu: model, data, 4-bit base, LoRA shape, batch, steps and
            learning rate are set, everything else is TRL's default. Its launcher uses one core unless OMP_NUM_THREADS is
            set; --cli-threads sets it for trl only.
   script   benchmarks/parts/sft_script.py, the best that SFTTrainer's public options allow; --sft "..." changes them.
   slmtune  the installed command with its defaults.
+  unsloth  benchmarks/parts/unsloth_script.py with --unsloth, the Python of an environment with Unsloth.
 
 Each trains on the same steps × batch rows exactly once, in any order; they are drawn from the corpus (default: the
 bundled finance sample). NF4 base with double quantisation, LoRA r=16 alpha=32 on all linear layers. Every round has
@@ -21,7 +22,7 @@ Prints the median of the rounds of:
   supervised/s   tokens with loss per second of the loop. trl puts loss on prompts too, by default for `messages`.
   peak           maximum GiB resident in one process (wait4), from start to exit, including slmtune's evaluation
   train loss     mean over the steps, as each trainer reports it; trl's covers other tokens, so it is not comparable
-  held-out       nats per answer token of the validation rows, by benchmarks/parts/held_out_loss.py for all three
+  held-out       nats per answer token of the validation rows, by benchmarks/parts/held_out_loss.py for all of them
   GFLOP/s        useful operations per second (benchmarks/parts/model_work.py; without attention)
   of mm          that rate as a share of the float32 rate of torch.mm in the same round. Every token of every row counts
                  as computed. A trainer that computes a shared prompt only once executes fewer operations; `executed`
@@ -110,12 +111,18 @@ def trl_cli(bench: Bench, out: Path, seed: int) -> tuple[list[str], Callable[[Co
 
 def sft_script(bench: Bench, out: Path, seed: int) -> tuple[list[str], Callable[[CompletedRun], dict[str, Any]]]:
     """The SFTTrainer script."""
+    command = _script(bench, "sft_script.py", bench.corpus, out, seed)
+    return [sys.executable, *command, *bench.arguments.sft.split()], CompletedRun.object
+
+
+def _script(bench: Bench, name: str, rows: str, out: Path, seed: int) -> list[str]:
+    """A script of benchmarks/parts with the settings that all have in common."""
     recipe, arguments = bench.recipe, bench.arguments
-    command = f"""{sys.executable} {PARTS / "sft_script.py"} {bench.corpus} {bench.rows["model"]} {out}
+    command = f"""{PARTS / name} {rows} {bench.rows["model"]} {out}
         --steps {arguments.steps} --batch {arguments.batch} --learning-rate {recipe["learning_rate"]} --seed {seed}
         --schedule {recipe["lr_scheduler_type"]} --warmup {recipe["warmup_ratio"]} --max-length {recipe["max_length"]}
-        --rank {recipe["lora_r"]} --alpha {recipe["lora_alpha"]} {arguments.sft}"""
-    return command.split(), CompletedRun.object
+        --rank {recipe["lora_r"]} --alpha {recipe["lora_alpha"]}"""
+    return command.split()
 
 
 def slmtune(bench: Bench, out: Path, seed: int) -> tuple[list[str], Callable[[CompletedRun], dict[str, Any]]]:
@@ -131,13 +138,21 @@ def slmtune(bench: Bench, out: Path, seed: int) -> tuple[list[str], Callable[[Co
     return [*SLMTUNE, *command.split()], read
 
 
-TRAINERS: dict[str, Trainer] = {"trl": trl_cli, "script": sft_script, "slmtune": slmtune}
+def unsloth(bench: Bench, out: Path, seed: int) -> tuple[list[str], Callable[[CompletedRun], dict[str, Any]]]:
+    """The script for Unsloth, in its own environment."""
+    return [
+        str(bench.arguments.unsloth),
+        *_script(bench, "unsloth_script.py", bench.rows["tokens"], out, seed),
+    ], CompletedRun.object
+
+
+TRAINERS: dict[str, Trainer] = {"trl": trl_cli, "script": sft_script, "slmtune": slmtune, "unsloth": unsloth}
 
 
 def measure(bench: Bench, number: int) -> tuple[list[Measurement], dict[str, Any]]:
     """Measure one round: the rate of torch.mm, each trainer in turn, then the held-out loss of the adapters."""
     machine = run("gemm", [sys.executable, str(PARTS / "gemm_rate.py")], bench.folder, bench.environment).object()
-    results = {name: bench.train(name, number) for name in bench.arguments.only.split(",")}
+    results = {name: bench.train(name, number) for name in bench.arguments.only}
     evaluator = [sys.executable, str(PARTS / "held_out_loss.py"), bench.corpus, bench.rows["model"]]
     adapters = [f"{name}={bench.folder / name}" for name in results]
     losses = run("held-out", [*evaluator, *adapters], bench.folder, bench.environment).object()
@@ -175,7 +190,7 @@ def report(bench: Bench, runs: list[Measurement], machines: list[dict[str, Any]]
     for name in TRAINERS:
         if mine := [run for run in runs if run.trainer == name]:
             print("\n".join([line(name, mine), *notes(mine)]))
-    compared = ratios(runs, "slmtune", ("trl", "script"))
+    compared = ratios(runs, "slmtune", ("trl", "script", "unsloth"))
     for name, ratio in compared.items():
         values = ", ".join(f"{value:.3f}" for value in ratio["rounds"])
         print(f"{name:<34} {ratio['median']:>7.3f}   ({values})")
@@ -221,12 +236,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cli-threads", type=int, help="OMP_NUM_THREADS of trl sft")
     parser.add_argument("--sft", default="", help="more options for parts/sft_script.py")
     parser.add_argument("--slmtune", default="", help="more options for slmtune train")
-    parser.add_argument("--only", default="trl,script,slmtune", help="trainers to run, in this order")
+    parser.add_argument("--unsloth", type=Path, help="Python of an environment with Unsloth, which then takes part")
+    parser.add_argument("--only", help="trainers to run, in this order, separated by commas")
     parser.add_argument("--folder", type=Path, help="parent of the temporary folder")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     arguments = parser.parse_args()
-    if unknown := set(arguments.only.split(",")) - set(TRAINERS):
-        parser.error(f"--only: {', '.join(sorted(unknown))}; there are {', '.join(TRAINERS)}")
+    there = [name for name in TRAINERS if name != "unsloth" or arguments.unsloth]
+    arguments.only = arguments.only.split(",") if arguments.only else there
+    if unknown := set(arguments.only) - set(there):
+        parser.error(f"--only: {', '.join(sorted(unknown))}; there are {', '.join(there)}")
     return arguments
 
 

@@ -2,8 +2,10 @@
 
     python benchmarks/parts/training_rows.py CORPUS OUT MODEL --rows N --held-out N [--task NAME] [--seed N]
 
-Writes a corpus of N training rows, drawn by the seed, and of the held-out rows; prints one JSON object:
+Writes a corpus of N training rows, drawn by the seed, and of the held-out rows, and the training rows as slmtune renders
+them to OUT.jsonl; prints one JSON object:
   model        the local folder of the base model
+  tokens       the file of rendered rows
   rendered     tokens and supervised tokens of the training rows as slmtune renders them: answers carry loss
   templated    these counts as `trl sft` reads a `messages` column by default: the whole chat template, truncated to
                1,024 tokens; every token but the first carries loss
@@ -42,9 +44,11 @@ def draw(examples: list[Example], count: int, task: str | None, seed: int, split
     return random.Random(seed).sample(rows, count)
 
 
-def count_rendered(tokenizer: Any, examples: list[Example]) -> dict[str, int]:
-    """Count tokens as slmtune renders the rows."""
+def write_rendered(tokenizer: Any, examples: list[Example], file: Path) -> dict[str, int]:
+    """Write the rows as slmtune renders them, and count their tokens."""
     rows = [render(tokenizer, example) for example in examples]
+    lines = [json.dumps({"input_ids": list(row.ids), "labels": list(row.labels)}) + "\n" for row in rows]
+    file.write_text("".join(lines), "utf-8")
     return {"tokens": sum(len(row.ids) for row in rows), "supervised": sum(sum(row.supervised[1:]) for row in rows)}
 
 
@@ -77,8 +81,9 @@ def main() -> None:
         writer.write("validation", to_table(held_out))
         writer.finish("# Drawn rows\n", None)
     tokenizer = load_tokenizer(base.folder, base)
-    counts = {"rendered": count_rendered(tokenizer, train), "templated": count_templated(tokenizer, train)}
-    facts = {"model": str(base.folder), "rows": len(train), "held_out": len(held_out)}
+    tokens = arguments.out.with_suffix(".jsonl")
+    counts = {"rendered": write_rendered(tokenizer, train, tokens), "templated": count_templated(tokenizer, train)}
+    facts = {"model": str(base.folder), "tokens": str(tokens), "rows": len(train), "held_out": len(held_out)}
     print(json.dumps(facts | counts))
 
 
