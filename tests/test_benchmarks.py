@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 
-from .command import PATIENCE, ROOT, fresh_environment
+from .command import PATIENCE, ROOT, fresh_environment, installed, python
+
+
+def run_benchmark(script: str, *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a benchmark; it and the programs that it starts are forked."""
+    with installed() as folder:
+        return python(ROOT / "benchmarks" / script, *words, cwd=cwd, executable=folder / "python")
 
 
 @pytest.mark.slow
 def test_gpu_benchmark_measures_the_same_training_twice(tmp_path: Path) -> None:
-    script, table, figures = ROOT / "benchmarks" / "gpu_qlora.py", tmp_path / "table.md", tmp_path / "figures.json"
-    command = [sys.executable, str(script), "--smoke", "--table", str(table), "--json", str(figures)]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=fresh_environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    table, figures = tmp_path / "table.md", tmp_path / "figures.json"
+    done = run_benchmark("gpu_qlora.py", "--smoke", "--table", table, "--json", figures, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert table.read_text("utf-8") == done.stdout
     ours, theirs = json.loads(figures.read_text("utf-8"))["points"]
@@ -107,11 +110,8 @@ def test_page_of_results_is_what_the_stored_results_say(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_harness_and_own_scores_give_the_same_labels(tiny_model: Path, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "eval_throughput.py"), "--model", str(tiny_model)]
-    command += ["--rows", "12", "--rounds", "1", "--batches", "4", "--json", str(figures)]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=fresh_environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    words = ("--model", tiny_model, "--rows", 12, "--rounds", 1, "--batches", 4, "--json", figures)
+    done = run_benchmark("eval_throughput.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "same predictions 12 of 12" in done.stdout
     measured = json.loads(figures.read_text("utf-8"))

@@ -19,7 +19,7 @@ from finetune.machine import format_bytes
 from finetune.plan import Device, plan
 from finetune.recipe import AdapterRecipe
 
-from ..command import run
+from ..command import ROOT, python, run
 
 PROGRAM = """
 import dataclasses, json, sys
@@ -31,14 +31,10 @@ print(json.dumps(dataclasses.asdict(report)))
 
 
 def examine(workspace: Path, mode: str, **environment: str) -> dict[str, Any]:
-    """Run the doctor in a new process, because libraries read their settings when they are imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(workspace), mode],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    """Run the doctor in a process of its own, in which the Hub's client reads its settings."""
+    variables = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | environment
+    done = python("-c", PROGRAM, workspace, mode, cwd=ROOT, env=variables)
+    assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     return {"ok": report["ok"], **{check["name"]: check for check in report["checks"]}}
 

@@ -26,7 +26,7 @@ from finetune.models.find import find_base
 from finetune.models.tokenizer import load_tokenizer
 from finetune.records import SPLITS, Drop, Example, Message, Split, Task
 
-from ..command import run
+from ..command import python, run
 from ..conftest import chat
 from ..corpora import write_corpus
 from ..hub.local_hub import LocalHub
@@ -148,9 +148,9 @@ def test_a_tokenizer_is_fetched_only_by_name_and_never_with_weights(
     tiny_model: Path, corpus: Path, local_hub: LocalHub, tmp_path: Path
 ) -> None:
     local_hub.serve("model", "acme/tiny", tiny_model)
-    environment = os.environ | local_hub.environ(tmp_path / "home") | {"COLUMNS": "200"}
+    environment = os.environ | local_hub.environ(tmp_path / "home")
     program = (
-        "import sys; from pathlib import Path; from finetune.hub.settings import configure_libraries; configure_libraries()\n"
+        "import sys; from pathlib import Path\n"
         "from finetune.corpus.view import show_corpus; from finetune.models.find import find_base\n"
         f"view = show_corpus(Path({str(corpus)!r}), model='acme/tiny')\n"
         "assert view.lengths.unit == 'tokens', view.notes\n"
@@ -158,8 +158,7 @@ def test_a_tokenizer_is_fetched_only_by_name_and_never_with_weights(
         "assert 'tokenizer.json' in cached and 'model.safetensors' not in cached, cached\n"
         "assert (find_base('acme/tiny').folder / 'model.safetensors').is_file()  # an incomplete folder is no model\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path / "home")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = python("-c", program, tmp_path / "home", cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
 
 

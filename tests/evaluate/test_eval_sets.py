@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +20,10 @@ from finetune.models.heads import Head
 from finetune.prepare import PrepareRequest, prepare
 from finetune.scoring.label_tasks import KEY
 
+from ..command import run
 from ..hub.local_hub import LocalHub
 from ..prepare.sources.hub_shapes import TFNS
 
-ROOT = Path(__file__).resolve().parents[2]
 Opener = Callable[..., EvalSets]
 NEWS = [
     {"text": "  Shares of the ferry fell &amp; fell again.", "label": "bearish"},
@@ -218,27 +215,22 @@ def test_an_evaluation_on_a_file_says_so(tiny_adapter: Path, tmp_path: Path) -> 
     shutil.rmtree(tmp_path / "out")
 
 
-def run_eval(*arguments: object, cwd: Path, hub: LocalHub, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`slmtune eval` in a new interpreter, which knows the address of the hub."""
-    settings = {**os.environ, **hub.environ(cwd / "home"), "PYTHONPATH": str(ROOT), **environment}
-    command = [sys.executable, "-m", "finetune", "eval", *map(str, arguments), "--json"]
-    return subprocess.run(command, env=settings, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
-
-
 def test_official_test_split_is_read_from_the_hub_and_nothing_else(tiny_adapter: Path, tmp_path: Path) -> None:
     repo = tmp_path / "tfns"
     TFNS.write(repo)
-    asked = (tiny_adapter, "--domain", "finance", "--task", "tfns", "--out", "out", "--overwrite", "--no-forgetting")
+    asked = ("eval", tiny_adapter, "--domain", "finance", "--no-forgetting", "--out", "out", "--json", "--overwrite")
     with LocalHub() as hub:
         hub.serve("dataset", "zeroshot/twitter-financial-news-sentiment", repo)
-        done = run_eval(*asked, cwd=tmp_path, hub=hub)
+        online = hub.environ(tmp_path / "home")
+        offline = online | {"HF_HUB_OFFLINE": "1"}
+        done = run(*asked, "--task", "tfns", cwd=tmp_path, env=online)
         assert done.returncode == 0, done.stderr
         paths = [record.path for record in hub.requests]
         assert any("sent_valid.csv" in path for path in paths)
         assert not any("sent_train.csv" in path for path in paths)
         assert json.loads(done.stdout)["tasks"]["tfns"]["n"] == 1
-        assert run_eval(*asked, cwd=tmp_path, hub=hub, HF_HUB_OFFLINE="1").returncode == 0  # from the cache
-        absent = run_eval(*asked[:3], "--task", "tfn-topics", cwd=tmp_path, hub=hub, HF_HUB_OFFLINE="1")
+        assert run(*asked, "--task", "tfns", cwd=tmp_path, env=offline).returncode == 0  # from the cache
+        absent = run(*asked, "--task", "tfn-topics", cwd=tmp_path, env=offline)
     assert absent.returncode == 2
     assert "twitter-financial-news-topic" in absent.stderr
     assert "is not in the cache" in absent.stderr

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import signal
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ from finetune.models.chat_template import render_prompt
 from finetune.models.load import LoadedModel, load_adapter
 from finetune.records import Message
 
+from ..command import ROOT, Command, python_words
 from .conftest import KEY
 
 PROGRAM = """
@@ -44,20 +43,15 @@ GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
 def url(two_adapters: dict[str, Path]) -> Iterator[str]:
     """A server for both adapters and their base, with a key; SIGTERM must end it cleanly."""
     targets = [f"{name}={path}" for name, path in two_adapters.items()]
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, KEY, *targets],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
-    )
-    assert process.stdout is not None
+    server = Command("-c", PROGRAM, KEY, *targets, cwd=ROOT, main=python_words)
     try:
-        yield process.stdout.readline().strip()
+        assert server.until(lambda: server.stdout.endswith("\n")), server.stderr
+        yield server.stdout.strip()
     finally:
-        process.terminate()
-        out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (0, "ended by signal 15\n", "")
+        server.send(signal.SIGTERM)
+        code = server.wait()
+    assert (code, server.stderr) == (0, "")
+    assert server.stdout.endswith("ended by signal 15\n")
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,10 @@ from finetune.prepare.sources.remote import URI
 from finetune.recipe import SourceRecipe, domain_names, load_domain
 from finetune.records import SPLITS, Example
 
+from ...command import python
 from ...hub.local_hub import LocalHub
 from .hub_shapes import BANKING77, HUB_SHAPES, MEDMCQA, HubShape
 
-ROOT = Path(__file__).resolve().parents[3]
 # A process of its own: the client takes the Hub's address from the environment when it is imported.
 SCRIPT = """
 import json, sys
@@ -30,7 +28,7 @@ from finetune.errors import SlmtuneError
 from finetune.prepare import PrepareRequest, prepare
 
 answers = []
-for given in json.load(sys.stdin):
+for given in json.loads(sys.argv[1]):
     tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     try:
         answers.append({"dropped": prepare(PrepareRequest(Path(tuples.pop("output_dir")), **tuples)).dropped})
@@ -63,9 +61,8 @@ def prepare_all(hub: LocalHub, folder: Path, requests: Iterable[Mapping[str, Any
         {"output_dir": str(folder / str(number)), "accept_noncommercial": True, "recipe_evals": False, **request}
         for number, request in enumerate(requests)
     ]
-    environment = {**os.environ, **hub.environ(folder / "home"), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, env=environment, input=json.dumps(given), capture_output=True, text=True, cwd=folder)
+    environment = {**os.environ, **hub.environ(folder / "home")}
+    done = python("-c", SCRIPT, json.dumps(given), cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
     answers: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return answers
