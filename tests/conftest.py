@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,22 @@ settings.load_profile("beside others")
 ORDINARY = {name: os.environ.get(name) for name in ("HF_HOME", "XDG_CACHE_HOME")}  # before the tests set their own
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the modules of slow tests, so that no worker is left alone with one at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let each worker begin with its share of the modules of slow tests, so that none is left alone with one at the end.
+
+    xdist divides the items among the workers in their order; a worker that has done its part takes over from the end of
+    another's.
+    """
+    workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
+    slow = dict.fromkeys(item.path for item in items if item.get_closest_marker("slow"))
+    fast = iter([item for item in items if item.path not in slow])
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        size = (len(items) - len(ordered)) // (workers - worker)
+        modules = [*slow][worker::workers]
+        share = [item for item in items if item.path in modules]
+        ordered += [*share, *islice(fast, max(0, size - len(share)))]
+    items[:] = [*ordered, *fast]
 
 
 def pytest_collection_finish() -> None:
