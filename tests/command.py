@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SLMTUNE = (sys.executable, "-m", "finetune")
 LIBRARIES = "tests.libraries"
 ENCODING = "PYTHONIOENCODING"
-POLL = 0.001  # seconds between two checks
+POLL = 0.005  # seconds between two checks
 # How the names of variables begin that a forked command heeds: those of the Hub's client, of slmtune, and of its output.
 HEEDED = ("HF_", "HOME", "NO_PROXY", "SLMTUNE_", ENCODING)
 PATIENCE = 300  # seconds after which a run that has not ended fails the test

@@ -6,7 +6,7 @@ import gc
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,7 @@ from finetune.recipe import DEFAULT_MODEL, AdapterRecipe
 from finetune.records import Message
 
 from .hub.local_hub import LocalHub
-from .quicker import compare_less, write_without_waiting
+from .quicker import compare_less, draw_once, write_without_waiting
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -62,9 +62,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Take what the tests have imported out of the search for garbage, which takes a second per training."""
     gc.freeze()
     compare_less()
+    draw_once()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """After each module, take what it has imported out of the search for garbage, which takes a second per training."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+        draw_once()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -53,10 +54,9 @@ def test_signal_ends_the_run_with_a_checkpoint_to_resume_from(
 
 @pytest.mark.parametrize("step", [5, STEPS], ids=["before an evaluation", "after the last step"])
 def test_nothing_is_lost_wherever_the_signal_arrives(
-    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, step: int
+    undisturbed: Undisturbed, tiny_model: Path, tiny_corpus: Path, tmp_path: Path, step: int
 ) -> None:
     recipe = AdapterRecipe.model_validate(RECIPE | {"model": str(tiny_model)})
-    train(TrainRequest(tiny_corpus, tmp_path / "whole" / "adapter", recipe))
     request = TrainRequest(tiny_corpus, tmp_path / "stopped" / "adapter", recipe)
     before = [signal.getsignal(number) for number in CODES]
     with pytest.raises(StoppedError, match=f"SIGTERM after step {step} of {STEPS}"):
@@ -64,7 +64,7 @@ def test_nothing_is_lost_wherever_the_signal_arrives(
     assert [signal.getsignal(number) for number in CODES] == before
     result = train(TrainRequest(request.corpus, request.output_dir, recipe, resume=True))
     assert result.resumed_from == f"checkpoint-{step}"
-    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "stopped") == undisturbed.outcome
 
 
 @pytest.mark.parametrize(("save_steps", "eval_steps"), [(0, None), (2, 5)])
@@ -100,15 +100,26 @@ def test_signal_in_the_last_evaluation_loses_nothing(
     assert [path.name for path in (tmp_path / "stopped").iterdir()] == ["adapter"]
 
 
+def dawdle() -> None:
+    """In the process of a command, as its `before`: let each pass of a training take longer."""
+    collate = SupervisedTrainer._collate
+
+    def collate_slowly(trainer: SupervisedTrainer, rows: list[int]) -> dict[str, Any]:
+        time.sleep(0.1)
+        return collate(trainer, rows)
+
+    SupervisedTrainer._collate = collate_slowly  # type: ignore[method-assign]
+
+
 def test_second_signal_ends_the_run_at_once(tiny_model: Path, tmp_path: Path) -> None:
-    """With steps of hundreds of passes there is time for a second signal within one."""
-    rows = "".join(json.dumps({"question": f"What is {n}?", "answer": f"It is {n}."}) + "\n" for n in range(500))
+    """With steps of many slow passes there is time for a second signal within one."""
+    rows = "".join(json.dumps({"question": f"What is {n}?", "answer": f"It is {n}."}) + "\n" for n in range(40))
     (tmp_path / "rows.jsonl").write_text(rows, "utf-8")
     source = str(tmp_path / "rows.jsonl")
     prepare(PrepareRequest(tmp_path / "corpus", sources=(source,), license="cc0-1.0", dedup=False))
     (tmp_path / "run").mkdir()
-    steps = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 500, "save_steps": 1, "eval_steps": 0}
-    run = Command(*training(tiny_model, tmp_path / "corpus", **steps), cwd=tmp_path / "run")
+    steps = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 30, "save_steps": 1, "eval_steps": 0}
+    run = Command(*training(tiny_model, tmp_path / "corpus", **steps), cwd=tmp_path / "run", before=dawdle)
     assert run.until(lambda: (tmp_path / "run" / "adapter.checkpoints" / "checkpoint-1").exists()), run.stderr
     assert run.runs_on_for(
         0.5
