@@ -108,7 +108,7 @@ def dawdle() -> None:
         time.sleep(0.1)
         return collate(trainer, rows)
 
-    SupervisedTrainer._collate = collate_slowly  # type: ignore[method-assign]
+    SupervisedTrainer._collate = collate_slowly  # type: ignore[method-assign, assignment]
 
 
 def test_second_signal_ends_the_run_at_once(tiny_model: Path, tmp_path: Path) -> None:
