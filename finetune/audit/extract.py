@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from finetune.audit.request import AuditRequest, Extraction, Leak, Samples
 from finetune.audit.rows import AuditRows, PlacedCanary, Row
+from finetune.audit.scores import Scored
 from finetune.models.chat_template import render_prompt
 from finetune.models.load import LoadedModel
 from finetune.records import Example, Message
-from finetune.scoring.generation import generate_tokens
-from finetune.scoring.texts import token_similarity
+from finetune.scoring.generation import GoesOn, generate_tokens
+from finetune.scoring.texts import reachable_similarity, token_similarity
 from finetune.scrub import Rules, Scrubber
 
 FEWEST_TOKENS = 10  # of the rest of an answer: shorter ones are repeated by chance
@@ -27,12 +28,16 @@ WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Continuation:
-    """An answer that the adapter was asked to go on with: what follows in the row, and what each model wrote."""
+    """An answer that the adapter was asked to go on with: what it read, what follows in the row, and what it wrote.
+
+    `is_base_verbatim`: the base would write exactly what follows, as each of its tokens is the base's first choice.
+    """
 
     row: Row
+    prompt: tuple[int, ...]
     expected: tuple[int, ...]
     written: tuple[int, ...]
-    base_written: tuple[int, ...]
+    is_base_verbatim: bool
 
     @property
     def is_verbatim(self) -> bool:
@@ -51,24 +56,24 @@ class Writer:
     def __init__(self, loaded: LoadedModel, request: AuditRequest) -> None:
         self.loaded, self._request = loaded, request
 
-    def continue_answers(self, rows: Sequence[Row]) -> list[Continuation]:
-        """Go on with the first half of answers that are long enough, greedily."""
+    def continue_answers(self, rows: Sequence[Row], scored: Sequence[Scored], *, whole: bool) -> list[Continuation]:
+        """Go on with the first half of answers that are long enough, greedily.
+
+        Unless they are to be `whole`, continuations end where they can no longer come near the answer.
+        """
         limit = self._request.max_new_tokens
-        halves: list[tuple[Row, tuple[int, ...], tuple[int, ...]]] = []
-        for row in rows:
+        halves: list[Continuation] = []
+        for row, (_, base) in zip(rows, scored, strict=True):
             start, end = row.answer
             middle = (start + end) // 2
             fits = end - middle >= FEWEST_TOKENS and middle + limit <= self.loaded.context
             if fits and len(halves) < self._request.extractions:
-                halves.append((row, row.rendering.ids[:middle], row.rendering.ids[middle : min(end, middle + limit)]))
-        prompts, longest = [prompt for _, prompt, _ in halves], max((len(rest) for *_, rest in halves), default=1)
-        ours = self._write(prompts, longest)
-        with self.loaded.model.disable_adapter():
-            theirs = self._write(prompts, longest)
-        return [
-            Continuation(row, rest, tuple(one[: len(rest)]), tuple(other[: len(rest)]))
-            for (row, _, rest), one, other in zip(halves, ours, theirs, strict=True)
-        ]
+                rest = row.rendering.ids[middle : min(end, middle + limit)]
+                errs = base.wrong[len(base.wrong) - (end - middle) :][: len(rest)].any()
+                halves.append(Continuation(row, row.rendering.ids[:middle], rest, (), not errs))
+        goes_on = [_goes_on(each.expected, whole=whole) for each in halves]
+        written = self._write([each.prompt for each in halves], limit, goes_on=goes_on)
+        return [replace(each, written=tuple(tokens)) for each, tokens in zip(halves, written, strict=True)]
 
     def tell_secrets(self, placed: Sequence[PlacedCanary]) -> list[bool]:
         """Whether the adapter writes the secret of each canary behind its question and the words before it."""
@@ -77,26 +82,37 @@ class Writer:
         texts = self.read(self._write(prompts, longest))
         return [each.canary.secret in text for each, text in zip(placed, texts, strict=True)]
 
-    def sample(self, *, is_text: bool) -> tuple[list[str], list[str]]:
-        """Texts that adapter and base write without any question, sampled at temperature 1."""
+    def sample(self, *, is_text: bool) -> list[str]:
+        """Texts that are written without any question, sampled at temperature 1; adapter and base draw the same numbers."""
         tokenizer, count = self.loaded.tokenizer, self._request.samples
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         prompt = (start,) if is_text else tuple(render_prompt(tokenizer, [Message("user", "")]))
         draw = torch.Generator(self.loaded.model.device).manual_seed(self._request.seed)
-        ours = self._write([prompt] * count, self._request.max_new_tokens, draw)
-        with self.loaded.model.disable_adapter():
-            theirs = self._write([prompt] * count, self._request.max_new_tokens, draw)
-        return self.read(ours), self.read(theirs)
+        return self.read(self._write([prompt] * count, self._request.max_new_tokens, draw))
 
     def read(self, tokens: Iterable[Sequence[int]]) -> list[str]:
         """Tokens as texts."""
         return [str(self.loaded.tokenizer.decode(list(one), skip_special_tokens=True)) for one in tokens]
 
     def _write(
-        self, prompts: Sequence[tuple[int, ...]], limit: int, draw: torch.Generator | None = None
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        limit: int,
+        draw: torch.Generator | None = None,
+        goes_on: Sequence[GoesOn] | None = None,
     ) -> list[list[int]]:
         size = max(WRITTEN_AT_ONCE, self._request.batch_size)
-        return generate_tokens(self.loaded, prompts, batch_size=size, max_new_tokens=limit, draw=draw)
+        return generate_tokens(self.loaded, prompts, batch_size=size, max_new_tokens=limit, draw=draw, goes_on=goes_on)
+
+
+def _goes_on(expected: Sequence[int], *, whole: bool) -> GoesOn:
+    """Whether a continuation is shorter than what it is compared with and, unless it is to be whole, can still be near it."""
+
+    def goes_on(written: Sequence[int]) -> bool:
+        is_open = whole or reachable_similarity(expected, written) >= NEAR
+        return len(written) < len(expected) and is_open
+
+    return goes_on
 
 
 def count_extracted(continuations: Sequence[Continuation]) -> Extraction:
@@ -105,7 +121,7 @@ def count_extracted(continuations: Sequence[Continuation]) -> Extraction:
         rows=len(continuations),
         verbatim=sum(each.is_verbatim for each in continuations),
         near=sum(each.is_near for each in continuations),
-        base_verbatim=sum(each.base_written == each.expected for each in continuations),
+        base_verbatim=sum(each.is_base_verbatim for each in continuations),
     )
 
 

@@ -12,7 +12,7 @@ from finetune.artifacts import Adapter, AuditReport, Corpus, ensure_replaceable,
 from finetune.audit.extract import Continuation, Writer, count_extracted, search_copies
 from finetune.audit.request import AuditRequest, AuditResult, Leak
 from finetune.audit.rows import AuditRows, PlacedCanary, choose_rows, place_canaries
-from finetune.audit.scores import measure_canaries, score_rows, separate_rows
+from finetune.audit.scores import Scored, measure_canaries, score_rows, separate_rows
 from finetune.audit.verdict import Findings, judge
 from finetune.audit.write import write_report
 from finetune.canary_key import Canary, key_beside, read_key
@@ -20,7 +20,7 @@ from finetune.errors import CheckFailedError, InputError
 from finetune.machine import peak_bytes
 from finetune.models.find import base_of
 from finetune.models.heads import Head
-from finetune.models.load import LoadedModel, load_adapter
+from finetune.models.load import LoadedModel, fold_adapter, load_adapter
 from finetune.models.structure import base_model, find_state
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
@@ -127,28 +127,21 @@ def _read_canaries(request: AuditRequest, corpus: Corpus) -> list[Canary]:
 def _measure(
     request: AuditRequest, inputs: _Inputs, loaded: LoadedModel, on_progress: Progress
 ) -> tuple[Findings, list[Leak]]:
-    rows, placed = inputs.rows, inputs.placed
-    everything = [*rows.members, *rows.controls, *(each.row for each in placed)]
-    done = 0
-
-    def on_rows(count: int) -> None:
-        nonlocal done
-        done += count
-        on_progress("score", done, 2 * len(everything), "rows")
-
-    scored = score_rows(loaded, everything, request.batch_size, on_rows)
-    compared, of_canaries = scored[: len(everything) - len(placed)], scored[len(everything) - len(placed) :]
-    separations, base = separate_rows(compared, len(rows.members)) if rows.controls else ({}, None)
-    writer = Writer(loaded, request)
+    rows, placed, writer = inputs.rows, inputs.placed, Writer(loaded, request)
+    is_text = all(row.example.task == "text" for row in rows.members)
+    scored, base_texts = _score_both(request, inputs, writer, is_text, on_progress)
+    members, both = len(rows.members), len(rows.members) + len(rows.controls)
+    separations, base = separate_rows(scored[:both], members) if rows.controls else ({}, None)
     on_progress("write", 0, 4, "steps")
-    ours, controls = writer.continue_answers(rows.members), writer.continue_answers(rows.controls)
+    ours = writer.continue_answers(rows.members, scored[:members], whole=True)
+    controls = writer.continue_answers(rows.controls, scored[members:both], whole=False)
     on_progress("write", 2, 4, "steps")
-    texts, base_texts = writer.sample(is_text=all(row.example.task == "text" for row in rows.members))
+    texts = writer.sample(is_text=is_text)
     on_progress("write", 3, 4, "steps")
     told = writer.tell_secrets(placed)
     on_progress("write", 4, 4, "steps")
     samples, copies = search_copies(rows, texts, base_texts, _with_beginnings(writer, ours))
-    canaries = measure_canaries(inputs.drawn, placed, of_canaries, told) if inputs.drawn else None
+    canaries = measure_canaries(inputs.drawn, placed, scored[both:], told) if inputs.drawn else None
     findings = Findings(
         separations=separations,
         base_separation=base,
@@ -162,9 +155,30 @@ def _measure(
     return findings, [*_leaked(writer, ours), *copies, *_leaked_canaries(placed, told)]
 
 
+def _score_both(
+    request: AuditRequest, inputs: _Inputs, writer: Writer, is_text: bool, on_progress: Progress
+) -> tuple[list[Scored], list[str]]:
+    """The scores of members, controls and canaries, and what the base samples; the base is first, the adapter folded in."""
+    everything = [*inputs.rows.members, *inputs.rows.controls, *(each.row for each in inputs.placed)]
+    done = 0
+
+    def on_rows(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress("score", done, 2 * len(everything), "rows")
+
+    loaded = writer.loaded
+    with loaded.model.disable_adapter():
+        base = score_rows(loaded, everything, request.batch_size, on_rows)
+        texts = writer.sample(is_text=is_text)
+    fold_adapter(loaded)
+    ours = score_rows(loaded, everything, request.batch_size, on_rows)
+    return list(zip(ours, base, strict=True)), texts
+
+
 def _with_beginnings(writer: Writer, continuations: Sequence[Continuation]) -> list[tuple[str, str]]:
     """What the adapter read, and what it wrote behind it."""
-    read = writer.read([each.row.rendering.ids[: -len(each.expected)] for each in continuations])
+    read = writer.read([each.prompt for each in continuations])
     return list(zip(read, writer.read([each.written for each in continuations]), strict=True))
 
 

@@ -16,16 +16,14 @@ DELTA = 1e-5  # of differential privacy; less than one in the number of rows of 
 Scored = tuple[TokenScores, TokenScores]  # of the adapter and of its base
 
 
-def score_rows(loaded: LoadedModel, rows: Sequence[Row], batch_size: int, on_rows: RowsCallback) -> list[Scored]:
+def score_rows(loaded: LoadedModel, rows: Sequence[Row], batch_size: int, on_rows: RowsCallback) -> list[TokenScores]:
     """The scores of the answers' tokens; rows of one source begin alike, which is computed once."""
-    scored: dict[int, Scored] = {}
+    scored: dict[int, TokenScores] = {}
     for source in sorted({row.example.source for row in rows}):
         numbers = [number for number, row in enumerate(rows) if row.example.source == source]
         renderings = [rows[number].rendering for number in numbers]
-        adapter = score_tokens(loaded, renderings, batch_size=batch_size, on_rows=on_rows)
-        with loaded.model.disable_adapter():
-            base = score_tokens(loaded, renderings, batch_size=batch_size, on_rows=on_rows)
-        scored |= zip(numbers, zip(adapter, base, strict=True), strict=True)
+        scores = score_tokens(loaded, renderings, batch_size=batch_size, on_rows=on_rows)
+        scored |= zip(numbers, scores, strict=True)
     return [scored[number] for number in range(len(rows))]
 
 

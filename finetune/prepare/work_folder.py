@@ -19,6 +19,7 @@ from finetune.artifacts import make_folder
 from finetune.errors import ClusterError, SlmtuneError
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.inputs import Inputs
+from finetune.scrub import fingerprint_tagger
 
 KEY = "key"
 UNRELATED = {"workers", "engine", "ray_address", "overwrite"}  # options that affect no row
@@ -63,8 +64,9 @@ def _key(inputs: Inputs, evals: EvalIndex | None) -> str:
         for status in [file.path.stat()]
     ]
     eval_digest = hashlib.sha256(evals.keys.tobytes()).hexdigest() if evals is not None else None
-    rules = asdict(inputs.scrubber.rules) if inputs.scrubber else None
-    text = json.dumps([__version__, options, files, eval_digest, rules], sort_keys=True, default=_plain)
+    rules = asdict(inputs.scrubber.rules) if inputs.scrubber else {}
+    tagger = fingerprint_tagger(rules["tagger"]) if rules.get("tagger") else None
+    text = json.dumps([__version__, options, files, eval_digest, rules, tagger], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

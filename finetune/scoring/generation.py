@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,6 +15,8 @@ from finetune.records import Example, Message, Task
 from finetune.scoring.inputs import RowsCallback, render_prompts, sort_batches
 from finetune.scoring.label_decoding import AllowedTokens, LabelAnswers, label_answers
 from finetune.scoring.prefix import Prefix, compute_prefix, pad_behind
+
+GoesOn = Callable[[Sequence[int]], bool]  # of the tokens of an answer so far: whether to go on
 
 
 def generate(
@@ -53,16 +55,19 @@ def generate_tokens(
     batch_size: int,
     max_new_tokens: int,
     draw: torch.Generator | None = None,
+    goes_on: Sequence[GoesOn] | None = None,
 ) -> list[list[int]]:
     """Answers to prompts, both as token ids, up to the end of the turn or `max_new_tokens`.
 
-    They are greedy, or sampled at temperature 1 with `draw`.
+    They are greedy, or sampled at temperature 1 with `draw`. `goes_on` ends the answer to each prompt earlier.
     """
+    prefix = compute_prefix(loaded, prompts, max(map(len, prompts), default=0) + max_new_tokens)
     answers: list[list[int]] = [[] for _ in prompts]
     for batch in sort_batches([len(prompt) for prompt in prompts], batch_size):
         rows = [prompts[number] for number in batch]
+        wanted = [goes_on[number] for number in batch] if goes_on else None
         with torch.inference_mode():
-            tokens = _decode(loaded, rows, [None] * len(rows), None, max_new_tokens, draw)
+            tokens = _decode(loaded, rows, [None] * len(rows), prefix, max_new_tokens, draw, wanted)
         for number, answer in zip(batch, tokens, strict=True):
             answers[number] = answer
     return answers
@@ -75,6 +80,7 @@ def _decode(
     prefix: Prefix | None,
     max_new_tokens: int,
     draw: torch.Generator | None = None,
+    goes_on: Sequence[GoesOn] | None = None,
 ) -> list[list[int]]:
     """The tokens of greedy answers, or of sampled ones with `draw`. A row leaves the batch as soon as it has ended."""
     ids, mask, positions = pad_behind(loaded, prefix, prompts)
@@ -98,7 +104,11 @@ def _decode(
         for row, token in zip(active, tokens, strict=True):
             answers[row].append(token)
         going = [
-            place for place, row in enumerate(active) if tokens[place] not in ends and len(answers[row]) < limits[row]
+            place
+            for place, row in enumerate(active)
+            if tokens[place] not in ends
+            and len(answers[row]) < limits[row]
+            and (goes_on is None or goes_on[row](answers[row]))
         ]
         if not going:
             return answers

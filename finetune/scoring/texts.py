@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune.errors import InputError
 from finetune.records import Task, TextMetric
@@ -162,7 +163,12 @@ def edit_similarity(reference: str, answer: str) -> float:
 def token_similarity(one: Sequence[str | int], other: Sequence[str | int]) -> float:
     """1 minus the fewest insertions, deletions and replacements of tokens, divided by the number of tokens of the longer."""
     longest = max(len(one), len(other))
-    return 1 - _edit_distance(one, other) / longest if longest else 1.0
+    return 1 - int(_edit_distances(one, other)[-1]) / longest if longest else 1.0
+
+
+def reachable_similarity(reference: Sequence[str | int], beginning: Sequence[str | int]) -> float:
+    """The highest `token_similarity` to a reference that as many tokens, or fewer, can reach behind this beginning."""
+    return 1 - int(_edit_distances(beginning, reference).min()) / len(reference)
 
 
 def parses(code: str) -> bool:
@@ -182,14 +188,14 @@ def _share_of_python(references: Sequence[str], answers: Sequence[str]) -> Score
     return {"parses": sum(map(parses, python)) / len(python)} if python else {}
 
 
-def _edit_distance(one: Sequence[str | int], other: Sequence[str | int]) -> int:
-    """The Levenshtein distance: row by row, with insertions along a row as a running minimum."""
+def _edit_distances(one: Sequence[str | int], other: Sequence[str | int]) -> NDArray[np.int64]:
+    """Levenshtein distances of `one` to each beginning of `other`: row by row, with insertions as a running minimum."""
     codes = {token: code for code, token in enumerate({*one, *other})}
     theirs = np.array([codes[token] for token in other], np.int64)
-    steps = np.arange(len(other) + 1)
+    steps = np.arange(len(other) + 1, dtype=np.int64)
     row = steps
     for number, token in enumerate(one, 1):
         replaced = row[:-1] + (theirs != codes[token])
         best = np.concatenate(([number], np.minimum(replaced, row[1:] + 1)))
         row = np.minimum.accumulate(best - steps) + steps
-    return int(row[-1])
+    return row

@@ -18,7 +18,7 @@ import numpy as np
 from finetune.artifacts import sha256_of
 from finetune.errors import InputError
 from finetune.machine import count_cores
-from finetune.scrub.recogniser import LIKELY
+from finetune.scrub.recogniser import GUESSED
 from finetune.scrub.span import Span
 from finetune.scrub.tagger_tokens import Floats, Tokens, find_spans, joined, read_tokens, windows
 
@@ -77,7 +77,7 @@ class OwnTagger:
         scores = self._score_all(tokens)
         return [
             [
-                Span(kind, start, end, LIKELY, "tagger", f"the tagger, {chance:.0%} sure")
+                Span(kind, start, end, GUESSED, "tagger", f"the tagger, {chance:.0%} sure")
                 for start, end, kind, chance in find_spans(one, score, self._bias)
                 if kind in self._entities
             ]

@@ -21,6 +21,7 @@ CHECKED = 1.0  # the checksum is right
 SHAPED = 0.8  # a strict shape
 NAMED = 0.7  # words before it say what it is
 LIKELY = 0.5  # a loose shape
+GUESSED = 0.4  # a model says so: patterns cut from it what they find
 
 AMOUNT_BEFORE = re.compile(r"(?:[$€£¥%]|\b(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|NOK|SEK|DKK|INR|CNY|by))\s{0,3}$", re.I)
 AMOUNT_AFTER = re.compile(

@@ -14,6 +14,7 @@ from finetune.scrub.recognisers import RECOGNISERS
 from finetune.scrub.rules import Rules
 from finetune.scrub.span import Span, resolve
 from finetune.scrub.tagger import kinds_of, load_tagger
+from finetune.scrub.telephones import telephones_in
 
 
 class Scrubber:
@@ -27,6 +28,7 @@ class Scrubber:
         self._groups: dict[re.Pattern[str] | None, list[Recogniser]] = {}
         for each in self._recognisers:
             self._groups.setdefault(each.hint, []).append(each)
+        self._finds_telephones = any(each.entity == "PHONE" for each in self._recognisers)
         self._phrases = PhraseFinder(rules.lists)
         signs = [one.signs for one in self._without_digits]
         is_plain = all(signs) and not rules.lists and rules.tagger is None
@@ -54,8 +56,10 @@ class Scrubber:
         """The spans of each text; a tagger reads all of them together."""
         found = [[*self._search(text), *self._phrases.find(text)] for text in texts]
         if self.rules.tagger is not None and self.rules.entities:
-            for spans, tagged in zip(found, load_tagger(self.rules.tagger)(texts), strict=True):
+            for text, spans, tagged in zip(texts, found, load_tagger(self.rules.tagger)(texts), strict=True):
                 spans += [span for span in tagged if span.entity in self.rules.entities]
+                if self._finds_telephones:
+                    spans += [one for span in tagged if span.entity == "ADDRESS" for one in telephones_in(span, text)]
         return [self._resolve(spans, text) if spans else [] for spans, text in zip(found, texts, strict=True)]
 
     def scrub(self, text: str, counts: Counter[str], document: str = "") -> str:

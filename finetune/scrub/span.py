@@ -29,9 +29,9 @@ class Span:
 def resolve(spans: Iterable[Span], text: str) -> list[Span]:
     """The spans that remain, in the order of the text and without overlaps.
 
-    Names, addresses and the like of one kind that overlap become one. Of two others that overlap, the one with the higher
-    score remains, then the longer, then the earlier. A name or an address keeps what lies outside the winner, if there is a
-    letter or a digit in it.
+    Names, addresses and the like of one kind that overlap become one, as sure as the least sure one that it takes. Of two
+    others that overlap, the one with the higher score remains, then the longer, then the earlier. A name or an address
+    keeps what lies outside the winner, if there is a letter or a digit in it.
     """
     kept: list[Span] = []
     for span in sorted(_united(spans), key=lambda each: (-each.score, each.start - each.end, each.start)):
@@ -50,8 +50,9 @@ def _united(spans: Iterable[Span]) -> Iterator[Span]:
             continue
         before = open_spans.get(span.entity)
         if before is not None and span.start < before.end:
-            best = max(before, span, key=lambda each: each.score)
-            span = replace(best, start=before.start, end=max(before.end, span.end))
+            best, other = sorted((before, span), key=lambda each: -each.score)
+            both = replace(best, start=before.start, end=max(before.end, span.end))
+            span = both if both == best else replace(both, score=other.score)
         elif before is not None:
             yield before
         open_spans[span.entity] = span

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from finetune.scrub.recogniser import FIVE_DIGITS, LIKELY, NAMED, NUMBER_HINT, Recogniser, digits_of, is_amount
+from finetune.scrub.span import Span
 
 # Country codes of ITU-T E.164.
 CALLING_CODES = re.compile(
@@ -12,15 +15,24 @@ CALLING_CODES = re.compile(
     r"|8(?:[1246]|[058]\d)|9(?:[0-58]|6[0-8]|7[0-79]|9[2-68])"
 )
 PHONE_WORDS = (
-    *("phone", "tel", "mobile", "cell", "fax", "call", "dial", "ring", "reach", "contact", "text", "sms", "whatsapp"),
-    *("answer", "hotline", "landline", "voicemail", "pager", "mobil", "handy", "rufnummer", "téléphone", "teléfono"),
-    *("móvil", "celular", "cellulare", "portable", "puhelin", "gsm", "message at", "message on"),
+    *"phone tel mobile cell fax call dial ring reach contact text sms whatsapp viber gsm answer hotline landline".split(),
+    *"voicemail pager mobil handy rufnummer anruf erreich rückfragen téléphone tél portable joindre appelez teléfono".split(),
+    *"móvil celular llame llamar cellulare chiama telemóvel ligue bellen bereik puhelin soita zadzwoń dzwoń volejte".split(),
+    *"hívj тел звон моб τηλ".split(),
+    *("message at", "message on", "rufen sie", "me liga", "bel me"),
 )
+PHONE_SIGNS = ("☎", "☏", "✆", "📞", "📱", "📠", "电话", "電話", "手机", "手機", "전화", "هاتف", "फ़ोन", "फोन")
 # "My number" is one to call; "my account number" is not.
-WHOSE = r"(?:my|your|his|her|their|our|new|old|home|work|office|direct|emergency|toll[- ]free) numbers?\b"
+NUMBER_WORDS = ("number", "nummer", "numéro", "número", "numero", "numer", "broj", "číslo")
+OWNERS = (
+    "my your his her their our new old other home work office direct emergency toll.free wrong right meine? ihre? deine? "
+    "unsere? mon votre son notre mi su tu mio suo meu seu mijn uw mitt mit min mój moj můj"
+)
+WHOSE = rf"(?:{'|'.join(OWNERS.split())}) (?:{'|'.join(NUMBER_WORDS)})s?\b"
 PHONE_BEFORE = re.compile(
-    rf"(?:\b(?:tele)?(?:{'|'.join(PHONE_WORDS)})\w{{0,12}}|\b{WHOSE})[^\d\n]{{0,30}}\n?$"
-    r"|(?:^|[\s(|])(?:ph[:.]|mob[:.]|[TMPFH]:)\s?$|[☎☏✆📞📱📠]\ufe0f?\s?$",
+    rf"(?:\b(?:tele)?(?:{'|'.join(PHONE_WORDS)})\w{{0,12}}|\b{WHOSE})(?: ?\d(?=[:.)]))?[^\d\n]{{0,30}}\n?$"
+    rf"|(?:^|[\n|(,;])[ \t]?(?:home|office|work|direct|main):? {{1,2}}$"
+    rf"|(?:^|[\s(|])(?:ph[:.]|mob[:.]|[TMPFHOCW]:)\s?$|(?:{'|'.join(PHONE_SIGNS)})\ufe0f?[^\d\n]{{0,6}}$",
     re.I,
 )
 PHONE_AFTER = re.compile(
@@ -28,60 +40,34 @@ PHONE_AFTER = re.compile(
 )
 # A number behind one of these is a quantity, or one that nobody calls.
 OTHER_NUMBER = re.compile(
-    r"(?:\b(?:no|nrs?|nos|numbers?|id|ref|reference|code|order|invoice|case|ticket|claim|policy|account|acct|pages?|pp?|vol|volume"
-    r"|part|item|model|sku|batch|lot|grant|trial|is[bs]n|pmid|doi|figs?|figures?|tables?|patent|between|from|to|and|than"
+    r"(?:\b(?:no|nrs?|nos|(?<=[^\n])numbers?|id|ref|reference|code|order|invoice|case|ticket|claim|policy|account|acct|pages?|pp?|vol|volume"
+    r"|part|item|model|sku|batch|lot|grant|trial|is[bs]n|pmid|doi|figs?|figures?|tables?|patent|between|than"
     r"|about|nearly|over|of|version|score|step|room|row|bus|route|flight)\b\.?|[#№=×*<>≥≤~±])\W{0,3}$",
     re.I,
 )
 # One of these is in a text where either of them matches.
 SIGNS = (
-    *PHONE_WORDS,
-    "number",
-    "office",
-    "home",
-    "work",
-    "direct",
-    "ph",
-    "mob",
-    "t:",
-    "m:",
-    "p:",
-    "f:",
-    "h:",
-    *"☎☏✆📞📱📠",
+    *(*PHONE_WORDS, *PHONE_SIGNS, *NUMBER_WORDS),
+    *("office", "home", "work", "direct", "ph", "mob", "main", "t:", "m:", "p:", "f:", "h:", "o:", "c:", "w:"),
 )
 LIKE_DATE = re.compile(
-    r"\d{1,2}([-/.])\d{1,2}\1\d{2,4}|(?:1[89]|20)\d\d(?:[-/.]\d{1,2}[-/.]\d{1,2}|[-/ ](?:1[89]|20)\d\d)"
+    r"\d{1,2}([-/.])\d{1,2}\1\d{2,4}|\d{1,2} \d{1,2} (?:19|20)\d\d"
+    r"|(?:1[89]|20)\d\d(?:[-/. ]\d{1,2}[-/. ]\d{1,2}|[-/ ](?:1[89]|20)\d\d)"
 )
 EXTENSION = r"(?: ?(?:x|ext\.?|extension) ?\d{1,5})?"
-# How numbers are written inside a country without its trunk prefix (a 9 is any digit), and what they begin with:
-# the national numbering plans that E.164 lists. A form of groups of thousands is not here, as figures have it too.
-NATIONAL_FORMS = {
-    "999 9999": r"[3-9]",  # Iceland, Estonia; local numbers of North America
-    "9999 9999": r"[2-9]",  # Singapore, Hong Kong, Costa Rica; local numbers of Australia and Brazil
-    "99 99 99 99": r"[2-9]",  # Denmark, Norway, Luxembourg
-    "99-99-99-99": r"[2-9]",
-    "999 99 999": r"[489]",  # Norway
-    "99 999999": r"[29]",  # Cyprus
-    "99 999 99 99": r"[1-9]",  # Poland, Belgium, Switzerland
-    "999 99 99 99": r"[6-9]",  # Spain
-    "9999 999 999": r"1[38]00",  # Australia
-    "99 9999 9999": r"[1-9]",  # Mexico, India
-    "999 9999 9999": r"1[3-9]",  # China
-    "99999 99999": r"[6-9]",  # India
-    "99999-99999": r"[6-9]",
-    "999-99-99": r"[2-9]",  # local numbers of Russia
-    "(9) 999-9999": r"[1-9]",  # Hungary
-    "(9) 9999 9999": r"[2378]",  # Australia
-    "(99) 999-999": r"[1-9]",  # Hungary
-    "(99) 999-9999": r"[1-9]",
-    "(99) 9999-9999": r"[1-9]",  # Brazil
-    "(99) 99999-9999": r"[1-9]",
-    "(999) 999-999": r"[1-9]",
-    "(999) 999-99-99": r"[3-9]",  # Russia
-    "9 (999) 999-99-99": r"8",
-    "(999) 9999-9999": r"[1-9]",
-}
+# The end of an address, which may have its country below, stands in the line above a telephone number; a mailbox or a site
+# stands above it, below it, or in the next cell.
+SITE = r"[\w.+-]{1,20}@|www\.|https?:"
+CONTACT_BEFORE = re.compile(
+    r"(?:\b\d{5}(?:-\d{4})?|\b[A-Z]{1,2}\d[\dA-Z]? \d[A-Z]{2}|\b[A-Z]\d[A-Z] \d[A-Z]\d|@[\w-]{1,40}\.[a-z]{2,9}|www\.\S{3,40}"
+    r"|(?:^|\n)\d{4,5} [^\W\d_][^\d\n]{1,30})[ \t]?(?:\n[^\W\d_][^\d\n]{1,24})?\n{1,2}[ \t]{0,4}$"
+)
+CELL_BEFORE = re.compile(r"(?:^|[\n|,;·•\t–-])[ \t]{0,4}$")
+CONTACT_AFTER = re.compile(rf"[ \t]{{0,4}}(?:[|,;·•\t–-]|\n{{1,2}})[ \t]{{0,4}}(?:{SITE})")
+PART_OF_DIGITS = re.compile(r"(?:^|[,;\n])[ \t]*(?P<part>\(?\d[\d ()./-]{5,20}\d)[ \t]*(?=[,;\n]|$)")
+PART_REASON = "a part of the tagger's address that has digits alone"
+# Social security numbers, ZIP codes with four more digits, and tax numbers of employers; they have recognisers of their own.
+OTHER_SHAPE = re.compile(r"\d{3}-\d\d-\d{4}|\d{5}-\d{4}|\d\d-\d{7}")
 
 
 def _is_international(text: str, before: str, after: str) -> bool:
@@ -112,10 +98,39 @@ def _is_trunk(text: str, before: str, after: str) -> bool:
 
 
 def _is_national(text: str, before: str, after: str) -> bool:
-    first = NATIONAL_FORMS.get(re.sub(r"\d", "9", text).replace(")9", ") 9"))
-    if first is None or not re.match(rf"\(?{first}", text) or len(set(digits_of(text))) < 3:
+    digits, groups = digits_of(text), re.findall(r"\d+", text)
+    if not 7 <= len(digits) <= 11 or len(set(digits)) < 3 or LIKE_DATE.fullmatch(text) or OTHER_SHAPE.fullmatch(text):
         return False
-    return not (LIKE_DATE.fullmatch(text) or OTHER_NUMBER.search(before) or is_amount(before, after))
+    if "(" not in text and _are_figures(groups, "-" in text):
+        return False
+    return not (OTHER_NUMBER.search(before) or is_amount(before, after))
+
+
+def _are_figures(groups: Sequence[str], joined: bool) -> bool:
+    """Whether groups of digits are rather thousands, round figures, a range or a list of figures with equal steps."""
+    values = [int(group) for group in groups]
+    steps = {after - before for before, after in pairwise(values)}
+    nearest = values[0] // 10 if len(groups[0]) == len(groups[-1]) else values[0]
+    is_range = joined and len(groups) == 2 and 0 < min(steps) < nearest
+    is_list = len(groups) > 2 and len(steps) == 1
+    are_thousands = len(groups[0]) <= 3 and groups[0][0] != "0" and {*map(len, groups[1:])} == {3}
+    return is_range or is_list or are_thousands or all(group.endswith("0") for group in groups)
+
+
+def _in_contact_block(text: str, before: str, after: str) -> bool:
+    ends_line = not after.strip(" \t") or after.lstrip(" \t").startswith("\n")
+    is_contact = (ends_line and CONTACT_BEFORE.search(before)) or (
+        CELL_BEFORE.search(before) and CONTACT_AFTER.match(after)
+    )
+    return bool(is_contact) and 6 <= len(digits_of(text)) <= 12 and not LIKE_DATE.fullmatch(text)
+
+
+def telephones_in(address: Span, text: str) -> Iterator[Span]:
+    """The telephone numbers in what a tagger took for an address: parts between commas or lines, of 7 to 12 digits alone."""
+    for match in PART_OF_DIGITS.finditer(text, address.start, address.end):
+        part = match["part"]
+        if 7 <= len(digits_of(part)) <= 12 and not LIKE_DATE.fullmatch(part) and not OTHER_SHAPE.fullmatch(part):
+            yield Span("PHONE", match.start("part"), match.end("part"), LIKELY, address.recogniser, PART_REASON)
 
 
 # What must not stand before is asked after the first character, so that the search can skip to such characters.
@@ -183,11 +198,22 @@ TELEPHONES = (
         "phone-national",
         "PHONE",
         re.compile(
-            r"(?<![\w.,+$€£/)-])(?<![\d)] )(?:(?:8 )?\(\d{1,3}\) ?)?\d{2,5}(?:[ -]\d{2,6}){1,3}(?![\w-]|[.,/]\d| \d)"
+            r"(?<![\w.,+$€£/)-])(?<![\d)] )(?:(?:\d )?\(\d{1,5}(?:[- ]\d{1,3})?\)[ -]?\d{2,7}(?:[ -]\d{2,5}){0,3}"
+            r"|\d{1,5}(?:[ -]\d{2,7}){1,4})(?![\w-]|[.,/]\d| \d)"
         ),
-        "digits in groups as a country writes its telephone numbers",
+        "7 to 11 digits in groups as countries write telephone numbers",
         score=LIKELY,
         check=_is_national,
+        broad=True,
+        hint=FIVE_DIGITS,
+    ),
+    Recogniser(
+        "phone-in-contact-block",
+        "PHONE",
+        re.compile(r"(?<![\w.,+$€£/-])\(?\d[\d ()./-]{4,20}\d(?!\w|[.,]\d)"),
+        "6 to 12 digits in a line below an address, or beside a mailbox or a site",
+        score=LIKELY,
+        check=_in_contact_block,
         broad=True,
         hint=FIVE_DIGITS,
     ),

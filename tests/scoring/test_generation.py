@@ -66,3 +66,11 @@ def test_sampled_answers_follow_the_seed_and_differ_from_greedy_ones(loaded: Loa
     )
     assert first == again
     assert first not in (other, greedy)
+
+
+def test_an_answer_ends_where_it_is_not_to_go_on(loaded: LoadedModel) -> None:
+    prompts = render_prompts(loaded, examples())
+    whole = generate_tokens(loaded, prompts, batch_size=2, max_new_tokens=8)
+    wanted = [lambda answer, most=most: len(answer) < most for most in range(1, len(prompts) + 1)]
+    brief = generate_tokens(loaded, prompts, batch_size=2, max_new_tokens=8, goes_on=wanted)
+    assert brief == [answer[: number + 1] for number, answer in enumerate(whole)]

@@ -83,7 +83,7 @@ def test_edit_distance_counts_the_fewest_changes(one: str, other: str) -> None:
     ours, theirs = one.split(), other.split()
     operations = difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes()
     changes = sum(max(end - start, stop - begin) for kind, start, end, begin, stop in operations if kind != "equal")
-    assert abs(len(ours) - len(theirs)) <= texts._edit_distance(ours, theirs) <= changes
+    assert abs(len(ours) - len(theirs)) <= texts._edit_distances(ours, theirs)[-1] <= changes
 
 
 def test_share_that_parses_counts_only_rows_of_python() -> None:
@@ -130,3 +130,11 @@ def test_several_scores_are_given_side_by_side() -> None:
 def test_figures_beside_the_headline_are_left_out_without_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(texts, "find_spec", lambda name: None)
     assert available(["token_f1", "rouge_l"]) == ["token_f1"]
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.lists(st.integers(0, 3), max_size=8))
+def test_no_end_of_a_text_comes_nearer_than_its_beginning_can(reference: list[int], text: list[int]) -> None:
+    text = text[: len(reference)]
+    reached = texts.token_similarity(reference, text)
+    assert all(texts.reachable_similarity(reference, text[:length]) >= reached for length in range(len(text) + 1))
+    assert texts.reachable_similarity(reference, reference[: len(reference) // 2]) == 1

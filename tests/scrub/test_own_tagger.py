@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from finetune.artifacts import sha256_of
 from finetune.errors import InputError
+from finetune.prepare import PrepareRequest, prepare
 from finetune.scrub import Scrubber, describe_tagger, make_rules
 from finetune.scrub.own_tagger import OwnTagger
 from finetune.scrub.tagger_tokens import LABELS, WINDOW, joined, windows
@@ -22,6 +25,7 @@ VOCABULARY = {
     **dict.fromkeys(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "word", ".", ",", "may", "12"), "O"),
     **{"jose": "B-NAME", "ga": "I-NAME", "##rcia": "I-NAME", "zurich": "B-LOCATION", "acme": "B-ORGANISATION"},
     **{"lange": "B-ADDRESS", "gasse": "I-ADDRESS", "7": "I-ADDRESS"},
+    **dict.fromkeys(("73", "448", "266", "785", "8949"), "I-ADDRESS"),
 }
 
 
@@ -112,6 +116,16 @@ def test_addresses_of_tagger_and_patterns_become_one(folder: Path) -> None:
     assert describe_tagger(str(folder)).endswith(f"({sha256_of(folder / 'model.onnx')[:12]})")
 
 
+@pytest.mark.parametrize("number", ["73 448 266", "785 8949"])
+def test_telephone_numbers_are_cut_from_addresses_of_the_tagger(folder: Path, number: str) -> None:
+    """Even where a pattern knows a part of the address, and even if the number has the form of a figure."""
+    scrubber = Scrubber(make_rules(None, policy=None, find="all", otherwise="all", tagger=str(folder)))
+    counts: Counter[str] = Counter()
+    assert scrubber.scrub(f"Lange Gasse 7\n{number}\nword", counts) == "[ADDRESS]\n[PHONE]\nword"
+    only = Scrubber(make_rules(None, policy=None, find="ADDRESS", otherwise="all", tagger=str(folder)))
+    assert only.scrub(f"Lange Gasse 7\n{number}\nword", counts) == "[ADDRESS]\nword"
+
+
 def test_damaged_and_missing_taggers_are_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -123,3 +137,30 @@ def test_damaged_and_missing_taggers_are_named(folder: Path, tmp_path: Path, mon
         InputError, match=r"has no tagger of slmtune\. In a checkout of slmtune, make it with: make tagger"
     ):
         Scrubber(make_rules(None, policy=None, find="all", otherwise="all", tagger="own")).find("José")
+
+
+def test_an_interrupted_preparation_begins_again_if_the_tagger_changed(folder: Path, tmp_path: Path) -> None:
+    tagger = shutil.copytree(folder, tmp_path / "tagger")
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(f'{{"text": "word {number} José García"}}\n' for number in range(20)), "utf-8")
+    request = PrepareRequest(
+        tmp_path / "out", sources=(str(source),), tagger=str(tagger), quality=False, license="cc0-1.0"
+    )
+
+    def stages_until(last: str | None) -> set[str]:
+        stages = set()
+
+        def on_progress(stage: str, *_: object) -> None:
+            stages.add(stage)
+            if stage == last:
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            prepare(request, on_progress)
+        return stages
+
+    assert "read" in stages_until("compare")
+    assert "read" not in stages_until("compare")
+    settings = json.loads((tagger / "tagger.json").read_text("utf-8"))
+    (tagger / "tagger.json").write_text(json.dumps({**settings, "bias": 2.0}), "utf-8")
+    assert "read" in stages_until(None)

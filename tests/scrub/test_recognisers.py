@@ -16,6 +16,15 @@ def found(text: str) -> list[tuple[str, str]]:
     return [(span.entity, text[span.start : span.end]) for span in everything.find(text)]
 
 
+# What says that a number is one to call, even if it has the form of a figure.
+CALLS = (
+    *("Phone 1: {}", "Office: {}", "| O: {} |", "my wrong number is {}", "Sie erreichen mich unter {}.", "电话 {}"),
+    *("Mon numéro est le {}.", "Mi número es {}.", "Il mio numero è {}.", "Mijn nummer is {}.", "Mój numer to {}."),
+    *("Vous pouvez me joindre au {}.", "Me liga no {}.", "Bel me op {}.", "Zadzwoń pod {}.", "Volejte {}.", "тел. {}"),
+    *("Jane\n12 High Road\nLeeds LS1 4DY\n{}", "Jane\n12 High Road\nLeeds LS1 4DY\nUnited Kingdom\n{}\n"),
+    *("Jane\n{}\njane@example.com", "Jane | {} | jane@example.com", "8001 Zürich\n{}"),
+)
+
 FOUND = [
     # Telephone numbers, in national form and by the words before them.
     ("Ring (212) 555-7391 ext. 12 today", "PHONE", "(212) 555-7391 ext. 12"),
@@ -54,8 +63,16 @@ FOUND = [
             "(11) 94706-6184",
             "8 (495) 123-45-67",
             "06 12 34 56 78",
+            "9 1234 5678",
+            "7123-4567",
+            "07 113 454",
+            "555-0142",
+            "59 123 4567",
+            "9469 9966",
+            "(03) 5327 5996",
         )
     ),
+    *((text.format("73 448 266"), "PHONE", "73 448 266") for text in CALLS),
     # Links and machines.
     ("see https://example.com/a_(b), or not", "URL", "https://example.com/a_(b)"),
     ("see www.foo.de.", "URL", "www.foo.de"),
@@ -144,6 +161,8 @@ LEFT = [
     "Accounts of 2024, account 10-K, account for 1,234,567 or 1 234 567 of them",
     "Call volume grew from 2023-2024; contact the 120 000 customers",
     "order 785 8949, no. 9493 7477, between 4500 6000, 2019 2020, rows 785 8949 4493 7477, my account number is 73 448 266",
+    "it took 12 345 678 or 73 448 266, 751-1000 min, 4500-4700, 20 30 40 50, 12 24 36 48, 12 05 2019, 2019 05 12",
+    "Zürich\n73 448 266\nGenf\n51 266 448\n",
     "73 448 266 people, $785 8949, 785 8949 units, ISSN 9493 7477, 25.62.29.72.11, 1000 0000",
     "routing number 021000022 fails its check, and so does VIN-like 1M8GDM9A1KP042788",
     "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD and 3J98t1WpEZ73CNmQviecrnyiWrnqRhWNLz fail theirs",

@@ -48,6 +48,7 @@ def test_missing_model_and_model_without_names_are_named(tmp_path: Path) -> None
     for name, problem in (
         ("no_such_model", "no spaCy model 'no_such_model'"),
         (str(tmp_path / "blank"), "finds no names"),
+        (str(tmp_path / "nowhere"), "There is no folder .*nowhere with a tagger"),
     ):
         rules = make_rules(None, policy=None, find="all", otherwise="all", tagger=name)
         with pytest.raises(InputError, match=problem):
