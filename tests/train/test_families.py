@@ -142,8 +142,8 @@ def test_family_goes_from_corpus_to_merged_model(
     assert all(bool(one.any()) for name, one in loaded.model.named_parameters() if "lora_B" in name)
     for example, row in zip(examples(), label_logprobs(loaded, examples(), batch_size=2), strict=True):
         assert row == pytest.approx([plain_logprob(loaded, example, choice) for choice in CHOICES], abs=1e-3)
-    report = evaluate(EvalRequest(result.adapter, tiny_corpus, tmp_path / "eval", limit=2, forgetting=False))
-    assert report.tasks
+    short: dict[str, Any] = {"limit": 2, "max_new_tokens": 4, "forgetting": False}
+    assert evaluate(EvalRequest(result.adapter, tiny_corpus, tmp_path / "eval", **short)).tasks
     monkeypatch.setattr(distance, "GREEDY_TOKENS", 2)
     assert merge_adapter(MergeRequest(result.adapter, tmp_path / "model", tiny_corpus, rows=4)).verified
 

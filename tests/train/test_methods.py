@@ -97,7 +97,8 @@ def test_adapter_is_evaluated_merged_and_equals_that_of_peft(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     adapter = adapters[method]
-    assert evaluate(EvalRequest(adapter, tiny_corpus, tmp_path / "eval", limit=2, forgetting=False)).tasks
+    short: dict[str, Any] = {"limit": 2, "max_new_tokens": 4, "forgetting": False}
+    assert evaluate(EvalRequest(adapter, tiny_corpus, tmp_path / "eval", **short)).tasks
     monkeypatch.setattr(distance, "GREEDY_TOKENS", 2)
     assert merge_adapter(MergeRequest(adapter, tmp_path / "model", tiny_corpus, rows=4, onto="original")).verified
     merged: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model")

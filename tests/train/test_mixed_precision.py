@@ -243,8 +243,8 @@ def test_killed_run_in_bfloat16_resumes_to_the_same_bytes_and_is_evaluated(
     assert second.wait() == 0, second.stderr
     assert second.result["resumed_from"]
     assert outcome(killed) == outcome(whole)
-    words = ("eval", "adapter", "--corpus", tiny_corpus, "--model", tiny_model, "--limit", 4, "--no-forgetting")
-    evaluation = Command(*words, cwd=whole)
+    words = ("eval", "adapter", "--corpus", tiny_corpus, "--model", tiny_model, "--limit", 4, "--max-new-tokens", 4)
+    evaluation = Command(*words, "--no-forgetting", cwd=whole)
     assert evaluation.wait() == 0, evaluation.stderr
 
 
