@@ -62,7 +62,7 @@ class Artifact:
         path = Path(path)
         if not path.is_dir() or not any(path.iterdir()):
             raise MissingStageError(cls.kind, path, command or cls.made_by)
-        manifest = _verified_manifest(path, cls.kind, command or cls.made_by)
+        manifest = verify_manifest(read_manifest(path), path, cls.kind, command or cls.made_by)
         for name, expected in manifest["files"].items():
             file = path / name
             if not file.is_file():
@@ -294,21 +294,25 @@ def fingerprint_of(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _verified_manifest(path: Path, kind: str, command: str) -> dict[str, Any]:
-    manifest = read_manifest(path)
+def verify_manifest(manifest: dict[str, Any] | None, place: Path | str, kind: str, command: str) -> dict[str, Any]:
+    """Make sure that the manifest read at a place is that of a complete artifact of a kind.
+
+    Raises:
+        ArtifactError: it is not; names `command`, which makes the artifact.
+    """
     if manifest is None:
-        raise ArtifactError(f"{path} is not a complete {kind}: it has no {MANIFEST}. Make it with: {command}")
+        raise ArtifactError(f"{place} is not a complete {kind}: it has no {MANIFEST}. Make it with: {command}")
     if not manifest:
-        raise ArtifactError(f"{path / MANIFEST} cannot be read. Make the {kind} again with: {command}")
+        raise ArtifactError(f"{place}/{MANIFEST} cannot be read. Make the {kind} again with: {command}")
     if manifest["kind"] != kind:
-        raise ArtifactError(f"{path} holds a {manifest['kind']}, not a {kind}")
+        raise ArtifactError(f"{place} holds a {manifest['kind']}, not a {kind}")
     if (version := manifest.get("schema_version")) != SCHEMA_VERSION:
         raise ArtifactError(
-            f"{path / MANIFEST} has schema version {version}; this version of slmtune reads {SCHEMA_VERSION}"
+            f"{place}/{MANIFEST} has schema version {version}; this version of slmtune reads {SCHEMA_VERSION}"
         )
     if manifest.get("fingerprint") != fingerprint_of(manifest):
         raise ArtifactError(
-            f"{path} is damaged: {MANIFEST} was edited after it was written. Make it again with: {command}"
+            f"{place} is damaged: {MANIFEST} was edited after it was written. Make it again with: {command}"
         )
     return manifest
 

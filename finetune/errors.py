@@ -7,6 +7,7 @@
     ├── EngineStoppedError       1  generation ended without an answer: the server is shutting down, or its worker died
     ├── ClusterError             1  a Ray cluster cannot be reached, its nodes differ, or its workers died
     ├── HubError                 1  the Hub refused a request or could not be reached
+    ├── StorageError             1  a bucket refused a corpus or could not be reached
     ├── TrainingDivergedError    1  the loss or a gradient is not finite
     ├── DiskFullError            1  the disk has no space for the output
     ├── MemoryFullError          1  memory is full, in training even with one row per forward pass
@@ -112,6 +113,14 @@ class HubError(SlmtuneError):
     If it refused: log in with `hf auth login`, accept the licence of a gated model on its page, or use a token with write
     access for a push. If it did not answer: check the connection and `HF_ENDPOINT`, and try again later. A push makes one
     commit or none, so it is safe to repeat.
+    """
+
+
+class StorageError(SlmtuneError):
+    """A bucket refused a corpus, or could not be reached.
+
+    Check that the bucket exists, that your credentials are in the environment, and that they allow you to list, write and
+    remove objects there. What was uploaded cannot be opened yet: run the command again, which continues.
     """
 
 
@@ -234,7 +243,7 @@ class MissingStageError(InputError):
     stage the same `--domain` and `--run-dir`, so that it finds what the one before it made.
     """
 
-    def __init__(self, artifact: str, path: Path, command: str) -> None:
+    def __init__(self, artifact: str, path: Path | str, command: str) -> None:
         super().__init__(f"There is no {artifact} at {path}. Make it with: {command}")
 
 
@@ -245,7 +254,7 @@ class OutputExistsError(InputError):
     replaced.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         super().__init__(f"{path} already exists. Choose another --output-dir, or replace it with --overwrite")
 
 

@@ -23,10 +23,10 @@ class AuditRequest(AuditOptions):
     """
 
     adapter: Path
-    corpus: Path
+    corpus: Path | str
     output_dir: Path
     canary_key: Path | None = None
-    held_out: Path | None = None
+    held_out: Path | str | None = None
     model: str | None = None
     overwrite: bool = False
     train_command: str = Adapter.made_by  # suggested if the adapter is missing

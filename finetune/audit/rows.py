@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from finetune.artifacts import Corpus
 from finetune.audit.request import AuditRequest
 from finetune.canary_key import CANARY_SOURCE, Canary
+from finetune.corpus.open import open_corpus
 from finetune.corpus.store import read_split
 from finetune.errors import InputError
 from finetune.models.chat_template import Rendering, render, unrendered_parts
@@ -77,7 +78,7 @@ def choose_rows(
 def _read_held_out(request: AuditRequest, corpus: Corpus) -> list[Example]:
     if request.held_out is None:
         return read_split(corpus, "test") + read_split(corpus, "validation")
-    other = Corpus.open(request.held_out, command=request.prepare_command)
+    other = open_corpus(request.held_out, command=request.prepare_command)
     return [row for split in SPLITS for row in read_split(other, split) if row.source != CANARY_SOURCE]
 
 

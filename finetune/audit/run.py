@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from finetune.artifacts import Adapter, AuditReport, Corpus, ensure_replaceable, writing
@@ -16,6 +17,7 @@ from finetune.audit.scores import Scored, measure_canaries, score_rows, separate
 from finetune.audit.verdict import Findings, judge
 from finetune.audit.write import write_report
 from finetune.canary_key import Canary, key_beside, read_key
+from finetune.corpus.open import open_corpus
 from finetune.errors import CheckFailedError, InputError
 from finetune.machine import peak_bytes
 from finetune.models.find import base_of
@@ -25,6 +27,7 @@ from finetune.models.structure import base_model, find_state
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.recipe.options import check
+from finetune.storage.address import is_address
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int, str], None]  # stage, amount done, total amount, unit
@@ -95,7 +98,7 @@ def _open_inputs(request: AuditRequest) -> _Inputs:
             f"The adapter at {request.adapter} belongs to an encoder, whose base has no answers to compare with. Give an "
             "adapter of a model that writes"
         )
-    corpus = Corpus.open(request.corpus, command=request.prepare_command)
+    corpus = open_corpus(request.corpus, command=request.prepare_command)
     canaries = _read_canaries(request, corpus)
     tokenizer = load_tokenizer(adapter.path, base_of(adapter, request.model))
     max_length = AdapterRecipe.model_validate(adapter.config).max_length
@@ -110,8 +113,8 @@ def _read_canaries(request: AuditRequest, corpus: Corpus) -> list[Canary]:
         InputError: it is the key of another corpus.
     """
     planted: Mapping[str, Any] = corpus.manifest.get("canaries", {})
-    key = request.canary_key or key_beside(request.corpus)
-    if request.canary_key is None and not (planted and key.is_file()):
+    key = request.canary_key or (None if is_address(request.corpus) else key_beside(Path(request.corpus)))
+    if key is None or (request.canary_key is None and not (planted and key.is_file())):
         if planted:
             log.warning("The %d canaries of the corpus are not audited: give their --canary-key.", planted["count"])
         return []

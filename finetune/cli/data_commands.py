@@ -27,14 +27,16 @@ from finetune.errors import EXIT_INPUT
     },
 )
 @click.option("--dry-run", is_flag=True, help="Show how the first rows and documents would be read, and write nothing.")
-@options.output_dir
+@click.option(
+    "--output-dir", "--out", type=options.CORPUS, help="Folder for the corpus, also in a bucket: s3://… or gs://…"
+)
 @options.overwrite
 @options.common
 def prepare_command(
     workspace: Workspace,
     group_by: str | None,
     dry_run: bool,
-    output_dir: Path | None,
+    output_dir: Path | str | None,
     overwrite: bool,
     given: Given,
 ) -> None:
@@ -54,14 +56,14 @@ def prepare_command(
         return
     with console.progress() as progress:
         result = prepare(request, progress.work)
-    following = workspace.command("train", corpus=result.corpus)
+    following = workspace.command("train", corpus=result.address or result.corpus)
     if "preference" in result.by_task:
         following += " --method dpo"
     console.result(result, lambda: results.render_corpus(result, following))
 
 
 @options.command()
-@click.argument("corpus", required=False, type=options.PATH)
+@click.argument("corpus", required=False, type=options.CORPUS)
 @options.workspace
 @click.option("--model", help="Base model whose tokenizer counts the tokens, instead of the default model.")
 @options.fields("finetune.recipe.options:ShowOptions", ranges=True)
@@ -73,7 +75,7 @@ def prepare_command(
 @options.common
 def show_command(
     workspace: Workspace,
-    corpus: Path | None,
+    corpus: Path | str | None,
     model: str | None,
     mask: bool,
     diff: bool,

@@ -18,7 +18,7 @@ from finetune.machine import importing_libraries
 @options.command(name="eval")
 @click.argument("adapter", required=False, type=options.PATH)
 @options.workspace
-@click.option("--corpus", type=options.PATH, help="Corpus to evaluate on, instead of the workspace's.")
+@click.option("--corpus", type=options.CORPUS, help="Corpus to evaluate on, instead of the workspace's.")
 @options.fields("finetune.recipe.options:EvalOptions", ranges=True)
 @options.base_model
 @options.output_dir
@@ -27,7 +27,7 @@ from finetune.machine import importing_libraries
 def evaluate_command(
     workspace: Workspace,
     adapter: Path | None,
-    corpus: Path | None,
+    corpus: Path | str | None,
     model: str | None,
     output_dir: Path | None,
     overwrite: bool,
@@ -76,11 +76,13 @@ def compare_command(reports: tuple[str, ...]) -> None:
 @options.command()
 @click.argument("adapter", required=False, type=options.PATH)
 @options.workspace
-@click.option("--corpus", type=options.PATH, help="Corpus that the adapter was trained on, instead of the workspace's.")
+@click.option(
+    "--corpus", type=options.CORPUS, help="Corpus that the adapter was trained on, instead of the workspace's."
+)
 @click.option(
     "--canary-key", type=options.PATH, help="Key of the corpus's canaries.  [next to the corpus, if it is there]"
 )
-@click.option("--held-out", type=options.PATH, help="Corpus of rows to compare with, instead of the held-out splits.")
+@click.option("--held-out", type=options.CORPUS, help="Corpus of rows to compare with, instead of the held-out splits.")
 @options.fields("finetune.recipe.options:AuditOptions", ranges=True)
 @options.base_model
 @options.output_dir
@@ -89,9 +91,9 @@ def compare_command(reports: tuple[str, ...]) -> None:
 def audit_command(
     workspace: Workspace,
     adapter: Path | None,
-    corpus: Path | None,
+    corpus: Path | str | None,
     canary_key: Path | None,
-    held_out: Path | None,
+    held_out: Path | str | None,
     model: str | None,
     output_dir: Path | None,
     overwrite: bool,

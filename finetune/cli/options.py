@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, 
 import click
 
 from finetune.cli.workspace import Workspace
+from finetune.errors import InputError
+from finetune.storage.address import folder_address, is_address, public_address
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -24,19 +26,30 @@ ALIASES = {"model": ("--base-model", "--model-name-or-path")}
 
 
 class FilePath(click.Path):
-    """A path, also as a `file://` address; results are not written to other addresses, nor read from them."""
+    """A path, also as a `file://` address; only corpora may be at other addresses."""
+
+    def __init__(self, *, or_address: bool = False) -> None:
+        super().__init__(path_type=Path)
+        self.or_address = or_address
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path; an address with another scheme is a usage error."""
+        """The path, or the address as it is; an address that cannot be used is a usage error."""
         scheme, separator, place = str(value).partition("://")
+        if separator and self.or_address and is_address(value):
+            try:
+                return folder_address(value)
+            except InputError as error:
+                self.fail(str(error), param, ctx)
         if separator and scheme != "file":
             self.fail(
-                f"{value} is an address. Give a path; a bucket can be mounted, or its files copied first", param, ctx
+                f"{public_address(str(value))} is an address. Give a path; a bucket can be mounted, or its files copied first",
+                param,
+                ctx,
             )
         return super().convert(place if separator else value, param, ctx)
 
 
-PATH = FilePath(path_type=Path)
+PATH, CORPUS = FilePath(), FilePath(or_address=True)
 
 # Fields of an adapter recipe that determine how much memory training takes.
 MEMORY_FIELDS = (
@@ -201,7 +214,7 @@ def _click_type(info: FieldInfo, *, ranges: bool) -> Any:
         low = next((part.ge for part in info.metadata if hasattr(part, "ge")), None)
         high = next((part.le for part in info.metadata if hasattr(part, "le")), None)
         return click.IntRange(low, high) if kind is int else click.FloatRange(low, high)
-    return PATH if kind is Path else kind
+    return {Path: PATH, Path | str: CORPUS}.get(kind, kind)
 
 
 def _apply(command: Callable[..., Any], options: Sequence[Decorator]) -> Any:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @options.command()
 @options.workspace
-@click.option("--corpus", type=options.PATH, help="Corpus to train on, instead of the workspace's.")
-@click.option("--replay-corpus", type=options.PATH, help="Corpus of the rows for --replay, instead of bundled ones.")
+@click.option("--corpus", type=options.CORPUS, help="Corpus to train on, instead of the workspace's.")
+@click.option("--replay-corpus", type=options.CORPUS, help="Corpus of the rows for --replay, instead of bundled ones.")
 @click.option("--config", type=options.PATH, help="YAML file that sets any of the options below.")
 @click.option("--check", type=click.Choice(["vllm"]), help="Refuse settings whose adapter vLLM and SGLang cannot load.")
 @click.option(
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 @options.common
 def train_command(
     workspace: Workspace,
-    corpus: Path | None,
-    replay_corpus: Path | None,
+    corpus: Path | str | None,
+    replay_corpus: Path | str | None,
     config: Path | None,
     check: str | None,
     num_processes: int | None,
@@ -95,7 +95,7 @@ def train_command(
     console.result(result, lambda: results.render_adapter(result, following))
 
 
-def _print_launch(recipe: AdapterRecipe, machines: str, memory: str | None, corpus: Path, out: Path) -> None:
+def _print_launch(recipe: AdapterRecipe, machines: str, memory: str | None, corpus: Path | str, out: Path) -> None:
     from finetune.cli.render.cluster import render_launch
     from finetune.plan.cluster.launch import plan_launch, write_files
     from finetune.plan.cluster.machines import read_cluster
@@ -113,7 +113,7 @@ def _print_launch(recipe: AdapterRecipe, machines: str, memory: str | None, corp
 @options.memory
 @click.option("--gpu", help="Plan for a GPU with this much memory, such as 8GiB, instead of this machine.")
 @click.option("--cluster", is_flag=True, help="Time and cost of training on a table of GPUs.")
-@click.option("--corpus", type=options.PATH, help="With --cluster: the corpus, instead of the workspace's.")
+@click.option("--corpus", type=options.CORPUS, help="With --cluster: the corpus, instead of the workspace's.")
 @click.option("--tokens", help="With --cluster: tokens to train on, such as 20M, instead of a corpus.")
 @click.option("--price", type=click.FloatRange(0), help="With --cluster: US dollars per hour of a GPU.")
 @options.common
@@ -122,7 +122,7 @@ def plan_command(
     memory: str | None,
     gpu: str | None,
     cluster: bool,
-    corpus: Path | None,
+    corpus: Path | str | None,
     tokens: str | None,
     price: float | None,
     load_in_4bit: bool | None,
@@ -149,7 +149,7 @@ def plan_command(
 
 @options.command()
 @options.workspace
-@click.option("--corpus", type=options.PATH, help="Corpus to train and validate on, instead of the workspace's.")
+@click.option("--corpus", type=options.CORPUS, help="Corpus to train and validate on, instead of the workspace's.")
 @click.option("--config", type=options.PATH, help="YAML file that sets any of the options of train.")
 @click.option("--dry-run", is_flag=True, help="Show what would be searched, without training.")
 @click.option("--resume", is_flag=True, help="Resume a stopped or killed sweep, or add trials to a finished one.")
@@ -161,7 +161,7 @@ def plan_command(
 @options.common
 def sweep_command(
     workspace: Workspace,
-    corpus: Path | None,
+    corpus: Path | str | None,
     config: Path | None,
     dry_run: bool,
     resume: bool,
@@ -207,7 +207,7 @@ def sweep_command(
 @options.workspace
 @click.option(
     "--corpus",
-    type=options.PATH,
+    type=options.CORPUS,
     help="Corpus whose held-out rows are the prompts of the comparison, instead of the workspace's.",
 )
 @click.option(
@@ -222,7 +222,7 @@ def sweep_command(
 def merge_command(
     workspace: Workspace,
     adapters: tuple[Path, ...],
-    corpus: Path | None,
+    corpus: Path | str | None,
     weights: str | None,
     dry_run: bool,
     model: str | None,
@@ -258,7 +258,7 @@ def merge_command(
 @options.workspace
 @options.fields("finetune.recipe.options:ExportOptions")
 @click.option(
-    "--corpus", type=options.PATH, help="Corpus whose held-out rows are compared, instead of the workspace's."
+    "--corpus", type=options.CORPUS, help="Corpus whose held-out rows are compared, instead of the workspace's."
 )
 @options.base_model
 @options.output_dir
@@ -267,7 +267,7 @@ def merge_command(
 def export_command(
     workspace: Workspace,
     artifact: str | None,
-    corpus: Path | None,
+    corpus: Path | str | None,
     model: str | None,
     output_dir: Path | None,
     overwrite: bool,

@@ -76,7 +76,7 @@ class Workspace:
         """The folder of the exports, one per format."""
         return self.root / "export"
 
-    def command(self, stage: str, artifact: Path | None = None, *, corpus: Path | None = None) -> str:
+    def command(self, stage: str, artifact: Path | None = None, *, corpus: Path | str | None = None) -> str:
         """The command that runs a stage in this workspace, for hints to the user.
 
         Args:

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.artifacts import Corpus
+from finetune.corpus.open import open_corpus
 from finetune.corpus.view import draw_samples
 from finetune.models.chat_template import Rendering, render_conversations
 from finetune.models.tokenizer import find_tokenizer
@@ -69,12 +69,12 @@ class MaskView:
 
 
 def show_mask(
-    corpus_path: Path, *, model: str | None = None, samples: int = ShowOptions.samples, seed: int = SEED
+    corpus_path: Path | str, *, model: str | None = None, samples: int = ShowOptions.samples, seed: int = SEED
 ) -> MaskView:
     """Render some rows of a corpus, the same as `show_corpus` shows.
 
     Args:
-        corpus_path: the folder of the corpus.
+        corpus_path: the folder of the corpus, or its address.
         model: preset, Hub id or folder whose tokenizer renders the rows; only the tokenizer is downloaded. None: the
             default model of the corpus's domain, whose tokenizer must be on this machine.
         samples: number of rows to show per task.
@@ -85,7 +85,7 @@ def show_mask(
         InputError, OfflineError, HubError: there is no such tokenizer, or its chat template rejects a row.
     """
     check(ShowOptions(samples=samples))
-    corpus = Corpus.open(corpus_path)
+    corpus = open_corpus(corpus_path)
     recipe = load_adapter_recipe(corpus.manifest.get("domain"), None, {"model": model})
     tokenizer = find_tokenizer(recipe.model, fetch=model is not None)
     shown = tuple(

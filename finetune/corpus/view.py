@@ -19,6 +19,7 @@ from pyarrow import parquet
 from finetune.artifacts import Corpus
 from finetune.cards.corpus_facts import by_size
 from finetune.corpus.lengths import Lengths, count_words, measure_rows, token_length
+from finetune.corpus.open import open_corpus
 from finetune.corpus.store import to_example
 from finetune.errors import HubError, InputError, OfflineError
 from finetune.models.tokenizer import find_tokenizer
@@ -88,12 +89,12 @@ class CorpusView:
 
 
 def show_corpus(
-    corpus_path: Path, *, model: str | None = None, samples: int = ShowOptions.samples, seed: int = SEED
+    corpus_path: Path | str, *, model: str | None = None, samples: int = ShowOptions.samples, seed: int = SEED
 ) -> CorpusView:
     """Summarise a corpus.
 
     Args:
-        corpus_path: the folder of the corpus.
+        corpus_path: the folder of the corpus, or its address.
         model: preset, Hub id or folder whose tokenizer measures lengths; only the tokenizer is downloaded. None: the
             default model of the corpus's domain, if its tokenizer is already on this machine.
         samples: number of rows to show per task.
@@ -106,7 +107,7 @@ def show_corpus(
             and a note says so.
     """
     check(ShowOptions(samples=samples))
-    corpus = Corpus.open(corpus_path)
+    corpus = open_corpus(corpus_path)
     counts, positions, by_label = _count(corpus, samples, seed)
     lengths, notes = _measure(corpus, positions.to_measure, sum(counts.values()), model)
     for (_, _, source, _, label), rows in counts.items():

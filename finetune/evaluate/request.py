@@ -21,7 +21,7 @@ class EvalRequest(EvalOptions):
     """What to evaluate, on which rows, and where to put the report; `domain` has the sources that `tasks` can name."""
 
     adapter: Path
-    corpus: Path | None
+    corpus: Path | str | None
     output_dir: Path
     model: str | None = None
     overwrite: bool = False

@@ -12,6 +12,7 @@ from typing import Any
 
 from finetune.artifacts import Adapter, Corpus, EvalReport, ensure_replaceable, writing
 from finetune.cards.scored_rows import ScoredRow
+from finetune.corpus.open import open_corpus
 from finetune.errors import InputError
 from finetune.evaluate.answers import Answers
 from finetune.evaluate.ask import StageCallback, ask_all, takes_part
@@ -119,7 +120,7 @@ def _open_inputs(request: EvalRequest) -> _Inputs:
     """Open adapter, rivals, rows and conditions of a request; whatever is wrong with them shows here."""
     adapter = Adapter.open(request.adapter, command=request.train_command)
     rivals = open_rivals(request)
-    corpus = Corpus.open(request.corpus, command=request.prepare_command) if request.corpus else None
+    corpus = open_corpus(request.corpus, command=request.prepare_command) if request.corpus else None
     head = Head.of_manifest(adapter.manifest)
     sets = open_tasks(request, adapter, corpus, head)
     tasks: Sequence[EvalTask] = sets.tasks

@@ -17,7 +17,7 @@ class ExportRequest:
     artifact: Path | str  # an adapter, a merged model, or a base model: a preset, a Hub id or a folder
     output_dir: Path
     options: ExportOptions
-    corpus: Path | None = None
+    corpus: Path | str | None = None
     model: str | None = None
     overwrite: bool = False
     train_command: str = Adapter.made_by

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from finetune.artifacts import Corpus
+from finetune.corpus.open import open_corpus
 from finetune.corpus.store import read_split
 from finetune.errors import MissingStageError
 from finetune.models.chat_template import unrendered_parts
@@ -20,7 +20,7 @@ ROWS = 64  # that are compared
 
 
 def choose_rows(
-    corpus: Path | None, tokenizer: PreTrainedTokenizerBase, head: Head | None, count: int = ROWS
+    corpus: Path | str | None, tokenizer: PreTrainedTokenizerBase, head: Head | None, count: int = ROWS
 ) -> list[Example]:
     """Held-out rows of the corpus that the model reads, spread over its tasks, and bundled ones if these are too few.
 
@@ -36,11 +36,11 @@ def spread(rows: Sequence[Example], count: int) -> list[Example]:
     return [*rows] if len(rows) <= count else [rows[number * len(rows) // count] for number in range(count)]
 
 
-def _read_held_out(corpus: Path | None) -> list[Example]:
+def _read_held_out(corpus: Path | str | None) -> list[Example]:
     if corpus is None:
         return []
     try:
-        opened = Corpus.open(corpus)
+        opened = open_corpus(corpus)
     except MissingStageError:
         return []
     return read_split(opened, "test") or read_split(opened, "validation")

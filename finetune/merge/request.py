@@ -23,7 +23,7 @@ class MergeRequest(MergeOptions):
 
     adapter: Path
     output_dir: Path
-    corpus: Path | None = None
+    corpus: Path | str | None = None
     model: str | None = None
     overwrite: bool = False
     dry_run: bool = False  # measure, and write nothing

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.artifacts import Corpus
+from finetune.corpus.open import open_corpus
 from finetune.errors import InputError
 from finetune.prepare.drops import Drops
 from finetune.prepare.engines.local import LocalEngine
@@ -70,7 +71,11 @@ class CleaningComparison:
 
 
 def compare_cleaning(
-    corpus_path: Path, sources: Sequence[str] = (), *, domain: str | None = None, samples: int = ShowOptions.samples
+    corpus_path: Path | str,
+    sources: Sequence[str] = (),
+    *,
+    domain: str | None = None,
+    samples: int = ShowOptions.samples,
 ) -> CleaningComparison:
     """Compare rows before and after cleaning.
 
@@ -83,7 +88,7 @@ def compare_cleaning(
     Raises:
         SlmtuneError: the corpus or a source cannot be used.
     """
-    corpus = Corpus.open(corpus_path)
+    corpus = open_corpus(corpus_path)
     request = _request(corpus, tuple(sources), domain)
     drops = Drops("skip")
     inputs = open_inputs(request)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from finetune.artifacts import ensure_replaceable
 from finetune.canary_key import is_key
+from finetune.corpus.upload import Bucket
 from finetune.errors import InputError, did_you_mean
 from finetune.prepare.formats.encoding import is_encoding
 from finetune.prepare.licenses import strictest
@@ -51,7 +52,10 @@ def open_inputs(request: PrepareRequest) -> Inputs:
     """
     domain = load_domain(request.domain) if request.domain is not None else None
     check_request(request, domain)
-    ensure_replaceable(request.output_dir, overwrite=request.overwrite)
+    if request.address is None:
+        ensure_replaceable(request.folder, overwrite=request.overwrite)
+    else:
+        Bucket.open(request.address).require_free(overwrite=request.overwrite)
     sources, earlier = open_sources(request, domain), open_earlier(request)
     if request.encoding is not None:
         sources = [with_encoding(source, request.encoding) for source in sources]
@@ -122,10 +126,10 @@ def check_request(request: PrepareRequest, domain: Domain | None) -> None:
 def _key_problems(request: PrepareRequest) -> list[str]:
     """What is wrong with the file for the key of the canaries, if anything."""
     path = request.key_path
-    if Path(os.path.abspath(path)).is_relative_to(os.path.abspath(request.output_dir)):
-        return [
-            f"--canary-key {path} lies in the corpus, which may be shared. Choose a file outside {request.output_dir}"
-        ]
+    if request.address is not None and request.canary_key is None:
+        return ["--canaries need --canary-key FILE if the corpus goes to a bucket: their key stays on this machine"]
+    if Path(os.path.abspath(path)).is_relative_to(os.path.abspath(request.folder)):
+        return [f"--canary-key {path} lies in the corpus, which may be shared. Choose a file outside {request.folder}"]
     if path.exists() and not is_key(path):
         return [f"--canary-key {path} is another file, which is never replaced. Choose another name"]
     if path.exists() and not request.overwrite:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
-from finetune.artifacts import Corpus
+from finetune.artifacts import Corpus, write_aside
 from finetune.cards.corpus_facts import CorpusFacts
 from finetune.corpus.skip_pandas import skip_pandas
+from finetune.corpus.upload import Bucket
 from finetune.errors import InputError
 from finetune.prepare.drops import Drops
 from finetune.prepare.engines.choose import open_engine
@@ -31,8 +33,8 @@ log = logging.getLogger(__name__)
 def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done, total, unit: None) -> PrepareResult:
     """Turn sources into a corpus at `request.output_dir`, which is written whole or not at all.
 
-    An interrupted run leaves its finished stages in a folder next to the corpus, and the same request continues from
-    there.
+    An interrupted run leaves its finished stages in a folder next to the corpus or, if that goes to a bucket, in the user's
+    cache, and the same request continues from there.
 
     Args:
         request: what to read, and how.
@@ -50,17 +52,39 @@ def prepare(request: PrepareRequest, on_progress: Progress = lambda stage, done,
     parts = survey(sources, request, domain, drops)
     evals = load_evals(request, domain, drops)
     files = [part.file.path for part in parts]
-    with open_work_folder(inputs, evals) as folder, open_engine(request, files, folder) as engine:
+    with (
+        _reserved(request) as bucket,
+        open_work_folder(inputs, evals) as folder,
+        open_engine(request, files, folder) as engine,
+        write_aside(request.key_path) if request.canaries else nullcontext() as key,
+    ):
         shards = read_shards(inputs, parts, evals, folder, engine, drops, on_progress)
         _check_rows_left(drops, shards)
         table = collect_rows(shards, parts, [source.id for source in sources])
         selection = select_rows(inputs, table, shards, evals, folder, engine, on_progress)
         _check_rows_left(drops, shards, table)
-        facts = write_corpus(inputs, parts, shards, table, selection, drops, on_progress)
-        corpus = Corpus.open(request.output_dir)
+        facts = write_corpus(inputs, parts, shards, table, selection, drops, key, on_progress)
+        corpus = Corpus.open(request.folder)
+        if bucket is not None:
+            corpus = bucket.upload(
+                corpus,
+                lambda done, total: on_progress("upload", done, total, "bytes"),
+                overwrite=request.overwrite,
+            )
     if not corpus.counts["train"] and parse_ratio(request.split_ratio)["train"] and request.only is None:
         log.warning("The train split is empty: training on this corpus is impossible.")
     return _result(request, corpus, facts, time.perf_counter() - started)
+
+
+@contextmanager
+def _reserved(request: PrepareRequest) -> Iterator[Bucket | None]:
+    """The bucket that the corpus goes to, which can be written; None without one."""
+    if request.address is None:
+        yield None
+        return
+    bucket = Bucket.open(request.address)
+    with bucket.reserved(overwrite=request.overwrite):
+        yield bucket
 
 
 def _check_rows_left(drops: Drops, shards: Sequence[Shard], table: RowTable | None = None) -> None:
@@ -94,4 +118,5 @@ def _result(request: PrepareRequest, corpus: Corpus, facts: CorpusFacts, seconds
         disjoint=facts.disjoint,
         canaries=request.canaries,
         canary_key=request.key_path if request.canaries else None,
+        address=request.address,
     )

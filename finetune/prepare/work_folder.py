@@ -16,7 +16,7 @@ from pathlib import Path
 
 from finetune import __version__
 from finetune.artifacts import make_folder
-from finetune.errors import ClusterError, SlmtuneError
+from finetune.errors import ClusterError, SlmtuneError, StorageError
 from finetune.prepare.decontaminate.eval_index import EvalIndex
 from finetune.prepare.inputs import Inputs
 from finetune.scrub import fingerprint_tagger
@@ -29,13 +29,13 @@ UNRELATED = {"workers", "engine", "ray_address", "overwrite"}  # options that af
 def open_work_folder(inputs: Inputs, evals: EvalIndex | None) -> Iterator[Path]:
     """The work folder of this request; leftovers of a different request or of changed files are removed.
 
-    It is kept when the run is interrupted, or a cluster failed. After another error that slmtune reports it is removed: the
-    next attempt will have a different request or different files.
+    It is kept when the run is interrupted, or a cluster or a bucket failed. After another error that slmtune reports it is
+    removed: the next attempt will have a different request or different files.
 
     Raises:
         InputError: it cannot be created.
     """
-    out = Path(os.path.abspath(inputs.request.output_dir))
+    out = Path(os.path.abspath(inputs.request.folder))
     folder = out.parent / f".{out.name}.work"
     key = _key(inputs, evals)
     if not (folder / KEY).is_file() or (folder / KEY).read_text("utf-8") != key:
@@ -48,17 +48,20 @@ def open_work_folder(inputs: Inputs, evals: EvalIndex | None) -> Iterator[Path]:
     try:
         yield folder
     except SlmtuneError as error:
-        if not (isinstance(error, ClusterError) and any(folder.glob("rows-*"))):
+        if not (isinstance(error, ClusterError | StorageError) and any(folder.glob("rows-*"))):
             shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _key(inputs: Inputs, evals: EvalIndex | None) -> str:
-    """A digest of everything that affects the results of the stages; files count by name, size and modification time."""
+    """A digest of everything that affects the results of the stages.
+
+    Files count by name, size and, without a revision of their source, modification time: downloads get a new one.
+    """
     options = {name: value for name, value in asdict(inputs.request).items() if name not in UNRELATED}
     files = [
-        [source.id, source.revision, file.name, status.st_size, status.st_mtime_ns]
+        [source.id, source.revision, file.name, status.st_size, None if source.revision else status.st_mtime_ns]
         for source in inputs.all_sources
         for file in source.files
         for status in [file.path.stat()]

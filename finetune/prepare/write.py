@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from finetune.artifacts import write_aside, write_jsonl
+from finetune.artifacts import write_jsonl
 from finetune.canary_key import CANARY_SOURCE, write_key
 from finetune.cards.corpus_facts import CorpusFacts, NamedHit, SourceFacts, describe_encodings
 from finetune.cards.corpus_page import corpus_page
@@ -28,11 +27,12 @@ from finetune.prepare.rows.part import Part
 from finetune.prepare.rows.shapes import Shape
 from finetune.prepare.select import Cluster, Selection
 from finetune.prepare.shards import Shard, number_rows, read_columns
-from finetune.prepare.sources.source import Source
+from finetune.prepare.sources.source import HUB, Source
 from finetune.recipe import CUSTOM_DOMAIN, Domain
 from finetune.recipe.options import DEFAULT_RATIO, PrepareOptions
 from finetune.records import SPLITS, Drop, Unused
 from finetune.scrub import describe_tagger
+from finetune.storage.address import is_address, public_address
 
 CANARY_NOTE = (
     f"Some rows of the training split ({CANARY_SOURCE}) are canaries: random secrets that belong to nobody, planted to measure "
@@ -64,16 +64,19 @@ def write_corpus(
     table: RowTable,
     selection: Selection,
     drops: Drops,
+    key: Path | None,
     on_progress: Progress,
 ) -> CorpusFacts:
-    """Write the corpus with its card, its page and the lists of dropped rows; returns the facts in these."""
+    """Write the corpus with its card, its page and the lists of dropped rows; returns the facts in these.
+
+    Args:
+        key: the file for the key of the canaries, if any are planted.
+    """
     request = inputs.request
     schemas = [SCHEMA, *(shard.schema for shard in shards if not parts[shard.part].source.earlier)]
     schema = pa.unify_schemas(schemas, promote_options="permissive")
-    with (
-        write_aside(request.key_path) if request.canaries else nullcontext() as key,
-        writing_corpus(request.output_dir, overwrite=request.overwrite, schema=schema) as writer,
-    ):
+    overwrite = request.overwrite or request.address is not None  # of which an upload that failed may have left a copy
+    with writing_corpus(request.folder, overwrite=overwrite, schema=schema) as writer:
         dropped: Counter[tuple[str, str]] = Counter()
         write_jsonl(writer.folder / "drops.jsonl", _count(_all_drops(drops, shards, table), dropped))
         counts = _write_rows(writer, shards, table, on_progress)
@@ -277,6 +280,13 @@ def describe_request(request: PrepareRequest, uris: Sequence[str], domain: Domai
         "columns": dict(sorted(request.columns.items())),
         "ignored": sorted(request.ignored),
         "split_ratio": request.split_ratio or DEFAULT_RATIO,
-        "against": [path.name for path in request.against],
-        "decontaminate": [uri if "://" in uri else Path(uri).name for uri in request.decontaminate],
+        "against": list(map(_public, request.against)),
+        "decontaminate": list(map(_public, request.decontaminate)),
     }
+
+
+def _public(place: Path | str) -> str:
+    """A place without what may be secret in an address, and without the folders of a path."""
+    if is_address(place):
+        return public_address(place)
+    return str(place) if str(place).startswith(HUB) else Path(place).name

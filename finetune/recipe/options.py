@@ -112,7 +112,9 @@ class PrepareOptions:
     near_duplicates: float = option(  # Jaccard index of word 5-grams: Lee et al. 2022, C4 and RealNews
         0.8, "Similarity at which rows are near-duplicates; 1: exact only.", ge=0.5, le=1, metavar="SIMILARITY"
     )
-    against: tuple[Path, ...] = option((), "Drop rows that this earlier corpus already contains.", metavar="CORPUS")
+    against: tuple[Path | str, ...] = option(
+        (), "Drop rows that this earlier corpus already contains.", metavar="CORPUS"
+    )
     decontaminate: tuple[str, ...] = option((), "Also drop rows that contain items of this eval set.", metavar="SOURCE")
     recipe_evals: bool = option(True, "Drop rows that contain items of the domain's eval sets.")
     scrub: bool = option(True, "Replace personal data, such as e-mail addresses, telephone and account numbers.")

@@ -17,7 +17,7 @@ Setting = bool | int | float | str | None
 class SweepRequest(SweepOptions):
     """What to train on, which settings are fixed, which are searched, and where to put the result."""
 
-    corpus: Path
+    corpus: Path | str
     output_dir: Path
     recipe: AdapterRecipe  # of which a trial changes the settings that are searched
     overwrite: bool = False

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from optuna.distributions import distribution_to_json
 
-from finetune.artifacts import Corpus, Sweep, ensure_replaceable, remove_leftovers, writing
+from finetune.artifacts import Sweep, ensure_replaceable, remove_leftovers, writing
+from finetune.corpus.open import open_corpus
 from finetune.errors import InputError, SlmtuneError
 from finetune.lock import lock_folder
 from finetune.models.find import find_base
@@ -73,7 +74,7 @@ def plan_sweep(request: SweepRequest) -> SweepPlan:
 def _open(request: SweepRequest) -> Inputs:
     check(request)
     require_workers(request.workers)
-    corpus = Corpus.open(request.corpus, command=request.prepare_command)
+    corpus = open_corpus(request.corpus, command=request.prepare_command)
     if not corpus.counts["validation"]:
         raise InputError(
             f"The corpus at {request.corpus} has no validation rows, by which a sweep compares its runs. Prepare it again with "

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 from finetune.artifacts import Corpus
+from finetune.corpus.open import open_corpus
 from finetune.corpus.store import read_split
 from finetune.errors import InputError
 from finetune.models.config import context_of, read_config
@@ -74,7 +75,7 @@ def open_inputs(request: TrainRequest) -> Inputs:
         InputError: there are no training rows, or the model, the rows and the settings do not fit each other.
     """
     require_tracker(request.recipe.report_to)
-    corpus = Corpus.open(request.corpus, command=request.prepare_command)
+    corpus = open_corpus(request.corpus, command=request.prepare_command)
     if not corpus.counts["train"]:
         raise InputError(f"The corpus at {request.corpus} has no training rows. Prepare it again with more data")
     check_method(corpus, request.recipe)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.artifacts import Corpus, sha256_of
+from finetune.corpus.open import open_corpus
 from finetune.corpus.store import read_split
 from finetune.errors import InputError
 from finetune.models.heads import Head
@@ -53,7 +54,7 @@ def read_replayed(request: TrainRequest, head: Head | None) -> Replayed | None:
         raise InputError(f"--replay adds general questions and answers, but {learner}. Leave it out")
     if folder is None:
         return Replayed(bundled_rows(), "bundled general questions", sha256_of(BUNDLED))
-    corpus = Corpus.open(folder)
+    corpus = open_corpus(folder)
     rows = read_split(corpus, "train")
     if not rows or any(row.task == "preference" for row in rows):
         raise InputError(

@@ -16,14 +16,14 @@ from finetune.train.checkpoints.checkpoint import Checkpoint
 class TrainRequest:
     """What to train on, how to train, and where to put the adapter."""
 
-    corpus: Path
+    corpus: Path | str
     output_dir: Path
     recipe: AdapterRecipe
     overwrite: bool = False
     resume: bool = False  # continue from the newest checkpoint, or start if there is none
     resume_command: str = Checkpoint.made_by  # suggested when the run is stopped
     prepare_command: str = Corpus.made_by  # suggested when the corpus is missing
-    replay_corpus: Path | None = None  # the general rows for `replay`, instead of the bundled ones
+    replay_corpus: Path | str | None = None  # the general rows for `replay`, instead of the bundled ones
     memory: int | None = None  # bytes that training may use; None: what is free on the device
     tracker_dir: Path | None = None  # where trackers write files; None: next to the adapter
     num_processes: int | None = (

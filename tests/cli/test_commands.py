@@ -15,7 +15,7 @@ import click
 import pytest
 
 from finetune.cli import cli
-from finetune.cli.options import PATH
+from finetune.cli.options import CORPUS, PATH
 from finetune.errors import ConfigError
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.prepare import PrepareRequest, prepare
@@ -233,6 +233,16 @@ def test_a_path_may_be_a_file_address_and_no_other() -> None:
     assert PATH.convert("runs/corpus", None, None) == Path("runs/corpus")
     with pytest.raises(click.BadParameter, match="s3://bucket/corpus is an address"):
         PATH.convert("s3://bucket/corpus", None, None)
+
+
+def test_a_corpus_may_be_at_an_address_without_secrets() -> None:
+    assert CORPUS.convert("s3://bucket/corpus/", None, None) == "s3://bucket/corpus"
+    assert CORPUS.convert("file:///shared/corpus", None, None) == Path("/shared/corpus")
+    for address in ("s3://KEY:SEC/RET@bucket/corpus", "s3://KEY:SECRET@bucket"):
+        for kind in (PATH, CORPUS):
+            with pytest.raises(click.BadParameter) as caught:
+                kind.convert(address, None, None)
+            assert "SEC" not in str(caught.value)
 
 
 OPTIONS = {

@@ -42,12 +42,14 @@ LLAMA_405B = {
 SHARDED = [(QWEN_72B, "localhost:2", 24, 512), (LLAMA_405B, "node1:8", 80, 1024), (LLAMA_405B, "a,b:4", 80, 1024)]
 
 
-def launch(folder: Path, shape: dict[str, object], machines: str, memory: int, length: int) -> Launch:
+def launch(
+    folder: Path, shape: dict[str, object], machines: str, memory: int, length: int, corpus: str = "corpus"
+) -> Launch:
     config = {**shape, "tie_word_embeddings": False, "max_position_embeddings": 32768}
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     recipe = AdapterRecipe(model=str(folder), max_length=length)
     device = Device("gpu", memory * GIB, is_given=True)
-    return plan_launch(recipe, read_cluster(machines), device, ["train"], folder / "corpus", folder / "adapter")
+    return plan_launch(recipe, read_cluster(machines), device, ["train"], corpus, folder / "adapter")
 
 
 @pytest.mark.parametrize("text", ["", "8", "node1", "node1:0", "node1,:8", "node1;rm:8"])
@@ -75,6 +77,11 @@ def test_model_that_fits_on_no_gpu_is_divided_among_them(
     planned = launch(tmp_path, shape, machines, memory, length)
     assert planned.engine == "trl"
     assert planned.peak_bytes < memory * GIB
+
+
+def test_trl_is_not_handed_a_corpus_at_an_address(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"TRL, which divides it .* reads no corpus at s3://shop/corpus"):
+        launch(tmp_path, QWEN_72B, "localhost:2", 24, 512, "s3://shop/corpus")
 
 
 def test_model_that_even_a_share_of_is_too_large_is_refused(tmp_path: Path) -> None:

@@ -92,9 +92,7 @@ def test_the_corpus_says_how_many_canaries_there_are_and_not_which(request_: Pre
 
 def test_the_tasks_of_the_corpus_are_those_of_its_own_rows(request_: PrepareRequest) -> None:
     with_canaries = Corpus.open(prepare(request_).corpus)
-    without = Corpus.open(
-        prepare(replace(request_, canaries=0, output_dir=request_.output_dir.with_name("other"))).corpus
-    )
+    without = Corpus.open(prepare(replace(request_, canaries=0, output_dir=request_.folder.with_name("other"))).corpus)
     assert with_canaries.manifest["by_task"] == without.manifest["by_task"]
     assert with_canaries.counts["train"] == without.counts["train"] + sum(planted_rows(with_canaries.path).values())
 
@@ -113,14 +111,14 @@ def test_texts_get_canaries_that_are_texts(request_: PrepareRequest, tmp_path: P
 @pytest.mark.parametrize("name", ["key", "data/key"])
 def test_a_key_in_the_corpus_is_refused(request_: PrepareRequest, name: str) -> None:
     with pytest.raises(ConfigError, match=r"--canary-key .* lies in the corpus"):
-        prepare(replace(request_, canary_key=request_.output_dir / name))
+        prepare(replace(request_, canary_key=request_.folder / name))
 
 
 def test_a_key_is_only_replaced_with_its_corpus(request_: PrepareRequest) -> None:
     prepare(request_)
     before = request_.key_path.read_bytes()
     with pytest.raises(ConfigError, match="already exists"):
-        prepare(replace(request_, output_dir=request_.output_dir.with_name("b"), canary_key=request_.key_path))
+        prepare(replace(request_, output_dir=request_.folder.with_name("b"), canary_key=request_.key_path))
     assert request_.key_path.read_bytes() == before
     prepare(replace(request_, canary_seed=8, overwrite=True))
     assert request_.key_path.read_bytes() != before

@@ -40,7 +40,7 @@ def render_corpus(result: PrepareResult, next_command: str) -> str:
     dropped = f"{result.contaminated} rows dropped that contain items (contamination.jsonl)"
     summary = facts(
         {
-            "corpus": result.corpus,
+            "corpus": result.address or result.corpus,
             "splits": _counts(result.splits),
             "dropped": _counts(result.dropped) or "none",
             "not used": _unused(result),

@@ -11,6 +11,7 @@ import yaml
 
 from finetune.artifacts import Corpus
 from finetune.corpus.lengths import token_length
+from finetune.corpus.open import open_corpus
 from finetune.corpus.store import read_split
 from finetune.errors import InputError
 from finetune.machine import read_size
@@ -124,16 +125,16 @@ def read_gpus() -> list[Gpu]:
     return [Gpu(**row) for row in rows]
 
 
-def count_tokens(recipe: AdapterRecipe, folder: Path, prepare_command: str = Corpus.made_by) -> int:
+def count_tokens(recipe: AdapterRecipe, place: Path | str, prepare_command: str = Corpus.made_by) -> int:
     """About how many tokens a run of the recipe trains on: those of a sample of rows, times rows and epochs.
 
     Raises:
         InputError: there are no training rows, or the tokenizer of the model is not available.
     """
-    corpus = Corpus.open(folder, command=prepare_command)
+    corpus = open_corpus(place, command=prepare_command)
     rows = read_split(corpus, "train")
     if not rows:
-        raise InputError(f"The corpus at {folder} has no training rows. Prepare it again with more data")
+        raise InputError(f"The corpus at {place} has no training rows. Prepare it again with more data")
     measure = token_length(find_tokenizer(recipe.model, fetch=True))
     lengths = [min(measure(row)[0], recipe.max_length) for row in rows[:: max(1, len(rows) // SAMPLE)]]
     steps = recipe.max_steps and recipe.max_steps * recipe.effective_batch

@@ -21,6 +21,7 @@ from finetune.plan.model_shape import ModelShape
 from finetune.plan.run import divide_to_fit, plan
 from finetune.plan.shapes import shape_of
 from finetune.recipe import AdapterRecipe
+from finetune.storage.address import is_address
 
 FILES = ("fsdp2.yaml", "deepspeed.yaml")
 
@@ -43,7 +44,7 @@ def plan_launch(
     cluster: Cluster,
     device: Device,
     arguments: Sequence[str],
-    corpus: Path,
+    corpus: Path | str,
     out: Path,
 ) -> Launch:
     """Decide how a recipe is trained on a cluster, from the model's config.json alone.
@@ -97,13 +98,18 @@ def _torchrun(cluster: Cluster, arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _hand_over(
-    recipe: AdapterRecipe, shape: ModelShape, cluster: Cluster, device: Device, corpus: Path, out: Path
+    recipe: AdapterRecipe, shape: ModelShape, cluster: Cluster, device: Device, corpus: Path | str, out: Path
 ) -> Launch:
     """The same training with TRL, each GPU with a share of the base model."""
     if shape.kind != "causal" or recipe.method != "sft" or recipe.quantization == "int8":
         raise InputError(
             f"{recipe.model} does not fit on one GPU, and what divides it among several trains answers of causal models only "
             "(--method sft), with --quantization nf4, fp4 or none. Use larger GPUs"
+        )
+    if is_address(corpus):
+        raise InputError(
+            f"{recipe.model} does not fit on one GPU, and TRL, which divides it among several, reads no corpus at {corpus}. "
+            "Copy it to storage that all machines see, and give that folder with --corpus"
         )
     rows = math.ceil(recipe.effective_batch / cluster.size)
     single = recipe.model_copy(update={"per_device_train_batch_size": 1, "gradient_checkpointing": True})
@@ -135,7 +141,7 @@ def _accelerate(cluster: Cluster, file: str, arguments: Sequence[str]) -> dict[s
     }
 
 
-def _trl_arguments(recipe: AdapterRecipe, corpus: Path, out: Path, rows: int) -> list[str]:
+def _trl_arguments(recipe: AdapterRecipe, corpus: Path | str, out: Path, rows: int) -> list[str]:
     """The settings of a recipe in the words of TRL; `rows` of a step are each GPU's, one per forward pass."""
     settings: dict[str, Any] = {
         "model_name_or_path": preset.hub_id if (preset := find_preset(recipe.model)) else recipe.model,

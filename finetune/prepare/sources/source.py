@@ -12,18 +12,20 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from finetune.artifacts import Corpus, sha256_of
+from finetune.artifacts import sha256_of
+from finetune.corpus.open import open_corpus
 from finetune.errors import InputError
 from finetune.prepare.formats.containers import inner_name
 from finetune.prepare.formats.files import DataFile, suffix_of
 from finetune.prepare.licenses import is_noncommercial
 from finetune.prepare.request import PrepareRequest
-from finetune.prepare.sources.download import download, folder_address, is_address, public_address
 from finetune.prepare.sources.local import NO_ENDING, count_names, find_files, is_document
 from finetune.prepare.sources.remote import URI, fetch
 from finetune.prepare.splits.shares import is_only_split, named_folder, named_split, rest_of
 from finetune.recipe import Domain, SourceRecipe
 from finetune.records import SPLIT_WORDS, SPLITS, Split
+from finetune.storage.address import is_address, public_address
+from finetune.storage.download import download, matched_folder
 
 HUB = "hf://"
 UNKNOWN_LICENSE = "unknown"
@@ -108,13 +110,15 @@ def open_earlier(request: PrepareRequest) -> list[Source]:
     return [
         Source(
             f"earlier-{number}",
-            corpus.path.name,
+            place if is_address(place) else corpus.path.name,
             UNKNOWN_LICENSE,
             tuple(DataFile(path, path.name, str(path), split) for split in SPLITS for path in corpus.files(split)),
             corpus.fingerprint,
             earlier=True,
         )
-        for number, corpus in enumerate(map(Corpus.open, request.against), 1)
+        for number, (place, corpus) in enumerate(
+            zip(request.against, map(open_corpus, request.against), strict=True), 1
+        )
     ]
 
 
@@ -164,7 +168,7 @@ def _open_local(text: str, request: PrepareRequest) -> Source:
 
 
 def _open_address(url: str, request: PrepareRequest) -> Source:
-    path, shown, folder = download(url), public_address(url), folder_address(url)
+    path, shown, folder = download(url), public_address(url), matched_folder(url)
     listing = find_files(str(path))
     inside = {file: file.name if path.is_dir() else file.member for file in listing.files}
     files = _name_splits(replace(file, shown=f"{folder}/{name}" if name else shown) for file, name in inside.items())

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import InputError, OfflineError, RecordError
-from finetune.prepare.sources.download import public_address
 from finetune.records import Unused
+from finetune.storage.address import public_address
 
 from ..conftest import Preparer, questions, write_jsonl
 
@@ -194,7 +194,9 @@ def site(tmp_path: Path) -> Iterator[str]:
 
 def test_an_address_is_read_and_its_digest_kept(site: str, prepared: Preparer, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "site" / "rows.jsonl", questions(4))
-    made = prepared(f"{site}/rows.jsonl?token=secret")
+    write_jsonl(tmp_path / "site" / "evals.jsonl", questions(2, start=50))
+    made = prepared(f"{site}/rows.jsonl?token=secret", decontaminate=(f"{site}/evals.jsonl?token=secret",))
+    assert made.corpus.manifest["config"]["decontaminate"] == [f"{site}/evals.jsonl"]
     (source,) = made.result.sources
     assert (source.uri, source.kept) == (f"{site}/rows.jsonl", 4)
     assert str(source.revision).startswith("sha256:")
@@ -267,3 +269,5 @@ def test_an_object_whose_name_leads_out_of_the_cache_is_refused(prepared: Prepar
 
 def test_secrets_are_no_part_of_an_address() -> None:
     assert public_address("https://me:pass@host:81/a/b.csv?sig=1#x") == "https://host:81/a/b.csv"
+    assert public_address("s3://KEY:SEC/RET@bucket/a@b.csv") == "s3://b.csv"  # anything before an @ may be a secret
+    assert public_address("s3://KEY:SECRET/b.csv") == "s3://…"

@@ -1,7 +1,4 @@
-"""Downloads files from URLs: https://, and whatever fsspec reaches (s3://, gs://) with the extra `remote`.
-
-From a bucket, also a folder, or the files that a glob matches.
-"""
+"""Downloads files from addresses; from a bucket, also a folder, or the files that a glob matches."""
 
 from __future__ import annotations
 
@@ -13,27 +10,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from finetune.artifacts import write_aside
-from finetune.errors import InputError, OfflineError
+from finetune.errors import InputError, OfflineError, SlmtuneError
 from finetune.hub.settings import is_offline
 from finetune.machine import cache_folder
+from finetune.storage.address import WEB, public_address
 
 CHUNK = 2**20
-WEB = {"http", "https"}
+INSTALL = "pip install 'slmtune[remote]'"
 
 
-def is_address(text: str) -> bool:
-    """Whether a source is a URL to download; hf:// is handled separately."""
-    return "://" in text and not text.startswith(("hf://", "file://"))
-
-
-def public_address(url: str) -> str:
-    """The URL without parts that may be secret: user, password and query."""
-    parts = urlsplit(url)
-    host = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
-    return f"{parts.scheme}://{host}{parts.path}"
-
-
-def folder_address(url: str) -> str:
+def matched_folder(url: str) -> str:
     """The URL of the folder whose files a glob matches, without parts that may be secret; other URLs are all of it."""
     return _fixed(public_address(url)).rstrip("/")
 
@@ -44,16 +30,16 @@ def _fixed(place: str) -> str:
     return "/".join(parts[: next((number for number, part in enumerate(parts) if has_magic(part)), len(parts))])
 
 
-def download(url: str) -> Path:
+def download(url: str, *, missing: SlmtuneError | None = None) -> Path:
     """Download a file or folder to the user's cache or, if the network is forbidden, return the cached copy.
 
     Raises:
         OfflineError: it is not cached, and the network is forbidden or cannot be reached.
-        InputError: there is no such file, or the URL cannot be read.
+        InputError: the URL cannot be read, or there is no such file, unless `missing` is raised then.
     """
     shown = public_address(url)
     web = urlsplit(url).scheme in WEB
-    name = PurePosixPath(urlsplit(shown if web else folder_address(url)).path).name or ("" if web else "bucket")
+    name = PurePosixPath(urlsplit(shown if web else matched_folder(url)).path).name or ("" if web else "bucket")
     if not name or (web and shown.endswith("/")):
         raise InputError(f"{shown} does not name a file. Give the URL of one file")
     folder = cache_folder() / "sources" / hashlib.sha256(url.encode()).hexdigest()[:16]
@@ -66,11 +52,13 @@ def download(url: str) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     with write_aside(target) as staging:
-        _copy(url, shown, staging)
+        copy(url, staging, missing=missing)
     return target
 
 
-def _copy(url: str, shown: str, target: Path) -> None:
+def copy(url: str, target: Path, *, missing: SlmtuneError | None = None) -> None:
+    """Copy a file or folder to a new path. Raises what `download` raises."""
+    shown = public_address(url)
     try:
         if urlsplit(url).scheme in WEB:
             _copy_web(url, shown, target)
@@ -79,7 +67,7 @@ def _copy(url: str, shown: str, target: Path) -> None:
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"There is no file at {shown}. Check the URL") from None
+        raise (missing or InputError(f"There is no file at {shown}. Check the URL")) from None
     except Exception as error:  # each file system raises errors of its own
         raise OfflineError(
             f"{shown} cannot be downloaded ({type(error).__name__}). Check the network and your permission to read it"
@@ -114,11 +102,7 @@ def _copy_remote(url: str, shown: str, target: Path) -> None:
             with files.open(place, "rb") as source, target.open("wb") as out:
                 shutil.copyfileobj(source, out, CHUNK)
     except (ImportError, ValueError) as error:
-        hint = (
-            " Install the missing libraries with: pip install 'slmtune[remote]'"
-            if isinstance(error, ImportError)
-            else ""
-        )
+        hint = f" Install the missing libraries with: {INSTALL}" if isinstance(error, ImportError) else ""
         raise InputError(f"{shown} cannot be read: slmtune downloads from https://, s3:// and gs://.{hint}") from None
 
 
@@ -133,8 +117,13 @@ def _copy_folder(files: Any, names: list[str], root: str, shown: str, target: Pa
         raise FileNotFoundError
     for name in names:
         inside = PurePosixPath(name.removeprefix(root.rstrip("/") + "/"))
-        if inside.is_absolute() or ".." in inside.parts:
+        if leads_out(inside):
             raise InputError(f"{shown} has an object whose name points outside it. Rename the object")
         place = target / inside
         place.parent.mkdir(parents=True, exist_ok=True)
         files.get_file(name, str(place))
+
+
+def leads_out(name: PurePosixPath) -> bool:
+    """Whether a name does not stay inside the folder that it is relative to."""
+    return name.is_absolute() or ".." in name.parts
