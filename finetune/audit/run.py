@@ -22,7 +22,7 @@ from finetune.errors import CheckFailedError, InputError
 from finetune.machine import peak_bytes
 from finetune.models.find import base_of
 from finetune.models.heads import Head
-from finetune.models.load import LoadedModel, fold_adapter, load_adapter
+from finetune.models.load import LoadedModel, load_adapter
 from finetune.models.structure import base_model, find_state
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
@@ -161,7 +161,7 @@ def _measure(
 def _score_both(
     request: AuditRequest, inputs: _Inputs, writer: Writer, is_text: bool, on_progress: Progress
 ) -> tuple[list[Scored], list[str]]:
-    """The scores of members, controls and canaries, and what the base samples; the base is first, the adapter folded in."""
+    """The scores of members, controls and canaries, and what the base samples."""
     everything = [*inputs.rows.members, *inputs.rows.controls, *(each.row for each in inputs.placed)]
     done = 0
 
@@ -174,7 +174,6 @@ def _score_both(
     with loaded.model.disable_adapter():
         base = score_rows(loaded, everything, request.batch_size, on_rows)
         texts = writer.sample(is_text=is_text)
-    fold_adapter(loaded)
     ours = score_rows(loaded, everything, request.batch_size, on_rows)
     return list(zip(ours, base, strict=True)), texts
 

@@ -9,7 +9,6 @@ from typing import Any
 import finetune.models.eager_bitsandbytes  # isort: skip # noqa: F401 # before PEFT, which imports bitsandbytes too
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
@@ -177,21 +176,6 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str =
             f"{len(stored - expected)} are unexpected"
         )
     return peft_model
-
-
-def fold_adapter(loaded: LoadedModel) -> bool:
-    """Add an adapter to the weights of its base, which computes the same faster and cannot be undone exactly.
-
-    Only float32 weights are changed: others would be rounded. Nor are embeddings, which the output head may share. Returns
-    whether it was done.
-    """
-    model = loaded.model
-    shared = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
-    weights = [module.get_base_layer().weight for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    if any(each.dtype != torch.float32 or any(each is one for one in shared) for each in weights):
-        return False
-    model.merge_adapter()
-    return True
 
 
 def greedy_settings(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:

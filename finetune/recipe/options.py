@@ -220,7 +220,7 @@ class EvalOptions:
 class AuditOptions:
     """How many rows an audit looks at, and how."""
 
-    limit: int = option(300, "At most N training rows, and as many held-out ones of the same sources.", ge=1)
+    limit: int = option(150, "At most N training rows, and as many held-out ones of the same sources.", ge=1)
     extractions: int = option(
         64, "Continue the answers of at most N training rows, and of as many held-out ones.", ge=0
     )

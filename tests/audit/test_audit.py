@@ -123,7 +123,7 @@ def test_the_report_has_no_text_of_rows_and_no_secrets(audited: PrepareRequest, 
     answers = [row.answer for row in read_split(Corpus.open(audited.output_dir), "train")]
     assert not any(private in told for private in [*secrets, *answers])
     assert str(audited.key_path) not in told
-    assert AuditReport.open(overfitted_audit.report.parent).manifest["config"]["limit"] == 300
+    assert AuditReport.open(overfitted_audit.report.parent).manifest["config"]["limit"] == 150
 
 
 def test_the_page_says_what_the_file_for_programs_says(overfitted_audit: AuditResult) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 from finetune.artifacts import Adapter, Corpus
 from finetune.audit import AuditRequest
 from finetune.audit.extract import Continuation, Writer
 from finetune.audit.rows import AuditRows, choose_rows
 from finetune.audit.scores import score_rows
-from finetune.models.load import LoadedModel, fold_adapter, load_adapter
+from finetune.models.load import LoadedModel, load_adapter
 from finetune.prepare import PrepareRequest
 from finetune.scoring.supervised import TokenScores
 
@@ -54,15 +52,3 @@ def test_scores_tell_what_would_be_written_and_controls_end_early(
 
 def count(continuations: list[Continuation]) -> int:
     return sum(len(each.written) for each in continuations)
-
-
-def test_a_folded_adapter_scores_the_same(loaded: LoadedModel, rows: AuditRows) -> None:
-    before = scores_of(loaded, rows)
-    assert fold_adapter(loaded)
-    for one, other in zip(before, scores_of(loaded, rows), strict=True):
-        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-3)
-
-
-def test_an_adapter_is_not_folded_into_weights_that_would_be_rounded(loaded: LoadedModel) -> None:
-    loaded.model.to(torch.bfloat16)
-    assert not fold_adapter(loaded)
