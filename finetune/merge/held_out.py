@@ -14,6 +14,7 @@ from finetune.errors import MissingStageError
 from finetune.models.chat_template import unrendered_parts
 from finetune.models.heads import Head
 from finetune.records import Example, Message
+from finetune.storage.address import is_address
 from finetune.train.replay import bundled_rows
 
 ROWS = 64  # that are compared
@@ -42,6 +43,8 @@ def _read_held_out(corpus: Path | str | None) -> list[Example]:
     try:
         opened = open_corpus(corpus)
     except MissingStageError:
+        if is_address(corpus):  # which somebody has typed; a folder may be the workspace's
+            raise
         return []
     return read_split(opened, "test") or read_split(opened, "validation")
 

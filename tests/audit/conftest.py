@@ -62,21 +62,21 @@ def train_on(corpus: Path, folder: Path, model: Path, **settings: Any) -> Path:
 
 def run_audit(audited: PrepareRequest, adapter: Path, name: str, **options: Any) -> AuditResult:
     request = AuditRequest(
-        adapter, audited.output_dir, audited.output_dir.with_name(name), audited.key_path, max_new_tokens=20, samples=16
+        adapter, audited.folder, audited.folder.with_name(name), audited.key_path, max_new_tokens=20, samples=16
     )
     return audit(replace(request, **options))
 
 
 @pytest.fixture(scope="session")
 def overfitted(audited: PrepareRequest, tiny_model: Path) -> Path:
-    folder = audited.output_dir.with_name("overfitted")
-    return train_on(audited.output_dir, folder, tiny_model, num_train_epochs=25, learning_rate=1e-2)
+    folder = audited.folder.with_name("overfitted")
+    return train_on(audited.folder, folder, tiny_model, num_train_epochs=25, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="session")
 def one_epoch(audited: PrepareRequest, tiny_model: Path) -> Path:
-    folder = audited.output_dir.with_name("one-epoch")
-    return train_on(audited.output_dir, folder, tiny_model, num_train_epochs=1, learning_rate=1e-3)
+    folder = audited.folder.with_name("one-epoch")
+    return train_on(audited.folder, folder, tiny_model, num_train_epochs=1, learning_rate=1e-3)
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +92,7 @@ def one_epoch_audit(audited: PrepareRequest, one_epoch: Path) -> AuditResult:
 @pytest.fixture(scope="session")
 def foreign_audit(audited: PrepareRequest, tiny_model: Path, tiny_corpus: Path) -> AuditResult:
     """Of an adapter that has not seen a single row of the corpus."""
-    folder = audited.output_dir.with_name("foreign")
+    folder = audited.folder.with_name("foreign")
     return run_audit(
         audited, train_on(tiny_corpus, folder, tiny_model, max_steps=2, learning_rate=1e-3), "audit-foreign"
     )

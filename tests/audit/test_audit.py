@@ -120,7 +120,7 @@ def texts_of(folder: Path) -> str:
 def test_the_report_has_no_text_of_rows_and_no_secrets(audited: PrepareRequest, overfitted_audit: AuditResult) -> None:
     told = texts_of(overfitted_audit.report.parent)
     secrets = [canary.secret for canary in read_key(audited.key_path)[0]]
-    answers = [row.answer for row in read_split(Corpus.open(audited.output_dir), "train")]
+    answers = [row.answer for row in read_split(Corpus.open(audited.folder), "train")]
     assert not any(private in told for private in [*secrets, *answers])
     assert str(audited.key_path) not in told
     assert AuditReport.open(overfitted_audit.report.parent).manifest["config"]["limit"] == 150
@@ -140,14 +140,14 @@ def test_the_page_says_what_the_file_for_programs_says(overfitted_audit: AuditRe
 def test_the_key_of_another_corpus_is_refused(audited: PrepareRequest, one_epoch: Path, tmp_path: Path) -> None:
     write_key(tmp_path / "key", read_key(audited.key_path)[0][:-1])
     with pytest.raises(InputError, match="does not belong to the corpus"):
-        audit(AuditRequest(one_epoch, audited.output_dir, tmp_path / "out", tmp_path / "key"))
+        audit(AuditRequest(one_epoch, audited.folder, tmp_path / "out", tmp_path / "key"))
     assert not (tmp_path / "out").exists()
 
 
 def test_the_command_exits_with_3_if_a_leak_was_found_and_shows_texts_if_asked(
     audited: PrepareRequest, overfitted: Path, tmp_path: Path
 ) -> None:
-    few = ("--extractions", 0, "--samples", 0, "--corpus", audited.output_dir)
+    few = ("--extractions", 0, "--samples", 0, "--corpus", audited.folder)
     leaky = slmtune("audit", overfitted, *few, "--show-text", "--out", tmp_path / "report", cwd=tmp_path)
     assert leaky.returncode == 3
     assert "Verdict: leak found" in leaky.stdout

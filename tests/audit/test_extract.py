@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from finetune.artifacts import Adapter, Corpus
+from finetune.artifacts import Adapter
 from finetune.audit import AuditRequest
 from finetune.audit.extract import Continuation, Writer
 from finetune.audit.rows import AuditRows, choose_rows
 from finetune.audit.scores import score_rows
+from finetune.corpus.open import open_corpus
 from finetune.models.load import LoadedModel, load_adapter
 from finetune.prepare import PrepareRequest
 from finetune.scoring.supervised import TokenScores
@@ -23,12 +24,12 @@ def loaded(overfitted: Path) -> LoadedModel:
 
 @pytest.fixture
 def asked(audited: PrepareRequest, overfitted: Path) -> AuditRequest:
-    return AuditRequest(overfitted, audited.output_dir, audited.output_dir, limit=40, extractions=40, max_new_tokens=6)
+    return AuditRequest(overfitted, audited.folder, audited.folder, limit=40, extractions=40, max_new_tokens=6)
 
 
 @pytest.fixture
 def rows(asked: AuditRequest, loaded: LoadedModel) -> AuditRows:
-    return choose_rows(asked, Corpus.open(asked.corpus), loaded.tokenizer, 1024)
+    return choose_rows(asked, open_corpus(asked.corpus), loaded.tokenizer, 1024)
 
 
 def scores_of(loaded: LoadedModel, rows: AuditRows) -> list[TokenScores]:

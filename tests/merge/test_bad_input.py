@@ -16,7 +16,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from finetune.artifacts import Adapter, fingerprint_of, read_manifest, sha256_of, write_json
-from finetune.errors import ArtifactError, BaseModelError, DiskFullError, InputError, OutputInUseError, SlmtuneError
+from finetune.errors import (
+    ArtifactError,
+    BaseModelError,
+    DiskFullError,
+    InputError,
+    MissingStageError,
+    OutputInUseError,
+    SlmtuneError,
+)
 from finetune.lock import lock_folder
 from finetune.merge import MergeRequest, merge_adapter
 from finetune.merge import run as merge_run
@@ -52,6 +60,10 @@ def refuse(error: type[SlmtuneError], adapter: Path, words: str, **options: Any)
             merge_adapter(request)
     assert "\n" not in str(caught.value)
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
+
+
+def test_corpus_at_an_address_without_one_is_refused(adapter: Path) -> None:
+    refuse(MissingStageError, adapter, "no corpus at memory://nowhere/corpus", corpus="memory://nowhere/corpus")
 
 
 def test_base_model_of_the_same_shape_is_refused(adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
