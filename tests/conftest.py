@@ -68,13 +68,14 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
     """After each module, take what it has imported out of the search for garbage, which takes a second per training."""
-    yield
+    result = yield
     if nextitem is None or nextitem.path != item.path:
-        gc.collect()
+        gc.collect()  # what is frozen is never freed if it is part of a cycle
         gc.freeze()
         draw_once()
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)
