@@ -11,7 +11,7 @@
     ├── TrainingDivergedError    1  the loss or a gradient is not finite
     ├── DiskFullError            1  the disk has no space for the output
     ├── MemoryFullError          1  memory is full, in training even with one row per forward pass
-    ├── LostProcessError         1  a process of a training in several processes has ended
+    ├── LostProcessError         1  one of several processes that work together has ended
     ├── StoppedError           130  a signal stopped the work in an orderly way; 143 if it was SIGTERM
     ├── InputError               2  an argument, file or setting cannot be used
     │   ├── ConfigError          2  all configuration problems at once
@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import difflib
 import signal
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -160,11 +161,10 @@ class MemoryFullError(SlmtuneError):
 
 
 class LostProcessError(SlmtuneError):
-    """A process of a training in several processes has ended: it was killed, or does not answer.
+    """One of the processes of a training, a sweep or an evaluation has ended: it was killed, or does not answer.
 
-    The other processes have stopped, and the last checkpoint is kept: continue with the command in the message, which has
-    `--resume`, with as many processes as you like. If memory was full, take fewer, or a smaller
-    `--per-device-train-batch-size`.
+    The other processes have stopped, and the last checkpoint or the answers so far are kept: continue with the command in
+    the message, with as many processes as you like. If memory was full, take fewer, or smaller batches.
     """
 
 
@@ -356,6 +356,12 @@ class EvaluationStoppedError(Exception):
 
 class PrunedError(Exception):
     """A sweep ends a run that falls behind the others; never leaves finetune.sweep."""
+
+
+def where_raised(error: Exception) -> str:
+    """The type of an error that slmtune did not foresee, and its file and line; not its text, which may be private."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

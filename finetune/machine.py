@@ -10,7 +10,6 @@ import platform
 import re
 import resource
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -126,19 +125,6 @@ def device_name() -> str:
 def count_cores() -> int:
     """The CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def end_with_parent() -> None:
-    """Wait for the end of the parent, then end this process; for a thread of a worker process.
-
-    A killed parent cannot stop its workers, which would wait for work, or hold a GPU, for ever.
-    """
-    from multiprocessing import connection, parent_process  # here: `slmtune --help` imports this module
-
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def describe_cpu() -> str:

@@ -7,8 +7,9 @@ import json
 import os
 import signal
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from itertools import islice
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import DEFAULT_MODEL, AdapterRecipe
 from finetune.records import Message
 
+from .command import ROOT
 from .hub.local_hub import LocalHub
 from .quicker import compare_less, draw_once, write_without_waiting
 
@@ -188,6 +190,14 @@ def tiny_adapter(tiny_model: Path, tiny_corpus: Path, tmp_path_factory: pytest.T
     folder = tmp_path_factory.mktemp("adapters") / "tiny"
     train(TrainRequest(tiny_corpus, folder, recipe))
     return folder
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with two cores, on which worker processes are forked from the server of commands."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    with chdir(ROOT):
+        ensure_running()
 
 
 def chat(*turns: str) -> tuple[Message, ...]:

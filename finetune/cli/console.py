@@ -17,6 +17,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from finetune.errors import where_raised
 from finetune.machine import format_bytes
 
 if TYPE_CHECKING:
@@ -80,10 +81,8 @@ class Console:
 
     def unexpected(self, error: Exception) -> None:
         """Report an error that slmtune did not foresee: its type, its location and how to see more."""
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}:{frame.lineno}"
         hint = "" if self.debug else ". Run again with --debug for the traceback"
-        self.error(f"Unexpected {type(error).__name__} in {where}{hint}", error)
+        self.error(f"Unexpected {where_raised(error)}{hint}", error)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

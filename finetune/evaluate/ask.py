@@ -1,16 +1,17 @@
-"""Asks every contestant every task, one group of contestants after the other, and never twice."""
+"""Asks every contestant every task, and never twice."""
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from finetune.evaluate.answers import Answers
-from finetune.evaluate.contestants.contestant import ADAPTER, BASE
+from finetune.evaluate.contestants.contestant import ADAPTER, BASE, RowsCallback
 from finetune.evaluate.contestants.lineup import Group
 from finetune.evaluate.progress import Pace, ProgressCallback
 from finetune.evaluate.store import AnswerStore
+from finetune.evaluate.workers import Asker, Message, Question, ask
 from finetune.scoring.tasks import EvalTask
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,15 @@ log = logging.getLogger(__name__)
 AllAnswers = Mapping[str, Mapping[str, Answers]]  # what each contestant answered, by task and name
 AllAbsences = Mapping[str, Mapping[str, str]]  # why a contestant did not, by task and name
 StageCallback = Callable[[str], None]  # called with the name of each stage that begins
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the contestants answered, who is absent, and the peak memory of the processes that asked, in bytes."""
+
+    answers: AllAnswers
+    absent: AllAbsences
+    peak: int
 
 
 def takes_part(name: str, task: EvalTask) -> bool:
@@ -31,48 +41,52 @@ def ask_all(
     store: AnswerStore,
     on_progress: ProgressCallback | None = None,
     on_stage: StageCallback | None = None,
-) -> tuple[AllAnswers, AllAbsences]:
+    workers: int = 1,
+) -> Asked:
     """The answers of every contestant to every task, the contestants in the order of their groups, and who is absent.
 
     Stored answers are taken over, and a group whose answers are all stored is not loaded.
+
+    Raises:
+        LostProcessError: one of several workers has ended.
     """
-    entrants = [(name, identity) for group in groups for name, identity in group.members.items()]
+    entrants = [(number, name) for number, group in enumerate(groups) for name in group.members]
+    identities = {name: identity for group in groups for name, identity in group.members.items()}
     answers = {
-        task.name: {name: store.read(task, name, identity) for name, identity in entrants if takes_part(name, task)}
+        task.name: {name: store.read(task, name, identities[name]) for _, name in entrants if takes_part(name, task)}
         for task in tasks
     }
     absent: dict[str, dict[str, str]] = {task.name: {} for task in tasks}
-    pending = [
-        (name, task)
-        for name, _ in entrants
-        for task in tasks
+    questions = [
+        Question(group, name, number)
+        for group, name in entrants
+        for number, task in enumerate(tasks)
         if takes_part(name, task) and answers[task.name][name] is None
     ]
-    pace = Pace(pending, on_progress)
-    for group in groups:
-        left = [(name, task) for name, task in pending if name in group.members]
-        if not left:
-            continue
-        if on_stage:
-            on_stage(f"Loading {', '.join(group.members)}")
-        for name, task, given in _ask_group(group, left, pace):
-            if isinstance(given, Answers):
-                answers[task.name][name] = given
-                store.write(task, name, group.members[name], given)
-            else:
-                absent[task.name][name] = given
-                log.warning("%s is left out of %s: %s.", name, task.name, given)
-            pace.finish(name, task)
-        gc.collect()  # weights and the functions that use them refer to each other
-    return {task: {name: given for name, given in row.items() if given} for task, row in answers.items()}, absent
+    pace = Pace([(one.name, tasks[one.task]) for one in questions], on_progress, workers=workers)
+    counters: dict[Question, RowsCallback] = {}
 
+    def hear(question: Question, message: Message) -> None:
+        if message == 0:
+            counters[question] = pace.start(question.name, tasks[question.task])
+        elif isinstance(message, int):
+            counters[question](message)
+        elif on_stage:
+            on_stage(message)
 
-def _ask_group(
-    group: Group, pairs: Sequence[tuple[str, EvalTask]], pace: Pace
-) -> Iterator[tuple[str, EvalTask, Answers | str]]:
-    """The answers of the members of a group, or the reason why one has none; no member outlives the generator."""
-    with group.open() as contestants:
-        members = {contestant.name: contestant for contestant in contestants}
-        for name, task in pairs:
-            reason = members[name].refuse(task)
-            yield name, task, members[name].answer(task, pace.start(name, task)) if reason is None else reason
+    peak = 0
+    for reply in ask(Asker(groups, tasks), questions, hear, workers):
+        name, task = reply.item.name, tasks[reply.item.task]
+        if isinstance(reply.result, Answers):
+            answers[task.name][name] = reply.result
+            store.write(task, name, identities[name], reply.result)
+        else:
+            absent[task.name][name] = reply.result
+            log.warning("%s is left out of %s: %s.", name, task.name, reply.result)
+        pace.finish(name, task)
+        peak = max(peak, reply.peak)
+    return Asked(
+        {task: {name: given for name, given in row.items() if given} for task, row in answers.items()},
+        {task: {name: row[name] for _, name in entrants if name in row} for task, row in absent.items()},
+        peak,
+    )

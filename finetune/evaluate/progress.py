@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -33,32 +33,37 @@ class Pace:
     """Estimates the time left from the rows answered so far, whoever answered them.
 
     A row of a task is assumed to take as long as the rows of that task took on average; if nobody has answered any of them
-    yet, as long as all rows did.
+    yet, as long as all rows did. Several workers share what is left.
     """
 
     def __init__(
-        self, pending: Iterable[Pending], report: ProgressCallback | None = None, clock: Clock = time.monotonic
+        self,
+        pending: Iterable[Pending],
+        report: ProgressCallback | None = None,
+        clock: Clock = time.monotonic,
+        workers: int = 1,
     ) -> None:
         self._left = {(name, task.name): len(task.examples) for name, task in pending}
-        self._report, self._clock = report, clock
+        self._report, self._clock, self._workers = report, clock, workers
         self._rows: Counter[str] = Counter()  # answered, by task
-        self._seconds: dict[str, float] = {}  # that they took, by task
+        self._seconds: dict[str, float] = defaultdict(float)  # that they took, by task
 
     def start(self, name: str, task: EvalTask) -> Callable[[int], None]:
         """Begin a task; the result is to be called after each batch with the number of its rows."""
-        total, started = len(task.examples), self._clock()
-        before = self._seconds.get(task.name, 0.0)
+        total, started, before = len(task.examples), self._clock(), 0.0
 
         def on_rows(rows: int) -> None:
+            nonlocal before
             seconds = self._clock() - started
             self._rows[task.name] += rows
-            self._seconds[task.name] = before + seconds
+            self._seconds[task.name] += seconds - before
+            before = seconds
             left = self._left[name, task.name] = max(0, self._left[name, task.name] - rows)
             done = total - left
             if self._report and done:
                 speed, remaining = done / seconds if seconds else 0.0, left * seconds / done
-                others = self._remaining_except(name, task.name)
-                self._report(Step(task.name, name, done, total, speed, remaining, remaining + others))
+                overall = (remaining + self._remaining_except(name, task.name)) / self._workers
+                self._report(Step(task.name, name, done, total, speed, remaining, max(remaining, overall)))
 
         return on_rows
 

@@ -40,6 +40,7 @@ from finetune.scoring.generation import spell_calls
 from finetune.scoring.tasks import EvalTask
 from finetune.scoring.texts import require_libraries
 from finetune.trackers.tracked_run import open_run, require_tracker
+from finetune.workers import require_devices
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,12 @@ def evaluate(
 ) -> EvalResult:
     """Score base and adapter on held-out rows and write report.json, report.html and samples.jsonl.
 
-    If the evaluation is interrupted, the answers so far are kept, and the next one with the same inputs takes them over.
+    If the evaluation is interrupted, the answers so far are kept, and the next one with the same inputs takes them over. A
+    script that asks for several workers must call this below `if __name__ == "__main__":`.
     """
     started = time.monotonic()
     check(request)
+    require_devices("--workers", request.workers)
     require_tracker(request.report_to)
     ensure_replaceable(request.output_dir, overwrite=request.overwrite)
     inputs = _open_inputs(request)
@@ -89,11 +92,11 @@ def evaluate(
         keep_answers(request, inputs.sources, inputs.answer_sets) as store,
         writing(request.output_dir, EvalReport, overwrite=request.overwrite) as writer,
     ):
-        given, absent = ask_all(inputs.groups, [*tasks, *inputs.probe], store, on_progress, on_stage)
+        asked = ask_all(inputs.groups, [*tasks, *inputs.probe], store, on_progress, on_stage, request.workers)
         answers = {
-            task: {name: by_name[name] for name in inputs.order if name in by_name} for task, by_name in given.items()
+            task: {name: given[name] for name in inputs.order if name in given} for task, given in asked.answers.items()
         }
-        scores, rows = _score_tasks(inputs, answers, absent)
+        scores, rows = _score_tasks(inputs, answers, asked.absent)
         if inputs.foreign:
             from finetune.evaluate.harness import score_tasks
 
@@ -105,7 +108,7 @@ def evaluate(
             request.output_dir / "report.html",
             scores,
             time.monotonic() - started,
-            peak_bytes(),
+            max(peak_bytes(), asked.peak),
             tuple(condition.check(scores, forgetting) for condition in inputs.conditions),
             forgetting,
         )

@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass
 
 from finetune import __version__
 from finetune.artifacts import library_versions, remove_leftovers, write_aside
-from finetune.errors import MemoryFullError, StoppedError, TerminatedError
+from finetune.errors import LostProcessError, MemoryFullError, StoppedError, TerminatedError
 from finetune.evaluate.answers import Answers
 from finetune.evaluate.request import EvalRequest
 from finetune.lock import LOCK, lock_folder
@@ -37,7 +37,7 @@ T = TypeVar("T")
 # Options that decide which rows are answered and by whom, which the key holds anyway, but not what the answers are.
 FREE = frozenset(
     {
-        *("split", "tasks", "accept_noncommercial", "allow_train_overlap", "limit", "batch_size"),
+        *("split", "tasks", "accept_noncommercial", "allow_train_overlap", "limit", "batch_size", "workers"),
         *("few_shot", "vs", "vs_key_file", "gate", "forgetting", "report_to", "lm_eval", "lm_eval_chat_template"),
     }
 )
@@ -132,6 +132,7 @@ def keep_answers(request: EvalRequest, parents: Sequence[str], pairs: int) -> It
     Raises:
         StoppedError: SIGINT or SIGTERM arrived.
         MemoryFullError: an allocation failed.
+        LostProcessError: a worker has ended.
         OutputInUseError: another process is writing to the same folder.
     """
     out = Path(os.path.abspath(request.output_dir))
@@ -147,10 +148,16 @@ def keep_answers(request: EvalRequest, parents: Sequence[str], pairs: int) -> It
             raise StoppedError(
                 number, f"Stopped by {number.name}. {_describe(store, pairs)} Continue with: {request.resume_command}"
             ) from None
+        except LostProcessError as error:
+            raise LostProcessError(
+                f"{error}, possibly for lack of memory. {_describe(store, pairs)} Continue, with fewer --workers if need be, "
+                f"with: {request.resume_command}"
+            ) from None
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             smaller = f" --batch-size {request.batch_size // 2}" if request.batch_size > 1 else ""
+            smaller = f" --workers {request.workers // 2}" if request.workers > 1 else smaller
             raise MemoryFullError(
                 f"Memory is full. End other programs that use it. {_describe(store, pairs)} Continue with: "
                 f"{request.resume_command}{smaller}"

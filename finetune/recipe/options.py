@@ -202,6 +202,9 @@ class EvalOptions:
         None, "File with the API key for servers of --vs.", metavar="FILE", value="the key in OPENAI_API_KEY"
     )
     batch_size: int = option(16, "Rows per forward pass.", ge=1)
+    workers: int = option(
+        1, "Processes that ask models side by side, each with its share of the cores, or a GPU of its own.", ge=1
+    )
     max_new_tokens: int = option(160, "Maximum length of a generated answer, in tokens.", ge=1)
     gate: tuple[str, ...] = option(
         (),

@@ -20,9 +20,10 @@ from finetune.sweep.request import SweepPlan, SweepRequest, SweepResult
 from finetune.sweep.space import default_space, describe, own_settings, read_space
 from finetune.sweep.trial_run import Inputs, OnStep, recipe_of, sweep_folder
 from finetune.sweep.trials import Trials
-from finetune.sweep.workers import OnTrial, require_workers, run_in_turn, run_side_by_side
+from finetune.sweep.workers import OnTrial, run_in_turn, run_side_by_side
 from finetune.train import TrainRequest, plan_training
 from finetune.train.checkpoints.resume import EVALUATION, FREE
+from finetune.workers import require_devices
 
 FILE = "trials.db"
 
@@ -35,7 +36,8 @@ def sweep(request: SweepRequest, on_step: OnStep | None = None, on_trial: OnTria
             is false, the sweep to resume had other inputs, or there are more workers than cores or GPUs.
         OutputInUseError: another process is writing the same sweep.
         StoppedError: SIGINT or SIGTERM arrived during a trial, which resumes from its checkpoint.
-        SlmtuneError: no trial has a value, or a worker died.
+        LostProcessError: a worker has ended.
+        SlmtuneError: no trial has a value.
     """
     out = Path(os.path.abspath(request.output_dir))
     if not request.resume:
@@ -73,7 +75,7 @@ def plan_sweep(request: SweepRequest) -> SweepPlan:
 
 def _open(request: SweepRequest) -> Inputs:
     check(request)
-    require_workers(request.workers)
+    require_devices("--workers", request.workers)
     corpus = open_corpus(request.corpus, command=request.prepare_command)
     if not corpus.counts["validation"]:
         raise InputError(

@@ -77,14 +77,16 @@ def _train(
     recipe = recipe_of(trial.params, request, inputs)
     figure = f"eval_{inputs.metric}"
     steps = recipe.count_steps(inputs.plan.rows)
-    reported = {-1}  # shares of the run, of which Optuna wants each once
+    reported: set[int] = set()  # shares of the run, of which Optuna wants each once, also if it was killed
+    before = trial.study.trials[trial.number].intermediate_values
 
     def compare(line: Mapping[str, float]) -> None:
         share = int(line["step"]) * EVALUATIONS // steps
         if figure not in line or not 0 < share < EVALUATIONS or share in reported:
             return
         reported.add(share)
-        trial.report(line[figure], share)
+        if share not in before:
+            trial.report(line[figure], share)
         if trial.should_prune():
             raise PrunedError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 from finetune.artifacts import Adapter, Corpus
 from finetune.evaluate.contestants.contestant import ADAPTER, BASE, FEW_SHOT, Contestant
@@ -24,7 +25,8 @@ class Group:
     """Contestants that share weights.
 
     `members` are their names in order, each with its identity: whatever decides its answers apart from the rows and the
-    options of the evaluation, such as the fingerprint of its weights. `open` loads the weights and frees them at the end.
+    options of the evaluation, such as the fingerprint of its weights. `open` loads the weights and frees them at the end;
+    it can be sent to another process.
     """
 
     members: Mapping[str, str]
@@ -46,14 +48,14 @@ def line_up(
     if head is not None:
         require_rows(head, tasks, request.split)
         members = {BASE: base, ADAPTER: adapter.fingerprint}
-        first = Group(members, lambda: open_encoder(request, adapter, tasks))
+        first = Group(members, partial(open_encoder, request, adapter, tasks))
         return [first, *(_group_alone(request, rival, tasks) for rival in rivals)]
     joining = [rival for rival in rivals if isinstance(rival, LocalRival) and shares_base(rival, adapter)]
     rows = corpus.fingerprint if corpus else ""
     examples = {FEW_SHOT: f"{base} {request.few_shot} {rows}"} if request.few_shot else {}
     others = {rival.name: rival.identity for rival in joining}
     members = {BASE: base, **examples, **others, ADAPTER: adapter.fingerprint}
-    first = Group(members, lambda: open_adapter(request, adapter, corpus, joining))
+    first = Group(members, partial(open_adapter, request, adapter, corpus, joining))
     return [first, *(_group_alone(request, rival, tasks) for rival in rivals if rival not in joining)]
 
 
@@ -65,9 +67,9 @@ def report_order(rivals: Sequence[Rival]) -> list[str]:
 def _group_alone(request: EvalRequest, rival: Rival, tasks: Sequence[EvalTask]) -> Group:
     members = {rival.name: rival.identity}
     if isinstance(rival, ServerRival):
-        return Group(members, lambda: open_server(request, rival))
+        return Group(members, partial(open_server, request, rival))
     if isinstance(rival, GgufRival):
-        return Group(members, lambda: open_gguf(request, rival, tasks))
+        return Group(members, partial(open_gguf, request, rival, tasks))
     if isinstance(rival.model, Adapter):
         base_of(rival.model)  # raises if it cannot be found
-    return Group(members, lambda: open_rival(request, rival))
+    return Group(members, partial(open_rival, request, rival))

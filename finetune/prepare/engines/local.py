@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,8 +15,8 @@ from typing import Any
 
 from finetune.corpus.skip_pandas import skip_pandas
 from finetune.errors import SlmtuneError
-from finetune.machine import end_with_parent
 from finetune.prepare.engines.engine import BandHashes, P, R, RowNumbers, T
+from finetune.workers import end_with_parent
 
 # Rows have no reference cycles: searching for some after every 700 new objects took a sixth of a worker's time.
 GARBAGE = 200_000
@@ -90,7 +89,7 @@ _function: list[Callable[[Any], Any]] = []  # of this worker process: sent once,
 def _start(function: Callable[[Any], Any]) -> None:
     skip_pandas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops the workers
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     gc.freeze()
     gc.set_threshold(GARBAGE)
     _function.append(function)

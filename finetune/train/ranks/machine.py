@@ -10,9 +10,9 @@ import torch
 
 from finetune.errors import InputError
 from finetune.launcher import GPUS, gpus_of
-from finetune.machine import count_cores
 from finetune.recipe import AdapterRecipe
 from finetune.train.ranks.group import Ranks
+from finetune.workers import require_devices
 
 
 def require_processes(recipe: AdapterRecipe, count: int, ranks: Ranks | None = None) -> None:
@@ -25,26 +25,16 @@ def require_processes(recipe: AdapterRecipe, count: int, ranks: Ranks | None = N
     Raises:
         InputError: says how many there may be.
     """
-    gpus = torch.cuda.device_count()
-    available, kind = (gpus, "GPU") if gpus else (count_cores(), "CPU core")
-    if ranks is not None:
+    if ranks is None:
+        require_devices("--num-processes", count, ", or several machines: slmtune train --print-launch")
+    else:
         count = ranks.size
-    elif count > available:
-        raise InputError(
-            f"--num-processes {count} is more than this machine has: {available} {kind}{'s' * (available != 1)}. Use at most "
-            f"--num-processes {available}, or several machines: slmtune train --print-launch"
-        )
     if count > recipe.effective_batch:
         raise InputError(
             f"{count} processes are more than the {recipe.effective_batch} rows of an optimizer step "
             "(--per-device-train-batch-size × --gradient-accumulation-steps), which they share. Use at most "
             f"--num-processes {recipe.effective_batch}, or raise one of these"
         )
-
-
-def threads_of(processes: int) -> int:
-    """The threads of each of the processes on this machine: its share of the cores, and no more than torch has now."""
-    return max(1, min(torch.get_num_threads(), count_cores() // processes))
 
 
 @contextmanager

@@ -5,23 +5,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
-from finetune.errors import LostProcessError, SlmtuneError, StoppedError
+from finetune.errors import LostProcessError, SlmtuneError, StoppedError, where_raised
 from finetune.launcher import take_place
-from finetune.machine import end_with_parent
 from finetune.train.ranks.group import Ranks, join, leave
-from finetune.train.ranks.machine import limited_threads, own_gpu, threads_of
+from finetune.train.ranks.machine import limited_threads, own_gpu
 from finetune.train.request import TrainRequest
+from finetune.workers import describe_end, end_with_parent, silence, threads_of
 
 # Spawned, not forked: the libraries have threads, whose locks a fork would leave held, and a GPU does not survive it.
 processes: Any = multiprocessing.get_context("spawn")
@@ -52,8 +49,8 @@ class _Helper:
         code = self.process.exitcode
         if not code:
             return None
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return LostProcessError(f"Process {self.rank} of the training (process id {self.process.pid}) {how}")
+        who = f"Process {self.rank} of the training (process id {self.process.pid})"
+        return LostProcessError(f"{who} {describe_end(code)}")
 
 
 @contextmanager
@@ -132,10 +129,8 @@ def _follow(request: TrainRequest, follow: Follow, rank: int, size: int, port: i
     from torch import distributed
 
     os.setsid()
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    silence = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(silence, stream)
+    end_with_parent()
+    silence()
     try:
         words.send(None)
         with limited_threads(threads_of(size)):
@@ -146,6 +141,4 @@ def _follow(request: TrainRequest, follow: Follow, rank: int, size: int, port: i
     except SlmtuneError as error:
         words.send(error)
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}:{frame.lineno}"
-        words.send(SlmtuneError(f"Process {rank} of the training failed: unexpected {type(error).__name__} in {where}"))
+        words.send(SlmtuneError(f"Process {rank} of the training failed: unexpected {where_raised(error)}"))
