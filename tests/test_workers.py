@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections.abc import Callable
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
 from finetune.errors import SlmtuneError
 from finetune.launcher import GPUS
-from finetune.workers import Done, Workers
+from finetune.workers import Done, Workers, call_silently
 
 
 class Work:
@@ -55,3 +59,18 @@ def test_full_memory_and_other_errors_of_a_worker_are_told_apart_and_keep_its_te
         ask("fill")
     with pytest.raises(SlmtuneError, match=r"^A worker failed: unexpected ValueError in test_workers.py:\d+$"):
         ask("fail")
+
+
+def test_a_process_prints_nothing_that_its_imports_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = "import sys\nprint('imported', file=sys.stderr)\n\ndef begin(file):\n    file.touch()\n"
+    (tmp_path / "talkative.py").write_text(program, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    begin = pickle.dumps(import_module("talkative").begin)
+    assert "imported" in capfd.readouterr().err
+    process = get_context("spawn").Process(target=call_silently, args=(begin, tmp_path / "begun"))
+    process.start()
+    process.join(60)
+    assert (tmp_path / "begun").exists()
+    assert capfd.readouterr() == ("", "")

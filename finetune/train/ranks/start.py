@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -18,7 +20,7 @@ from finetune.launcher import take_place
 from finetune.train.ranks.group import Ranks, join, leave
 from finetune.train.ranks.machine import limited_threads, own_gpu
 from finetune.train.request import TrainRequest
-from finetune.workers import describe_end, end_with_parent, silence, threads_of
+from finetune.workers import call_silently, describe_end, end_with_parent, threads_of
 
 # Spawned, not forked: the libraries have threads, whose locks a fork would leave held, and a GPU does not survive it.
 processes: Any = multiprocessing.get_context("spawn")
@@ -112,8 +114,8 @@ def _reason(helpers: Sequence[_Helper]) -> SlmtuneError | None:
 def _start(request: TrainRequest, follow: Follow, rank: int, size: int, port: int) -> _Helper:
     """Start a process with its share of the cores and a GPU of its own, out of reach of the terminal's Ctrl-C."""
     words, theirs = processes.Pipe(duplex=False)
-    arguments = (request, follow, rank, size, port, theirs)
-    process = processes.Process(target=_follow, args=arguments, daemon=True)
+    work = pickle.dumps(partial(_follow, request, follow, rank, size, port))
+    process = processes.Process(target=call_silently, args=(work, theirs), daemon=True)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with own_gpu(rank, size):
@@ -130,7 +132,6 @@ def _follow(request: TrainRequest, follow: Follow, rank: int, size: int, port: i
 
     os.setsid()
     end_with_parent()
-    silence()
     try:
         words.send(None)
         with limited_threads(threads_of(size)):
