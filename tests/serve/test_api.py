@@ -55,8 +55,9 @@ def url(two_adapters: dict[str, Path]) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def client(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, timeout=60)
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, timeout=60) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +189,10 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
 
 
 def test_a_wrong_key_is_refused(url: str) -> None:
-    stranger = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY + "x", max_retries=0)
-    with pytest.raises(openai.AuthenticationError):
+    with (
+        openai.OpenAI(base_url=f"{url}/v1", api_key=KEY + "x", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
         stranger.models.list()
 
 
