@@ -61,8 +61,8 @@ def run_side_by_side(
                 if interrupt.number is not None:
                     workers.terminate()
                     has_more = False
-                while has_more and (idle := workers.idle) is not None:
-                    has_more = _begin(trials, workers, idle, request)
+                while has_more and (idle := workers.idle) is not None and _wants_more(trials, workers, request):
+                    has_more = _begin(trials, workers, idle)
                 if not workers.busy:
                     break
                 for word in workers.listen():
@@ -87,10 +87,13 @@ def _share(request: SweepRequest) -> SweepRequest:
     return replace(request, memory=(request.memory or free_memory()) // request.workers)
 
 
-def _begin(trials: Trials, workers: TrialWorkers, idle: int, request: SweepRequest) -> bool:
+def _wants_more(trials: Trials, workers: TrialWorkers, request: SweepRequest) -> bool:
+    """Whether to begin another trial now; a trial that has just ended counts twice until its worker has said so."""
+    return len(trials.records()) + len(workers.busy) < request.trials
+
+
+def _begin(trials: Trials, workers: TrialWorkers, idle: int) -> bool:
     """Begin another trial, and return whether there was one to begin."""
-    if len(trials.records()) + len(workers.busy) >= request.trials:
-        return False
     trial = trials.next_trial(workers.busy.values())
     if trial is None:
         log.info(ALL_TRIED)
