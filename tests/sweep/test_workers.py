@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from finetune.recipe import AdapterRecipe, load_adapter_recipe
 from finetune.sweep import SweepRequest, sweep
 from finetune.sweep.trial_run import OnStep
 from finetune.train import TrainRequest, train
+from finetune.workers import Done, Workers
 
 SEARCH = ("lora_r=2,4,8",)
 
@@ -42,8 +45,18 @@ def at_second_step(act: Callable[[], object]) -> OnStep:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_cores")
-def test_trials_side_by_side_have_the_values_of_their_settings(asked: SweepRequest, tmp_path: Path) -> None:
-    steps: list[tuple[int, int]] = []
+def test_trials_side_by_side_have_the_values_of_their_settings(
+    asked: SweepRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen, steps = Workers.listen, list[tuple[int, int]]()
+
+    def hear_late(workers: Workers[Any, Any, Any]) -> Iterator[Any]:
+        for word in listen(workers):
+            if isinstance(word, Done):
+                time.sleep(2)  # meanwhile the other trial ends, too
+            yield word
+
+    monkeypatch.setattr(Workers, "listen", hear_late)
     result = sweep(asked, lambda trial, step: steps.append((trial, step.step)))
     assert [(trial.number, trial.state) for trial in result.trials] == [(n, "complete") for n in range(3)]
     assert {trial.settings["lora_r"] for trial in result.trials} == {2, 4, 8}
