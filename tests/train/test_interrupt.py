@@ -102,13 +102,15 @@ def test_signal_in_the_last_evaluation_loses_nothing(
 
 def dawdle() -> None:
     """In the process of a command, as its `before`: let each pass of a training take longer."""
-    collate = SupervisedTrainer._collate
+    trainers: Any = SupervisedTrainer
+    collate = trainers._collate
 
     def collate_slowly(trainer: SupervisedTrainer, rows: list[int]) -> dict[str, Any]:
         time.sleep(0.1)
-        return collate(trainer, rows)
+        batch: dict[str, Any] = collate(trainer, rows)
+        return batch
 
-    SupervisedTrainer._collate = collate_slowly  # type: ignore[method-assign, assignment]
+    trainers._collate = collate_slowly
 
 
 def test_second_signal_ends_the_run_at_once(tiny_model: Path, tmp_path: Path) -> None:
