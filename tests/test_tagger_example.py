@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -35,6 +36,14 @@ def test_rows_follow_from_the_seed_and_are_marked_where_values_stand() -> None:
         assert all(before <= start < end for before, (start, end, _) in zip(ends, row.spans, strict=False))
         assert all(not row.text[start].isspace() and not row.text[end - 1].isspace() for start, end, _ in row.spans)
     assert {label for row in made for _, _, label in row.spans} == {"NAME", "LOCATION", "ADDRESS", "ORGANISATION"}
+
+
+def test_every_template_and_every_form_of_an_address_can_be_filled() -> None:
+    made = runpy.run_path(str(FOLDER / "generate.py"))
+    values = made["Values"](Random(0))
+    assert not {slot for line in made["read_templates"]() for slot in made["SLOT"].findall(line)} - values.slots.keys()
+    for form in values.places.forms:
+        assert not set("{}<>|") & set(values.places.fill(form))
 
 
 def test_no_drug_or_disease_of_the_benchmark_is_learnt() -> None:

@@ -13,18 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from values import Values
+from values import LABELS, Values
 
 TEMPLATES = Path(__file__).with_name("templates.txt")
 SLOT = re.compile(r"\{([a-z_]+)\d?\}")
-LABELS = {
-    **dict.fromkeys(("name", "full", "first", "last", "last_first", "titled"), "NAME"),
-    **dict.fromkeys(("town", "country", "region", "place"), "LOCATION"),
-    **dict.fromkeys(("address", "street", "street_only"), "ADDRESS"),
-    "org": "ORGANISATION",
-}
-METHODS = {"country": "region"}
 LONGEST = 4  # templates in a row
+SHARE_CAPITAL = 0.8  # of rows that begin with what is no name
 HELD_OUT = 10  # each tenth template is for validation
 
 
@@ -48,9 +42,11 @@ def fill(template: str, values: Values) -> Row:
     for match in SLOT.finditer(template):
         text += template[at : match.start()]
         slot, at = match[1], match.end()
-        value = getattr(values, METHODS.get(slot, slot))() if slot in LABELS else values.plain(slot)
+        value = values.slots[slot]()
+        if not match.start() and slot not in LABELS and values.pick.chance(SHARE_CAPITAL):
+            value = value[0].upper() + value[1:]
         if slot in LABELS:
-            start = len(text) + 4 * (slot == "org" and value.startswith("the "))
+            start = len(text) + 4 * (LABELS[slot] == "ORGANISATION" and value.startswith("the "))
             spans.append((start, len(text) + len(value), LABELS[slot]))
         text += value
     return Row(text + template[at:], tuple(spans))

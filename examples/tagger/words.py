@@ -49,8 +49,33 @@ JOINED = (
 AFTER = "utca,tér,út,tn,iela,gatvė,Caddesi,Sokak,ulica,Straße,Strasse,Str.,Street,street,Marg,Nagar,Road".split(",")
 BEFORE_TOWN = "San,Santa,Saint,St.,Bad,New,Ober,El,La,Las,Mount,Port,Nova,Sankt".split(",")
 QUIET_KINDS = "Gardens,Mews,Hill,Park Drive,View,Meadows,Rise,Grove,Walk,Parkway".split(",")
-UNITS = "Apt.,Apt,Suite,Ste,Unit,Flat,#,apt.,Floor,Apto,Room".split(",")
-BOXES = "P.O. Box,PO Box,P.O. box,Postfach,Casella Postale".split(",")
+UNITS = "Apt.,Apt,Suite,Ste,Unit,Flat,#,apt.,Floor,Apto,Room,Top,Wohnung,Piso,kv.,m.".split(",")
+ARMY = "APO AP,APO AE,APO AA,FPO AP,FPO AE,FPO AA,DPO AP,DPO AE".split(",")
+PROVINCES = "ON QC BC AB MB NS NB MI RM TO NA BO FI VE PA CT GE SP RJ MG PR RS BA".split()
+COMPASS = "N S E W NE NW SE SW North South East West".split()
+HUNGARIAN = "utca,u.,út,útja,tér,körút,köz,sor".split(",")
+NONE = "nan,NaN,N/A,n/a,null,None,-,?,unknown".split(",")
+BOXES = "P.O. Box,PO Box,P.O. box,POB,Postfach,Postbus,Casella Postale,Apartado,BP,Locked Bag".split(",")
+BRAND_ENDS = "ly,ify,ia,ex,tech,soft,corp,pharm,ica,ora,ix,ano,io,zon,gle,flix,tel,bank,pay,ster,wise,hub".split(",")
+WORK_ENDS = "ander,ica,opia,tron,oid,verse,land,ara,ion,ium,eon,azo,ora,dor,mania,hood,topia,ulon,onia".split(",")
+DRUG_ENDS = (
+    "mab,nib,tinib,pril,sartan,olol,azole,cillin,mycin,statin,tide,gliptin,vir,triptan,pam,zine,oxetine,afil,dronate,parin,ra,va,ia,ix,"
+    "exa,ica,yx,opra,ium,axo,uvia,enta,ril,zyme,cort,tol,iva,ique,essa,ara,eva,ista"
+).split(",")
+CONDITION_ENDS = (
+    "itis,osis,oma,emia,uria,algia,pathy,plegia,rrhea,penia,megaly,dystrophy,ectomy,oscopy,oplasty,ism".split(",")
+)
+EPONYMS = (
+    "disease,syndrome,sign,test,fracture,score,criteria,reflex,tumor,palsy,anomaly,procedure,operation,maneuver,catheter,phenomenon,"
+    "fever,ulcer,nodes,triad,contracture,position"
+).split(",")
+BUSINESSES = (
+    "Bakery,Garage,Diner,Law,Dental,Pharmacy,Motors,Brothers,Consulting,Plumbing,Realty,Insurance,Farms,Cleaning Services,"
+    "Books,Garden Centre,Electronics,Logistics,Maintenance,Café,Studios,Records,Software"
+).split(",")
+# Also those of texts whose encoding was taken for another.
+DASHES = ["–", "—", "-", "--", *("–".encode().decode(page) for page in ("cp1252", "cp1250", "cp1255", "cp1253"))]
+DASHES += ["—".encode().decode("cp1255", "replace"), "…"]
 INSTITUTIONS = "General Hospital,Bank,Council,Police,United,Times,Clinic,University,School".split(",")
 
 

@@ -19,7 +19,7 @@ from finetune.artifacts import sha256_of
 from finetune.errors import InputError
 from finetune.machine import count_cores
 from finetune.scrub.recogniser import GUESSED
-from finetune.scrub.span import Span
+from finetune.scrub.span import Span, trimmed
 from finetune.scrub.tagger_tokens import Floats, Tokens, find_spans, joined, read_tokens, windows
 
 OWN = "own"
@@ -77,11 +77,11 @@ class OwnTagger:
         scores = self._score_all(tokens)
         return [
             [
-                Span(kind, start, end, GUESSED, "tagger", f"the tagger, {chance:.0%} sure")
+                trimmed(Span(kind, start, end, GUESSED, "tagger", f"the tagger, {chance:.0%} sure"), text)
                 for start, end, kind, chance in find_spans(one, score, self._bias)
-                if kind in self._entities
+                if kind in self._entities and any(map(str.isalnum, text[start:end]))
             ]
-            for one, score in zip(tokens, scores, strict=True)
+            for text, one, score in zip(texts, tokens, scores, strict=True)
         ]
 
     def _score_all(self, tokens: Sequence[Tokens]) -> list[Floats]:

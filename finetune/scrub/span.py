@@ -37,7 +37,7 @@ def resolve(spans: Iterable[Span], text: str) -> list[Span]:
     for span in sorted(_united(spans), key=lambda each: (-each.score, each.start - each.end, each.start)):
         for part in _outside(span, kept):
             if part == span or (span.entity in DIVISIBLE and any(map(str.isalnum, text[part.start : part.end]))):
-                kept.insert(bisect_left(kept, part.start, key=_start), _trimmed(part, text) if part != span else part)
+                kept.insert(bisect_left(kept, part.start, key=_start), trimmed(part, text) if part != span else part)
     return kept
 
 
@@ -80,8 +80,8 @@ def _outside(span: Span, kept: list[Span]) -> Iterator[Span]:
         yield replace(span, start=at) if inside else span
 
 
-def _trimmed(span: Span, text: str) -> Span:
-    """The span without punctuation and blanks at its ends."""
+def trimmed(span: Span, text: str) -> Span:
+    """The span, which has a letter or a digit, without punctuation and blanks at its ends."""
     start, end = span.start, span.end
     while not text[start].isalnum():
         start += 1

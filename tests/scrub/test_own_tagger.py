@@ -26,6 +26,7 @@ VOCABULARY = {
     **{"jose": "B-NAME", "ga": "I-NAME", "##rcia": "I-NAME", "zurich": "B-LOCATION", "acme": "B-ORGANISATION"},
     **{"lange": "B-ADDRESS", "gasse": "I-ADDRESS", "7": "I-ADDRESS"},
     **dict.fromkeys(("73", "448", "266", "785", "8949"), "I-ADDRESS"),
+    **dict.fromkeys(("(", ";"), "I-ADDRESS"),
 }
 
 
@@ -85,6 +86,7 @@ def found(folder: Path, text: str) -> list[tuple[str, str]]:
         ("Lange Gasse 7\nJosé", [("ADDRESS", "Lange Gasse 7"), ("NAME", "José")]),
         ("José José word", [("NAME", "José"), ("NAME", "José")]),
         ("word may word May word\nMay word Acme", [("NAME", "May")]),
+        ("word. (Lange Gasse 7; word ; word", [("ADDRESS", "Lange Gasse 7")]),
         ("", []),
         (" \n\t", []),
     ],
