@@ -30,6 +30,7 @@ def _any_of(words: str) -> str:
 
 
 _WORD = r"[^\W\d_][\w'’.-]{0,24}"
+_CAPITAL = rf"(?![a-zß-öø-ÿ]){_WORD}"
 _NUMBER = r"\d{1,6}[A-Za-z]?(?:[-/]\d{1,4}[A-Za-z]?)?"
 _UNIT = r"(?:,?[ \n]{1,3}(?:apt|apartment|suite|ste|unit|flat|floor|room|rm|bldg|#)\.? ?#?\d{1,5}[A-Z]?)?"
 _STATE = _any_of(STATES)
@@ -56,7 +57,7 @@ PLACES = (
         "street-number-last",
         "ADDRESS",
         re.compile(
-            rf"(?<!\w)(?:{_WORD} ){{0,2}}?(?i:[^\W\d_]{{2,24}}(?:{_any_of(JOINED)})"
+            rf"(?<!\w)(?:{_CAPITAL} ){{0,2}}?(?i:[^\W\d_]{{2,24}}(?:{_any_of(JOINED)})"
             rf"|[^\W\d_]{{2,24}} (?:str\.|{_any_of(JOINED)})) {_NUMBER}(?!\w)"
         ),
         "a name that ends like a street and a number",

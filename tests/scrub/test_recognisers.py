@@ -139,6 +139,7 @@ FOUND = [
     ("491 St. John Street, Suite 286", "ADDRESS", "491 St. John Street, Suite 286"),
     ("at 12 High St, Springfield, MA 01101.", "ADDRESS", "12 High St, Springfield, MA 01101"),
     ("Hauptstraße 12a", "ADDRESS", "Hauptstraße 12a"),
+    ("she lives at Alte Hauptstraße 12a", "ADDRESS", "Alte Hauptstraße 12a"),
     ("87 Rue Joseph Vernet", "ADDRESS", "87 Rue Joseph Vernet"),
     ("Via Pisanelli 89", "ADDRESS", "Via Pisanelli 89"),
     ("Adams Street is closed", "ADDRESS", "Adams Street"),
