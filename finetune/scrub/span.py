@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 # Of these, the rest of a span is still personal data when a number inside it has been taken out.
@@ -29,12 +29,15 @@ class Span:
 def resolve(spans: Iterable[Span], text: str) -> list[Span]:
     """The spans that remain, in the order of the text and without overlaps.
 
-    Names, addresses and the like of one kind that overlap become one, as sure as the least sure one that it takes. Of two
+    Names, addresses and the like of one kind that overlap become one, as sure as the least sure one that it takes. A postal
+    code in an address is a part of it. Of two
     others that overlap, the one with the higher score remains, then the longer, then the earlier. A name or an address
     keeps what lies outside the winner, if there is a letter or a digit in it.
     """
     kept: list[Span] = []
-    for span in sorted(_united(spans), key=lambda each: (-each.score, each.start - each.end, each.start)):
+    for span in sorted(
+        _without_codes(list(_united(spans))), key=lambda each: (-each.score, each.start - each.end, each.start)
+    ):
         for part in _outside(span, kept):
             if part == span or (span.entity in DIVISIBLE and any(map(str.isalnum, text[part.start : part.end]))):
                 kept.insert(bisect_left(kept, part.start, key=_start), trimmed(part, text) if part != span else part)
@@ -57,6 +60,15 @@ def _united(spans: Iterable[Span]) -> Iterator[Span]:
             yield before
         open_spans[span.entity] = span
     yield from open_spans.values()
+
+
+def _without_codes(spans: Sequence[Span]) -> Iterator[Span]:
+    """The spans, except for postal codes that lie in an address; the addresses come in the order of the text."""
+    addresses = [span for span in spans if span.entity == "ADDRESS"]
+    for span in spans:
+        before = bisect_right(addresses, span.start, key=_start)
+        if span.entity != "ZIP" or not before or addresses[before - 1].end < span.end:
+            yield span
 
 
 def _start(span: Span) -> int:

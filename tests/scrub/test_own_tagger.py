@@ -26,7 +26,7 @@ VOCABULARY = {
     **{"jose": "B-NAME", "ga": "I-NAME", "##rcia": "I-NAME", "zurich": "B-LOCATION", "acme": "B-ORGANISATION"},
     **{"lange": "B-ADDRESS", "gasse": "I-ADDRESS", "7": "I-ADDRESS"},
     **dict.fromkeys(("73", "448", "266", "785", "8949"), "I-ADDRESS"),
-    **dict.fromkeys(("(", ";"), "I-ADDRESS"),
+    **dict.fromkeys(("(", ";", "ca", "90210"), "I-ADDRESS"),
 }
 
 
@@ -116,6 +116,14 @@ def test_addresses_of_tagger_and_patterns_become_one(folder: Path) -> None:
     assert {"NAME", "LOCATION", "ADDRESS"} < set(scrubber.kinds)
     assert "ORGANISATION" not in scrubber.kinds
     assert describe_tagger(str(folder)).endswith(f"({sha256_of(folder / 'model.onnx')[:12]})")
+
+
+def test_a_postal_code_in_an_address_is_a_part_of_it(folder: Path) -> None:
+    scrubber = Scrubber(make_rules(None, policy=None, find="all", otherwise="all", tagger=str(folder)))
+    assert scrubber.scrub("Lange Gasse 7, CA 90210\nword", Counter()) == "[ADDRESS], [ADDRESS]\nword"
+    assert scrubber.scrub("word CA 90210", Counter()) == "word [ADDRESS]"
+    only = Scrubber(make_rules(None, policy=None, find="ZIP", otherwise="all", tagger=str(folder)))
+    assert only.scrub("Lange Gasse 7, CA 90210\nword", Counter()) == "Lange Gasse 7, CA [ZIP]\nword"
 
 
 @pytest.mark.parametrize("number", ["73 448 266", "785 8949"])
