@@ -96,6 +96,7 @@ class UpdateStack:
 
     def __init__(self, down: Tensor, up: Tensor) -> None:
         self._down, self._up = down.new_zeros(0, 0, down.shape[1]), up.new_zeros(0, 0, up.shape[1])
+        self._places = 0  # in the stacks; counted here, since `len` of a tensor takes as long as a small product
 
     @property
     def width(self) -> int:
@@ -104,24 +105,24 @@ class UpdateStack:
 
     def is_set(self, place: int) -> bool:
         """Whether the update of an adapter is not zero."""
-        return place < len(self._down) and bool(self._down[place].any() and self._up[place].any())
+        return place < self._places and bool(self._down[place].any() and self._up[place].any())
 
     def put(self, place: int, down: Tensor, up: Tensor) -> None:
         """Put an adapter at a place: (rank, in features) and (rank, out features)."""
         self.clear(place)
         self._down, self._up = _with(self._down, place, down), _with(self._up, place, up)
+        self._places = len(self._down)
 
     def clear(self, place: int) -> None:
         """Remove an adapter."""
-        if place < len(self._down):
+        if place < self._places:
             self._down[place] = self._up[place] = 0
 
     def add(self, x: Tensor, result: Tensor, plan: Plan) -> None:
         """Add the updates to a product, (rows, out features); x is (rows, in features), or the tokens of an embedding."""
         joint = plan.joint if x.is_floating_point() else None
-        places = len(self._down)
         for part in plan.parts if joint is None else plan.alone:
-            if part.place < places:
+            if part.place < self._places:
                 _add(result[part.rows], _reduce(x[part.rows], self._down[part.place]), self._up[part.place])
         if joint is not None:
             self._add_joint(x, result, joint)
