@@ -26,7 +26,7 @@ from finetune.models.load import LoadedModel, load_adapter
 from finetune.models.structure import base_model, find_state
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
-from finetune.recipe.options import check
+from finetune.recipe.option_fields import check
 from finetune.storage.address import is_address
 
 log = logging.getLogger(__name__)

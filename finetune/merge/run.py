@@ -33,7 +33,7 @@ from finetune.models.find import BaseModel, base_of
 from finetune.models.heads import Head
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
-from finetune.recipe.options import check
+from finetune.recipe.option_fields import check
 from finetune.scoring.label_tasks import describe_label_tasks, label_tasks_of
 
 FORMS = {"original": "the original weights", "dequantized": "the dequantised weights"}
