@@ -67,7 +67,8 @@ PLACES = (
         "ADDRESS",
         re.compile(
             rf"(?<!\w)(?:{_NUMBER},? )?(?i:{_any_of(BEFORE)})\.? (?:{_WORD} ){{0,4}}?{_WORD},? (?:n[.º°] ?)?{_NUMBER}(?!\w)"
-            rf"|(?<![\w.,-]){_NUMBER},? (?i:bis |ter )?(?i:rue|avenue|boulevard|chemin|impasse|quai|place|via)"
+            rf"|(?<![\w.,-]){_NUMBER},? (?i:bis |ter )?(?:(?i:rue|avenue|boulevard|chemin|impasse|quai)"
+            r"|(?i:place|via)(?= (?:[A-ZÀ-Ý]|d[aei])))"
             rf" (?:{_WORD}[ -]){{0,4}}{_WORD}"
         ),
         "a kind of street, a name and a number",

@@ -31,8 +31,10 @@ OWNERS = (
 WHOSE = rf"(?:{'|'.join(OWNERS.split())}) (?:{'|'.join(NUMBER_WORDS)})s?\b"
 PHONE_BEFORE = re.compile(
     rf"(?:\b(?:tele)?(?:{'|'.join(PHONE_WORDS)})\w{{0,12}}|\b{WHOSE})(?: ?\d(?=[:.)]))?[^\d\n]{{0,30}}\n?$"
+    rf"|\b(?:the|this|that|which|what|same) (?:{'|'.join(NUMBER_WORDS)}):? ?$"
     rf"|(?:^|[\n|(,;])[ \t]?(?:home|office|work|direct|main):? {{1,2}}$"
-    rf"|(?:^|[\s(|])(?:ph[:.]|mob[:.]|[TMPFHOCW]:)\s?$|(?:{'|'.join(PHONE_SIGNS)})\ufe0f?[^\d\n]{{0,6}}$",
+    rf"|(?:^|[\s(|])(?:ph[:.]|mob[:.]|[TMPFHOCW][:)])\s?$|(?:^|\n)[ \t]?[TMPFHOCW] $"
+    rf"|(?:{'|'.join(PHONE_SIGNS)})\ufe0f?[^\d\n]{{0,6}}$",
     re.I,
 )
 PHONE_AFTER = re.compile(
@@ -42,13 +44,24 @@ PHONE_AFTER = re.compile(
 OTHER_NUMBER = re.compile(
     r"(?:\b(?:no|nrs?|nos|(?<=[^\n])numbers?|id|ref|reference|code|order|invoice|case|ticket|claim|policy|account|acct|pages?|pp?|vol|volume"
     r"|part|item|model|sku|batch|lot|grant|trial|is[bs]n|pmid|doi|figs?|figures?|tables?|patent|between|than"
-    r"|about|nearly|over|of|version|score|step|room|row|bus|route|flight)\b\.?|[#№=×*<>≥≤~±])\W{0,3}$",
+    r"|about|nearly|over|of|version|score|step|room|row|bus|route|flight)\b\.?|[#№=×*<≥≤~±]|(?<![\w\"'/])>)\W{0,3}$"
+    r"|\b(?:account|acct|order|invoice|case|ticket|claim|policy|reference|serial|member|item|batch|lot)(?: (?:number|no|id))?"
+    r" (?:is|was) ?$",
     re.I,
 )
 # One of these is in a text where either of them matches.
 SIGNS = (
     *(*PHONE_WORDS, *PHONE_SIGNS, *NUMBER_WORDS),
-    *("office", "home", "work", "direct", "ph", "mob", "main", "t:", "m:", "p:", "f:", "h:", "o:", "c:", "w:"),
+    *("office", "home", "work", "direct", "ph", "mob", "main"),
+    *(f"{letter}{sign}" for letter in "tmpfhocw" for sign in (":", ")", " ")),
+)
+# A number before one of these is mentioned; before another word, it is one of so many things.
+MENTION_AFTER = re.compile(
+    r"""\s{0,2}(?:[.,;:!?)\]}"'|/<]|[-–—]|\n|$|(?:a|about|after|again|all|always|and|any|anymore|as|at|because|before|between|but|by"""
+    r"|can|could|does|did|during|every|for|from|has|have|i|if|in|instead|is|isn|it|just|keeps?|may|now|on|only|or|please|rang|she|he"
+    r"|since|so|still|than|thanks?|that|the|then|there|they|to|today|tomorrow|too|until|via|was|we|were|when|which|who|will|with"
+    r"|would|you)\b)",
+    re.I,
 )
 LIKE_DATE = re.compile(
     r"\d{1,2}([-/.])\d{1,2}\1\d{2,4}|\d{1,2} \d{1,2} (?:19|20)\d\d"
@@ -84,7 +97,8 @@ def _is_international(text: str, before: str, after: str) -> bool:
 
 
 def _is_north_american(text: str, before: str, after: str) -> bool:
-    return not is_amount(before, after)
+    is_part = text.count(" ") == 2 and text[0].isdigit() and before[-1:] == " " and before[-2:-1].isdigit()
+    return not is_part and not is_amount(before, after)
 
 
 def _is_named(text: str, before: str, after: str) -> bool:
@@ -99,22 +113,28 @@ def _is_trunk(text: str, before: str, after: str) -> bool:
 
 def _is_national(text: str, before: str, after: str) -> bool:
     digits, groups = digits_of(text), re.findall(r"\d+", text)
-    if not 7 <= len(digits) <= 11 or len(set(digits)) < 3 or LIKE_DATE.fullmatch(text) or OTHER_SHAPE.fullmatch(text):
+    if not 6 <= len(digits) <= 12 or len(set(digits)) < 3 or LIKE_DATE.fullmatch(text) or OTHER_SHAPE.fullmatch(text):
         return False
-    if "(" not in text and _are_figures(groups, "-" in text):
+    if "(" not in text and _are_figures(groups, "-" in text, bool(MENTION_AFTER.match(after))):
         return False
     return not (OTHER_NUMBER.search(before) or is_amount(before, after))
 
 
-def _are_figures(groups: Sequence[str], joined: bool) -> bool:
-    """Whether groups of digits are rather thousands, round figures, a range or a list of figures with equal steps."""
+def _are_figures(groups: Sequence[str], joined: bool, mentioned: bool) -> bool:
+    """Whether groups of digits are rather thousands, round figures, a range or a list of figures with equal steps.
+
+    What is `mentioned`, rather than counted, may have groups of three digits, as in half a dozen countries.
+    """
     values = [int(group) for group in groups]
     steps = {after - before for before, after in pairwise(values)}
     nearest = values[0] // 10 if len(groups[0]) == len(groups[-1]) else values[0]
     is_range = joined and len(groups) == 2 and 0 < min(steps) < nearest
     is_list = len(groups) > 2 and len(steps) == 1
-    are_thousands = len(groups[0]) <= 3 and groups[0][0] != "0" and {*map(len, groups[1:])} == {3}
-    return is_range or is_list or are_thousands or all(group.endswith("0") for group in groups)
+    are_threes = not joined and len(groups[0]) <= 3 and groups[0][0] != "0" and {*map(len, groups[1:])} == {3}
+    is_round = groups[-1].endswith("00")
+    are_thousands = are_threes and (is_round or not mentioned or len(groups) != 3 or len(groups[0]) == 1)
+    is_short = sum(map(len, groups)) == 6 and not (mentioned and [*map(len, groups)] == [2, 2, 2])
+    return is_range or is_list or are_thousands or is_short or all(group.endswith("0") for group in groups)
 
 
 def _in_contact_block(text: str, before: str, after: str) -> bool:
@@ -187,8 +207,10 @@ TELEPHONES = (
     Recogniser(
         "phone-trunk-zero",
         "PHONE",
-        re.compile(r"(?<![\w.,+$€£/-])\(?0\d{1,5}\)?[ /.-]{1,3}\d{2,8}(?:[ .-]\d{2,4}){0,4}(?!\w|[.,]\d)"),
-        "9 to 12 digits in groups, the first a zero",
+        re.compile(
+            r"(?<![\w.,+$€£/-])(?:\(?0\d{1,5}\)?[ /.-]{1,3}\d{2,8}(?:[ .-]\d{2,4}){0,4}|0[1-9]\d{8,9})(?!\w|[.,]\d)"
+        ),
+        "9 to 12 digits in groups or 10 or 11 in one, the first a zero",
         score=LIKELY,
         check=_is_trunk,
         broad=True,
