@@ -26,6 +26,7 @@ from finetune.machine import count_cores, is_out_of_memory, peak_bytes
 T = TypeVar("T")
 M = TypeVar("M")
 R = TypeVar("R")
+Work = Callable[[T, Callable[[M], None]], R]  # gets an item and a way to say something meanwhile; returns a result
 
 # A fork of this process would leave locks of the libraries' threads held; one of a server that imported them does not.
 processes: Any = get_context("forkserver")
@@ -56,7 +57,7 @@ class Done(Generic[T, R]):
 @dataclass(frozen=True)
 class _Worker:
     process: BaseProcess
-    words: Connection
+    pipe: Connection
 
 
 class Workers(Generic[T, M, R]):
@@ -70,7 +71,7 @@ class Workers(Generic[T, M, R]):
         work: sent to each once, so that it may keep what it has made there, such as a model.
     """
 
-    def __init__(self, count: int, work: Callable[[T, Callable[[M], None]], R]) -> None:
+    def __init__(self, count: int, work: Work[T, M, R]) -> None:
         self.count, self._work = count, work
         self.busy: dict[int, T] = {}  # what each is doing, by its number
         self._workers: dict[int, _Worker] = {}
@@ -79,9 +80,8 @@ class Workers(Generic[T, M, R]):
 
     def __enter__(self) -> Self:
         processes.set_forkserver_preload([type(self._work).__module__])
-        blocked = signal.pthread_sigmask(
-            signal.SIG_BLOCK, {signal.SIGINT}
-        )  # Ctrl-C in a terminal reaches all processes
+        # Ctrl-C in a terminal reaches all processes, and must not end the server.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             ensure_running()
         finally:
@@ -94,7 +94,7 @@ class Workers(Generic[T, M, R]):
         is_impatient = self._is_ending and error is not None  # such as a second signal
         self.terminate()
         for worker in self._workers.values():
-            worker.words.close()
+            worker.pipe.close()
         try:
             for worker in self._workers.values():
                 worker.process.join(0 if is_impatient else None)
@@ -118,7 +118,7 @@ class Workers(Generic[T, M, R]):
             self._workers[number] = self._start(number)
         self.busy[number] = item
         try:
-            self._workers[number].words.send(item)
+            self._workers[number].pipe.send(item)
         except OSError:
             self._lose(number)
 
@@ -129,25 +129,25 @@ class Workers(Generic[T, M, R]):
             LostProcessError: a worker has ended; not after `terminate`.
             Exception: raised by `work`: that of slmtune, MemoryError, or an error that says where another one was raised.
         """
-        numbers = {self._workers[number].words: number for number in self.busy}
-        for words in connection.wait(list(numbers), PAUSE):
-            assert isinstance(words, Connection)
-            number = numbers[words]
+        numbers = {self._workers[number].pipe: number for number in self.busy}
+        for pipe in connection.wait(list(numbers), PAUSE):
+            assert isinstance(pipe, Connection)
+            number = numbers[pipe]
             try:
-                word = words.recv()
+                event = pipe.recv()
             except (EOFError, OSError):
                 self._lose(number)
                 continue
-            if isinstance(word, Exception):
-                raise word
-            if isinstance(word, Done):
+            if isinstance(event, Exception):
+                raise event
+            if isinstance(event, Done):
                 del self.busy[number]
-                self._peaks[number] = word.peak
-                yield replace(word, peak=sum(self._peaks.values()))
-            elif isinstance(word, Said):
-                yield word
+                self._peaks[number] = event.peak
+                yield replace(event, peak=sum(self._peaks.values()))
+            elif isinstance(event, Said):
+                yield event
             elif not self._is_ending:  # then each would log the same
-                logging.getLogger(word.name).handle(word)
+                logging.getLogger(event.name).handle(event)
 
     def terminate(self) -> None:
         """Send SIGTERM to all, once; unless `work` handles it, they end at once."""
@@ -157,12 +157,12 @@ class Workers(Generic[T, M, R]):
                 worker.process.terminate()
 
     def _start(self, number: int) -> _Worker:
-        words, theirs = processes.Pipe()
+        pipe, far_end = processes.Pipe()
         facts = (gpus_of(number, self.count), threads_of(self.count), log.getEffectiveLevel())
-        process = processes.Process(target=_serve, args=(self._work, theirs, *facts))
+        process = processes.Process(target=_serve, args=(self._work, far_end, *facts))
         process.start()
-        theirs.close()
-        return _Worker(process, words)
+        far_end.close()
+        return _Worker(process, pipe)
 
     def _lose(self, number: int) -> None:
         del self.busy[number]
@@ -172,22 +172,22 @@ class Workers(Generic[T, M, R]):
             raise LostProcessError(f"A worker (process id {process.pid}) {describe_end(process.exitcode)}")
 
 
-class _Voice(QueueHandler):
-    """What a worker says to its parent, records of the log among it; it may be used in all threads."""
+class _Sender(QueueHandler):
+    """Sends what a worker has to say to its parent, and what it logs; may be used by several threads."""
 
-    def __init__(self, words: Connection) -> None:
-        self.words, self.one_at_a_time = words, threading.Lock()
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe, self.one_at_a_time = pipe, threading.Lock()
         self.records: SimpleQueue[logging.LogRecord] = SimpleQueue()
         super().__init__(self.records)
 
-    def send(self, word: object) -> None:
-        """Send a word, and before it what has been logged."""
+    def send(self, event: object) -> None:
+        """Send an event, and before it what has been logged."""
         with self.one_at_a_time, suppress(OSError):  # the parent no longer listens
             self._send_records()
-            self.words.send(word)
+            self.pipe.send(event)
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Send a record; later if something is being sent now, perhaps by this very thread, which a signal has interrupted."""
+        """Send a record, or keep it if something is being sent: perhaps by this very thread, which a signal interrupted."""
         self.records.put(record)
         if self.one_at_a_time.acquire(blocking=False):
             try:
@@ -198,12 +198,10 @@ class _Voice(QueueHandler):
 
     def _send_records(self) -> None:
         while not self.records.empty():
-            self.words.send(self.records.get())
+            self.pipe.send(self.records.get())
 
 
-def _serve(
-    work: Callable[[Any, Callable[[Any], None]], Any], words: Connection, gpu: str | None, threads: int, level: int
-) -> None:
+def _serve(work: Work[Any, Any, Any], pipe: Connection, gpu: str | None, threads: int, level: int) -> None:
     """The life of a worker."""
     end_with_parent()
     silence()
@@ -214,17 +212,17 @@ def _serve(
     import torch  # here: `prepare` imports this module without it
 
     torch.set_num_threads(threads)
-    voice = _Voice(words)
+    sender = _Sender(pipe)
     log.setLevel(level)
-    log.handlers, log.propagate = [voice], False
+    log.handlers, log.propagate = [sender], False
     with suppress(EOFError, OSError):
         while True:
-            voice.send(_attempt(work, words.recv(), voice))
+            sender.send(_attempt(work, pipe.recv(), sender))
 
 
-def _attempt(work: Callable[[Any, Callable[[Any], None]], Any], item: Any, voice: _Voice) -> Done[Any, Any] | Exception:
+def _attempt(work: Work[Any, Any, Any], item: Any, sender: _Sender) -> Done[Any, Any] | Exception:
     try:
-        return Done(item, work(item, lambda message: voice.send(Said(item, message))), peak_bytes())
+        return Done(item, work(item, lambda message: sender.send(Said(item, message))), peak_bytes())
     except SlmtuneError as error:
         return error
     except Exception as error:

@@ -94,6 +94,11 @@ class Writer:
         """Tokens as texts."""
         return [str(self.loaded.tokenizer.decode(list(one), skip_special_tokens=True)) for one in tokens]
 
+    def read_with_prompts(self, continuations: Sequence[Continuation]) -> list[tuple[str, str]]:
+        """What the adapter had read, and what it wrote after that, as texts."""
+        read = self.read(each.prompt for each in continuations)
+        return list(zip(read, self.read(each.written for each in continuations), strict=True))
+
     def _write(
         self,
         prompts: Sequence[tuple[int, ...]],

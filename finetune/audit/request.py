@@ -59,7 +59,7 @@ class Samples:
         copied: texts with 13 consecutive words of exactly one training row and of no held-out one.
         base_copied: the same of the base model's texts.
         identifiers: what looks like personal data in the samples and continuations, by kind.
-        from_training: how many of these stand in a training row.
+        from_training: how many of these stand in a training row, and not in what the adapter had read.
     """
 
     texts: int

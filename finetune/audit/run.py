@@ -26,7 +26,7 @@ from finetune.models.load import LoadedModel, load_adapter
 from finetune.models.structure import base_model, find_state
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
-from finetune.recipe.options import check
+from finetune.recipe.option_fields import check
 from finetune.storage.address import is_address
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def _measure(
     on_progress("write", 3, 4, "steps")
     told = writer.tell_secrets(placed)
     on_progress("write", 4, 4, "steps")
-    samples, copies = search_copies(rows, texts, base_texts, _with_beginnings(writer, ours))
+    samples, copies = search_copies(rows, texts, base_texts, writer.read_with_prompts(ours))
     canaries = measure_canaries(inputs.drawn, placed, scored[both:], told) if inputs.drawn else None
     findings = Findings(
         separations=separations,
@@ -176,12 +176,6 @@ def _score_both(
         texts = writer.sample(is_text=is_text)
     ours = score_rows(loaded, everything, request.batch_size, on_rows)
     return list(zip(ours, base, strict=True)), texts
-
-
-def _with_beginnings(writer: Writer, continuations: Sequence[Continuation]) -> list[tuple[str, str]]:
-    """What the adapter read, and what it wrote behind it."""
-    read = writer.read([each.prompt for each in continuations])
-    return list(zip(read, writer.read([each.written for each in continuations]), strict=True))
 
 
 def _leaked(writer: Writer, continuations: Sequence[Continuation]) -> list[Leak]:

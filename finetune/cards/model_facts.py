@@ -160,6 +160,11 @@ class Subject:
         """Whether a merged model was within the limits of its comparison."""
         return bool((self.artifact.manifest.get("verification") or {}).get("verified", True))
 
+    @property
+    def bundled_rows(self) -> int:
+        """How many of the rows of its comparison are general ones that do not come from the corpus."""
+        return int((self.artifact.manifest.get("verification") or {}).get("bundled_rows", 0))
+
     def comparisons(self) -> list[list[str]]:
         """The distance of a merged model from the adapter, one row per comparison."""
         distances = self.artifact.manifest.get("verification") or {}

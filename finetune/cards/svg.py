@@ -11,7 +11,9 @@ from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 # Colours to draw with; each becomes the variable of the page's style sheet that has its name.
 INK, SOFT, LINE, BAR, MUTED, WRONG = (f"#0000{number:02x}" for number in range(1, 7))
@@ -51,8 +53,10 @@ def draw_svg(size: tuple[int, int], paint: Callable[[Axes], None], name: str, de
     content = io.StringIO()
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser has its own fonts
-        figure = Figure(figsize=(size[0] / UNITS_PER_INCH, size[1] / UNITS_PER_INCH), layout="constrained")
+        figure = Figure((size[0] / UNITS_PER_INCH, size[1] / UNITS_PER_INCH), dpi=UNITS_PER_INCH)
+        FigureCanvasSVG(figure)  # measures text as it will be drawn
         paint(figure.subplots())
+        ConstrainedLayoutEngine().execute(figure)  # once: a figure that has a layout is drawn twice when it is saved
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     root = ElementTree.fromstring(CONTROL.sub("", content.getvalue()))
     _strip(root)

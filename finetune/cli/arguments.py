@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import re
 import shlex
@@ -12,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.cli.workspace import RUNS
+from finetune.cli.workspace import RUNS, Workspace
 from finetune.errors import InputError
 from finetune.machine import count_cores
 
 if TYPE_CHECKING:
     from finetune.plan import Device
     from finetune.serve import ApiKey
+
+log = logging.getLogger(__name__)
 
 
 def read_preparation(given: Mapping[str, Any], group_by: str | None) -> dict[str, Any]:
@@ -56,6 +59,17 @@ def read_place(text: str) -> Path | str:
     path = Path(text)
     is_path = path.exists() or path.parts[0] == RUNS.name or not is_name(text)
     return path.expanduser() if is_path else text
+
+
+def held_out_corpus(given: Path | str | None, artifact: object, workspace: Workspace) -> Path | str | None:
+    """The corpus whose rows are compared: the given one or, if no artifact is given, that of the workspace, if it has one."""
+    if given is not None:
+        return given
+    if artifact is None and workspace.corpus.exists():
+        return workspace.corpus
+    missing = "No --corpus is named" if artifact else f"There is no corpus at {workspace.corpus}"
+    log.warning("%s: the rows that are compared are general questions of slmtune, not held-out ones.", missing)
+    return None
 
 
 def read_weights(text: str | None) -> tuple[float, ...]:

@@ -148,7 +148,7 @@ def fields(
     def load() -> tuple[dict[str, FieldInfo], bool]:
         from pydantic import BaseModel
 
-        from finetune.recipe.options import fields_of
+        from finetune.recipe.option_fields import fields_of
 
         module, _, name = location.partition(":")
         model = getattr(import_module(module), name)
@@ -176,7 +176,7 @@ def fields(
 
 
 def _option(name: str, info: FieldInfo, *, is_recipe: bool, ranges: bool) -> click.Option:
-    from finetune.recipe.options import flag_display
+    from finetune.recipe.option_fields import flag_display
 
     display, kind, default, help_ = flag_display(name, info), info.annotation, info.default, info.description
     if kind is bool:

@@ -237,7 +237,7 @@ def merge_command(
     request = MergeRequest(
         adapters[0] if adapters else workspace.adapter,
         output_dir or workspace.model,
-        corpus or (None if adapters else workspace.corpus),
+        arguments.held_out_corpus(corpus, adapters[0] if adapters else None, workspace),
         model,
         overwrite,
         dry_run,
@@ -285,7 +285,7 @@ def export_command(
         source,
         output_dir or home.export / chosen.format,
         chosen,
-        corpus or (workspace.corpus if artifact is None else None),
+        arguments.held_out_corpus(corpus, artifact, workspace),
         model,
         overwrite,
         train_command=workspace.command("train"),

@@ -13,7 +13,8 @@ from finetune.corpus.view import draw_samples
 from finetune.models.chat_template import Rendering, render_conversations
 from finetune.models.tokenizer import find_tokenizer
 from finetune.recipe import load_adapter_recipe
-from finetune.recipe.options import SEED, ShowOptions, check
+from finetune.recipe.option_fields import check
+from finetune.recipe.options import SEED, ShowOptions
 from finetune.records import Example, Split, Task
 
 if TYPE_CHECKING:

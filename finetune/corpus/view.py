@@ -24,7 +24,8 @@ from finetune.corpus.store import to_example
 from finetune.errors import HubError, InputError, OfflineError
 from finetune.models.tokenizer import find_tokenizer
 from finetune.recipe import load_adapter_recipe
-from finetune.recipe.options import SEED, ShowOptions, check
+from finetune.recipe.option_fields import check
+from finetune.recipe.options import SEED, ShowOptions
 from finetune.records import SPLITS, Example, Message, Split
 
 MEASURED = (

@@ -35,7 +35,7 @@ from finetune.models.chat_template import require_tools
 from finetune.models.find import base_of
 from finetune.models.heads import Head
 from finetune.models.tokenizer import load_tokenizer
-from finetune.recipe.options import check
+from finetune.recipe.option_fields import check
 from finetune.scoring.generation import spell_calls
 from finetune.scoring.tasks import EvalTask
 from finetune.scoring.texts import require_libraries

@@ -27,7 +27,8 @@ from finetune.evaluate.answers import Answers
 from finetune.evaluate.request import EvalRequest
 from finetune.lock import LOCK, lock_folder
 from finetune.machine import device_name, is_out_of_memory
-from finetune.recipe.options import EvalOptions, fields_of
+from finetune.recipe.option_fields import fields_of
+from finetune.recipe.options import EvalOptions
 from finetune.scoring.tasks import EvalTask
 
 log = logging.getLogger(__name__)

@@ -89,11 +89,11 @@ def _ask_side_by_side(asker: Asker, waiting: list[Question], hear: Hear, count: 
                 waiting.remove(question)
                 groups[idle] = question.group
                 workers.begin(idle, question)
-            for word in workers.listen():
-                if isinstance(word, Done):
-                    yield word
+            for event in workers.listen():
+                if isinstance(event, Done):
+                    yield event
                 else:
-                    hear(word.item, word.message)
+                    hear(event.item, event.message)
 
 
 def _choose(waiting: Sequence[Question], own: int | None, others: Collection[int]) -> Question:

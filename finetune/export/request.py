@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.artifacts import Adapter
+from finetune.merge.held_out import count_bundled
+from finetune.merge.request import Distance
 from finetune.recipe.options import ExportOptions
+from finetune.records import Example
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export and where the files go; a corpus supplies held-out rows."""
+    """What to export and where the files go; a corpus supplies held-out rows, without which bundled ones are taken."""
 
     artifact: Path | str  # an adapter, a merged model, or a base model: a preset, a Hub id or a folder
     output_dir: Path
@@ -35,6 +38,12 @@ class Agreement:
     mean_kl: float
     greedy: float
     runtime: str  # with its version
+    bundled_rows: int  # among the rows, as the corpus has too few
+
+    @classmethod
+    def on(cls, rows: Sequence[Example], distance: Distance, runtime: str) -> Agreement:
+        """How closely the files follow the adapter, from the distance that was measured on these rows."""
+        return cls(len(rows), distance.mean_kl, distance.greedy_agreement, runtime, count_bundled(rows))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.corpus.open import open_corpus
 from finetune.corpus.store import read_split
-from finetune.errors import MissingStageError
 from finetune.models.chat_template import unrendered_parts
 from finetune.models.heads import Head
 from finetune.records import Example, Message
-from finetune.storage.address import is_address
 from finetune.train.replay import bundled_rows
 
 ROWS = 64  # that are compared
@@ -26,10 +24,19 @@ def choose_rows(
     """Held-out rows of the corpus that the model reads, spread over its tasks, and bundled ones if these are too few.
 
     Rows that use tools are left out if the chat template leaves the tools out. An encoder for answers needs contexts.
+
+    Raises:
+        MissingStageError: there is no corpus where one is named.
     """
     rows = [row for row in _read_held_out(corpus) if row.task != "text" and _can_read(tokenizer, head, row)]
     rows = spread(rows, count)
     return [*rows, *(_adapt(row, head) for row in spread(bundled_rows(), max(0, min(ROWS, count) - len(rows))))]
+
+
+def count_bundled(rows: Iterable[Example]) -> int:
+    """How many of the rows that `choose_rows` has chosen are bundled ones."""
+    bundled = {(row.id, row.messages[-1]) for row in bundled_rows()}
+    return sum((row.id, row.messages[-1]) in bundled for row in rows)
 
 
 def spread(rows: Sequence[Example], count: int) -> list[Example]:
@@ -40,12 +47,7 @@ def spread(rows: Sequence[Example], count: int) -> list[Example]:
 def _read_held_out(corpus: Path | str | None) -> list[Example]:
     if corpus is None:
         return []
-    try:
-        opened = open_corpus(corpus)
-    except MissingStageError:
-        if is_address(corpus):  # which somebody has typed; a folder may be the workspace's
-            raise
-        return []
+    opened = open_corpus(corpus)
     return read_split(opened, "test") or read_split(opened, "validation")
 
 

@@ -16,7 +16,7 @@ Onto = Literal["original", "dequantized"]
 
 @dataclass(frozen=True)
 class MergeRequest(MergeOptions):
-    """What to merge and where the model goes; a corpus supplies held-out prompts.
+    """What to merge and where the model goes; a corpus supplies held-out prompts, without which bundled ones are taken.
 
     Several adapters of one base model are merged as one, in which each has its weight, by default the same.
     """
@@ -82,6 +82,7 @@ class MergeResult:
     max_abs_logit_diff: float
     mean_kl: float
     greedy_agreement: float
+    bundled_rows: int  # among those that were compared, as the corpus has too few
     drift: Distance
     adapter_score: float | None
     candidates: tuple[Candidate, ...]

@@ -25,7 +25,7 @@ from finetune.errors import CheckFailedError
 from finetune.machine import explain_full_disk, peak_bytes
 from finetune.merge.candidate import Source, check_candidate, choose_forms, trace_adapter, write_candidate
 from finetune.merge.combine import combine_adapters, require_combinable
-from finetune.merge.held_out import choose_rows
+from finetune.merge.held_out import choose_rows, count_bundled
 from finetune.merge.request import Candidate, MergeRequest, MergeResult
 from finetune.merge.weights.matrices import require_trained_scale
 from finetune.merge.work_folder import SCRATCH, open_work_folder, require_space
@@ -33,7 +33,7 @@ from finetune.models.find import BaseModel, base_of
 from finetune.models.heads import Head
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
-from finetune.recipe.options import check
+from finetune.recipe.option_fields import check
 from finetune.scoring.label_tasks import describe_label_tasks, label_tasks_of
 
 FORMS = {"original": "the original weights", "dequantized": "the dequantised weights"}
@@ -95,6 +95,7 @@ def merge_adapter(request: MergeRequest, on_stage: Callable[[str], None] | None 
         max_abs_logit_diff=best.distance.max_abs_logit_diff,
         mean_kl=best.distance.mean_kl,
         greedy_agreement=best.distance.greedy_agreement,
+        bundled_rows=count_bundled(source.rows),
         drift=best.distance,
         adapter_score=score,
         candidates=tuple(candidates),
@@ -146,6 +147,7 @@ def _describe(
     writer.manifest |= describe_label_tasks(task for adapter in adapters for task in label_tasks_of(adapter.manifest))
     writer.manifest["verification"] = {
         "verified": best.is_close,
+        "bundled_rows": count_bundled(source.rows),
         "drift": asdict(best.distance),
         "adapter_score": score,
         "candidates": [asdict(one) for one in candidates],

@@ -45,10 +45,13 @@ def has_adapter(model: Any) -> bool:
 
 @contextlib.contextmanager
 def attention_of(model: Any, name: str) -> Iterator[None]:
-    """Let a base model use another attention function."""
+    """Let a base model use another attention function, whose name is known to transformers.
+
+    Unlike `set_attn_implementation`, this does not look at all modules: their configurations are parts of the model's.
+    """
     before = model.config._attn_implementation
-    model.set_attn_implementation(name)
+    model.config._attn_implementation = name
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        model.config._attn_implementation = before

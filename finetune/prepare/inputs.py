@@ -20,7 +20,7 @@ from finetune.prepare.sources.source import Source, open_earlier, open_sources, 
 from finetune.prepare.splits.shares import parse_ratio
 from finetune.prepare.splits.timestamps import parse_time_rule
 from finetune.recipe import Domain, load_domain
-from finetune.recipe.options import check
+from finetune.recipe.option_fields import check
 from finetune.recipe.scrub import IDENTIFIERS
 from finetune.scrub import Rules, Scrubber, make_rules
 

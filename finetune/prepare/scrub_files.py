@@ -16,7 +16,8 @@ from finetune.prepare.formats.files import DataFile
 from finetune.prepare.scrub_rows import FileRow, Write, check_format, output_name, read_file, writing_file
 from finetune.prepare.sources.local import find_files
 from finetune.recipe import load_domain
-from finetune.recipe.options import ScrubOptions, check
+from finetune.recipe.option_fields import check
+from finetune.recipe.options import ScrubOptions
 from finetune.recipe.scrub import EVERYTHING, Policy
 from finetune.scrub import Scrubber, Span, make_rules
 

@@ -5,28 +5,18 @@ They are kept apart from the stages that read them so that `slmtune --help` load
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Literal
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
-
-from finetune.errors import ConfigError
+from finetune.recipe.option_fields import option
 from finetune.recipe.scrub import EVERYTHING, IDENTIFIERS, Policy
 from finetune.recipe.values import Tracker
-
-T = TypeVar("T")
 
 SEED = 42  # for everything random
 ANSWER_TOKENS = 256  # maximum length of an answer unless the user sets one
 DEFAULT_RATIO = "0.9/0.05/0.05"
-
-
 POLICIES = (
     "What becomes of personal data: a tag such as [EMAIL], stars, an invented value that is the same throughout a document; or "
     "drop the row."
@@ -39,17 +29,6 @@ TAGGERS = (
     "Also find names and places with a tagger: own (which make tagger builds), a folder with one, or a spaCy model such as "
     "en_core_web_sm."
 )
-
-
-def option(default: T, description: str, *, ge: float | None = None, le: float | None = None, **display: str) -> T:
-    """A field with the help text and the bounds of its flag.
-
-    `display` overrides what the help derives from the field: `flag`, `metavar`, and `value` for the default.
-    """
-    info = Field(default, description=description, ge=ge, le=le, json_schema_extra={**display})
-    if isinstance(default, dict):
-        return field(default_factory=lambda: copy(default), metadata={"info": info})
-    return field(default=default, metadata={"info": info})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,47 +310,3 @@ class SweepOptions:
     )
     trials: int = option(20, "Number of runs, of which some are stopped early.", ge=1)
     workers: int = option(1, "Runs at the same time, each with its share of the cores, or a GPU of its own.", ge=1)
-
-
-def fields_of(options: type[Any]) -> dict[str, FieldInfo]:
-    """The fields of a recipe, or the fields of a dataclass that `option` defined, by name."""
-    if issubclass(options, BaseModel):
-        return dict(options.model_fields)
-    types = get_type_hints(options)
-    return {
-        item.name: FieldInfo.from_annotated_attribute(types[item.name], item.metadata["info"])
-        for item in dataclasses.fields(options)
-        if "info" in item.metadata
-    }
-
-
-@cache
-def _validators(options: type[Any]) -> dict[str, tuple[FieldInfo, TypeAdapter[Any]]]:
-    """The fields of options with what checks their values, which takes longer to make than to use."""
-    kinds: dict[str, Any] = {name: Annotated[info.annotation, info] for name, info in fields_of(options).items()}
-    return {name: (info, TypeAdapter(kinds[name])) for name, info in fields_of(options).items()}
-
-
-def flag_display(name: str, info: FieldInfo) -> dict[str, Any]:
-    """How the help displays a field: `flag`, and whatever `option` overrides."""
-    extra = info.json_schema_extra
-    return {"flag": f"--{name.replace('_', '-')}", **(extra if isinstance(extra, dict) else {})}
-
-
-def check(options: Any, problems: Sequence[str] = ()) -> None:
-    """Refuse values that are out of bounds, together with the `problems` found elsewhere.
-
-    Raises:
-        ConfigError: lists all problems at once.
-    """
-    errors = []
-    kind: Any = type(options)
-    for name, (info, validator) in _validators(kind).items():
-        value = getattr(options, name)
-        try:
-            validator.validate_python(value)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].replace("Input should", "it must", 1)
-            errors.append(f"{flag_display(name, info)['flag']} {value} cannot be used: {reason}")
-    if errors or problems:
-        raise ConfigError("command line", [*errors, *problems])

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import ContextLengthError, InputError, UnknownNameError
-from finetune.recipe.options import ANSWER_TOKENS, ChatOptions, check
+from finetune.recipe.option_fields import check
+from finetune.recipe.options import ANSWER_TOKENS, ChatOptions
 from finetune.records import Message
 from finetune.scoring.encoders import Excerpt, Prediction
 from finetune.serve.engine.classifier import Classifier, describe

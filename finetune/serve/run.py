@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from finetune.errors import InputError
-from finetune.recipe.options import ServeOptions, check
+from finetune.recipe.option_fields import check
+from finetune.recipe.options import ServeOptions
 from finetune.serve.api.address import bind, url_of
 from finetune.serve.api.keys import ApiKey
 from finetune.serve.api.tls import check_certificate

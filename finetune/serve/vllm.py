@@ -15,7 +15,8 @@ from finetune.models.find import BaseModel, base_of
 from finetune.models.open import AnyModel, open_model
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
-from finetune.recipe.options import ServeOptions, check
+from finetune.recipe.option_fields import check
+from finetune.recipe.options import ServeOptions
 from finetune.recipe.vllm_rules import find_obstacles, max_rank, vllm_command
 from finetune.serve.gguf_file import find_gguf
 from finetune.serve.targets import ServeTarget, check_names

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from optuna.distributions import CategoricalDistribution
 
@@ -51,7 +52,7 @@ def describe_best(result: SweepResult, recipe: AdapterRecipe, space: Space) -> s
 
 def draw(result: SweepResult, space: Space, picture: Path) -> None:
     """Draw the value of each trial in their order, and against each setting that was searched."""
-    figure = Figure(figsize=(4 * (len(space) + 1), 3.6), layout="constrained")
+    figure = Figure(figsize=(4 * (len(space) + 1), 3.6), dpi=120)
     axes: Sequence[Axes] = figure.subplots(1, len(space) + 1, sharey=True, squeeze=False)[0]
     _scatter(axes[0], result.trials, [trial.number for trial in result.trials])
     axes[0].set(xlabel="trial", ylabel=result.metric)
@@ -69,7 +70,8 @@ def draw(result: SweepResult, space: Space, picture: Path) -> None:
         _scatter(axis, result.trials, tried)
         axis.set(xlabel=name)
     axes[0].legend()
-    figure.savefig(picture, dpi=120)
+    ConstrainedLayoutEngine().execute(figure)  # once: a figure that has a layout is drawn twice when it is saved
+    figure.savefig(picture)
 
 
 def _scatter(axis: Axes, trials: Sequence[TrialRecord], positions: Sequence[float]) -> None:

@@ -14,7 +14,7 @@ from finetune.corpus.open import open_corpus
 from finetune.errors import InputError, SlmtuneError
 from finetune.lock import lock_folder
 from finetune.models.find import find_base
-from finetune.recipe.options import check
+from finetune.recipe.option_fields import check
 from finetune.sweep.report import write_report
 from finetune.sweep.request import SweepPlan, SweepRequest, SweepResult
 from finetune.sweep.space import default_space, describe, own_settings, read_space

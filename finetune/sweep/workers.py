@@ -21,9 +21,8 @@ from finetune.train.ranks.group import Ranks
 from finetune.workers import Done, Workers
 
 OnTrial = Callable[[TrialRecord], None]
-TrialWorkers = Workers[
-    int, tuple[int, Step], str | None
-]  # a trial's number in the file → its steps → why it was stopped
+# The number of a trial in the file → its steps → why it was stopped, if it was
+TrialWorkers = Workers[int, tuple[int, Step], str | None]
 ALL_TRIED = "All of the settings have been tried."
 
 log = logging.getLogger(__name__)
@@ -65,13 +64,13 @@ def run_side_by_side(
                     has_more = _begin(trials, workers, idle)
                 if not workers.busy:
                     break
-                for word in workers.listen():
-                    if not isinstance(word, Done):
-                        on_step(*word.message)
-                    elif word.result is None:
-                        _report(trials.record_of(word.item), on_trial)
+                for event in workers.listen():
+                    if not isinstance(event, Done):
+                        on_step(*event.message)
+                    elif event.result is None:
+                        _report(trials.record_of(event.item), on_trial)
                     else:
-                        stopped = word.result
+                        stopped = event.result
     except LostProcessError as error:
         raise LostProcessError(
             f"{error}, possibly for lack of memory. Take fewer --workers, and go on with: {request.resume_command}"

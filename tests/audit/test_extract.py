@@ -5,16 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from finetune.artifacts import Adapter
 from finetune.audit import AuditRequest
-from finetune.audit.extract import Continuation, Writer
-from finetune.audit.rows import AuditRows, choose_rows
+from finetune.audit.extract import Continuation, Writer, search_copies
+from finetune.audit.rows import AuditRows, Row, choose_rows
 from finetune.audit.scores import score_rows
 from finetune.corpus.open import open_corpus
+from finetune.models.chat_template import Rendering
+from finetune.models.find import find_base
 from finetune.models.load import LoadedModel, load_adapter
 from finetune.prepare import PrepareRequest
+from finetune.records import Example
 from finetune.scoring.supervised import TokenScores
+
+from ..conftest import chat
 
 
 @pytest.fixture
@@ -49,6 +55,20 @@ def test_scores_tell_what_would_be_written_and_controls_end_early(
     assert all(one.written == other.written[: len(one.written)] for one, other in zip(brief, whole, strict=True))
     assert count(brief) < count(whole)
     assert all(each.row.rendering.ids[len(each.prompt) :][: len(each.expected)] == each.expected for each in whole)
+
+
+def test_identifier_that_follows_the_prompt_was_not_read(tiny_model: Path, tmp_path: Path) -> None:
+    """Even if the answer goes on behind what the adapter may write: only the tokens of the prompt were read."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    parts = ("Whom do I ask? Write to", " anna.berg@example.org", " after maybe neutral yes" * 10)
+    prompt, expected, behind = (tuple(tokenizer.encode(part)) for part in parts)
+    example = Example("a", chat("Whom do I ask?", "".join(parts)), "qa")
+    row = Row(example, Rendering((*prompt, *expected, *behind), ()))
+    request = AuditRequest(tmp_path, tmp_path, tmp_path)
+    writer = Writer(LoadedModel(None, tokenizer, find_base(str(tiny_model))), request)
+    read = writer.read_with_prompts([Continuation(row, prompt, expected, expected, is_base_verbatim=False)])
+    assert read == [parts[:2]]
+    assert search_copies(AuditRows((row,), (), (example,), ()), [], [], read)[0].from_training == 1
 
 
 def count(continuations: list[Continuation]) -> int:

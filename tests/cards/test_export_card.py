@@ -76,6 +76,12 @@ def test_card_says_how_the_files_were_verified_and_under_which_licences_they_are
     assert is_untouched(card)
 
 
+def test_export_that_was_compared_on_bundled_rows_says_so(tmp_path: Path) -> None:
+    card = model_card(export(tmp_path, "gguf", "f16", verification=AGREEMENT | {"bundled_rows": 60}), None)
+
+    assert "On 64 rows (60 of them general questions of slmtune), these files" in card
+
+
 def test_export_of_a_merged_model_was_compared_with_that(tmp_path: Path) -> None:
     source = export(tmp_path, "gguf", "f16")
     parents = {"model": {"fingerprint": "d" * 64}, **source.manifest["parents"]}

@@ -104,6 +104,15 @@ def test_card_without_an_evaluation_claims_no_scores() -> None:
     assert "Not evaluated yet. Evaluate it with `slmtune eval --domain finance`" in card
 
 
+def test_merge_that_was_compared_on_bundled_rows_says_so() -> None:
+    model = merged()
+    verification = {**model.manifest["verification"], "bundled_rows": 60}
+    card = model_card(Model(model.path, {**model.manifest, "verification": verification}), None)
+
+    assert "on held-out prompts (60 of them general questions of slmtune):" in card
+    assert "general questions" not in model_card(model, None)
+
+
 def test_results_table_shows_base_and_adapter(report: EvalReport) -> None:
     card = model_card(adapter(), report)
 

@@ -20,6 +20,7 @@ from finetune.errors import ConfigError
 from finetune.evaluate import EvalRequest, evaluate
 from finetune.prepare import PrepareRequest, prepare
 from finetune.recipe import AdapterRecipe, domain_names
+from finetune.recipe.option_fields import fields_of
 from finetune.recipe.options import (
     ChatOptions,
     EvalOptions,
@@ -27,7 +28,6 @@ from finetune.recipe.options import (
     ServeOptions,
     ShowOptions,
     SweepOptions,
-    fields_of,
 )
 
 from ..command import ROOT, Command

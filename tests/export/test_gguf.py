@@ -203,6 +203,7 @@ def export(artifact: Path, out: Path, corpus: Path | None, **options: Any) -> Ex
 def test_file_of_an_adapter_is_compared_with_the_adapter_as_trained(result: ExportResult, tiny_adapter: Path) -> None:
     assert result.verified
     assert result.agreement is not None
+    assert result.agreement.bundled_rows < result.agreement.rows
     assert 0 < result.agreement.mean_kl < 0.35
     rounding = 1e-6  # in 16 bits, the weights account for all of it
     assert result.facts["mean_kl_of_the_weights"] < result.agreement.mean_kl + rounding

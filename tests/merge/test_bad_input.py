@@ -66,6 +66,12 @@ def test_corpus_at_an_address_without_one_is_refused(adapter: Path) -> None:
     refuse(MissingStageError, adapter, "no corpus at memory://nowhere/corpus", corpus="memory://nowhere/corpus")
 
 
+def test_folder_without_a_corpus_is_refused(adapter: Path, tmp_path: Path) -> None:
+    refuse(
+        MissingStageError, adapter, "no corpus at .*/corpus. Make it with: slmtune prepare", corpus=tmp_path / "corpus"
+    )
+
+
 def test_base_model_of_the_same_shape_is_refused(adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     other: Any = AutoModelForCausalLM.from_pretrained(tiny_model)

@@ -95,6 +95,7 @@ def test_held_out_rows_that_the_head_reads_are_compared(tmp_path: Path) -> None:
     assert [row.id for row in chosen if not row.id.startswith("general_rows")] == ["a"]
     result = merge_adapter(MergeRequest(adapter_of(tmp_path, "bert", ANSWERS), tmp_path / "model", corpus))
     assert result.drift.prompts == held_out.ROWS
+    assert result.bundled_rows == held_out.ROWS - 1
 
 
 def test_model_with_another_head_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

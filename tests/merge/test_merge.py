@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from finetune.artifacts import Adapter, Model
 from finetune.merge import Distance, MergeRequest, MergeResult, distance, held_out, merge_adapter
 from finetune.merge.distance import RunningDistance, Trace
-from finetune.merge.held_out import choose_rows
+from finetune.merge.held_out import choose_rows, count_bundled
 from finetune.models.find import find_base
 from finetune.models.load import load_merged
 from finetune.models.tokenizer import load_tokenizer
@@ -75,6 +75,7 @@ def test_any_row_that_the_template_renders_is_a_prompt(tiny_model: Path, tmp_pat
     chosen = choose_rows(corpus, load_tokenizer(tiny_model, find_base(str(tiny_model))), None)
     assert [row.id for row in chosen if not row.id.startswith("general_rows")] == ["pair"]
     assert len(chosen) == len({row.id for row in chosen}) == held_out.ROWS
+    assert count_bundled(chosen) == held_out.ROWS - 1
 
 
 def test_logits_in_memory_do_not_grow_with_the_prompts(

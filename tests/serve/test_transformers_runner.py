@@ -141,6 +141,10 @@ def require_agreement(base: Path, adapters: dict[str, Path]) -> TransformersRunn
         torch.testing.assert_close(together.logits[name], row, atol=1e-5, rtol=1e-5)
     for name, prompt in PROMPTS.items():
         assert Driver(runner).run({name: prompt}, chunk=4) == {name: answers[name]}
+    beside = {name: prompt if name == "a" else prompt[:2] for name, prompt in PROMPTS.items()}  # a long prompt in parts
+    assert Driver(runner).run(beside, chunk=8) == {
+        name: Driver(runner).run({name: beside[name]})[name] for name in beside
+    }
     assert len({tuple(answer) for answer in answers.values()}) == len(PROMPTS)
     return runner
 

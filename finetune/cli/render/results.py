@@ -154,6 +154,7 @@ def render_merge(result: MergeResult, next_command: str) -> str:
         {
             "model": model,
             "closest": f"onto the {result.onto} weights",
+            **_describe_bundled(result.bundled_rows, result.drift.prompts),
             "weights": f"{best.replay.tensors} tensors equal base and adapter, {best.replay.merged} of them merged",
             "peak memory": format_bytes(result.peak_memory_bytes),
             "time": duration(result.seconds),
@@ -176,6 +177,7 @@ def render_export(result: ExportResult) -> str:
         {
             "export": f"{result.path} ({', '.join(filter(None, (result.format, result.quantization)))})",
             "verified": verdict,
+            **(_describe_bundled(agreement.bundled_rows, agreement.rows) if agreement else {}),
             "size": format_bytes(result.size_bytes),
             **{name.replace("_", " "): f"{value:.4g}" for name, value in result.facts.items()},
             "peak memory": format_bytes(result.peak_memory_bytes),
@@ -183,6 +185,11 @@ def render_export(result: ExportResult) -> str:
             **({"run": "\n".join(result.commands)} if result.commands else {}),
         }
     )
+
+
+def _describe_bundled(bundled: int, rows: int) -> dict[str, str]:
+    """How many of the rows that were compared are no held-out ones, if any."""
+    return {"compared on": f"{rows - bundled} held-out rows, {bundled} general questions of slmtune"} if bundled else {}
 
 
 def render_push(result: PushResult) -> str:

@@ -36,9 +36,8 @@ def write_executorch(artifact: Adapter | Model, request: ExportRequest, folder: 
     compared = convert_and_compare(artifact, request, folder, stage, write, ROWS)
     compared.require_close(MAX_KL, is_exact=True, way_out="Serve the adapter itself with slmtune serve")
     write_settings(compared.plain, folder)
-    distance = compared.distance
     return Files(
-        Agreement(len(compared.rows), distance.mean_kl, distance.greedy_agreement, compared.exported.model.runtime),
+        Agreement.on(compared.rows, compared.distance, compared.exported.model.runtime),
         quantization="f32",
         facts={"largest logit difference from torch": float(f"{compared.gap:.2g}"), **compared.time_rows()},
     )

@@ -68,7 +68,7 @@ def write_fp8(artifact: Adapter | Model, request: ExportRequest, folder: Path, s
     trained, weights = distances[0], distances[-1]
     _require_close(weights, trained)
     return Files(
-        Agreement(len(rows), trained.mean_kl, trained.greedy_agreement, _runtime()),
+        Agreement.on(rows, trained, _runtime()),
         "e4m3",
         commands=tuple(
             shlex.join([*words, str(request.output_dir)])

@@ -85,7 +85,7 @@ def write_gguf(artifact: Adapter | Model, request: ExportRequest, folder: Path, 
     for name, text in texts.items():
         (folder / name).write_text(text, "utf-8")
         command = f"ollama create NAME -f {request.output_dir / 'Modelfile'}"
-    return _describe(comparison, len(rows), precision, command)
+    return _describe(comparison, rows, precision, command)
 
 
 def write_gguf_lora(artifact: Adapter | Model, request: ExportRequest, folder: Path, stage: Stage) -> Files:
@@ -113,7 +113,7 @@ def write_gguf_lora(artifact: Adapter | Model, request: ExportRequest, folder: P
     _require_close(comparison, "f32")
     base_command = shlex.join(["slmtune", "export", _place_of_base(artifact, source), "--output-dir", "base"])
     run = f"llama-cli -m base/model-q8_0.gguf --lora {request.output_dir / file.name}"
-    return _describe(comparison, len(rows), "f32", base_command, run)
+    return _describe(comparison, rows, "f32", base_command, run)
 
 
 def _place_of_base(adapter: Adapter, source: Source) -> str:
@@ -188,11 +188,11 @@ def _require_close(comparison: Comparison, precision: str) -> None:
             )
 
 
-def _describe(comparison: Comparison, rows: int, precision: str, *commands: str) -> Files:
+def _describe(comparison: Comparison, rows: Sequence[Example], precision: str, *commands: str) -> Files:
     trained, weights = comparison.distances[0], comparison.distances[-1]
     runtime = "llama.cpp (" + ", ".join(f"{name} {metadata.version(name)}" for name in RUNTIMES) + ")"
     return Files(
-        Agreement(rows, trained.mean_kl, trained.greedy_agreement, runtime),
+        Agreement.on(rows, trained, runtime),
         precision,
         commands,
         {

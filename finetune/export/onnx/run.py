@@ -49,9 +49,8 @@ def write_onnx(artifact: Adapter | Model, request: ExportRequest, folder: Path, 
     limit = (MAX_KL if is_encoder else MAX_TEXT_KL)[precision]
     compared.require_close(limit, is_exact=precision == "f32", way_out=way_out)
     write_settings(compared.plain, folder)
-    distance = compared.distance
     return Files(
-        Agreement(len(compared.rows), distance.mean_kl, distance.greedy_agreement, compared.exported.model.runtime),
+        Agreement.on(compared.rows, compared.distance, compared.exported.model.runtime),
         quantization=precision,
         facts={
             "largest logit difference from torch": float(f"{compared.gap:.2g}"),

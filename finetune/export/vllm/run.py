@@ -63,7 +63,7 @@ def write_vllm(artifact: Adapter | Model, request: ExportRequest, folder: Path, 
         )
     runtime = f"PEFT {metadata.version('peft')} (vLLM itself was not run)"
     return Files(
-        agreement=Agreement(len(rows), distance.mean_kl, distance.greedy_agreement, runtime),
+        agreement=Agreement.on(rows, distance, runtime),
         commands=serve_commands(recipe, artifact.manifest["parents"], request.output_dir),
     )
 

@@ -36,6 +36,8 @@ LIBRARIES = (
 REACHABLE = 5  # seconds that a node has to accept a connection
 ANSWER = 300  # seconds that a node has to start a process, to import slmtune and to answer: a busy one takes many
 INSTALL = "pip install 'slmtune[ray]'"
+START_HINT = "Try again when the machine has less to do, or use --engine local"
+CONNECT_HINT = "Run this command on a node of the cluster, with the versions of Python and Ray that it was started with"
 
 
 @contextmanager
@@ -62,8 +64,9 @@ def connect(address: str | None, workers: int) -> Iterator[int]:
                 ray.init(**_settings(address, workers, folder))
         except Exception as error:  # Ray raises bare ones, too
             reason = str(error).strip().split("\n")[0].rstrip(".")
-            where = "cannot start on this machine" if address == "local" else f"at {address} cannot be used"
-            raise ClusterError(f"Ray {where}: {reason}. {_HINTS[address == 'local']}") from None
+            if address == "local":
+                raise ClusterError(f"Ray cannot start on this machine: {reason}. {START_HINT}") from None
+            raise ClusterError(f"Ray at {address} cannot be used: {reason}. {CONNECT_HINT}") from None
         try:
             yield _cores(ray)
         finally:
@@ -89,17 +92,12 @@ def _cores(ray: Any) -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-_HINTS = (
-    "Run this command on a node of the cluster, with the versions of Python and Ray that it was started with",
-    "Try again when the machine has less to do, or use --engine local",
-)
-
-
 def _import_ray(*, alone: bool) -> Any:
     """Ray without reports to its makers and, if it is `alone` on this machine, on the loopback interface only."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if alone:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the name says when it is Ray's default
+        # With 0, Ray stays on the loopback interface, which is its default on Windows and macOS only: hence the name.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
         import ray.data
@@ -230,6 +228,7 @@ def _check_versions(report: NodeReport) -> None:
 
 
 def _size(path: str) -> int | None:
+    """The size of a file in bytes; None if it is not there."""
     try:
         return os.stat(path).st_size
     except OSError:
@@ -237,6 +236,7 @@ def _size(path: str) -> int | None:
 
 
 def _text(path: str) -> str | None:
+    """The text of a file; None if it cannot be read."""
     try:
         return Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError):

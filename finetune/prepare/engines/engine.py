@@ -13,9 +13,8 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 RowNumbers = npt.NDArray[np.int64]
-BandHashes = tuple[
-    npt.NDArray[np.uint64], RowNumbers
-]  # (bands, rows) as of `near.hash_bands`, and the numbers of the rows
+# (bands, rows) as `near.hash_bands` gives them, and the numbers of the rows
+BandHashes = tuple[npt.NDArray[np.uint64], RowNumbers]
 
 
 class Engine(Protocol):

@@ -38,7 +38,7 @@ class RayEngine:
         """See `Engine`."""
         if not items:  # of which Ray makes no data set
             return iter(())
-        return _values(_call(self._items(items, BLOCK), partial(_each, partial(_only, function))))
+        return _in_order(_apply(self._items(items, BLOCK), partial(_values_or_error, partial(_single, function))))
 
     def spread(self, expand: Callable[[T], Iterable[P]], function: Callable[[P], R], items: Sequence[T]) -> Iterator[R]:
         """See `Engine`. A quarter as many processes expand as there are cores: they mostly read."""
@@ -47,8 +47,8 @@ class RayEngine:
         if not items:
             return iter(())
         readers = TaskPoolStrategy(size=max(1, self.cores // 4))
-        pieces = _call(self._items(items, BLOCK), partial(_each, expand), num_cpus=0, compute=readers)
-        return _values(_call(pieces, partial(_each, partial(_only, function))))
+        pieces = _apply(self._items(items, BLOCK), partial(_values_or_error, expand), num_cpus=0, compute=readers)
+        return _in_order(_apply(pieces, partial(_values_or_error, partial(_single, function))))
 
     def rows_that_may_be_alike(
         self, hashes: Callable[[T], BandHashes], items: Sequence[T], rows: int
@@ -59,8 +59,8 @@ class RayEngine:
         size = rows * PER_HASH / SHUFFLED
         bits = max(0, math.ceil(math.log2(size)))
         partitions = max(2 * self.cores, math.ceil(MOST_BANDS * size))
-        hashed = _call(self._items(items, SHUFFLED), partial(_bucket, hashes, bits))
-        groups = hashed.groupby("bucket", num_partitions=partitions).map_groups(_share, batch_format="pyarrow")
+        hashed = _apply(self._items(items, SHUFFLED), partial(_bucket, hashes, bits))
+        groups = hashed.groupby("bucket", num_partitions=partitions).map_groups(_rows_alike, batch_format="pyarrow")
         found = [table["row"].to_numpy() for table in _tables(groups) if len(table)]
         return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
 
@@ -78,19 +78,19 @@ class RayEngine:
             return ray.data.from_arrow([_pack(items[at : at + size]) for at in range(0, len(items), size)])
 
 
-def _call(data: Any, function: Callable[[Any], Iterator[pa.Table]], **settings: Any) -> Any:
+def _apply(data: Any, function: Callable[[Any], Iterator[pa.Table]], **settings: Any) -> Any:
     """The data set of the tables that a function makes of each item."""
     import ray
     from ray.util.annotations import RayDeprecationWarning
 
-    call = partial(_call_here, ray.put((os.getcwd(), function)))
+    call = partial(_apply_to_table, ray.put((os.getcwd(), function)))
     with warnings.catch_warnings():
         # Options of a task get parameters of their own, but this one has none yet (Ray 2.60).
         warnings.simplefilter("ignore", RayDeprecationWarning)
         return data.map_batches(call, batch_size=None, batch_format="pyarrow", max_retries=RETRIES, **settings)
 
 
-def _values(data: Any) -> Iterator[Any]:
+def _in_order(data: Any) -> Iterator[Any]:
     """The values of a data set, in order; raises the first error that a function raised."""
     for table in _tables(data):
         for value in _unpack(table):
@@ -121,14 +121,14 @@ class _Raised:
     error: Exception
 
 
-def _call_here(function: Any, table: pa.Table) -> Iterator[pa.Table]:
+def _apply_to_table(function: Any, table: pa.Table) -> Iterator[pa.Table]:
     """Call the function, stored as an object of Ray, with each item of a table."""
     for item in _unpack(table):
-        yield from _load(function)(item)
+        yield from _load_function(function)(item)
 
 
 @lru_cache(maxsize=4)
-def _load(function: Any) -> Callable[[Any], Iterator[pa.Table]]:
+def _load_function(function: Any) -> Callable[[Any], Iterator[pa.Table]]:
     """Load a function once in this process: it may have an index of eval sets, and a model."""
     import ray
 
@@ -142,7 +142,7 @@ def _load(function: Any) -> Callable[[Any], Iterator[pa.Table]]:
     return loaded
 
 
-def _each(function: Callable[[Any], Iterable[Any]], item: Any) -> Iterator[pa.Table]:
+def _values_or_error(function: Callable[[Any], Iterable[Any]], item: Any) -> Iterator[pa.Table]:
     """The values that a function makes of an item, one by one, or what it raises."""
     try:
         for value in [item] if isinstance(item, _Raised) else function(item):
@@ -151,7 +151,7 @@ def _each(function: Callable[[Any], Iterable[Any]], item: Any) -> Iterator[pa.Ta
         yield _pack([_Raised(error)])
 
 
-def _only(function: Callable[[Any], Any], item: Any) -> list[Any]:
+def _single(function: Callable[[Any], Any], item: Any) -> list[Any]:
     return [function(item)]
 
 
@@ -163,11 +163,13 @@ def _bucket(hashes: Callable[[Any], BandHashes], bits: int, item: Any) -> Iterat
     yield pa.table({"bucket": buckets.ravel(), "hash": table.ravel(), "row": np.tile(rows, len(table))})
 
 
-def _share(bucket: pa.Table) -> pa.Table:
+def _rows_alike(bucket: pa.Table) -> pa.Table:
+    """The rows of a bucket that have a hash in common with another one."""
     return pa.table({"row": rows_sharing(bucket["hash"].to_numpy(), bucket["row"].to_numpy())})
 
 
 def _pack(values: Sequence[Any]) -> pa.Table:
+    """Values as a table, which is what Ray passes between processes."""
     return pa.table({"value": pa.array([pickle.dumps(value) for value in values], pa.large_binary())})
 
 

@@ -64,7 +64,7 @@ class AdaptedLayer:
         """Change the result of the layer: (…, tokens, out features)."""
         x = x.flatten() if isinstance(self.module, nn.Embedding) else x.reshape(-1, x.shape[-1])
         result = result.view(-1, result.shape[-1])
-        for part in plan.parts:
+        for part in plan.parts if self.saved or self.gains else ():
             if part.place in self.saved:
                 result[part.rows] = self._replace(x[part.rows], self.saved[part.place])
             if part.place in self.gains:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 JOINT_FROM = 3  # adapters in a pass; for fewer, one product each is faster
+LONG_PART = 8  # rows from which a part, such as a prompt, is a product of its own
 MAX_PADDING = 4  # padded rows per row, up to which one product for all adapters is faster
 
 
@@ -20,21 +21,34 @@ class Part:
     place: int
     rows: slice
 
+    @property
+    def length(self) -> int:
+        """The number of rows, of a part that does not have all of them."""
+        return int(self.rows.stop - self.rows.start)
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Short parts of a pass, which are one product.
+
+    `index`, (parts, rows of the largest), repeats a row where a part has fewer, and `weights`, (parts, rows of the largest, 1),
+    are zero there. If all parts have as many rows and follow each other, there is no need to pick rows: they are `even`.
+    """
+
+    places: Tensor
+    is_first: bool  # the places are those from 0 on, in their order
+    index: Tensor
+    weights: Tensor
+    even: slice | None
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The adapters of the rows of a pass. With `index`, (parts, rows of the largest), all of them are one product.
-
-    `index` repeats a row where a part has fewer, and `weights`, (parts, rows of the largest, 1), are zero there. If all parts
-    have as many rows, and together all of them, there is no need to pick rows: `is_even`.
-    """
+    """The adapters of the rows of a pass: `alone` are those of its parts that are not in `joint`."""
 
     parts: tuple[Part, ...]
-    places: Tensor | None = None
-    is_first: bool = False  # the places are those from 0 on, in their order
-    index: Tensor | None = None
-    weights: Tensor | None = None
-    is_even: bool = False
+    alone: tuple[Part, ...]
+    joint: Joint | None = None
 
 
 def make_plan(
@@ -47,23 +61,34 @@ def make_plan(
         if name is not None:
             parts.append(Part(places[name], slice(count, end)))
         count = end
-    numbers = [part.place for part in parts]
-    which, is_first = torch.tensor(numbers, dtype=torch.long, device=device), numbers == [*range(len(numbers))]
-    lengths = [part.rows.stop - part.rows.start for part in parts]
-    width = max(lengths, default=0)
-    if len(parts) < JOINT_FROM or len(parts) * width > MAX_PADDING * sum(lengths):
-        return Plan(tuple(parts), which, is_first)
-    columns, counts = torch.arange(width), torch.tensor(lengths)[:, None]
-    starts = torch.tensor([part.rows.start for part in parts])[:, None]
-    weights = (columns < counts).float()[..., None]
+    short = [part for part in parts if part.length < LONG_PART]
+    width = max((part.length for part in short), default=0)
+    if len(short) < JOINT_FROM or len(short) * width > MAX_PADDING * sum(part.length for part in short):
+        return Plan(tuple(parts), tuple(parts))
+    return Plan(tuple(parts), tuple(part for part in parts if part not in short), _join(short, width, device))
+
+
+def _join(parts: Sequence[Part], width: int, device: torch.device | str) -> Joint:
+    numbers, start = [part.place for part in parts], parts[0].rows.start
+    starts, counts = (
+        torch.tensor(each)[:, None] for each in zip(*((p.rows.start, p.length) for p in parts), strict=True)
+    )
+    columns = torch.arange(width)
     index = starts + torch.where(columns < counts, columns, 0)
-    is_even = index.flatten().tolist() == [*range(count)]
-    return Plan(tuple(parts), which, is_first, index.to(device), weights.to(device), is_even)
+    is_even = index.flatten().tolist() == [*range(start, start + index.numel())]
+    return Joint(
+        places=torch.tensor(numbers, dtype=torch.long, device=device),
+        is_first=numbers == [*range(len(numbers))],
+        index=index.to(device),
+        weights=(columns < counts).float()[..., None].to(device),
+        even=slice(start, start + index.numel()) if is_even else None,
+    )
 
 
 def everywhere(place: int) -> Plan:
     """The plan of a pass with one adapter, whatever its number of rows."""
-    return Plan((Part(place, slice(None)),))
+    parts = (Part(place, slice(None)),)
+    return Plan(parts, parts)
 
 
 class UpdateStack:
@@ -71,6 +96,7 @@ class UpdateStack:
 
     def __init__(self, down: Tensor, up: Tensor) -> None:
         self._down, self._up = down.new_zeros(0, 0, down.shape[1]), up.new_zeros(0, 0, up.shape[1])
+        self._places = 0  # in the stacks; counted here, since `len` of a tensor takes as long as a small product
 
     @property
     def width(self) -> int:
@@ -79,33 +105,37 @@ class UpdateStack:
 
     def is_set(self, place: int) -> bool:
         """Whether the update of an adapter is not zero."""
-        return place < len(self._down) and bool(self._down[place].any() and self._up[place].any())
+        return place < self._places and bool(self._down[place].any() and self._up[place].any())
 
     def put(self, place: int, down: Tensor, up: Tensor) -> None:
         """Put an adapter at a place: (rank, in features) and (rank, out features)."""
         self.clear(place)
         self._down, self._up = _with(self._down, place, down), _with(self._up, place, up)
+        self._places = len(self._down)
 
     def clear(self, place: int) -> None:
         """Remove an adapter."""
-        if place < len(self._down):
+        if place < self._places:
             self._down[place] = self._up[place] = 0
 
     def add(self, x: Tensor, result: Tensor, plan: Plan) -> None:
         """Add the updates to a product, (rows, out features); x is (rows, in features), or the tokens of an embedding."""
-        if plan.index is None or plan.weights is None or plan.places is None or not x.is_floating_point():
-            for part in plan.parts:
-                if part.place < len(self._down):
-                    _add(result[part.rows], _reduce(x[part.rows], self._down[part.place]), self._up[part.place])
+        joint = plan.joint if x.is_floating_point() else None
+        for part in plan.parts if joint is None else plan.alone:
+            if part.place < self._places:
+                _add(result[part.rows], _reduce(x[part.rows], self._down[part.place]), self._up[part.place])
+        if joint is not None:
+            self._add_joint(x, result, joint)
+
+    def _add_joint(self, x: Tensor, result: Tensor, joint: Joint) -> None:
+        down, up = (_pick(stack, joint.places, joint.is_first) for stack in (self._down, self._up))
+        if joint.even is not None and x.dtype == result.dtype == up.dtype:
+            hidden = torch.bmm(x[joint.even].view(*joint.index.shape, -1), down.transpose(1, 2))
+            result[joint.even].view(*joint.index.shape, -1).baddbmm_(hidden, up)
             return
-        down, up = (_pick(stack, plan.places, plan.is_first) for stack in (self._down, self._up))
-        x = x.to(down.dtype)
-        if plan.is_even and result.dtype == up.dtype:
-            hidden = torch.bmm(x.view(*plan.index.shape, -1), down.transpose(1, 2))
-            result.view(*plan.index.shape, -1).baddbmm_(hidden, up)
-            return
-        flat = plan.index.flatten()
-        hidden = torch.bmm(x[flat].view(*plan.index.shape, -1), down.transpose(1, 2)).mul_(plan.weights)
+        flat = joint.index.flatten()
+        entering = x[flat].to(down.dtype).view(*joint.index.shape, -1)
+        hidden = torch.bmm(entering, down.transpose(1, 2)).mul_(joint.weights)
         total = result if result.dtype == up.dtype else torch.zeros_like(result, dtype=up.dtype)
         total.index_add_(0, flat, torch.bmm(hidden, up).flatten(0, 1))
         if total is not result:

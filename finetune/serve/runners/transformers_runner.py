@@ -165,8 +165,8 @@ class TransformersRunner:
         return bool((logits - expected).abs().max() <= CLOSE * expected.abs().max())
 
     def _advance_joint(self, extensions: Sequence[Extension]) -> Tensor:
-        # Neighbours with the same adapter are one product.
-        order = sorted(range(len(extensions)), key=lambda number: self._taken[extensions[number].slot].adapter or "")
+        # Neighbours with the same adapter are one product, and single tokens of several adapters as well.
+        order = sorted(range(len(extensions)), key=lambda number: self._place(extensions[number]))
         tokens: list[int] = []
         positions: list[int] = []
         spans: list[Span] = []
@@ -196,6 +196,9 @@ class TransformersRunner:
         result = torch.empty_like(logits)
         result[torch.tensor(order, device=device)] = logits
         return result
+
+    def _place(self, extension: Extension) -> tuple[bool, str]:
+        return len(extension.tokens) > 1, self._taken[extension.slot].adapter or ""
 
     def _advance_alone(self, extension: Extension) -> Tensor:
         """Logits after an extension, (vocabulary,), through the model's own cache."""

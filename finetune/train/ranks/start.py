@@ -20,33 +20,32 @@ from finetune.launcher import take_place
 from finetune.train.ranks.group import Ranks, join, leave
 from finetune.train.ranks.machine import limited_threads, own_gpu
 from finetune.train.request import TrainRequest
-from finetune.workers import call_silently, describe_end, end_with_parent, threads_of
+from finetune.workers import LINGER, call_silently, describe_end, end_with_parent, threads_of
 
 # Spawned, not forked: the libraries have threads, whose locks a fork would leave held, and a GPU does not survive it.
 processes: Any = multiprocessing.get_context("spawn")
 
 LOCAL = "127.0.0.1"
 START_SECONDS = 600.0  # for a process to import the libraries: on a slow network drive
-LINGER = 10.0  # seconds for the end of a process to be seen once its connection is closed
 
 Follow = Callable[[TrainRequest, Ranks], object]
 
 
 @dataclass(frozen=True)
 class _Helper:
-    """Another process; through `words` it says None when it is ready, and the error that ends it."""
+    """Another process; through `pipe` it says None when it is ready, and the error that ends it."""
 
     rank: int
     process: BaseProcess
-    words: Connection
+    pipe: Connection
 
     def listen(self, seconds: float) -> SlmtuneError | None:
         """The reason why it has ended; None if it is ready, runs, or has done its work."""
-        wait([self.words, self.process.sentinel], seconds)
-        if self.words.poll():
+        wait([self.pipe, self.process.sentinel], seconds)
+        if self.pipe.poll():
             with suppress(EOFError):
-                word: SlmtuneError | None = self.words.recv()
-                return word
+                reason: SlmtuneError | None = self.pipe.recv()
+                return reason
         self.process.join(0)
         code = self.process.exitcode
         if not code:
@@ -113,33 +112,33 @@ def _reason(helpers: Sequence[_Helper]) -> SlmtuneError | None:
 
 def _start(request: TrainRequest, follow: Follow, rank: int, size: int, port: int) -> _Helper:
     """Start a process with its share of the cores and a GPU of its own, out of reach of the terminal's Ctrl-C."""
-    words, theirs = processes.Pipe(duplex=False)
+    pipe, far_end = processes.Pipe(duplex=False)
     work = pickle.dumps(partial(_follow, request, follow, rank, size, port))
-    process = processes.Process(target=call_silently, args=(work, theirs), daemon=True)
+    process = processes.Process(target=call_silently, args=(work, far_end), daemon=True)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with own_gpu(rank, size):
             process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    theirs.close()
-    return _Helper(rank, process, words)
+    far_end.close()
+    return _Helper(rank, process, pipe)
 
 
-def _follow(request: TrainRequest, follow: Follow, rank: int, size: int, port: int, words: Connection) -> None:
+def _follow(request: TrainRequest, follow: Follow, rank: int, size: int, port: int, pipe: Connection) -> None:
     """The life of a process that is not the first. It prints nothing: the first one reports."""
     from torch import distributed
 
     os.setsid()
     end_with_parent()
     try:
-        words.send(None)
+        pipe.send(None)
         with limited_threads(threads_of(size)):
             follow(request, join(distributed.TCPStore(LOCAL, port, is_master=False), rank, size))
             leave()
     except (LostProcessError, StoppedError):
         return  # the first process knows
     except SlmtuneError as error:
-        words.send(error)
+        pipe.send(error)
     except Exception as error:
-        words.send(SlmtuneError(f"Process {rank} of the training failed: unexpected {where_raised(error)}"))
+        pipe.send(SlmtuneError(f"Process {rank} of the training failed: unexpected {where_raised(error)}"))
