@@ -96,6 +96,8 @@ def test_held_out_rows_that_the_head_reads_are_compared(tmp_path: Path) -> None:
     result = merge_adapter(MergeRequest(adapter_of(tmp_path, "bert", ANSWERS), tmp_path / "model", corpus))
     assert result.drift.prompts == held_out.ROWS
     assert result.bundled_rows == held_out.ROWS - 1
+    few = f"{held_out.ROWS - 1} of {held_out.ROWS} are general questions of slmtune, not held-out ones"
+    assert few in render_merge(result, "slmtune serve")
 
 
 def test_model_with_another_head_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

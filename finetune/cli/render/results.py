@@ -189,7 +189,7 @@ def render_export(result: ExportResult) -> str:
 
 def _describe_bundled(bundled: int, rows: int) -> dict[str, str]:
     """How many of the rows that were compared are no held-out ones, if any."""
-    return {"compared on": f"{rows - bundled} held-out rows, {bundled} general questions of slmtune"} if bundled else {}
+    return {"rows": f"{bundled} of {rows} are general questions of slmtune, not held-out ones"} if bundled else {}
 
 
 def render_push(result: PushResult) -> str:
