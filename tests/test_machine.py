@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from finetune import machine
-from finetune.machine import GPU_CONTEXT, format_bytes, free_memory, peak_bytes, read_size, total_memory
+from finetune.machine import (
+    GPU_CONTEXT,
+    end_idle_threads,
+    format_bytes,
+    free_memory,
+    peak_bytes,
+    read_size,
+    total_memory,
+)
 
 MIB = 2**20
 
@@ -99,3 +113,29 @@ def test_bytes_as_text(count: float, text: str) -> None:
 
 def test_formatted_bytes_can_be_read() -> None:
     assert read_size(format_bytes(500 * MIB)) == 500 * MIB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_threads_that_computed_end_and_start_again() -> None:
+    def count() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    numbers, used = torch.ones(2**20), torch.get_num_threads()
+    with ThreadPoolExecutor(1) as pool:  # a thread that has not computed yet
+
+        def run(action: Callable[..., Any], *arguments: Any) -> Any:
+            return pool.submit(action, *arguments).result()
+
+        try:
+            run(torch.set_num_threads, 3)
+            before = run(count)
+            run(numbers.add, 1)
+            assert run(count) > before
+            run(end_idle_threads)
+            deadline = time.monotonic() + 10
+            while (left := run(count)) > before and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert left <= before
+            assert run(numbers.add, 1).sum() == 2**21
+        finally:
+            torch.set_num_threads(used)

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.artifacts import Adapter, Model
 from finetune.errors import InputError
+from finetune.machine import end_idle_threads
 from finetune.models.effect import require_effect
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
 from finetune.models.heads import Head
@@ -56,6 +57,13 @@ def open_engine(
             support them.
         SlmtuneError: an artifact or the base model cannot be opened.
     """
+    try:
+        return _open(targets, model, engine, max_memory)
+    finally:
+        end_idle_threads()  # that loaded: an engine computes in a thread of its own
+
+
+def _open(targets: Sequence[ServeTarget], model: str | None, engine: EngineName, max_memory: int | None) -> AnyEngine:
     check_names([target.name for target in targets])
     files = {target.name: find_gguf(target.path) for target in targets}
     if any(files.values()):
