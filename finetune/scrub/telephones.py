@@ -25,8 +25,8 @@ PHONE_SIGNS = ("☎", "☏", "✆", "📞", "📱", "📠", "电话", "電話", 
 # "My number" is one to call; "my account number" is not.
 NUMBER_WORDS = ("number", "nummer", "numéro", "número", "numero", "numer", "broj", "číslo")
 OWNERS = (
-    "my your his her their our new old other home work office direct emergency toll.free wrong right meine? ihre? deine? "
-    "unsere? mon votre son notre mi su tu mio suo meu seu mijn uw mitt mit min mój moj můj"
+    "my your his her their our new old other home work office direct emergency toll.free wrong right registered "
+    "current alternate meine? ihre? deine? unsere? mon votre son notre mi su tu mio suo meu seu mijn uw mitt mit min mój moj můj"
 )
 WHOSE = rf"(?:{'|'.join(OWNERS.split())}) (?:{'|'.join(NUMBER_WORDS)})s?\b"
 PHONE_BEFORE = re.compile(
@@ -43,8 +43,8 @@ PHONE_AFTER = re.compile(
 # A number behind one of these is a quantity, or one that nobody calls.
 OTHER_NUMBER = re.compile(
     r"(?:\b(?:no|nrs?|nos|(?<=[^\n])numbers?|id|ref|reference|code|order|invoice|case|ticket|claim|policy|account|acct|pages?|pp?|vol|volume"
-    r"|part|item|model|sku|batch|lot|grant|trial|is[bs]n|pmid|doi|figs?|figures?|tables?|patent|between|than"
-    r"|about|nearly|over|of|version|score|step|room|row|bus|route|flight)\b\.?|[#№=×*<≥≤~±]|(?<![\w\"'/])>)\W{0,3}$"
+    r"|part|item|model|sku|batch|lot|grant|trial|is[bs]n|pmid|doi|figs?|figures?|tables?|patent"
+    r"|version|score|step|room|row|bus|route|flight)\b\.?|[#№=×*<≥≤~±]|(?<![\w\"'/])>)\W{0,3}$"
     r"|\b(?:account|acct|order|invoice|case|ticket|claim|policy|reference|serial|member|item|batch|lot)(?: (?:number|no|id))?"
     r" (?:is|was) ?$",
     re.I,
@@ -55,6 +55,7 @@ SIGNS = (
     *("office", "home", "work", "direct", "ph", "mob", "main"),
     *(f"{letter}{sign}" for letter in "tmpfhocw" for sign in (":", ")", " ")),
 )
+QUANTITY = re.compile(r"\b(?:about|nearly|over|of|between|than)\b\W{0,3}$", re.I)
 # A number before one of these is mentioned; before another word, it is one of so many things.
 MENTION_AFTER = re.compile(
     r"""\s{0,2}(?:[.,;:!?)\]}"'|/<]|[-–—]|\n|$|(?:a|about|after|again|all|always|and|any|anymore|as|at|because|before|between|but|by"""
@@ -66,6 +67,18 @@ MENTION_AFTER = re.compile(
 LIKE_DATE = re.compile(
     r"\d{1,2}([-/.])\d{1,2}\1\d{2,4}|\d{1,2} \d{1,2} (?:19|20)\d\d"
     r"|(?:1[89]|20)\d\d(?:[-/. ]\d{1,2}[-/. ]\d{1,2}|[-/ ](?:1[89]|20)\d\d)"
+)
+# What stands around a telephone number. No part of a longer number or word is one, but a cell of a table may be one, and a
+# time, a date, another number of a list, a house number or the next label may follow.
+START = r"(?<![^\W_]|[+$€£-])(?<!\d\.)(?:(?<!\d,)|(?<=\d{4},))(?:(?<!/)|(?<=\d{3}/))"
+APART = (  # from a number before it: a postal code or a year, which are not its beginning either
+    r"(?<!\d\d\) )(?:(?<!\d )|(?<=[A-Z]{2} \d{5} )|(?<=[a-z] (?:19|20)\d\d ))"
+    r"(?!(?<=[A-Z]{2} )\d{5} )(?!(?<=[a-z] )(?:19|20)\d\d )"
+)
+END = r"(?!(?![A-Z][a-z])[^\W_]|\.\d|,\d{3}(?!\d))"
+ALONE = (
+    r"(?!-|/\d(?!\d*[ -]\d|7\b)"
+    r"| \d(?!\d{0,3}(?:[:/-]\d|[ap]\.?m\b|h\b| [A-Z][a-z])|\d?[.)] ))"
 )
 EXTENSION = r"(?: ?(?:x|ext\.?|extension) ?\d{1,5})?"
 # The end of an address, which may have its country below, stands in the line above a telephone number; a mailbox or a site
@@ -115,7 +128,8 @@ def _is_national(text: str, before: str, after: str) -> bool:
     digits, groups = digits_of(text), re.findall(r"\d+", text)
     if not 6 <= len(digits) <= 12 or len(set(digits)) < 3 or LIKE_DATE.fullmatch(text) or OTHER_SHAPE.fullmatch(text):
         return False
-    if "(" not in text and _are_figures(groups, "-" in text, bool(MENTION_AFTER.match(after))):
+    mentioned = bool(MENTION_AFTER.match(after)) and not QUANTITY.search(before)
+    if "(" not in text and _are_figures(groups, "-" in text, mentioned):
         return False
     return not (OTHER_NUMBER.search(before) or is_amount(before, after))
 
@@ -158,11 +172,7 @@ TELEPHONES = (
     Recogniser(
         "phone-international",
         "PHONE",
-        re.compile(
-            r"(?<![\w+])(?:\+\d{1,3}|\(\+\d{1,3}\))(?:[ .\-/]?(?:\(\d{1,5}\)|\d{1,5})){2,7}"
-            + EXTENSION
-            + r"(?!\w|[.,]\d)"
-        ),
+        re.compile(r"(?<![\w+])(?:\+\d{1,3}|\(\+\d{1,3}\))(?:[ .\-/]?(?:\(\d{1,5}\)|\d{1,5})){2,7}" + EXTENSION + END),
         "a plus, a country code and 9 to 15 digits",
         check=_is_international,
         signs=("+",),
@@ -171,11 +181,7 @@ TELEPHONES = (
     Recogniser(
         "phone-dialled-abroad",
         "PHONE",
-        re.compile(
-            r"(?<![\w.,+/$€£-])(?:00[ .-]?|011[ .-])[1-9]\d{0,3}(?: ?\(0\))?(?:[ .\-/]?\d{1,5}){2,6}"
-            + EXTENSION
-            + r"(?!\w|[.,]\d)"
-        ),
+        re.compile(START + r"(?:00[ .-]?|011[ .-])[1-9]\d{0,3}(?: ?\(0\))?(?:[ .\-/]?\d{1,5}){2,6}" + EXTENSION + END),
         "00 or 011, a country code and 9 to 15 digits",
         score=LIKELY,
         check=_is_international,
@@ -186,9 +192,11 @@ TELEPHONES = (
         "phone-north-american",
         "PHONE",
         re.compile(
-            r"(?<![\w.,+/$€£-])(?:(?:00)?1[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}"
+            START
+            + r"(?:(?:00)?1[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}"
             + EXTENSION
-            + r"(?!\w|-\d|[.,]\d)"
+            + r"(?!-\d)"
+            + END
         ),
         "area code, exchange and line of the North American plan",
         check=_is_north_american,
@@ -197,7 +205,7 @@ TELEPHONES = (
     Recogniser(
         "phone-by-words",
         "PHONE",
-        re.compile(r"(?<![\w.,+$€£/-])[(+]?\d[\d ()./-]{4,20}\d" + EXTENSION + r"(?!\w|[.,]\d)"),
+        re.compile(rf"(?:{START}|(?<=(?i:tel|fax)))" + r"[(+]?\d[\d ()./-]{4,20}\d" + EXTENSION + END),
         "6 to 15 digits beside a word such as phone, fax or call",
         score=NAMED,
         check=_is_named,
@@ -207,9 +215,7 @@ TELEPHONES = (
     Recogniser(
         "phone-trunk-zero",
         "PHONE",
-        re.compile(
-            r"(?<![\w.,+$€£/-])(?:\(?0\d{1,5}\)?[ /.-]{1,3}\d{2,8}(?:[ .-]\d{2,4}){0,4}|0[1-9]\d{8,9})(?!\w|[.,]\d)"
-        ),
+        re.compile(START + r"(?:\(?0\d{1,5}\)?[ /.-]{1,3}\d{2,8}(?:[ .-]\d{2,4}){0,4}|0[1-9]\d{8,9})" + END),
         "9 to 12 digits in groups or 10 or 11 in one, the first a zero",
         score=LIKELY,
         check=_is_trunk,
@@ -220,8 +226,8 @@ TELEPHONES = (
         "phone-national",
         "PHONE",
         re.compile(
-            r"(?<![\w.,+$€£/)-])(?<![\d)] )(?:(?:\d )?\(\d{1,5}(?:[- ]\d{1,3})?\)[ -]?\d{2,7}(?:[ -]\d{2,5}){0,3}"
-            r"|\d{1,5}(?:[ -]\d{2,7}){1,4})(?![\w-]|[.,/]\d| \d)"
+            START + APART + r"(?:(?:\d )?\(\d{1,5}(?:[- ]\d{1,3})?\)[ -]?\d{2,7}(?:[ -]\d{2,5}){0,3}"
+            r"|\d{1,5}(?:[ -]\d{2,7}){1,4})" + EXTENSION + END + ALONE
         ),
         "7 to 11 digits in groups as countries write telephone numbers",
         score=LIKELY,
@@ -232,7 +238,7 @@ TELEPHONES = (
     Recogniser(
         "phone-in-contact-block",
         "PHONE",
-        re.compile(r"(?<![\w.,+$€£/-])\(?\d[\d ()./-]{4,20}\d(?!\w|[.,]\d)"),
+        re.compile(START + r"\(?\d[\d ()./-]{4,20}\d" + END),
         "6 to 12 digits in a line below an address, or beside a mailbox or a site",
         score=LIKELY,
         check=_in_contact_block,

@@ -83,6 +83,39 @@ FOUND = [
     ("(w) 785 8949 (h) 020 7946 0018", "PHONE", "785 8949"),
     ("Ann Doe\nP 785 8949", "PHONE", "785 8949"),
     ("send it to 785 8949 via the app", "PHONE", "785 8949"),
+    *(
+        (text.format("785 8949"), "PHONE", "785 8949")
+        for text in (
+            *(
+                "Ann,Doe,{},Boston",
+                "Ann,{},02118",
+                "020 7946 0018,{}",
+                "020 7946 0018/{} and",
+                "{}/020 7946 0018",
+                "{}Fax",
+            ),
+            *(
+                "{} 24/7",
+                "{} from 9:00",
+                "{} 9am to 5pm",
+                "Mon-Fri {} 9-17",
+                "1. Ann {} 2. Tom",
+                "5) {}",
+                "T.{}",
+                "tel.{}",
+            ),
+            *(
+                "Phone...{}",
+                "Phone__{}",
+                "_{}_",
+                "tel{}",
+                "Who is the owner of {}?",
+                "we spoke over {}",
+                "registered number {}",
+            ),
+            *("12 High Street, Boston MA 02118 {}", "in May 2020 {} rang"),
+        )
+    ),
     *((text.format("73 448 266"), "PHONE", "73 448 266") for text in CALLS),
     # Links and machines.
     ("see https://example.com/a_(b), or not", "URL", "https://example.com/a_(b)"),
