@@ -25,8 +25,8 @@ PHONE_SIGNS = ("☎", "☏", "✆", "📞", "📱", "📠", "电话", "電話", 
 # "My number" is one to call; "my account number" is not.
 NUMBER_WORDS = ("number", "nummer", "numéro", "número", "numero", "numer", "broj", "číslo")
 OWNERS = (
-    "my your his her their our new old other home work office direct emergency toll.free wrong right registered "
-    "current alternate meine? ihre? deine? unsere? mon votre son notre mi su tu mio suo meu seu mijn uw mitt mit min mój moj můj"
+    "my your his her their our new old other home work office direct emergency toll.free wrong right registered current "
+    "alternate meine? ihre? deine? unsere? mon votre son notre mi su tu mio suo meu seu mijn uw mitt mit min mój moj můj"
 )
 WHOSE = rf"(?:{'|'.join(OWNERS.split())}) (?:{'|'.join(NUMBER_WORDS)})s?\b"
 PHONE_BEFORE = re.compile(
@@ -44,7 +44,7 @@ PHONE_AFTER = re.compile(
 OTHER_NUMBER = re.compile(
     r"(?:\b(?:no|nrs?|nos|(?<=[^\n])numbers?|id|ref|reference|code|order|invoice|case|ticket|claim|policy|account|acct|pages?|pp?|vol|volume"
     r"|part|item|model|sku|batch|lot|grant|trial|is[bs]n|pmid|doi|figs?|figures?|tables?|patent"
-    r"|version|score|step|room|row|bus|route|flight)\b\.?|[#№=×*<≥≤~±]|(?<![\w\"'/])>)\W{0,3}$"
+    r"|version|score|step|room|row|bus|route|flight)\b\.?|[#№=×≥≤~±]|(?:(?<=\w)|(?<=\w ))[*<]|(?<![\w\"'/])>)\W{0,3}$"
     r"|\b(?:account|acct|order|invoice|case|ticket|claim|policy|reference|serial|member|item|batch|lot)(?: (?:number|no|id))?"
     r" (?:is|was) ?$",
     re.I,
@@ -58,10 +58,12 @@ SIGNS = (
 QUANTITY = re.compile(r"\b(?:about|nearly|over|of|between|than)\b\W{0,3}$", re.I)
 # A number before one of these is mentioned; before another word, it is one of so many things.
 MENTION_AFTER = re.compile(
-    r"""\s{0,2}(?:[.,;:!?)\]}"'|/<]|[-–—]|\n|$|(?:a|about|after|again|all|always|and|any|anymore|as|at|because|before|between|but|by"""
-    r"|can|could|does|did|during|every|for|from|has|have|i|if|in|instead|is|isn|it|just|keeps?|may|now|on|only|or|please|rang|she|he"
-    r"|since|so|still|than|thanks?|that|the|then|there|they|to|today|tomorrow|too|until|via|was|we|were|when|which|who|will|with"
-    r"|would|you)\b)",
+    r"""\s{0,2}(?:[.,;:!?)\]}"'|/<*_]|[-–—]|\n|\t|$|\d{1,2}(?:[:/]|[ap]m\b)|(?-i:[A-Z][a-z])(?<!\s..)|(?:a|about|after|again|against"""
+    r"|all|already|always|am|and|answer(?:s|ed)|any|anymore|are|as|at|back|be|because|been|before|belongs|between|but|by|call(?:s|ed)"
+    r"|can|could|do|does|did|down|during|every|fail(?:s|ed)|for|from|had|has|have|he|here|i|if|in|instead|into|is|isn|it|just|keeps?"
+    r"|later|may|might|must|never|no|nor|not|now|off|on|once|only|or|out|over|please|rang|rings?|said|says|she|should|since|so|still"
+    r"|than|thanks?|that|the|then|there|they|through|till|to|today|tomorrow|tonight|too|under|until|up|via|was|we|were|when|which"
+    r"|who|will|with|without|works?|would|yesterday|yet|you)\b)",
     re.I,
 )
 LIKE_DATE = re.compile(
@@ -70,7 +72,7 @@ LIKE_DATE = re.compile(
 )
 # What stands around a telephone number. No part of a longer number or word is one, but a cell of a table may be one, and a
 # time, a date, another number of a list, a house number or the next label may follow.
-START = r"(?<![^\W_]|[+$€£-])(?<!\d\.)(?:(?<!\d,)|(?<=\d{4},))(?:(?<!/)|(?<=\d{3}/))"
+START = r"(?<![^\W_]|[+$€£-])(?<!\d\.)(?:(?<!\d,)|(?<=\d{4},)|(?=[\d ()./-]{6,20}(?:[,\n]|$)))(?:(?<!/)|(?<=\d{3}/))"
 APART = (  # from a number before it: a postal code or a year, which are not its beginning either
     r"(?<!\d\d\) )(?:(?<!\d )|(?<=[A-Z]{2} \d{5} )|(?<=[a-z] (?:19|20)\d\d ))"
     r"(?!(?<=[A-Z]{2} )\d{5} )(?!(?<=[a-z] )(?:19|20)\d\d )"
@@ -227,7 +229,7 @@ TELEPHONES = (
         "PHONE",
         re.compile(
             START + APART + r"(?:(?:\d )?\(\d{1,5}(?:[- ]\d{1,3})?\)[ -]?\d{2,7}(?:[ -]\d{2,5}){0,3}"
-            r"|\d{1,5}(?:[ -]\d{2,7}){1,4})" + EXTENSION + END + ALONE
+            r"|\d{1,5}(?:[ -](?!\d{4}-\d\d-\d\d)\d{2,7}){1,4})" + EXTENSION + END + ALONE
         ),
         "7 to 11 digits in groups as countries write telephone numbers",
         score=LIKELY,

@@ -97,6 +97,10 @@ FOUND = [
             *(
                 "{} 24/7",
                 "{} from 9:00",
+                "{} 2020-05-04",
+                "1,{},Ann",
+                "<{}>",
+                "*{}*",
                 "{} 9am to 5pm",
                 "Mon-Fri {} 9-17",
                 "1. Ann {} 2. Tom",
@@ -116,6 +120,9 @@ FOUND = [
             *("12 High Street, Boston MA 02118 {}", "in May 2020 {} rang"),
         )
     ),
+    ("a letter from 73 448 266 says so", "PHONE", "73 448 266"),
+    ("Ann\t73 448 266\tBoston", "PHONE", "73 448 266"),
+    ("73 448 266Fax", "PHONE", "73 448 266"),
     *((text.format("73 448 266"), "PHONE", "73 448 266") for text in CALLS),
     # Links and machines.
     ("see https://example.com/a_(b), or not", "URL", "https://example.com/a_(b)"),
@@ -207,6 +214,7 @@ LEFT = [
     "Call volume grew from 2023-2024; contact the 120 000 customers",
     "order 785 8949, no. 9493 7477, between 4500 6000, 2019 2020, rows 785 8949 4493 7477, my account number is 73 448 266",
     "12 345 678 steps, 73 448 266 people, 751-1000 min, 4500-4700, 20 30 40 50, 12 24 36 48, 12 05 2019, 2019 05 12",
+    "Titles: 2014: 1,609 2019 : 1,784, 73 448 266 Einwohner",
     "it rose by 73 448 266, to 12 345 000, about 73 448 266, 1 234 567, 33 93 31 mg, of 12 18 24, 12 345",
     "73 448 266 people, $785 8949, 785 8949 units, ISSN 9493 7477, 25.62.29.72.11, 1000 0000",
     "routing number 021000022 fails its check, and so does VIN-like 1M8GDM9A1KP042788",
