@@ -231,7 +231,7 @@ TELEPHONES = (
             START + APART + r"(?:(?:\d )?\(\d{1,5}(?:[- ]\d{1,3})?\)[ -]?\d{2,7}(?:[ -]\d{2,5}){0,3}"
             r"|\d{1,5}(?:[ -](?!\d{4}-\d\d-\d\d)\d{2,7}){1,4})" + EXTENSION + END + ALONE
         ),
-        "7 to 11 digits in groups as countries write telephone numbers",
+        "6 to 12 digits in groups as countries write telephone numbers",
         score=LIKELY,
         check=_is_national,
         broad=True,

@@ -24,6 +24,25 @@ CALLS = (
     *("Jane\n12 High Road\nLeeds LS1 4DY\n{}", "Jane\n12 High Road\nLeeds LS1 4DY\nUnited Kingdom\n{}\n"),
     *("Jane\n{}\njane@example.com", "Jane | {} | jane@example.com", "8001 Zürich\n{}"),
 )
+# Cells, lists, labels, times and dates that touch a number.
+CELLS = (
+    *("Ann,Doe,{},Boston", "Ann,{},02118", "1,{},Ann", "020 7946 0018,{}", "020 7946 0018/{} and", "{}/020 7946 0018"),
+    *("{} 24/7", "{} from 9:00", "{} 9am to 5pm", "Mon-Fri {} 9-17", "{} 2020-05-04", "in May 2020 {} rang"),
+    *(
+        "T.{}",
+        "tel.{}",
+        "tel{}",
+        "{}Fax",
+        "Phone...{}",
+        "Phone__{}",
+        "_{}_",
+        "<{}>",
+        "*{}*",
+        "5) {}",
+        "1. Ann {} 2. Tom",
+    ),
+    *("Who is the owner of {}?", "we spoke over {}", "registered number {}", "12 High Street, Boston MA 02118 {}"),
+)
 
 FOUND = [
     # Telephone numbers, in national form and by the words before them.
@@ -83,43 +102,7 @@ FOUND = [
     ("(w) 785 8949 (h) 020 7946 0018", "PHONE", "785 8949"),
     ("Ann Doe\nP 785 8949", "PHONE", "785 8949"),
     ("send it to 785 8949 via the app", "PHONE", "785 8949"),
-    *(
-        (text.format("785 8949"), "PHONE", "785 8949")
-        for text in (
-            *(
-                "Ann,Doe,{},Boston",
-                "Ann,{},02118",
-                "020 7946 0018,{}",
-                "020 7946 0018/{} and",
-                "{}/020 7946 0018",
-                "{}Fax",
-            ),
-            *(
-                "{} 24/7",
-                "{} from 9:00",
-                "{} 2020-05-04",
-                "1,{},Ann",
-                "<{}>",
-                "*{}*",
-                "{} 9am to 5pm",
-                "Mon-Fri {} 9-17",
-                "1. Ann {} 2. Tom",
-                "5) {}",
-                "T.{}",
-                "tel.{}",
-            ),
-            *(
-                "Phone...{}",
-                "Phone__{}",
-                "_{}_",
-                "tel{}",
-                "Who is the owner of {}?",
-                "we spoke over {}",
-                "registered number {}",
-            ),
-            *("12 High Street, Boston MA 02118 {}", "in May 2020 {} rang"),
-        )
-    ),
+    *((text.format("785 8949"), "PHONE", "785 8949") for text in CELLS),
     ("a letter from 73 448 266 says so", "PHONE", "73 448 266"),
     ("Ann\t73 448 266\tBoston", "PHONE", "73 448 266"),
     ("73 448 266Fax", "PHONE", "73 448 266"),

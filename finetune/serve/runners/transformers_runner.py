@@ -166,7 +166,7 @@ class TransformersRunner:
 
     def _advance_joint(self, extensions: Sequence[Extension]) -> Tensor:
         # Neighbours with the same adapter are one product, and single tokens of several adapters as well.
-        order = sorted(range(len(extensions)), key=lambda number: self._place(extensions[number]))
+        order = sorted(range(len(extensions)), key=lambda number: self._rank(extensions[number]))
         tokens: list[int] = []
         positions: list[int] = []
         spans: list[Span] = []
@@ -197,7 +197,8 @@ class TransformersRunner:
         result[torch.tensor(order, device=device)] = logits
         return result
 
-    def _place(self, extension: Extension) -> tuple[bool, str]:
+    def _rank(self, extension: Extension) -> tuple[bool, str]:
+        """What sequences are sorted by within a pass."""
         return len(extension.tokens) > 1, self._taken[extension.slot].adapter or ""
 
     def _advance_alone(self, extension: Extension) -> Tensor:
