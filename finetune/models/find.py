@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +251,8 @@ def _remembered_base(parent: dict[str, Any], adapter: Adapter) -> BaseModel:
             f"The adapter at {adapter.path} was trained on the local model {parent['name']!r}, which is unknown on this "
             "machine. Pass its folder: --model FOLDER"
         )
-    return _local_base(Path(folder), Need.WEIGHTS)
+    # A copy may have another folder's name; servers and reports go on with the name of the training.
+    return replace(_local_base(Path(folder), Need.WEIGHTS), name=parent["name"])
 
 
 def _card_license(folder: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -16,21 +17,23 @@ from finetune.scrub.span import Span, resolve
 from finetune.scrub.tagger import kinds_of, load_tagger
 from finetune.scrub.telephones import telephones_in
 
+OTHER_DIGIT = re.compile(r"(?![0-9])\d")
+
 
 class Scrubber:
     """Finds and replaces personal data as some rules say; it can be sent to other processes."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        formats = (_format(kind, pattern) for kind, pattern in rules.formats.items())
-        self._recognisers = (*formats, *(each for each in RECOGNISERS if each.name in rules.recognisers))
+        self._formats = tuple(_format(kind, pattern) for kind, pattern in rules.formats.items())
+        self._recognisers = tuple(each for each in RECOGNISERS if each.name in rules.recognisers)
         self._without_digits = tuple(each for each in self._recognisers if not each.digits)
         self._groups: dict[re.Pattern[str] | None, list[Recogniser]] = {}
         for each in self._recognisers:
             self._groups.setdefault(each.hint, []).append(each)
         self._finds_telephones = any(each.entity == "PHONE" for each in self._recognisers)
         self._phrases = PhraseFinder(rules.lists)
-        signs = [one.signs for one in self._without_digits]
+        signs = [one.signs for one in (*self._formats, *self._without_digits)]
         is_plain = all(signs) and not rules.lists and rules.tagger is None
         # What a text without digits must contain one of for anything to be found; None: that cannot be said.
         self._signs = tuple(sign for some in signs for sign in some) if is_plain else None
@@ -44,7 +47,8 @@ class Scrubber:
         """The kinds of personal data that are searched for."""
         tagger = self.rules.tagger
         tagged = [] if tagger is None else [each for each in kinds_of(tagger) if each in self.rules.entities]
-        return tuple(dict.fromkeys([*(each.entity for each in self._recognisers), *self.rules.lists, *tagged]))
+        patterns = [each.entity for each in (*self._formats, *self._recognisers)]
+        return tuple(dict.fromkeys([*patterns, *self.rules.lists, *tagged]))
 
     def find(self, text: str) -> list[Span]:
         """The spans of personal data in a text, in order and without overlaps."""
@@ -79,6 +83,9 @@ class Scrubber:
         return replace_spans(text, spans, self.rules.policy, f"{self.rules.seed}:{document}")
 
     def _search(self, text: str) -> Iterator[Span]:
+        for each in self._formats:
+            yield from each.find(text)
+        text = _with_ascii_digits(text)
         lowered = text.lower()
         for hint, recognisers in self._groups.items() if _has_digit(text) else [(None, self._without_digits)]:
             if hint is None or hint.search(text):
@@ -110,3 +117,10 @@ def _tagger_of_identifiers() -> Scrubber:
 def tag_identifiers(text: str) -> str:
     """The text with its identifiers replaced by tags such as `[EMAIL]`, by the rules that hold if nobody sets any."""
     return _tagger_of_identifiers().scrub(text, Counter())
+
+
+def _with_ascii_digits(text: str) -> str:
+    """The text with the decimal digits of every script as ASCII digits, at the same positions."""
+    if text.isascii():
+        return text
+    return OTHER_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)

@@ -37,16 +37,14 @@ PHONE_BEFORE = re.compile(
     rf"|(?:{'|'.join(PHONE_SIGNS)})\ufe0f?[^\d\n]{{0,6}}$",
     re.I,
 )
-PHONE_AFTER = re.compile(
-    r" ?[-–(,/\[] ?(?:phone|tel|mobile?|cell|fax|office|home|work|direct|landline|voicemail)(?![^\W\d_])", re.I
-)
+LINES = "phone|tel|mobile?|cell|fax|office|home|work|direct|landline|voicemail"
+PHONE_AFTER = re.compile(rf" ?[-–(,/\[] ?(?:{LINES})(?![^\W\d_])|[ \t](?:{LINES})\.?[ \t]*(?:$|[\n,;|])", re.I)
 # A number behind one of these is a quantity, or one that nobody calls.
 OTHER_NUMBER = re.compile(
-    r"(?:\b(?:no|nrs?|nos|(?<=[^\n])numbers?|id|ref|reference|code|order|invoice|case|ticket|claim|policy|account|acct|pages?|pp?|vol|volume"
-    r"|part|item|model|sku|batch|lot|grant|trial|is[bs]n|pmid|doi|figs?|figures?|tables?|patent"
-    r"|version|score|step|room|row|bus|route|flight)\b\.?|[#№=×≥≤~±]|(?:(?<=\w)|(?<=\w ))[*<]|(?<![\w\"'/])>)\W{0,3}$"
-    r"|\b(?:account|acct|order|invoice|case|ticket|claim|policy|reference|serial|member|item|batch|lot)(?: (?:number|no|id))?"
-    r" (?:is|was) ?$",
+    r"(?:\b(?:code|pages?|pp?|vol|volume|part|model|sku|grant|trial|is[bs]n|pmid|doi|figs?|figures?|tables?|patent|version|score"
+    r"|step|room|row|bus|route|flight)\b\.?|[=×≥≤~±]|(?:(?<=\w)|(?<=\w ))[*<]|(?<![\w\"'/])>)\W{0,3}$"
+    r"|\b(?:account|acct|routing|order|invoice|case|ticket|claim|policy|reference|serial|member|item|batch|lot)\b\.?"
+    r"(?: ?(?:(?:numbers?|nos?|nr|id|ref)\b\.?|[#№]))?(?: (?:is|was) ?|\W{0,3})$",
     re.I,
 )
 # One of these is in a text where either of them matches.
@@ -68,7 +66,7 @@ MENTION_AFTER = re.compile(
 )
 LIKE_DATE = re.compile(
     r"\d{1,2}([-/.])\d{1,2}\1\d{2,4}|\d{1,2} \d{1,2} (?:19|20)\d\d"
-    r"|(?:1[89]|20)\d\d(?:[-/. ]\d{1,2}[-/. ]\d{1,2}|[-/ ](?:1[89]|20)\d\d)"
+    r"|(?:1[89]|20)\d\d(?:[-/. ]\d{1,2}[-/. ]\d{1,2}|[-/ ]?(?:1[89]|20)\d\d|(?:0[1-9]|1[012])[0-3]\d)"
 )
 # What stands around a telephone number. No part of a longer number or word is one, but a cell of a table may be one, and a
 # time, a date, another number of a list, a house number or the next label may follow.
@@ -98,8 +96,12 @@ PART_REASON = "a part of the tagger's address that has digits alone"
 OTHER_SHAPE = re.compile(r"\d{3}-\d\d-\d{4}|\d{5}-\d{4}|\d\d-\d{7}")
 
 
+def _digits_before_extension(text: str) -> str:
+    return digits_of(re.split(r" ?[ex]", text, maxsplit=1)[0])
+
+
 def _is_international(text: str, before: str, after: str) -> bool:
-    digits = digits_of(re.split(r" ?[ex]", text, maxsplit=1)[0])
+    digits = _digits_before_extension(text)
     if not text.startswith(("+", "(+")):  # 00 is dialled before a country code, in North America 011
         digits = digits.removeprefix("00").removeprefix("011")
     code = CALLING_CODES.match(digits)
@@ -123,12 +125,16 @@ def _is_named(text: str, before: str, after: str) -> bool:
 
 
 def _is_trunk(text: str, before: str, after: str) -> bool:
-    return 9 <= len(digits_of(text)) <= 12 and not LIKE_DATE.fullmatch(text) and not is_amount(before, after)
+    return (
+        9 <= len(_digits_before_extension(text)) <= 13
+        and not LIKE_DATE.fullmatch(text)
+        and not is_amount(before, after)
+    )
 
 
 def _is_national(text: str, before: str, after: str) -> bool:
-    digits, groups = digits_of(text), re.findall(r"\d+", text)
-    if not 6 <= len(digits) <= 12 or len(set(digits)) < 3 or LIKE_DATE.fullmatch(text) or OTHER_SHAPE.fullmatch(text):
+    digits, groups = _digits_before_extension(text), re.findall(r"\d+", text)
+    if not 6 <= len(digits) <= 13 or len(set(digits)) < 3 or LIKE_DATE.fullmatch(text) or OTHER_SHAPE.fullmatch(text):
         return False
     mentioned = bool(MENTION_AFTER.match(after)) and not QUANTITY.search(before)
     if "(" not in text and _are_figures(groups, "-" in text, mentioned):
@@ -139,8 +145,11 @@ def _is_national(text: str, before: str, after: str) -> bool:
 def _are_figures(groups: Sequence[str], joined: bool, mentioned: bool) -> bool:
     """Whether groups of digits are rather thousands, round figures, a range or a list of figures with equal steps.
 
-    What is `mentioned`, rather than counted, may have groups of three digits, as in half a dozen countries.
+    What is `mentioned`, rather than counted, may have groups of three digits, as in half a dozen countries, or none. (Of
+    60,372 texts of news and medicine, 34 mention 8 to 11 digits in one: 30 telephone numbers, 4 pairs of years.)
     """
+    if len(groups) == 1:
+        return not mentioned or groups[0].endswith("00")
     values = [int(group) for group in groups]
     steps = {after - before for before, after in pairwise(values)}
     nearest = values[0] // 10 if len(groups[0]) == len(groups[-1]) else values[0]
@@ -174,7 +183,11 @@ TELEPHONES = (
     Recogniser(
         "phone-international",
         "PHONE",
-        re.compile(r"(?<![\w+])(?:\+\d{1,3}|\(\+\d{1,3}\))(?:[ .\-/]?(?:\(\d{1,5}\)|\d{1,5})){2,7}" + EXTENSION + END),
+        re.compile(
+            r"(?<![^\W_]|\+)(?:\+\d{1,3}|\(\+\d{1,3}\)|\+\(\d{1,3}\))(?:(?:[ .-]|/(?!0))?(?:\(\d{1,5}\)|\d{1,5})){2,7}"
+            + EXTENSION
+            + END
+        ),
         "a plus, a country code and 9 to 15 digits",
         check=_is_international,
         signs=("+",),
@@ -195,7 +208,7 @@ TELEPHONES = (
         "PHONE",
         re.compile(
             START
-            + r"(?:(?:00)?1[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}"
+            + r"(?:(?:(?:00)?1|8)[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}"
             + EXTENSION
             + r"(?!-\d)"
             + END
@@ -217,8 +230,10 @@ TELEPHONES = (
     Recogniser(
         "phone-trunk-zero",
         "PHONE",
-        re.compile(START + r"(?:\(?0\d{1,5}\)?[ /.-]{1,3}\d{2,8}(?:[ .-]\d{2,4}){0,4}|0[1-9]\d{8,9})" + END),
-        "9 to 12 digits in groups or 10 or 11 in one, the first a zero",
+        re.compile(
+            START + r"(?:\(?0\d{1,5}\)?[ /.-]{1,3}\d{2,8}(?:[ .-]\d{2,4}){0,4}|0[1-9]\d{8,9})" + EXTENSION + END
+        ),
+        "9 to 13 digits in groups or 10 or 11 in one, the first a zero",
         score=LIKELY,
         check=_is_trunk,
         broad=True,
@@ -228,10 +243,11 @@ TELEPHONES = (
         "phone-national",
         "PHONE",
         re.compile(
-            START + APART + r"(?:(?:\d )?\(\d{1,5}(?:[- ]\d{1,3})?\)[ -]?\d{2,7}(?:[ -]\d{2,5}){0,3}"
-            r"|\d{1,5}(?:[ -](?!\d{4}-\d\d-\d\d)\d{2,7}){1,4})" + EXTENSION + END + ALONE
+            START + APART + r"(?:(?:\(?\d{2}\)?-?)?\(?\d{1,2}\)?/\d{3}[ -]\d{4}|\d{3}\.\d{3}\.\d{4}"
+            r"|(?:\d )?\(\d{1,5}(?:[- ]\d{1,3})?\)[ -]?\d{2,9}(?:[ -]\d{2,5}){0,3}"
+            r"|\d{8,11}|\d{1,5}(?:[ -](?!\d{4}-\d\d-\d\d)\d{2,7}){1,4})" + EXTENSION + END + ALONE
         ),
-        "6 to 12 digits in groups as countries write telephone numbers",
+        "6 to 13 digits as countries write telephone numbers",
         score=LIKELY,
         check=_is_national,
         broad=True,

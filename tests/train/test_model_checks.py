@@ -145,6 +145,14 @@ def test_copy_with_a_changed_config_does_not_hide_the_model(
     assert base_of(Adapter.open(tiny_adapter)).folder == tiny_model
 
 
+def test_base_model_found_in_a_copy_keeps_its_name(tiny_adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_model, tmp_path / "model")
+    find_base(str(copy))
+    base = base_of(Adapter.open(tiny_adapter))
+    assert (base.folder, base.name) == (copy, tiny_model.name)
+    find_base(str(tiny_model))
+
+
 def test_adapter_without_a_recorded_config_opens(tiny_adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
     adapter = Adapter.open(tiny_adapter)
     del adapter.manifest["parents"]["base_model"]["config_fingerprint"]
