@@ -197,17 +197,6 @@ def _quantized_layers(model: nn.Module) -> dict[str, Linear4bit | Int8Linear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, (Linear4bit, Int8Linear))}
 
 
-def release_file(model: nn.Module) -> None:
-    """Copy the weights that are not quantised, which may be views into the mapped file, so that the file leaves memory.
-
-    If the file has the compute precision, loading copies nothing: one view keeps all its pages, also of layers that now
-    have 4 bits.
-    """
-    for parameter in model.parameters():
-        if parameter.is_floating_point() and parameter.device.type == "cpu":
-            parameter.data = parameter.data.clone()
-
-
 def unpack_scales(model: nn.Module) -> None:
     """Store the block scales of 4-bit layers on a CPU as plain numbers instead of quantising them to 8 bits again.
 

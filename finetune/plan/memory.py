@@ -20,6 +20,8 @@ NF4 = (
     0.5 + 1 / 64 + WORD / (64 * 256)
 )  # bytes per weight: 4 bit, a scale per block of 64, one per 256 scales (QLoRA, 3)
 NF4_CPU = 0.5 + WORD / 64  # the scales as plain numbers: models.quantize.unpack_scales
+# Bytes per weight while bitsandbytes 0.50 quantises it on a CPU: in float32, scaled, and its code in 32 and in 8 bits.
+QUANTIZING = 3 * WORD + 1
 GRADIENT, MOMENTS = WORD, 2 * WORD  # bytes per weight of an adapter: float32, and AdamW's two moments
 MOMENTS_8BIT = 2
 LONG_ROW = 512  # tokens from which train/fast/prefix_attention.py attends without a mask
@@ -88,7 +90,7 @@ class Breakdown:
     activations: int  # what the forward pass keeps for the backward pass
     logits: int  # memory of the output head beyond that of the backward pass
     overhead: int  # the process itself: libraries, tokenizer, allocator
-    loading: int  # pages of the file of the weights while they are read, beyond the rest, as far as they find room
+    loading: int  # what reading the weights takes beyond the rest; without quantisation, as far as there is room
 
     @property
     def needed(self) -> int:
@@ -153,8 +155,21 @@ def estimate(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, device: Dev
     )
     if device.kind == "gpu":
         return parts
-    loading = PROCESS + TOKENIZER * shape.tokenizer + loaded + STORED * shape.parameters
-    return replace(parts, loading=max(0, min(loading, device.free) - parts.needed))
+    reading = PROCESS + TOKENIZER * shape.tokenizer + reading_bytes(shape, recipe, word, loaded)
+    if not recipe.is_quantized:
+        reading = min(reading, device.free)  # the system drops pages of the file
+    return replace(parts, loading=max(0, reading - parts.needed))
+
+
+def reading_bytes(shape: ModelShape, recipe: AdapterRecipe, word: int, loaded: int) -> int:
+    """The peak while weights are read, of which `loaded` bytes stay: pages of the whole file, or one tensor to be quantised.
+
+    The embedding is read first.
+    """
+    if not recipe.is_quantized:
+        return loaded + STORED * shape.parameters
+    embedding = shape.other_parameters * word + STORED * shape.vocabulary * shape.hidden
+    return max(embedding, loaded + QUANTIZING * max(linear.weights for linear in shape.linears))
 
 
 def gap_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, word: int, kept: int) -> int:
@@ -215,13 +230,13 @@ def is_padded(shape: ModelShape, recipe: AdapterRecipe) -> bool:
 
 
 def head_bytes(shape: ModelShape, batch: Batch, word: int) -> int:
-    """The logits of a chunk and their exponentials in float32, plus hidden states and gradients of supervised tokens.
+    """The logits of a chunk in float32, then their exponentials in place, plus hidden states and gradients of their tokens.
 
     Full logits exist three times in the backward pass: their normalised logarithms, the gradient of these, and their own.
     """
     if shape.full_logits:
         return batch.tokens * shape.vocabulary * (3 * WORD + (2 * word if word != WORD else 0))
     positions = min(CHUNK, batch.supervised)
-    copies = 3 if shape.softcapped_logits else 2
+    copies = 2 if shape.softcapped_logits else 1
     logits = positions * shape.vocabulary * (copies * WORD + (word if word != WORD else 0))
     return logits + 2 * batch.supervised * shape.hidden * word

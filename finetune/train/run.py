@@ -20,7 +20,7 @@ from finetune.corpus.store import read_split
 from finetune.errors import InputError, LostProcessError, PrunedError, SlmtuneError
 from finetune.hub.settings import importing_trainer
 from finetune.lock import lock_folder
-from finetune.machine import explain_full_disk, keep_freed_memory, peak_bytes, release_memory
+from finetune.machine import explain_full_disk, keep_freed_memory, peak_bytes, release_memory, return_freed_memory
 from finetune.models.load import load_base
 from finetune.models.tokenizer import load_tokenizer, save_tokenizer
 from finetune.plan.run import require_fit
@@ -201,6 +201,7 @@ def _fit(
         log.info("%s", planned.summary())
     checkpoints.record_batch(fitted)
     set_seed(recipe.seed)  # a new head is drawn from it
+    return_freed_memory()
     model = load_base(base.folder, recipe, head=inputs.head, unpack=False)
     release_memory()
     keep_freed_memory()

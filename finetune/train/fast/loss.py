@@ -80,13 +80,16 @@ class _HeadLoss(torch.autograd.Function):
         for start in range(0, len(hidden), CHUNK):
             part, goal = hidden[start : start + CHUNK], targets[start : start + CHUNK, None]
             logits = nn.functional.linear(part.to(weight.dtype), weight, bias).to(precision)
+            slope = None
             if softcap is not None:
-                logits = torch.tanh_(logits.div_(softcap)).mul_(softcap)
-            normaliser = torch.logsumexp(logits, -1, keepdim=True)
-            losses[start : start + CHUNK] = (normaliser - logits.gather(1, goal))[:, 0]
+                torch.tanh_(logits.div_(softcap))
+                slope = None if gradient is None else logits.square().neg_().add_(1)
+                logits.mul_(softcap)
+            wanted, largest = logits.gather(1, goal), logits.amax(-1, keepdim=True)
+            total = logits.sub_(largest).exp_().sum(-1, keepdim=True)  # in place: torch.logsumexp makes a copy
+            losses[start : start + CHUNK] = (total.log() + largest - wanted)[:, 0]
             if gradient is not None:
-                slope = None if softcap is None else 1 - (logits / softcap).square()
-                logits.sub_(normaliser).exp_().scatter_add_(1, goal, -torch.ones_like(goal, dtype=precision))
+                logits.div_(total).scatter_add_(1, goal, -torch.ones_like(goal, dtype=precision))
                 if slope is not None:
                     logits.mul_(slope)
                 gradient[start : start + CHUNK] = logits.to(weight.dtype) @ weight
