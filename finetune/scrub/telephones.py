@@ -37,8 +37,10 @@ PHONE_BEFORE = re.compile(
     rf"|(?:{'|'.join(PHONE_SIGNS)})\ufe0f?[^\d\n]{{0,6}}$",
     re.I,
 )
-LINES = "phone|tel|mobile?|cell|fax|office|home|work|direct|landline|voicemail"
-PHONE_AFTER = re.compile(rf" ?[-–(,/\[] ?(?:{LINES})(?![^\W\d_])|[ \t](?:{LINES})\.?[ \t]*(?:$|[\n,;|])", re.I)
+PHONE_LABELS = "phone|tel|mobile?|cell|fax|office|home|work|direct|landline|voicemail"
+PHONE_AFTER = re.compile(
+    rf" ?[-–(,/\[] ?(?:{PHONE_LABELS})(?![^\W\d_])|[ \t](?:{PHONE_LABELS})\.?[ \t]*(?:$|[\n,;|])", re.I
+)
 # A number behind one of these is a quantity, or one that nobody calls.
 OTHER_NUMBER = re.compile(
     r"(?:\b(?:code|pages?|pp?|vol|volume|part|model|sku|grant|trial|is[bs]n|pmid|doi|figs?|figures?|tables?|patent|version|score"
