@@ -10,11 +10,6 @@ samples of its files are compared with those that were written.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -26,11 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune import records
-from finetune.artifacts import Corpus, library_versions, sha256_of, write_aside, write_json
+from finetune.artifacts import Corpus, library_versions, sha256_of
 from finetune.corpus import store
-from finetune.machine import cache_folder
+from finetune.kept import keep, kept_folder, read_kept
 from finetune.models import chat_template, encoder_inputs
-from finetune.models.find import sampled_fingerprint
 from finetune.scoring import label_tasks
 from finetune.train import task
 from finetune.train.batches import labelled, rows
@@ -41,10 +35,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FEWEST = 2_000  # rows; fewer are rendered within a second
-MOST_BYTES = 8 * 2**30  # of all that is kept, but for what was used last
-SPARE = 4  # times the size of the rows must be free on the disk
-ABANDONED = 24 * 3600  # seconds after which nobody is still writing a folder
-FACTS = "facts.json"
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf"}
 
 AnyRows = TypeVar("AnyRows", TokenRows, LabelledRows)
@@ -90,10 +80,15 @@ def keep_rows(
     with suppress(OSError, ValueError, KeyError):
         return _read(folder, kind)
     rendered = render()
-    with suppress(OSError):
-        parts = _take_apart(rendered)
-        arrays = {name: part for name, part in parts.items() if isinstance(part, np.ndarray)}
-        _write(folder, corpus, {name: part for name, part in parts.items() if name not in arrays}, arrays)
+    parts = _take_apart(rendered)
+    arrays = {name: part for name, part in parts.items() if isinstance(part, np.ndarray)}
+
+    def write(staging: Path) -> dict[str, Any]:
+        for name, array in arrays.items():
+            np.save(staging / f"{name}.npy", array)
+        return {name: part for name, part in parts.items() if name not in arrays}
+
+    keep(folder, corpus.path, sum(array.nbytes for array in arrays.values()), write)
     return rendered
 
 
@@ -103,10 +98,9 @@ def keep_facts(corpus: Corpus, parts: Mapping[str, object], find: Callable[[], A
         return find()
     folder = _folder(corpus, parts)
     with suppress(OSError, ValueError, KeyError):
-        return _read_facts(folder)["found"]
+        return read_kept(folder)
     found = find()
-    with suppress(OSError):
-        _write(folder, corpus, found, {})
+    keep(folder, corpus.path, 0, lambda staging: found)
     return found
 
 
@@ -121,12 +115,7 @@ def describe_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> dict
 
 
 def _folder(corpus: Corpus, parts: Mapping[str, object]) -> Path:
-    whole = {**parts, "corpus": corpus.fingerprint, "code": _code()}
-    return _root() / hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _root() -> Path:
-    return cache_folder() / "rows"
+    return kept_folder("rows", {**parts, "corpus": corpus.fingerprint, "code": _code()})
 
 
 @cache
@@ -149,50 +138,10 @@ def _take_apart(rows: TokenRows | LabelledRows) -> dict[str, Any]:
 
 
 def _read(folder: Path, kind: type[AnyRows]) -> AnyRows:
-    facts = _read_facts(folder)
-    parts = facts["found"] | {file.stem: np.load(file, mmap_mode="r").view(np.ndarray) for file in folder.glob("*.npy")}
+    parts = read_kept(folder) | {
+        file.stem: np.load(file, mmap_mode="r").view(np.ndarray) for file in folder.glob("*.npy")
+    }
     parts["ids"] = KeptIds(parts.pop("id_text"), parts.pop("id_ends"))
     found = kind(**{field.name: parts.pop(field.name) for field in fields(kind)})
     vars(found).update(parts)  # where cached properties keep their values
     return found
-
-
-def _read_facts(folder: Path) -> dict[str, Any]:
-    """What was written beside the arrays of a folder, unless these are no longer those that were written."""
-    facts: dict[str, Any] = json.loads((folder / FACTS).read_text("utf-8"))
-    if facts["samples"] != sampled_fingerprint(sorted(folder.glob("*.npy"))):
-        raise ValueError(f"{folder} is damaged")
-    os.utime(folder)  # used last
-    return facts
-
-
-def _write(folder: Path, corpus: Corpus, found: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
-    root = _root()
-    root.mkdir(parents=True, exist_ok=True)
-    root.chmod(0o700)  # the rows are as private as the corpus
-    _tidy(root, folder)
-    if SPARE * sum(array.nbytes for array in arrays.values()) > shutil.disk_usage(root).free:
-        return
-    with write_aside(folder) as staging:
-        staging.mkdir()
-        for name, array in arrays.items():
-            np.save(staging / f"{name}.npy", array)
-        samples = sampled_fingerprint(sorted(staging.glob("*.npy")))
-        write_json(staging / FACTS, {"corpus": str(corpus.path.resolve()), "samples": samples, "found": found})
-
-
-def _tidy(root: Path, folder: Path) -> None:
-    """Remove what was kept of corpora that are no longer there, the least recently used beyond the limit, and leftovers."""
-    others = sorted((each for each in root.iterdir() if each != folder), key=lambda each: -each.stat().st_mtime)
-    size = 0
-    for each in others:
-        size += sum(file.stat().st_size for file in each.iterdir())
-        if size > MOST_BYTES or _is_useless(each):
-            shutil.rmtree(each, ignore_errors=True)
-
-
-def _is_useless(folder: Path) -> bool:
-    try:
-        return not Path(json.loads((folder / FACTS).read_text("utf-8"))["corpus"]).is_dir()
-    except (OSError, ValueError, KeyError):  # another process is writing it, or was killed
-        return time.time() - folder.stat().st_mtime > ABANDONED

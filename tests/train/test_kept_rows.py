@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune import kept
 from finetune.artifacts import Adapter, Corpus, sha256_of
 from finetune.errors import ArtifactError
 from finetune.machine import cache_folder
+from finetune.models import packed
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example
@@ -160,7 +162,7 @@ def test_damaged_kept_rows_are_rendered_anew(
     elif damage == "missing":
         tokens.unlink()
     else:
-        (tokens.parent / kept_rows.FACTS).write_text("{}", "utf-8")
+        (tokens.parent / kept.FACTS).write_text("{}", "utf-8")
     assert [contents(render(corpus, tiny_model)) for _ in range(2)] == [expected, expected]
     assert len(rendered) == 2
 
@@ -168,13 +170,13 @@ def test_damaged_kept_rows_are_rendered_anew(
 def test_kept_rows_go_when_their_corpus_has_gone(tiny_model: Path, tmp_path: Path) -> None:
     corpora = [write(tmp_path / name, [row(number) for number in range(start, 6)]) for start, name in enumerate("ab")]
     render(corpora[0], tiny_model)
-    kept = cache_folder() / "rows"
-    assert kept.stat().st_mode & 0o777 == 0o700
-    (before,) = kept.iterdir()
+    root = cache_folder() / "rows"
+    assert root.stat().st_mode & 0o777 == 0o700
+    (before,) = root.iterdir()
     shutil.rmtree(corpora[0])
     render(corpora[1], tiny_model)
-    (after,) = kept.iterdir()
-    assert json.loads((after / kept_rows.FACTS).read_text("utf-8"))["corpus"] == str(corpora[1])
+    (after,) = root.iterdir()
+    assert json.loads((after / kept.FACTS).read_text("utf-8"))["origin"] == str(corpora[1])
     assert before != after
 
 
@@ -182,7 +184,7 @@ def test_least_recently_used_rows_make_room(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rendered: list[str]
 ) -> None:
     corpora = [write(tmp_path / name, [row(number) for number in range(start, 6)]) for start, name in enumerate("abc")]
-    monkeypatch.setattr(kept_rows, "MOST_BYTES", 0)
+    monkeypatch.setattr(kept, "MOST_BYTES", 0)
     for corpus in corpora:
         render(corpus, tiny_model)
     assert len([*(cache_folder() / "rows").iterdir()]) == 1
@@ -194,17 +196,21 @@ def test_full_disk_costs_only_time(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rendered: list[str]
 ) -> None:
     corpus = write(tmp_path / "corpus", [row(number) for number in range(6)])
-    monkeypatch.setattr(kept_rows, "SPARE", 10**15)
+    monkeypatch.setattr(kept, "SPARE", 10**15)
     one, other = (render(corpus, tiny_model) for _ in range(2))
     assert len(rendered) == 2
     assert contents(one) == contents(other)
 
 
-def test_run_with_kept_rows_makes_the_same_adapter(tiny_model: Path, tmp_path: Path, rendered: list[str]) -> None:
+def test_run_with_kept_rows_and_weights_makes_the_same_adapter(
+    tiny_model: Path, tmp_path: Path, rendered: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "LEAST_BYTES", 0)
     corpus = write(tmp_path / "corpus", [labelled(number) for number in range(12)])
     recipe = AdapterRecipe(model=str(tiny_model), max_steps=2, learning_rate=1e-2)
     adapters = [Adapter.open(train(TrainRequest(corpus, tmp_path / f"{n}", recipe)).adapter) for n in range(2)]
     assert len(rendered) == 2  # the training rows and those held out
+    assert len([*(cache_folder() / "packed").iterdir()]) == 1
     one, other = (sha256_of(adapter.path / "adapter_model.safetensors") for adapter in adapters)
     assert one == other
     assert adapters[0].manifest["label_tasks"] == adapters[1].manifest["label_tasks"]
