@@ -44,11 +44,21 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 def read_split(corpus: Corpus, split: Split) -> list[Example]:
     """The rows of a split, in order; none if the split is empty."""
-    examples = []
+    return list(iter_split(corpus, split))
+
+
+def iter_split(corpus: Corpus, split: Split) -> Iterator[Example]:
+    """The rows of a split, in order, of which few are in memory at a time."""
     for file in corpus.files(split):
         with parquet.ParquetFile(file) as opened:
-            examples += [to_example(row) for row in opened.read().to_pylist()]
-    return examples
+            for batch in opened.iter_batches(ROW_GROUP):
+                yield from map(to_example, batch.to_pylist())
+
+
+def read_table(corpus: Corpus, split: Split, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a split as they are stored, with all columns or those of `columns` that it has."""
+    tables = [parquet.read_table(file, columns=columns) for file in corpus.files(split)]
+    return pa.concat_tables(tables, promote_options="permissive") if tables else SCHEMA.empty_table()
 
 
 class CorpusWriter:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.artifacts import Adapter, write_aside, write_json
+from finetune.artifacts import Adapter, sampled_fingerprint, write_aside, write_json
 from finetune.errors import BaseModelError, HubError, InputError, OfflineError, UnknownNameError
 from finetune.hub.settings import is_offline
 from finetune.hub.snapshots import Need, cached_snapshot, download_snapshot
@@ -19,8 +17,6 @@ from finetune.machine import cache_folder
 from finetune.models import pypi_wheel
 from finetune.models.config import config_fingerprint, read_config
 from finetune.models.presets import PRESETS, find_preset
-
-SAMPLED_BLOCKS, BLOCK = 64, 65_536  # blocks per weight file in the fingerprint, and their size in bytes
 
 
 @dataclass(frozen=True)
@@ -182,23 +178,6 @@ def weights_fingerprint(folder: Path) -> str:
         InputError: there are no safetensors files.
     """
     return sampled_fingerprint(weight_files(folder))
-
-
-def sampled_fingerprint(files: Iterable[Path]) -> str:
-    """SHA-256 over the size, the header and 64 evenly spaced blocks of every file of weights, hexadecimal.
-
-    Two trainings of one architecture differ in every block, so samples are enough to distinguish them without reading
-    gigabytes.
-    """
-    digest = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            for number in range(SAMPLED_BLOCKS):
-                file.seek(number * max(size - BLOCK, 0) // (SAMPLED_BLOCKS - 1))
-                digest.update(file.read(BLOCK))
-    return digest.hexdigest()
 
 
 def _base(name: str, folder: Path, source: str, need: Need, revision: str | None = None) -> BaseModel:

@@ -29,6 +29,7 @@ from finetune.models.effect import require_effect
 from finetune.models.find import BaseModel, base_of, weights_fingerprint
 from finetune.models.heads import Head, build_skeleton, head_modules
 from finetune.models.kind import require_kind
+from finetune.models.packed import load_packed
 from finetune.models.quantize import (
     compute_from_int8,
     keep_linear4bit_unpacked,
@@ -40,6 +41,7 @@ from finetune.models.quantize import (
 from finetune.models.structure import has_transposed_weights
 from finetune.models.tokenizer import load_tokenizer
 from finetune.recipe import AdapterRecipe
+from finetune.recipe.adapter import FOUR_BIT
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,16 @@ def load_base(folder: Path, recipe: AdapterRecipe, *, head: Head | None = None, 
         if recipe.is_quantized:
             plain = None if head is None else head_modules(build_skeleton(folder, head))
             options["quantization_config"] = quantization_config(recipe.quantization, dtype, plain)
-        with _reading_each_tensor() if recipe.is_quantized and device_name() == "cpu" else nullcontext():
-            model: PreTrainedModel = auto_class.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
-            )
+
+        def read() -> PreTrainedModel:
+            with _reading_each_tensor() if recipe.is_quantized and device_name() == "cpu" else nullcontext():
+                model: PreTrainedModel = auto_class.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
+                )
+            return model
+
+        is_kept = recipe.quantization in FOUR_BIT and device_name() == "cpu" and head is None
+        model = load_packed(folder, recipe.quantization, dtype, read) if is_kept else read()
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(

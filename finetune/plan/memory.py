@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from finetune.machine import GPU_CONTEXT
 from finetune.plan.device import Device
 from finetune.plan.model_shape import ModelShape
 from finetune.recipe import AdapterRecipe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MIB = 2**20
 WORD, HALF = 4, 2  # bytes of a float32 and a bfloat16
@@ -55,29 +60,42 @@ class RowSizes:
     Each row is one conversation. With `common`, two neighbours are a row: a pair of answers to the same prompt.
     """
 
-    lengths: Sequence[int]
-    supervised: Sequence[int]
+    lengths: Sequence[int] | NDArray[np.int64]
+    supervised: Sequence[int] | NDArray[np.int64]
     prefix: int = 0  # length of the prefix that all rows share and a batch computes once
-    common: Sequence[int] = ()  # length of the prefix that the conversations of each pair share
+    common: Sequence[int] | NDArray[np.int64] = ()  # length of the prefix that the conversations of each pair share
 
     def largest(self, rows: int, max_length: int, *, padded: bool = False) -> Batch:
         """The `rows` longest rows, each truncated to `max_length`: no shuffled batch is larger.
 
         Padded to the longest, they are a rectangle, and no row shares its prefix.
         """
-        prefix, count = min(self.prefix, max_length), 2 * rows if self.common else rows
-        cut = [min(length, max_length) for length in self.lengths]
-        lengths = sorted(cut, reverse=True)[:count]
-        supervised = sorted((min(count, max_length) for count in self.supervised), reverse=True)[:count]
+        import numpy as np  # here: to plan for a model, no rows are needed
+
+        pairs = len(self.common) > 0
+        prefix, count = min(self.prefix, max_length), 2 * rows if pairs else rows
+        cut = np.minimum(self.lengths, max_length)
+        lengths = _largest(cut, count)
+        supervised = sum(_largest(np.minimum(self.supervised, max_length), count))
         if padded:
-            return Batch(len(lengths) * lengths[0], lengths[0], sum(supervised))
-        if self.common:
-            pairs = zip(cut[::2], cut[1::2], self.common, strict=True)
-            largest = sorted(((one + other - both, both) for one, other, both in pairs), reverse=True)[:rows]
-            shared = sum(both for _, both in largest)
-            return Batch(sum(tokens for tokens, _ in largest), lengths[0], sum(supervised), 2 * shared)
+            return Batch(len(lengths) * lengths[0], lengths[0], supervised)
+        if pairs:
+            common = np.minimum(self.common, max_length)
+            base = int(common.max()) + 1  # of a number whose digits are the tokens of a pair and its common ones
+            largest = _largest((cut[::2] + cut[1::2] - common) * base + common, rows)
+            shared = sum(number % base for number in largest)
+            return Batch(sum(number // base for number in largest), lengths[0], supervised, 2 * shared)
         tokens = sum(lengths) - prefix * (len(lengths) - 1)
-        return Batch(tokens, lengths[0], sum(supervised), prefix * len(lengths) if len(lengths) > 1 else 0)
+        return Batch(tokens, lengths[0], supervised, prefix * len(lengths) if len(lengths) > 1 else 0)
+
+
+def _largest(sizes: NDArray[np.int64], count: int) -> list[int]:
+    """The `count` largest of them, or all if there are fewer, in falling order."""
+    import numpy as np
+
+    first = max(len(sizes) - count, 0)
+    largest: list[int] = np.sort(np.partition(sizes, first)[first:])[::-1].tolist()
+    return largest
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def tasks_of(
         EvalTask(
             source if sources.count(source) == 1 else f"{source}-{metric.removesuffix('_f1')}",
             metric,
-            tuple(sorted(rows, key=hash_id)[:limit]),
+            tuple(sorted(rows, key=lambda row: hash_id(row.id))[:limit]),
             tuple(available(chosen[source][1:])) if metric in chosen.get(source, ())[:1] else (),
         )
         for (source, metric), rows in groups.items()
@@ -114,6 +114,6 @@ def _metric_of(example: Example, chosen: Sequence[TextMetric]) -> Metric:
     return chosen[0] if chosen else TASK_METRICS.get(example.task, "token_f1")
 
 
-def hash_id(example: Example) -> bytes:
-    """A sort key unrelated to the order of the file: data sets are often sorted by label."""
-    return hashlib.sha256(example.id.encode()).digest()
+def hash_id(row: str) -> bytes:
+    """A sort key for rows by their ids, unrelated to the order of the file: data sets are often sorted by label."""
+    return hashlib.sha256(row.encode()).digest()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from finetune.artifacts import Export, read_manifest
+from finetune.artifacts import Export, read_manifest, sampled_fingerprint
 from finetune.errors import InputError
-from finetune.models.find import BaseModel, sampled_fingerprint
+from finetune.models.find import BaseModel
 from finetune.models.load import LoadedModel
 from finetune.models.presets import PLAIN_TEMPLATE
 from finetune.serve.engine.engine import Engine

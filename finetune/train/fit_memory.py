@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+import numpy as np
+
 from finetune.errors import UnplannedModelError
 from finetune.machine import has_bfloat16
 from finetune.models.find import BaseModel
@@ -76,8 +78,8 @@ def _device(memory: int | None) -> Device:
 
 def row_sizes(rows: Rows, *, is_shared: bool) -> RowSizes:
     """Lengths and supervised tokens of rows, and the lengths of their common prefixes if batches share them."""
-    lengths, supervised = rows.lengths.tolist(), rows.supervised.tolist()
     if isinstance(rows, TokenRows) and rows.are_pairs:
-        common = [rows.count_prompt(number) if is_shared else 0 for number in range(len(rows))]
-        return RowSizes(lengths, supervised, common=common)
-    return RowSizes(lengths, supervised, rows.count_common_prefix() if is_shared else 0)
+        return RowSizes(
+            rows.lengths, rows.supervised, common=rows.prompts if is_shared else np.zeros_like(rows.prompts)
+        )
+    return RowSizes(rows.lengths, rows.supervised, rows.common_prefix if is_shared else 0)

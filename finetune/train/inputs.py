@@ -10,24 +10,26 @@ from typing import Any
 
 from finetune.artifacts import Corpus
 from finetune.corpus.open import open_corpus
-from finetune.corpus.store import read_split
+from finetune.corpus.store import iter_split
 from finetune.errors import InputError
 from finetune.models.config import context_of, read_config
 from finetune.models.find import BaseModel, find_base
 from finetune.models.heads import Head
+from finetune.models.kind import find_kind
 from finetune.recipe import AdapterRecipe
 from finetune.records import Example, Split
 from finetune.scoring.label_tasks import describe_label_tasks, read_label_tasks
 from finetune.trackers.tracked_run import require_tracker
-from finetune.train.batches.labelled import encode_rows
+from finetune.train.batches.labelled import LabelledRows, encode_rows
 from finetune.train.batches.mixture import Mixture
-from finetune.train.batches.rows import Rows, render_rows
+from finetune.train.batches.rows import Rows, TokenRows, render_rows
 from finetune.train.checkpoints.resume import lineage_of
 from finetune.train.init_adapter import adopt_adapter
+from finetune.train.kept_rows import describe_tokenizer, keep_facts, keep_rows
 from finetune.train.method_checks import check_method, require_pairs
 from finetune.train.replay import Replayed, mix_rows, read_replayed
 from finetune.train.request import TrainRequest
-from finetune.train.task import find_head, task_of
+from finetune.train.task import AskedTask, find_head, task_of
 from finetune.train.validation import (
     EncoderValidation,
     LabelValidation,
@@ -51,9 +53,10 @@ class Inputs:
     replayed: Replayed | None
     mixture: Mixture | None
 
-    def read_rows(self) -> Iterable[Example]:
-        """The training rows, followed by those that may be replayed."""
-        return chain(read_split(self.corpus, "train"), self.replayed.rows if self.replayed else ())
+    def read_rows(self, split: Split) -> Iterable[Example]:
+        """The rows of a split; those for training are followed by those that may be replayed."""
+        replayed = self.replayed.rows if self.replayed and split == "train" else ()
+        return chain(iter_split(self.corpus, split), replayed)
 
     def lineage(self) -> dict[str, Any]:
         """The inputs as recorded in manifests."""
@@ -63,9 +66,17 @@ class Inputs:
         if self.replayed is not None:
             lineage["parents"]["replay"] = self.replayed.describe()
         if self.head is None and "classification" in self.corpus.manifest.get("by_task", {}):
-            rows = read_split(self.corpus, "train")
-            lineage |= describe_label_tasks(read_label_tasks(rows, self.corpus.manifest.get("sources", ())))
+            lineage |= self._label_tasks()
         return lineage
+
+    def _label_tasks(self) -> dict[str, Any]:
+        sources = list(self.corpus.manifest.get("sources", ()))
+        found: dict[str, Any] = keep_facts(
+            self.corpus,
+            {"label tasks": sources},
+            lambda: describe_label_tasks(read_label_tasks(iter_split(self.corpus, "train"), sources)),
+        )
+        return found
 
 
 def open_inputs(request: TrainRequest) -> Inputs:
@@ -81,7 +92,7 @@ def open_inputs(request: TrainRequest) -> Inputs:
     check_method(corpus, request.recipe)
     base = find_base(request.recipe.model, request.recipe.revision)
     is_dpo = request.recipe.method == "dpo"
-    head = find_head(base.folder, "generation" if is_dpo else request.recipe.task, corpus)
+    head = _find_head(base, "generation" if is_dpo else request.recipe.task, corpus)
     require_validation(request.recipe, corpus, head)
     recipe = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
     held_out = corpus.counts.get("validation", 0)
@@ -92,6 +103,18 @@ def open_inputs(request: TrainRequest) -> Inputs:
     recipe, init_adapter = adopt_adapter(recipe, base, head)
     recipe = recipe.model_copy(update={"task": task_of(head)})
     return Inputs(corpus, base, recipe, head, init_adapter, replayed, mixture)
+
+
+def _find_head(base: BaseModel, asked: AskedTask, corpus: Corpus) -> Head | None:
+    """`find_head`, which reads all rows for an encoder."""
+    if find_kind(base.folder) == "causal":
+        return find_head(base.folder, asked, corpus)
+
+    def find() -> dict[str, Any]:
+        head = find_head(base.folder, asked, corpus)
+        return {"head": head.describe()} if head else {}
+
+    return Head.of_manifest(keep_facts(corpus, {"head": asked}, find))
 
 
 def make_validation(inputs: Inputs, model: Any, tokenizer: Any, examples: Sequence[Example]) -> Validation | None:
@@ -105,14 +128,28 @@ def make_validation(inputs: Inputs, model: Any, tokenizer: Any, examples: Sequen
     return validation
 
 
-def render_split(inputs: Inputs, tokenizer: Any, examples: Iterable[Example], split: Split) -> Rows:
-    """The rows of a split; their text is not kept."""
+def render_split(inputs: Inputs, tokenizer: Any, split: Split) -> Rows:
+    """The rows of a split, and those that are replayed beside those for training; rendered, or as an earlier run did it."""
     recipe, head = inputs.recipe, inputs.head
-    examples = require_pairs(examples) if recipe.method == "dpo" else examples
+
+    def read() -> Iterable[Example]:
+        examples = inputs.read_rows(split)
+        return require_pairs(examples) if recipe.method == "dpo" else examples
+
+    parts: dict[str, object] = {
+        "split": split,
+        "replayed": inputs.replayed.fingerprint if inputs.replayed and split == "train" else None,
+        "tokenizer": describe_tokenizer(inputs.base.folder, tokenizer),
+        "method": recipe.method,
+        "max_length": recipe.max_length,
+        "head": head.describe() if head else None,
+    }
     rows: Rows = (
-        render_rows(tokenizer, examples, recipe.max_length)
+        keep_rows(inputs.corpus, parts, TokenRows, lambda: render_rows(tokenizer, read(), recipe.max_length))
         if head is None
-        else encode_rows(tokenizer, examples, head, recipe.max_length)
+        else keep_rows(
+            inputs.corpus, parts, LabelledRows, lambda: encode_rows(tokenizer, read(), head, recipe.max_length)
+        )
     )
     if rows.truncated:
         log.warning(

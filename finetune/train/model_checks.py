@@ -18,7 +18,7 @@ def check_model(base: BaseModel, recipe: AdapterRecipe, rows: Rows, head: Head |
         InputError: names the setting, or the largest token id.
     """
     check_adapter(base.folder, recipe, head)
-    size, largest = vocabulary_of(read_config(base.folder)), int(rows.flat_tokens.max())
+    size, largest = vocabulary_of(read_config(base.folder)), rows.largest_token
     if size is not None and largest >= size:
         raise InputError(
             f"The tokenizer of {base.name} makes token ids up to {largest}, but the model has embeddings for {size} tokens "

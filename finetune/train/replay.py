@@ -13,7 +13,7 @@ from pathlib import Path
 
 from finetune.artifacts import Corpus, sha256_of
 from finetune.corpus.open import open_corpus
-from finetune.corpus.store import read_split
+from finetune.corpus.store import read_split, read_table
 from finetune.errors import InputError
 from finetune.models.heads import Head
 from finetune.recipe import AdapterRecipe
@@ -71,7 +71,7 @@ def mix_rows(recipe: AdapterRecipe, corpus: Corpus, replayed: Replayed | None) -
     """
     if not recipe.mix and replayed is None:
         return None
-    sources = [row.source for row in read_split(corpus, "train")]
+    sources = [source or "" for source in read_table(corpus, "train", ["source"])["source"].to_pylist()]
     return mix(sources, recipe.mix, len(replayed.rows) if replayed else 0, recipe.replay, recipe.seed)
 
 

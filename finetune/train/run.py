@@ -16,7 +16,6 @@ from typing import Any
 
 from finetune.artifacts import Adapter, ArtifactWriter, ensure_replaceable, remove_leftovers, writing
 from finetune.cards.model_card import model_card
-from finetune.corpus.store import read_split
 from finetune.errors import InputError, LostProcessError, PrunedError, SlmtuneError
 from finetune.hub.settings import importing_trainer
 from finetune.lock import lock_folder
@@ -122,7 +121,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     require_processes(inputs.recipe, request.num_processes or 1)
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
-    rows = render_split(inputs, tokenizer, inputs.read_rows(), "train")
+    rows = render_split(inputs, tokenizer, "train")
     check_model(base, recipe, rows, inputs.head)
     try:
         refuse_truncated(rows, recipe)
@@ -145,7 +144,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         truncated=rows.truncated,
         longest=rows.longest,
         memory=memory,
-        metric=plan_metric(recipe, read_split(inputs.corpus, "validation"), inputs.head),
+        metric=plan_metric(recipe, inputs.corpus, inputs.head),
         mixture=mixture.counts if mixture else {},
     )
 
@@ -181,13 +180,11 @@ def _fit(
 
     base, recipe = inputs.base, inputs.recipe
     tokenizer = load_tokenizer(base.folder, base)
-    rows = render_split(inputs, tokenizer, inputs.read_rows(), "train")
+    rows = render_split(inputs, tokenizer, "train")
     check_model(base, recipe, rows, inputs.head)
     refuse_truncated(rows, recipe)
-    examples = read_split(inputs.corpus, "validation")
-    held_out = render_split(inputs, tokenizer, examples, "validation")
-    scored = scored_rows(recipe, examples, inputs.head)
-    del examples  # training keeps the text of the scored rows only
+    held_out = render_split(inputs, tokenizer, "validation")
+    scored = scored_rows(recipe, inputs.corpus, inputs.head)
     whole = complete_lineage(lineage, rows.fingerprint, ranks.size)
     require_same(ranks, whole)
     checkpoint_folder = folder_of(request.output_dir)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from finetune.artifacts import Corpus
-from finetune.corpus.store import read_split
+from finetune.corpus.store import iter_split
 from finetune.errors import InputError
 from finetune.models.heads import Head
 from finetune.models.kind import find_kind, require_kind
@@ -49,7 +49,7 @@ def find_head(folder: Path, asked: AskedTask, corpus: Corpus) -> Head | None:
     task = asked if asked != "auto" else _guess_task(corpus)
     head = _require_contexts(corpus) if task == "extraction" else _read_labels(corpus)
     for split in USED:
-        _check_rows(read_split(corpus, split), head, f"the {split} split of {corpus.path}")
+        _check_rows(iter_split(corpus, split), head, f"the {split} split of {corpus.path}")
     return head
 
 
@@ -61,7 +61,7 @@ def task_of(head: Head | None) -> Task:
 
 
 def _guess_task(corpus: Corpus) -> Task:
-    for example in read_split(corpus, "train"):
+    for example in iter_split(corpus, "train"):
         if example.choices:
             return "classification"
         if example.context is not None:
@@ -73,7 +73,7 @@ def _guess_task(corpus: Corpus) -> Task:
 
 
 def _require_contexts(corpus: Corpus) -> Head:
-    if any(example.context is not None for example in read_split(corpus, "train")):
+    if any(example.context is not None for example in iter_split(corpus, "train")):
         return Head("extraction")
     raise InputError(
         f"The corpus at {corpus.path} has no contexts that answers could be found in. Prepare it from rows with a question, "
@@ -82,7 +82,7 @@ def _require_contexts(corpus: Corpus) -> Head:
 
 
 def _read_labels(corpus: Corpus) -> Head:
-    for example in read_split(corpus, "train"):
+    for example in iter_split(corpus, "train"):
         if example.choices:
             return Head("classification" if example.labels is None else "multi-label", example.choices)
     raise InputError(

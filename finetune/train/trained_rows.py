@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.artifacts import Corpus, read_manifest, write_aside
-from finetune.corpus.store import read_split
+from finetune.corpus.store import iter_split
 from finetune.machine import cache_folder
 from finetune.prepare.clean.text import clean_text
 from finetune.prepare.dedup.keys import answer_digest, question_digest
@@ -58,9 +58,11 @@ def remember_training(out: Path, inputs: Inputs) -> None:
     with suppress(OSError):
         _folder().mkdir(parents=True, exist_ok=True)
         _folder().chmod(0o700)
-        sets = {inputs.corpus.fingerprint: lambda: read_split(inputs.corpus, "train")}
+        sets: dict[str, Callable[[], Iterable[Example]]] = {
+            inputs.corpus.fingerprint: lambda: iter_split(inputs.corpus, "train")
+        }
         if (replayed := inputs.replayed) is not None:
-            sets[replayed.fingerprint] = lambda: list(replayed.rows)
+            sets[replayed.fingerprint] = lambda: replayed.rows
         for name, read_rows in sets.items():
             _remember(name, read_rows)
         earlier = _lineage(inputs.init_adapter["fingerprint"]) if inputs.init_adapter else []
@@ -91,7 +93,7 @@ def _read(name: str, corpus: Corpus | None) -> Hashes | None:
     with suppress(OSError, ValueError):
         hashes: Hashes = np.load(_folder() / f"{name}.npy")
         return hashes
-    return np.unique(hash_rows(read_split(corpus, "train"))) if corpus and corpus.fingerprint == name else None
+    return np.unique(hash_rows(iter_split(corpus, "train"))) if corpus and corpus.fingerprint == name else None
 
 
 def _remember(name: str, read_rows: Callable[[], Iterable[Example]]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from transformers import PreTrainedTokenizerBase
 
 from finetune.artifacts import Corpus
+from finetune.corpus.store import read_table, to_example
 from finetune.errors import InputError
 from finetune.models.encoder_inputs import encode
 from finetune.models.find import BaseModel
@@ -171,7 +172,7 @@ def count_scored(recipe: AdapterRecipe, corpus: Corpus, head: Head | None) -> in
     return min(MOST_ROWS, corpus.counts.get("validation", 0)) if scores_all else 0
 
 
-def scored_rows(recipe: AdapterRecipe, held_out: Sequence[Example], head: Head | None) -> list[Example]:
+def scored_rows(recipe: AdapterRecipe, corpus: Corpus, head: Head | None) -> list[Example]:
     """The validation rows to which each evaluation scores the answers, drawn by a hash of their ids if there are many.
 
     Raises:
@@ -180,15 +181,18 @@ def scored_rows(recipe: AdapterRecipe, held_out: Sequence[Example], head: Head |
     metric = recipe.metric_for_best_model
     if metric in ("loss", "preference_accuracy") or not recipe.eval_steps:
         return []
-    rows = [row for row in held_out if head is not None or row.label in row.choices]
-    if metric == "auto" and len(rows) < len(held_out):
+    held_out = read_table(corpus, "validation")
+    known = held_out.select(["id", "label", "choices"]).to_pylist()
+    rows = [place for place, row in enumerate(known) if head is not None or row["label"] in (row["choices"] or ())]
+    if metric == "auto" and len(rows) < len(known):
         return []
     if not rows and metric != "auto":
         raise InputError(
             f"--metric-for-best-model {metric} compares labels, and the validation split has no rows with a label and "
             "choices. Use --metric-for-best-model loss, or prepare a corpus of labelled rows"
         )
-    return heapq.nsmallest(MOST_ROWS, rows, key=hash_id)
+    drawn = heapq.nsmallest(MOST_ROWS, rows, key=lambda place: hash_id(known[place]["id"]))
+    return [to_example(row) for row in held_out.take(drawn).to_pylist()]
 
 
 def choose_metric(recipe: AdapterRecipe, head: Head | None, scored: Sized | None) -> str:
@@ -200,8 +204,8 @@ def choose_metric(recipe: AdapterRecipe, head: Head | None, scored: Sized | None
     return HEAD_METRICS[head.kind] if head else "weighted_f1"
 
 
-def plan_metric(recipe: AdapterRecipe, held_out: Sequence[Example], head: Head | None) -> str | None:
-    """What `choose_metric` will return, told from the validation rows; None if nothing is evaluated."""
+def plan_metric(recipe: AdapterRecipe, corpus: Corpus, head: Head | None) -> str | None:
+    """What `choose_metric` will return for a corpus; None if nothing is evaluated."""
     if not recipe.eval_steps:
         return None
-    return choose_metric(recipe, head, scored_rows(recipe, held_out, head))
+    return choose_metric(recipe, head, scored_rows(recipe, corpus, head))

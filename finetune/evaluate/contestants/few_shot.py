@@ -75,7 +75,7 @@ def choose_examples(task: EvalTask, training: Sequence[Example], count: int) -> 
         and not row.uses_tools
     ]
     by_label: dict[object, list[Example]] = {}
-    for row in sorted(alike, key=hash_id):
+    for row in sorted(alike, key=lambda row: hash_id(row.id)):
         by_label.setdefault(row.labels if row.label is None else row.label, []).append(row)
     rounds = range(max(map(len, by_label.values()), default=0))
     return [rows[n] for n in rounds for rows in by_label.values() if n < len(rows)][:count]

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.artifacts import Adapter, Model
+from finetune.artifacts import Adapter, Model, sampled_fingerprint
 from finetune.errors import InputError
 from finetune.evaluate.contestants.chat_server import ChatServer, find_server, is_loopback
 from finetune.evaluate.contestants.contestant import ADAPTER, BASE, FEW_SHOT
 from finetune.evaluate.request import EvalRequest
-from finetune.models.find import BaseModel, is_name, sampled_fingerprint
+from finetune.models.find import BaseModel, is_name
 from finetune.models.heads import Head
 from finetune.models.kind import find_kind
 from finetune.models.open import AnyModel, open_model

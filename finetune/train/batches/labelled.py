@@ -6,6 +6,7 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,7 +38,7 @@ class LabelledRows:
     the context.
     """
 
-    ids: tuple[str, ...]  # of the examples
+    ids: Sequence[str]  # of the examples
     flat_tokens: NDArray[np.int32]
     flat_types: NDArray[np.int8]
     targets: NDArray[np.int64]  # (rows, width of a target)
@@ -62,15 +63,21 @@ class LabelledRows:
         """How much of each row carries loss: its one answer."""
         return np.ones(len(self), dtype=np.int64)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the tokens and the targets."""
         digest = hashlib.sha256()
         for part in (self.ends, self.flat_tokens, self.flat_types, self.targets):
-            digest.update(part.tobytes())
+            digest.update(part.data)
         return digest.hexdigest()
 
-    def count_common_prefix(self) -> int:
+    @cached_property
+    def largest_token(self) -> int:
+        """The largest of the token ids."""
+        return int(self.flat_tokens.max())
+
+    @property
+    def common_prefix(self) -> int:
         """0: what an encoder computes for a token depends on all others, so rows share nothing."""
         return 0
 
@@ -95,7 +102,7 @@ def encode_rows(
         ends.append(len(tokens))
         targets.extend(_target(example, row, head, max_length))
     return LabelledRows(
-        tuple(ids),
+        ids,
         np.asarray(tokens, dtype=np.int32),
         np.asarray(types, dtype=np.int8),
         np.asarray(targets, dtype=np.int64).reshape(len(ids), len(targets) // max(len(ids), 1)),

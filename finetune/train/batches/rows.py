@@ -6,6 +6,7 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from finetune.errors import InputError
 from finetune.models.chat_template import Rendering, render_conversations
 from finetune.records import Example
+from finetune.train.batches.prefixes import blocks, count_alike, count_shareable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,7 +28,7 @@ class Rows(Protocol):
     """The rows of a split, encoded, in flat arrays."""
 
     @property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> Sequence[str]:
         """The ids of their examples."""
 
     @property
@@ -53,12 +55,17 @@ class Rows(Protocol):
     def fingerprint(self) -> str:
         """SHA-256 of tokens and targets."""
 
+    @property
+    def largest_token(self) -> int:
+        """The largest of the token ids."""
+
+    @property
+    def common_prefix(self) -> int:
+        """Length of the prefix that all rows share and a batch computes once, in tokens."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int) -> Any: ...
-
-    def count_common_prefix(self) -> int:
-        """Length of the prefix that all rows share and a batch computes once, in tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +99,7 @@ class TokenRows:
     A row is one conversation; a pair of answers is two, the preferred one first.
     """
 
-    ids: tuple[str, ...]  # of the examples
+    ids: Sequence[str]  # of the examples
     flat_tokens: NDArray[np.int32]
     flat_supervised: NDArray[np.bool_]
     ends: NDArray[np.int64]  # where each conversation ends in the flat arrays
@@ -121,32 +128,44 @@ class TokenRows:
         """Tokens of each conversation, after truncation."""
         return np.diff(self.ends, prepend=0)
 
-    @property
+    @cached_property
     def supervised(self) -> NDArray[np.int64]:
         """Tokens of each row that carry loss."""
-        return np.add.reduceat(self.flat_supervised.astype(np.int64), self.ends - self.lengths)
+        return np.add.reduceat(self.flat_supervised, self.ends - self.lengths, dtype=np.int64)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the tokens and loss masks that the tokenizer and its chat template produced."""
         digest = hashlib.sha256()
         for part in (self.ends, self.flat_tokens, self.flat_supervised):
-            digest.update(part.tobytes())
+            digest.update(part.data)
         return digest.hexdigest()
 
-    def count_prompt(self, number: int) -> int:
-        """Length of the prefix that a batch computes once for both answers of a pair, in tokens."""
-        one, other = self.conversations(number)
-        common = min(one.shareable, other.shareable, one.count_common_prefix(other))
-        return common if common >= SHORTEST_PREFIX else 0
+    @cached_property
+    def largest_token(self) -> int:
+        """The largest of the token ids."""
+        return int(self.flat_tokens.max())
 
-    def count_common_prefix(self) -> int:
-        """Length of the prefix that all rows share, in tokens; 0 if it is too short to be worth sharing."""
-        first = self[0]
-        common = first.shareable
-        for number in range(1, len(self.ends)):
-            row = self[number]
-            common = min(common, row.shareable, first.count_common_prefix(row))
+    @cached_property
+    def prompts(self) -> NDArray[np.int64]:
+        """Of each pair of answers, the length of the prefix that a batch computes once for both, in tokens."""
+        starts, lengths = self.ends - self.lengths, self.lengths
+        limits = np.minimum(lengths, count_shareable(self.flat_supervised, starts, self.ends))
+        common = np.minimum(limits[::2], limits[1::2])
+        for block in blocks(len(common)):
+            common[block] = count_alike(self.flat_tokens, starts[::2][block], starts[1::2][block], common[block])
+        return np.where(common < SHORTEST_PREFIX, 0, common)
+
+    @cached_property
+    def common_prefix(self) -> int:
+        """Length of the prefix that all rows share and a batch computes once, in tokens; 0 if it is too short for that."""
+        starts, lengths = self.ends - self.lengths, self.lengths
+        common = int(count_shareable(self.flat_supervised, starts, self.ends).min())
+        for block in blocks(len(starts)):
+            if common < SHORTEST_PREFIX:
+                return 0
+            limits = np.minimum(lengths[block], common)
+            common = int(count_alike(self.flat_tokens, starts[block], np.zeros_like(limits), limits).min())
         return common if common >= SHORTEST_PREFIX else 0
 
 
@@ -172,7 +191,7 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example],
             supervised.extend(row.supervised)
             ends.append(len(tokens))
     return TokenRows(
-        tuple(ids),
+        ids,
         np.asarray(tokens, dtype=np.int32),
         np.asarray(supervised, dtype=np.bool_),
         np.asarray(ends, dtype=np.int64),
