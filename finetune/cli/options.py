@@ -60,6 +60,9 @@ MEMORY_FIELDS = (
 
 output_dir = click.option("--output-dir", "--out", type=PATH, help="Folder for the result.")
 memory = click.option("--memory", help="Memory that training may use, such as 6GiB, instead of what is free.")
+keep_rows = click.option(
+    "--keep-rows/--no-keep-rows", default=True, help="Keep the corpus's tokens in the user's cache, for the next run."
+)
 in_4bit = click.Option(
     ["--load-in-4bit/--no-load-in-4bit"], default=None, help="The same as --quantization nf4, or none."
 )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show what would be trained, without training.")
 @click.option("--resume", is_flag=True, help="Resume a stopped or killed run from its newest checkpoint.")
 @options.memory
+@options.keep_rows
 @options.output_dir
 @options.overwrite
 @options.fields("finetune.recipe.adapter:AdapterRecipe", after={"quantization": options.in_4bit})
@@ -49,6 +50,7 @@ def train_command(
     dry_run: bool,
     resume: bool,
     memory: str | None,
+    keep_rows: bool,
     output_dir: Path | None,
     overwrite: bool,
     load_in_4bit: bool | None,
@@ -82,6 +84,7 @@ def train_command(
         resume_command=arguments.resume_command(sys.argv[1:]),
         prepare_command=workspace.command("prepare"),
         num_processes=num_processes,
+        keep_rows=keep_rows,
     )
     if dry_run:
         plan = plan_training(request)
@@ -154,6 +157,7 @@ def plan_command(
 @click.option("--dry-run", is_flag=True, help="Show what would be searched, without training.")
 @click.option("--resume", is_flag=True, help="Resume a stopped or killed sweep, or add trials to a finished one.")
 @options.memory
+@options.keep_rows
 @options.output_dir
 @options.overwrite
 @options.fields("finetune.recipe.options:SweepOptions", ranges=True)
@@ -166,6 +170,7 @@ def sweep_command(
     dry_run: bool,
     resume: bool,
     memory: str | None,
+    keep_rows: bool,
     output_dir: Path | None,
     overwrite: bool,
     given: Given,
@@ -190,6 +195,7 @@ def sweep_command(
         memory=arguments.read_memory(memory),
         resume_command=arguments.resume_command(sys.argv[1:]),
         prepare_command=workspace.command("prepare"),
+        keep_rows=keep_rows,
         **searched,
     )
     if dry_run:

@@ -25,6 +25,7 @@ class SweepRequest(SweepOptions):
     resume_command: str = f"{Sweep.made_by} --resume"  # suggested when the sweep is stopped
     prepare_command: str = Corpus.made_by  # suggested when the corpus is missing
     memory: int | None = None  # bytes that training may use; None: what is free on the device
+    keep_rows: bool = True  # the tokens, in the user's cache, for the next run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,14 @@ def _open(request: SweepRequest) -> Inputs:
     given = read_space(request.search, request.recipe)
     recipe = request.recipe.model_copy(update={"eval_steps": request.recipe.eval_steps or None})
     plan = plan_training(
-        TrainRequest(request.corpus, sweep_folder(request) / "plan", recipe, memory=request.memory, overwrite=True)
+        TrainRequest(
+            request.corpus,
+            sweep_folder(request) / "plan",
+            recipe,
+            memory=request.memory,
+            overwrite=True,
+            keep_rows=request.keep_rows,
+        )
     )
     assert plan.metric is not None  # there are validation rows
     space = given or default_space(plan.recipe)

@@ -100,6 +100,7 @@ def _train(
             tracker_dir=sweep_folder(request).parent,
             resume_command=request.resume_command,
             prepare_command=request.prepare_command,
+            keep_rows=request.keep_rows,
         ),
         on_step,
         [compare],

@@ -96,6 +96,7 @@ def fit(
             trainer.evaluate_at_end()
         if (number := trainer.interrupt.agree()) is not None:
             raise _stop(number, trainer)
+        trainer.forget_optimizer()
         plot.draw(journal.file, folder / "training.png", trainer.best.metric)
         outcome = Outcome(
             model=trainer.model,

@@ -52,6 +52,7 @@ class Inputs:
     init_adapter: Mapping[str, str] | None  # name and fingerprint
     replayed: Replayed | None
     mixture: Mixture | None
+    keep_rows: bool
 
     def read_rows(self, split: Split) -> Iterable[Example]:
         """The rows of a split; those for training are followed by those that may be replayed."""
@@ -75,6 +76,7 @@ class Inputs:
             self.corpus,
             {"label tasks": sources},
             lambda: describe_label_tasks(read_label_tasks(iter_split(self.corpus, "train"), sources)),
+            may_keep=self.keep_rows,
         )
         return found
 
@@ -92,7 +94,7 @@ def open_inputs(request: TrainRequest) -> Inputs:
     check_method(corpus, request.recipe)
     base = find_base(request.recipe.model, request.recipe.revision)
     is_dpo = request.recipe.method == "dpo"
-    head = _find_head(base, "generation" if is_dpo else request.recipe.task, corpus)
+    head = _find_head(base, "generation" if is_dpo else request.recipe.task, corpus, may_keep=request.keep_rows)
     require_validation(request.recipe, corpus, head)
     recipe = request.recipe.for_model(base.parameters, context_of(read_config(base.folder)))
     held_out = corpus.counts.get("validation", 0)
@@ -102,10 +104,10 @@ def open_inputs(request: TrainRequest) -> Inputs:
     recipe = recipe.for_corpus(rows, held_out, count_scored(recipe, corpus, head))
     recipe, init_adapter = adopt_adapter(recipe, base, head)
     recipe = recipe.model_copy(update={"task": task_of(head)})
-    return Inputs(corpus, base, recipe, head, init_adapter, replayed, mixture)
+    return Inputs(corpus, base, recipe, head, init_adapter, replayed, mixture, request.keep_rows)
 
 
-def _find_head(base: BaseModel, asked: AskedTask, corpus: Corpus) -> Head | None:
+def _find_head(base: BaseModel, asked: AskedTask, corpus: Corpus, *, may_keep: bool) -> Head | None:
     """`find_head`, which reads all rows for an encoder."""
     if find_kind(base.folder) == "causal":
         return find_head(base.folder, asked, corpus)
@@ -114,7 +116,7 @@ def _find_head(base: BaseModel, asked: AskedTask, corpus: Corpus) -> Head | None
         head = find_head(base.folder, asked, corpus)
         return {"head": head.describe()} if head else {}
 
-    return Head.of_manifest(keep_facts(corpus, {"head": asked}, find))
+    return Head.of_manifest(keep_facts(corpus, {"head": asked}, find, may_keep=may_keep))
 
 
 def make_validation(inputs: Inputs, model: Any, tokenizer: Any, examples: Sequence[Example]) -> Validation | None:
@@ -144,13 +146,20 @@ def render_split(inputs: Inputs, tokenizer: Any, split: Split) -> Rows:
         "max_length": recipe.max_length,
         "head": head.describe() if head else None,
     }
-    rows: Rows = (
-        keep_rows(inputs.corpus, parts, TokenRows, lambda: render_rows(tokenizer, read(), recipe.max_length))
-        if head is None
-        else keep_rows(
-            inputs.corpus, parts, LabelledRows, lambda: encode_rows(tokenizer, read(), head, recipe.max_length)
-        )
-    )
+    corpus, may_keep = inputs.corpus, inputs.keep_rows
+    rows: Rows
+    if head is None:
+
+        def render() -> TokenRows:
+            return render_rows(tokenizer, read(), recipe.max_length)
+
+        rows = keep_rows(corpus, parts, TokenRows, render, may_keep=may_keep)
+    else:
+
+        def encode() -> LabelledRows:
+            return encode_rows(tokenizer, read(), head, recipe.max_length)
+
+        rows = keep_rows(corpus, parts, LabelledRows, encode, may_keep=may_keep)
     if rows.truncated:
         log.warning(
             "%d of %d rows of the %s split are longer than --max-length %d tokens and are truncated (the longest has %d).",

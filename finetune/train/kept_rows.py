@@ -65,7 +65,7 @@ class KeptIds(Sequence[str]):
 
 
 def keep_rows(
-    corpus: Corpus, parts: Mapping[str, object], kind: type[AnyRows], render: Callable[[], AnyRows]
+    corpus: Corpus, parts: Mapping[str, object], kind: type[AnyRows], render: Callable[[], AnyRows], *, may_keep: bool
 ) -> AnyRows:
     """The rows of a split as `render` gives them, or as it did for an earlier run; a small corpus is always rendered.
 
@@ -73,8 +73,9 @@ def keep_rows(
 
     Args:
         parts: what the rows are made from beside the corpus and the code, as JSON.
+        may_keep: whether the cache may be read and written.
     """
-    if sum(corpus.counts.values()) < FEWEST:
+    if not may_keep or sum(corpus.counts.values()) < FEWEST:
         return render()
     folder = _folder(corpus, parts)
     with suppress(OSError, ValueError, KeyError):
@@ -92,9 +93,9 @@ def keep_rows(
     return rendered
 
 
-def keep_facts(corpus: Corpus, parts: Mapping[str, object], find: Callable[[], Any]) -> Any:
+def keep_facts(corpus: Corpus, parts: Mapping[str, object], find: Callable[[], Any], *, may_keep: bool) -> Any:
     """What `find` reads from the rows of a corpus, as JSON, or read for an earlier run."""
-    if sum(corpus.counts.values()) < FEWEST:
+    if not may_keep or sum(corpus.counts.values()) < FEWEST:
         return find()
     folder = _folder(corpus, parts)
     with suppress(OSError, ValueError, KeyError):

@@ -29,6 +29,7 @@ class TrainRequest:
     num_processes: int | None = (
         None  # that share the rows of each step; None: one, or those that a launcher has started
     )
+    keep_rows: bool = True  # the tokens, in the user's cache, for the next run
 
 
 @dataclass(frozen=True)

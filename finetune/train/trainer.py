@@ -17,7 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
 from finetune.errors import EvaluationStoppedError, InputError
-from finetune.machine import explain_full_disk
+from finetune.machine import explain_full_disk, release_memory
 from finetune.recipe import AdapterRecipe
 from finetune.train.arguments import lora_config, trainer_arguments
 from finetune.train.batches.mixture import EpochSampler, Mixture
@@ -233,8 +233,15 @@ class SupervisedTrainer(SFTTrainer):
             self.evaluate()
         self.best.apply(self.trainable)
 
+    def forget_optimizer(self) -> None:
+        """Free the moments of the optimizer: after the last step, they are twice as large as the adapter."""
+        optimizer: Any = self.optimizer
+        optimizer.state.clear()
+        release_memory()
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Like the Trainer's, but leave the CPU's random state unchanged: its data loader draws a number from it."""
+        release_memory()  # the batches have other sizes, and training has left gaps between its tensors
         with torch.random.fork_rng(devices=[]):
             figures: dict[str, float] = super().evaluate(*args, **kwargs)
         self.best.add(Evaluation(self.state.global_step, self._held_out), self.trainable)

@@ -27,10 +27,12 @@ from finetune.train.batches.rows import SHORTEST_PREFIX, Rows, TokenRows
 from finetune.train.inputs import open_inputs, render_split
 from finetune.train.kept_rows import KeptIds
 
+from ..command import Command
 from ..conftest import chat
 from ..corpora import write_corpus
 from ..encoders import NEWS, write_encoder
 
+FEWEST = kept_rows.FEWEST  # before the fixture below changes it
 SYSTEM = "Say yes or no, and nothing else at all."
 
 
@@ -190,6 +192,16 @@ def test_least_recently_used_rows_make_room(
     assert len([*(cache_folder() / "rows").iterdir()]) == 1
     render(corpora[2], tiny_model)
     assert len(rendered) == 3
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_no_keep_rows_leaves_the_cache_alone(command: str, tiny_model: Path, tmp_path: Path) -> None:
+    corpus = write(tmp_path / "corpus", [row(number) for number in range(FEWEST)])
+    arguments = [command, "--corpus", corpus, "--model", tiny_model, "--out", "out", "--dry-run"]
+    for option in ("--no-keep-rows", "--keep-rows"):
+        run = Command(*arguments, option, cwd=tmp_path)
+        assert run.wait() == 0, run.stderr
+        assert (cache_folder() / "rows").exists() == (option == "--keep-rows")
 
 
 def test_full_disk_costs_only_time(

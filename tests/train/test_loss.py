@@ -21,7 +21,7 @@ from .test_packing import rows_of
 def test_value_and_gradient_equal_the_full_computation(
     tiny_model: Path, softcap: float | None, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss_module, "CHUNK", chunk)
+    monkeypatch.setattr(loss_module, "count_positions", lambda vocabulary, *, is_frugal: chunk)
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     torch.manual_seed(1)
     ids = torch.randint(0, model.config.vocab_size, (3, 12))

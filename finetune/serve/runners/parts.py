@@ -35,6 +35,8 @@ class Joint:
     are zero there. If all parts have as many rows and follow each other, there is no need to pick rows: they are `even`.
     """
 
+    count: int  # of parts
+    width: int  # rows of the largest
     places: Tensor
     is_first: bool  # the places are those from 0 on, in their order
     index: Tensor
@@ -77,6 +79,8 @@ def _join(parts: Sequence[Part], width: int, device: torch.device | str) -> Join
     index = starts + torch.where(columns < counts, columns, 0)
     is_even = index.flatten().tolist() == [*range(start, start + index.numel())]
     return Joint(
+        count=len(parts),
+        width=width,
         places=torch.tensor(numbers, dtype=torch.long, device=device),
         is_first=numbers == [*range(len(numbers))],
         index=index.to(device),
@@ -128,10 +132,11 @@ class UpdateStack:
             self._add_joint(x, result, joint)
 
     def _add_joint(self, x: Tensor, result: Tensor, joint: Joint) -> None:
-        down, up = (_pick(stack, joint.places, joint.is_first) for stack in (self._down, self._up))
+        down, up = (self._pick(stack, joint) for stack in (self._down, self._up))
         if joint.even is not None and x.dtype == result.dtype == up.dtype:
-            hidden = torch.bmm(x[joint.even].view(*joint.index.shape, -1), down.transpose(1, 2))
-            result[joint.even].view(*joint.index.shape, -1).baddbmm_(hidden, up)
+            shape = joint.count, joint.width, -1
+            hidden = torch.bmm(x[joint.even].view(shape), down.mT)
+            result[joint.even].view(shape).baddbmm_(hidden, up)
             return
         flat = joint.index.flatten()
         entering = x[flat].to(down.dtype).view(*joint.index.shape, -1)
@@ -140,6 +145,14 @@ class UpdateStack:
         total.index_add_(0, flat, torch.bmm(hidden, up).flatten(0, 1))
         if total is not result:
             result += total
+
+    def _pick(self, stack: Tensor, joint: Joint) -> Tensor:
+        """The matrices of parts; zero where the stack has none."""
+        if joint.is_first and joint.count <= self._places:
+            return stack if joint.count == self._places else stack[: joint.count]
+        known = joint.places < self._places
+        picked = stack[joint.places.where(known, 0)]
+        return picked if bool(known.all()) else picked * known[:, None, None]
 
 
 def _reduce(x: Tensor, down: Tensor) -> Tensor:
@@ -165,13 +178,3 @@ def _with(stack: Tensor, place: int, matrix: Tensor) -> Tensor:
         stack = larger
     stack[place, : len(matrix)] = matrix
     return stack
-
-
-def _pick(stack: Tensor, places: Tensor, is_first: bool) -> Tensor:
-    """The matrices at some places; zero where the stack has none."""
-    wanted, there = places.shape[0], stack.shape[0]
-    if is_first and wanted <= there:
-        return stack[:wanted]
-    known = places < there
-    picked = stack[places.where(known, 0)]
-    return picked if bool(known.all()) else picked * known[:, None, None]

@@ -18,16 +18,16 @@ class SequencePool:
         self._rows = rows
         self._layers: dict[nn.Module, States] = {}
 
-    def states(self, layer: nn.Module, like: States) -> States:
-        """Those of a layer; `like` are some of it, (1, heads, tokens, width)."""
+    def states(self, layer: nn.Module, key: Tensor, value: Tensor) -> States:
+        """Those of a layer, of which some are given: (tokens, heads, width)."""
         states = self._layers.get(layer)
         if states is None:
-            states = self._layers[layer] = self._reserve(like[0]), self._reserve(like[1])
+            states = self._layers[layer] = self._reserve(key), self._reserve(value)
         return states
 
     def _reserve(self, like: Tensor) -> Tensor:
         """Zeros, because what is behind a sequence is read; those of NumPy take no memory before they are written."""
-        _, heads, _, width = like.shape
+        _, heads, width = like.shape
         numbers = np.zeros(self._rows * heads * POOLED * width * like.element_size(), np.uint8)
         return torch.from_numpy(numbers).view(like.dtype).view(self._rows, heads, POOLED, width)
 
@@ -83,7 +83,7 @@ class SequenceCache:
         if self.pool is None or self.row is None:
             states = key[:, :, :0], value[:, :, :0]
         else:
-            keys, values = self.pool.states(layer, (key, value))
+            keys, values = self.pool.states(layer, *(each[0].transpose(0, 1) for each in (key, value)))
             states = keys[self.row : self.row + 1], values[self.row : self.row + 1]
         self._layers[layer] = states
         return states

@@ -37,6 +37,17 @@ class Spans:
         self.together = Together(pooled) if len(pooled) > 1 else None
         self.alone = spans if self.together is None else [span for span in spans if not _is_pooled(span)]
         self.all = spans
+        self._rotation: tuple[Tensor, Tensor] | None = None
+
+    def rotation(self, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+        """The cosines, and the sines with the sign of their half of the width, by which all layers rotate.
+
+        From (1, tokens, width) to (tokens, 1, width), for `states · cosine + states.roll(width / 2) · sine`.
+        """
+        if self._rotation is None:
+            first, second = sine[0, :, None].chunk(2, -1)
+            self._rotation = cosine[0, :, None], torch.cat((-first, second), -1)
+        return self._rotation
 
 
 class Together:
@@ -54,6 +65,7 @@ class Together:
         self._count, self._tokens = max(rows) + 1, max(lengths) + 1
         self._rows, self._lengths = torch.tensor(rows), torch.tensor(lengths)
         self.places = torch.tensor([span.start for span in spans])  # of their tokens in the pass
+        self._written: dict[int, Tensor] = {}
         self._place_of_row = torch.zeros(self._count, dtype=torch.long).index_copy_(0, self._rows, self.places)
         self._last_of_row = torch.zeros(self._count, dtype=torch.long).index_copy_(0, self._rows, self._lengths)
         self._masks: dict[int | None, Tensor] = {}
@@ -61,19 +73,33 @@ class Together:
     def attend(
         self, layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
     ) -> Tensor:
-        """The tokens of the pass, (1, heads, tokens, width), of which these see their sequences: (these, heads, width)."""
-        keys, values = self._pool.states(layer, (key, value))
-        keys[self._rows, :, self._lengths] = key[0].transpose(0, 1)[self.places]
-        values[self._rows, :, self._lengths] = value[0].transpose(0, 1)[self.places]
-        asked = query[0].transpose(0, 1)[self._place_of_row]
+        """The tokens of the pass, (tokens, heads, width), of which these see their sequences: (these, heads, width)."""
+        keys, values = self._pool.states(layer, key, value)
+        heads = key.shape[1]
+        for states, new in ((keys, key), (values, value)):
+            new = self._of_these(new).reshape(-1, new.shape[2])
+            states.view(-1, new.shape[1]).index_copy_(0, self._places_of_heads(heads), new)
+        asked = query[self._place_of_row]
         attended = scaled_dot_product_attention(
-            asked.view(self._count, keys.shape[1], -1, query.shape[3]),  # heads that share a key head: as its queries
+            asked.view(self._count, heads, -1, query.shape[2]),  # heads that share a key head: as its queries
             keys[: self._count, :, : self._tokens],
             values[: self._count, :, : self._tokens],
             attn_mask=self._mask(window),
             scale=scaling,
         )
         return attended.reshape(self._count, query.shape[1], -1)[self._rows]
+
+    def _of_these(self, states: Tensor) -> Tensor:
+        """The states of these sequences' tokens, in their order."""
+        return states if len(states) == len(self.places) else states[self.places]
+
+    def _places_of_heads(self, heads: int) -> Tensor:
+        """Where the new token of each sequence and head is in a layer of the pool, whose rows have so many heads."""
+        places = self._written.get(heads)
+        if places is None:
+            rows = (self._rows[:, None] * heads + torch.arange(heads)) * POOLED + self._lengths[:, None]
+            places = self._written[heads] = rows.flatten()
+        return places
 
     def _mask(self, window: int | None) -> Tensor:
         """(rows, 1, 1, tokens): which tokens the last one of each row sees."""
@@ -120,16 +146,35 @@ def slot_attention(
     Returns:
         (1, tokens, heads, width), and no weights.
     """
-    result = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+    states = (each[0].transpose(0, 1) for each in (query, key, value))
+    return attend_slots(module, *states, spans=spans, scaling=scaling, window=sliding_window, softcap=softcap)[
+        None
+    ], None
+
+
+def attend_slots(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    spans: Spans,
+    scaling: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    """`slot_attention` of (tokens, heads, width)."""
     together = spans.together if softcap is None else None
+    if together is not None and not spans.alone:
+        return together.attend(module, query, key, value, scaling, window)
+    result = query.new_empty(*query.shape[:2], value.shape[2])
     if together is not None:
-        result[0, together.places] = together.attend(module, query, key, value, scaling, sliding_window)
+        result[together.places] = together.attend(module, query, key, value, scaling, window)
     for span in spans.all if together is None else spans.alone:
-        own = slice(span.start, span.end)
-        keys, values = span.cache.extend(module, key[:, :, own], value[:, :, own])
-        attended = _attend(query[:, :, own], keys, values, scaling, sliding_window, softcap)
-        result[:, own] = attended.transpose(1, 2)
-    return result, None
+        asked, *new = (each[span.start : span.end].transpose(0, 1)[None] for each in (query, key, value))
+        keys, values = span.cache.extend(module, *new)
+        result[span.start : span.end] = _attend(asked, keys, values, scaling, window, softcap)[0].transpose(0, 1)
+    return result
 
 
 def _attend(

@@ -22,6 +22,7 @@ from finetune.serve.runners.prefix_cache import PrefixCache
 from finetune.serve.runners.resident import ResidentAdapters
 from finetune.serve.runners.runner import ADAPTER_COUNT, CHUNK, SLOT_COUNT, Extension, Opened
 from finetune.serve.runners.sequence_cache import SequenceCache, SequencePool
+from finetune.serve.runners.short_layers import shorten_layers
 from finetune.serve.runners.slot_attention import SLOTS, Span, Spans, register
 
 PREFIX_SHARE = 0.1  # of the free memory, for sequences that have ended
@@ -73,6 +74,7 @@ class TransformersRunner:
         self._pool = SequencePool(max(slots, 2)) if loaded.model.device.type == "cpu" else None
         self._prefixes = PrefixCache(2 * slots, int(PREFIX_SHARE * memory_left(max_memory)))
         pack_linear_layers(loaded.model, memory_left(max_memory))
+        shorten_layers(loaded.model)
         register()
         self._is_joint = _attends_only(loaded.model) and self._is_joint_right(max_memory)
         if max_memory is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.plan.memory import CHUNK
+from finetune.plan.memory import count_positions
 from finetune.plan.shapes import SCALED_LOGITS
 from finetune.train.batches.packing import UNSUPERVISED
 
@@ -45,10 +45,13 @@ def token_losses(causal: Any, batch: dict[str, Any]) -> Tensor:
         losses = nn.functional.cross_entropy(logits.flatten(0, 1), flat, ignore_index=UNSUPERVISED, reduction="none")
         return losses[flat != UNSUPERVISED]
     hidden = causal.base_model(**inputs, use_cache=False).last_hidden_state
-    return supervised_losses(hidden, targets, head, getattr(config, "final_logit_softcapping", None))
+    softcap = getattr(config, "final_logit_softcapping", None)
+    return supervised_losses(hidden, targets, head, softcap, is_frugal=causal.is_activation_checkpointing)
 
 
-def supervised_losses(hidden: Tensor, targets: Tensor, head: Any, softcap: float | None = None) -> Tensor:
+def supervised_losses(
+    hidden: Tensor, targets: Tensor, head: Any, softcap: float | None = None, *, is_frugal: bool = False
+) -> Tensor:
     """Negative log-likelihood of each supervised token, in nats, through a frozen output head: (supervised tokens,).
 
     Only positions that predict a supervised token pass through the head, a few at a time, so the time is proportional to
@@ -60,10 +63,11 @@ def supervised_losses(hidden: Tensor, targets: Tensor, head: Any, softcap: float
         targets: (batch, tokens) the token that each position predicts, UNSUPERVISED where it carries no loss.
         head: the output layer, width → vocabulary.
         softcap: Gemma 2 bounds its logits to ±softcap by tanh (arXiv 2408.00118, section 2).
+        is_frugal: fewer logits at a time.
     """
-    mask = targets != UNSUPERVISED
+    mask, count = targets != UNSUPERVISED, count_positions(len(head.weight), is_frugal=is_frugal)
     apply: Any = _HeadLoss.apply
-    losses: Tensor = apply(hidden[mask], targets[mask], head.weight, getattr(head, "bias", None), softcap)
+    losses: Tensor = apply(hidden[mask], targets[mask], head.weight, getattr(head, "bias", None), softcap, count)
     return losses
 
 
@@ -72,13 +76,19 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None
+        ctx: Any,
+        hidden: Tensor,
+        targets: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        softcap: float | None,
+        count: int,
     ) -> Tensor:
         precision = torch.promote_types(hidden.dtype, torch.float32)
         losses = hidden.new_empty(len(hidden), dtype=precision)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(hidden), CHUNK):
-            part, goal = hidden[start : start + CHUNK], targets[start : start + CHUNK, None]
+        for start in range(0, len(hidden), count):
+            part, goal = hidden[start : start + count], targets[start : start + count, None]
             logits = nn.functional.linear(part.to(weight.dtype), weight, bias).to(precision)
             slope = None
             if softcap is not None:
@@ -87,12 +97,12 @@ class _HeadLoss(torch.autograd.Function):
                 logits.mul_(softcap)
             wanted, largest = logits.gather(1, goal), logits.amax(-1, keepdim=True)
             total = logits.sub_(largest).exp_().sum(-1, keepdim=True)  # in place: torch.logsumexp makes a copy
-            losses[start : start + CHUNK] = (total.log() + largest - wanted)[:, 0]
+            losses[start : start + count] = (total.log() + largest - wanted)[:, 0]
             if gradient is not None:
                 logits.div_(total).scatter_add_(1, goal, -torch.ones_like(goal, dtype=precision))
                 if slope is not None:
                     logits.mul_(slope)
-                gradient[start : start + CHUNK] = logits.to(weight.dtype) @ weight
+                gradient[start : start + count] = logits.to(weight.dtype) @ weight
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return losses
@@ -101,4 +111,4 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         factor = gradients[0][:, None]  # 1 / tokens, which bfloat16 would round by up to 0.4 % for every weight alike
-        return (gradient.to(factor.dtype) * factor).to(gradient.dtype), None, None, None, None
+        return (gradient.to(factor.dtype) * factor).to(gradient.dtype), None, None, None, None, None
