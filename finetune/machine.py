@@ -31,7 +31,6 @@ GPU_CONTEXT = 600 * 2**20  # a CUDA context with torch's kernels and cuBLAS's wo
 # mallopt(3): up to which size freed memory is kept, and how much of it at the end. The largest size that glibc accepts, and
 # one at which reading SmolLM2-135M or a model of 0.5 B takes as long as without a limit; at 1 MiB it takes a sixth longer.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_KEPT, LARGEST_KEPT_LOADING = -1, -3, 32 * 2**20, 4 * 2**20
-LARGEST_KEPT_SCARCE = 2**20  # with which training a model of 0.5 B leaves no gaps between its tensors
 SOFT_PAUSE = 1  # omp_pause_soft (OpenMP 5.0, section 3.2.44)
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -167,6 +166,11 @@ def process_seconds() -> float:
 def release_memory() -> None:
     """Return freed memory to the operating system if the C library can: loading leaves hundreds of megabytes."""
     gc.collect()
+    return_gaps()
+
+
+def return_gaps() -> None:
+    """Return the freed memory between what is in use to the operating system if the C library can, within milliseconds."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc; musl has none
         if trim is not None:
@@ -181,15 +185,13 @@ def return_freed_memory() -> None:
     _set_allocator(M_MMAP_THRESHOLD, LARGEST_KEPT_LOADING)
 
 
-def keep_freed_memory(*, is_scarce: bool) -> None:
+def keep_freed_memory() -> None:
     """Let the C library keep freed memory for later allocations, if it can, instead of returning and fetching it each time.
 
-    A training step frees what the one before it allocated; each page that comes back from the system is zeroed first. If
-    memory is scarce, only small blocks are kept.
+    A training step frees what the one before it allocated; each page that comes back from the system is zeroed first.
     """
-    _set_allocator(M_MMAP_THRESHOLD, LARGEST_KEPT_SCARCE if is_scarce else LARGEST_KEPT)
-    if not is_scarce:
-        _set_allocator(M_TRIM_THRESHOLD, 2**31 - 1)
+    _set_allocator(M_MMAP_THRESHOLD, LARGEST_KEPT)
+    _set_allocator(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _set_allocator(option: int, value: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from finetune.machine import GPU_CONTEXT
+from finetune.machine import GPU_CONTEXT, LARGEST_KEPT
 from finetune.plan.device import Device
 from finetune.plan.model_shape import ModelShape
 from finetune.recipe import AdapterRecipe
@@ -30,10 +30,8 @@ QUANTIZING = 3 * WORD + 1
 GRADIENT, MOMENTS = WORD, 2 * WORD  # bytes per weight of an adapter: float32, and AdamW's two moments
 MOMENTS_8BIT = 2
 LONG_ROW = 512  # tokens from which train/fast/prefix_attention.py attends without a mask
-CHUNK, FRUGAL_BYTES = (
-    256,
-    48 * MIB,
-)  # positions whose logits are in memory at once; their size in float32 if it is scarce
+CHUNK = 256  # positions whose logits train/fast/loss.py has in memory at once
+FRUGAL_BYTES = 48 * MIB  # the most that these take in float32 if memory is scarce
 # A process that has imported torch, transformers, peft and trl and built a trainer, without weights and tokenizer: torch
 # 2.13, transformers 5.23, trl 1.16 on Linux, x86-64; measured before and after weights were loaded.
 PROCESS = 600 * MIB
@@ -43,7 +41,6 @@ TOKENIZER = 1800  # bytes per token: those of SmolLM2 take 2,580, those of Gemma
 # and resident memory grows by this share as well. Fitted to three runs of SmolLM2-135M with packed rows, by least squares;
 # benchmarks/plan_accuracy.py compares other models and settings.
 FRAGMENTED = 0.34
-MAPPED = 32 * MIB  # tensors of this size never leave gaps: mallopt(3), DEFAULT_MMAP_THRESHOLD_MAX
 
 
 @dataclass(frozen=True)
@@ -194,11 +191,11 @@ def reading_bytes(shape: ModelShape, recipe: AdapterRecipe, word: int, loaded: i
 
 
 def gap_bytes(shape: ModelShape, recipe: AdapterRecipe, batch: Batch, word: int, kept: int) -> int:
-    """The gaps between the `kept` bytes of activations, in the memory of a process."""
+    """The gaps between the `kept` bytes of activations, in the memory of a process; tensors above a size leave none."""
     freed = shape.layers * batch.tokens * word
     freed *= shape.passing if recipe.gradient_checkpointing else shape.recomputed
     widest = max(linear.outputs for linear in shape.linears)
-    share = min(1.0, MAPPED / (batch.tokens * widest * word))
+    share = min(1.0, LARGEST_KEPT / (batch.tokens * widest * word))
     return int(share * (freed + FRAGMENTED * (kept + freed)))
 
 

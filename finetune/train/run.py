@@ -201,7 +201,7 @@ def _fit(
     return_freed_memory()
     model = load_base(base.folder, recipe, head=inputs.head, unpack=False)
     release_memory()
-    keep_freed_memory(is_scarce=fitted.gradient_checkpointing)
+    keep_freed_memory()
     outcome = fit(
         model=model,
         tokenizer=tokenizer,

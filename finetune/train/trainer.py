@@ -17,7 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
 from finetune.errors import EvaluationStoppedError, InputError
-from finetune.machine import explain_full_disk, release_memory
+from finetune.machine import explain_full_disk, release_memory, return_gaps
 from finetune.recipe import AdapterRecipe
 from finetune.train.arguments import lora_config, trainer_arguments
 from finetune.train.batches.mixture import EpochSampler, Mixture
@@ -157,8 +157,13 @@ class SupervisedTrainer(SFTTrainer):
             self.objective.take_figures()  # those of passes for which memory was too small
             batches = [self._collate(rows) for rows in passes]
             counts = sum((batch["counts"] for batch in batches), Counts())
-            losses = [(batch["rows"], step(model, batch, terms)) for batch in batches]
-            return counts, losses, self.objective.take_figures()
+            return counts, [(batch["rows"], pass_through(batch)) for batch in batches], self.objective.take_figures()
+
+        def pass_through(batch: dict[str, Any]) -> Tensor:
+            if self.recipe.gradient_checkpointing:  # memory is scarce: rows of other lengths do not fit into the gaps
+                return_gaps()
+            loss: Tensor = step(model, batch, terms)
+            return loss
 
         parts = self.ranks.gather(self.passes.run(compute, self.ranks.share(rows)))
         self.ranks.sum_gradients(self.trainable.values())
