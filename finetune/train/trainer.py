@@ -160,8 +160,7 @@ class SupervisedTrainer(SFTTrainer):
             return counts, [(batch["rows"], pass_through(batch)) for batch in batches], self.objective.take_figures()
 
         def pass_through(batch: dict[str, Any]) -> Tensor:
-            if self.recipe.gradient_checkpointing:  # memory is scarce: rows of other lengths do not fit into the gaps
-                return_gaps()
+            self._close_gaps()
             loss: Tensor = step(model, batch, terms)
             return loss
 
@@ -172,6 +171,11 @@ class SupervisedTrainer(SFTTrainer):
             self.journal.counts += counts
             self._figures += figures
         return torch.stack([loss for _, loss in self._losses]).sum()
+
+    def _close_gaps(self) -> None:
+        """If memory is scarce, return what earlier passes have left: rows of another length do not fit into it."""
+        if self.recipe.gradient_checkpointing:
+            return_gaps()
 
     def _draw_other_noise(self) -> None:
         """Let dropout and noise differ between the processes; a function of the step, so that resuming repeats it."""
@@ -314,6 +318,7 @@ class SupervisedTrainer(SFTTrainer):
         terms, loss = 0, 0.0
         for rows in passes:
             inputs: dict[str, Any] = self._collate(rows)
+            self._close_gaps()
             with torch.no_grad(), self.compute_loss_context_manager():
                 loss += float(self.objective.loss(self.model, inputs))
             terms += inputs["counts"].terms
