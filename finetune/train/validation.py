@@ -184,9 +184,9 @@ def scored_rows(recipe: AdapterRecipe, corpus: Corpus, head: Head | None) -> lis
     held_out = read_table(corpus, "validation")
     known = held_out.select(["id", "label", "choices"]).to_pylist()
     rows = [place for place, row in enumerate(known) if head is not None or row["label"] in (row["choices"] or ())]
-    if metric == "auto" and len(rows) < len(known):
+    if metric == "auto" and (not rows or len(rows) < len(known)):
         return []
-    if not rows and metric != "auto":
+    if not rows:
         raise InputError(
             f"--metric-for-best-model {metric} compares labels, and the validation split has no rows with a label and "
             "choices. Use --metric-for-best-model loss, or prepare a corpus of labelled rows"

@@ -26,11 +26,10 @@ def shorten_layers(model: nn.Module) -> None:
 
 def _forward(layer: Any, hidden: Tensor, **arguments: Any) -> Tensor:
     """(1, tokens, width) → (1, tokens, width)."""
-    spans = arguments.get("spans")
-    if spans is None:
+    spans, attention, mlp, rows = arguments.get("spans"), layer.self_attn, layer.mlp, hidden[0]
+    if spans is None or _has_hooks(attention) or _has_hooks(mlp):
         plain: Tensor = type(layer).forward(layer, hidden, **arguments)
         return plain
-    attention, mlp, rows = layer.self_attn, layer.mlp, hidden[0]
     x = _normalise(layer.input_layernorm, rows)
     query, key, value = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
     states = torch.cat((query, key), 1).view(len(rows), -1, attention.head_dim)
@@ -53,8 +52,12 @@ def _forward(layer: Any, hidden: Tensor, **arguments: Any) -> Tensor:
     return result[None]
 
 
+def _has_hooks(module: Any) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def _normalise(module: Any, x: Tensor) -> Tensor:
-    if module._forward_hooks:  # adapters that have a norm of their own
+    if _has_hooks(module):  # adapters that have a norm of their own
         normalised: Tensor = module(x)
         return normalised
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # torch.rms_norm takes twice as long on a CPU
