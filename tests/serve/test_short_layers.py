@@ -42,6 +42,15 @@ def decode(model: Path) -> tuple[Tensor, int, Any]:
     return logits, count.operations, loaded.model
 
 
+def test_layers_in_other_precisions_stay_as_they_are(tiny_model: Path) -> None:
+    recipe = AdapterRecipe(model=str(tiny_model), quantization="none", compute_dtype="bfloat16")
+    model: Any = load(find_base(str(tiny_model)), recipe).model
+    short_layers.shorten_layers(model)
+    assert not any("forward" in vars(layer) for layer in model.model.layers)
+    short_layers.shorten_layers(model.float())
+    assert all("forward" in vars(layer) for layer in model.model.layers)
+
+
 def test_shorter_layers_compute_the_same_in_fewer_operations(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logits, operations, model = decode(tiny_model)
     ids = torch.tensor([PROMPTS[0]])

@@ -14,14 +14,15 @@ LAYERS = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"}  # co
 
 
 def shorten_layers(model: nn.Module) -> None:
-    """Let the decoder layers of a model on a CPU compute passes of `slot_attention` in fewer operations.
+    """Let the decoder layers of a model in float32 on a CPU compute passes of `slot_attention` in fewer operations.
 
     All other passes remain as they are, and so do the linear layers, with whatever is hooked to them.
     """
-    for module in model.modules():
-        if type(module).__name__ in LAYERS and next(module.parameters()).device.type == "cpu":
-            layer: Any = module
-            layer.forward = functools.partial(_forward, module)
+    layers: list[Any] = [module for module in model.modules() if type(module).__name__ in LAYERS]
+    for layer in layers:
+        norm = layer.input_layernorm.weight
+        if norm.device.type == "cpu" and norm.dtype == torch.float32:  # norms of other numbers are computed in float32
+            layer.forward = functools.partial(_forward, layer)
 
 
 def _forward(layer: Any, hidden: Tensor, **arguments: Any) -> Tensor:

@@ -147,9 +147,8 @@ def slot_attention(
         (1, tokens, heads, width), and no weights.
     """
     states = (each[0].transpose(0, 1) for each in (query, key, value))
-    return attend_slots(module, *states, spans=spans, scaling=scaling, window=sliding_window, softcap=softcap)[
-        None
-    ], None
+    result = attend_slots(module, *states, spans=spans, scaling=scaling, window=sliding_window, softcap=softcap)
+    return result[None], None
 
 
 def attend_slots(
