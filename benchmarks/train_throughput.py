@@ -66,6 +66,12 @@ class Bench:
         """The corpus that all train on."""
         return str(self.folder / "rows")
 
+    @property
+    def warmup(self) -> float:
+        """The share of the steps in which the learning rate rises: none if that is one, as in slmtune; its rate would be 0."""
+        share = float(self.recipe["warmup_ratio"])
+        return share if share * self.arguments.steps > 1 else 0.0
+
     def train(self, trainer: str, number: int) -> tuple[CompletedRun, dict[str, Any]]:
         """Train once; the result has steps, seconds, tokens, supervised_tokens and train_loss."""
         out, seed = self.folder / trainer, self.recipe["seed"] + number
@@ -89,7 +95,7 @@ def trl_cli(bench: Bench, out: Path, seed: int) -> tuple[list[str], Callable[[Co
         --lora_r {recipe["lora_r"]} --lora_alpha {recipe["lora_alpha"]} --lora_dropout {recipe["lora_dropout"]}
         --lora_target_modules all-linear --per_device_train_batch_size {arguments.batch} --max_steps {arguments.steps}
         --learning_rate {recipe["learning_rate"]} --lr_scheduler_type {recipe["lr_scheduler_type"]}
-        --warmup_steps {recipe["warmup_ratio"]} --seed {seed} --save_strategy no"""
+        --warmup_steps {bench.warmup} --seed {seed} --save_strategy no"""
 
     def read(completed: CompletedRun) -> dict[str, Any]:
         counts = bench.rows["templated"]
@@ -120,7 +126,7 @@ def _script(bench: Bench, name: str, rows: str, out: Path, seed: int) -> list[st
     recipe, arguments = bench.recipe, bench.arguments
     command = f"""{PARTS / name} {rows} {bench.rows["model"]} {out}
         --steps {arguments.steps} --batch {arguments.batch} --learning-rate {recipe["learning_rate"]} --seed {seed}
-        --schedule {recipe["lr_scheduler_type"]} --warmup {recipe["warmup_ratio"]} --max-length {recipe["max_length"]}
+        --schedule {recipe["lr_scheduler_type"]} --warmup {bench.warmup} --max-length {recipe["max_length"]}
         --rank {recipe["lora_r"]} --alpha {recipe["lora_alpha"]}"""
     return command.split()
 

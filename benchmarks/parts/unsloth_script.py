@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
             dataset_kwargs={"skip_prepare_dataset": True},
             learning_rate=arguments.learning_rate,
             lr_scheduler_type=arguments.schedule,
-            warmup_steps=round(arguments.warmup * arguments.steps),
+            warmup_steps=math.ceil(arguments.warmup * arguments.steps),
             logging_steps=1,
             save_strategy="no",
             report_to="none",
